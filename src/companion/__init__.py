@@ -1,0 +1,1 @@
+"""Companion to the paper xLSTM Scaling Laws: accounting, run tables, fits and the book that shows them."""
