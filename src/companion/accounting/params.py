@@ -1,0 +1,54 @@
+"""Parameter counts from shapes (arXiv 2510.02228, appendix on accounting).
+
+N counts everything that is trained: embedding, unembedding, norms, gate biases.
+"""
+
+from typing import Any
+
+from companion.accounting.breakdown import Breakdown
+from companion.architectures import XLSTM, Architecture
+
+
+def count_params(architecture: Architecture) -> Breakdown:
+    """Parameters of every component, summed over the layers.
+
+    Parameters
+    ----------
+    architecture
+        shapes, as integers or as arrays that broadcast together.
+
+    Returns
+    -------
+    Breakdown
+        counts; `total` is N.
+
+    Notes
+    -----
+    Per block, with d = `d_model`, H = `n_heads`: q, k, v have `d·H·(2·d_qk + d_hv)` weights and the output projection
+    `d·H·d_hv`. An mLSTM layer adds `2·d·H + 2·H` for its two gates with bias, and `d·H·d_hv` for the output gate.
+    SwiGLU has `3·d·d_ff`. A Transformer block has two norms of width d; an xLSTM block has a third, over the `H·d_hv`
+    hidden states.
+    """
+    a = architecture
+    d, heads, hidden = a.d_model, a.n_heads, a.n_heads * a.d_hv
+    projections = d * heads * (2 * a.d_qk + a.d_hv) + d * hidden
+    norms = 2 * d
+    output_gate = 0 * d  # an array where the shapes are arrays
+    if a.name == XLSTM.name:
+        projections = projections + 2 * d * heads + 2 * heads
+        norms = norms + hidden
+        output_gate = d * hidden
+    return Breakdown(
+        embedding=a.vocab_size * d,
+        mixer_projections=a.n_layers * projections,
+        mixer_core=0 * d,
+        output_gate=a.n_layers * output_gate,
+        ffn=a.n_layers * 3 * d * a.d_ff,
+        norms=a.n_layers * norms + d,
+        unembedding=a.vocab_size * d,
+    )
+
+
+def num_params(architecture: Architecture) -> Any:
+    """N: all parameters of the model, an integer or an array of integers."""
+    return count_params(architecture).total

@@ -1,0 +1,114 @@
+"""Weighted parabolas in log10 x, one or a thousand at a time."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from companion.errors import InputError
+from companion.laws import Parabola
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParabolaFit:
+    """A parabola of loss in log10 x, its minimum, and how well both are known.
+
+    `standard_errors` are those of (quadratic, linear, constant); `log10_x_opt_standard_error` is in decades and
+    `loss_opt_standard_error` in nats per token, both to first order (delta method). All are NaN without a residual
+    degree of freedom, the last two also without a minimum. `residuals` are observed minus fitted loss, shape (n,).
+    """
+
+    law: Parabola
+    standard_errors: tuple[float, float, float]
+    log10_x_opt_standard_error: float
+    loss_opt_standard_error: float
+    residuals: NDArray[np.float64]
+    degrees_of_freedom: float
+
+
+def fit_parabola(x: Any, loss: Any, weights: Any = None) -> ParabolaFit:
+    """Least squares of loss on (log10 x)², log10 x and 1.
+
+    Parameters
+    ----------
+    x
+        num_params or num_tokens, positive, shape (n,); at least three different values.
+    loss
+        nats per token, shape (n,).
+    weights
+        how many runs each row stands for, shape (n,); all 1 if not given.
+
+    Raises
+    ------
+    InputError
+        with fewer than three different x among the rows of positive weight.
+    """
+    x, loss = np.asarray(x, dtype=float), np.asarray(loss, dtype=float)
+    w = np.ones_like(x) if weights is None else np.asarray(weights, dtype=float)
+    if np.unique(x[w > 0]).size < 3:
+        raise InputError(f"parabola: {np.unique(x[w > 0]).size} different sizes; at least 3 are needed")
+    z = np.log10(x)
+    center = np.average(z, weights=w)
+    u = z - center
+    design = np.stack([u**2, u, np.ones_like(u)], axis=1)
+    # QR of the weighted design, not its normal equations: half the digits would go in (z², z, 1)
+    q_matrix, r_matrix = np.linalg.qr(design * np.sqrt(w)[:, None])
+    quadratic, linear, constant = np.linalg.solve(r_matrix, q_matrix.T @ (np.sqrt(w) * loss))
+    residuals = loss - design @ np.array([quadratic, linear, constant])
+
+    dof = float(w.sum() - 3)
+    variance = float(np.sum(w * residuals**2)) / dof if dof > 0 else float("nan")
+    inverse = np.linalg.inv(r_matrix)
+    covariance = variance * inverse @ inverse.T
+    to_uncentred = np.array([[1.0, 0.0, 0.0], [-2 * center, 1.0, 0.0], [center**2, -center, 1.0]])
+    law = Parabola(
+        quadratic=float(quadratic),
+        linear=float(linear - 2 * quadratic * center),
+        constant=float(constant - linear * center + quadratic * center**2),
+    )
+    u_opt = -linear / (2 * quadratic) if quadratic > 0 else np.nan
+    opt_gradient = np.array([-u_opt / quadratic, -1 / (2 * quadratic), 0.0]) if quadratic > 0 else np.full(3, np.nan)
+    loss_gradient = np.array([u_opt**2, u_opt, 1.0])
+    return ParabolaFit(
+        law=law,
+        standard_errors=tuple(np.sqrt(np.diag(to_uncentred @ covariance @ to_uncentred.T)).tolist()),
+        log10_x_opt_standard_error=float(np.sqrt(opt_gradient @ covariance @ opt_gradient)),
+        loss_opt_standard_error=float(np.sqrt(loss_gradient @ covariance @ loss_gradient)),
+        residuals=residuals,
+        degrees_of_freedom=dof,
+    )
+
+
+def optima_of_resamples(x: Any, loss: Any, weights: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Minima of many weighted parabolas over the same runs.
+
+    Parameters
+    ----------
+    x, loss
+        as in `fit_parabola`, shape (n,).
+    weights
+        shape (R, n): row r weighs the runs of resample r.
+
+    Returns
+    -------
+    x_opt, loss_opt
+        shape (R,); NaN where a resample holds fewer than three different x or its curvature is not positive.
+    """
+    z = np.log10(np.asarray(x, dtype=float))
+    loss, w = np.asarray(loss, dtype=float), np.asarray(weights, dtype=float)
+    center, scale = z.mean(), max(float(z.std()), 1e-12)
+    u = (z - center) / scale
+    design = np.stack([u**2, u, np.ones_like(u)], axis=1)
+    sizes = (z[:, None] == np.unique(z)[None, :]).astype(float)
+    solvable = ((w @ sizes) > 0).sum(axis=1) >= 3
+    normal = np.einsum("rn,ni,nj->rij", w, design, design)
+    normal[~solvable] = np.eye(3)
+    right = np.einsum("rn,ni,n->ri", w, design, loss)
+    quadratic, linear, constant = np.linalg.solve(normal, right[..., None])[..., 0].T
+    valid = solvable & (quadratic > 0)
+    safe = np.where(valid, quadratic, 1.0)
+    u_opt = np.where(valid, -linear / (2 * safe), np.nan)
+    with np.errstate(over="ignore"):  # a nearly flat resample may put its optimum at infinity
+        x_opt = 10 ** (center + scale * u_opt)
+    return x_opt, np.where(valid, constant - linear**2 / (4 * safe), np.nan)

@@ -1,0 +1,92 @@
+"""Power laws by least squares in logarithms."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from companion.errors import InputError
+from companion.laws import PowerLaw
+
+
+@dataclass(frozen=True, kw_only=True)
+class PowerLawFit:
+    """A fitted power law and how well it is known.
+
+    `covariance` is that of (log prefactor, exponent), shape (2, 2), natural logarithms; NaN when only two points leave
+    no residual degree of freedom. `residuals` are log y minus the fit, shape (n,).
+    """
+
+    law: PowerLaw
+    covariance: NDArray[np.float64]
+    residuals: NDArray[np.float64]
+    degrees_of_freedom: float
+
+    @property
+    def exponent_standard_error(self) -> float:
+        """Standard error of the exponent: the root of its variance."""
+        return float(np.sqrt(self.covariance[1, 1]))
+
+    @property
+    def log_prefactor_standard_error(self) -> float:
+        """Standard error of the natural logarithm of the prefactor."""
+        return float(np.sqrt(self.covariance[0, 0]))
+
+    @property
+    def prefactor_standard_error(self) -> float:
+        """Standard error of the prefactor to first order. The error is lopsided: prefer the interval."""
+        return self.law.prefactor * self.log_prefactor_standard_error
+
+    def interval(self, parameter: str, level: float = 0.95) -> tuple[float, float]:
+        """Student-t confidence interval of `exponent` or `prefactor` (the latter from its logarithm).
+
+        With three points the factor is 12.7 standard errors at 95 %, not 2.
+        """
+        t = stats.t.ppf((1 + level) / 2, self.degrees_of_freedom) if self.degrees_of_freedom > 0 else np.nan
+        if parameter == "exponent":
+            half = t * self.exponent_standard_error
+            return (self.law.exponent - half, self.law.exponent + half)
+        if parameter == "prefactor":
+            center, half = np.log(self.law.prefactor), t * self.log_prefactor_standard_error
+            with np.errstate(over="ignore"):  # an interval that reaches infinity says so
+                return (float(np.exp(center - half)), float(np.exp(center + half)))
+        raise InputError(f"a power law has no parameter {parameter!r}; there are exponent and prefactor")
+
+
+def fit_power_law(x: Any, y: Any, weights: Any = None) -> PowerLawFit:
+    """Least squares of log y on log x.
+
+    Parameters
+    ----------
+    x, y
+        positive, shape (n,), n at least 2, at least two different x.
+    weights
+        how many points each row stands for, shape (n,); all 1 if not given.
+
+    Raises
+    ------
+    InputError
+        for non-positive or non-finite values, or fewer than two different x.
+    """
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    w = np.ones_like(x) if weights is None else np.asarray(weights, dtype=float)
+    for name, values in (("x", x), ("y", y)):
+        if not (np.isfinite(values).all() and (values > 0).all()):
+            raise InputError(f"power law: {name} has a value that is not positive and finite")
+    if np.unique(x[w > 0]).size < 2:
+        raise InputError("power law: at least two different values of x are needed")
+    log_x, log_y = np.log(x), np.log(y)
+    mean_x, mean_y = np.average(log_x, weights=w), np.average(log_y, weights=w)
+    u = log_x - mean_x  # centred: the two parameters are then uncorrelated, which keeps the arithmetic exact
+    spread = float(np.sum(w * u * u))
+    exponent = float(np.sum(w * u * (log_y - mean_y)) / spread)
+    residuals = log_y - mean_y - exponent * u
+    dof = float(w.sum() - 2)
+    variance = float(np.sum(w * residuals**2) / dof) if dof > 0 else float("nan")
+    covariance = variance * np.array(
+        [[1 / w.sum() + mean_x**2 / spread, -mean_x / spread], [-mean_x / spread, 1 / spread]]
+    )
+    law = PowerLaw(prefactor=float(np.exp(mean_y - exponent * mean_x)), exponent=exponent)
+    return PowerLawFit(law=law, covariance=covariance, residuals=residuals, degrees_of_freedom=dof)

@@ -1,0 +1,70 @@
+"""One look for every figure: sizes, colours that colour-blind readers can tell apart, ink that follows the page."""
+
+from typing import Any
+
+import matplotlib as mpl
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+#: Stand-ins for colours that the page decides: `companion.plotting.embed` turns them into CSS.
+INK, MUTED = "#010203", "#040506"
+
+#: Colour of an architecture everywhere in the book (seaborn's `colorblind` palette, Wong 2011).
+ARCHITECTURE_COLORS = {"transformer": "#de8f05", "xlstm": "#0173b2"}
+ARCHITECTURE_MARKERS = {"transformer": "s", "xlstm": "o"}
+ARCHITECTURE_LABELS = {"transformer": "Transformer", "xlstm": "xLSTM"}
+
+#: Names and units of the axes.
+LABELS = {
+    "num_params": "parameters N",
+    "num_tokens": "training tokens D",
+    "train_flops": "training compute C (FLOP)",
+    "val_loss": "validation loss (nats/token)",
+    "context_length": "context length T (tokens)",
+    "tokens_per_param": "tokens per parameter M = D/N",
+}
+
+RC_PARAMS = {
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "axes.titlecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": MUTED,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "axes.labelsize": 10,
+    "legend.fontsize": 9,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "companion",
+}
+
+
+def subplots(
+    num_rows: int = 1, num_columns: int = 1, *, height: float = 3.6, width: float = 7.2, **kwargs: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure in the book's style and its axes as a flat list.
+
+    `width` and `height` are inches of the whole figure; further arguments go to `matplotlib.figure.Figure.subplots`.
+    Sets matplotlib's defaults to the book's, so that legends and notes added later match. The figure is not registered
+    with pyplot: nothing has to be closed, and nothing is shown until `companion.plotting.show`.
+    """
+    theme = {**sns.axes_style("ticks"), **RC_PARAMS}
+    mpl.rcParams.update({key: value for key, value in theme.items() if key in mpl.rcParams})
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = list(figure.subplots(num_rows, num_columns, squeeze=False, **kwargs).flat)
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(True, which="major")
+        ax.set_axisbelow(True)
+    return figure, axes
