@@ -1,0 +1,313 @@
+"""What each command of `companion` does: compute with the package, print as text or as one JSON object."""
+
+import argparse
+import json
+import math
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from companion.accounting import Breakdown, count_flops, count_params, get_convention, num_params
+from companion.architectures import ARCHITECTURES, Architecture, make_architecture, preset
+from companion.errors import InputError
+from companion.fitting.isoflop import IsoflopFit, IsoflopProfile, fit_isoflop
+from companion.fitting.isoflop_joint import JointIsoflopFit, fit_isoflop_joint
+from companion.formatting import count, interval, power_of_ten, significant
+from companion.ledger import DIFFERS, NOT_ATTEMPTED, REPRODUCED, build_ledger, summarize, to_frame
+from companion.runs import SHAPE_COLUMNS, assign_budgets, load_runs, subset, summary
+
+VERDICTS = (REPRODUCED, DIFFERS, NOT_ATTEMPTED)
+_SHAPES = ("d_model", "n_layers", "n_heads", "d_qk", "d_hv", "d_ff", "vocab_size")
+
+
+def print_json(value: Any) -> None:
+    """One JSON object; NaN and infinity become null, NumPy numbers plain ones."""
+    print(json.dumps(_plain(value), indent=2, allow_nan=False, ensure_ascii=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _print_table(table: pd.DataFrame) -> None:
+    print(table.to_string(index=False))
+
+
+# ---- accounting ---------------------------------------------------------------------------------
+
+
+def _architecture(arguments: argparse.Namespace) -> Architecture:
+    given = {name: value for name in _SHAPES if (value := getattr(arguments, name)) is not None}
+    if arguments.size:
+        if given:
+            raise InputError(
+                f"--size {arguments.size} sets all shapes: leave out {', '.join(_option(n) for n in given)}"
+            )
+        return preset(arguments.architecture, arguments.size)
+    if missing := [_option(name) for name in ("d_model", "n_layers", "n_heads") if name not in given]:
+        raise InputError(f"missing {', '.join(missing)} (or give --size)")
+    return make_architecture(arguments.architecture, **given)
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def flops(arguments: argparse.Namespace) -> None:
+    """`companion flops`: training FLOPs per token by component, forward and backward."""
+    architecture = _architecture(arguments)
+    convention = get_convention(arguments.convention)
+    if arguments.chunk_size:
+        convention = replace(convention, chunk_size=arguments.chunk_size)
+    counted = count_flops(architecture, arguments.context_length, convention)
+    forward, backward = counted.forward / counted.context_length, counted.backward / counted.context_length
+    result: dict[str, Any] = {
+        "architecture": architecture.name,
+        "shapes": architecture.shapes(),
+        "context_length": arguments.context_length,
+        "convention": convention.name,
+        "chunk_size": convention.chunk_size,
+        "num_params": num_params(architecture),
+        "train_flops_per_token": counted.train_flops_per_token,
+        "breakdown": {"forward": forward.as_dict(), "backward": backward.as_dict()},
+    }
+    if arguments.num_tokens:
+        result |= {"num_tokens": arguments.num_tokens, "train_flops": counted.train_flops(arguments.num_tokens)}
+    if arguments.json:
+        return print_json(result)
+    print(f"{architecture.name}, {count(result['num_params'])} parameters, T = {arguments.context_length},", end=" ")
+    print(f"convention {convention.name}: {counted.train_flops_per_token:.6e} FLOP per token")
+    if arguments.num_tokens:
+        print(f"train_flops for {count(arguments.num_tokens)} tokens: {result['train_flops']:.6e}")
+    total = counted.train_flops_per_token
+    _print_table(
+        pd.DataFrame(
+            [
+                {
+                    "component": name,
+                    "forward FLOP/token": f"{value:.6g}",
+                    "backward FLOP/token": f"{getattr(backward, name):.6g}",
+                    "share": f"{100 * (value + getattr(backward, name)) / total:.2f} %",
+                }
+                for name, value in forward.items()
+            ]
+        )
+    )
+    return None
+
+
+def params(arguments: argparse.Namespace) -> None:
+    """`companion params`: parameters by component."""
+    architecture = _architecture(arguments)
+    counted: Breakdown = count_params(architecture)
+    result = {
+        "architecture": architecture.name,
+        "shapes": architecture.shapes(),
+        "num_params": counted.total,
+        "breakdown": counted.as_dict(),
+    }
+    if arguments.json:
+        return print_json(result)
+    print(f"{architecture.name}: {counted.total} parameters")
+    shares = {name: f"{100 * value / counted.total:.2f} %" for name, value in counted.items()}
+    _print_table(pd.DataFrame([{"component": n, "parameters": v, "share": shares[n]} for n, v in counted.items()]))
+    return None
+
+
+# ---- run tables and fits ------------------------------------------------------------------------
+
+
+def data_check(arguments: argparse.Namespace) -> None:
+    """`companion data check`: load with all checks, then say what the table holds and whether counts agree."""
+    runs = load_runs(arguments.file, strict=arguments.strict)
+    result = {"file": str(arguments.file), **summary(runs), "accounting": _against_accounting(runs)}
+    if arguments.json:
+        return print_json(result)
+    print(f"{arguments.file}: {result['num_runs']} runs, no fault found")
+    print(yaml.safe_dump(_plain(result), sort_keys=False, allow_unicode=True, width=110), end="")
+    return None
+
+
+def _against_accounting(runs: pd.DataFrame) -> dict[str, Any] | None:
+    """How rows with known shapes compare with our counts; None where there are none to compare."""
+    if not {*SHAPE_COLUMNS, "context_length"} <= set(runs.columns):
+        return None
+    known = runs[
+        runs["architecture"].isin(ARCHITECTURES) & runs[[*SHAPE_COLUMNS, "context_length"]].notna().all(axis=1)
+    ]
+    if known.empty:
+        return None
+    equal, worst = 0, 0.0
+    for name, rows in known.groupby("architecture"):
+        architecture = make_architecture(str(name), **{shape: rows[shape].to_numpy() for shape in SHAPE_COLUMNS})
+        equal += int((num_params(architecture) == rows["num_params"].to_numpy()).sum())
+        ours = count_flops(architecture, rows["context_length"].to_numpy()).train_flops(rows["num_tokens"].to_numpy())
+        worst = max(worst, float(np.abs(ours / rows["train_flops"].to_numpy() - 1).max()))
+    return {"num_compared": len(known), "num_params_equal": equal, "largest_relative_train_flops_difference": worst}
+
+
+def isoflop(arguments: argparse.Namespace) -> None:
+    """`companion isoflop`: optima, power law, intervals; the joint fit beside the two-step one."""
+    runs = load_runs(arguments.file)
+    runs = subset(runs, arguments.architecture, arguments.context_length, where=arguments.where)
+    notes = []
+    if "isoflop_budget" not in runs:
+        runs = assign_budgets(runs)
+        found = ", ".join(f"{budget:g}" for budget in sorted(runs["isoflop_budget"].dropna().unique()))
+        notes.append(f"no column isoflop_budget: budgets {found} were read off gaps in train_flops")
+    options = {"weights": arguments.weights, "budgets": arguments.budgets}
+    try:
+        fit = fit_isoflop(runs, arguments.x, num_resamples=arguments.bootstrap, seed=arguments.seed, **options)
+    except InputError as error:
+        raise InputError(f"{arguments.file}: {error}") from error
+    notes += fit.warnings
+    joint = None
+    try:
+        joint = fit_isoflop_joint(runs, arguments.x, **options)
+    except InputError as error:
+        notes.append(str(error))
+    result = _isoflop_result(fit, joint, arguments, notes)
+    if arguments.json:
+        return print_json(result)
+    _print_isoflop(fit, joint, result)
+    return None
+
+
+def _isoflop_result(
+    fit: IsoflopFit, joint: JointIsoflopFit | None, arguments: argparse.Namespace, notes: list[str]
+) -> dict[str, Any]:
+    law, level = fit.power_law, arguments.level
+    intervals = {
+        name: {"student_t": law.interval(name, level), "bootstrap": fit.bootstrap_interval(name, level)}
+        for name in ("exponent", "prefactor")
+    }
+    return {
+        "file": str(arguments.file),
+        "architecture": arguments.architecture,
+        "context_length": arguments.context_length,
+        "x": fit.x_column,
+        "weights": arguments.weights,
+        "exponent": law.law.exponent,
+        "prefactor": law.law.prefactor,
+        "exponent_standard_error": law.exponent_standard_error,
+        "prefactor_standard_error": law.prefactor_standard_error,
+        "intervals": {"level": level, **intervals},
+        "optima": [_optimum_result(profile, fit, level) for profile in fit.profiles],
+        "joint": joint
+        and {
+            "exponent": joint.law.exponent,
+            "prefactor": joint.law.prefactor,
+            "exponent_standard_error": joint.exponent_standard_error,
+            "exponent_interval": joint.interval(level),
+            "degrees_of_freedom": joint.degrees_of_freedom,
+        },
+        "num_resamples": arguments.bootstrap,
+        "share_of_lost_resamples": fit.lost_resamples,
+        "seed": arguments.seed,
+        "warnings": notes,
+    }
+
+
+def _optimum_result(profile: IsoflopProfile, fit: IsoflopFit, level: float) -> dict[str, Any]:
+    bounds: tuple[float, float] = (math.nan, math.nan)
+    if profile.has_optimum and fit.x_opt_resamples.size:
+        column = fit.x_opt_resamples[:, fit.optima.index(profile)]
+        bounds = tuple(np.nanquantile(column, [(1 - level) / 2, (1 + level) / 2]))
+    parabola = profile.fit
+    return {
+        "isoflop_budget": profile.isoflop_budget,
+        "mean_train_flops": profile.mean_train_flops,
+        "num_runs": int(profile.x.size),
+        "num_sizes": int(np.unique(profile.x).size),
+        "x_opt": parabola.law.x_opt if parabola else None,
+        "x_opt_interval": bounds,
+        "log10_x_opt_standard_error": parabola.log10_x_opt_standard_error if parabola else None,
+        "loss_opt": parabola.law.loss_opt if parabola else None,
+        "loss_opt_standard_error": parabola.loss_opt_standard_error if parabola else None,
+        "warnings": list(profile.warnings),
+    }
+
+
+def _print_isoflop(fit: IsoflopFit, joint: JointIsoflopFit | None, result: dict[str, Any]) -> None:
+    symbol = {"num_params": "N*(C)", "num_tokens": "D*(C)"}[fit.x_column]
+    law, level = fit.power_law, f"{100 * result['intervals']['level']:g} %"
+    print(f"{symbol} = {law.law.prefactor:.6g} * C^{law.law.exponent:.6f}   (two steps, as published)")
+    print(f"  exponent: standard error {law.exponent_standard_error:.6f};", end=" ")
+    bounds = result["intervals"]["exponent"]
+    print(f"{level}: Student t {interval(bounds['student_t'], 4)}, bootstrap {interval(bounds['bootstrap'], 4)}")
+    if joint:
+        print(f"{symbol} = {joint.law.prefactor:.6g} * C^{joint.law.exponent:.6f}   (joint fit of all runs)")
+        print(f"  exponent: standard error {joint.exponent_standard_error:.6f};", end=" ")
+        print(f"{level}: {interval(result['joint']['exponent_interval'], 4)}")
+    _print_table(
+        pd.DataFrame(
+            [
+                {
+                    "budget": power_of_ten(row["isoflop_budget"]),
+                    "runs": row["num_runs"],
+                    "sizes": row["num_sizes"],
+                    f"{fit.x_column} at optimum": _or_undefined(row["x_opt"], lambda v: count(v, 4)),
+                    f"{level} bootstrap": " to ".join(count(v, 3) for v in row["x_opt_interval"]),
+                    "loss at optimum": _or_undefined(row["loss_opt"], lambda v: significant(v, 5)),
+                }
+                for row in result["optima"]
+            ]
+        )
+    )
+    for note in result["warnings"]:
+        print(f"warning: {note}")
+
+
+def _or_undefined(value: float | None, style: Any) -> str:
+    return style(value) if value is not None and math.isfinite(value) else "undefined"
+
+
+# ---- ledger and book ----------------------------------------------------------------------------
+
+
+def ledger(arguments: argparse.Namespace) -> None:
+    """`companion ledger`: rows of all or some sections, and their count by verdict."""
+    rows = build_ledger(sections=arguments.section)
+    counts = summarize(rows)
+    if arguments.verdict:
+        rows = [row for row in rows if row.verdict == arguments.verdict]
+    if arguments.json:
+        return print_json({"summary": counts.to_dict("records"), "rows": [asdict(row) for row in rows]})
+    if rows:
+        frame = to_frame(rows)
+        frame["published"] = frame["published"].map(lambda v: f"{v:.10g}")
+        for column, style in (("ours", "{:.10g}"), ("difference", "{:.2g}"), ("tolerance", "{:.2g}")):
+            frame[column] = ["" if pd.isna(value) else style.format(value) for value in frame[column]]
+        for section, part in frame.groupby("section", sort=False):
+            print(f"\n{section}")
+            _print_table(part[["entry", "quantity", "published", "ours", "difference", "tolerance", "verdict", "note"]])
+    print()
+    _print_table(counts)
+    return None
+
+
+def book(arguments: argparse.Namespace) -> None:
+    """`companion book`: execute and build; say where the html is."""
+    try:
+        from companion.book import build
+    except ImportError as error:
+        raise InputError(f"the book needs the extra 'book' ({error})") from error
+    given: dict[str, Any] = {}
+    for text in arguments.parameters:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise InputError(f"--parameters {text!r}: write NAME=VALUE")
+        try:
+            given[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InputError(f"--parameters {text!r}: the value is not a number, string, list or mapping") from None
+    build(arguments.output, parameters=given or None, jobs=arguments.jobs)
