@@ -108,6 +108,8 @@ class Convention:
                 raise InputError(f"convention {self.name}: {field} {getattr(self, field)} is negative")
         if not self.backward_factor >= 0:
             raise InputError(f"convention {self.name}: backward_factor {self.backward_factor} is negative")
+        if not (isinstance(self.chunk_size, int) and self.chunk_size > 0):
+            raise InputError(f"convention {self.name}: chunk_size {self.chunk_size} is not a positive whole number")
         if self.rule not in ("layers", "6ND"):
             raise InputError(f"convention {self.name}: rule {self.rule!r} is neither 'layers' nor '6ND'")
         if unknown := set(self.counted_weights) - set(COMPONENTS):

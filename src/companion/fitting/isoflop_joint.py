@@ -1,13 +1,14 @@
-"""IsoFLOP in one step: every run of every budget informs the power law directly.
+"""IsoFLOP in one step: the power law sits inside the model of the runs, and its error comes from their scatter.
 
-The published procedure throws away what it knows: each optimum enters the power law with the same weight and without
-its error, so three budgets leave one degree of freedom. Here the power law sits inside the model,
+The published procedure forgets how well each optimum is known: optima enter the power law with the same weight and
+without their errors, so the law's standard error rests on how well three or four points line up, by luck or not. Here
 
     loss_i = c_b + k_b · (log10 x_i − log10 x*(C_i))² + s · log10(C_i / C_b),    log10 x*(C) = p + a · log10(C / C_ref),
 
 for run i of budget b: one floor c_b and curvature k_b per budget, one slope s for the FLOPs by which a run misses its
-budget, and the two parameters of the law. Budgets differ in scatter, so their rows are weighted by the inverse of the
-residual variance, estimated from a first pass.
+budget, and the two parameters of the law. The exponent scatters about as much as that of the two-step fit; what is
+gained is an error that can be believed, and runs that count at their own compute. Budgets differ in scatter, so their
+rows are weighted by the inverse of the residual variance, estimated from a first pass.
 """
 
 from dataclasses import dataclass

@@ -1,0 +1,40 @@
+"""Numbers as text: known answers, and no digit lost or invented."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from companion.formatting import count, interval, percent, power_of_ten, significant
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(83634688, "83.6M"), (999.6e6, "1.00B"), (1.0695e9, "1.07B"), (2.1e12, "2.10T"), (12, "12.0"), (1500, "1.50k")],
+)
+def test_count(value: float, text: str) -> None:
+    assert count(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(6e18, "6×10¹⁸"), (3.13e-4, "3.1×10⁻⁴"), (9.96e9, "1×10¹⁰"), (0, "0")])
+def test_power_of_ten(value: float, text: str) -> None:
+    assert power_of_ten(value) == text
+
+
+@given(st.floats(1e-6, 1e15), st.integers(1, 6))
+def test_significant_keeps_the_value_to_its_digits(value: float, digits: int) -> None:
+    assert float(significant(value, digits)) == pytest.approx(value, rel=0.5000001 * 10 ** (1 - digits))
+
+
+def test_the_rest() -> None:
+    assert significant(9.999, 3) == "10.0"
+    assert significant(-0.0547, 2) == "-0.055"
+    assert percent(0.1234) == "12 %"
+    assert interval((0.5382, 0.5558)) == "[0.538, 0.556]"
+
+
+@pytest.mark.parametrize("function", [count, power_of_ten, significant])
+def test_undefined_values_say_so(function: object) -> None:
+    assert function(math.nan) == function(math.inf) == "undefined"  # type: ignore[operator]
+    assert interval((math.nan, 1.0)) == "undefined"
