@@ -1,0 +1,96 @@
+"""Sphinx extension: pages that need no other host.
+
+* Thebe's scripts, which jupyter-book declares on every page and which point to a CDN, are taken off.
+* MathJax is copied out of the package sphinx-mathjax-offline, as one file that loads nothing further. Pages with
+  figures or tables of the package get it too: their captions may hold formulas, which Sphinx does not see.
+* Comments on fields are shown whole, colons included.
+* The download button of a chapter says that it gives the notebook.
+"""
+
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+from sphinx.util.fileutil import copy_asset
+
+MATHJAX = "tex-svg-full.js"
+
+
+def mathjax_file() -> Path:
+    """Path of the bundle in the installed package."""
+    try:
+        files = metadata.files("sphinx-mathjax-offline") or []
+    except metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.name == MATHJAX:
+            return Path(str(file.locate()))
+    raise ExtensionError(f"{MATHJAX} not found: pip install sphinx-mathjax-offline")
+
+
+def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
+    """Put the bundle where `mathjax_path` says."""
+    if error is None and app.builder.format == "html":
+        copy_asset(str(mathjax_file()), str(Path(app.outdir) / "_static" / "mathjax"))
+
+
+def want_mathjax(app: Sphinx, doctree: nodes.document) -> None:
+    """Count formulas in the package's html as formulas of the page."""
+    if any('class="companion-' in node.astext() for node in doctree.findall(nodes.raw)):
+        app.env.get_domain("math").data["has_equations"][app.env.docname] = True
+
+
+def drop_thebe_nodes(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Remove the configuration blocks for Thebe from the page's body."""
+    for node in list(doctree.findall(nodes.raw)):
+        if "x-thebe-config" in node.astext() or "thebelab" in node.astext():
+            node.parent.remove(node)
+
+
+def drop_thebe_files(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Remove Thebe's scripts and styles from the page's head."""
+    for key in ("script_files", "css_files"):
+        context[key] = [file for file in context.get(key, []) if "thebe" not in _text_of(file).lower()]
+
+
+def name_download(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Say on the download button of a chapter that it gives the notebook."""
+    for button in _buttons(context.get("header_buttons", [])):
+        if str(button.get("url", "")).endswith(".ipynb"):
+            button["tooltip"] = "Download this notebook"
+
+
+def keep_colons(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Keep napoleon from taking the words before a colon for a type: ours are in the annotations."""
+    if what in {"attribute", "data", "property"} and lines and ": " in lines[0]:
+        lines[0] = f": {lines[0]}"
+
+
+def _buttons(entries: Any) -> Iterator[dict[str, Any]]:
+    for entry in entries:
+        yield entry
+        yield from _buttons(entry.get("buttons", []))
+
+
+def _text_of(asset: Any) -> str:
+    attributes = getattr(asset, "attributes", {}) or {}
+    return " ".join([str(getattr(asset, "filename", None) or asset), str(attributes.get("body", ""))])
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the hooks; the late priorities run after those of sphinx-thebe and the theme."""
+    app.connect("autodoc-process-docstring", keep_colons, priority=400)
+    app.connect("doctree-read", want_mathjax, priority=900)
+    app.connect("doctree-resolved", drop_thebe_nodes, priority=900)
+    app.connect("html-page-context", drop_thebe_files, priority=900)
+    app.connect("html-page-context", name_download, priority=900)
+    app.connect("build-finished", copy_mathjax)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,227 @@
+"""Notebooks: pairs in step, execution in this interpreter, parameters, errors that say where, the same bytes again."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from companion import book
+from companion.errors import InputError
+
+NOTEBOOKS = book.ROOT / "notebooks"
+SOURCES = book.sources(NOTEBOOKS)
+
+# Every chapter must also run with other values of its parameters: at least one set each.
+VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "00_placeholder": [{"exponent": 0.5}],
+}
+
+HEADER = """---
+jupytext:
+  formats: md:myst,ipynb
+kernelspec:
+  display_name: Python 3
+  language: python
+  name: python3
+---
+
+# A test
+
+"""
+
+
+def source(folder: Path, *cells: str, name: str = "01_test", parameters: str | None = "scale = 2") -> Path:
+    """A small MyST notebook."""
+    tagged = [] if parameters is None else [f":tags: [parameters]\n\n{parameters}"]
+    blocks = "\n\n".join(f"```{{code-cell}} ipython3\n{cell}\n```" for cell in [*tagged, *cells])
+    path = folder / f"{name}.md"
+    path.write_text(HEADER + blocks + "\n")
+    return path
+
+
+def texts(executed: Path) -> str:
+    """All text that the cells put out."""
+    cells = json.loads(executed.read_text())["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    return "".join("".join(o.get("text", o.get("data", {}).get("text/plain", ""))) for o in outputs)
+
+
+def test_committed_pairs_are_in_step() -> None:
+    stale = [path.name for path in book.sync(NOTEBOOKS, check=True)]
+    assert not stale, f"run `make sync`: {', '.join(stale)}"
+
+
+def test_committed_notebooks_have_no_outputs() -> None:
+    for path in NOTEBOOKS.glob("*.ipynb"):
+        for cell in json.loads(path.read_text())["cells"]:
+            assert not cell.get("outputs"), path.name
+            assert cell.get("execution_count") is None, path.name
+
+
+def test_cells_are_short() -> None:
+    for path in SOURCES:
+        for number, cell in enumerate(book.read(path).cells, 1):
+            if cell.cell_type == "code":
+                assert len(cell.source.splitlines()) <= 25, f"{path.name}: cell {number}"
+
+
+def test_every_chapter_has_a_variant() -> None:
+    assert sorted(VARIANTS) == [path.stem for path in SOURCES]
+
+
+@pytest.mark.parametrize(
+    ("stem", "parameters"),
+    [pytest.param(stem, values, id=f"{stem}-{i}") for stem, sets in VARIANTS.items() for i, values in enumerate(sets)],
+)
+def test_chapter_runs_with_changed_parameters(stem: str, parameters: dict[str, Any], tmp_path: Path) -> None:
+    path = NOTEBOOKS / f"{stem}.md"
+    assert set(parameters) <= book.parameters_of(path)
+    (executed,) = book.execute([path], tmp_path, parameters)
+    assert "injected-parameters" in executed.read_text()
+
+
+def test_pairs(tmp_path: Path) -> None:
+    path = source(tmp_path, "1 + 1", "1 + 1")
+    pair = path.with_suffix(".ipynb")
+    assert book.sync(tmp_path, check=True) == [pair]
+    assert not pair.exists()
+    assert book.sync(tmp_path) == [pair]
+    before = pair.read_bytes()
+    assert book.sync(tmp_path, check=True) == book.sync(tmp_path) == []
+    assert pair.read_bytes() == before
+    ids = [cell["id"] for cell in json.loads(before)["cells"]]
+    assert len(set(ids)) == len(ids) == 4
+
+    source(tmp_path, "1 + 2", "1 + 1")
+    assert book.sync(tmp_path, check=True) == [pair]
+    assert book.sync(tmp_path) == [pair]
+    assert json.loads(pair.read_text())["cells"][-1]["id"] == ids[-2], "a cell keeps its id when another one changes"
+    path.unlink()
+    assert book.sync(tmp_path, check=True) == [pair], "an .ipynb without its source"
+
+
+def test_runs_in_this_interpreter_and_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = tmp_path / "jupyter" / "kernels" / "python3"
+    kernels.mkdir(parents=True)
+    (kernels / "kernel.json").write_text(
+        json.dumps({"argv": ["/nowhere/python"], "display_name": "x", "language": "x"})
+    )
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    path = source(tmp_path, "import os, sys\nprint(sys.executable, os.getcwd(), os.environ['OMP_NUM_THREADS'])")
+    (executed,) = book.execute([path], tmp_path / "out")
+    assert texts(executed).split() == [sys.executable, str(tmp_path), "1"]
+
+
+def test_parameters(tmp_path: Path) -> None:
+    paths = [
+        source(tmp_path, "print(scale * 21)", name="01_a", parameters="scale: int = 2"),
+        source(tmp_path, "print(name)", name="02_b", parameters="name = 'b'"),
+    ]
+    plain = book.execute(paths, tmp_path / "plain")
+    assert [texts(path) for path in plain] == ["42\n", "b\n"]
+    assert "injected" not in plain[0].read_text()
+
+    changed = book.execute(paths, tmp_path / "changed", {"scale": 3}, jobs=1)
+    assert [texts(path) for path in changed] == ["63\n", "b\n"]
+    cells = json.loads(changed[0].read_text())["cells"]
+    assert [cell["metadata"].get("tags") for cell in cells] == [
+        None,
+        ["parameters"],
+        ["injected-parameters", "hide-input"],
+        None,
+    ]
+    with pytest.raises(InputError, match="no notebook has a parameter called skale"):
+        book.execute(paths, tmp_path / "refused", {"skale": 3})
+    assert not (tmp_path / "refused").exists()
+
+
+def test_parameters_cell_is_required(tmp_path: Path) -> None:
+    path = source(tmp_path, "1", parameters=None)
+    with pytest.raises(InputError, match=r"^01_test\.md: no code cells tagged `parameters`"):
+        book.execute([path], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("injected", [False, True])
+def test_failing_cell(tmp_path: Path, injected: bool) -> None:
+    path = source(tmp_path, "print('fine')", "\n# a fit\nfit = scale / 0\nprint('never')")
+    good = source(tmp_path, "print('good')", name="02_good")
+    with pytest.raises(book.NotebookError) as raised:
+        book.execute([path, good], tmp_path / "out", {"scale": 3} if injected else None)
+    assert str(raised.value) == "01_test.md: cell 4 (`# a fit`): ZeroDivisionError: division by zero"
+    assert (raised.value.notebook, raised.value.cell) == (path, 4)
+    left = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert left == ["02_good.ipynb"], "nothing half-written, and the other notebook is done"
+
+
+def test_kernel_that_dies(tmp_path: Path) -> None:
+    path = source(tmp_path, "import os\nos._exit(1)")
+    with pytest.raises(book.NotebookError, match=r"^01_test\.md: cell 3 \(`import os`\): DeadKernelError"):
+        book.execute([path], tmp_path / "out")
+
+
+def test_second_run_gives_the_same_bytes(tmp_path: Path) -> None:
+    path = source(
+        tmp_path,
+        "import sys, warnings\nprint({'b', 'a', 'c'}, object())\nwarnings.warn('careful')",
+        "for i in range(50):\n    print(i, flush=True)\n    print(-i, file=sys.stderr, flush=True)",
+        "object()",
+        "scale",
+    )
+    (first,) = book.execute([path], tmp_path / "first")
+    (second,) = book.execute([path], tmp_path / "second")
+    assert first.read_bytes() == second.read_bytes()
+    for noise in ("0x7", "ipykernel_", "papermill", "duration", str(tmp_path)):
+        assert noise not in first.read_text()
+    before = first.stat().st_mtime_ns
+    book.execute([path], tmp_path / "first")
+    assert first.stat().st_mtime_ns == before, "unchanged files are left alone"
+
+
+@pytest.mark.parametrize("text", ["", "---\na: [\n---\n"])
+def test_source_that_is_no_notebook(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "01_broken.md"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"01_broken\.md: "):
+        book.execute([path], tmp_path / "out")
+
+
+def test_missing_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        book.sync(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"01_gone\.md"):
+        book.execute([tmp_path / "01_gone.md"], tmp_path / "out")
+    with pytest.raises(InputError, match=r"no _config\.yml"):
+        book.build(tmp_path / "out", root=tmp_path)
+
+
+def test_sphinx_warning_fails_the_build(tmp_path: Path) -> None:
+    (tmp_path / "notebooks").mkdir()
+    chapters = tmp_path / "book" / "chapters"
+    chapters.mkdir(parents=True)
+    (chapters / "09_stale.ipynb").write_text("{}")
+    source(tmp_path / "notebooks", "scale")
+    (tmp_path / "_config.yml").write_text(
+        "title: t\nexecute:\n  execute_notebooks: 'off'\nonly_build_toc_files: true\n"
+    )
+    (tmp_path / "book" / "_toc.yml").write_text("format: jb-book\nroot: index\nchapters:\n- glob: chapters/*\n")
+    (tmp_path / "book" / "index.md").write_text("# Title\n\n{doc}`nowhere`\n")
+    html = tmp_path / "_build" / "html"
+    html.mkdir(parents=True)
+    (html / "index.html").write_text("an earlier build")
+
+    with pytest.raises(InputError) as raised:
+        book.build(root=tmp_path, progress=False)
+    assert "book/index.md:3: WARNING: unknown document: 'nowhere'" in str(raised.value)
+    assert (html / "index.html").read_text() == "an earlier build"
+    assert sorted(p.name for p in (tmp_path / "_build").iterdir()) == ["html", "sphinx.log"]
+    assert [p.name for p in chapters.iterdir()] == ["01_test.ipynb"]
+
+    (tmp_path / "book" / "index.md").write_text("# Title\n")
+    said: list[str] = []
+    index = book.build(root=tmp_path, progress=False, report=said.append)
+    assert index == html / "index.html"
+    assert "an earlier build" not in index.read_text()
+    assert said[0].startswith(str(index))
