@@ -143,7 +143,7 @@ def test_isoflop_warnings_reach_the_reader(tmp_path: Path, capsys: pytest.Captur
 
 def test_ledger_json(capsys: pytest.CaptureFixture[str]) -> None:
     result = run_json(capsys, "ledger", "--verdict", "differs")
-    assert {row["section"] for row in result["rows"]} == {"inference_model_sizes"}
+    assert {row["section"] for row in result["rows"]} == {"inference_model_sizes", "parametric_fits"}
     assert {entry["section"] for entry in result["summary"]} >= {"isoflop_optima", "parametric_fits"}
 
 

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from companion import cli_commands as commands
+from companion import cli_fits as fits
 from companion.accounting import CONVENTIONS, PAPER
 from companion.architectures import ARCHITECTURES, PRESET_SIZES, VOCAB_SIZE
 from companion.errors import InputError
 from companion.fitting.isoflop import X_COLUMNS
+from companion.fitting.parametric import HUBER_DELTA
 
 
 class _Parser(argparse.ArgumentParser):
@@ -81,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_flops(command)
     _add_params(command)
     _add_isoflop(command)
+    _add_fit(command)
+    _add_overtraining(command)
+    _add_extrapolate(command)
     _add_ledger(command)
     data = subparsers.add_parser("data", help="check run tables", description="Check run tables.")
     _add_data_check(command, data.add_subparsers(title="commands", metavar="COMMAND", required=True))
@@ -151,19 +156,101 @@ def _add_isoflop(command: Callable[..., argparse.ArgumentParser]) -> None:
         "      --weights multiplicity_in_published_fits --budgets 6e18,1e19,3e19,1e20   (as published)\n"
         "  companion isoflop my_runs.csv --where \"num_params > 1e8 and experiment == 'isoflop'\"",
     )
+    _add_runs(parser)
+    parser.add_argument(
+        "--x", default=X_COLUMNS[0], choices=X_COLUMNS, help="what the profiles run over (default: %(default)s)"
+    )
+    _add_weights(parser)
+    parser.add_argument("--budgets", type=_budgets, metavar="C,C,...", help="only these budgets (default: all)")
+    _add_bootstrap(parser)
+    _add_level(parser)
+    _add_json(parser)
+
+
+def _add_fit(command: Callable[..., argparse.ArgumentParser]) -> None:
+    parser = command(
+        "fit",
+        fits.fit,
+        "the parametric law of loss over parameters and tokens, with intervals",
+        "  companion fit data/runs.csv --architecture xlstm --context-length 8192\n"
+        "  companion fit data/runs.csv --architecture transformer --context-length 8192 --gamma 1 --json \\\n"
+        "      --where \"experiment == 'isoflop'\" --weights multiplicity_in_published_fits\n"
+        "  companion fit my_runs.csv --huber-delta inf --bootstrap 200 --cluster num_params --save fit.json",
+    )
+    _add_runs(parser)
+    _add_law(parser)
+    _add_bootstrap(parser)
+    parser.add_argument(
+        "--cluster", choices=X_COLUMNS, help="draw all runs of one value of this column together (default: single runs)"
+    )
+    parser.add_argument("--jobs", type=_whole, default=1, metavar="N", help="processes for the bootstrap (default: 1)")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="Dask scheduler for the bootstrap, tcp://host:port")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write the fit as JSON")
+    _add_level(parser)
+    _add_json(parser)
+
+
+def _add_overtraining(command: Callable[..., argparse.ArgumentParser]) -> None:
+    parser = command(
+        "overtraining",
+        fits.overtraining,
+        "slopes of loss over compute at fixed tokens per parameter",
+        "  companion overtraining data/runs.csv --architecture xlstm --context-length 8192 --json",
+    )
+    _add_runs(parser)
+    parser.add_argument(
+        "--keep-left-out", action="store_true", help="keep runs marked in the column left_out_of_published_slopes"
+    )
+    _add_level(parser)
+    _add_json(parser)
+
+
+def _add_extrapolate(command: Callable[..., argparse.ArgumentParser]) -> None:
+    parser = command(
+        "extrapolate",
+        fits.extrapolation,
+        "fit below a compute cut-off and predict the runs above",
+        "  companion extrapolate data/runs.csv --architecture xlstm --context-length 8192\n"
+        "  companion extrapolate data/runs.csv --architecture transformer --cutoffs 1e20,1e21 --gamma 1 --json",
+    )
+    _add_runs(parser)
+    _add_law(parser)
+    parser.add_argument("--cutoffs", type=_budgets, metavar="C,C,...", help="FLOP (default: six, spread over the runs)")
+    _add_json(parser)
+
+
+def _add_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="run table (CSV)")
     parser.add_argument("--architecture", help="only runs of this architecture")
     parser.add_argument("--context-length", type=_whole, metavar="T", help="only runs of this context length")
     parser.add_argument("--where", metavar="CONDITION", help="only runs for which a condition on columns holds")
-    parser.add_argument(
-        "--x", default=X_COLUMNS[0], choices=X_COLUMNS, help="what the profiles run over (default: %(default)s)"
-    )
+
+
+def _add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", metavar="COLUMN", help="column that says how many times a run counts")
-    parser.add_argument("--budgets", type=_budgets, metavar="C,C,...", help="only these budgets (default: all)")
+
+
+def _add_law(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--gamma", type=_gamma, metavar="free|G", help="outer exponent: free (default), or a value such as 1"
+    )
+    parser.add_argument(
+        "--huber-delta",
+        type=_positive,
+        default=HUBER_DELTA,
+        metavar="DELTA",
+        help="where the loss of a log residual turns linear; inf is least squares (default: %(default)s)",
+    )
+    _add_weights(parser)
+
+
+def _add_bootstrap(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bootstrap", type=_count, default=1000, metavar="R", help="resamples (default: %(default)s)")
     parser.add_argument("--seed", type=_count, default=0, help="of the bootstrap (default: %(default)s)")
+
+
+def _add_level(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--level", type=_level, default=0.95, help="of the intervals (default: %(default)s)")
-    _add_json(parser)
 
 
 def _add_ledger(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -223,6 +310,20 @@ def _whole(text: str) -> int:
 
 def _count(text: str) -> int:
     return 0 if text.strip() == "0" else _whole(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return value
+
+
+def _gamma(text: str) -> float | None:
+    return None if text.strip().lower() == "free" else _positive(text)
 
 
 def _level(text: str) -> float:

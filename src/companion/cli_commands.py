@@ -38,7 +38,8 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _print_table(table: pd.DataFrame) -> None:
+def print_table(table: pd.DataFrame) -> None:
+    """A table as aligned text."""
     print(table.to_string(index=False))
 
 
@@ -89,7 +90,7 @@ def flops(arguments: argparse.Namespace) -> None:
     if arguments.num_tokens:
         print(f"train_flops for {count(arguments.num_tokens)} tokens: {result['train_flops']:.6e}")
     total = counted.train_flops_per_token
-    _print_table(
+    print_table(
         pd.DataFrame(
             [
                 {
@@ -119,7 +120,7 @@ def params(arguments: argparse.Namespace) -> None:
         return print_json(result)
     print(f"{architecture.name}: {counted.total} parameters")
     shares = {name: f"{100 * value / counted.total:.2f} %" for name, value in counted.items()}
-    _print_table(pd.DataFrame([{"component": n, "parameters": v, "share": shares[n]} for n, v in counted.items()]))
+    print_table(pd.DataFrame([{"component": n, "parameters": v, "share": shares[n]} for n, v in counted.items()]))
     return None
 
 
@@ -248,7 +249,7 @@ def _print_isoflop(fit: IsoflopFit, joint: JointIsoflopFit | None, result: dict[
         print(f"{symbol} = {joint.law.prefactor:.6g} * C^{joint.law.exponent:.6f}   (joint fit of all runs)")
         print(f"  exponent: standard error {joint.exponent_standard_error:.6f};", end=" ")
         print(f"{level}: {interval(result['joint']['exponent_interval'], 4)}")
-    _print_table(
+    print_table(
         pd.DataFrame(
             [
                 {
@@ -289,9 +290,9 @@ def ledger(arguments: argparse.Namespace) -> None:
             frame[column] = ["" if pd.isna(value) else style.format(value) for value in frame[column]]
         for section, part in frame.groupby("section", sort=False):
             print(f"\n{section}")
-            _print_table(part[["entry", "quantity", "published", "ours", "difference", "tolerance", "verdict", "note"]])
+            print_table(part[["entry", "quantity", "published", "ours", "difference", "tolerance", "verdict", "note"]])
     print()
-    _print_table(counts)
+    print_table(counts)
     return None
 
 

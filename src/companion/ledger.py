@@ -27,7 +27,7 @@ REPRODUCED, DIFFERS, NOT_ATTEMPTED = "reproduced", "differs", "not attempted"
 _INPUTS: dict[str, tuple[str, ...]] = {
     "isoflop_power_laws": ("architecture", "context_length", "quantity", "budgets_used"),
     "isoflop_optima": ("architecture", "context_length", "isoflop_budget", "x"),
-    "parametric_fits": ("architecture", "context_length", "dataset", "huber_delta", "fit_gamma", "selection_rule"),
+    "parametric_fits": ("architecture", "context_length", "dataset", "huber_delta", "fit_gamma"),
     "overtraining_slopes": ("architecture", "token_param_ratio", "flop_mode", "table_of_the_paper"),
     "inference_fits": ("architecture", "model_size", "quantity", "peak_assumed_flops_per_s"),
     "inference_model_sizes": ("architecture", "model_size", "d_model", "n_layers", "n_heads", "d_ff"),
@@ -37,7 +37,7 @@ _INPUTS: dict[str, tuple[str, ...]] = {
 }
 #: Fields of an entry that are words about it.
 _WORDS = {"source", "printed_digits", "note", "method", "form", "data", "optimiser", "objective_definition"}
-_WORDS |= {"also_printed", "difference", "law", "columns"}
+_WORDS |= {"also_printed", "difference", "law", "columns", "selection_rule"}
 #: Top-level entries of the published file that hold no results.
 _NOT_RESULTS = {"about", "notes", "overtraining_slope_selection", "inference_hardware"}
 
@@ -145,6 +145,13 @@ def published_numbers(section: str, entry: dict[str, Any], prefix: str = "") -> 
             yield prefix + str(name), float(value)
 
 
+def digits_of(quantity: str, printed_digits: str) -> str:
+    """What an entry says of one quantity's digits: `2 decimals (A, B: 3 significant)` has an exception for two."""
+    general, _, exception = printed_digits.partition(" (")
+    names, colon, own = exception.rstrip(")").partition(": ")
+    return own if colon and quantity in names.split(", ") else (general if colon else printed_digits)
+
+
 def half_unit(value: float, printed_digits: str) -> float:
     """Half a unit of the last printed digit of a value, from words such as `6 decimals` or `7 significant`.
 
@@ -173,10 +180,11 @@ def _entries(section: Any) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
 
 def _rows(section: str, described: dict[str, Any], entry: dict[str, Any], values: dict[str, Value]) -> list[LedgerRow]:
     label = " ".join(_label(name, entry[name]) for name in _INPUTS[section] if name in entry and name != "printed")
-    digits = str(described.get("printed_digits", ""))
+    printed_digits = str(described.get("printed_digits", ""))
     rows = []
     for quantity, published in published_numbers(section, entry):
         value = values.get(quantity)
+        digits = digits_of(quantity, printed_digits)
         common: dict[str, Any] = {
             "section": section,
             "entry": label,

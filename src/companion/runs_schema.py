@@ -75,6 +75,9 @@ _SPECS = (
     ColumnSpec(
         "imposed_published_fit", "integer", "", "1 if val_loss was reconstructed with a published fit", False, 2, True
     ),
+    ColumnSpec(
+        "left_out_of_published_slopes", "integer", "", "1 if left out of the over-training slopes", False, 2, True
+    ),
 )
 COLUMNS: dict[str, ColumnSpec] = {spec.name: spec for spec in _SPECS}
 """All columns the package knows, by name, in the order of the project's own table."""

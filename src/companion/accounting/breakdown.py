@@ -24,7 +24,7 @@ class Breakdown:
     output_gate: Any = 0
     #: the SwiGLU feed-forward network.
     ffn: Any = 0
-    #: weights of all norms; their FLOPs are not counted by any convention here but 6ND.
+    #: weights of all norms; their FLOPs are free unless a convention says so.
     norms: Any = 0
     #: the projection to logits.
     unembedding: Any = 0

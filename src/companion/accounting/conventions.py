@@ -96,6 +96,8 @@ class Convention:
     ffn_elementwise_flops: float = 2.0
     #: FLOPs per hidden unit for multiplying with the output gate.
     output_gate_elementwise_flops: float = 1.0
+    #: FLOPs per element that a norm scales; no convention here counts norms, about 4 is what RMSNorm takes.
+    norm_flops: float = 0.0
     #: backward over forward: two matrix products for each one forward.
     backward_factor: float = 2.0
 
@@ -103,11 +105,15 @@ class Convention:
         for field in ("attention_causal_factor", "mlstm_causal_factor"):
             if not 0 <= getattr(self, field) <= 1:
                 raise InputError(f"convention {self.name}: {field} {getattr(self, field)} is not between 0 and 1")
-        for field in ("attention_softmax_flops", "ffn_elementwise_flops", "output_gate_elementwise_flops"):
+        for field in (
+            "attention_softmax_flops",
+            "ffn_elementwise_flops",
+            "output_gate_elementwise_flops",
+            "norm_flops",
+            "backward_factor",
+        ):
             if not getattr(self, field) >= 0:
                 raise InputError(f"convention {self.name}: {field} {getattr(self, field)} is negative")
-        if not self.backward_factor >= 0:
-            raise InputError(f"convention {self.name}: backward_factor {self.backward_factor} is negative")
         if not (isinstance(self.chunk_size, int) and self.chunk_size > 0):
             raise InputError(f"convention {self.name}: chunk_size {self.chunk_size} is not a positive whole number")
         if self.rule not in ("layers", "6ND"):

@@ -102,8 +102,9 @@ def forward_flops(architecture: Architecture, context_length: Any, convention: C
 
     d, hidden = a.d_model, a.n_heads * a.d_hv
     projections = 2 * d * a.n_heads * (2 * a.d_qk + a.d_hv) + 2 * d * hidden
-    output_gate = 0.0
+    output_gate, normed = 0.0, 2 * d
     if a.name == XLSTM.name:
+        normed = normed + hidden  # the head norm
         projections = projections + 4 * d * a.n_heads  # input and forget gate, one scalar per head each
         output_gate = 2 * d * hidden + convention.output_gate_elementwise_flops * hidden
         core = mlstm_core_flops(a.n_heads, a.d_qk, a.d_hv, T, convention)
@@ -116,7 +117,7 @@ def forward_flops(architecture: Architecture, context_length: Any, convention: C
         mixer_core=a.n_layers * core,
         output_gate=a.n_layers * T * output_gate,
         ffn=a.n_layers * T * (6 * d * a.d_ff + convention.ffn_elementwise_flops * a.d_ff),
-        norms=0.0 * T * d,
+        norms=convention.norm_flops * T * (a.n_layers * normed + d),
         unembedding=logits,
     )
 

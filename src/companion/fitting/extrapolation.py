@@ -1,0 +1,156 @@
+"""Fit below a compute cut-off, predict above it: how fast a law goes wrong with distance.
+
+A law that interpolates well can extrapolate badly; the only test is to withhold the expensive runs. Two questions are
+asked of every cut-off: which loss do the withheld runs reach (parametric law), and which size is optimal at the
+withheld budgets (parametric law against the power law through IsoFLOP parabolas).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from companion.errors import InputError
+from companion.fitting.isoflop import fit_isoflop, fit_profile, isoflop_groups
+from companion.fitting.parametric import HUBER_DELTA, ParametricFit, fit_parametric
+from companion.laws import LossSurface
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extrapolation:
+    """A fit below a cut-off and what it says of the runs above.
+
+    `errors` has one row per withheld run: num_params, num_tokens, train_flops, val_loss, `predicted_loss` (nats per
+    token), `log_error` (log predicted minus log observed) and `decades` (log10 of train_flops over the cut-off).
+    """
+
+    cutoff: float
+    fit: ParametricFit
+    errors: pd.DataFrame
+
+    def summary(self) -> dict[str, float | int | str]:
+        """Root mean square and mean of the log errors, the furthest run, and how the fit ended."""
+        log_error = self.errors["log_error"].to_numpy()
+        return {
+            "cutoff": self.cutoff,
+            "num_fitted": self.fit.num_rows,
+            "num_predicted": len(self.errors),
+            "rms_log_error": float(np.sqrt(np.mean(log_error**2))),
+            "mean_log_error": float(log_error.mean()),
+            "largest_decades": float(self.errors["decades"].max()),
+            "status": self.fit.status,
+        }
+
+
+def default_cutoffs(runs: pd.DataFrame, number: int = 6) -> list[float]:
+    """Cut-offs with at least 15 runs below and one above, evenly spread in log compute, FLOP."""
+    flops = np.sort(runs["train_flops"].to_numpy(dtype=float))
+    if flops.size < 16:
+        raise InputError(f"extrapolation: {flops.size} runs; at least 16 are needed for a cut-off")
+    # just above the 15th run, so that it is fitted, and just below the last, so that it is withheld
+    low, high = np.log10(flops[14]) + 1e-6, np.log10(flops[-1]) - 1e-6
+    # rounded up to three digits, so that the 15th run stays below
+    return sorted({float(f"{1.005 * 10**value:.3g}") for value in np.linspace(low, high, number + 1)[:-1]})
+
+
+def extrapolate(
+    runs: pd.DataFrame,
+    cutoffs: Sequence[float],
+    *,
+    gamma: float | None = None,
+    huber_delta: float = HUBER_DELTA,
+    weights: str | None = None,
+) -> list[Extrapolation]:
+    """Fit the runs up to each cut-off and predict the rest.
+
+    Parameters
+    ----------
+    runs
+        run table of one architecture and context.
+    cutoffs
+        FLOP.
+    gamma, huber_delta, weights
+        as in `companion.fitting.parametric.fit_parametric`.
+
+    Raises
+    ------
+    InputError
+        if a cut-off leaves too few runs to fit, or none to predict.
+    """
+    results = []
+    for cutoff in cutoffs:
+        below = runs["train_flops"] <= cutoff
+        if below.all():
+            raise InputError(f"extrapolation: no run lies above the cut-off {cutoff:g}")
+        try:
+            fit = fit_parametric(runs[below], gamma=gamma, huber_delta=huber_delta, weights=weights)
+        except InputError as error:
+            raise InputError(f"extrapolation: below the cut-off {cutoff:g}: {error}") from error
+        above = runs.loc[~below, ["num_params", "num_tokens", "train_flops", "val_loss"]].astype(float)
+        predicted = fit.law.predict(above["num_params"].to_numpy(), above["num_tokens"].to_numpy())
+        errors = above.assign(
+            predicted_loss=predicted,
+            log_error=np.log(predicted / above["val_loss"]),
+            decades=np.log10(above["train_flops"] / cutoff),
+        )
+        results.append(Extrapolation(cutoff=float(cutoff), fit=fit, errors=errors.reset_index(drop=True)))
+    return results
+
+
+def optimum_on_profile(law: LossSurface, profile: pd.DataFrame) -> float:
+    """N\\* of a law along the runs of one budget, whose sizes and tokens say how D falls with N at that compute.
+
+    log D is interpolated linearly in log N between the runs, so exact FLOP counts are respected; the minimum is taken
+    over the range of sizes, and is NaN where it lies at an end of it.
+    """
+    order = np.argsort(profile["num_params"].to_numpy())
+    log_n = np.log(profile["num_params"].to_numpy(dtype=float)[order])
+    log_d = np.log(profile["num_tokens"].to_numpy(dtype=float)[order])
+    # a straight line is enough for D(N) at fixed C, and does not follow the scatter of single runs
+    slope, intercept = np.polyfit(log_n, log_d, 1)
+    grid = np.linspace(log_n[0], log_n[-1], 4001)
+    loss = law.predict(np.exp(grid), np.exp(slope * grid + intercept))
+    best = int(np.argmin(loss))
+    return float(np.exp(grid[best])) if 0 < best < grid.size - 1 else float("nan")
+
+
+def compare_optima(runs: pd.DataFrame, *, gamma: float | None = None, weights: str | None = None) -> pd.DataFrame:
+    """Predicted against measured N\\* at every budget that has at least two budgets below it.
+
+    Returns
+    -------
+    DataFrame
+        one row per withheld budget and pair of methods: `isoflop_budget`, `highest_fitted_budget`, `decades` between
+        them, `measured` (parabola of the withheld budget), `parabola` (power law through the lower optima) and
+        `parametric` (law fitted to the runs of the lower budgets), all sizes in parameters.
+    """
+    groups = isoflop_groups(runs, "num_params", weights)
+    budgets = list(groups)
+    if len(budgets) < 3:
+        raise InputError(f"extrapolation of optima: {len(budgets)} budgets; at least 3 are needed")
+    rows = []
+    for last in range(1, len(budgets) - 1):
+        below = pd.concat(groups[budget] for budget in budgets[: last + 1])
+        power_law = fit_isoflop(below, weights=weights, num_resamples=0).power_law.law
+        surface = fit_parametric(below, gamma=gamma, weights=weights).law
+        for budget in budgets[last + 1 :]:
+            group = groups[budget]
+            measured = fit_profile(
+                budget,
+                group["num_params"],
+                group["val_loss"],
+                group["train_flops"],
+                group[weights] if weights else None,
+            )
+            rows.append(
+                {
+                    "isoflop_budget": budget,
+                    "highest_fitted_budget": budgets[last],
+                    "decades": float(np.log10(budget / budgets[last])),
+                    "measured": measured.fit.law.x_opt if measured.fit else float("nan"),
+                    "parabola": float(power_law.predict(measured.mean_train_flops)),
+                    "parametric": optimum_on_profile(surface, group),
+                }
+            )
+    return pd.DataFrame(rows)

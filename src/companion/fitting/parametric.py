@@ -1,0 +1,339 @@
+"""Fit of the parametric law L̂(N, D) = E + (A·N^-alpha + B·D^-beta)^gamma to a run table.
+
+Source of law and objective: arXiv 2510.02228 (gamma free) and arXiv 2203.15556, approach 3 (gamma = 1): the Huber loss
+of log L̂ − log L, summed over the runs.
+"""
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from companion.errors import InputError
+from companion.fitting.isoflop import check_weights
+from companion.fitting.parametric_kernel import Array, Rows, jacobian, log_predictions, make_rows, to_raw
+from companion.fitting.parametric_solver import LOWER, UPPER, Solutions, minimize_all, projected_starts
+from companion.laws import LossSurface
+
+#: Names of the parameters, as in the law.
+PARAMETERS = ("E", "A", "B", "alpha", "beta", "gamma")
+#: The headline setting of arXiv 2510.02228.
+HUBER_DELTA = 1e-3
+#: Starts that reach the best objective this closely count as having found it.
+SAME_OPTIMUM = 1e-6
+#: Condition number of the scaled design above which parameters trade off almost freely.
+ILL_CONDITIONED = 1e4
+
+CONVERGED, AT_BOUND, NOT_IDENTIFIED, OUT_OF_ITERATIONS = (
+    "converged",
+    "at a bound",
+    "not identified",
+    "out of iterations",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParametricFit:
+    """A fitted law, how the fit ended, and the data it saw.
+
+    Attributes
+    ----------
+    law
+        the fitted `LossSurface`.
+    objective
+        sum of weighted Huber terms.
+    status
+        `converged`; `at a bound`; `not identified` (parameters trade off freely on this design); `out of iterations`.
+    status_detail
+        which parameters, and why; empty for `converged`.
+    data
+        columns num_params, num_tokens, val_loss, weight: the rows that were fitted.
+    gamma_free, huber_delta
+        the problem that was solved; an infinite delta is least squares.
+    theta
+        (log E, log A, log B, alpha, beta, log gamma), shape (6,).
+    start_objectives
+        where each start ended, ascending, shape (R,).
+    seconds
+        wall time of the fit.
+    """
+
+    law: LossSurface
+    objective: float
+    status: str
+    status_detail: str
+    data: pd.DataFrame
+    gamma_free: bool
+    huber_delta: float
+    theta: Array
+    start_objectives: Array
+    seconds: float
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """The parameters by name."""
+        return {name: float(getattr(self.law, name)) for name in PARAMETERS}
+
+    @property
+    def num_rows(self) -> int:
+        """Rows with a weight above 0."""
+        return int((self.data["weight"] > 0).sum())
+
+    @property
+    def num_free(self) -> int:
+        """Free parameters: 6, or 5 with gamma fixed."""
+        return 6 if self.gamma_free else 5
+
+    @property
+    def free(self) -> NDArray[np.bool_]:
+        """Which of the six parameters are free, shape (6,)."""
+        return np.array([True] * 5 + [self.gamma_free])
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The data as the solver takes it."""
+        return _rows(self.data, self.huber_delta)
+
+    @property
+    def theta_centred(self) -> Array:
+        """`theta` for logarithms of N and D centred at their means, shape (6,)."""
+        shift = np.zeros(6)
+        shift[1], shift[2] = self.theta[3] * self.rows.center[0], self.theta[4] * self.rows.center[1]
+        return self.theta - shift
+
+    @cached_property
+    def residuals(self) -> Array:
+        """log observed minus log fitted loss, shape (n,)."""
+        return self.rows.log_loss - log_predictions(self.theta_centred[None], self.rows)[0]
+
+    @property
+    def share_of_starts_at_optimum(self) -> float:
+        """Share of starts that ended within 1e-6 of the best objective, between 0 and 1."""
+        return float(np.mean(self.start_objectives <= self.objective * (1 + SAME_OPTIMUM) + 1e-300))
+
+    @cached_property
+    def conditioning(self) -> float:
+        """Condition number of the design: d log L̂ / d theta of the free parameters, centred, columns of unit norm."""
+        return _conditioning(self._scaled_design)
+
+    @cached_property
+    def correlations(self) -> pd.DataFrame:
+        """Correlations of the free parameters (logarithms of E, A, B, gamma), to first order."""
+        names = [name for name, free in zip(PARAMETERS, self.free, strict=True) if free]
+        inverse = np.linalg.pinv(self._design.T @ self._design)
+        # from centred to plain log A, log B: they carry alpha and beta along
+        transform = np.eye(6)
+        transform[1, 3], transform[2, 4] = self.rows.center
+        transform = transform[np.ix_(self.free, self.free)]
+        covariance = transform @ inverse @ transform.T
+        scale = np.sqrt(np.diag(covariance))
+        return pd.DataFrame(covariance / np.outer(scale, scale), index=names, columns=names)
+
+    @cached_property
+    def _design(self) -> Array:
+        first = jacobian(self.theta_centred[None], self.rows)[0][:, self.free]
+        size = np.maximum(1.0, np.abs(self.residuals) / self.huber_delta)
+        return first * np.sqrt(self.rows.weights / size)[:, None]
+
+    @property
+    def _scaled_design(self) -> Array:
+        norms = np.linalg.norm(self._design, axis=0)
+        return self._design / np.where(norms > 0, norms, 1.0)
+
+    def summary(self) -> pd.DataFrame:
+        """Parameters as a table: name, value, and whether it was free."""
+        return pd.DataFrame({"parameter": PARAMETERS, "value": list(self.parameters.values()), "free": self.free})
+
+    def __str__(self) -> str:
+        gamma = "gamma free" if self.gamma_free else f"gamma = {self.law.gamma:g}"
+        head = (
+            f"L = E + (A N^-alpha + B D^-beta)^gamma, {self.num_rows} runs, {gamma}, Huber delta {self.huber_delta:g}"
+        )
+        lines = [f"  {name:<6}{value:>14.6g}" for name, value in self.parameters.items()]
+        tail = [
+            f"  objective {self.objective:.8e}; {self.status}{': ' if self.status_detail else ''}{self.status_detail}",
+            f"  starts at the optimum {self.share_of_starts_at_optimum:.0%}; conditioning {self.conditioning:.3g}",
+        ]
+        return "\n".join([head, *lines, *tail])
+
+    def to_json(self) -> str:
+        """Everything of the fit as one JSON object; `from_json` takes it back."""
+        return json.dumps(
+            {
+                "parameters": self.parameters,
+                "objective": self.objective,
+                "status": self.status,
+                "status_detail": self.status_detail,
+                "gamma_free": self.gamma_free,
+                "huber_delta": None if math.isinf(self.huber_delta) else self.huber_delta,
+                "theta": self.theta.tolist(),
+                "start_objectives": self.start_objectives.tolist(),
+                "seconds": self.seconds,
+                "data": {name: column.tolist() for name, column in self.data.items()},
+            },
+            allow_nan=False,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "ParametricFit":
+        """The fit that `to_json` wrote.
+
+        Raises
+        ------
+        InputError
+            if the text is not such an object.
+        """
+        try:
+            read = json.loads(text)
+            delta = math.inf if read["huber_delta"] is None else float(read["huber_delta"])
+            return cls(
+                law=LossSurface(**{name: float(read["parameters"][name]) for name in PARAMETERS}),
+                objective=float(read["objective"]),
+                status=str(read["status"]),
+                status_detail=str(read["status_detail"]),
+                data=pd.DataFrame(read["data"])[["num_params", "num_tokens", "val_loss", "weight"]],
+                gamma_free=bool(read["gamma_free"]),
+                huber_delta=delta,
+                theta=np.array(read["theta"], dtype=float),
+                start_objectives=np.array(read["start_objectives"], dtype=float),
+                seconds=float(read["seconds"]),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"not a saved fit: {' '.join(str(error).split())}") from error
+
+    def save(self, path: Path) -> None:
+        """Write `to_json` to a file, whole or not at all."""
+        part = path.with_name(path.name + ".part")
+        part.write_text(self.to_json(), encoding="utf-8")
+        part.replace(path)
+
+
+def fit_parametric(
+    runs: pd.DataFrame,
+    *,
+    gamma: float | None = None,
+    huber_delta: float = HUBER_DELTA,
+    weights: str | None = None,
+    num_starts: int = 32,
+) -> ParametricFit:
+    """The law of least objective.
+
+    Parameters
+    ----------
+    runs
+        columns num_params, num_tokens, val_loss; one row per run.
+    gamma
+        fixed value, 1 for the Chinchilla form; None leaves it free.
+    huber_delta
+        where the loss of a log residual turns linear, above 0; `math.inf` is least squares.
+    weights
+        column of row weights, e.g. `multiplicity_in_published_fits`.
+    num_starts
+        points of the variable-projection grid from which Newton steps start.
+
+    Raises
+    ------
+    InputError
+        if a column is missing or holds a value that cannot be, for fewer rows than parameters, a single model size or a
+        single number of tokens, or a wrong option.
+    """
+    begin = time.perf_counter()
+    if gamma is not None and not (math.isfinite(gamma) and gamma > 0):
+        raise InputError(f"gamma {gamma} is not a positive number")
+    if not huber_delta > 0:
+        raise InputError(f"huber_delta {huber_delta} is not positive")
+    if num_starts < 1:
+        raise InputError(f"num_starts {num_starts}: at least 1 is needed")
+    data = _checked(runs, weights, num_free=5 if gamma is not None else 6)
+    rows = _rows(data, huber_delta)
+    free = np.array([True] * 5 + [gamma is None])
+    solutions = minimize_all(projected_starts(rows, gamma, num_starts), rows, free)
+    return _finished(solutions, data, rows, gamma, time.perf_counter() - begin)
+
+
+def _finished(
+    solutions: Solutions, data: pd.DataFrame, rows: Rows, gamma: float | None, seconds: float
+) -> ParametricFit:
+    best = int(np.nanargmin(solutions.objective))
+    theta = to_raw(solutions.theta[best], rows.center)
+    parameters = dict(zip(PARAMETERS, (*np.exp(theta[:3]), theta[3], theta[4], np.exp(theta[5])), strict=True))
+    if gamma is not None:
+        parameters["gamma"] = gamma
+    fit = ParametricFit(
+        law=LossSurface(**{name: float(value) for name, value in parameters.items()}),
+        objective=float(solutions.objective[best]),
+        status=CONVERGED,
+        status_detail="",
+        data=data,
+        gamma_free=gamma is None,
+        huber_delta=rows.huber_delta,
+        theta=theta,
+        start_objectives=np.sort(solutions.objective[np.isfinite(solutions.objective)]),
+        seconds=seconds,
+    )
+    status, detail = _judge(fit, solutions.theta[best], bool(solutions.converged[best]))
+    object.__setattr__(fit, "status", status)
+    object.__setattr__(fit, "status_detail", detail)
+    return fit
+
+
+def _judge(fit: ParametricFit, theta_centred: Array, converged: bool) -> tuple[str, str]:
+    """Status and its reason: what stops a reader from trusting the parameters, the gravest first."""
+    at_bound = [
+        name
+        for name, value, low, high, free in zip(PARAMETERS, theta_centred, LOWER, UPPER, fit.free, strict=True)
+        if free and not low < value < high
+    ]
+    if at_bound:
+        return AT_BOUND, ", ".join(at_bound)
+    if not fit.conditioning < ILL_CONDITIONED:
+        directions = np.linalg.svd(fit._scaled_design)[2]
+        names = np.array(PARAMETERS)[fit.free]
+        involved = names[np.abs(directions[-1]) > 0.2]
+        return NOT_IDENTIFIED, f"{', '.join(involved)} trade off freely (condition number {fit.conditioning:.2g})"
+    return (CONVERGED, "") if converged else (OUT_OF_ITERATIONS, "the steps did not settle")
+
+
+def _rows(data: pd.DataFrame, huber_delta: float) -> Rows:
+    return make_rows(data["num_params"], data["num_tokens"], data["val_loss"], data["weight"], huber_delta)
+
+
+def _conditioning(design: Array) -> float:
+    singular = np.linalg.svd(design, compute_uv=False)
+    return float(singular[0] / singular[-1]) if singular[-1] > 0 else math.inf
+
+
+def _checked(runs: pd.DataFrame, weights: str | None, num_free: int) -> pd.DataFrame:
+    """The columns a fit needs as float64, weights included, or an error that names column and row."""
+    data = {}
+    for name in ("num_params", "num_tokens", "val_loss"):
+        if name not in runs:
+            raise InputError(f"fit: there is no column {name!r}; there are {', '.join(map(str, runs.columns))}")
+        values = pd.to_numeric(runs[name], errors="coerce").to_numpy(dtype=float)
+        wrong = ~(np.isfinite(values) & (values > 0))
+        if wrong.any():
+            at = int(np.argmax(wrong))
+            raise InputError(
+                f"fit: column {name!r}, row {runs.index[at]}: {runs[name].iloc[at]!r} is not a positive number"
+            )
+        data[name] = values
+    data["weight"] = np.ones(len(runs))
+    if weights is not None:
+        if len(runs):
+            check_weights(runs, weights)
+        data["weight"] = runs[weights].to_numpy(dtype=float)
+    used = data["weight"] > 0
+    if used.sum() <= num_free:
+        raise InputError(f"fit: {used.sum()} runs for {num_free} free parameters; at least {num_free + 1} are needed")
+    for name in ("num_params", "num_tokens"):
+        if np.unique(data[name][used]).size < 2:
+            raise InputError(
+                f"fit: column {name!r} holds one value only, {data[name][used][0]:g}; its exponent has no meaning"
+            )
+    return pd.DataFrame(data)
