@@ -4,37 +4,20 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from commands import RUNS, error_line, run_json
 
 from companion import cli
 from companion.accounting import count_flops, num_params
 from companion.architectures import XLSTM
 from companion.ledger import load_published
-from companion.paths import data_dir
 from companion.runs import load_paper_runs
 
-RUNS = str(data_dir() / "runs.csv")
 SHAPES = ["--architecture", "xlstm", "--d-model", "4096", "--n-layers", "32", "--n-heads", "8"]
 SHAPES += ["--d-qk", "256", "--d-hv", "512", "--d-ff", "10944"]
 COMMANDS = (["flops"], ["params"], ["isoflop"], ["ledger"], ["data"], ["data", "check"], ["book"])
-
-
-def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    assert cli.main([*arguments, "--json"]) == 0
-    out = capsys.readouterr().out
-    return json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-
-
-def error_line(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert cli.main(list(arguments)) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    lines = [line for line in captured.err.splitlines() if not line.startswith("note: ")]
-    assert len(lines) == 1
-    return lines[0]
 
 
 # ---- accounting ---------------------------------------------------------------------------------

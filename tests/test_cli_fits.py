@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from test_cli import RUNS, error_line, run_json
+from commands import RUNS, error_line, run_json
 
 from companion import cli
 from companion.fitting.parametric import ParametricFit

@@ -15,7 +15,11 @@ SOURCES = book.sources(NOTEBOOKS)
 
 # Every chapter must also run with other values of its parameters: at least one set each.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
-    "00_placeholder": [{"exponent": 0.5}],
+    "01_counting_flops": [
+        {"size": "160m", "context_length": 2048},
+        {"convention": "tfla", "context_length": 100, "size": "400m"},
+    ],
+    "03_isoflop": [{"context_length": 2048}, {"architectures": ["xlstm"]}],
 }
 
 HEADER = """---

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from fitting.test_parametric import CHINCHILLA, simulated
+from simulated_tables import CHINCHILLA, simulated
 
 from companion.errors import InputError
 from companion.fitting.extrapolation import compare_optima, default_cutoffs, extrapolate, optimum_on_profile

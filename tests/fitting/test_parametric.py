@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
+from simulated_tables import CHINCHILLA, simulated
 
 from companion.errors import InputError
 from companion.fitting.parametric import (
@@ -28,26 +28,7 @@ from companion.ledger import load_published
 from companion.ledger_parametric import fit_as_published
 from companion.runs import load_paper_runs, subset
 
-#: arXiv 2203.15556, equation 10.
-CHINCHILLA = LossSurface(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)
 PUBLISHED = [entry for entry in load_published()["parametric_fits"] if "objective" in entry]
-
-
-def simulated(law: LossSurface, noise: float, seed: int, num_sizes: int = 14, num_ratios: int = 9) -> pd.DataFrame:
-    """A grid of sizes (50M to 12B) and ratios (3 to 1000 tokens per parameter), log-normal scatter of the loss."""
-    sizes, ratios = np.logspace(7.7, 10.1, num_sizes), np.logspace(0.5, 3, num_ratios)
-    num_params, ratio = (axis.ravel() for axis in np.meshgrid(sizes, ratios))
-    num_tokens = num_params * ratio
-    scatter = np.exp(np.random.default_rng(seed).normal(0, noise, num_params.size))
-    loss = law.predict(num_params, num_tokens) * scatter
-    return pd.DataFrame(
-        {
-            "num_params": num_params,
-            "num_tokens": num_tokens,
-            "val_loss": loss,
-            "train_flops": 6 * num_params * num_tokens,
-        }
-    )
 
 
 # ---- kernel -------------------------------------------------------------------------------------

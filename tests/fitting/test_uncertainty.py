@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from fitting.test_parametric import CHINCHILLA, simulated
+from simulated_tables import CHINCHILLA, simulated
 
 from companion.errors import InputError
 from companion.fitting.parametric import PARAMETERS, fit_parametric

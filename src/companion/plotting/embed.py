@@ -80,9 +80,11 @@ def show_table(
         for row in table.to_dict("records")
     )
     text = html.escape(caption)
+    # the caption stands outside of what scrolls: on a phone it wraps instead of running along the table
     return Html(
-        f'<div class="companion-table" tabindex="0" role="region" aria-label="{text}"><table><caption>{text}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<div class="companion-table-block"><p class="companion-caption">{text}</p>'
+        f'<div class="companion-table" tabindex="0" role="region" aria-label="{text}"><table>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></div>"
     )
 
 

@@ -1,5 +1,7 @@
 """One look for every figure: sizes, colours that colour-blind readers can tell apart, ink that follows the page."""
 
+from collections.abc import Iterable
+from itertools import cycle
 from typing import Any
 
 import matplotlib as mpl
@@ -14,6 +16,8 @@ INK, MUTED = "#010203", "#040506"
 ARCHITECTURE_COLORS = {"transformer": "#de8f05", "xlstm": "#0173b2"}
 ARCHITECTURE_MARKERS = {"transformer": "s", "xlstm": "o"}
 ARCHITECTURE_LABELS = {"transformer": "Transformer", "xlstm": "xLSTM"}
+#: For architectures that the book does not know: the rest of the palette.
+_SPARE_COLORS, _SPARE_MARKERS = ("#029e73", "#cc78bc", "#ca9161", "#949494"), ("^", "D", "v", "P")
 
 #: Names and units of the axes.
 LABELS = {
@@ -48,6 +52,17 @@ RC_PARAMS = {
     "svg.fonttype": "path",
     "svg.hashsalt": "companion",
 }
+
+
+def architecture_look(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """`color`, `marker` and `label` of every architecture, those of the book and any other."""
+    spare = zip(cycle(_SPARE_COLORS), cycle(_SPARE_MARKERS), strict=False)
+    result: dict[str, dict[str, Any]] = {}
+    for name in names:
+        known = name in ARCHITECTURE_COLORS
+        color, marker = (ARCHITECTURE_COLORS[name], ARCHITECTURE_MARKERS[name]) if known else next(spare)
+        result[name] = {"color": color, "marker": marker, "label": ARCHITECTURE_LABELS.get(name, name)}
+    return result
 
 
 def subplots(

@@ -1,0 +1,272 @@
+"""Figures of the chapter on counting FLOPs: where compute goes, and how far shortcuts and conventions move it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator, PercentFormatter
+
+from companion.accounting import PAPER, Convention, TrainingFlops, count_flops, get_convention, num_params
+from companion.accounting.explain import mlstm_core_per_token
+from companion.architectures import XLSTM, Architecture
+from companion.plotting.style import LABELS, architecture_look, subplots
+
+#: Colour of a component: light enough for dark text, apart in brightness (seaborn's `colorblind` palette).
+COMPONENT_COLORS = {
+    "embedding": "#ca9161",
+    "mixer_projections": "#56b4e9",
+    "mixer_core": "#e8742c",
+    "output_gate": "#ece133",
+    "ffn": "#a8a8a8",
+    "norms": "#35b58b",
+    "unembedding": "#fbafe4",
+}
+#: Shape of a mark by context length, shortest first.
+_CONTEXT_MARKERS = ("v", "o", "^", "D", "P", "X")
+_STYLES = ("-", "--", ":", "-.")
+_GREY = "#888888"
+_ON_COLOR = "#111111"  # text on a filled bar: the bar's colour is the same on a light and on a dark page
+
+
+def component_shares(counts: Mapping[str, TrainingFlops]) -> Figure:
+    """Shares of the components in the FLOPs of training: one bar per count, in the order of the forward pass.
+
+    Parameters
+    ----------
+    counts
+        label of the bar, and what was counted; the first is drawn on top. Components that cost nothing in any count
+        are left out.
+    """
+    figure, [ax] = subplots(height=1.3 + 0.36 * len(counts))
+    ends = np.zeros(len(counts))
+    positions = np.arange(len(counts))[::-1]
+    for component, color in COMPONENT_COLORS.items():
+        shares = np.array([float(count.share(component)) for count in counts.values()])
+        if not shares.any():
+            continue
+        label = component.replace("_", " ")
+        ax.barh(positions, shares, left=ends, height=0.76, color=color, label=label)
+        for position, share, end in zip(positions, shares, ends, strict=True):
+            if share >= 0.045:
+                text = f"{100 * share:.0f}"
+                ax.text(end + share / 2, position, text, ha="center", va="center", color=_ON_COLOR, fontsize=9)
+        ends += shares
+    ax.set_yticks(positions, list(counts))
+    ax.set(xlim=(0, 1), xlabel="share of the FLOPs of training (%)")
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
+    ax.grid(False)
+    ax.tick_params(axis="y", length=0)
+    _legend(figure, ax, columns=7)
+    return figure
+
+
+def six_nd_ratio(runs: pd.DataFrame) -> Figure:
+    """C / (6ND) of every run against N, one panel per architecture, a mark per context length."""
+    names = sorted(runs["architecture"].unique())
+    figure, axes = subplots(1, len(names), sharex=True, sharey=True)
+    ratio = runs["train_flops"] / (6.0 * runs["num_params"] * runs["num_tokens"])
+    for ax, (name, look) in zip(axes, architecture_look(names).items(), strict=True):
+        for marker, (label, rows) in zip(_CONTEXT_MARKERS, _by_context(runs), strict=False):
+            chosen = rows.index[rows["architecture"] == name]
+            ax.plot(
+                runs.loc[chosen, "num_params"],
+                ratio[chosen],
+                linestyle="none",
+                marker=marker,
+                markersize=4.5,
+                markerfacecolor="none",
+                markeredgewidth=0.9,
+                color=look["color"],
+                label=label,
+            )
+        ax.axhline(1.0, color=_GREY, linewidth=1.0, linestyle="--")
+        ax.set(xscale="log", yscale="log", xlabel=LABELS["num_params"], title=look["label"])
+        _plain_ticks(ax)
+    axes[0].set_ylabel("C / (6ND)")
+    _legend(figure, axes[0], columns=4)
+    return figure
+
+
+def context_curves(
+    models: Mapping[str, Architecture], context_lengths: Sequence[int], convention: str | Convention = PAPER
+) -> Figure:
+    """Against the context length: C / (6ND) on the left, the share of the mixer core on the right.
+
+    Parameters
+    ----------
+    models
+        label of the line, and one configuration; line styles tell models of one architecture apart.
+    context_lengths
+        tokens, each at least one chunk.
+    """
+    figure, axes = subplots(1, 2)
+    lengths = np.asarray(context_lengths)
+    drawn: dict[str, int] = {}
+    for label, model in models.items():
+        look, place = architecture_look([model.name])[model.name], drawn.get(model.name, 0)
+        drawn[model.name] = place + 1
+        style: dict[str, Any] = {
+            "color": look["color"],
+            "linestyle": _STYLES[place % len(_STYLES)],
+            "marker": look["marker"],
+            "markersize": 4,
+            "markevery": max(1, len(lengths) // 8),
+            "label": label,
+        }
+        count = count_flops(model, lengths, convention)
+        axes[0].plot(lengths, np.broadcast_to(count.train_flops_per_token, lengths.shape) / _six(model), **style)
+        axes[1].plot(lengths, np.broadcast_to(count.share("mixer_core"), lengths.shape), **style)
+    axes[0].axhline(1.0, color=_GREY, linewidth=1.0, linestyle="--")
+    axes[1].axhline(0.5, color=_GREY, linewidth=1.0, linestyle="--")
+    for ax in axes:
+        ax.set(xscale="log", xlabel=LABELS["context_length"])
+        ax.xaxis.set_major_formatter(FuncFormatter(_tokens))
+        ax.set_xticks([4**k for k in range(2, 12) if lengths.min() <= 4**k <= lengths.max()])
+        ax.xaxis.set_minor_locator(NullLocator())
+    axes[0].set(yscale="log", ylabel="C / (6ND)")
+    _plain_ticks(axes[0], "y")
+    axes[1].set(ylim=(0, 1), ylabel="share of the mixer core (%)")
+    axes[1].yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
+    _legend(figure, axes[0], columns=2)
+    return figure
+
+
+def embedding_shares(shares: pd.DataFrame) -> Figure:
+    """Share of embedding and unembedding against N: of the parameters on the left, of the FLOPs on the right.
+
+    Parameters
+    ----------
+    shares
+        from `companion.runs_conventions.share_table`.
+    """
+    figure, axes = subplots(1, 2, sharex=True, sharey=True)
+    titles = {"params_share": "of the parameters", "flops_share": "of the training FLOPs"}
+    looks = architecture_look(sorted(shares["architecture"].unique()))
+    for ax, (column, title) in zip(axes, titles.items(), strict=True):
+        for place, (name, look) in enumerate(looks.items()):
+            rows = shares[shares["architecture"] == name]
+            ax.plot(
+                rows["num_params"],
+                rows[column],
+                linestyle="none",
+                marker=look["marker"],
+                markersize=5.5 if place == 0 else 3.5,
+                markerfacecolor="none" if place == 0 else look["color"],
+                markeredgewidth=0.9,
+                color=look["color"],
+                label=look["label"],
+            )
+        ax.set(xscale="log", ylim=(0, None), xlabel=LABELS["num_params"], title=title)
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
+    axes[0].set_ylabel("embedding and unembedding (%)")
+    if len(shares):
+        _legend(figure, axes[0], columns=4)
+    return figure
+
+
+def convention_shift(runs: pd.DataFrame, ratios: pd.DataFrame) -> Figure:
+    """Compute by other conventions over the table's own, for every run: one panel per convention.
+
+    Parameters
+    ----------
+    runs
+        a run table.
+    ratios
+        from `companion.runs_conventions.convention_ratios`, the columns to draw; empty columns are left out.
+    """
+    columns = [name for name in ratios if ratios[name].notna().any()]
+    figure, axes = subplots(1, len(columns), sharey=True)
+    looks = architecture_look(sorted(runs["architecture"].unique()))
+    groups = _by_context(runs)
+    for ax, column in zip(axes, columns, strict=True):
+        for place, (name, look) in enumerate(looks.items()):
+            for position, (_, rows) in enumerate(groups):
+                chosen = ratios.loc[rows.index[rows["architecture"] == name]]
+                values = np.sort(chosen[str(column)].dropna())
+                # side by side, spread by rank, so that equal values can be seen
+                center = position + 0.5 * ((place + 0.5) / len(looks) - 0.5)
+                spread = 0.16 * (np.arange(values.size) * 0.618034 % 1 - 0.5)
+                ax.plot(
+                    center + spread,
+                    values,
+                    linestyle="none",
+                    marker=look["marker"],
+                    markersize=2.8,
+                    markeredgewidth=0,
+                    alpha=0.75,
+                    color=look["color"],
+                    label=look["label"] if position == 0 else None,
+                )
+        ax.axhline(1.0, color=_GREY, linewidth=1.0, linestyle="--")
+        ax.set_xticks(range(len(groups)), [label.removeprefix("T = ") for label, _ in groups])
+        ax.set(yscale="log", xlabel=LABELS["context_length"], title=f"counted by {column}")
+        ax.grid(False, axis="x")
+        _plain_ticks(ax, "y")
+    axes[0].set_ylabel("C over the table's C")
+    _legend(figure, axes[0], columns=4)
+    return figure
+
+
+def chunk_cost(
+    architecture: Architecture, chunk_sizes: Sequence[int], conventions: Sequence[str | Convention]
+) -> Figure:
+    """FLOPs per token of the mLSTM core against the chunk size, in millions; a mark at each convention's own chunk.
+
+    Parameters
+    ----------
+    chunk_sizes
+        L in tokens; the context is taken to be a multiple of each.
+    conventions
+        the counts to draw, one line style each.
+    """
+    figure, [ax] = subplots(height=3.2)
+    sizes, color = np.asarray(chunk_sizes), architecture_look([XLSTM.name])[XLSTM.name]["color"]
+    for place, convention in enumerate(map(get_convention, conventions)):
+        costs = mlstm_core_per_token(architecture, sizes, convention) / 1e6
+        ax.plot(sizes, costs, color=color, linestyle=_STYLES[place % len(_STYLES)], label=convention.name)
+        mark = mlstm_core_per_token(architecture, convention.chunk_size, convention) / 1e6
+        ax.plot([convention.chunk_size], [mark], color=color, marker="o", linestyle="none")
+    ax.set(xscale="log", xlabel="chunk size L (tokens)", ylabel="mLSTM core (MFLOP/token)", ylim=(0, None))
+    ax.set_xticks([size for size in sizes if np.log2(size).is_integer()])
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
+    ax.xaxis.set_minor_locator(NullLocator())
+    _legend(figure, ax, columns=4)
+    return figure
+
+
+def _six(model: Architecture) -> float:
+    return 6.0 * float(num_params(model))
+
+
+def _by_context(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    if "context_length" not in runs or runs["context_length"].isna().all():
+        return [("all runs", runs)]
+    return [(f"T = {length:.0f}", rows) for length, rows in runs.groupby("context_length")]
+
+
+def _tokens(value: float, _: Any) -> str:
+    return f"{value / 1024:.0f}k" if value >= 1024 else f"{value:.0f}"
+
+
+def _plain_ticks(ax: Axes, axis: str = "y") -> None:
+    """Ratios on a logarithmic axis as plain numbers, a few of them."""
+    which = ax.yaxis if axis == "y" else ax.xaxis
+    low, high = which.get_view_interval()
+    steps = [0.25, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 8.0, 16.0, 32.0, 64.0]
+    inside = [step for step in steps if low <= step <= high]
+    which.set_ticks(inside if len(inside) <= 7 else [step for step in inside if np.log2(step).is_integer()])
+    which.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    which.set_minor_locator(NullLocator())
+    which.set_minor_formatter(NullFormatter())
+
+
+def _legend(figure: Figure, ax: Axes, columns: int) -> None:
+    handles, labels = ax.get_legend_handles_labels()
+    legend = figure.legend(handles, labels, loc="outside upper center", ncols=max(1, min(columns, len(labels))))
+    for handle in legend.legend_handles:
+        if isinstance(handle, Line2D):
+            handle.set(alpha=1.0, markersize=max(5.0, handle.get_markersize()))
