@@ -19,7 +19,9 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"size": "160m", "context_length": 2048},
         {"convention": "tfla", "context_length": 100, "size": "400m"},
     ],
+    "02_run_table": [{"context_length": 2048, "reading": "steps"}, {"first": "transformer", "second": "xlstm"}],
     "03_isoflop": [{"context_length": 2048}, {"architectures": ["xlstm"]}],
+    "90_ledger": [{"box_height": 20}],
 }
 
 HEADER = """---

@@ -1,0 +1,119 @@
+"""The page of the ledger: nothing is dropped, and the markup says what the rows say."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from bs4 import BeautifulSoup
+
+from companion.book import ROOT, read
+from companion.ledger import _INPUTS, DIFFERS, NOT_ATTEMPTED, REPRODUCED, LedgerRow, to_frame
+from companion.plotting.ledger_page import (
+    SECTION_TITLES,
+    counts_text,
+    open_table,
+    ours_text,
+    rows_table,
+    section_table,
+    tolerance_use,
+)
+
+DONE = LedgerRow(
+    section="isoflop_power_laws",
+    entry="xlstm <T=8192>",
+    quantity="exponent",
+    source="notebook cell 5",
+    printed_digits="6 decimals",
+    published=0.547123,
+    ours=0.5471234,
+    difference=4e-7,
+    tolerance=5e-7,
+    tolerance_reason="half a unit",
+    independent=False,
+    verdict=REPRODUCED,
+    note="",
+)
+WRONG = replace(DONE, quantity="prefactor", ours=0.6, difference=0.05, verdict=DIFFERS, independent=True, note="a & b")
+OPEN = replace(
+    DONE,
+    section="inference_fits",
+    entry="",
+    quantity="eps_s",
+    ours=None,
+    difference=None,
+    tolerance=None,
+    tolerance_reason="",
+    independent=True,
+    verdict=NOT_ATTEMPTED,
+)
+
+
+@pytest.fixture(scope="module")
+def ledger() -> pd.DataFrame:
+    return to_frame([DONE, WRONG, OPEN, OPEN])
+
+
+def cells(markup: str) -> list[list[str]]:
+    rows = BeautifulSoup(markup, "html.parser").select("tbody tr")
+    return [[cell.get_text(" ", strip=True) for cell in row.find_all(["td", "th"])] for row in rows]
+
+
+def test_every_section_has_a_title_and_a_heading_on_the_page() -> None:
+    assert set(SECTION_TITLES) == set(_INPUTS)
+    page = read(ROOT / "notebooks" / "90_ledger.md")
+    prose = "\n".join(cell.source for cell in page.cells if cell.cell_type == "markdown")
+    code = "\n".join(cell.source for cell in page.cells if cell.cell_type == "code")
+    for section, title in SECTION_TITLES.items():
+        assert f"### {title}\n" in prose, section
+        assert f'section_table(ledger, "{section}", box_height)' in code
+
+
+def test_rows_of_a_section(ledger: pd.DataFrame) -> None:
+    table = section_table(ledger, "isoflop_power_laws", 20)
+    heading, done, wrong, note = cells(table.markup)
+    assert heading == ["xlstm <T=8192> notebook cell 5; 6 decimals"]
+    assert done[:3] == ["exponent", "reproduced not independent", "0.547123"]
+    assert done[3:] == ["0.5471234", "4.0e-07", "5.0e-07", "half a unit"]
+    assert wrong[1] == "differs"
+    assert note == ["a & b"]
+    assert "max-height:20rem" in table.markup
+    assert "2 published numbers: 1 reproduced (1 of these not independent), 1 differ, 0 not attempted." in table.markup
+
+
+def test_a_note_that_all_numbers_share_is_written_once(ledger: pd.DataFrame) -> None:
+    shared = cells(rows_table(ledger[ledger["verdict"] == DIFFERS], "differ").markup)
+    assert len(shared) == 2
+    assert shared[0] == ["IsoFLOP power laws: xlstm <T=8192> notebook cell 5; 6 decimals a & b"]
+
+
+def test_what_is_not_attempted(ledger: pd.DataFrame) -> None:
+    rows = cells(section_table(ledger, "inference_fits").markup)
+    assert rows[0][0].startswith("all")
+    assert rows[1][:6] == ["eps_s", "not attempted", "0.547123", "–", "–", "–"]
+    assert open_table(ledger).to_numpy().tolist() == [["Inference fits", "eps_s", 2]]
+    assert counts_text(ledger).startswith("4 published numbers")
+    assert open_table(ledger[:2]).empty
+
+
+def test_sections_and_rows_that_are_not_there(ledger: pd.DataFrame) -> None:
+    assert "has no section parametric_fits" in section_table(ledger, "parametric_fits").markup
+    assert rows_table(ledger[:0], "none").markup == "<p>None.</p>"
+
+
+@pytest.mark.parametrize(
+    ("value", "tolerance", "text"),
+    [(0.5471234, 5e-7, "0.5471234"), (3.2407731e18, 5.1e15, "3.2408e+18"), (640.0, 1e-9, "640"), (0.0, 1.0, "0")],
+)
+def test_digits_of_ours(value: float, tolerance: float, text: str) -> None:
+    assert ours_text(value, tolerance) == text
+
+
+def test_figure(ledger: pd.DataFrame) -> None:
+    [ax] = tolerance_use(ledger).axes
+    reproduced, differs, limit = ax.get_lines()
+    assert ax.get_xscale() == "log"
+    assert np.asarray(reproduced.get_xdata()) == pytest.approx([0.8])
+    assert np.asarray(differs.get_xdata()) == pytest.approx([100.0])  # at the edge
+    assert list(limit.get_xdata()) == [1.0, 1.0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["IsoFLOP power laws"]
