@@ -186,7 +186,7 @@ def fit_slopes_by_ratio(data: pd.DataFrame) -> OvertrainingSlopes:
     notes, parts = [], []
     for ratio, group in data.groupby("token_param_ratio"):
         if group["train_flops"].nunique() < 3:
-            notes.append(f"ratio {ratio:g}: {len(group)} runs, fewer than 3, left out")
+            notes.append(f"ratio {ratio:g}: {len(group)} run{'s' * (len(group) > 1)}, fewer than 3, left out")
             continue
         part = group.sort_values("train_flops", kind="stable")
         fit = fit_power_law(part["train_flops"], part["val_loss"])

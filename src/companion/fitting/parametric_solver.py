@@ -6,7 +6,7 @@ therefore covers the six-dimensional space; the best points of the grid are the 
 parameters, because the Huber loss of logarithms is not a linear least-squares problem.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ UPPER = np.array([np.log(1e3), 40.0, 40.0, 10.0, 10.0, np.log(20.0)])
 
 _ALPHAS = (0.05, 0.1, 0.17, 0.25, 0.35, 0.5, 0.7, 0.9, 1.2, 1.7)
 _GAMMAS = (0.12, 0.2, 0.3, 0.45, 0.7, 1.0, 1.6)
+#: Rows that the grid looks at: more of them would not change which basins there are, only cost memory.
+_GRID_ROWS = 1000
 _BALANCES = (-6.0, -4.0, -2.5, -1.2, 0.0, 1.2, 2.5, 4.0, 6.0)
 
 
@@ -52,6 +54,10 @@ def projected_starts(rows: Rows, gamma: float | None, number: int) -> Array:
         shape (number, 6).
     """
     gammas = _GAMMAS if gamma is None else (gamma,)
+    used = np.flatnonzero(rows.weights > 0)
+    if used.size > _GRID_ROWS:
+        used = np.sort(np.random.default_rng(0).permutation(used)[:_GRID_ROWS])
+        rows = replace(rows, **{k: getattr(rows, k)[used] for k in ("log_n", "log_d", "log_loss", "weights")})
     alpha, beta, exponent, balance = (
         axis.ravel() for axis in np.meshgrid(_ALPHAS, _ALPHAS, gammas, _BALANCES, indexing="ij")
     )

@@ -85,7 +85,8 @@ class ParametricBootstrap:
         rng = np.random.default_rng(self.seed + 1)
         weights = self.fit.rows.weights
         residuals = self.fit.residuals * np.sqrt(self.fit.num_rows / (self.fit.num_rows - self.fit.num_free))
-        noise = rng.choice(residuals, size=curves.shape, p=weights / weights.sum())
+        # one draw per resample serves all points: each has the right distribution, and the band is smooth
+        noise = rng.choice(residuals, size=(len(curves), 1), p=weights / weights.sum())
         return _quantiles(np.exp(curves + noise), level)
 
     def _log_curves(self, num_params: Any, num_tokens: Any) -> Array:
