@@ -21,6 +21,9 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "02_run_table": [{"context_length": 2048, "reading": "steps"}, {"first": "transformer", "second": "xlstm"}],
     "03_isoflop": [{"context_length": 2048}, {"architectures": ["xlstm"]}],
+    "04_loss_surface": [{"context_length": 2048, "architectures": ["xlstm"], "gamma": 1.0, "num_resamples": 50}],
+    "05_overtraining": [{"architectures": ["transformer"], "num_resamples": 50}],
+    "06_how_fits_go_wrong": [{"architecture": "xlstm", "num_starts": 5}],
     "90_ledger": [{"box_height": 20}],
 }
 

@@ -66,3 +66,11 @@ def test_table() -> None:
     assert "companion-verdict-not-attempted" in markup
     with pytest.raises(ValueError, match="no column los"):
         show_table(table, caption="x", formats={"los": "{}"})
+
+
+def test_sentences_in_cells_may_break_and_names_not() -> None:
+    table = pd.DataFrame(
+        {"name": ["short", "x" * 30], "why": ["a sentence of more than forty characters, for once", "no"]}
+    )
+    markup = show_table(table, caption="c").markup
+    assert markup.count('<td class="wrap">') == 1

@@ -16,6 +16,9 @@ from matplotlib.figure import Figure
 
 from companion.plotting.style import INK, MUTED, RC_PARAMS
 
+#: Text cells longer than this (characters) may break into lines.
+SENTENCE = 40
+
 
 class Html:
     """A piece of HTML that a notebook shows as its output."""
@@ -98,7 +101,10 @@ def _cell(column: Any, value: Any, style: str | Callable[[Any], str] | None, num
     text = html.escape(text)
     if column == "verdict":
         text = f'<span class="companion-verdict companion-verdict-{str(value).replace(" ", "-")}">{text}</span>'
-    return f'<td class="number">{text}</td>' if numeric else f"<td>{text}</td>"
+    if numeric:
+        return f'<td class="number">{text}</td>'
+    # a sentence in a cell breaks into lines; names and numbers do not
+    return f'<td class="wrap">{text}</td>' if len(text) > SENTENCE and column != "verdict" else f"<td>{text}</td>"
 
 
 def _svg(figure: Figure, name: str, alt: str) -> str:
