@@ -147,7 +147,9 @@ def test_noisy_tables_give_the_law_back_within_its_noise(
     assert fit.objective <= float(objective(truth[None], fit.rows)[0]) * (1 + 1e-9)
     predicted = fit.law.predict(table["num_params"], table["num_tokens"])
     exact = law.predict(table["num_params"], table["num_tokens"])
-    assert np.abs(np.log(predicted / exact)).max() < 0.004
+    # 126 runs with 0.3 % noise and five parameters: about 0.06 % in the mean, several times that in a corner
+    assert np.abs(np.log(predicted / exact)).mean() < 0.0015
+    assert np.abs(np.log(predicted / exact)).max() < 0.012
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -8,7 +8,7 @@ from companion.fitting.parametric import ParametricFit, fit_parametric
 from companion.fitting.surface_checks import designs
 from companion.fitting.uncertainty import ParametricBootstrap, bootstrap_parametric, profile
 from companion.laws import LossSurface
-from companion.plotting import surface
+from companion.plotting import surface, surface_reach
 from companion.plotting.style import LABELS
 
 NAME = "xlstm"
@@ -95,7 +95,7 @@ def test_correlations(fit: ParametricFit) -> None:
 
 def test_bands(resamples: ParametricBootstrap, table: pd.DataFrame) -> None:
     hidden = table.tail(1)
-    [ax] = surface.bands({NAME: resamples}, {NAME: table.iloc[:-1]}, {NAME: hidden}, 7e9, 1e12).axes
+    [ax] = surface_reach.bands({NAME: resamples}, {NAME: table.iloc[:-1]}, {NAME: hidden}, 7e9, 1e12).axes
     _law, fitted, withheld = ax.lines
     assert len(fitted.get_xdata()) == 4
     assert withheld.get_ydata()[0] == hidden["val_loss"].iloc[0]
@@ -106,7 +106,7 @@ def test_bands(resamples: ParametricBootstrap, table: pd.DataFrame) -> None:
 def test_optima() -> None:
     rows = pd.DataFrame({"train_flops": [1e19, 1e20], "num_params": [2e8, 7e8]})
     rows = rows.assign(num_params_low=rows["num_params"] * 0.9, num_params_high=rows["num_params"] * 1.1)
-    [ax] = surface.optima_over_compute({NAME: rows}, {NAME: rows}, ["num_params"]).axes
+    [ax] = surface_reach.optima_over_compute({NAME: rows}, {NAME: rows}, ["num_params"]).axes
     assert ax.get_ylabel() == "optimal parameters N*"
     assert ax.get_xscale() == ax.get_yscale() == "log"
     assert len(ax.containers) == 2
@@ -114,14 +114,14 @@ def test_optima() -> None:
 
 def test_extrapolation() -> None:
     rows = pd.DataFrame({"decades": [2.0, 1.0], "log_error": [0.1, 0.05]})
-    [ax] = surface.extrapolation_errors({(NAME, "γ free"): rows, (NAME, "γ = 1"): rows}).axes
+    [ax] = surface_reach.extrapolation_errors({(NAME, "γ free"): rows, (NAME, "γ = 1"): rows}).axes
     assert list(ax.lines[0].get_xdata()) == [1.0, 2.0]
     assert ax.lines[0].get_linestyle() != ax.lines[1].get_linestyle()
 
 
 def test_designs(fit: ParametricFit, table: pd.DataFrame) -> None:
     parts = designs(table)
-    figure = surface.design_disagreement({NAME: dict.fromkeys(parts, fit)}, {NAME: parts}, 20.0, {NAME: 6.0})
+    figure = surface_reach.design_disagreement({NAME: dict.fromkeys(parts, fit)}, {NAME: parts}, 20.0, {NAME: 6.0})
     [ax] = figure.axes
     thin, thick = ax.lines[1], ax.lines[2]
     np.testing.assert_allclose(thin.get_ydata(), 0, atol=1e-12)

@@ -7,9 +7,10 @@ of log L̂ − log L, summed over the runs.
 import json
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,8 @@ PARAMETERS = ("E", "A", "B", "alpha", "beta", "gamma")
 HUBER_DELTA = 1e-3
 #: Starts that reach the best objective this closely count as having found it.
 SAME_OPTIMUM = 1e-6
+#: Above this many rows the starts are run to their ends on a part of the table first.
+MANY_ROWS = 1000
 #: Condition number of the scaled design above which parameters trade off almost freely.
 ILL_CONDITIONED = 1e4
 
@@ -162,6 +165,15 @@ class ParametricFit:
         ]
         return "\n".join([head, *lines, *tail])
 
+    def plot(self) -> Any:
+        """The law as contours over N and D with its runs, and its residuals: shown by a notebook as it is.
+
+        Needs the extra `book`. The import is late: figures build on fits, and this is the one way back.
+        """
+        from companion.plotting.fit_overview import show_fit
+
+        return show_fit(self)
+
     def to_json(self) -> str:
         """Everything of the fit as one JSON object; `from_json` takes it back."""
         return json.dumps(
@@ -253,8 +265,28 @@ def fit_parametric(
     data = _checked(runs, weights, num_free=5 if gamma is not None else 6)
     rows = _rows(data, huber_delta)
     free = np.array([True] * 5 + [gamma is None])
-    solutions = minimize_all(projected_starts(rows, gamma, num_starts), rows, free)
+    starts = projected_starts(rows, gamma, num_starts)
+    if len(data) > MANY_ROWS:
+        starts = _leading_ends(starts, rows, free)
+    solutions = minimize_all(starts, rows, free)
     return _finished(solutions, data, rows, gamma, time.perf_counter() - begin)
+
+
+def _leading_ends(starts: Array, rows: Rows, free: NDArray[np.bool_], keep: int = 4) -> Array:
+    """Where the starts end on a part of a large table, the best few different ends: the basins, found at less cost."""
+    used = np.flatnonzero(rows.weights > 0)
+    part = np.sort(np.random.default_rng(0).permutation(used)[:MANY_ROWS])
+    sample = replace(rows, **{name: getattr(rows, name)[part] for name in ("log_n", "log_d", "log_loss", "weights")})
+    ends = minimize_all(starts, sample, free)
+    order = np.argsort(ends.objective)
+    distinct = [order[0]]
+    for at in order[1:]:
+        if (
+            np.isfinite(ends.objective[at])
+            and min(np.abs(ends.theta[at] - ends.theta[i]).max() for i in distinct) > 0.05
+        ):
+            distinct.append(at)
+    return ends.theta[distinct[:keep]]
 
 
 def _finished(
