@@ -4,6 +4,7 @@ The bootstrap refits every resample from the optimum and from the basins that th
 batches of fixed size, so the result does not depend on how many processes or machines share them.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -275,7 +276,11 @@ def _score_scale(fit: ParametricFit) -> float:
     total = weights.sum()
     psi = np.clip(residuals, -delta, delta)
     variance = (weights * psi**2).sum() / total * total / max(total - fit.num_free, 1)
-    slope = (weights * (np.abs(residuals) <= delta)).sum() / total
+    # mean psi' is the share of residuals within delta; a small delta holds few, so their density is read off a wider
+    # window (Silverman's rule) and scaled down
+    deviation = min(np.std(residuals), np.subtract(*np.percentile(residuals, [75, 25])) / 1.349)
+    window = max(delta, 1.06 * deviation * len(residuals) ** -0.2)
+    slope = (weights * (np.abs(residuals) <= window)).sum() / total * (delta / window if math.isfinite(delta) else 1.0)
     return float(variance / max(slope, 1 / total))
 
 

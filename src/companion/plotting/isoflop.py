@@ -234,7 +234,7 @@ def noise_free_bias(
                 decades, fit.law.predict(optimum * 10**decades), color=INK, linestyle=dashes, linewidth=1.2, label=name
             )
             left.plot(np.log10(fit.law.x_opt / optimum), fit.law.loss_opt, "d", color=INK, markersize=5)
-    left.axvline(0, color=GREY, linewidth=0.8)
+    left.axvline(0, ymax=0.72, color=GREY, linewidth=0.8)  # the legend is above
     left.set_ylim(loss.min() - 0.15 * np.ptp(loss), loss.max())
     left.set(
         xlabel="N over the true optimum (decades)", ylabel=LABELS["val_loss"].replace("validation ", ""), title=label
