@@ -9,12 +9,13 @@ from companion.fitting.isoflop import fit_isoflop
 from companion.fitting.isoflop_compare import (
     exponent_choices,
     exponent_differences,
+    exponent_errors,
     exponents_by_convention,
     optimum_ratio,
 )
 from companion.fitting.isoflop_joint import fit_isoflop_joint
 from companion.fitting.isoflop_select import isoflop_runs
-from companion.runs import load_paper_runs
+from companion.runs import load_paper_runs, subset
 
 MULTIPLICITY, MAIN = "multiplicity_in_published_fits", (6e18, 1e19, 3e19, 1e20)
 
@@ -142,3 +143,16 @@ def test_conventions(tables: dict[str, pd.DataFrame]) -> None:
     assert table.loc["6ND", "spread"] > table.loc["paper", "spread"]
     scaled = table.loc["6ND", ["a", "b"]] / table.loc["paper", ["a", "b"]]
     assert scaled["a"] == pytest.approx(scaled["b"], rel=1e-3)  # only the axis of compute is stretched
+
+
+def test_errors_of_the_exponent_by_procedure() -> None:
+    # published: 0.003047 (notebooks/optimal_flop_param_token_tables.ipynb cell 5), from four optima nearly on a line
+    runs = subset(load_paper_runs(), "transformer", 8192, "isoflop")
+    found = exponent_errors(runs, [6e18, 1e19, 3e19, 1e20], "multiplicity_in_published_fits")
+    assert found["optima"] == 4
+    assert found["published"] == pytest.approx(0.003047, abs=5e-6)
+    assert found["half_published"] == pytest.approx(4.303 * found["published"], rel=1e-3)
+    assert found["joint"] > 3 * found["published"]
+    assert found["bootstrap"] > 3 * found["published"]
+    assert 0 < found["nearer"] < 0.5
+    assert np.isnan(exponent_errors(runs, [6e18, 1e20])["nearer"])

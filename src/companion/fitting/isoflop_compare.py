@@ -12,6 +12,7 @@ from companion.accounting import Convention, get_convention
 from companion.errors import InputError
 from companion.fitting.bootstrap import percentile_interval
 from companion.fitting.isoflop import X_COLUMNS, IsoflopFit, fit_isoflop, isoflop_groups
+from companion.fitting.isoflop_checks import law_scatter
 from companion.fitting.isoflop_joint import JointIsoflopFit, fit_isoflop_joint
 from companion.fitting.isoflop_select import near_optimum
 from companion.fitting.power_law import PowerLawFit
@@ -240,3 +241,36 @@ def exponents_by_convention(
             row |= {f"{letter}_joint": joint.law.exponent, f"{letter}_low": low, f"{letter}_high": high}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def exponent_errors(runs: pd.DataFrame, budgets: Sequence[float], weights: str | None = None) -> dict[str, float]:
+    """Standard errors of the exponent of N\\*(C), and half intervals, by the published procedure and by others.
+
+    Parameters
+    ----------
+    runs
+        IsoFLOP runs of one architecture and context.
+    budgets
+        those that make the law.
+    weights
+        column that says how often the published procedure counts a run; everything else counts each run once.
+
+    Returns
+    -------
+    dict
+        `optima` (their number); standard errors `published`, `bootstrap`, `joint`; the joint fit's `exponent`; half
+        95 % intervals `half_published` and `half_joint`; `nearer`, the chance that optima on a true power law lie
+        nearer to one than these (NaN for two optima).
+    """
+    law = fit_isoflop(runs, weights=weights, budgets=budgets, num_resamples=0).power_law
+    once, joint = fit_isoflop(runs, budgets=budgets), fit_isoflop_joint(runs, budgets=budgets)
+    return {
+        "optima": len(once.optima),
+        "published": law.exponent_standard_error,
+        "bootstrap": float(np.nanstd(once.exponent_resamples)),
+        "joint": joint.exponent_standard_error,
+        "exponent": joint.law.exponent,
+        "half_published": law.interval("exponent")[1] - law.law.exponent,
+        "half_joint": joint.interval()[1] - joint.law.exponent,
+        "nearer": law_scatter(once).closer if len(once.optima) > 2 else float("nan"),
+    }
