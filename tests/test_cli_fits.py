@@ -66,7 +66,21 @@ def test_fit_of_an_own_table(own_table: Path, capsys: pytest.CaptureFixture[str]
     assert cli.main(["fit", str(own_table), "--gamma", "1", "--bootstrap", "20", "--cluster", "num_params"]) == 0
     out = capsys.readouterr().out
     assert "bootstrap intervals" in out
-    assert "fixed" in out
+    assert "gamma none" in " ".join(out.split())
+
+
+def test_collinear_sizes_and_tokens_get_a_status_and_no_intervals(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    size = np.logspace(8, 10, 30).round()
+    columns = {"num_params": size, "num_tokens": 20 * size, "train_flops": 120 * size**2}
+    loss = 1.7 + 400 * size**-0.34 + 410 * (20 * size) ** -0.28
+    pd.DataFrame(columns).assign(architecture="x", val_loss=loss).to_csv(tmp_path / "line.csv", index=False)
+    result = run_json(capsys, "fit", str(tmp_path / "line.csv"), "--gamma", "1", "--bootstrap", "20")
+    assert result["status"] == "not identified"
+    assert "trade off freely" in result["status_detail"]
+    assert set(result["intervals"].values()) == {None}
+    assert any("no intervals" in note for note in result["warnings"])
 
 
 def test_fit_says_when_laws_are_mixed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from companion.cli_commands import print_json, print_table
 from companion.errors import InputError
 from companion.fitting.extrapolation import compare_optima, default_cutoffs, extrapolate
 from companion.fitting.overtraining import fit_overtraining_slopes
-from companion.fitting.parametric import PARAMETERS, fit_parametric
+from companion.fitting.parametric import NOT_IDENTIFIED, PARAMETERS, fit_parametric
 from companion.fitting.uncertainty import bootstrap_parametric
 from companion.runs import load_runs, subset
 
@@ -34,7 +34,11 @@ def fit(arguments: argparse.Namespace) -> None:
         )
         intervals: dict[str, Any] = dict.fromkeys(PARAMETERS)
         lost, at_bound = 0.0, 0.0
-        if arguments.bootstrap:
+        identified = fitted.status != NOT_IDENTIFIED
+        if not identified:
+            # along a free direction refits stay where they start: their spread would pass for knowledge
+            notes.append(f"no intervals: {fitted.status}, {fitted.status_detail}")
+        if arguments.bootstrap and identified:
             resampled = bootstrap_parametric(
                 fitted,
                 arguments.bootstrap,
@@ -79,10 +83,10 @@ def fit(arguments: argparse.Namespace) -> None:
     if arguments.json:
         return print_json(result)
     print(fitted)
-    if arguments.bootstrap:
+    if arguments.bootstrap and identified:
         print(f"{100 * arguments.level:g} % bootstrap intervals ({arguments.bootstrap} resamples):")
         for name, (low, high) in intervals.items():
-            print(f"  {name:<6}" + (f"{low:>14.6g} {high:>14.6g}" if math.isfinite(low) else "         fixed"))
+            print(f"  {name:<6}" + (f"{low:>14.6g} {high:>14.6g}" if math.isfinite(low) else "         none"))
     _print_notes(notes)
     return None
 

@@ -117,3 +117,20 @@ def test_tiny_resamples_are_lost_and_counted() -> None:
     resampled = bootstrap_parametric(few, 200)
     assert 0 < resampled.lost < 1
     assert np.isfinite(resampled.samples.dropna()).all().all()
+
+
+def test_no_interval_has_zero_width() -> None:
+    # no floor and no term in D: E and B run into their bounds in every resample
+    table = simulated(CHINCHILLA, 0.001, 0)
+    table["val_loss"] = (
+        40.0
+        * table["num_params"] ** -0.15
+        * (table["val_loss"] / CHINCHILLA.predict(table["num_params"], table["num_tokens"]))
+    )
+    fit = fit_parametric(table, gamma=1.0)
+    assert fit.status != "converged"
+    resampled = bootstrap_parametric(fit, 60)
+    for name in PARAMETERS:
+        low, high = resampled.interval(name)
+        assert np.isnan(low) == np.isnan(high)
+        assert np.isnan(low) or low < high

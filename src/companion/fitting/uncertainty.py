@@ -60,12 +60,17 @@ class ParametricBootstrap:
         return float(((self.theta <= LOWER + 1e-9) | (self.theta >= UPPER - 1e-9))[:, free].any(axis=1).mean())
 
     def interval(self, parameter: str, level: float = 0.95) -> tuple[float, float]:
-        """Percentile interval of one free parameter; (NaN, NaN) for a fixed gamma."""
+        """Percentile interval of one free parameter.
+
+        (NaN, NaN) for a fixed gamma, and where the resamples agree to the last digit, at a bound: an interval without
+        width would claim to know what the runs cannot say.
+        """
         if parameter not in PARAMETERS:
             raise InputError(f"no parameter {parameter!r}; there are {', '.join(PARAMETERS)}")
         if parameter == "gamma" and not self.fit.gamma_free:
             return (float("nan"), float("nan"))
-        return percentile_interval(self.samples[parameter], level)
+        low, high = percentile_interval(self.samples[parameter], level)
+        return (low, high) if low < high else (float("nan"), float("nan"))
 
     def interval_of(self, function: Callable[[LossSurface], float], level: float = 0.95) -> tuple[float, float]:
         """Percentile interval of any number computed from a law, e.g. `lambda law: law.optimum(1e21)[0]`."""
