@@ -18,6 +18,7 @@ from companion.fitting.overtraining import (
 from companion.fitting.overtraining_checks import (
     SHAPES,
     bending,
+    bending_if_possible,
     compare_slopes,
     detectable_change,
     heterogeneity,
@@ -154,6 +155,16 @@ def test_bent_lines_are_found_bent_and_still_parallel() -> None:
     low, high = bend.interval()
     assert low < -2 * 0.001 * np.log(10) < high
     assert parallel_tests(slopes).set_index("shape").loc["bent", "p_value"] > 0.01
+
+
+def test_bend_of_too_few_runs_is_nan() -> None:
+    runs = made(dict.fromkeys(RATIOS, 0.05), noise=0.001, bend=0.0003)
+    three = runs[runs["num_params"].isin(SIZES[:3])]
+    data = fit_overtraining_slopes(three).data
+    assert bending_if_possible(data) == bending(fit_overtraining_slopes(three))
+    for few in (data[data["num_params"] > SIZES[0]], data.iloc[:3], data.iloc[:0]):
+        bend = bending_if_possible(few)
+        assert np.isnan([bend.value, bend.p_value, *bend.interval()]).all()
 
 
 def test_power_by_simulation() -> None:

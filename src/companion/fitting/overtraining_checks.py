@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from companion.errors import InputError
-from companion.fitting.overtraining import OvertrainingSlopes
+from companion.fitting.overtraining import OvertrainingSlopes, fit_slopes_by_ratio
 from companion.fitting.power_law import fit_power_law
 
 Array = NDArray[np.float64]
@@ -59,6 +59,20 @@ def bending(slopes: OvertrainingSlopes) -> Coefficient:
     design = np.hstack([intercepts, intercepts * log_c[:, None], (log_c**2)[:, None]])
     # d log L / d ln C has the derivative 2·coefficient per unit of ln C, and eta is its negative
     return _last(design, log_l, -2 * np.log(10))
+
+
+def bending_if_possible(data: pd.DataFrame) -> Coefficient:
+    """`bending` of some of the runs; value and error NaN, no degree of freedom, where they are too few.
+
+    Parameters
+    ----------
+    data
+        as in `fit_slopes_by_ratio`; ratios with fewer than three runs do not count.
+    """
+    try:
+        return bending(fit_slopes_by_ratio(data))
+    except InputError:  # no ratio with a line, or no degree of freedom left
+        return Coefficient(value=float("nan"), standard_error=float("nan"), degrees_of_freedom=0)
 
 
 def parallel_tests(slopes: OvertrainingSlopes) -> pd.DataFrame:
