@@ -85,15 +85,16 @@ class ParametricBootstrap:
     def prediction_band(self, num_params: Any, num_tokens: Any, level: float = 0.95) -> tuple[Array, Array]:
         """Interval of the loss of a single new run at points of shape (n,): the law's own doubt plus the runs' scatter.
 
-        The scatter is drawn from the fit's residuals, widened for the parameters that were fitted.
+        The scatter is that of the fit's residuals, widened for the parameters that were fitted. Every law meets every
+        residual, so no chance enters.
         """
         curves = self._log_curves(num_params, num_tokens)
-        rng = np.random.default_rng(self.seed + 1)
         weights = self.fit.rows.weights
-        residuals = self.fit.residuals * np.sqrt(self.fit.num_rows / (self.fit.num_rows - self.fit.num_free))
-        # one draw per resample serves all points: each has the right distribution, and the band is smooth
-        noise = rng.choice(residuals, size=(len(curves), 1), p=weights / weights.sum())
-        return _quantiles(np.exp(curves + noise), level)
+        widening = np.sqrt(self.fit.num_rows / (self.fit.num_rows - self.fit.num_free))
+        noise = np.repeat(self.fit.residuals * widening, np.ceil(weights).astype(int))
+        bands = [_quantiles(np.exp((curve[:, None] + noise).ravel()), level) for curve in curves.T]
+        low, high = np.array(bands).T
+        return low, high
 
     def _log_curves(self, num_params: Any, num_tokens: Any) -> Array:
         log_n, log_d = np.atleast_1d(np.log(num_params)), np.atleast_1d(np.log(num_tokens))
