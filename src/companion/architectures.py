@@ -91,13 +91,31 @@ class Architecture(ABC):
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
+@dataclass(frozen=True, kw_only=True)
 class Transformer(Architecture):
     """Llama-2 style Transformer: causal attention with rotary embedding, SwiGLU, RMSNorm, no biases.
 
-    Queries, keys and values all have width `d_model / n_heads` unless given.
+    Queries, keys and values all have width `d_model / n_heads` unless given. With fewer `n_kv_heads` than `n_heads`
+    several query heads share one head of keys and values (grouped heads, arXiv 2305.13245); the paper's models do not.
+
+    Raises
+    ------
+    InputError
+        as `Architecture`, and if `n_kv_heads` does not divide `n_heads`.
     """
 
     name = "transformer"
+
+    #: heads of keys and values; `None` takes `n_heads`.
+    n_kv_heads: Shape = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n_kv_heads is None:
+            self._set("n_kv_heads", self.n_heads)
+        self._set("n_kv_heads", _positive_whole(self.n_kv_heads, "n_kv_heads"))
+        if np.any(np.asarray(self.n_heads % self.n_kv_heads)):
+            raise InputError(f"n_kv_heads {self.n_kv_heads} does not divide n_heads {self.n_heads}")
 
     def _default_d_qk(self) -> Shape:
         return self.d_hv

@@ -11,7 +11,7 @@ import numpy as np
 
 from companion.accounting.breakdown import Breakdown
 from companion.accounting.conventions import PAPER, Convention, get_convention
-from companion.accounting.params import count_params
+from companion.accounting.params import count_params, qkv_width
 from companion.architectures import XLSTM, Architecture
 from companion.errors import InputError
 
@@ -73,11 +73,7 @@ def count_flops(architecture: Architecture, context_length: Any, convention: str
         if the context is not a positive whole number, or shorter than a chunk.
     """
     convention = get_convention(convention)
-    length = np.asarray(context_length)
-    if not np.issubdtype(length.dtype, np.number) or not np.all((length > 0) & (length == np.floor(length))):
-        raise InputError(f"context_length: {context_length} is not a positive whole number")
-    if architecture.name == XLSTM.name and convention.rule == "layers" and np.any(length < convention.chunk_size):
-        raise InputError(f"context_length {length.min()} is shorter than one chunk of {convention.chunk_size} tokens")
+    length = check_context_length(architecture.name, context_length, convention)
     # float64 from here on: T² · H · d of a long context leaves int64
     T = length.astype(np.float64) if length.ndim else float(length)
     forward = forward_flops(architecture, T, convention)
@@ -88,6 +84,16 @@ def count_flops(architecture: Architecture, context_length: Any, convention: str
         forward=forward,
         backward=forward * convention.backward_factor,
     )
+
+
+def check_context_length(architecture: str, context_length: Any, convention: Convention) -> np.ndarray:
+    """The context as an array; an InputError if it is no positive whole number, or below one chunk for an xLSTM."""
+    length = np.asarray(context_length)
+    if not np.issubdtype(length.dtype, np.number) or not np.all((length > 0) & (length == np.floor(length))):
+        raise InputError(f"context_length: {context_length} is not a positive whole number")
+    if architecture == XLSTM.name and convention.rule == "layers" and np.any(length < convention.chunk_size):
+        raise InputError(f"context_length {length.min()} is shorter than one chunk of {convention.chunk_size} tokens")
+    return length
 
 
 def forward_flops(architecture: Architecture, context_length: Any, convention: Convention) -> Breakdown:
@@ -101,7 +107,7 @@ def forward_flops(architecture: Architecture, context_length: Any, convention: C
         return Breakdown(**{name: 2.0 * T * weights[name] for name in convention.counted_weights})
 
     d, hidden = a.d_model, a.n_heads * a.d_hv
-    projections = 2 * d * a.n_heads * (2 * a.d_qk + a.d_hv) + 2 * d * hidden
+    projections = 2 * d * qkv_width(a) + 2 * d * hidden
     output_gate, normed = 0.0, 2 * d
     if a.name == XLSTM.name:
         normed = normed + hidden  # the head norm

@@ -24,14 +24,14 @@ def count_params(architecture: Architecture) -> Breakdown:
 
     Notes
     -----
-    Per block, with d = `d_model`, H = `n_heads`: q, k, v have `d·H·(2·d_qk + d_hv)` weights and the output projection
-    `d·H·d_hv`. An mLSTM layer adds `2·d·H + 2·H` for its two gates with bias, and `d·H·d_hv` for the output gate.
-    SwiGLU has `3·d·d_ff`. A Transformer block has two norms of width d; an xLSTM block has a third, over the `H·d_hv`
-    hidden states.
+    Per block, with d = `d_model`, H = `n_heads`: q, k, v have `d·H·(2·d_qk + d_hv)` weights (with grouped heads
+    `d·H·d_qk + d·n_kv_heads·(d_qk + d_hv)`) and the output projection `d·H·d_hv`. An mLSTM layer adds
+    `2·d·H + 2·H` for its two gates with bias, and `d·H·d_hv` for the output gate. SwiGLU has `3·d·d_ff`. A Transformer
+    block has two norms of width d; an xLSTM block has a third, over the `H·d_hv` hidden states.
     """
     a = architecture
     d, heads, hidden = a.d_model, a.n_heads, a.n_heads * a.d_hv
-    projections = d * heads * (2 * a.d_qk + a.d_hv) + d * hidden
+    projections = d * qkv_width(a) + d * hidden
     norms = 2 * d
     output_gate = 0 * d  # an array where the shapes are arrays
     if a.name == XLSTM.name:
@@ -47,6 +47,13 @@ def count_params(architecture: Architecture) -> Breakdown:
         norms=a.n_layers * norms + d,
         unembedding=a.vocab_size * d,
     )
+
+
+def qkv_width(architecture: Any) -> Any:
+    """Numbers in the queries, keys and values of one token and layer: all heads, or all groups for keys and values."""
+    a = architecture
+    kv_heads = a.n_heads if a.name == XLSTM.name else a.n_kv_heads
+    return a.n_heads * a.d_qk + kv_heads * (a.d_qk + a.d_hv)
 
 
 def num_params(architecture: Architecture) -> Any:

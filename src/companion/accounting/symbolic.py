@@ -71,7 +71,7 @@ def _symbolic_shapes(architecture: str) -> Any:
     if architecture not in ARCHITECTURES:
         raise InputError(f"architecture {architecture!r} is not known; there are {', '.join(ARCHITECTURES)}")
     # duck-typed: counting reads attributes only
-    return SimpleNamespace(name=architecture, **SYMBOLS)
+    return SimpleNamespace(name=architecture, **SYMBOLS, n_kv_heads=SYMBOLS["n_heads"])  # as in the paper's models
 
 
 def _simplified(breakdown: Breakdown, substitutions: dict[Any, Any] | None = None) -> Breakdown:
