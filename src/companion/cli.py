@@ -15,9 +15,18 @@ from companion import cli_commands as commands
 from companion import cli_fits as fits
 from companion.accounting import CONVENTIONS, PAPER
 from companion.architectures import ARCHITECTURES, PRESET_SIZES, VOCAB_SIZE
+from companion.cli_options import (
+    add_bootstrap,
+    add_json,
+    add_law,
+    add_level,
+    add_runs,
+    add_weights,
+    budgets,
+    whole,
+)
 from companion.errors import InputError
 from companion.fitting.isoflop import X_COLUMNS
-from companion.fitting.parametric import HUBER_DELTA
 
 
 class _Parser(argparse.ArgumentParser):
@@ -93,10 +102,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-
-
 def _add_shapes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--architecture", required=True, choices=tuple(ARCHITECTURES))
     parser.add_argument("--size", choices=PRESET_SIZES, help="one of the paper's models, instead of shapes")
@@ -109,7 +114,7 @@ def _add_shapes(parser: argparse.ArgumentParser) -> None:
         ("--d-ff", "inner width of the feed-forward network (default: about 8/3 of d_model)"),
         ("--vocab-size", f"rows of the embedding (default: {VOCAB_SIZE})"),
     ):
-        parser.add_argument(option, type=_whole, metavar="N", help=meaning)
+        parser.add_argument(option, type=whole, metavar="N", help=meaning)
 
 
 def _add_flops(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -123,15 +128,15 @@ def _add_flops(command: Callable[..., argparse.ArgumentParser]) -> None:
         "  companion flops --architecture transformer --size 160m --context-length 2048 --convention 6ND",
     )
     _add_shapes(parser)
-    parser.add_argument("--context-length", required=True, type=_whole, metavar="T", help="tokens per sequence")
+    parser.add_argument("--context-length", required=True, type=whole, metavar="T", help="tokens per sequence")
     parser.add_argument(
         "--convention", default=PAPER.name, choices=tuple(CONVENTIONS), help="what counts (default: %(default)s)"
     )
     parser.add_argument(
-        "--chunk-size", type=_whole, metavar="L", help=f"tokens per mLSTM chunk (default: {PAPER.chunk_size})"
+        "--chunk-size", type=whole, metavar="L", help=f"tokens per mLSTM chunk (default: {PAPER.chunk_size})"
     )
-    parser.add_argument("--num-tokens", type=_whole, metavar="D", help="also print train_flops for so many tokens")
-    _add_json(parser)
+    parser.add_argument("--num-tokens", type=whole, metavar="D", help="also print train_flops for so many tokens")
+    add_json(parser)
 
 
 def _add_params(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -143,7 +148,7 @@ def _add_params(command: Callable[..., argparse.ArgumentParser]) -> None:
         "  companion params --architecture xlstm --d-model 1024 --n-layers 24 --n-heads 4 --json",
     )
     _add_shapes(parser)
-    _add_json(parser)
+    add_json(parser)
 
 
 def _add_isoflop(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -156,15 +161,15 @@ def _add_isoflop(command: Callable[..., argparse.ArgumentParser]) -> None:
         "      --weights multiplicity_in_published_fits --budgets 6e18,1e19,3e19,1e20   (as published)\n"
         "  companion isoflop my_runs.csv --where \"num_params > 1e8 and experiment == 'isoflop'\"",
     )
-    _add_runs(parser)
+    add_runs(parser)
     parser.add_argument(
         "--x", default=X_COLUMNS[0], choices=X_COLUMNS, help="what the profiles run over (default: %(default)s)"
     )
-    _add_weights(parser)
-    parser.add_argument("--budgets", type=_budgets, metavar="C,C,...", help="only these budgets (default: all)")
-    _add_bootstrap(parser)
-    _add_level(parser)
-    _add_json(parser)
+    add_weights(parser)
+    parser.add_argument("--budgets", type=budgets, metavar="C,C,...", help="only these budgets (default: all)")
+    add_bootstrap(parser)
+    add_level(parser)
+    add_json(parser)
 
 
 def _add_fit(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -177,17 +182,17 @@ def _add_fit(command: Callable[..., argparse.ArgumentParser]) -> None:
         "      --where \"experiment == 'isoflop'\" --weights multiplicity_in_published_fits\n"
         "  companion fit my_runs.csv --huber-delta inf --bootstrap 200 --cluster num_params --save fit.json",
     )
-    _add_runs(parser)
-    _add_law(parser)
-    _add_bootstrap(parser)
+    add_runs(parser)
+    add_law(parser)
+    add_bootstrap(parser)
     parser.add_argument(
         "--cluster", choices=X_COLUMNS, help="draw all runs of one value of this column together (default: single runs)"
     )
-    parser.add_argument("--jobs", type=_whole, default=1, metavar="N", help="processes for the bootstrap (default: 1)")
+    parser.add_argument("--jobs", type=whole, default=1, metavar="N", help="processes for the bootstrap (default: 1)")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="Dask scheduler for the bootstrap, tcp://host:port")
     parser.add_argument("--save", type=Path, metavar="FILE", help="write the fit as JSON")
-    _add_level(parser)
-    _add_json(parser)
+    add_level(parser)
+    add_json(parser)
 
 
 def _add_overtraining(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -197,12 +202,12 @@ def _add_overtraining(command: Callable[..., argparse.ArgumentParser]) -> None:
         "slopes of loss over compute at fixed tokens per parameter",
         "  companion overtraining data/runs.csv --architecture xlstm --context-length 8192 --json",
     )
-    _add_runs(parser)
+    add_runs(parser)
     parser.add_argument(
         "--keep-left-out", action="store_true", help="keep runs marked in the column left_out_of_published_slopes"
     )
-    _add_level(parser)
-    _add_json(parser)
+    add_level(parser)
+    add_json(parser)
 
 
 def _add_extrapolate(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -213,44 +218,10 @@ def _add_extrapolate(command: Callable[..., argparse.ArgumentParser]) -> None:
         "  companion extrapolate data/runs.csv --architecture xlstm --context-length 8192\n"
         "  companion extrapolate data/runs.csv --architecture transformer --cutoffs 1e20,1e21 --gamma 1 --json",
     )
-    _add_runs(parser)
-    _add_law(parser)
-    parser.add_argument("--cutoffs", type=_budgets, metavar="C,C,...", help="FLOP (default: six, spread over the runs)")
-    _add_json(parser)
-
-
-def _add_runs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE", help="run table (CSV)")
-    parser.add_argument("--architecture", help="only runs of this architecture")
-    parser.add_argument("--context-length", type=_whole, metavar="T", help="only runs of this context length")
-    parser.add_argument("--where", metavar="CONDITION", help="only runs for which a condition on columns holds")
-
-
-def _add_weights(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--weights", metavar="COLUMN", help="column that says how many times a run counts")
-
-
-def _add_law(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--gamma", type=_gamma, metavar="free|G", help="outer exponent: free (default), or a value such as 1"
-    )
-    parser.add_argument(
-        "--huber-delta",
-        type=_positive,
-        default=HUBER_DELTA,
-        metavar="DELTA",
-        help="where the loss of a log residual turns linear; inf is least squares (default: %(default)s)",
-    )
-    _add_weights(parser)
-
-
-def _add_bootstrap(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bootstrap", type=_count, default=1000, metavar="R", help="resamples (default: %(default)s)")
-    parser.add_argument("--seed", type=_count, default=0, help="of the bootstrap (default: %(default)s)")
-
-
-def _add_level(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--level", type=_level, default=0.95, help="of the intervals (default: %(default)s)")
+    add_runs(parser)
+    add_law(parser)
+    parser.add_argument("--cutoffs", type=budgets, metavar="C,C,...", help="FLOP (default: six, spread over the runs)")
+    add_json(parser)
 
 
 def _add_ledger(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -264,7 +235,7 @@ def _add_ledger(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--section", action="append", help="only this section (may be repeated)")
     parser.add_argument("--verdict", choices=commands.VERDICTS, help="only rows with this verdict")
-    _add_json(parser)
+    add_json(parser)
 
 
 def _add_data_check(command: Callable[..., argparse.ArgumentParser], to: Any) -> None:
@@ -277,7 +248,7 @@ def _add_data_check(command: Callable[..., argparse.ArgumentParser], to: Any) ->
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="run table (CSV)")
     parser.add_argument("--strict", action="store_true", help="columns that are not known are errors")
-    _add_json(parser)
+    add_json(parser)
 
 
 def _add_book(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -290,60 +261,10 @@ def _add_book(command: Callable[..., argparse.ArgumentParser]) -> None:
         "  companion book --parameters runs_file=/data/my_runs.csv   (chapters on your own table)",
     )
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="build folder (default: _build of the checkout)")
-    parser.add_argument("--jobs", type=_whole, metavar="N", help="notebooks at a time (default: all cores)")
+    parser.add_argument("--jobs", type=whole, metavar="N", help="notebooks at a time (default: all cores)")
     parser.add_argument(
         "--parameters", action="append", default=[], metavar="NAME=VALUE", help="set a notebook parameter (repeatable)"
     )
-
-
-def _whole(text: str) -> int:
-    """A positive whole number; 1e9 is one too."""
-    try:
-        value = float(text)
-        whole = int(text) if text.strip().lstrip("+-").isdigit() else int(value)
-    except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if whole != value or whole <= 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
-    return whole
-
-
-def _count(text: str) -> int:
-    return 0 if text.strip() == "0" else _whole(text)
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return value
-
-
-def _gamma(text: str) -> float | None:
-    return None if text.strip().lower() == "free" else _positive(text)
-
-
-def _level(text: str) -> float:
-    try:
-        level = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if not 0 < level < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return level
-
-
-def _budgets(text: str) -> list[float]:
-    try:
-        budgets = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 6e18,1e19") from None
-    if not all(0 < budget < float("inf") for budget in budgets):
-        raise argparse.ArgumentTypeError(f"{text!r} holds a budget that is not positive and finite")
-    return budgets
 
 
 if __name__ == "__main__":
