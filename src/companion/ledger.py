@@ -14,6 +14,7 @@ import pandas as pd
 import yaml
 
 from companion.errors import InputError
+from companion.inference_time import load_paper_inference
 from companion.ledger_sections import SECTIONS, PaperData, Value
 from companion.paths import data_dir
 from companion.runs import load_paper_runs
@@ -38,6 +39,8 @@ _INPUTS: dict[str, tuple[str, ...]] = {
 #: Fields of an entry that are words about it.
 _WORDS = {"source", "printed_digits", "note", "method", "form", "data", "optimiser", "objective_definition"}
 _WORDS |= {"also_printed", "difference", "law", "columns", "selection_rule"}
+#: Inputs that no entry needs to be told apart from another.
+_UNNAMED = {"printed", "peak_assumed_flops_per_s"}
 #: Top-level entries of the published file that hold no results.
 _NOT_RESULTS = {"about", "notes", "overtraining_slope_selection", "inference_hardware"}
 
@@ -108,8 +111,7 @@ def build_ledger(
     names = [name for name in published if name in _INPUTS]
     if sections is not None and (unknown := set(sections) - set(names)):
         raise InputError(f"ledger: no section {', '.join(sorted(unknown))}; there are {', '.join(names)}")
-    inference = pd.read_csv(data_dir() / "inference.csv")
-    data = PaperData(load_paper_runs() if runs is None else runs, inference, published)
+    data = PaperData(load_paper_runs() if runs is None else runs, load_paper_inference(), published)
     rows: list[LedgerRow] = []
     for section in names if sections is None else sections:
         for shared, entry in _entries(published[section]):
@@ -179,7 +181,8 @@ def _entries(section: Any) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
 
 
 def _rows(section: str, described: dict[str, Any], entry: dict[str, Any], values: dict[str, Value]) -> list[LedgerRow]:
-    label = " ".join(_label(name, entry[name]) for name in _INPUTS[section] if name in entry and name != "printed")
+    named = [name for name in _INPUTS[section] if name in entry and name not in _UNNAMED]
+    label = " ".join(_label(name, entry[name]) for name in named)
     printed_digits = str(described.get("printed_digits", ""))
     rows = []
     for quantity, published in published_numbers(section, entry):

@@ -18,6 +18,7 @@ from companion.errors import InputError
 from companion.fitting.isoflop import fit_profile, isoflop_groups
 from companion.fitting.overtraining import token_param_preset
 from companion.fitting.power_law import PowerLawFit, fit_power_law
+from companion.inference_time import fit_inference
 from companion.ledger_parametric import fit_as_published, values_and_spreads
 from companion.runs import SHAPE_COLUMNS, subset
 from companion.runs_flops import recount
@@ -213,6 +214,27 @@ def parametric_fits(data: PaperData, entry: dict[str, Any]) -> dict[str, Value]:
     return {name: Value(ours, spread, note=note) for name, (ours, spread) in values.items()}
 
 
+def inference_fits(data: PaperData, entry: dict[str, Any]) -> dict[str, Value]:
+    """The runtime model of one size by the published objective: milliseconds for TTFT, unless fitted in logarithms."""
+    quantity = entry["quantity"]
+    in_logarithms = quantity == "step_time" or "log-space" in entry["form"]
+    fit = fit_inference(
+        data.inference,
+        entry["architecture"],
+        entry["model_size"],
+        quantity,
+        num_resamples=0,
+        objective="relative" if in_logarithms else "milliseconds",
+    )
+    note = "objective and rows as described; the authors' count of FLOPs or bytes, or their rows, differ"
+    if quantity == "ttft" and entry["architecture"] == "xlstm":
+        note = "FLOPs go with batch times prompt, so no count of them can move eps: rows or objective differ"
+    found = fit.parameters
+    if quantity == "ttft":
+        found["alpha_over_peak"] = found["alpha_eff_flops_per_s"] / entry.get("peak_assumed_flops_per_s", np.nan)
+    return {name: Value(value, note=note) for name, value in found.items() if np.isfinite(value)}
+
+
 def inference_model_sizes(data: PaperData, entry: dict[str, Any]) -> dict[str, Value]:
     """Parameters of a timed model from the shapes printed beside it."""
     shapes = {name: int(entry[name]) for name in ("d_model", "n_layers", "n_heads", "d_ff")}
@@ -263,6 +285,7 @@ SECTIONS: dict[str, Callable[[PaperData, dict[str, Any]], dict[str, Value]]] = {
         parametric_fits,
         compute_optimal_table_8192,
         overtraining_slopes,
+        inference_fits,
         inference_model_sizes,
         inference_measurement_counts,
         run_table_statistics,

@@ -1,0 +1,179 @@
+"""From a budget and a workload to a model: which size, on how many tokens, at what cost, and how sure is that.
+
+For each architecture two models are planned. The *loss-optimal* one spends the training budget best (or reaches the
+target loss with least training compute). The *cost-optimal* one reaches the same loss with the least device time of
+training and serving together: served often enough, a smaller model trained for longer is cheaper. Losses come from the
+parametric law, training cost from exact accounting at the context length, times from the runtime model of the authors'
+measurements. Every number carries a bootstrap interval, and a warning where it leaves the range of the data.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from companion.architectures import XLSTM, Architecture
+from companion.errors import InputError
+from companion.fitting.bootstrap import percentile_interval
+from companion.fitting.compute_optimal import Laws, compute_for_loss, compute_optimal
+from companion.hardware import get_hardware
+from companion.planner_costs import cheapest_in_total, numbers_of, passes_of
+from companion.planner_request import LAW_CONTEXT, Knowledge, Request, learn
+from companion.planner_warnings import range_warnings
+from companion.shape_family import FamilyScale
+
+__all__ = ["COST_OPTIMAL", "LOSS_OPTIMAL", "Knowledge", "Plan", "PlannedModel", "Request", "learn", "plan"]
+
+LOSS_OPTIMAL, COST_OPTIMAL = "loss-optimal", "cost-optimal"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedModel:
+    """One planned model. `numbers` and `intervals` go by the same names, with units in them; `model` could be built."""
+
+    architecture: str
+    objective: str
+    numbers: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    model: Architecture
+    fits: bool
+    fit_message: str
+    warnings: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain dicts, ready for JSON; the numbers stand beside `architecture` and `objective`."""
+        entries = asdict(self)
+        numbers = entries.pop("numbers")
+        return {"architecture": self.architecture, "objective": self.objective, **numbers, **entries} | {
+            "model": self.model.shapes()
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Planned models, two for each architecture, and notes on what could not be planned."""
+
+    request: Request
+    models: tuple[PlannedModel, ...]
+    notes: tuple[str, ...]
+    level: float
+
+    def table(self) -> pd.DataFrame:
+        """A row per model: architecture, objective, every value with `_low` and `_high`, and whether it fits."""
+        rows = []
+        for planned in self.models:
+            row: dict[str, Any] = {"architecture": planned.architecture, "objective": planned.objective}
+            for name, value in planned.numbers.items():
+                low, high = planned.intervals[name]
+                row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+            rows.append(row | {"fits": planned.fits})
+        return pd.DataFrame(rows)
+
+
+def plan(request: Request, known: Mapping[str, Knowledge] | None = None, *, level: float = 0.95) -> Plan:
+    """Plan a model of every known architecture.
+
+    Parameters
+    ----------
+    request
+        budget and workload.
+    known
+        from `learn`; by default what the paper's tables teach.
+    level
+        of the intervals.
+
+    Raises
+    ------
+    InputError
+        if no architecture can be planned; the message says why for each.
+    """
+    known = learn() if known is None else known
+    models: list[PlannedModel] = []
+    notes: list[str] = []
+    for name, knowledge in known.items():
+        try:
+            planned, told = _plan_one(request, knowledge, level)
+        except InputError as error:
+            notes.append(str(error) if str(error).startswith(name) else f"{name}: {error}")
+        else:
+            models, notes = models + planned, notes + told
+    if not models:
+        raise InputError("; ".join(notes))
+    return Plan(request=request, models=tuple(models), notes=tuple(notes), level=level)
+
+
+def _plan_one(request: Request, knowledge: Knowledge, level: float) -> tuple[list[PlannedModel], list[str]]:
+    scale = FamilyScale(family=knowledge.family, context_length=request.context_length)
+    if knowledge.architecture == XLSTM.name and request.prompt < scale.convention.chunk_size:
+        raise InputError(
+            f"prompt_length {request.prompt} is shorter than one chunk of {scale.convention.chunk_size} tokens"
+        )
+    point, resampled = Laws.of(knowledge.fit.law), Laws.of(knowledge.bootstrap)
+    drawn = []
+    for laws in (point, resampled):
+        if request.target_loss is not None:
+            best = compute_for_loss(laws, scale, request.target_loss)
+        else:
+            best = compute_optimal(laws, scale, request.budget_flops)
+        drawn.append({"d_model": best.d_model, "num_tokens": best.num_tokens, "loss": best.loss})
+    planned = [_planned(LOSS_OPTIMAL, request, knowledge, scale, drawn, level)]
+    notes = []
+    if request.prefill_tokens + request.generated_tokens > 0:
+        try:
+            cheapest = [
+                cheapest_in_total(request, knowledge, scale, laws, found["loss"])
+                for laws, found in zip((point, resampled), drawn, strict=True)
+            ]
+            planned.append(_planned(COST_OPTIMAL, request, knowledge, scale, cheapest, level))
+            if lost := float(np.mean(np.isnan(cheapest[1]["d_model"]))):
+                notes.append(
+                    f"{knowledge.architecture}, {COST_OPTIMAL}: no size fits in {lost:.0%} of the resamples, which the "
+                    "intervals leave out"
+                )
+        except InputError as error:
+            notes.append(f"{knowledge.architecture}, {COST_OPTIMAL}: {error}")
+    return planned, notes
+
+
+def _planned(
+    objective: str,
+    request: Request,
+    knowledge: Knowledge,
+    scale: FamilyScale,
+    drawn: Sequence[dict[str, NDArray[np.float64]]],
+    level: float,
+) -> PlannedModel:
+    """Values at the fitted law and coefficients, intervals from all resamples at once."""
+    point, resampled = (
+        numbers_of(request, knowledge, scale, found, scattered=len(found["loss"]) > 1) for found in drawn
+    )
+    values = {name: float(value[0]) for name, value in point.items()}
+    intervals = {name: percentile_interval(samples, level) for name, samples in resampled.items()}
+    shapes = knowledge.family.at(values["num_params"])
+    message = max((p.fit_message(request.hardware) for p in passes_of(request, shapes)), key=len)
+    return PlannedModel(
+        architecture=knowledge.architecture,
+        objective=objective,
+        numbers=values,
+        intervals=intervals,
+        model=knowledge.family.rounded(values["num_params"]),
+        fits=not message,
+        fit_message=message,
+        warnings=tuple(
+            range_warnings(values, knowledge.ranges, request.context_length, LAW_CONTEXT)
+            + knowledge.ttft.outside(values["num_params"], request.prompt, request.batch_size)
+            + knowledge.step_time.outside(values["num_params"], request.context_length, request.batch_size)
+            + _hardware_warnings(request, knowledge)
+        ),
+    )
+
+
+def _hardware_warnings(request: Request, knowledge: Knowledge) -> list[str]:
+    timed = knowledge.ttft.hardware
+    if request.hardware == timed.name:
+        return []
+    target = get_hardware(request.hardware).label
+    return [f"times were measured on hardware like {timed.label}; for {target} they are scaled by its peaks"]

@@ -1,0 +1,164 @@
+"""What a model of a plan costs: training, serving, memory; and the size that is cheapest in total."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from companion.accounting.inference import InferencePass, count_prefill, count_step
+from companion.errors import InputError
+from companion.fitting.compute_optimal import Laws
+from companion.fitting.parametric import ParametricFit
+from companion.hardware import get_hardware
+from companion.planner_request import SECONDS_PER_HOUR, Knowledge, Request
+from companion.shape_family import FamilyScale
+
+Array = NDArray[np.float64]
+#: Widths of the family among which the cost-optimal model is looked for, from the smallest to the largest in between.
+SEARCHED_WIDTHS = np.geomspace(64, 65536, 1200)
+#: Relative rise of the cost from one width to the next up to which it counts as smooth.
+SMOOTH = 1e-3
+
+
+def coefficients_of(knowledge: Knowledge, number: int) -> tuple[Array, Array]:
+    """Coefficients of both runtime models, shape (number, k): the fit itself for one law, else the resamples."""
+    models = (knowledge.ttft, knowledge.step_time)
+    if number == 1:
+        return (models[0].coefficients[None], models[1].coefficients[None])
+    return (_cycled(models[0].resamples, number), _cycled(models[1].resamples, number))
+
+
+def _cycled(rows: Array, number: int) -> Array:
+    return rows[np.arange(number) % len(rows)]
+
+
+def cheapest_in_total(
+    request: Request,
+    knowledge: Knowledge,
+    scale: FamilyScale,
+    laws: Laws,
+    loss: Array,
+) -> dict[str, Array]:
+    """Widths and tokens that reach a loss with the least device time of training and serving, arrays of shape (R,).
+
+    Only sizes whose memory fits the hardware are searched; the least of `SEARCHED_WIDTHS` is refined by a parabola. NaN
+    for laws without such a size.
+
+    Raises
+    ------
+    InputError
+        if no law has a size that both reaches the loss and fits.
+    """
+    shapes = knowledge.family.shapes(SEARCHED_WIDTHS)
+    size = knowledge.family.num_params(SEARCHED_WIDTHS)
+    price = scale.family.flops_per_token(SEARCHED_WIDTHS, scale.context_length, scale.convention)
+    tokens = laws.tokens_for(np.asarray(loss), size[:, None])
+    train = price[:, None] * tokens / request.flops_per_second
+    total = train + _serving_seconds(request, knowledge, shapes, coefficients_of(knowledge, len(laws))).T
+    total[~_fits(request, shapes)] = np.inf
+    feasible = np.isfinite(total).any(axis=0)
+    if not feasible.any():
+        hardware, needed = get_hardware(request.hardware), needed_bytes(request, shapes)
+        least = needed[np.isfinite(tokens).any(axis=1)].min()
+        raise InputError(
+            f"no size that reaches the loss fits: does not fit, needs {least / 2**30:.1f} GiB; "
+            f"{hardware.label} has {hardware.memory_bytes / 2**30:.1f} GiB"
+        )
+    best = np.clip(np.argmin(np.where(np.isnan(total), np.inf, total), axis=0), 1, len(size) - 2)
+    every = np.arange(total.shape[1])
+    before, here, after = (np.log(total[best + shift, every]) for shift in (-1, 0, 1))
+    with np.errstate(invalid="ignore"):
+        shift = 0.5 * (before - after) / (before - 2 * here + after)
+        # waves of attention heads and the limit of memory make steps, over which no parabola goes
+        smooth = np.isfinite(shift) & (np.abs(shift) <= 1) & (np.maximum(before, after) - here < SMOOTH)
+    shift = np.where(smooth, shift, 0.0)
+    step = np.log(SEARCHED_WIDTHS[1] / SEARCHED_WIDTHS[0])
+    width = SEARCHED_WIDTHS[best] * np.exp(shift * step)
+    width = np.where(feasible, width, np.nan)
+    tokens = laws.tokens_for(np.asarray(loss), knowledge.family.num_params(width))
+    return {"d_model": width, "num_tokens": tokens, "loss": np.asarray(loss)}
+
+
+def _serving_seconds(request: Request, knowledge: Knowledge, shapes: Any, coefficients: tuple[Array, Array]) -> Array:
+    """Device seconds of all serving, shape (R, number of shapes): every sequence of a batch shares its time."""
+    prefills = request.prefill_tokens / (request.prompt * request.batch_size)
+    steps = request.generated_tokens / request.batch_size
+    where = (request.batch_size, request.hardware, request.precision)
+    seconds: Any = 0.0
+    for model, context, rows, number in (
+        (knowledge.ttft, request.prompt, coefficients[0], prefills),
+        (knowledge.step_time, request.mean_context, coefficients[1], steps),
+    ):
+        seconds = seconds + number * model.seconds_under(rows, shapes, context, *where)
+    return np.asarray(seconds)
+
+
+def passes_of(request: Request, shapes: Any) -> tuple[InferencePass, InferencePass]:
+    """The prefill of the prompt and the step at the full context."""
+    batch, precision = request.batch_size, request.precision
+    return (
+        count_prefill(shapes, request.prompt, batch, precision=precision),
+        count_step(shapes, request.context_length, batch, precision=precision),
+    )
+
+
+def needed_bytes(request: Request, shapes: Any) -> Array:
+    return np.maximum(*(np.asarray(counted.memory.total) for counted in passes_of(request, shapes)))
+
+
+def _fits(request: Request, shapes: Any) -> NDArray[np.bool_]:
+    return needed_bytes(request, shapes) <= get_hardware(request.hardware).memory_bytes
+
+
+def numbers_of(
+    request: Request, knowledge: Knowledge, scale: FamilyScale, found: dict[str, Array], scattered: bool
+) -> dict[str, Array]:
+    """Everything that is told of a model, one number per law, shape (R,)."""
+    width, tokens = found["d_model"], found["num_tokens"]
+    shapes, number = knowledge.family.shapes(width), len(width)
+    size = knowledge.family.num_params(width)
+    flops = scale.family.flops_per_token(width, scale.context_length, scale.convention) * tokens
+    rows = coefficients_of(knowledge, number)
+    where = (request.batch_size, request.hardware, request.precision)
+    times = [
+        model.seconds_under(coefficients, shapes, context, *where, paired=True)
+        for model, coefficients, context in (
+            (knowledge.ttft, rows[0], request.prompt),
+            (knowledge.step_time, rows[1], request.context_length),
+            (knowledge.step_time, rows[1], request.mean_context),
+        )
+    ]
+    loss = found["loss"]
+    if scattered:  # what laws and runtime models miss on their own data, they will miss on the planned model too
+        times[0] = times[0] * knowledge.ttft.scatter(number)
+        times[1:] = [seconds * knowledge.step_time.scatter(number) for seconds in times[1:]]
+        loss = loss * _loss_scatter(knowledge.fit, number)
+    prefill, step = passes_of(request, shapes)
+    train = flops / request.flops_per_second / SECONDS_PER_HOUR
+    prefills = request.prefill_tokens / (request.prompt * request.batch_size)
+    serve = (prefills * times[0] + request.generated_tokens / request.batch_size * times[2]) / SECONDS_PER_HOUR
+    values = {
+        "num_params": size,
+        "num_tokens": tokens,
+        "tokens_per_param": tokens / size,
+        "train_flops": flops,
+        "loss": loss,
+        "ttft_s": times[0],
+        "step_time_s": times[1],
+        "ttft_roofline_s": prefill.roofline(request.hardware).seconds,
+        "step_time_roofline_s": step.roofline(request.hardware).seconds,
+        "memory_bytes": needed_bytes(request, shapes),
+        "train_gpu_hours": train,
+        "serve_gpu_hours": serve,
+        "total_gpu_hours": train + serve,
+    }
+    if request.price_per_gpu_hour is not None:
+        values["total_price"] = values["total_gpu_hours"] * request.price_per_gpu_hour
+    return values
+
+
+def _loss_scatter(fit: ParametricFit, number: int) -> Array:
+    """Observed over fitted losses, evenly spread over their quantiles in a fixed order, widened for what was fitted."""
+    widening = np.sqrt(fit.num_rows / (fit.num_rows - fit.num_free))
+    order = np.random.default_rng(1).permutation(number)
+    return np.exp(np.quantile(fit.residuals * widening, (order + 0.5) / number))
