@@ -17,6 +17,7 @@ from companion.formatting import power_of_ten, significant
 from companion.hardware import REFERENCE_HARDWARE, known_hardware
 from companion.inference_time import load_inference
 from companion.planner import Plan, PlannedModel, Request, learn, plan
+from companion.planner_request import TIMINGS
 from companion.runs import load_runs
 
 _GIB = 2**30
@@ -72,6 +73,12 @@ def add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     parser.add_argument(
         "--hardware", default=REFERENCE_HARDWARE, metavar="NAME", help=f"one of {', '.join(known_hardware())}"
+    )
+    parser.add_argument(
+        "--timing", choices=TIMINGS, default=TIMINGS[0], help="times of the authors' kernels, or the hardware's least"
+    )
+    parser.add_argument(
+        "--kv-groups", type=whole, default=1, metavar="G", help="query heads per head of keys and values (default: 1)"
     )
     parser.add_argument("--price-per-gpu-hour", type=positive, metavar="P", help="also print the total price")
     parser.add_argument("--runs", type=Path, metavar="FILE", help="run table for the laws (default: the paper's)")

@@ -46,7 +46,7 @@ class Hardware:
 
     @property
     def ridge(self) -> float:
-        """FLOP per byte above which compute, not memory, is the limit (arXiv 2009.05257 and Williams et al. 2009)."""
+        """FLOP per byte above which compute, not memory, is the limit (Williams, Waterman, Patterson 2009)."""
         return self.peak_flops_per_s / self.peak_bytes_per_s
 
 

@@ -20,7 +20,7 @@ from companion.errors import InputError
 from companion.fitting.bootstrap import percentile_interval
 from companion.fitting.compute_optimal import Laws, compute_for_loss, compute_optimal
 from companion.hardware import get_hardware
-from companion.planner_costs import cheapest_in_total, numbers_of, passes_of
+from companion.planner_costs import cheapest_in_total, numbers_of, passes_of, served_shapes
 from companion.planner_request import LAW_CONTEXT, Knowledge, Request, learn
 from companion.planner_warnings import range_warnings
 from companion.shape_family import FamilyScale
@@ -152,7 +152,7 @@ def _planned(
     )
     values = {name: float(value[0]) for name, value in point.items()}
     intervals = {name: percentile_interval(samples, level) for name, samples in resampled.items()}
-    shapes = knowledge.family.at(values["num_params"])
+    shapes = served_shapes(request, knowledge, drawn[0]["d_model"][0])
     message = max((p.fit_message(request.hardware) for p in passes_of(request, shapes)), key=len)
     return PlannedModel(
         architecture=knowledge.architecture,

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from companion.accounting.inference import InferencePass, count_prefill, count_step
@@ -11,6 +12,7 @@ from companion.fitting.compute_optimal import Laws
 from companion.fitting.parametric import ParametricFit
 from companion.hardware import get_hardware
 from companion.planner_request import SECONDS_PER_HOUR, Knowledge, Request
+from companion.runtime_model import RuntimeModel
 from companion.shape_family import FamilyScale
 
 Array = NDArray[np.float64]
@@ -49,7 +51,7 @@ def cheapest_in_total(
     InputError
         if no law has a size that both reaches the loss and fits.
     """
-    shapes = knowledge.family.shapes(SEARCHED_WIDTHS)
+    shapes = served_shapes(request, knowledge, SEARCHED_WIDTHS)
     size = knowledge.family.num_params(SEARCHED_WIDTHS)
     price = scale.family.flops_per_token(SEARCHED_WIDTHS, scale.context_length, scale.convention)
     tokens = laws.tokens_for(np.asarray(loss), size[:, None])
@@ -79,18 +81,37 @@ def cheapest_in_total(
     return {"d_model": width, "num_tokens": tokens, "loss": np.asarray(loss)}
 
 
+def served_shapes(request: Request, knowledge: Knowledge, width: Any) -> Any:
+    """Shapes of the family at a width, keys and values grouped as the request says."""
+    shapes = knowledge.family.shapes(width)
+    shapes.n_kv_heads = shapes.n_heads / request.kv_groups
+    return shapes
+
+
 def _serving_seconds(request: Request, knowledge: Knowledge, shapes: Any, coefficients: tuple[Array, Array]) -> Array:
     """Device seconds of all serving, shape (R, number of shapes): every sequence of a batch shares its time."""
     prefills = request.prefill_tokens / (request.prompt * request.batch_size)
     steps = request.generated_tokens / request.batch_size
-    where = (request.batch_size, request.hardware, request.precision)
-    seconds: Any = 0.0
-    for model, context, rows, number in (
-        (knowledge.ttft, request.prompt, coefficients[0], prefills),
-        (knowledge.step_time, request.mean_context, coefficients[1], steps),
-    ):
-        seconds = seconds + number * model.seconds_under(rows, shapes, context, *where)
-    return np.asarray(seconds)
+    ttft = pass_seconds(request, knowledge.ttft, coefficients[0], shapes, request.prompt)
+    step = pass_seconds(request, knowledge.step_time, coefficients[1], shapes, request.mean_context)
+    return prefills * ttft + steps * step
+
+
+def pass_seconds(
+    request: Request, model: RuntimeModel, coefficients: Array, shapes: Any, context: int, *, paired: bool = False
+) -> Array:
+    """Seconds of one prefill or step as the request wants them told: by the runtime model, or by the roofline alone.
+
+    Shape (R, …), or (R,) where `paired`: row r of the coefficients with model r of shapes (R,).
+    """
+    where = (shapes, context, request.batch_size)
+    if request.timing == "measured":
+        return model.seconds_under(
+            coefficients, *where, hardware=request.hardware, precision=request.precision, paired=paired
+        )
+    count = count_prefill if model.quantity == "ttft" else count_step
+    seconds = np.asarray(count(*where, precision=request.precision).roofline(request.hardware).seconds)
+    return seconds if paired else np.broadcast_to(seconds, (len(coefficients), *seconds.shape))
 
 
 def passes_of(request: Request, shapes: Any) -> tuple[InferencePass, InferencePass]:
@@ -103,7 +124,38 @@ def passes_of(request: Request, shapes: Any) -> tuple[InferencePass, InferencePa
 
 
 def needed_bytes(request: Request, shapes: Any) -> Array:
+    """Bytes that the larger of both passes holds, shape of the shapes."""
     return np.maximum(*(np.asarray(counted.memory.total) for counted in passes_of(request, shapes)))
+
+
+def cost_curve(request: Request, knowledge: Knowledge, loss: float, widths: Any = SEARCHED_WIDTHS) -> pd.DataFrame:
+    """Cost of every size that reaches a loss, by the fitted law and coefficients.
+
+    Returns
+    -------
+    DataFrame with `num_params`, `num_tokens`, `tokens_per_param`, `train_gpu_hours`, `serve_gpu_hours`,
+    `total_gpu_hours` and `fits`; sizes that never reach the loss are left out.
+    """
+    scale = FamilyScale(family=knowledge.family, context_length=request.context_length)
+    width = np.asarray(widths, dtype=float)
+    size = knowledge.family.num_params(width)
+    tokens = Laws.of(knowledge.fit.law).tokens_for(loss, size)
+    shapes = served_shapes(request, knowledge, width)
+    flops = scale.family.flops_per_token(width, scale.context_length, scale.convention) * tokens
+    train = flops / request.flops_per_second / SECONDS_PER_HOUR
+    serve = _serving_seconds(request, knowledge, shapes, coefficients_of(knowledge, 1))[0] / SECONDS_PER_HOUR
+    table = pd.DataFrame(
+        {
+            "num_params": size,
+            "num_tokens": tokens,
+            "tokens_per_param": tokens / size,
+            "train_gpu_hours": train,
+            "serve_gpu_hours": serve,
+            "total_gpu_hours": train + serve,
+            "fits": _fits(request, shapes),
+        }
+    )
+    return table[np.isfinite(table["num_tokens"])].reset_index(drop=True)
 
 
 def _fits(request: Request, shapes: Any) -> NDArray[np.bool_]:
@@ -115,13 +167,12 @@ def numbers_of(
 ) -> dict[str, Array]:
     """Everything that is told of a model, one number per law, shape (R,)."""
     width, tokens = found["d_model"], found["num_tokens"]
-    shapes, number = knowledge.family.shapes(width), len(width)
+    shapes, number = served_shapes(request, knowledge, width), len(width)
     size = knowledge.family.num_params(width)
     flops = scale.family.flops_per_token(width, scale.context_length, scale.convention) * tokens
     rows = coefficients_of(knowledge, number)
-    where = (request.batch_size, request.hardware, request.precision)
     times = [
-        model.seconds_under(coefficients, shapes, context, *where, paired=True)
+        pass_seconds(request, model, coefficients, shapes, context, paired=True)
         for model, coefficients, context in (
             (knowledge.ttft, rows[0], request.prompt),
             (knowledge.step_time, rows[1], request.context_length),
@@ -130,9 +181,10 @@ def numbers_of(
     ]
     loss = found["loss"]
     if scattered:  # what laws and runtime models miss on their own data, they will miss on the planned model too
-        times[0] = times[0] * knowledge.ttft.scatter(number)
-        times[1:] = [seconds * knowledge.step_time.scatter(number) for seconds in times[1:]]
         loss = loss * _loss_scatter(knowledge.fit, number)
+        if request.timing == "measured":
+            times[0] = times[0] * knowledge.ttft.scatter(number)
+            times[1:] = [seconds * knowledge.step_time.scatter(number) for seconds in times[1:]]
     prefill, step = passes_of(request, shapes)
     train = flops / request.flops_per_second / SECONDS_PER_HOUR
     prefills = request.prefill_tokens / (request.prompt * request.batch_size)

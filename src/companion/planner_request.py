@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import pandas as pd
 
@@ -20,6 +21,7 @@ from companion.shape_family import ShapeFamily, fit_shape_family
 #: Context length whose runs give the loss laws.
 LAW_CONTEXT = 8192
 SECONDS_PER_HOUR = 3600.0
+TIMINGS = ("measured", "roofline")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,14 @@ class Request:
         share of peak FLOP/s that training reaches, above 0 to 1.
     price_per_gpu_hour
         money; costs are also given in it.
+    timing
+        `measured`: times as the authors' kernels would take them (`companion.runtime_model`); `roofline`: the least
+        that the hardware allows, for any kernel.
+    kv_groups
+        query heads of a Transformer that share one head of keys and values when it is served (1: as trained). The law
+        is that of models with `kv_groups` 1; the loss is taken to be the same.
+    precision
+        bytes per number when serving.
 
     Raises
     ------
@@ -67,6 +77,8 @@ class Request:
     hardware: str = REFERENCE_HARDWARE
     utilisation: float = 0.4
     price_per_gpu_hour: float | None = None
+    timing: Literal["measured", "roofline"] = "measured"
+    kv_groups: int = 1
     precision: Precision = field(default=BF16)
 
     def __post_init__(self) -> None:
@@ -82,9 +94,11 @@ class Request:
                 raise InputError(f"plan: {name} {getattr(self, name)} is not a number of at least 0")
         if not 0 < self.utilisation <= 1:
             raise InputError(f"plan: utilisation {self.utilisation} is not between 0 and 1")
+        if self.timing not in TIMINGS:
+            raise InputError(f"plan: timing {self.timing!r} is not one of {', '.join(TIMINGS)}")
         get_hardware(self.hardware)
         check_batch_size(self.batch_size)
-        for name in ("context_length", "prompt_length"):
+        for name in ("context_length", "prompt_length", "kv_groups"):
             if (value := getattr(self, name)) is not None and not (value > 0 and value == int(value)):
                 raise InputError(f"plan: {name} {value} is not a positive whole number")
         if self.prompt_length is not None and self.prompt_length > self.context_length:

@@ -24,6 +24,10 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "04_loss_surface": [{"context_length": 2048, "architectures": ["xlstm"], "gamma": 1.0, "num_resamples": 50}],
     "05_overtraining": [{"architectures": ["transformer"], "num_resamples": 50}],
     "06_how_fits_go_wrong": [{"architecture": "xlstm", "num_starts": 5}],
+    "09_planning": [
+        {"train_flops": None, "target_loss": 2.6, "context_length": 4096, "hardware": "h200-sxm", "num_resamples": 20},
+        {"architectures": ["xlstm"], "prefill_tokens": 0, "generated_tokens": 0, "num_resamples": 20},
+    ],
     "90_ledger": [{"box_height": 20}],
 }
 

@@ -7,22 +7,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from companion.fitting.isoflop import IsoflopFit, IsoflopProfile
 from companion.fitting.isoflop_bias import SizeGrid, noise_free_profile, optimum_bias
 from companion.fitting.isoflop_checks import student_factor
 from companion.fitting.isoflop_joint import JointIsoflopFit
 from companion.fitting.isoflop_select import one_sided
-from companion.formatting import count, power_of_ten
+from companion.formatting import power_of_ten
 from companion.laws import LossSurface
 from companion.plotting.style import (
     INK,
     LABELS,
     architecture_look,
+    count_ticks,
     subplots,
 )
 
@@ -58,7 +58,7 @@ def isoflop_profiles(fits: Mapping[str, IsoflopFit], level: float = 0.95) -> Fig
                 ax.plot(grid, profile.fit.law.predict(grid), color=look["color"], linewidth=1.3)
             _mark_optimum(ax, profile, level)
         ax.set(xscale="log", xlabel=LABELS[x_column], title=look["label"])
-        _count_ticks(ax.xaxis)
+        count_ticks(ax.xaxis)
     axes[0].set_ylabel(LABELS["val_loss"])
     handles = [
         Line2D([], [], color=GREY, marker=marker, linewidth=0, markersize=5, label=power_of_ten(budget))
@@ -117,7 +117,7 @@ def power_laws(
                 )  # fmt: skip
     for index, x in enumerate(columns):
         axes[index].set(xscale="log", yscale="log", ylabel=OPTIMUM_LABELS[x])
-        _count_ticks(axes[index].yaxis)
+        count_ticks(axes[index].yaxis)
         axes[index].legend(
             handles=[
                 Line2D([], [], color=look["color"], marker=look["marker"], label=look["label"])
@@ -198,7 +198,7 @@ def one_sided_profiles(
         ax.set_ylim(profile.loss.min() - 0.25 * span, profile.loss.max() + 0.15 * span)
         title = f"{look['label']}, {power_of_ten(profile.isoflop_budget)} FLOP"
         ax.set(xscale="log", xlabel=LABELS[x_column], title=title)
-        _count_ticks(ax.xaxis)
+        count_ticks(ax.xaxis)
         ax.legend()
     axes[0].set_ylabel(LABELS["val_loss"])
     return figure
@@ -256,13 +256,6 @@ def noise_free_bias(
 def _bias_at(surface: LossSurface, train_flops: float, center: float, half: float) -> float:
     grid = SizeGrid(lower=center - half, upper=center + half, reference_flops=train_flops)
     return optimum_bias(surface, train_flops, grid.num_params(surface, train_flops))
-
-
-def _count_ticks(axis: Axis) -> None:
-    """Ticks at 1, 2 and 5 times powers of ten, as counts: 200M, 1B."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: count(value, 1)))
-    axis.set_minor_formatter(NullFormatter())
 
 
 def _optimum_bounds(profile: IsoflopProfile, level: float) -> tuple[float, float, float]:

@@ -7,7 +7,11 @@ from typing import Any
 import matplotlib as mpl
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from companion.formatting import count
 
 #: Stand-ins for colours that the page decides: `companion.plotting.embed` turns them into CSS.
 INK, MUTED = "#010203", "#040506"
@@ -83,3 +87,10 @@ def subplots(
         ax.grid(True, which="major")
         ax.set_axisbelow(True)
     return figure, axes
+
+
+def count_ticks(axis: Axis) -> None:
+    """Ticks at 1, 2 and 5 times powers of ten, as counts: 200M, 1B."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: count(value, 1)))
+    axis.set_minor_formatter(NullFormatter())

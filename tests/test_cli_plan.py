@@ -1,0 +1,73 @@
+"""`companion plan` as a user runs it."""
+
+from pathlib import Path
+
+import pytest
+from commands import error_line, run_json
+
+from companion import cli
+from companion.paths import data_dir
+
+FEW = ["--bootstrap", "20"]
+
+
+def test_plan_json(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--train-flops", "1e21", "--prefill-tokens", "1e12", "--generated-tokens", "1e11", *FEW]
+    result = run_json(capsys, "plan", *options)
+    assert result["request"]["train_flops"] == 1e21
+    assert result["request"]["prompt_length"] == round(8192 * 10 / 11)
+    plans = {(one["architecture"], one["objective"]): one for one in result["plans"]}
+    assert set(plans) == {(a, o) for a in ("transformer", "xlstm") for o in ("loss-optimal", "cost-optimal")}
+    for one in plans.values():
+        low, high = one["intervals"]["loss"]
+        assert low < one["loss"] < high
+        assert {"num_params", "num_tokens", "ttft_s", "step_time_s", "memory_bytes", "total_gpu_hours"} <= set(one)
+        assert one["fits"]
+    assert run_json(capsys, "plan", *options) == result, "the same seed gives the same plan"
+
+
+def test_plan_text(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--gpu-hours", "100", "--architecture", "xlstm", "--context-length", "32768", *FEW]
+    assert cli.main(["plan", *options]) == 0
+    out = capsys.readouterr().out
+    assert "xlstm, loss-optimal (95 % intervals)" in out
+    assert "loss (nats per token)" in out
+    assert "warning: context_length: 32768 is outside the trained 2048 to 16384 (xlstm loss-optimal)" in out
+    assert "transformer" not in out
+
+
+def test_own_tables(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    runs, timings = (str(data_dir() / name) for name in ("runs.csv", "inference.csv"))
+    given = run_json(capsys, "plan", "--train-flops", "1e20", "--runs", runs, "--timings", timings, *FEW)
+    plain = run_json(capsys, "plan", "--train-flops", "1e20", *FEW)
+    assert given["plans"] == plain["plans"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "one of the arguments --train-flops --gpu-hours --target-loss is required"),
+        (["--train-flops", "1e21", "--gpu-hours", "3"], "not allowed with argument --train-flops"),
+        (["--train-flops", "0"], "--train-flops: 0 is not positive"),
+        (["--train-flops", "1e21", "--batch-size", "0"], "--batch-size: 0 is not a positive whole number"),
+        (["--train-flops", "1e21", "--hardware", "abacus"], "hardware 'abacus' is not known; there are a100-sxm"),
+        (
+            ["--train-flops", "1e21", "--context-length", "32", "--architecture", "xlstm"],
+            "shorter than one chunk of 64",
+        ),
+        (["--target-loss", "1.0"], "loss 1 is never reached"),
+        (["--train-flops", "1e21", "--runs", "missing.csv"], "missing.csv: no such file"),
+        (["--train-flops", "1e21", "--timings", "missing.csv"], "missing.csv: no such file"),
+        (["--train-flops", "1e21", "--utilisation", "40"], "utilisation 40.0 is not between 0 and 1"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert words in error_line(capsys, "plan", *arguments)
+
+
+def test_memory_that_does_not_fit_is_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--train-flops", "1e23", "--batch-size", "512", "--prefill-tokens", "1e12", "--hardware", "l40s", *FEW]
+    assert cli.main(["plan", *options]) == 0
+    assert "does not fit, needs " in capsys.readouterr().out

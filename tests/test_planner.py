@@ -1,0 +1,211 @@
+"""Plans: against brute force, against the laws they rest on, and on bad input."""
+
+import json
+import math
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from companion.errors import InputError
+from companion.fitting.compute_optimal import Laws, compute_optimal
+from companion.hardware import get_hardware
+from companion.planner import COST_OPTIMAL, LOSS_OPTIMAL, Knowledge, PlannedModel, Request, learn, plan
+from companion.planner_costs import SEARCHED_WIDTHS, cost_curve, needed_bytes, served_shapes
+from companion.runs import load_paper_runs
+from companion.shape_family import FamilyScale
+
+REQUEST = Request(train_flops=1e21, prefill_tokens=1e12, generated_tokens=1e11)
+
+
+@lru_cache
+def known() -> dict[str, Knowledge]:
+    return learn(num_resamples=40)
+
+
+def models(request: Request, architecture: str) -> dict[str, PlannedModel]:
+    planned = plan(request, {architecture: known()[architecture]})
+    return {model.objective: model for model in planned.models}
+
+
+@pytest.mark.parametrize("architecture", ["transformer", "xlstm"])
+def test_the_loss_optimal_model_spends_the_budget_best(architecture: str) -> None:
+    model = models(REQUEST, architecture)[LOSS_OPTIMAL]
+    law, scale = known()[architecture].fit.law, FamilyScale(family=known()[architecture].family, context_length=8192)
+    assert model.numbers["train_flops"] == pytest.approx(1e21, rel=1e-9)
+    sizes = model.numbers["num_params"] * np.geomspace(0.5, 2, 201)
+    width = scale.family.width_of(sizes)
+    tokens = 1e21 / scale.family.flops_per_token(width, 8192)
+    losses = law.predict(sizes, tokens)
+    assert model.numbers["loss"] <= losses.min() * (1 + 1e-12)
+    assert np.argmin(losses) == 100
+
+
+@pytest.mark.parametrize("architecture", ["transformer", "xlstm"])
+def test_the_cost_optimal_model_is_the_cheapest_of_its_loss(architecture: str) -> None:
+    both = models(REQUEST, architecture)
+    cheap, best = both[COST_OPTIMAL].numbers, both[LOSS_OPTIMAL].numbers
+    assert cheap["loss"] == pytest.approx(best["loss"], rel=1e-9)
+    law = known()[architecture].fit.law
+    assert law.predict(cheap["num_params"], cheap["num_tokens"]) == pytest.approx(best["loss"], rel=1e-6)
+    curve = cost_curve(REQUEST, known()[architecture], best["loss"], np.geomspace(300, 6000, 5000))
+    least = curve.loc[curve["fits"], "total_gpu_hours"].min()
+    assert cheap["total_gpu_hours"] == pytest.approx(least, rel=2e-3)
+    assert cheap["total_gpu_hours"] < best["total_gpu_hours"]
+    assert cheap["num_params"] < best["num_params"]
+    assert cheap["train_gpu_hours"] > best["train_gpu_hours"]
+
+
+def test_costs_add_up_and_follow_their_units() -> None:
+    numbers = models(REQUEST, "xlstm")[LOSS_OPTIMAL].numbers
+    peak = get_hardware("h100-sxm").peak_flops_per_s
+    assert numbers["train_gpu_hours"] == pytest.approx(1e21 / (0.4 * peak) / 3600)
+    assert numbers["total_gpu_hours"] == pytest.approx(numbers["train_gpu_hours"] + numbers["serve_gpu_hours"])
+    prompts = 1e12 / REQUEST.prompt / 8 * numbers["ttft_s"]
+    # the state of an xLSTM does not grow, so its step takes as long at any context
+    steps = 1e11 / 8 * numbers["step_time_s"]
+    assert numbers["serve_gpu_hours"] == pytest.approx((prompts + steps) / 3600)
+    doubled = models(replace(REQUEST, prefill_tokens=2e12, generated_tokens=2e11), "xlstm")[LOSS_OPTIMAL].numbers
+    assert doubled["serve_gpu_hours"] == pytest.approx(2 * numbers["serve_gpu_hours"])
+    priced = models(replace(REQUEST, price_per_gpu_hour=2.5), "xlstm")[LOSS_OPTIMAL].numbers
+    assert priced["total_price"] == pytest.approx(2.5 * numbers["total_gpu_hours"])
+
+
+def test_budgets_say_the_same_in_three_ways() -> None:
+    by_flops = models(Request(train_flops=1e21), "transformer")[LOSS_OPTIMAL].numbers
+    hours = by_flops["train_gpu_hours"]
+    by_hours = models(Request(gpu_hours=hours), "transformer")[LOSS_OPTIMAL].numbers
+    by_loss = models(Request(target_loss=by_flops["loss"]), "transformer")[LOSS_OPTIMAL].numbers
+    for name in ("num_params", "num_tokens", "loss", "train_flops"):
+        assert by_hours[name] == pytest.approx(by_flops[name], rel=1e-9)
+        assert by_loss[name] == pytest.approx(by_flops[name], rel=1e-6)
+    assert set(models(Request(train_flops=1e21), "transformer")) == {LOSS_OPTIMAL}, "nothing is served"
+
+
+def test_intervals_hold_their_number() -> None:
+    for architecture in ("transformer", "xlstm"):
+        for model in models(REQUEST, architecture).values():
+            for name, value in model.numbers.items():
+                low, high = model.intervals[name]
+                assert low <= value * (1 + 1e-9), name
+                assert high >= value * (1 - 1e-9), name
+            low, high = model.intervals["num_params"]
+            assert 1.05 < high / low < 3
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.floats(1e10, 1e14), st.floats(1.5, 30))
+def test_more_traffic_never_makes_the_model_larger(served: float, factor: float) -> None:
+    one, two = (
+        models(replace(REQUEST, prefill_tokens=tokens, generated_tokens=tokens / 10), "xlstm")[COST_OPTIMAL].numbers
+        for tokens in (served, served * factor)
+    )
+    assert two["num_params"] <= one["num_params"] * (1 + 1e-2)
+    assert two["total_gpu_hours"] > one["total_gpu_hours"]
+
+
+def test_grouped_heads_shrink_the_cache_only() -> None:
+    grouped = replace(REQUEST, kv_groups=8, timing="roofline")
+    plain = replace(grouped, kv_groups=1)
+    one, two = (models(request, "transformer")[LOSS_OPTIMAL].numbers for request in (grouped, plain))
+    assert one["num_params"] == two["num_params"]
+    assert one["memory_bytes"] < 0.6 * two["memory_bytes"]
+    assert one["step_time_roofline_s"] < two["step_time_roofline_s"]
+    assert one["step_time_s"] == one["step_time_roofline_s"]
+    xlstm = [models(request, "xlstm")[LOSS_OPTIMAL].numbers for request in (grouped, plain)]
+    assert xlstm[0] == xlstm[1]
+
+
+def test_what_does_not_fit_says_so_and_what_it_needs() -> None:
+    large = Request(train_flops=1e23, prefill_tokens=1e12, batch_size=64, hardware="rtx-4090")
+    planned = plan(large, known())
+    assert all(not model.fits for model in planned.models)
+    needed = planned.models[0].numbers["memory_bytes"] / 2**30
+    assert f"does not fit, needs {needed:.1f} GiB" in planned.models[0].fit_message
+    assert any("no size that reaches the loss fits" in note and "GiB" in note for note in planned.notes)
+    fitting = models(replace(large, hardware="h200-sxm", train_flops=1e20), "transformer")[COST_OPTIMAL]
+    assert fitting.fits
+    shapes = served_shapes(REQUEST, known()["xlstm"], SEARCHED_WIDTHS)
+    assert (np.diff(needed_bytes(REQUEST, shapes)) > 0).all()
+
+
+def warned(request: Request, architecture: str = "xlstm") -> str:
+    return " ".join(models(request, architecture)[LOSS_OPTIMAL].warnings)
+
+
+def test_warnings_say_what_leaves_the_data() -> None:
+    assert warned(Request(train_flops=1e20)) == ""
+    assert "num_params" in warned(Request(train_flops=1e24))
+    assert "train_flops" in warned(Request(train_flops=1e24))
+    assert "context_length: 131072 is outside the trained 2048 to 16384" in warned(
+        Request(train_flops=1e20, context_length=131072)
+    )
+    assert "the law is that of T = 8192" in warned(Request(train_flops=1e20, context_length=4096))
+    assert "batch_size 2048" in warned(Request(train_flops=1e20, batch_size=2048)).replace(",", "")
+    assert "NVIDIA H200 SXM" in warned(Request(train_flops=1e20, hardware="h200-sxm"))
+
+
+def test_a_plan_is_plain_json() -> None:
+    planned = plan(REQUEST, known())
+    text = json.dumps([model.as_dict() for model in planned.models], allow_nan=False)
+    first = json.loads(text)[0]
+    assert first["architecture"] == "transformer"
+    assert first["intervals"]["loss"][0] < first["loss"] < first["intervals"]["loss"][1]
+    assert first["model"]["d_model"] % first["model"]["n_heads"] == 0
+    table = planned.table()
+    assert len(table) == 4
+    assert (table["loss_low"] < table["loss"]).all()
+
+
+def test_a_law_of_ones_own_runs() -> None:
+    runs = load_paper_runs()
+    columns = ["architecture", "num_params", "num_tokens", "train_flops", "val_loss"]
+    own = runs.loc[(runs["architecture"] == "xlstm") & (runs["context_length"] == 8192), columns]
+    learned = learn(own, None, ["xlstm"], num_resamples=10)
+    [model] = plan(Request(train_flops=1e21), learned).models
+    assert model.numbers["num_params"] == pytest.approx(
+        models(Request(train_flops=1e21), "xlstm")[LOSS_OPTIMAL].numbers["num_params"], rel=1e-6
+    )
+    laws = Laws.of(learned["xlstm"].bootstrap)
+    scale = FamilyScale(family=learned["xlstm"].family, context_length=8192)
+    assert np.isfinite(compute_optimal(laws, scale, 1e21).num_params).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({}, "give one of train_flops, gpu_hours, target_loss; given: none"),
+        ({"train_flops": 1e21, "gpu_hours": 5}, "given: train_flops, gpu_hours"),
+        ({"train_flops": -1.0}, "train_flops -1.0 is not a positive number"),
+        ({"train_flops": math.nan}, "train_flops nan"),
+        ({"train_flops": 1e21, "batch_size": 0}, "batch_size: 0 is not a positive whole number"),
+        ({"train_flops": 1e21, "batch_size": 2.5}, "batch_size: 2.5 is not a positive whole number"),
+        ({"train_flops": 1e21, "context_length": 0}, "context_length 0 is not a positive whole number"),
+        ({"train_flops": 1e21, "hardware": "abacus"}, "hardware 'abacus' is not known; there are a100-sxm"),
+        ({"train_flops": 1e21, "utilisation": 1.5}, "utilisation 1.5 is not between 0 and 1"),
+        ({"train_flops": 1e21, "prompt_length": 9000}, "prompt_length 9000 exceeds the context of 8192"),
+        ({"train_flops": 1e21, "prefill_tokens": -1.0}, "prefill_tokens -1.0 is not a number of at least 0"),
+        ({"train_flops": 1e21, "timing": "guessed"}, "timing 'guessed' is not one of measured, roofline"),
+        ({"train_flops": 1e21, "price_per_gpu_hour": 0.0}, "price_per_gpu_hour 0.0 is not a positive number"),
+    ],
+)
+def test_a_request_that_cannot_be(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError) as raised:
+        Request(**arguments)
+    assert words in str(raised.value)
+
+
+def test_plans_that_cannot_be_made() -> None:
+    with pytest.raises(InputError, match=r"xlstm: context_length 32 is shorter than one chunk of 64 tokens"):
+        plan(Request(train_flops=1e21, context_length=32), {"xlstm": known()["xlstm"]})
+    with pytest.raises(InputError, match=r"xlstm: prompt_length 10 is shorter than one chunk"):
+        plan(Request(train_flops=1e21, prompt_length=10), {"xlstm": known()["xlstm"]})
+    with pytest.raises(InputError, match=r"loss 1 is never reached, the law's floor E is 1\.\d+"):
+        plan(Request(target_loss=1.0), known())
+    partly = plan(Request(train_flops=1e21, context_length=32), known())
+    assert [model.architecture for model in partly.models] == ["transformer"]
+    assert partly.notes[0].startswith("xlstm: context_length 32")
