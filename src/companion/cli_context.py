@@ -10,7 +10,7 @@ import pandas as pd
 
 from companion.cli_commands import print_json, print_table
 from companion.cli_options import add_bootstrap, add_json, add_level, add_weights
-from companion.fitting.context import fit_context
+from companion.fitting.context import fit_context_optima
 from companion.formatting import count, interval, power_of_ten, significant
 from companion.runs import load_runs, subset
 
@@ -22,7 +22,7 @@ def add_context(command: Callable[..., argparse.ArgumentParser]) -> None:
         context,
         "optimal size and tokens of every IsoFLOP budget over the context length",
         "  companion context data/runs.csv --architecture transformer\n"
-        "  companion context data/runs.csv --architecture xlstm --where \"imposed_published_fit == 0\" --json\n"
+        '  companion context data/runs.csv --architecture xlstm --where "imposed_published_fit == 0" --json\n'
         "  companion context my_runs.csv --bootstrap 200 --level 0.9",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="run table (CSV) with the column context_length")
@@ -37,7 +37,7 @@ def add_context(command: Callable[..., argparse.ArgumentParser]) -> None:
 def context(arguments: argparse.Namespace) -> None:
     """`companion context`: optima by budget and context, and power laws of N\\* and D\\* over T."""
     runs = subset(load_runs(arguments.file), arguments.architecture, where=arguments.where)
-    fit = fit_context(
+    fit = fit_context_optima(
         runs,
         arguments.architecture,
         weights=arguments.weights,

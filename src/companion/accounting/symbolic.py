@@ -23,6 +23,7 @@ SYMBOLS: dict[str, sympy.Symbol] = {
         "d_model": "d",
         "n_layers": "n_layers",
         "n_heads": "H",
+        "n_kv_heads": "H_kv",
         "d_ff": "d_ff",
         "d_qk": "d_qk",
         "d_hv": "d_hv",
@@ -71,7 +72,8 @@ def _symbolic_shapes(architecture: str) -> Any:
     if architecture not in ARCHITECTURES:
         raise InputError(f"architecture {architecture!r} is not known; there are {', '.join(ARCHITECTURES)}")
     # duck-typed: counting reads attributes only
-    return SimpleNamespace(name=architecture, **SYMBOLS, n_kv_heads=SYMBOLS["n_heads"])  # as in the paper's models
+    # keys and values for every head, as in the paper's models
+    return SimpleNamespace(name=architecture, **{**SYMBOLS, "n_kv_heads": SYMBOLS["n_heads"]})
 
 
 def _simplified(breakdown: Breakdown, substitutions: dict[Any, Any] | None = None) -> Breakdown:

@@ -1,0 +1,323 @@
+"""Figures of the chapter on context length."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator, PercentFormatter
+
+from companion.fitting.context import ContextFit
+from companion.formatting import count, power_of_ten
+from companion.plotting.style import INK, LABELS, architecture_look, subplots
+
+GREY = "#888888"
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", "--", ":", "-.")
+OPTIMUM_LABELS = {"num_params": "optimal parameters N*", "num_tokens": "optimal training tokens D*"}
+BEYOND = "extrapolated"
+
+
+def context_label(context_length: float) -> str:
+    """2k, 128k, 1M: in units of 1024 where that is a whole number."""
+    for size, letter in ((1024**2, "M"), (1024, "k")):
+        if context_length >= size and context_length % size == 0:
+            return f"{context_length / size:.0f}{letter}"
+    return f"{context_length:g}"
+
+
+def context_profiles(fits: Mapping[str, ContextFit], quantity: str = "num_params") -> Figure:
+    """Loss over x with one parabola per budget and context length, a panel per architecture.
+
+    Parameters
+    ----------
+    fits
+        by architecture.
+    quantity
+        `num_params` or `num_tokens`.
+    """
+    figure, axes = subplots(1, len(fits), height=4.4, sharey=True)
+    lengths = sorted({length for fit in fits.values() for length in fit.context_lengths})
+    markers = dict(zip(lengths, _cycled(MARKERS, len(lengths)), strict=True))
+    dashes = dict(zip(lengths, _cycled(DASHES, len(lengths)), strict=True))
+    for ax, (name, look) in zip(axes, architecture_look(fits).items(), strict=True):
+        for optimum in (each for each in fits[name].optima if each.quantity == quantity):
+            profile, length = optimum.profile, optimum.context_length
+            ax.plot(
+                profile.x, profile.loss, markers[length], color=look["color"], markersize=3, alpha=0.35, linewidth=0
+            )
+            if profile.fit is None or not profile.has_optimum:
+                continue
+            grid = np.geomspace(profile.x.min(), profile.x.max(), 80)
+            ax.plot(grid, profile.fit.law.predict(grid), color=look["color"], linestyle=dashes[length], linewidth=1.2)
+            ax.plot(optimum.x_opt, optimum.loss_opt, markers[length], color=INK, markersize=5)
+        ax.set(xscale="log", xlabel=LABELS[quantity], title=look["label"])
+        _count_ticks(ax.xaxis)
+    axes[0].set_ylabel(LABELS["val_loss"])
+    handles = [
+        Line2D(
+            [], [], color=GREY, marker=markers[length], linestyle=dashes[length], markersize=5, label=f"T = {length}"
+        )
+        for length in lengths
+    ]
+    handles.append(Line2D([], [], color=INK, marker="o", linewidth=0, markersize=5, label="optimum"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+def optima_over_context(
+    levels: Mapping[str, pd.DataFrame], method: str, curves: Mapping[str, Mapping[float, pd.DataFrame]]
+) -> Figure:
+    """Measured optima and what a law of one context says, over T: N\\* above, D\\* below, a panel per architecture.
+
+    Parameters
+    ----------
+    levels
+        by architecture: `Explanation.levels`.
+    method
+        whose predictions are the hollow markers.
+    curves
+        by architecture and budget: tables of `optimum_by_context`, drawn as dashed lines.
+    """
+    figure, axes = subplots(2, len(levels), height=6.0, sharex=True, sharey="row")
+    budgets = sorted({budget for table in levels.values() for budget in table["isoflop_budget"]})
+    markers = dict(zip(budgets, _cycled(MARKERS, len(budgets)), strict=True))
+    for column, (name, look) in enumerate(architecture_look(levels).items()):
+        table = levels[name][levels[name]["method"] == method]
+        for row, quantity in enumerate(OPTIMUM_LABELS):
+            ax = axes[row * len(levels) + column]
+            for budget, group in table[table["quantity"] == quantity].groupby("isoflop_budget"):
+                marker = markers[float(str(budget))]
+                _bars(ax, group, "measured", shift=1 / 1.04, color=look["color"], marker=marker, filled=True)
+                _bars(ax, group, "predicted", shift=1.04, color=GREY, marker=marker, filled=False)
+            for curve in curves.get(name, {}).values():
+                ax.plot(curve["context_length"], curve[quantity], "--", color=GREY, linewidth=1)
+            ax.set(xscale="log", yscale="log")
+            _count_ticks(ax.yaxis)
+            ax.set_ylabel(OPTIMUM_LABELS[quantity] if column == 0 else "")
+        axes[column].set_title(look["label"])
+        bottom = axes[len(levels) + column]
+        bottom.set_xlabel(LABELS["context_length"])
+        _context_ticks(bottom.xaxis, sorted(levels[name]["context_length"].unique()))
+    handles = [_handle(power_of_ten(budget), marker=marker) for budget, marker in markers.items()]
+    handles += [
+        _handle("measured", marker="o", color=INK),
+        _handle("law, same runs", marker="o", filled=False),
+        _handle("law, exact", dashes="--"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(budgets) if len(budgets) > 3 else 3)
+    return figure
+
+
+def shares_over_context(measured: Mapping[str, pd.DataFrame], curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """Share of the mixer in C at the optimum: core alone on the left, with projections and gate on the right.
+
+    Parameters
+    ----------
+    measured
+        by architecture: tables of `shares_at_optima`.
+    curves
+        by architecture: a table of `optimum_by_context`.
+    """
+    figure, axes = subplots(1, 2, height=3.7, sharey=True)
+    budgets = sorted({budget for table in measured.values() for budget in table["isoflop_budget"]})
+    markers = dict(zip(budgets, _cycled(MARKERS, len(budgets)), strict=True))
+    titles = {"core_share": "mixer core", "mixer_share": "core, projections, output gate"}
+    lengths: list[float] = sorted({length for table in measured.values() for length in table["context_length"]})
+    for ax, (column, title) in zip(axes, titles.items(), strict=True):
+        for name, look in architecture_look(measured).items():
+            for budget, group in measured[name].groupby("isoflop_budget"):
+                ax.plot(
+                    group["context_length"], group[column], markers[float(str(budget))], color=look["color"],
+                    markersize=5, linewidth=0,
+                )  # fmt: skip
+            curve = curves[name]
+            ax.plot(curve["context_length"], curve[column], color=look["color"], linewidth=1.2)
+        ax.set(xscale="log", xlabel=LABELS["context_length"], title=title)
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        _context_ticks(ax.xaxis, lengths)
+    axes[0].set(ylabel="share of training compute (%)", ylim=(0, None))
+    handles = [_handle(look["label"], color=look["color"]) for look in architecture_look(measured).values()]
+    handles += [_handle(power_of_ten(budget), marker=marker) for budget, marker in markers.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+def shift_test(
+    single: Mapping[str, pd.DataFrame], pooled: Mapping[str, pd.DataFrame], methods: Mapping[str, str]
+) -> Figure:
+    """Measured over predicted shift of N\\*, a row per context and budget, a panel per architecture; 1 is agreement.
+
+    Parameters
+    ----------
+    single, pooled
+        by architecture: `Explanation.shifts` and `Explanation.pooled_shifts`; pooled rows are drawn thick.
+    methods
+        the methods to draw, and how the legend calls them.
+    """
+    figure, axes = subplots(1, len(single), height=4.6, sharey=True, sharex=True)
+    rows: list[tuple[float, float | None]] = []
+    every = pd.concat(single.values())
+    for length in sorted(every["context_length"].unique()):
+        budgets = sorted(every.loc[every["context_length"] == length, "isoflop_budget"].unique())
+        rows += [(length, budget) for budget in budgets] + [(length, None)]
+    offsets = np.linspace(-0.22, 0.22, len(methods)) if len(methods) > 1 else np.zeros(1)
+    for ax, (name, look) in zip(axes, architecture_look(single).items(), strict=True):
+        for index, (length, budget) in enumerate(rows):
+            table = pooled[name] if budget is None else single[name][single[name]["isoflop_budget"] == budget]
+            table = table[(table["context_length"] == length) & (table["quantity"] == "num_params")]
+            for at, (method, offset) in enumerate(zip(methods, offsets, strict=True)):
+                for row in table[table["method"] == method].to_dict("records"):
+                    color, width = (look["color"], 3.0) if at == 0 else (GREY, 2.0)
+                    ax.plot(
+                        [row["ratio_low"], row["ratio_high"]], [index + offset] * 2, color=color,
+                        linewidth=width if budget is None else 1.1,
+                    )  # fmt: skip
+                    ax.plot(row["ratio"], index + offset, MARKERS[at], color=color, markersize=5)
+        ax.axvline(1.0, color=INK, linewidth=0.9)
+        ax.set(title=look["label"], xlabel="measured / predicted shift", ylim=(len(rows) - 0.5, -0.5))
+        ax.grid(False, axis="y")
+    axes[0].set_yticks(
+        range(len(rows)),
+        [f"T = {context_label(t)}, {'all budgets' if b is None else power_of_ten(b)}" for t, b in rows],
+    )
+    handles = [
+        _handle(label, marker=MARKERS[at], color=INK if at == 0 else GREY) for at, label in enumerate(methods.values())
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+def extrapolation(
+    tables: Mapping[str, pd.DataFrame], factors: pd.DataFrame | None, measured: Mapping[str, pd.DataFrame]
+) -> Figure:
+    """N\\*, the core's share, and (where there are two architectures) compute at equal loss, far beyond the contexts.
+
+    Solid lines with dark bands lie within the measured contexts; beyond, lines are dashed, bands light, and the ground
+    is hatched. Crosses mark N\\* outside the sizes that were trained.
+
+    Parameters
+    ----------
+    tables
+        by architecture: tables of `optimum_by_context` at one budget.
+    factors
+        table of `equal_loss_by_context`, or None.
+    measured
+        by architecture: optima at that budget, columns context_length and x_opt.
+    """
+    figure, axes = subplots(1, 2 if factors is None else 3, height=3.9)
+    for name, look in architecture_look(tables).items():
+        for ax, column in zip(axes, ("num_params", "core_share"), strict=False):
+            _inside_and_beyond(ax, tables[name], column, look["color"])
+        points = measured[name]
+        axes[0].plot(points["context_length"], points["x_opt"], look["marker"], color=look["color"], markersize=5)
+        outside = tables[name][tables[name]["beyond_sizes"]]
+        axes[0].plot(outside["context_length"], outside["num_params"], "x", color=INK, markersize=6)
+    axes[0].set(yscale="log", ylabel=OPTIMUM_LABELS["num_params"])
+    _count_ticks(axes[0].yaxis)
+    axes[1].set(ylabel="core's share of compute (%)", ylim=(0, 1))
+    axes[1].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    if factors is not None:
+        _inside_and_beyond(axes[2], factors, "factor", INK)
+        axes[2].set(yscale="log", ylabel="compute factor at equal loss")
+        axes[2].yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes[2].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes[2].yaxis.set_minor_formatter(NullFormatter())
+    table = next(iter(tables.values()))
+    lengths = table["context_length"].to_numpy(dtype=float)
+    for ax in axes:
+        ax.set(xscale="log", xlabel="T (tokens)")
+        _context_ticks(ax.xaxis, [float(t) for t in lengths[:: max(1, len(lengths) // 3)]])
+        known = lengths[~table["beyond_contexts"].to_numpy(dtype=bool)]
+        if known.size and lengths[-1] > known[-1]:
+            ax.axvspan(known[-1], lengths[-1], facecolor=GREY, alpha=0.12, linewidth=0)
+            ax.axvspan(known[-1], lengths[-1], facecolor="none", edgecolor=GREY, hatch="//", alpha=0.45, linewidth=0)
+            ax.axvline(known[-1], color=INK, linewidth=0.8)
+    handles: list[Any] = [_handle(look["label"], color=look["color"]) for look in architecture_look(tables).values()]
+    handles += [_handle(BEYOND, dashes="--"), Patch(facecolor="none", edgecolor=GREY, hatch="//", label="no runs")]
+    handles += [_handle("N* never trained", marker="x", color=INK)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+def trend_beyond(laws: Mapping[str, pd.DataFrame], trends: Mapping[str, pd.DataFrame], runs: pd.DataFrame) -> Figure:
+    """Two curves through the same optima, carried far: the power law over T and the loss law with accounting.
+
+    Parameters
+    ----------
+    laws
+        by architecture: tables of `optimum_by_context`.
+    trends
+        by architecture: columns context_length, num_params, low, high of the power law.
+    runs
+        measured optima: columns architecture, context_length, x_opt.
+    """
+    figure, axes = subplots(1, len(laws), height=3.6, sharey=True)
+    for ax, (name, look) in zip(axes, architecture_look(laws).items(), strict=True):
+        trend, law, points = trends[name], laws[name], runs[runs["architecture"] == name]
+        ax.fill_between(trend["context_length"], trend["low"], trend["high"], color=GREY, alpha=0.25, linewidth=0)
+        ax.plot(trend["context_length"], trend["num_params"], ":", color=GREY)
+        ax.plot(law["context_length"], law["num_params"], color=look["color"])
+        ax.plot(points["context_length"], points["x_opt"], look["marker"], color=INK, markersize=5, linewidth=0)
+        ax.set(xscale="log", yscale="log", xlabel=LABELS["context_length"], title=look["label"])
+        lengths = law["context_length"].tolist()
+        _context_ticks(ax.xaxis, lengths[:: max(1, len(lengths) // 4)])
+        _count_ticks(ax.yaxis)
+    axes[0].set_ylabel(OPTIMUM_LABELS["num_params"])
+    handles = [
+        _handle("power law in T", dashes=":"),
+        _handle("loss law, exact accounting"),
+        _handle("measured", marker="o", color=INK),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    return figure
+
+
+def _inside_and_beyond(ax: Axes, table: pd.DataFrame, column: str, color: str) -> None:
+    """A line with its band: solid and dark within the measured contexts, dashed and light beyond."""
+    beyond = table["beyond_contexts"].to_numpy(dtype=bool)
+    # the first row beyond joins on to the last one within, so that the line has no gap
+    joined = beyond | np.append(beyond[1:], False) | np.insert(beyond[:-1], 0, False)
+    for rows, dashes, alpha in ((table[~beyond], "-", 0.4), (table[joined], "--", 0.15)):
+        ax.plot(rows["context_length"], rows[column], dashes, color=color, linewidth=1.4)
+        ax.fill_between(
+            rows["context_length"], rows[f"{column}_low"], rows[f"{column}_high"], color=color, alpha=alpha, linewidth=0
+        )
+
+
+def _bars(ax: Axes, rows: pd.DataFrame, name: str, *, shift: float, color: str, marker: str, filled: bool) -> None:
+    values = rows[name]
+    errors = np.nan_to_num(np.stack([values - rows[f"{name}_low"], rows[f"{name}_high"] - values]))
+    ax.errorbar(
+        rows["context_length"] * shift, values, yerr=np.maximum(errors, 0), color=color, marker=marker, markersize=5,
+        markerfacecolor=color if filled else "none", linewidth=0, elinewidth=1.2,
+    )  # fmt: skip
+
+
+def _handle(label: str, *, marker: str = "", dashes: Any = "-", color: str = GREY, filled: bool = True) -> Line2D:
+    return Line2D(
+        [], [], color=color, marker=marker or None, linestyle=dashes, linewidth=0 if marker else 1.4, markersize=5,
+        markerfacecolor=color if filled else "none", label=label,
+    )  # fmt: skip
+
+
+def _cycled(values: Sequence[Any], number: int) -> list[Any]:
+    return [values[i % len(values)] for i in range(number)]
+
+
+def _context_ticks(axis: Axis, lengths: Sequence[float]) -> None:
+    axis.set_major_locator(FixedLocator(list(lengths)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: context_label(round(value))))
+    axis.set_minor_locator(NullLocator())
+
+
+def _count_ticks(axis: Axis) -> None:
+    """Ticks at 1, 2 and 5 times powers of ten, as counts: 200M, 1B."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: count(value, 1)))
+    axis.set_minor_formatter(NullFormatter())
