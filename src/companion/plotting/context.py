@@ -13,8 +13,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator, PercentFormatter
 
 from companion.fitting.context import ContextFit
-from companion.formatting import count, power_of_ten
-from companion.plotting.style import INK, LABELS, architecture_look, subplots
+from companion.formatting import power_of_ten
+from companion.plotting.style import INK, LABELS, architecture_look, count_ticks, subplots
 
 GREY = "#888888"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -57,7 +57,7 @@ def context_profiles(fits: Mapping[str, ContextFit], quantity: str = "num_params
             ax.plot(grid, profile.fit.law.predict(grid), color=look["color"], linestyle=dashes[length], linewidth=1.2)
             ax.plot(optimum.x_opt, optimum.loss_opt, markers[length], color=INK, markersize=5)
         ax.set(xscale="log", xlabel=LABELS[quantity], title=look["label"])
-        _count_ticks(ax.xaxis)
+        count_ticks(ax.xaxis)
     axes[0].set_ylabel(LABELS["val_loss"])
     handles = [
         Line2D(
@@ -98,7 +98,7 @@ def optima_over_context(
             for curve in curves.get(name, {}).values():
                 ax.plot(curve["context_length"], curve[quantity], "--", color=GREY, linewidth=1)
             ax.set(xscale="log", yscale="log")
-            _count_ticks(ax.yaxis)
+            count_ticks(ax.yaxis)
             ax.set_ylabel(OPTIMUM_LABELS[quantity] if column == 0 else "")
         axes[column].set_title(look["label"])
         bottom = axes[len(levels) + column]
@@ -219,7 +219,7 @@ def extrapolation(
         outside = tables[name][tables[name]["beyond_sizes"]]
         axes[0].plot(outside["context_length"], outside["num_params"], "x", color=INK, markersize=6)
     axes[0].set(yscale="log", ylabel=OPTIMUM_LABELS["num_params"])
-    _count_ticks(axes[0].yaxis)
+    count_ticks(axes[0].yaxis)
     axes[1].set(ylabel="core's share of compute (%)", ylim=(0, 1))
     axes[1].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     if factors is not None:
@@ -267,7 +267,7 @@ def trend_beyond(laws: Mapping[str, pd.DataFrame], trends: Mapping[str, pd.DataF
         ax.set(xscale="log", yscale="log", xlabel=LABELS["context_length"], title=look["label"])
         lengths = law["context_length"].tolist()
         _context_ticks(ax.xaxis, lengths[:: max(1, len(lengths) // 4)])
-        _count_ticks(ax.yaxis)
+        count_ticks(ax.yaxis)
     axes[0].set_ylabel(OPTIMUM_LABELS["num_params"])
     handles = [
         _handle("power law in T", dashes=":"),
@@ -314,10 +314,3 @@ def _context_ticks(axis: Axis, lengths: Sequence[float]) -> None:
     axis.set_major_locator(FixedLocator(list(lengths)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: context_label(round(value))))
     axis.set_minor_locator(NullLocator())
-
-
-def _count_ticks(axis: Axis) -> None:
-    """Ticks at 1, 2 and 5 times powers of ten, as counts: 200M, 1B."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: count(value, 1)))
-    axis.set_minor_formatter(NullFormatter())
