@@ -17,7 +17,8 @@ from companion.runs import load_paper_runs
 
 SHAPES = ["--architecture", "xlstm", "--d-model", "4096", "--n-layers", "32", "--n-heads", "8"]
 SHAPES += ["--d-qk", "256", "--d-hv", "512", "--d-ff", "10944"]
-COMMANDS = (["flops"], ["params"], ["isoflop"], ["ledger"], ["data"], ["data", "check"], ["book"])
+COMMANDS = (["flops"], ["params"], ["isoflop"], ["ledger"], ["data"], ["data", "check"], ["book"], ["plan"])
+COMMANDS += (["context"], ["inference", "fit"], ["inference", "count"])
 
 
 # ---- accounting ---------------------------------------------------------------------------------
@@ -126,7 +127,11 @@ def test_isoflop_warnings_reach_the_reader(tmp_path: Path, capsys: pytest.Captur
 
 def test_ledger_json(capsys: pytest.CaptureFixture[str]) -> None:
     result = run_json(capsys, "ledger", "--verdict", "differs")
-    assert {row["section"] for row in result["rows"]} == {"inference_model_sizes", "parametric_fits"}
+    assert {row["section"] for row in result["rows"]} == {
+        "inference_fits",
+        "inference_model_sizes",
+        "parametric_fits",
+    }
     assert {entry["section"] for entry in result["summary"]} >= {"isoflop_optima", "parametric_fits"}
 
 

@@ -150,6 +150,20 @@ class TestInference:
         stated = rows["batch_size"] ** 2 / rows["step_time_s"]
         assert rows["throughput_tokens_per_s"].to_numpy() == pytest.approx(stated.to_numpy(), rel=1e-5)
 
+    def test_weights_were_held_in_two_bytes(self, inference: pd.DataFrame) -> None:
+        least = inference.groupby(["architecture", "num_params"])["memory_allocated_bytes_gen1"].min().reset_index()
+        above = (least["memory_allocated_bytes_gen1"] - 2 * least["num_params"]) / 1e9
+        assert (round(above.min(), 2), round(above.max(), 2)) == (0.32, 0.38)
+        assert "+ 0.32 to 0.38 GB" in (data_dir() / "README.md").read_text(encoding="utf-8")
+
+    def test_largest_memory_that_was_timed(self, inference: pd.DataFrame) -> None:
+        rows = inference[inference["architecture"] == "transformer"]
+        tokens = rows["prefill_length"] + rows["generation_length"]
+        cache = 2 * 2 * rows["n_layers"] * rows["d_model"] * rows["batch_size"] * tokens
+        needed = (2 * rows["num_params"] + cache)[rows["step_time_s"].notna()]
+        assert round(needed.max() / 1e9) == 68
+        assert "more than 68 GB of weights and cache" in (data_dir() / "README.md").read_text(encoding="utf-8")
+
 
 class TestPublished:
     def test_sections(self, published: dict[str, Any]) -> None:
@@ -194,7 +208,7 @@ class TestPublished:
 
 
 class TestReadme:
-    @pytest.mark.parametrize("name", ["runs.csv", "inference.csv"])
+    @pytest.mark.parametrize("name", ["runs.csv", "inference.csv", "hardware.csv"])
     def test_every_column_is_described_in_order(self, name: str) -> None:
         assert described(name) == list(pd.read_csv(data_dir() / name, nrows=0).columns)
 

@@ -14,17 +14,20 @@ from typing import Any, NoReturn
 from companion import cli_commands as commands
 from companion import cli_fits as fits
 from companion.accounting import CONVENTIONS, PAPER
-from companion.architectures import ARCHITECTURES, PRESET_SIZES, VOCAB_SIZE
+from companion.cli_context import add_context
+from companion.cli_inference import add_inference
 from companion.cli_options import (
     add_bootstrap,
     add_json,
     add_law,
     add_level,
     add_runs,
+    add_shapes,
     add_weights,
     budgets,
     whole,
 )
+from companion.cli_plan import add_plan
 from companion.errors import InputError
 from companion.fitting.isoflop import X_COLUMNS
 
@@ -95,26 +98,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_fit(command)
     _add_overtraining(command)
     _add_extrapolate(command)
+    add_context(command)
+    add_plan(command)
     _add_ledger(command)
     data = subparsers.add_parser("data", help="check run tables", description="Check run tables.")
     _add_data_check(command, data.add_subparsers(title="commands", metavar="COMMAND", required=True))
+    add_inference(command, subparsers)
     _add_book(command)
     return parser
-
-
-def _add_shapes(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--architecture", required=True, choices=tuple(ARCHITECTURES))
-    parser.add_argument("--size", choices=PRESET_SIZES, help="one of the paper's models, instead of shapes")
-    for option, meaning in (
-        ("--d-model", "width of the residual stream"),
-        ("--n-layers", "number of blocks"),
-        ("--n-heads", "heads of the sequence mixer; must divide d_model"),
-        ("--d-qk", "width of queries and keys per head (default: d_hv, for xlstm d_hv/2)"),
-        ("--d-hv", "width of values per head (default: d_model/n_heads)"),
-        ("--d-ff", "inner width of the feed-forward network (default: about 8/3 of d_model)"),
-        ("--vocab-size", f"rows of the embedding (default: {VOCAB_SIZE})"),
-    ):
-        parser.add_argument(option, type=whole, metavar="N", help=meaning)
 
 
 def _add_flops(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -127,7 +118,7 @@ def _add_flops(command: Callable[..., argparse.ArgumentParser]) -> None:
         "      --d-ff 10944 --context-length 8192 --json\n"
         "  companion flops --architecture transformer --size 160m --context-length 2048 --convention 6ND",
     )
-    _add_shapes(parser)
+    add_shapes(parser)
     parser.add_argument("--context-length", required=True, type=whole, metavar="T", help="tokens per sequence")
     parser.add_argument(
         "--convention", default=PAPER.name, choices=tuple(CONVENTIONS), help="what counts (default: %(default)s)"
@@ -147,7 +138,7 @@ def _add_params(command: Callable[..., argparse.ArgumentParser]) -> None:
         "  companion params --architecture transformer --size 400m\n"
         "  companion params --architecture xlstm --d-model 1024 --n-layers 24 --n-heads 4 --json",
     )
-    _add_shapes(parser)
+    add_shapes(parser)
     add_json(parser)
 
 

@@ -46,7 +46,8 @@ def print_table(table: pd.DataFrame) -> None:
 # ---- accounting ---------------------------------------------------------------------------------
 
 
-def _architecture(arguments: argparse.Namespace) -> Architecture:
+def read_architecture(arguments: argparse.Namespace) -> Architecture:
+    """The model that the options of `companion.cli_options.add_shapes` describe."""
     given = {name: value for name in _SHAPES if (value := getattr(arguments, name)) is not None}
     if arguments.size:
         if given:
@@ -65,7 +66,7 @@ def _option(name: str) -> str:
 
 def flops(arguments: argparse.Namespace) -> None:
     """`companion flops`: training FLOPs per token by component, forward and backward."""
-    architecture = _architecture(arguments)
+    architecture = read_architecture(arguments)
     convention = get_convention(arguments.convention)
     if arguments.chunk_size:
         convention = replace(convention, chunk_size=arguments.chunk_size)
@@ -108,7 +109,7 @@ def flops(arguments: argparse.Namespace) -> None:
 
 def params(arguments: argparse.Namespace) -> None:
     """`companion params`: parameters by component."""
-    architecture = _architecture(arguments)
+    architecture = read_architecture(arguments)
     counted: Breakdown = count_params(architecture)
     result = {
         "architecture": architecture.name,

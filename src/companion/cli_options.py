@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from companion.architectures import ARCHITECTURES, PRESET_SIZES, VOCAB_SIZE
 from companion.fitting.parametric import HUBER_DELTA
 
 
@@ -17,6 +18,22 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--architecture", help="only runs of this architecture")
     parser.add_argument("--context-length", type=whole, metavar="T", help="only runs of this context length")
     parser.add_argument("--where", metavar="CONDITION", help="only runs for which a condition on columns holds")
+
+
+def add_shapes(parser: argparse.ArgumentParser) -> None:
+    """Architecture, and its size or shapes."""
+    parser.add_argument("--architecture", required=True, choices=tuple(ARCHITECTURES))
+    parser.add_argument("--size", choices=PRESET_SIZES, help="one of the paper's models, instead of shapes")
+    for option, meaning in (
+        ("--d-model", "width of the residual stream"),
+        ("--n-layers", "number of blocks"),
+        ("--n-heads", "heads of the sequence mixer; must divide d_model"),
+        ("--d-qk", "width of queries and keys per head (default: d_hv, for xlstm d_hv/2)"),
+        ("--d-hv", "width of values per head (default: d_model/n_heads)"),
+        ("--d-ff", "inner width of the feed-forward network (default: about 8/3 of d_model)"),
+        ("--vocab-size", f"rows of the embedding (default: {VOCAB_SIZE})"),
+    ):
+        parser.add_argument(option, type=whole, metavar="N", help=meaning)
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:

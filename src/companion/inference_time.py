@@ -11,7 +11,7 @@ at once.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -38,6 +38,11 @@ COLUMNS = {"ttft": "ttft_s", "step_time": "step_time_s"}
 PARAMETERS = {
     "ttft": ("alpha_eff_flops_per_s", "eps_s"),
     "step_time": ("beta_eff_bytes_per_s", "eps_s", "eps_bp_s"),
+}
+#: The models in words.
+FORMS = {
+    "ttft": "seconds = prefill FLOPs without unembedding / alpha_eff + eps",
+    "step_time": "seconds = bytes of cache or state / beta_eff + eps + batch_size * eps_bp",
 }
 #: Smallest over largest singular value of the scaled design below which a direction counts as free.
 FREE_DIRECTION = 1e-7
@@ -83,6 +88,11 @@ def load_inference(path: str | os.PathLike[str]) -> pd.DataFrame:
     table = read_table(path, _SCHEMA)
     if not set(COLUMNS.values()) & set(table.columns):
         raise InputError(f"{os.fspath(path)}: neither column 'ttft_s' nor 'step_time_s' is there")
+    for _, row in table.drop_duplicates(["architecture", *_SHAPES]).iterrows():
+        try:
+            model_of(row)
+        except InputError as error:
+            raise InputError(f"{os.fspath(path)}: {row['architecture']} {row['model_size']}: {error}") from error
     table.attrs["source"] = os.fspath(path)
     return table
 
@@ -124,7 +134,7 @@ def model_of(row: Any) -> Architecture:
 def prefill_flops(rows: pd.DataFrame, convention: str | Convention = PAPER) -> Array:
     """FLOPs of the prefill of every row without the unembedding, shape (n,); 0 for an empty prompt."""
     chosen, result = get_convention(convention), np.zeros(len(rows))
-    for shapes, at in _by_model(rows):
+    for shapes, at in by_model(rows):
         T = rows["prefill_length"].to_numpy(dtype=float)[at]
         forward = forward_flops(shapes, np.maximum(T, 1), chosen)
         batch = rows["batch_size"].to_numpy(dtype=float)[at]
@@ -135,7 +145,7 @@ def prefill_flops(rows: pd.DataFrame, convention: str | Convention = PAPER) -> A
 def generation_bytes(rows: pd.DataFrame, precision: Precision = BF16) -> Array:
     """Bytes of cache or state that one step moves half-way through the generation, shape (n,)."""
     result = np.zeros(len(rows))
-    for shapes, at in _by_model(rows):
+    for shapes, at in by_model(rows):
         context = middle_context(rows)[at]
         step = count_step(shapes, context, rows["batch_size"].to_numpy()[at], precision=precision)
         result[at] = step.traffic.cache
@@ -147,7 +157,7 @@ def middle_context(rows: pd.DataFrame) -> Array:
     return np.asarray(rows["prefill_length"] + (rows["generation_length"] + 1) // 2, dtype=float)
 
 
-def _by_model(rows: pd.DataFrame) -> list[tuple[Architecture, NDArray[np.intp]]]:
+def by_model(rows: pd.DataFrame) -> list[tuple[Architecture, NDArray[np.intp]]]:
     """Every different model of the rows, and the positions of its rows."""
     labels = rows.groupby(["architecture", *_SHAPES], sort=False).ngroup().to_numpy()
     places = [np.flatnonzero(labels == label) for label in np.unique(labels)]
@@ -160,7 +170,8 @@ class InferenceFit:
 
     `coefficients` belong to the columns of the design (1/alpha_eff or 1/beta_eff first), NaN where they are not
     determined; `resamples` has shape (R, number of coefficients). `reasons` says by name why a parameter is not
-    identified. `log_residuals` are log predicted minus log measured time, shape (n,).
+    identified. `log_residuals` are log predicted minus log measured time, shape (n,); NaN where the predicted time is
+    not above 0.
     """
 
     architecture: str
@@ -199,8 +210,13 @@ class InferenceFit:
 
     @property
     def rms_log_error(self) -> float:
-        """Root mean square of the log residuals."""
+        """Root mean square of the log residuals; NaN if a predicted time is not above 0."""
         return float(np.sqrt(np.mean(self.log_residuals**2)))
+
+    @property
+    def num_impossible(self) -> int:
+        """Timings whose predicted time is not above 0."""
+        return int(np.isnan(self.log_residuals).sum())
 
 
 def design_of(rows: pd.DataFrame, quantity: Quantity, convention: str | Convention = PAPER) -> Array:
@@ -270,11 +286,10 @@ def fit_inference(
         coefficients=np.where(free, np.nan, solution),
         resamples=np.array(resamples).reshape(-1, len(names)),
         reasons={},
-        log_residuals=np.log(np.maximum(predicted, 1e-12) / times),
+        log_residuals=np.log(np.where(predicted > 0, predicted, np.nan) / times),
         singular_values=singular,
     )
-    object.__setattr__(fit, "reasons", _reasons(fit, free, level))
-    return fit
+    return replace(fit, reasons=_reasons(fit, free, level))
 
 
 def solve_times(
@@ -283,20 +298,33 @@ def solve_times(
     start: Array,
     objective: Literal["relative", "milliseconds"] = "relative",
     weights: Array | None = None,
+    known: Array | float = 0.0,
 ) -> Array:
-    """Coefficients of least weighted squares of log residuals, or of Huber-transformed milliseconds; shape (k,)."""
+    """Coefficients of least weighted squares of log residuals, or of Huber-transformed milliseconds; shape (k,).
+
+    `known` seconds, a number or shape (n,), are added to what the coefficients predict.
+    """
     scale = np.abs(design).max(axis=0)
     scaled, root = design / scale, np.ones(len(times)) if weights is None else np.sqrt(weights)
 
     def residuals(coefficients: Array) -> Array:
-        predicted = scaled @ coefficients
+        predicted = known + scaled @ coefficients
         if objective == "milliseconds":
             return root * huber(1.0, 1e3 * (predicted - times))
         # below a thousandth of the time the logarithm goes on as its tangent: no step can leave its domain
         ratio = predicted / times
         return root * np.where(ratio > 1e-3, np.log(np.maximum(ratio, 1e-3)), np.log(1e-3) + (ratio - 1e-3) * 1e3)
 
-    return np.asarray(least_squares(residuals, start * scale, x_scale="jac", xtol=1e-13, ftol=1e-13).x / scale)
+    def jacobian(coefficients: Array) -> Array:
+        predicted = known + scaled @ coefficients
+        if objective == "milliseconds":
+            slope = 1e3 * np.clip(1e3 * (predicted - times), -1, 1)
+        else:
+            slope = 1 / np.maximum(predicted, 1e-3 * times)
+        return (root * slope)[:, None] * scaled
+
+    found = least_squares(residuals, start * scale, jacobian, method="lm", x_scale="jac", xtol=1e-13, ftol=1e-13)
+    return np.asarray(found.x / scale)
 
 
 def free_columns(design: Array) -> tuple[NDArray[np.bool_], Array]:
@@ -320,4 +348,6 @@ def _reasons(fit: InferenceFit, free: Sequence[bool] | NDArray[np.bool_], level:
             reasons[names[0]] = (
                 f"its inverse is {fit.coefficients[0]:.3g}, {level:.0%} interval {low:.3g} to {high:.3g}: not above 0"
             )
+    elif names[0] not in reasons and not fit.coefficients[0] > 0:
+        reasons[names[0]] = f"its inverse is {fit.coefficients[0]:.3g}: not above 0"
     return reasons

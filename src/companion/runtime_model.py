@@ -5,9 +5,10 @@ time is a sum of physical terms with coefficients that all sizes of an architect
 
 * prefill: FLOPs over a rate (attention's core at its own), work per token and layer that no matrix unit does, and
   overheads per layer and per pass;
-* step: weights over a bandwidth, cache or state over a bandwidth, activations, overheads per layer. Attention reads the
-  cache of one head on one multiprocessor, in waves: a batch with more heads than multiprocessors waits for a second
-  wave. `cache_waves` counts tokens times waves.
+* step: weights over a bandwidth, state over a bandwidth, activations, overheads per layer. Attention reads the cache of
+  one head on one multiprocessor, in waves: a batch with more heads than multiprocessors waits for a second wave.
+  `cache_waves` counts tokens times waves, not bytes: the time hardly depends on the width of a head (chapter 8), so it
+  is a latency, which a larger bandwidth would not shorten.
 
 Coefficients are found by non-negative least squares of relative errors, intervals by a bootstrap over (size, batch).
 """
@@ -25,14 +26,23 @@ from scipy.optimize import nnls
 from companion.accounting.conventions import PAPER
 from companion.accounting.flops import forward_flops
 from companion.accounting.inference import BF16, Precision, check_batch_size, count_step
+from companion.accounting.params import num_params
 from companion.architectures import XLSTM
 from companion.errors import InputError
 from companion.fitting.bootstrap import percentile_interval, resample_counts
 from companion.hardware import REFERENCE_HARDWARE, Hardware, get_hardware
-from companion.inference_time import COLUMNS, Quantity, load_paper_inference, measured, middle_context, model_of
+from companion.inference_time import (
+    COLUMNS,
+    Quantity,
+    by_model,
+    load_paper_inference,
+    measured,
+    middle_context,
+    model_of,
+)
 
 Array = NDArray[np.float64]
-Kind = Literal["compute", "memory", "fixed"]
+Kind = Literal["compute", "memory", "latency", "fixed"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,7 @@ _TOKEN_LAYERS = Term("token_layers", "memory", "token·layer", "tokens times lay
 _LAYERS = Term("layers", "fixed", "layer", "overhead per layer")
 _PASSES = Term("passes", "fixed", "pass", "overhead per pass")
 _WEIGHTS = Term("weight_bytes", "memory", "byte", "weights read once")
-_WAVES = Term("cache_waves", "memory", "token·layer·wave", "cached tokens per layer, times waves of heads")
+_WAVES = Term("cache_waves", "latency", "token·layer·wave", "cached tokens per layer, times waves of heads")
 _STATE = Term("state_bytes", "memory", "byte", "mLSTM state read and written")
 _ACTIVATIONS = Term("activation_bytes", "memory", "byte", "activations and logits")
 _BATCHED = Term("batched_layers", "fixed", "layer", "further overhead per layer for a batch above 1")
@@ -92,7 +102,7 @@ def features(
     """
     a = architecture
     T, B = np.asarray(context_length, dtype=float)[()], check_batch_size(batch_size)
-    layers, ones = a.n_layers + 0.0 * T * B, 1.0 + 0.0 * T * B
+    layers, ones = a.n_layers + 0.0 * T * B, 1.0 + 0.0 * T * B * a.n_layers
     if quantity == "ttft":
         forward = forward_flops(a, T, PAPER)
         products = B * (forward.total - forward.unembedding - forward.mixer_core)
@@ -140,6 +150,11 @@ class RuntimeModel:
         return TERMS[self.architecture, self.quantity]
 
     @property
+    def design(self) -> Array:
+        """Sizes of the terms for every timing, shape (n, k)."""
+        return _design(self.rows, self.architecture, self.quantity, self.hardware)
+
+    @property
     def rms_log_error(self) -> float:
         """Root mean square of the log residuals."""
         return float(np.sqrt(np.mean(self.log_residuals**2)))
@@ -149,7 +164,7 @@ class RuntimeModel:
 
         `identified` is False where the bootstrap cannot tell the coefficient from 0; the upper end is then infinite.
         """
-        total = self.coefficients * self._design(self.rows).sum(axis=0)
+        total = self.coefficients * self.design.sum(axis=0)
         rows = []
         for column, term in enumerate(self.terms):
             low, high = percentile_interval(self.resamples[:, column], level)
@@ -197,7 +212,7 @@ class RuntimeModel:
         """Seconds of one prefill or step of a batch; arrays broadcast.
 
         On other hardware than the timings', compute terms scale with its peak FLOP/s and memory terms with its peak
-        bandwidth: the efficiency is taken to be the same, the overheads too.
+        bandwidth: the efficiency is taken to be the same; latencies and overheads are.
         """
         return sum(self.parts(architecture, context_length, batch_size, hardware, precision).values())
 
@@ -209,23 +224,44 @@ class RuntimeModel:
         hardware: str | Hardware | None = None,
         precision: Precision = BF16,
         scatter: bool = True,
+        paired: bool = False,
     ) -> Array:
-        """Seconds under every resample, shape (R, …).
+        """Seconds under every resample, shape (R, …); `paired`: model r of shapes (R,) under resample r, shape (R,).
 
         With `scatter`, each is multiplied by a residual of the fit: what the model misses on the timings it saw, it
         will miss elsewhere too.
         """
+        where = (architecture, context_length, batch_size, hardware, precision)
+        result = self.seconds_under(self.resamples, *where, paired=paired)
+        if scatter:
+            result = result * self.scatter(len(result)).reshape(-1, *[1] * (np.ndim(result) - 1))
+        return result
+
+    def seconds_under(
+        self,
+        coefficients: Array,
+        architecture: Any,
+        context_length: Any,
+        batch_size: Any,
+        hardware: str | Hardware | None = None,
+        precision: Precision = BF16,
+        *,
+        paired: bool = False,
+    ) -> Array:
+        """Seconds under rows of coefficients (R, k): shape (R, …), or (R,) where `paired` with shapes (R,)."""
         sizes, speed = self._sizes(architecture, context_length, batch_size, hardware, precision)
         result: Any = 0.0
         for column, term in enumerate(self.terms):
             size = np.asarray(sizes[term.name] * speed[term.kind])
-            result = result + np.multiply.outer(self.resamples[:, column], size)
-        if scatter:
-            # measured over predicted; every resample takes one, evenly spread over their quantiles in a fixed order
-            order = np.random.default_rng(0).permutation(len(result))
-            noise = np.exp(-np.quantile(self.log_residuals, (order + 0.5) / len(result)))
-            result = result * noise.reshape(-1, *[1] * (np.ndim(result) - 1))
+            result = result + (
+                coefficients[:, column] * size if paired else np.multiply.outer(coefficients[:, column], size)
+            )
         return np.asarray(result)
+
+    def scatter(self, number: int) -> Array:
+        """Measured over predicted times of the fit, evenly spread over their quantiles in a fixed order, shape (R,)."""
+        order = np.random.default_rng(0).permutation(number)
+        return np.exp(-np.quantile(self.log_residuals, (order + 0.5) / number))
 
     def outside(self, num_params: Any, context_length: Any, batch_size: Any) -> list[str]:
         """What of a request lies outside the timings, in words; empty if nothing does."""
@@ -253,12 +289,10 @@ class RuntimeModel:
         speed = {
             "compute": self.hardware.peak_flops_per_s / target.peak_flops_per_s,
             "memory": self.hardware.peak_bytes_per_s / target.peak_bytes_per_s,
+            "latency": 1.0,
             "fixed": 1.0,
         }
         return sizes, speed
-
-    def _design(self, rows: pd.DataFrame) -> Array:
-        return _design(rows, self.architecture, self.quantity, self.hardware)
 
 
 def fit_runtime_model(
@@ -290,8 +324,6 @@ def fit_runtime_model(
     if quantity == "ttft":
         rows = rows[rows["prefill_length"] > 0]
     if "num_params" not in rows:
-        from companion.accounting.params import num_params
-
         rows = rows.assign(num_params=[num_params(model_of(row)) for _, row in rows.iterrows()])
     groups = rows.groupby(["model_size", "batch_size"], sort=False).ngroup().to_numpy()
     terms = TERMS[architecture, quantity]
@@ -303,7 +335,7 @@ def fit_runtime_model(
     peaks = get_hardware(hardware)
     times = rows[COLUMNS[quantity]].to_numpy(dtype=float)
     design = _design(rows, architecture, quantity, peaks)
-    solve = _relative_nnls(design, times)
+    solve = relative_nnls(design, times)
     counts = np.empty((0, len(rows)))
     if num_resamples:
         counts = resample_counts(np.zeros(groups.max() + 1), num_resamples, seed)[:, groups].astype(float)
@@ -331,17 +363,17 @@ def _design(rows: pd.DataFrame, architecture: str, quantity: Quantity, hardware:
     design = np.zeros((len(rows), len(terms)))
     context = rows["prefill_length"].to_numpy(dtype=float) if quantity == "ttft" else middle_context(rows)
     batch = rows["batch_size"].to_numpy()
-    for _, places in rows.reset_index(drop=True).groupby("model_size", sort=False).groups.items():
-        at = np.asarray(places, dtype=int)
-        sizes = features(quantity, model_of(rows.iloc[at[0]]), context[at], batch[at], hardware)
+    for model, at in by_model(rows):
+        sizes = features(quantity, model, context[at], batch[at], hardware)
         design[at] = np.stack([np.broadcast_to(sizes[term.name], len(at)) for term in terms], axis=1)
     return design
 
 
-def _relative_nnls(design: Array, times: Array) -> Callable[[Array], Array]:
+def relative_nnls(design: Array, times: Array) -> Callable[[Array], Array]:
     """Least squares of predicted/measured − 1 with coefficients of at least 0, as a function of row weights."""
     relative = design / times[:, None]
     scale = relative.max(axis=0)
+    scale[scale == 0] = 1.0  # a term that occurs in no row: its coefficient is 0
 
     def solve(weights: Array) -> Array:
         root = np.sqrt(weights)

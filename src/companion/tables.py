@@ -74,7 +74,9 @@ def _numbers(column: pd.Series, whole: bool, source: str) -> pd.Series:
     wrong = (values.isna() & column.notna()) | ~np.isfinite(values.fillna(0))
     fault = "a number"
     if whole and not wrong.any():
-        wrong, fault = values.notna() & (values != np.floor(values)), "a whole number"
+        # beyond 2^53 float64 no longer tells whole numbers apart
+        wrong = values.notna() & ((values != np.floor(values)) | (values.abs() > 2**53))
+        fault = "a whole number of at most 2^53"
     if wrong.any():
         row: Any = wrong.idxmax()
         raise InputError(f"{source}: row {row}, column {column.name!r}: {column[row]!r} is not {fault}")

@@ -89,7 +89,9 @@ def count_flops(architecture: Architecture, context_length: Any, convention: str
 def check_context_length(architecture: str, context_length: Any, convention: Convention) -> np.ndarray:
     """The context as an array; an InputError if it is no positive whole number, or below one chunk for an xLSTM."""
     length = np.asarray(context_length)
-    if not np.issubdtype(length.dtype, np.number) or not np.all((length > 0) & (length == np.floor(length))):
+    if not np.issubdtype(length.dtype, np.number) or not np.all(
+        np.isfinite(length) & (length > 0) & (length == np.floor(length))
+    ):
         raise InputError(f"context_length: {context_length} is not a positive whole number")
     if architecture == XLSTM.name and convention.rule == "layers" and np.any(length < convention.chunk_size):
         raise InputError(f"context_length {length.min()} is shorter than one chunk of {convention.chunk_size} tokens")

@@ -115,7 +115,8 @@ class InferencePass:
         needed = float(np.max(self.memory.total))
         if needed <= peaks.memory_bytes:
             return ""
-        return f"does not fit, needs {needed / 2**30:.1f} GiB; {peaks.label} has {peaks.memory_bytes / 2**30:.1f} GiB"
+        has = f"{peaks.label} has {peaks.memory_bytes / 2**30:.1f} GiB"
+        return f"does not fit, needs {needed / 2**30:.1f} GiB in a {self.kind}; {has}"
 
 
 def count_prefill(
@@ -244,7 +245,7 @@ def activations_per_token(architecture: Any) -> Any:
     """Numbers read and written per token by norms, products, residuals and gates of all layers, and the final norm.
 
     Per block with q the width of queries, keys and values together and h = H·d_hv: norms 4·d, residuals 6·d, products
-    2·d + q + 2·h, the mixer's core q + h, feed-forward 2·d + 6·d_ff. An xLSTM block adds gates, head norm and output
+    2·d + q + h, the mixer's core q + h, feed-forward 2·d + 6·d_ff. An xLSTM block adds gates, head norm and output
     gate: d + 6·h + 4·H.
     """
     a = architecture

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from companion.accounting.conventions import PAPER, Convention, get_convention
-from companion.accounting.flops import mlstm_core_flops
+from companion.accounting.flops import check_context_length, mlstm_core_flops
 from companion.accounting.inference import BF16, Precision, mlstm_recurrent_flops
 from companion.architectures import XLSTM
 from companion.errors import InputError
@@ -116,12 +116,11 @@ def best_chunk_size(
     Raises
     ------
     InputError
-        for an unknown measure, an architecture without mLSTM, or a context below one token.
+        for an unknown measure, an architecture without mLSTM, or a context that is not a positive whole number.
     """
     if by not in MEASURES:
         raise InputError(f"best chunk by {by!r}: there are {', '.join(MEASURES)}")
-    if not context_length >= 1:
-        raise InputError(f"context_length: {context_length} is not a positive whole number")
+    check_context_length("", context_length, PAPER)
     peaks = get_hardware(hardware)
     sizes = np.arange(1, int(context_length) + 1)
     counts = chunkwise_per_token(architecture, context_length, sizes, precision=precision, convention=convention)

@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -150,17 +151,21 @@ def _cache_reads(torch: Any, context_length: int, head_width: int, repeats: int)
             with sdpa_kernel(getattr(SDPBackend, backend)):
                 try:
                     found = attend(query, keys, values)
-                except RuntimeError as error:
-                    results.append({**common, "head_width": head_width, "skipped": " ".join(str(error).split())[:200]})
+                except RuntimeError as refusal:
+                    reason = " ".join(str(refusal).split())[:200]
+                    results.append({**common, "head_width": head_width, "skipped": reason})
                     continue
                 error = _compare(found.float(), reference, f"attention, {backend}, {heads} heads")
-                times = _seconds(
-                    torch, lambda number, sets=sets, query=query: attend(query, *sets[number % 2]), repeats
-                )
+                action = partial(_alternate, attend, query, sets)
+                times = _seconds(torch, action, repeats)
             moved = 2 * heads * context_length * head_width * 2
             rate = moved / times["seconds_median"]
             results.append({**common, "head_width": head_width, "error": error, **times, "bytes_per_s": rate})
     return results
+
+
+def _alternate(attend: Any, query: Any, sets: list[list[Any]], number: int) -> Any:
+    return attend(query, *sets[number % len(sets)])
 
 
 def _compare(found: Any, reference: Any, what: str) -> float:

@@ -1,0 +1,248 @@
+"""`companion inference`: runtime models of measured times, and what a prefill and a step cost by counting."""
+
+import argparse
+import math
+from collections.abc import Callable
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from companion.accounting import CONVENTIONS, PAPER, get_convention, num_params
+from companion.accounting.inference import InferencePass, Precision, cache_numbers, count_prefill, count_step
+from companion.architectures import ARCHITECTURES, Architecture, Transformer
+from companion.cli_commands import print_json, print_table, read_architecture
+from companion.cli_options import add_bootstrap, add_json, add_level, add_shapes, positive, whole
+from companion.errors import InputError
+from companion.formatting import count as as_count
+from companion.formatting import power_of_ten, significant
+from companion.hardware import REFERENCE_HARDWARE, get_hardware
+from companion.inference_time import COLUMNS, FORMS, InferenceFit, fit_inference, load_inference
+
+_GIB = 2**30
+_OBJECTIVES = ("relative", "milliseconds")
+
+
+def add_inference(command: Callable[..., argparse.ArgumentParser], subparsers: Any) -> None:
+    """Register both commands; `command` is the maker of subparsers in `companion.cli`."""
+    group = subparsers.add_parser(
+        "inference", help="time to first token and step time", description="Time to first token and step time."
+    )
+    to = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parser = command(
+        "fit",
+        fit,
+        "the paper's runtime model of one model size, and which of its parameters the timings determine",
+        "  companion inference fit data/inference.csv --architecture transformer --model-size 7b --quantity ttft\n"
+        "  companion inference fit data/inference.csv --architecture xlstm --model-size 7b --quantity step_time --json",
+        to=to,
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="table of timings (CSV, see data/README.md)")
+    parser.add_argument("--architecture", required=True, choices=tuple(ARCHITECTURES))
+    parser.add_argument("--model-size", required=True, metavar="SIZE", help="as in the column model_size")
+    parser.add_argument("--quantity", required=True, choices=tuple(COLUMNS))
+    parser.add_argument(
+        "--objective",
+        default=_OBJECTIVES[0],
+        choices=_OBJECTIVES,
+        help="squares of log residuals, or Huber loss of milliseconds as published (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--smallest-batch", type=whole, metavar="B", help="leave smaller batches out (default: 8 for step_time, else 1)"
+    )
+    add_bootstrap(parser)
+    add_level(parser)
+    add_json(parser)
+    _add_count(command, to)
+
+
+def _add_count(command: Callable[..., argparse.ArgumentParser], to: Any) -> None:
+    parser = command(
+        "count",
+        count,
+        "FLOPs, bytes moved, memory and roofline time of a prefill and of one step",
+        "  companion inference count --architecture transformer --size 7b --context-length 16384 --batch-size 8 \\\n"
+        "      --hardware h100-sxm\n"
+        "  companion inference count --architecture transformer --size 7b --n-kv-heads 8 --context-length 65536 --json",
+        to=to,
+    )
+    add_shapes(parser)
+    parser.add_argument(
+        "--n-kv-heads", type=whole, metavar="N", help="heads of keys and values of a transformer (default: n_heads)"
+    )
+    parser.add_argument("--context-length", required=True, type=whole, metavar="T", help="tokens of one sequence")
+    parser.add_argument("--batch-size", type=whole, default=1, metavar="B", help="sequences (default: %(default)s)")
+    parser.add_argument(
+        "--hardware", default=REFERENCE_HARDWARE, metavar="NAME", help="row of data/hardware.csv (default: %(default)s)"
+    )
+    for field in fields(Precision):
+        option, meaning = "--" + field.name.replace("_", "-"), field.name.rpartition("_")[2]
+        parser.add_argument(
+            option, type=positive, default=field.default, metavar="X", help=f"{meaning} (default: %(default)s)"
+        )
+    parser.add_argument(
+        "--convention", default=PAPER.name, choices=tuple(CONVENTIONS), help="what counts (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--chunk-size", type=whole, metavar="L", help=f"tokens per mLSTM chunk (default: {PAPER.chunk_size})"
+    )
+    add_json(parser)
+
+
+def fit(arguments: argparse.Namespace) -> None:
+    """`companion inference fit`: parameters, intervals, and what is not identified."""
+    found = fit_inference(
+        load_inference(arguments.file),
+        arguments.architecture,
+        arguments.model_size,
+        arguments.quantity,
+        num_resamples=arguments.bootstrap,
+        seed=arguments.seed,
+        level=arguments.level,
+        objective=arguments.objective,
+        smallest_batch=arguments.smallest_batch,
+    )
+    result = {
+        "file": str(arguments.file),
+        "architecture": found.architecture,
+        "model_size": found.model_size,
+        "quantity": found.quantity,
+        "form": FORMS[found.quantity],
+        "objective": arguments.objective,
+        "parameters": found.parameters,
+        "intervals": {name: found.interval(name, arguments.level) for name in found.parameters},
+        "identified": found.identified,
+        "reasons": found.reasons,
+        "rms_log_error": found.rms_log_error,
+        "num_rows": len(found.log_residuals),
+        "level": arguments.level,
+        "num_resamples": arguments.bootstrap,
+        "seed": arguments.seed,
+        "warnings": _warnings(found),
+    }
+    if arguments.json:
+        return print_json(result)
+    print(f"{found.architecture} {found.model_size}, {len(found.log_residuals)} timings: {result['form']}")
+    print(f"rms of ln(predicted/measured): {_or_undefined(found.rms_log_error, 3)}")
+    level = f"{100 * arguments.level:g} % bootstrap"
+    print_table(
+        pd.DataFrame(
+            [
+                {
+                    "parameter": name,
+                    "value": _or_undefined(value),
+                    level: " to ".join(_or_undefined(bound, 4) for bound in result["intervals"][name]),
+                    "identified": "yes" if found.identified[name] else "no",
+                }
+                for name, value in found.parameters.items()
+            ]
+        )
+    )
+    for note in result["warnings"]:
+        print(f"warning: {note}")
+    return None
+
+
+def _or_undefined(value: float, digits: int = 5) -> str:
+    return "undefined" if math.isnan(value) else f"{value:.{digits}g}"
+
+
+def _warnings(found: InferenceFit) -> list[str]:
+    """What is not identified, and constants that no clock could show."""
+    told = [f"{name} is not identified: {reason}" for name, reason in found.reasons.items()]
+    for name, value in found.parameters.items():
+        if name.endswith("_s") and name.startswith("eps") and value < 0:
+            told.append(f"{name} is negative ({value:.3g} s): the form does not fit these times")
+    if found.num_impossible:
+        told.append(f"{found.num_impossible} of {len(found.log_residuals)} predicted times are not above 0")
+    return told
+
+
+def count(arguments: argparse.Namespace) -> None:
+    """`companion inference count`: a prefill of T tokens, and a step at T tokens of context."""
+    architecture = _shared_heads(read_architecture(arguments), arguments.n_kv_heads)
+    convention = get_convention(arguments.convention)
+    if arguments.chunk_size:
+        convention = replace(convention, chunk_size=arguments.chunk_size)
+    precision = Precision(**{field.name: getattr(arguments, field.name) for field in fields(Precision)})
+    hardware = get_hardware(arguments.hardware)
+    options: dict[str, Any] = {"precision": precision, "convention": convention}
+    passes = [
+        counted(architecture, arguments.context_length, arguments.batch_size, **options)
+        for counted in (count_prefill, count_step)
+    ]
+    numbers = float(cache_numbers(architecture, arguments.context_length))
+    each = precision.bytes_per_cache if architecture.name == Transformer.name else precision.bytes_per_state
+    result = {
+        "architecture": architecture.name,
+        "shapes": architecture.shapes(),
+        "num_params": num_params(architecture),
+        "context_length": arguments.context_length,
+        "batch_size": arguments.batch_size,
+        "hardware": hardware.name,
+        "convention": convention.name,
+        "precision": asdict(precision),
+        "cache_bytes_per_sequence": numbers * each,
+        **{one.kind: _pass_result(one, arguments.hardware) for one in passes},
+    }
+    if arguments.json:
+        return print_json(result)
+    _print_count(result, hardware.label)
+    return None
+
+
+def _shared_heads(architecture: Architecture, n_kv_heads: int | None) -> Architecture:
+    if n_kv_heads is None:
+        return architecture
+    if not isinstance(architecture, Transformer):
+        raise InputError(f"--n-kv-heads {n_kv_heads}: an {architecture.name} has no keys and values to share")
+    return replace(architecture, n_kv_heads=n_kv_heads)
+
+
+def _pass_result(one: InferencePass, hardware: str) -> dict[str, Any]:
+    roofline, message = one.roofline(hardware), one.fit_message(hardware)
+    return {
+        "flops": one.flops.total,
+        "flops_breakdown": one.flops.as_dict(),
+        "traffic_bytes": one.traffic.total,
+        "traffic_breakdown": asdict(one.traffic),
+        "memory_bytes": one.memory.total,
+        "memory_breakdown": asdict(one.memory),
+        "arithmetic_intensity": one.arithmetic_intensity,
+        "roofline": {
+            "compute_seconds": roofline.compute_seconds,
+            "memory_seconds": roofline.memory_seconds,
+            "seconds": roofline.seconds,
+            "bound": "compute" if roofline.compute_bound else "memory",
+        },
+        "fits": not message,
+        "message": message,
+    }
+
+
+def _print_count(result: dict[str, Any], label: str) -> None:
+    print(
+        f"{result['architecture']}, {as_count(result['num_params'])} parameters, T = {result['context_length']}, "
+        f"B = {result['batch_size']}, {label}"
+    )
+    kept = "keys and values" if result["architecture"] == Transformer.name else "state"
+    print(f"{kept} of one sequence: {result['cache_bytes_per_sequence'] / _GIB:.4g} GiB")
+    passes = {kind: result[kind] for kind in ("prefill", "step")}
+    rows: list[dict[str, str]] = []
+    for name, told in (
+        ("FLOP", lambda one: power_of_ten(one["flops"], 3)),
+        ("bytes moved", lambda one: power_of_ten(one["traffic_bytes"], 3)),
+        ("  weights", lambda one: power_of_ten(one["traffic_breakdown"]["weights"], 3)),
+        (f"  {kept}", lambda one: power_of_ten(one["traffic_breakdown"]["cache"], 3)),
+        ("  activations", lambda one: power_of_ten(one["traffic_breakdown"]["activations"], 3)),
+        ("FLOP per byte", lambda one: significant(one["arithmetic_intensity"])),
+        ("memory (GiB)", lambda one: significant(one["memory_bytes"] / _GIB)),
+        ("roofline (s)", lambda one: f"{one['roofline']['seconds']:.3g}"),
+        ("limited by", lambda one: one["roofline"]["bound"]),
+    ):
+        rows.append({"": name, **{kind: told(one) for kind, one in passes.items()}})
+    print_table(pd.DataFrame(rows))
+    for one in passes.values():
+        if one["message"]:
+            print(f"warning: {one['message']}")

@@ -1,0 +1,103 @@
+"""Figures that compare architectures at inference."""
+
+from collections.abc import Mapping
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from companion.inference_compare import Comparison
+from companion.plotting.inference import GREY, QUANTITY_LABELS, token_ticks
+from companion.plotting.style import INK, LABELS, architecture_look, subplots
+
+METHOD_DASHES: dict[str, Any] = {"kernels": "-", "roofline": "--", "count": "-"}
+METHOD_LABELS = {"kernels": "kernels as timed", "roofline": "roofline"}
+
+
+def measured_ratio(tables: Mapping[str, pd.DataFrame], batch_sizes: list[int]) -> Figure:
+    """Ratio of measured times over the context at equal size, a panel per quantity, a line per size.
+
+    `tables` by quantity: columns model_size, batch_size, context_length, ratio. One batch in each panel's solid lines,
+    further ones dashed.
+    """
+    figure, axes = subplots(1, len(tables), height=3.8)
+    sizes = list(dict.fromkeys(size for table in tables.values() for size in table["model_size"]))
+    shades = dict(zip(sizes, np.linspace(0.35, 1, len(sizes)), strict=True))
+    color = architecture_look(["xlstm"])["xlstm"]["color"]
+    dashes: dict[int, Any] = dict(zip(batch_sizes, cycle(("-", "--", ":")), strict=False))
+    for ax, (quantity, table) in zip(axes, tables.items(), strict=True):
+        for (size, batch), group in table.groupby(["model_size", "batch_size"], sort=False):
+            if batch in dashes:
+                ax.plot(
+                    group["context_length"],
+                    group["ratio"],
+                    dashes[batch],
+                    color=color,
+                    alpha=shades[size],
+                    linewidth=1.3,
+                )
+        ax.axhline(1, color=INK, linewidth=1)
+        ax.set(xscale="log", yscale="log", xlabel=LABELS["context_length"], title=_quantity(quantity))
+        _ratio_axis(ax)
+        token_ticks(ax.xaxis, table["context_length"])
+    axes[0].set_ylabel("Transformer's time / xLSTM's")
+    handles = [Line2D([], [], color=color, alpha=shade, label=str(size)) for size, shade in shades.items()]
+    handles += [Line2D([], [], color=GREY, linestyle=dash, label=f"B = {batch}") for batch, dash in dashes.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    return figure
+
+
+def ratio_over_context(comparisons: Mapping[str, Comparison], measured_to: float) -> Figure:
+    """Ratio of the two architectures over the context, with intervals; rows: comparisons, columns: quantities.
+
+    Parameters
+    ----------
+    comparisons
+        by title, of `companion.inference_compare.compare_trained`.
+    measured_to
+        longest context of the timings (tokens): beyond it the page is shaded.
+    """
+    quantities = ("ttft", "step_time")
+    rows = len(comparisons)
+    figure, axes = subplots(rows, 2, height=2.6 * rows + 0.6, sharex=True, sharey="col")
+    for row, (title, comparison) in enumerate(comparisons.items()):
+        color = architecture_look([comparison.first])[comparison.first]["color"]
+        for ax, quantity in zip(axes[2 * row : 2 * row + 2], quantities, strict=True):
+            part = comparison.table[comparison.table["quantity"] == quantity]
+            for method, group in part.groupby("method", sort=False):
+                T = group["context_length"]
+                ax.plot(T, group["ratio"], METHOD_DASHES[str(method)], color=color)
+                ax.fill_between(T, group["ratio_low"], group["ratio_high"], color=color, alpha=0.13, linewidth=0)
+            ax.axhline(1, color=INK, linewidth=1)
+            longest = float(part["context_length"].max())
+            if longest > measured_to:
+                ax.axvspan(measured_to, longest, color=GREY, alpha=0.12, linewidth=0)
+            ax.set(xscale="log", yscale="log", title=f"{_quantity(quantity)}, {title}")
+            _ratio_axis(ax)
+            token_ticks(ax.xaxis, part["context_length"])
+        looks = architecture_look([comparison.first, comparison.second])
+        axes[2 * row].set_ylabel(f"{looks[comparison.second]['label']} / {looks[comparison.first]['label']}")
+    for ax in axes[-2:]:
+        ax.set_xlabel(LABELS["context_length"])
+    handles = [
+        Line2D([], [], color=GREY, linestyle=METHOD_DASHES[method], label=label)
+        for method, label in METHOD_LABELS.items()
+    ]
+    handles.append(Line2D([], [], color=GREY, linewidth=8, alpha=0.25, label="beyond the timings"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    return figure
+
+
+def _quantity(quantity: str) -> str:
+    return QUANTITY_LABELS.get(quantity, quantity).removesuffix(" (s)")
+
+
+def _ratio_axis(ax: Axes) -> None:
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())

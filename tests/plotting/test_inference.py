@@ -1,0 +1,146 @@
+"""Figures of the inference chapter carry their data, with units and scales."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from companion.hardware import get_hardware
+from companion.inference_compare import Comparison
+from companion.plotting.inference import (
+    attention_waves,
+    bandwidth_over_head_width,
+    cache_and_state,
+    chunk_costs,
+    predicted_over_measured,
+    regime_shares,
+    roofline,
+    times_over_context,
+    tokens_text,
+)
+from companion.plotting.inference_compare import measured_ratio, ratio_over_context
+
+T = np.array([128.0, 2048.0, 32768.0])
+
+
+def test_cache_and_state() -> None:
+    curve = pd.DataFrame({"architecture": "transformer", "context_length": T, "cache_bytes": T * 1000})
+    flat = curve.assign(architecture="xlstm", cache_bytes=1e6)
+    figure = cache_and_state({"all": curve, "grouped": curve, "state": flat}, 1000.0, 80e9)
+    [ax] = figure.axes
+    assert [line.get_linestyle() for line in ax.lines[:3]] == ["-", "--", "-"]
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), T * 1000)
+    assert "tokens" in ax.get_xlabel()
+    assert "bytes" in ax.get_ylabel()
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["all", "grouped", "state", "memory of the device", "equal"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["256", "1k", "4k", "16k"]
+
+
+def test_roofline_has_its_ridge_where_both_peaks_meet() -> None:
+    points = pd.DataFrame(
+        {"architecture": ["xlstm", "xlstm"], "kind": ["prefill", "step"], "arithmetic_intensity": [4000.0, 2.0]}
+    ).assign(label="")
+    peaks = get_hardware("h100-sxm")
+    [ax] = roofline(points, peaks).axes
+    roof = ax.lines[0]
+    assert roof.get_ydata().max() == peaks.peak_flops_per_s
+    assert ax.lines[1].get_xdata()[0] == pytest.approx(peaks.ridge)
+    prefill, step = ax.lines[2], ax.lines[3]
+    assert prefill.get_ydata()[0] == peaks.peak_flops_per_s
+    assert step.get_ydata()[0] == 2 * peaks.peak_bytes_per_s
+    assert step.get_markerfacecolor() == "none"
+    assert ax.get_xscale() == ax.get_yscale() == "log"
+
+
+def test_chunk_costs_mark_their_minima() -> None:
+    sizes = np.array([16, 64, 256])
+    costs = pd.DataFrame(
+        {"chunk_size": sizes, "flops": [3.0, 1.0, 2.0], "bytes": [3.0, 2.0, 1.0], "seconds": [3, 2, 2]}
+    )
+    figure = chunk_costs(costs, {"flops": 64, "bytes": 256, "seconds": 64}, 64)
+    marks = [next(line for line in ax.lines if line.get_marker() == "o") for ax in figure.axes]
+    assert [mark.get_xdata()[0] for mark in marks] == [64, 256, 64]
+    assert [float(mark.get_ydata()[0]) for mark in marks] == [1, 1, 2]
+    assert [ax.get_title() for ax in figure.axes] == ["FLOP per token", "bytes per token", "roofline seconds per token"]
+
+
+def test_predicted_over_measured() -> None:
+    table = pd.DataFrame({"measured": [1e-3, 1e-2], "ratio": [0.9, 1.1], "model_size": "7b"})
+    figure = predicted_over_measured({("xlstm", "ttft"): table, ("transformer", "step_time"): table})
+    assert [ax.get_xlabel() for ax in figure.axes] == ["measured time to first token (s)", "measured step time (s)"]
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), [0.9, 1.1])
+
+
+def test_times_over_context() -> None:
+    table = pd.DataFrame({"context_length": T, "predicted": T * 1e-6, "measured": [1e-4, np.nan, 3e-2]})
+    both = pd.concat([table.assign(model_size="7b", batch_size=b) for b in (1, 8)])
+    figure = times_over_context({(name, q): both for name in ("xlstm", "gpt") for q in ("ttft", "step_time")})
+    assert len(figure.axes) == 4
+    assert [ax.get_title() for ax in figure.axes] == ["xLSTM", "gpt", "", ""]
+    assert figure.axes[2].get_ylabel() == "step time (s)"
+    lines = figure.axes[0].lines
+    assert [lines[0].get_linestyle(), lines[2].get_linestyle()] == ["-", "--"]
+    assert [lines[1].get_marker(), lines[3].get_markerfacecolor()] == ["o", "none"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["7b", "B = 1", "B = 8"]
+
+
+def test_attention_waves() -> None:
+    times = pd.DataFrame(
+        {"model_size": ["a", "a", "b"], "heads_in_batch": [16, 264, 128], "seconds": [4e-8, 8e-8, 4e-8]}
+    )
+    scan = pd.DataFrame({"num_multiprocessors": [100, 132], "rms_log_error": [0.2, 0.1]})
+    devices = pd.DataFrame({"label": ["H100", "H200", "A100"], "num_multiprocessors": [132, 132, 108]})
+    left, right = attention_waves(times, 132, scan, devices).axes
+    stairs = left.lines[-1]
+    assert stairs.get_ydata().min() == pytest.approx(40)
+    assert stairs.get_ydata().max() == pytest.approx(80)
+    assert "ns" in left.get_ylabel()
+    assert [text.get_text() for text in right.get_legend().get_texts()] == ["108: A100", "132: H100, H200"]
+
+
+def test_bandwidth_over_head_width() -> None:
+    table = pd.DataFrame({"model_size": ["a", "b"], "head_width": [64.0, 128.0], "beta_eff_bytes_per_s": [1e12, 2e12]})
+    table = table.assign(low=[0.9e12, 1.9e12], high=[1.1e12, np.inf], per_width=1e12 / 64)
+    [ax] = bandwidth_over_head_width(table, {"H100": 3.35e12}).axes
+    assert ax.containers[0].lines[0].get_ydata().tolist() == [1, 2]
+    assert "TB/s" in ax.get_ylabel()
+    assert [text.get_text() for text in ax.texts] == ["a", "b"]
+
+
+def test_regime_shares() -> None:
+    table = pd.DataFrame({"context_length": T, "compute": 0.6, "fixed": 0.4})
+    figure = regime_shares({"one": table, "two": table.assign(batch_size=T)}, ["context_length", "batch_size"])
+    assert [ax.get_title() for ax in figure.axes] == ["one", "two"]
+    assert [len(ax.collections) for ax in figure.axes] == [2, 2]
+    assert "batch" in figure.axes[1].get_xlabel()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["compute", "overhead"]
+
+
+def test_measured_ratio() -> None:
+    table = pd.DataFrame({"model_size": "7b", "context_length": T, "ratio": [0.8, 1.2, 2.0]})
+    both = pd.concat([table.assign(batch_size=batch) for batch in (1, 8, 64)])
+    figure = measured_ratio({"ttft": both, "step_time": both}, [1, 8])
+    assert [len(ax.lines) for ax in figure.axes] == [3, 3], "two batches and the line of equal times"
+    assert figure.axes[0].get_title() == "time to first token"
+
+
+def test_ratio_over_context() -> None:
+    rows = [
+        {"quantity": quantity, "method": method, "context_length": t, "ratio": 1.0, "ratio_low": 0.8, "ratio_high": 1.2}
+        for quantity in ("ttft", "step_time")
+        for method in ("kernels", "roofline")
+        for t in T
+    ]
+    comparison = Comparison(first="xlstm", second="transformer", table=pd.DataFrame(rows), crossovers=pd.DataFrame())
+    figure = ratio_over_context({"loss 2.5": comparison, "loss 2.4": comparison}, 16384)
+    assert len(figure.axes) == 4
+    assert figure.axes[1].get_title() == "step time, loss 2.5"
+    assert figure.axes[0].get_ylabel() == "Transformer / xLSTM"
+    assert [line.get_linestyle() for line in figure.axes[0].lines[:2]] == ["-", "--"]
+    assert len(figure.axes[0].patches) == 1, "shaded beyond the timings"
+    inside = ratio_over_context({"loss 2.5": comparison}, 1e6)
+    assert not inside.axes[0].patches
+
+
+def test_tokens_text() -> None:
+    assert [tokens_text(v) for v in (64, 512, 2048, 3000, 131072, 2**20)] == ["64", "512", "2k", "2.93k", "128k", "1M"]
