@@ -3,6 +3,7 @@
 * Thebe's scripts, which jupyter-book declares on every page and which point to a CDN, are taken off.
 * MathJax is copied out of the package sphinx-mathjax-offline, as one file that loads nothing further. Pages with
   figures or tables of the package get it too: their captions may hold formulas, which Sphinx does not see.
+* plotly's script, for the explorer, is copied out of the package plotly.
 * Comments on fields are shown whole, colons included.
 * The download button of a chapter says that it gives the notebook.
 """
@@ -17,25 +18,30 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.fileutil import copy_asset
 
-MATHJAX = "tex-svg-full.js"
+#: Script, the package that has it, its folder below `_static`: `mathjax_path` and the explorer's page say the same.
+SCRIPTS = (
+    ("tex-svg-full.js", "sphinx-mathjax-offline", "mathjax"),
+    ("plotly.min.js", "plotly", "plotly"),
+)
 
 
-def mathjax_file() -> Path:
-    """Path of the bundle in the installed package."""
+def script_file(name: str, package: str) -> Path:
+    """Path of a script in an installed package."""
     try:
-        files = metadata.files("sphinx-mathjax-offline") or []
+        files = metadata.files(package) or []
     except metadata.PackageNotFoundError:
         files = []
     for file in files:
-        if file.name == MATHJAX:
+        if file.name == name:
             return Path(str(file.locate()))
-    raise ExtensionError(f"{MATHJAX} not found: pip install sphinx-mathjax-offline")
+    raise ExtensionError(f"{name} not found: pip install {package}")
 
 
-def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
-    """Put the bundle where `mathjax_path` says."""
+def copy_scripts(app: Sphinx, error: Exception | None) -> None:
+    """Put the scripts of other packages below `_static`."""
     if error is None and app.builder.format == "html":
-        copy_asset(str(mathjax_file()), str(Path(app.outdir) / "_static" / "mathjax"))
+        for name, package, folder in SCRIPTS:
+            copy_asset(str(script_file(name, package)), str(Path(app.outdir) / "_static" / folder))
 
 
 def want_mathjax(app: Sphinx, doctree: nodes.document) -> None:
@@ -92,5 +98,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("doctree-resolved", drop_thebe_nodes, priority=900)
     app.connect("html-page-context", drop_thebe_files, priority=900)
     app.connect("html-page-context", name_download, priority=900)
-    app.connect("build-finished", copy_mathjax)
+    app.connect("build-finished", copy_scripts)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

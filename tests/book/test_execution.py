@@ -24,11 +24,19 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "04_loss_surface": [{"context_length": 2048, "architectures": ["xlstm"], "gamma": 1.0, "num_resamples": 50}],
     "05_overtraining": [{"architectures": ["transformer"], "num_resamples": 50}],
     "06_how_fits_go_wrong": [{"architecture": "xlstm", "num_starts": 5}],
+    "07_context_length": [{"architectures": ["xlstm"], "fit_context": 16384, "budget": 1e19, "num_resamples": 40}],
+    "08_inference_time": [
+        {"hardware": "h200-sxm", "model_size": "1.4b", "batch_sizes": [4], "losses": [2.5], "num_resamples": 40},
+    ],
     "09_planning": [
         {"train_flops": None, "target_loss": 2.6, "context_length": 4096, "hardware": "h200-sxm", "num_resamples": 20},
         {"architectures": ["xlstm"], "prefill_tokens": 0, "generated_tokens": 0, "num_resamples": 20},
     ],
     "90_ledger": [{"box_height": 20}],
+    "91_explorer": [
+        {"architectures": ["xlstm"], "tokens_per_param": None, "hardware": "rtx-4090", "num_resamples": 20},
+        {"train_flops": 7e23, "context_length": 3000, "batch_size": 300, "experiment": "isoflop", "num_resamples": 20},
+    ],
 }
 
 HEADER = """---

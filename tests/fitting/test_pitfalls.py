@@ -253,7 +253,8 @@ def test_delta_path() -> None:
     assert table["linear"].iloc[-1] == 0
     assert table["alpha"].iloc[-1] == pytest.approx(table["alpha"].iloc[-2], rel=1e-6)
     assert (table["gamma"] == 1).all()
-    assert table["rms"].idxmin() >= 2
+    # no residual reaches the larger deltas, so they fit alike, and none fits better: least squares has the least rms
+    assert table["rms"].iloc[-1] <= table["rms"].min() * (1 + 1e-9)
 
 
 def test_exponent_interval_holds_the_exponent() -> None:

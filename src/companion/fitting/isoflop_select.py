@@ -135,7 +135,8 @@ def one_sided(profile: IsoflopProfile, side: Side, reach: float = 0.0) -> Isoflo
     if profile.fit is None or not profile.has_optimum:
         raise InputError(f"budget {profile.isoflop_budget:g} has no optimum to take a side of")
     decades = np.log10(profile.x / profile.fit.law.x_opt)
-    keep = decades <= reach if side == "below" else decades >= -reach
+    # a size at the very optimum is kept whichever way the optimum was rounded
+    keep = decades <= reach + 1e-9 if side == "below" else decades >= -reach - 1e-9
     if not keep.any():
         raise InputError(f"budget {profile.isoflop_budget:g}: no size {side} the optimum")
     return fit_profile(

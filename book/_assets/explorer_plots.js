@@ -1,0 +1,237 @@
+// The plots of the explorer, drawn by plotly. Everywhere a solid line is inside of the data, a dashed one is not.
+(function () {
+  "use strict";
+
+  const GIB = 2 ** 30;
+  const POINTS = 90;
+  const CONTEXTS = [256, 2 ** 20];
+
+  // Decades; with few of them 2 and 5 in between; with many only every second or third.
+  function ticks([low, high], text) {
+    const decades = Math.round(Math.log10(high / low));
+    const every = Math.ceil(decades / 5);
+    const values = [];
+    for (let power = Math.ceil(Math.log10(low) - 1e-9); power <= Math.log10(high) + 1e-9; power++) {
+      for (const digit of decades <= 2 ? [1, 2, 5] : [1]) {
+        const value = Number(`${digit}e${power}`);
+        if (power % every === 0 && value <= high * (1 + 1e-9)) {
+          values.push(value);
+        }
+      }
+    }
+    return { tickmode: "array", tickvals: values, ticktext: values.map(text) };
+  }
+
+  const decadesAround = (values) => {
+    const finite = values.filter((value) => Number.isFinite(value) && value > 0);
+    const [low, high] = [Math.min(...finite), Math.max(...finite)].map(Math.log10);
+    return [10 ** Math.floor(low), 10 ** Math.max(Math.ceil(high), Math.floor(low) + 1)];
+  };
+
+  // Numbers of tokens as the field writes them: 16k is 16,384
+  function contextText(value) {
+    if (value < 1024) {
+      return String(value);
+    }
+    return value < 2 ** 20 ? `${value / 1024}k` : `${value / 2 ** 20}M`;
+  }
+
+  function logAxis(title, range, marks) {
+    return { type: "log", title: { text: title }, range: range.map(Math.log10), ...marks };
+  }
+
+  function contextAxis() {
+    const values = [8, 10, 12, 14, 16, 18, 20].map((power) => 2 ** power);
+    const marks = { tickmode: "array", tickvals: values, ticktext: values.map(contextText) };
+    return logAxis("context T (tokens; 1k = 1,024)", [CONTEXTS[0] / 1.15, CONTEXTS[1] * 1.15], marks);
+  }
+
+  // Four contexts per doubling, whole chunks of 64
+  function contexts() {
+    const values = [];
+    for (let quarter = 32; quarter <= 80; quarter++) {
+      values.push(64 * Math.round(2 ** (quarter / 4) / 64));
+    }
+    return [...new Set(values)];
+  }
+
+  // A dashed line through all points and a solid one over those inside of the data.
+  function lines(look, x, y, inside, text) {
+    const line = { color: look.color, width: 2 };
+    const common = { type: "scatter", mode: "lines", name: look.label, x };
+    return [
+      { ...common, y, text, line: { ...line, dash: "dash" }, hovertemplate: "%{text}<extra></extra>" },
+      { ...common, y: y.map((value, i) => (inside[i] ? value : null)), line, hoverinfo: "skip" },
+    ];
+  }
+
+  const mark = (look, x, y, open, text) => ({
+    type: "scatter",
+    mode: "markers",
+    name: `${look.label}, ${open ? "optimum" : "model"}`,
+    x: [x],
+    y: [y],
+    text: [text],
+    hovertemplate: "%{text}<extra></extra>",
+    marker: {
+      symbol: look.symbol + (open ? "-open" : ""),
+      size: open ? 14 : 9,
+      color: look.color,
+      line: { width: open ? 2 : 0, color: look.color },
+    },
+  });
+
+  const across = (y, ink) => ({
+    type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: { color: ink, width: 1.5 },
+  });
+  const upright = (x, ink) => ({
+    type: "line", yref: "paper", y0: 0, y1: 1, x0: x, x1: x, opacity: 0.6, line: { color: ink, width: 1, dash: "dot" },
+  });
+
+  // Loss of every width of the family at the budget
+  function lossCurve(core, architecture, setting, sizes) {
+    const { family, law } = architecture;
+    const { train_flops: C, context_length: T } = setting;
+    const [low, high] = sizes.map((size) => Math.log(core.widthOf(family, size)));
+    const curve = { num_params: [], num_tokens: [], loss: [], inside: [] };
+    for (let i = 0; i <= POINTS; i++) {
+      const width = Math.exp(low + ((high - low) * i) / POINTS);
+      const N = core.numParams(family, width);
+      const D = C / core.flopsPerToken(family, width, T);
+      const numbers = { num_params: N, num_tokens: D, tokens_per_param: D / N };
+      curve.num_params.push(N);
+      curve.num_tokens.push(D);
+      curve.loss.push(core.predict(law, N, D));
+      curve.inside.push(!core.outside(architecture, numbers, setting).some((left) => left.of === "loss"));
+    }
+    return curve;
+  }
+
+  function lossPlot(core, model, setting, result, format) {
+    const each = Object.values(result).map((one) => one.numbers);
+    const optima = each.map((numbers) => numbers.optimal_num_params);
+    const models = each.map((numbers) => numbers.num_params);
+    const low = Math.max(Math.min(Math.min(...optima) / 30, Math.min(...models) / 1.5), 2.5e6);
+    const high = Math.max(Math.max(...optima) * 30, Math.max(...models) * 1.5);
+    const floor = Math.min(...each.map((numbers) => numbers.optimal_loss));
+    const top = Math.max(floor + 0.5, ...each.map((numbers) => numbers.loss + 0.05));
+    const data = model.architectures.flatMap((architecture) => {
+      const look = model.look[architecture.name];
+      const { numbers } = result[architecture.name];
+      const curve = lossCurve(core, architecture, setting, [low, high]);
+      const told = (N, D, loss) =>
+        `${look.label}: N = ${format.count(N)}, D = ${format.count(D)}, loss ${format.loss(loss)}`;
+      const text = curve.num_params.map((N, i) => told(N, curve.num_tokens[i], curve.loss[i]));
+      const own = [numbers.num_params, numbers.num_tokens, numbers.loss];
+      const best = [numbers.optimal_num_params, numbers.optimal_num_tokens, numbers.optimal_loss];
+      return [
+        ...lines(look, curve.num_params, curve.loss, curve.inside, text),
+        mark(look, best[0], best[2], true, `optimum, ${told(...best)}`),
+        mark(look, own[0], own[2], false, `model, ${told(...own)}`),
+      ];
+    });
+    const x = logAxis("parameters N", [low, high], ticks([low, high], format.tickCount));
+    const range = [Math.floor(floor * 10 - 0.5) / 10, Math.ceil(top * 10) / 10];
+    return { data, x, y: { title: { text: "loss (nats/token)" }, range } };
+  }
+
+  // TTFT, step time and memory of the model at every context
+  function servePlots(core, model, setting, result, format, ink) {
+    const target = core.hardware[setting.hardware];
+    const T = contexts();
+    const plots = { ttft: [], step: [], memory: [] };
+    for (const architecture of model.architectures) {
+      const look = model.look[architecture.name];
+      const { numbers } = result[architecture.name];
+      const shapes = core.shapesAt(architecture.family, core.widthOf(architecture.family, numbers.num_params));
+      const points = T.map((length) => ({
+        ...core.serve(architecture, shapes, length, setting.batch_size, target),
+        left: core.outside(architecture, numbers, { ...setting, context_length: length }).map((entry) => entry.of),
+      }));
+      const curves = {
+        ttft: [points.map((point) => point.ttft.value), "ttft", format.duration, numbers.ttft_s],
+        step: [points.map((point) => point.step.value), "step_time", format.duration, numbers.step_time_s],
+        memory: [points.map((point) => point.memory / GIB), "", format.gib, numbers.memory_bytes / GIB],
+      };
+      for (const [name, [y, of, write, own]] of Object.entries(curves)) {
+        const told = (length, value) => `${look.label}, T = ${contextText(length)}: ${write(value)}`;
+        const inside = points.map((point) => !of || !point.left.includes(of));
+        const text = y.map((value, i) => told(T[i], value));
+        plots[name].push(...lines(look, T, y, inside, text));
+        plots[name].push(mark(look, setting.context_length, own, false, told(setting.context_length, own)));
+      }
+    }
+    const rangeOf = (data, more = []) => decadesAround([...data.flatMap((trace) => trace.y), ...more]);
+    const axis = (title, range, text) => logAxis(title, range, ticks(range, text));
+    const here = upright(setting.context_length, ink);
+    const has = target.memory_bytes / GIB;
+    // where the lines leave room
+    const crossed = Math.max(...plots.memory.flatMap((trace) => trace.y)) > has;
+    const [x, xanchor, yanchor] = crossed ? [0.99, "right", "top"] : [0.01, "left", "bottom"];
+    const place = { xref: "paper", x, xanchor, y: Math.log10(has), yanchor, showarrow: false };
+    const time = (title, data) => {
+      const y = axis(title, rangeOf(data), format.tickDuration);
+      return { data, x: contextAxis(), y, shapes: [here] };
+    };
+    return {
+      ttft: time("time to first token", plots.ttft),
+      step: time("step time", plots.step),
+      memory: {
+        data: plots.memory,
+        x: contextAxis(),
+        y: axis("memory (GiB)", rangeOf(plots.memory, [has]), format.tick),
+        shapes: [here, across(has, ink)],
+        annotations: [
+          { ...place, text: `${target.label}: ${format.gib(has)}` },
+        ],
+      },
+    };
+  }
+
+  // Colours and type of the page, light or dark
+  function lookOfPage(section) {
+    const style = getComputedStyle(section);
+    const root = getComputedStyle(document.documentElement);
+    const variable = (name, otherwise) => root.getPropertyValue(name).trim() || otherwise;
+    return {
+      ink: style.color,
+      font: style.fontFamily,
+      grid: variable("--companion-grid", "#8884"),
+      surface: variable("--pst-color-surface", "#888"),
+    };
+  }
+
+  function layoutOf({ x, y, shapes = [], annotations = [] }, page) {
+    const axis = { gridcolor: page.grid, linecolor: page.ink, tickcolor: page.ink, ticks: "outside", zeroline: false };
+    const fixed = { ...axis, fixedrange: true, showline: true };
+    return {
+      autosize: true,
+      showlegend: false,
+      dragmode: false,
+      hovermode: "closest",
+      paper_bgcolor: "rgba(0,0,0,0)",
+      plot_bgcolor: "rgba(0,0,0,0)",
+      font: { family: page.font, size: 12, color: page.ink },
+      hoverlabel: { bgcolor: page.surface, bordercolor: page.ink, font: { color: page.ink } },
+      margin: { l: 74, r: 12, t: 10, b: 44 },
+      xaxis: { ...fixed, ...x, title: { ...x.title, standoff: 6 } },
+      yaxis: { ...fixed, ...y, title: { ...y.title, standoff: 8 } },
+      shapes,
+      annotations,
+    };
+  }
+
+  function draw(section, core, model, setting, result, format) {
+    const page = lookOfPage(section);
+    const plots = {
+      loss: lossPlot(core, model, setting, result, format),
+      ...servePlots(core, model, setting, result, format, page.ink),
+    };
+    const config = { displayModeBar: false, responsive: true, scrollZoom: false };
+    for (const [name, plot] of Object.entries(plots)) {
+      window.Plotly.react(`explorer-plot-${name}`, plot.data, layoutOf(plot, page), config);
+    }
+  }
+
+  window.companionExplorerPlots = { draw };
+})();

@@ -1,0 +1,227 @@
+"""The explorer as HTML: controls, places for the plots, a table with the opening numbers, and data for the scripts.
+
+The page works from a file: scripts and plotly lie in its `_static`. Without scripts the table still holds the numbers
+of the opening setting.
+"""
+
+import html
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from companion.explorer import CONTROLS, Control, Explorer, Setting
+from companion.formatting import count, significant
+from companion.hardware import known_hardware
+from companion.plotting.embed import Html
+from companion.plotting.style import architecture_look
+
+#: matplotlib's marker symbols in plotly's words.
+_SYMBOLS = {"s": "square", "o": "circle", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross"}
+_SIGNS = {"s": "■", "o": "●", "^": "▲", "D": "◆", "v": "▼", "P": "✚"}
+_SCRIPTS = ("explorer_model.js", "explorer_plots.js", "explorer.js", "plotly/plotly.min.js")
+
+
+def duration(seconds: float) -> str:
+    """Milliseconds below a second, hours from one on: 8.31 ms, 2.50 s, 1.20 h."""
+    if seconds < 0.9995:  # from there on three digits say 1.00 s
+        return f"{significant(1e3 * seconds)} ms"
+    return f"{significant(seconds)} s" if seconds < 3600 else f"{significant(seconds / 3600)} h"
+
+
+def gibibytes(size: float) -> str:
+    """Bytes in GiB: 26.6 GiB."""
+    return f"{significant(size / 2**30)} GiB"
+
+
+def between(low: str, high: str) -> str:
+    """An interval in words, a shared unit said once: 21.3 to 31.0 ms."""
+    number, _, unit = low.partition(" ")
+    return f"{number if unit and high.endswith(f' {unit}') else low} to {high}"
+
+
+#: How a number of the table is written; the script has the same functions by the same names.
+FORMATS: dict[str, Callable[[float], str]] = {
+    "count": count,
+    "loss": "{:.3f}".format,
+    "ratio": significant,
+    "duration": duration,
+    "bytes": gibibytes,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: key of the number, label, format, and the data whose range it may leave (`outside`)."""
+
+    key: str
+    label: str
+    format: str
+    of: str = ""
+
+
+ROWS: dict[str, tuple[Row, ...]] = {
+    "The model: budget C at M tokens per parameter": (
+        Row("num_params", "parameters N", "count"),
+        Row("num_tokens", "training tokens D", "count"),
+        Row("tokens_per_param", "tokens per parameter M", "ratio"),
+        Row("loss", "loss (nats/token)", "loss", "loss"),
+    ),
+    "Serving this model": (
+        Row("ttft_s", "time to first token", "duration", "ttft"),
+        Row("ttft_roofline_s", "… at least (roofline)", "duration"),
+        Row("step_time_s", "step time", "duration", "step_time"),
+        Row("step_time_roofline_s", "… at least (roofline)", "duration"),
+        Row("memory_bytes", "memory held", "bytes"),
+        Row("weight_bytes", "… weights", "bytes"),
+        Row("cache_bytes", "… cache or state", "bytes"),
+    ),
+    "The compute-optimal model at the same budget": (
+        Row("optimal_num_params", "parameters N*", "count", "optimum"),
+        Row("optimal_num_tokens", "training tokens D*", "count", "optimum"),
+        Row("optimal_tokens_per_param", "tokens per parameter M*", "ratio", "optimum"),
+        Row("optimal_loss", "loss (nats/token)", "loss", "optimum"),
+    ),
+}
+
+#: Plots: name and caption.
+PLOTS = {
+    "loss": "Loss over model size at this budget",
+    "ttft": "Time to first token over the prompt",
+    "step": "Step time over the context",
+    "memory": "Memory over the context",
+}
+
+
+def explorer_page(explorer: Explorer, static: str = "../_static") -> Html:
+    """Everything of the explorer: controls, plots, table, data, scripts.
+
+    Parameters
+    ----------
+    explorer
+        what is known, and the setting to open with.
+    static
+        folder of the scripts, relative to the page.
+    """
+    names = list(explorer.known)
+    look = architecture_look(names)
+    data = explorer.model() | {
+        "look": {
+            name: {"label": entry["label"], "color": entry["color"], "symbol": _SYMBOLS[entry["marker"]]}
+            for name, entry in look.items()
+        },
+        "rows": [vars(row) for rows in ROWS.values() for row in rows],
+    }
+    # "</" would end the script element
+    text = json.dumps(data, allow_nan=False, ensure_ascii=False).replace("</", "<\\/")
+    signs = " ".join(
+        f'<span><span style="color:{entry["color"]}" aria-hidden="true">{_SIGNS[entry["marker"]]}</span> '
+        f"{html.escape(entry['label'])}</span>"
+        for entry in look.values()
+    )
+    plots = "".join(_plot(name, caption) for name, caption in PLOTS.items())
+    return Html(
+        '<section class="companion-explorer" id="explorer" aria-label="Explorer" tabindex="-1">'
+        f"{_form(explorer.default)}"
+        '<p class="companion-explorer-problem" role="status" hidden></p>'
+        f'<p class="companion-explorer-legend">{signs} <span>filled: the model</span> <span>open: the optimum</span> '
+        "<span>dashed: outside of the data</span></p>"
+        f'<div class="companion-explorer-plots">{plots}</div>'
+        '<div class="companion-explorer-notes"></div>'
+        f"{_table(explorer, {name: entry['label'] for name, entry in look.items()})}"
+        '<p class="companion-explorer-live" aria-live="polite"></p>'
+        "<noscript><p>The controls and plots need JavaScript. The table shows the opening setting.</p></noscript>"
+        "</section>"
+        f'<script type="application/json" id="explorer-model">{text}</script>'
+        + "".join(f'<script defer src="{static}/{name}"></script>' for name in _SCRIPTS)
+    )
+
+
+def setting_links(links: Iterable[tuple[Setting, str, str]]) -> Html:
+    """A list of settings to look at: setting, words of the link, what to see there.
+
+    The address of a link is set by the script: without it there is nothing to set.
+    """
+    items = "".join(
+        f'<li><a href="#explorer" data-setting="{html.escape(setting.link)}">{html.escape(words)}</a>: '
+        f"{html.escape(told)}</li>"
+        for setting, words, told in links
+    )
+    return Html(f'<ul class="companion-explorer-links">{items}</ul>')
+
+
+def _form(setting: Setting) -> str:
+    sliders = "".join(_slider(control, getattr(setting, control.name)) for control in CONTROLS)
+    options = "".join(
+        f'<option value="{entry.name}"{" selected" if entry.name == setting.hardware else ""}>'
+        f"{html.escape(entry.label)}</option>"
+        for entry in known_hardware().values()
+    )
+    return (
+        f'<form class="companion-explorer-controls" aria-label="Setting" autocomplete="off">{sliders}'
+        '<div class="companion-explorer-control"><label for="explorer-hardware">hardware</label>'
+        f'<select id="explorer-hardware" name="hardware">{options}</select></div>'
+        '<div class="companion-explorer-buttons">'
+        '<button type="button" id="explorer-copy">Copy link</button>'
+        '<button type="button" id="explorer-reset">Reset</button>'
+        '<span id="explorer-copied" role="status"></span></div></form>'
+    )
+
+
+def _slider(control: Control, value: float | None) -> str:
+    at = control.steps.index(22.0 if value is None else float(value))
+    shown = "compute-optimal" if value is None else control.text(value)
+    identity = f"explorer-{control.key}"
+    optimal = ""
+    if control.name == "tokens_per_param":
+        optimal = (
+            '<label class="companion-explorer-check" for="explorer-optimal">'
+            f'<input type="checkbox" id="explorer-optimal"{" checked" if value is None else ""}> '
+            "compute-optimal M</label>"
+        )
+    # aria-live off: the slider says its value itself
+    return (
+        f'<div class="companion-explorer-control"><label for="{identity}">{control.label}</label>'
+        f'<output for="{identity}" id="{identity}-value" aria-live="off">{html.escape(shown)}</output>'
+        f'<input type="range" id="{identity}" name="{control.key}" min="0" max="{len(control.steps) - 1}" step="1" '
+        f'value="{at}" aria-valuetext="{html.escape(shown)}">{optimal}</div>'
+    )
+
+
+def _plot(name: str, caption: str) -> str:
+    return (
+        f'<figure class="companion-explorer-plot"><figcaption>{caption}</figcaption>'
+        f'<div class="companion-explorer-drawing" id="explorer-plot-{name}" role="img" '
+        f'aria-label="{caption}, a line for each architecture. The table has the numbers."></div></figure>'
+    )
+
+
+def _table(explorer: Explorer, labels: dict[str, str]) -> str:
+    shown = explorer.evaluate()
+    head = "".join(f'<th scope="col" class="number">{html.escape(label)}</th>' for label in labels.values())
+    body = ""
+    for title, rows in ROWS.items():
+        body += f'<tbody><tr><th scope="rowgroup" colspan="{len(labels) + 1}">{title}</th></tr>'
+        for row in rows:
+            cells = "".join(_cell(row, name, result) for name, result in shown.items())
+            body += f'<tr><th scope="row">{row.label}</th>{cells}</tr>'
+        body += "</tbody>"
+    level = f"{explorer.level:.0%}".replace("%", " %")
+    caption = f"Numbers of the setting. Below a number: its {level} interval, and a word where it leaves the data."
+    return (
+        f'<div class="companion-table-block"><p class="companion-caption">{caption}</p>'
+        '<div class="companion-table companion-explorer-table" tabindex="0" role="region" '
+        'aria-label="Numbers of the setting"><table><thead><tr><th scope="col">quantity</th>'
+        f"{head}</tr></thead>{body}</table></div></div>"
+    )
+
+
+def _cell(row: Row, name: str, result: dict[str, Any]) -> str:
+    write = FORMATS[row.format]
+    bounds = result["intervals"].get(row.key)
+    left = any(each["of"] == row.of for each in result["outside"])
+    small = between(write(bounds[0]), write(bounds[1])) if bounds else ""
+    return (
+        f'<td class="number" data-key="{row.key}" data-architecture="{name}"><b>{write(result["numbers"][row.key])}</b>'
+        f"<small>{small}</small><small>{'extrapolated' if left else ''}</small></td>"
+    )
