@@ -58,6 +58,9 @@ def test_own_tables(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         (["--target-loss", "1.0"], "loss 1 is never reached"),
         (["--train-flops", "1e21", "--runs", "missing.csv"], "missing.csv: no such file"),
         (["--train-flops", "1e21", "--timings", "missing.csv"], "missing.csv: no such file"),
+        (["--target-loss", "1e300"], "loss 1e+300 needs a d_model outside"),
+        (["--gpu-hours", "1e300"], "gpu_hours 1e+300 is too large"),
+        (["--train-flops", "1e21", "--bootstrap", "1e13"], "1 to 1000000 can be drawn"),
         (["--train-flops", "1e21", "--utilisation", "40"], "utilisation 40.0 is not between 0 and 1"),
     ],
 )
@@ -65,6 +68,12 @@ def test_bad_input_is_one_line_and_status_2(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert words in error_line(capsys, "plan", *arguments)
+
+
+@pytest.mark.parametrize("value", ["1e32", "1e15"])
+def test_extreme_budgets_are_answered(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", "--train-flops", value, "--prefill-tokens", "1e12", *FEW]) == 0
+    assert "is outside the runs'" in capsys.readouterr().out
 
 
 def test_memory_that_does_not_fit_is_an_answer(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,11 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from companion.accounting.inference import cache_numbers
+from companion.accounting.inference import cache_numbers, count_step
 from companion.architectures import preset
 from companion.errors import InputError
 from companion.hardware import known_hardware
 from companion.inference_terms import (
+    against_roofline,
     bandwidth_by_head_width,
     cache_term_variants,
     cached_token_times,
@@ -22,7 +23,7 @@ from companion.inference_terms import (
     multiprocessor_scan,
     shares,
 )
-from companion.inference_time import fit_inference, load_paper_inference
+from companion.inference_time import fit_inference, load_paper_inference, model_of
 from companion.runtime_model import paper_runtime_model
 
 SIZES = ("160m", "400m", "830m", "1.4b", "2.7b", "7b")
@@ -167,3 +168,20 @@ def test_bad_input(timings: pd.DataFrame) -> None:
         cached_token_times(timings[timings["architecture"] == "xlstm"])
     with pytest.raises(InputError, match="num_multiprocessors 0 is not positive"):
         multiprocessor_scan(timings, [0])
+
+
+def test_timings_over_the_roofline() -> None:
+    table = load_paper_inference()
+    for architecture in ("transformer", "xlstm"):
+        for quantity in ("ttft", "step_time"):
+            ratio = against_roofline(table, architecture, quantity)
+            assert ratio.notna().all()
+            assert ratio.median() > 1, "the typical pass is slower than the hardware's least"
+            # a device with half the peaks has twice the least time, or another limit: the ratio is never larger there
+            slower = against_roofline(table, architecture, quantity, "a100-sxm")
+            assert (slower <= ratio * (1 + 1e-12)).all()
+    row = table[(table["architecture"] == "xlstm") & (table["model_size"] == "7b") & (table["batch_size"] == 1)]
+    row = row[row["prefill_length"] == 2048]
+    least = count_step(model_of(row.iloc[0]), 2048 + 51, 1).roofline("h100-sxm").seconds
+    found = against_roofline(table, "xlstm", "step_time")[row.index[0]]
+    assert found == pytest.approx(row["step_time_s"].iloc[0] / least)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -209,3 +210,49 @@ def test_plans_that_cannot_be_made() -> None:
     partly = plan(Request(train_flops=1e21, context_length=32), known())
     assert [model.architecture for model in partly.models] == ["transformer"]
     assert partly.notes[0].startswith("xlstm: context_length 32")
+
+
+def test_the_larger_pass_says_what_is_needed() -> None:
+    request = Request(train_flops=1e23, prompt_length=2048, prefill_tokens=1e12, generated_tokens=1e11, batch_size=40)
+    [model] = [
+        m for m in plan(request, known()).models if m.architecture == "transformer" and m.objective == LOSS_OPTIMAL
+    ]
+    assert f"needs {model.numbers['memory_bytes'] / 2**30:.1f} GiB in a step" in model.fit_message
+
+
+def test_laws_that_never_reach_the_loss_are_told() -> None:
+    floors = known()["xlstm"].bootstrap.samples["E"]
+    loss = float(np.quantile(floors, 0.8))
+    planned = plan(Request(target_loss=loss), {"xlstm": known()["xlstm"]})
+    [share] = [int(found[1]) for note in planned.notes if (found := re.search(r"(\d+)% of the resampled laws", note))]
+    assert 20 <= share < 60, "a fifth has its floor above, and some more would need a model of no size"
+
+
+def test_groups_of_heads_can_be_built() -> None:
+    for groups in (8, 1000):
+        model = models(replace(REQUEST, kv_groups=groups), "transformer")[LOSS_OPTIMAL]
+        assert model.model.n_heads % model.model.n_kv_heads == 0
+        assert model.model.n_kv_heads < model.model.n_heads
+        one_head = 2 * model.model.n_layers * (model.model.d_qk + model.model.d_hv) * 8192 * 8
+        assert model.numbers["memory_bytes"] > 2 * model.numbers["num_params"] * 0.8 + 0.5 * one_head
+
+
+def test_cheap_models_of_high_losses_and_times_below_the_roofline() -> None:
+    high = models(Request(target_loss=5.5, prefill_tokens=1e13, generated_tokens=1e12), "transformer")
+    assert high[COST_OPTIMAL].numbers["total_gpu_hours"] <= high[LOSS_OPTIMAL].numbers["total_gpu_hours"]
+    slow = models(replace(REQUEST, hardware="l40s"), "transformer")[COST_OPTIMAL]
+    assert slow.numbers["step_time_s"] < slow.numbers["step_time_roofline_s"]
+    assert any("below the roofline" in warning for warning in slow.warnings)
+
+
+def test_the_seed_reaches_the_timings() -> None:
+    one, two = (learn(architectures=["xlstm"], num_resamples=5, seed=seed)["xlstm"] for seed in (0, 1))
+    assert not np.array_equal(one.ttft.resamples, two.ttft.resamples)
+    assert not np.array_equal(one.bootstrap.theta, two.bootstrap.theta)
+
+
+def test_a_table_without_contexts_has_a_law_of_no_context() -> None:
+    runs = load_paper_runs().drop(columns="context_length")
+    learned = learn(runs[runs["architecture"] == "xlstm"], None, ["xlstm"], num_resamples=5)
+    [model] = plan(Request(train_flops=1e20, context_length=4096), learned).models
+    assert not any("T = 8192" in warning for warning in model.warnings)

@@ -93,10 +93,12 @@ def run(arguments: argparse.Namespace) -> None:
     """Plan, and print as text or as one JSON object."""
     names = [field.name for field in fields(Request) if hasattr(arguments, field.name)]
     request = Request(**{name: getattr(arguments, name) for name in names})
+    runs = load_runs(arguments.runs) if arguments.runs else None
+    there = [name for name in ARCHITECTURES if runs is None or (runs["architecture"] == name).any()]
     known = learn(
-        runs=load_runs(arguments.runs) if arguments.runs else None,
+        runs=runs,
         timings=load_inference(arguments.timings) if arguments.timings else None,
-        architectures=arguments.architecture or tuple(ARCHITECTURES),
+        architectures=arguments.architecture or there or tuple(ARCHITECTURES),
         num_resamples=arguments.bootstrap,
         seed=arguments.seed,
     )

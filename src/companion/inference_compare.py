@@ -94,7 +94,8 @@ def measured_crossovers(
         rows = measured(table, name, quantity)
         rows = rows.assign(context_length=rows["prefill_length"] if quantity == "ttft" else middle_context(rows))
         keys = ["model_size", "batch_size", "context_length"]
-        sides.append(rows[rows["context_length"] > 0].set_index(keys)[COLUMNS[quantity]])
+        # several timings of one context (of several generation lengths, say) count as their mean
+        sides.append(rows[rows["context_length"] > 0].groupby(keys, sort=False)[COLUMNS[quantity]].mean())
     ratio = (sides[1] / sides[0]).dropna().rename("ratio").reset_index()
     found = []
     for (size, batch), group in ratio.groupby(["model_size", "batch_size"], sort=False):

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from companion.accounting.inference import BF16, Precision, cache_numbers
+from companion.accounting.conventions import PAPER
+from companion.accounting.inference import BF16, Precision, cache_numbers, count_prefill, count_step
 from companion.accounting.params import num_params
 from companion.errors import InputError
 from companion.hardware import REFERENCE_HARDWARE, Hardware, get_hardware
@@ -299,3 +300,25 @@ def changes(table: pd.DataFrame, along: str) -> pd.DataFrame:
     kinds = table["largest"].to_numpy()
     at = np.flatnonzero(kinds[1:] != kinds[:-1]) + 1
     return pd.DataFrame({"before": kinds[at - 1], "after": kinds[at], "at": table[along].to_numpy()[at]})
+
+
+def against_roofline(
+    table: pd.DataFrame, architecture: str, quantity: Quantity, hardware: str | Hardware = REFERENCE_HARDWARE
+) -> pd.Series:
+    """Measured time over the roofline of `companion.accounting.inference`, with the index of the timings.
+
+    Below 1 a pass was faster than the count allows: fewer bytes were moved than counted, or the hardware is another.
+    Times to first token without a prompt, or with one below a chunk, are left out.
+    """
+    rows = measured(table, architecture, quantity)
+    if quantity == "ttft":
+        rows = rows[rows["prefill_length"] >= PAPER.chunk_size]
+    least = pd.Series(np.nan, index=rows.index)
+    for model, at in by_model(rows):
+        batch = rows["batch_size"].to_numpy()[at]
+        if quantity == "ttft":
+            counted = count_prefill(model, rows["prefill_length"].to_numpy()[at], batch)
+        else:
+            counted = count_step(model, middle_context(rows)[at], batch)
+        least.iloc[at] = counted.roofline(hardware).seconds
+    return rows[COLUMNS[quantity]] / least

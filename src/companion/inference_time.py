@@ -52,11 +52,15 @@ SMALLEST_BATCH = 8
 _SHAPES = ("d_model", "n_layers", "n_heads", "d_ff")
 
 
-def _column(dtype: type, *, above: float = 0, strict: bool = True, empty: bool = False) -> pa.Column:
-    check = pa.Check.gt(above, error="must be positive") if strict else pa.Check.ge(0, error="must not be negative")
-    return pa.Column(dtype, check, nullable=empty, required=not empty)
+def _column(dtype: type, *, strict: bool = True) -> pa.Column:
+    check = pa.Check.gt(0, error="must be positive") if strict else pa.Check.ge(0, error="must not be negative")
+    return pa.Column(dtype, check)
 
 
+#: Nothing on a GPU takes less than a nanosecond, and nobody waits more than a year for a token.
+_TIME = pa.Column(
+    float, pa.Check.in_range(1e-9, 3e7, error="is not a time in seconds (1e-9 to 3e7)"), nullable=True, required=False
+)
 _SCHEMA = pa.DataFrameSchema(
     {
         "architecture": pa.Column(
@@ -68,8 +72,8 @@ _SCHEMA = pa.DataFrameSchema(
         "batch_size": _column(int),
         "prefill_length": _column(int, strict=False),
         "generation_length": _column(int),
-        "ttft_s": _column(float, empty=True),
-        "step_time_s": _column(float, empty=True),
+        "ttft_s": _TIME,
+        "step_time_s": _TIME,
     }
 )
 

@@ -21,8 +21,8 @@ from companion.fitting.bootstrap import percentile_interval
 from companion.fitting.compute_optimal import Laws, compute_for_loss, compute_optimal
 from companion.hardware import get_hardware
 from companion.planner_costs import cheapest_in_total, numbers_of, passes_of, served_shapes
-from companion.planner_request import LAW_CONTEXT, Knowledge, Request, learn
-from companion.planner_warnings import range_warnings
+from companion.planner_request import Knowledge, Request, learn
+from companion.planner_warnings import below_roofline, range_warnings
 from companion.shape_family import FamilyScale
 
 __all__ = ["COST_OPTIMAL", "LOSS_OPTIMAL", "Knowledge", "Plan", "PlannedModel", "Request", "learn", "plan"]
@@ -121,14 +121,19 @@ def _plan_one(request: Request, knowledge: Knowledge, level: float) -> tuple[lis
         drawn.append({"d_model": best.d_model, "num_tokens": best.num_tokens, "loss": best.loss})
     planned = [_planned(LOSS_OPTIMAL, request, knowledge, scale, drawn, level)]
     notes = []
+    if unreached := float(np.mean(np.isnan(drawn[1]["d_model"]))):
+        notes.append(
+            f"{knowledge.architecture}: {unreached:.0%} of the resampled laws never get there; the intervals leave "
+            "them out, so their upper ends are too low"
+        )
     if request.prefill_tokens + request.generated_tokens > 0:
         try:
             cheapest = [
-                cheapest_in_total(request, knowledge, scale, laws, found["loss"])
-                for laws, found in zip((point, resampled), drawn, strict=True)
+                cheapest_in_total(request, knowledge, scale, laws, found["loss"], again)
+                for laws, found, again in zip((point, resampled), drawn, (False, True), strict=True)
             ]
             planned.append(_planned(COST_OPTIMAL, request, knowledge, scale, cheapest, level))
-            if lost := float(np.mean(np.isnan(cheapest[1]["d_model"]))):
+            if (lost := float(np.mean(np.isnan(cheapest[1]["d_model"]))) - unreached) > 0:
                 notes.append(
                     f"{knowledge.architecture}, {COST_OPTIMAL}: no size fits in {lost:.0%} of the resamples, which the "
                     "intervals leave out"
@@ -153,17 +158,18 @@ def _planned(
     values = {name: float(value[0]) for name, value in point.items()}
     intervals = {name: percentile_interval(samples, level) for name, samples in resampled.items()}
     shapes = served_shapes(request, knowledge, drawn[0]["d_model"][0])
-    message = max((p.fit_message(request.hardware) for p in passes_of(request, shapes)), key=len)
+    message = max(passes_of(request, shapes), key=lambda one: float(one.memory.total)).fit_message(request.hardware)
     return PlannedModel(
         architecture=knowledge.architecture,
         objective=objective,
         numbers=values,
         intervals=intervals,
-        model=knowledge.family.rounded(values["num_params"]),
+        model=knowledge.family.rounded(values["num_params"], request.kv_groups),
         fits=not message,
         fit_message=message,
         warnings=tuple(
-            range_warnings(values, knowledge.ranges, request.context_length, LAW_CONTEXT)
+            range_warnings(values, knowledge.ranges, request.context_length, knowledge.law_context)
+            + below_roofline(values)
             + knowledge.ttft.outside(values["num_params"], request.prompt, request.batch_size)
             + knowledge.step_time.outside(values["num_params"], request.context_length, request.batch_size)
             + _hardware_warnings(request, knowledge)

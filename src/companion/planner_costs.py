@@ -13,19 +13,19 @@ from companion.fitting.parametric import ParametricFit
 from companion.hardware import get_hardware
 from companion.planner_request import SECONDS_PER_HOUR, Knowledge, Request
 from companion.runtime_model import RuntimeModel
-from companion.shape_family import FamilyScale
+from companion.shape_family import LARGEST_WIDTH, SMALLEST_WIDTH, FamilyScale
 
 Array = NDArray[np.float64]
-#: Widths of the family among which the cost-optimal model is looked for, from the smallest to the largest in between.
-SEARCHED_WIDTHS = np.geomspace(64, 65536, 1200)
+#: Widths of the family among which the cost-optimal model is looked for.
+SEARCHED_WIDTHS = np.geomspace(SMALLEST_WIDTH, LARGEST_WIDTH, 1800)
 #: Relative rise of the cost from one width to the next up to which it counts as smooth.
 SMOOTH = 1e-3
 
 
-def coefficients_of(knowledge: Knowledge, number: int) -> tuple[Array, Array]:
-    """Coefficients of both runtime models, shape (number, k): the fit itself for one law, else the resamples."""
+def coefficients_of(knowledge: Knowledge, number: int, resampled: bool) -> tuple[Array, Array]:
+    """Coefficients of both runtime models, shape (number, k): the fit itself, or its resamples in turn."""
     models = (knowledge.ttft, knowledge.step_time)
-    if number == 1:
+    if not resampled:
         return (models[0].coefficients[None], models[1].coefficients[None])
     return (_cycled(models[0].resamples, number), _cycled(models[1].resamples, number))
 
@@ -40,6 +40,7 @@ def cheapest_in_total(
     scale: FamilyScale,
     laws: Laws,
     loss: Array,
+    resampled: bool,
 ) -> dict[str, Array]:
     """Widths and tokens that reach a loss with the least device time of training and serving, arrays of shape (R,).
 
@@ -56,8 +57,12 @@ def cheapest_in_total(
     price = scale.family.flops_per_token(SEARCHED_WIDTHS, scale.context_length, scale.convention)
     tokens = laws.tokens_for(np.asarray(loss), size[:, None])
     train = price[:, None] * tokens / request.flops_per_second
-    total = train + _serving_seconds(request, knowledge, shapes, coefficients_of(knowledge, len(laws))).T
+    total = train + _serving_seconds(request, knowledge, shapes, coefficients_of(knowledge, len(laws), resampled)).T
     total[~_fits(request, shapes)] = np.inf
+    if not np.isfinite(tokens).any():
+        raise InputError(
+            f"no size from {size[0]:.3g} to {size[-1]:.3g} parameters reaches a loss of {np.nanmax(loss):.4g}"
+        )
     feasible = np.isfinite(total).any(axis=0)
     if not feasible.any():
         hardware, needed = get_hardware(request.hardware), needed_bytes(request, shapes)
@@ -84,7 +89,7 @@ def cheapest_in_total(
 def served_shapes(request: Request, knowledge: Knowledge, width: Any) -> Any:
     """Shapes of the family at a width, keys and values grouped as the request says."""
     shapes = knowledge.family.shapes(width)
-    shapes.n_kv_heads = shapes.n_heads / request.kv_groups
+    shapes.n_kv_heads = np.minimum(shapes.n_heads, np.maximum(1.0, shapes.n_heads / request.kv_groups))
     return shapes
 
 
@@ -143,7 +148,7 @@ def cost_curve(request: Request, knowledge: Knowledge, loss: float, widths: Any 
     shapes = served_shapes(request, knowledge, width)
     flops = scale.family.flops_per_token(width, scale.context_length, scale.convention) * tokens
     train = flops / request.flops_per_second / SECONDS_PER_HOUR
-    serve = _serving_seconds(request, knowledge, shapes, coefficients_of(knowledge, 1))[0] / SECONDS_PER_HOUR
+    serve = _serving_seconds(request, knowledge, shapes, coefficients_of(knowledge, 1, False))[0] / SECONDS_PER_HOUR
     table = pd.DataFrame(
         {
             "num_params": size,
@@ -170,7 +175,7 @@ def numbers_of(
     shapes, number = served_shapes(request, knowledge, width), len(width)
     size = knowledge.family.num_params(width)
     flops = scale.family.flops_per_token(width, scale.context_length, scale.convention) * tokens
-    rows = coefficients_of(knowledge, number)
+    rows = coefficients_of(knowledge, number, scattered)
     times = [
         pass_seconds(request, model, coefficients, shapes, context, paired=True)
         for model, coefficients, context in (

@@ -92,12 +92,14 @@ class Request:
         for name in ("prefill_tokens", "generated_tokens"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise InputError(f"plan: {name} {getattr(self, name)} is not a number of at least 0")
-        if not 0 < self.utilisation <= 1:
+        if not 1e-6 < self.utilisation <= 1:
             raise InputError(f"plan: utilisation {self.utilisation} is not between 0 and 1")
         if self.timing not in TIMINGS:
             raise InputError(f"plan: timing {self.timing!r} is not one of {', '.join(TIMINGS)}")
         get_hardware(self.hardware)
         check_batch_size(self.batch_size)
+        if self.gpu_hours is not None and not math.isfinite(self.gpu_hours * self.flops_per_second * SECONDS_PER_HOUR):
+            raise InputError(f"plan: gpu_hours {self.gpu_hours:g} is too large")
         for name in ("context_length", "prompt_length", "kv_groups"):
             if (value := getattr(self, name)) is not None and not (value > 0 and value == int(value)):
                 raise InputError(f"plan: {name} {value} is not a positive whole number")
@@ -133,7 +135,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Knowledge:
-    """All that is known of one architecture: law, its doubt, shapes, times."""
+    """All that is known of one architecture: law, its doubt, shapes, times, and how far its data reach."""
 
     architecture: str
     fit: ParametricFit
@@ -142,6 +144,8 @@ class Knowledge:
     ttft: RuntimeModel
     step_time: RuntimeModel
     ranges: Ranges
+    #: context length of the runs behind the law; None where the table names none.
+    law_context: int | None
 
 
 def learn(
@@ -179,7 +183,7 @@ def learn(
         chosen = subset(table, architecture=name, context_length=context, experiment=experiment)
         fit = fit_parametric(chosen)
         times = {
-            quantity: paper_runtime_model(name, quantity, num_resamples)
+            quantity: paper_runtime_model(name, quantity, num_resamples, seed)
             if timings is None
             else fit_runtime_model(timings, name, quantity, num_resamples=num_resamples, seed=seed)
             for quantity in ("ttft", "step_time")
@@ -192,5 +196,6 @@ def learn(
             ttft=times["ttft"],
             step_time=times["step_time"],
             ranges=Ranges.of(chosen, table[table["architecture"] == name]),
+            law_context=context,
         )
     return known

@@ -35,6 +35,15 @@ class Ranges:
         )
 
 
+def below_roofline(values: Mapping[str, float]) -> list[str]:
+    """A sentence for every time that the runtime model, far from its timings, puts below the hardware's least."""
+    return [
+        f"{name}: {values[f'{name}_s']:.3g} s is below the roofline's {values[f'{name}_roofline_s']:.3g} s"
+        for name in ("ttft", "step_time")
+        if values[f"{name}_s"] < values[f"{name}_roofline_s"] * (1 - 1e-9)
+    ]
+
+
 def range_warnings(
     values: Mapping[str, float], ranges: Ranges, context_length: int, law_context: int | None
 ) -> list[str]:

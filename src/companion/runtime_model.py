@@ -260,7 +260,8 @@ class RuntimeModel:
 
     def scatter(self, number: int) -> Array:
         """Measured over predicted times of the fit, evenly spread over their quantiles in a fixed order, shape (R,)."""
-        order = np.random.default_rng(0).permutation(number)
+        # an order for each quantity: what one model misses says nothing of what the other does
+        order = np.random.default_rng(len(self.quantity)).permutation(number)
         return np.exp(-np.quantile(self.log_residuals, (order + 0.5) / number))
 
     def outside(self, num_params: Any, context_length: Any, batch_size: Any) -> list[str]:
@@ -272,7 +273,11 @@ class RuntimeModel:
             ("num_params", num_params, self.rows["num_params"]),
             (tokens, context_length, column),
             ("batch_size", batch_size, self.rows["batch_size"]),
-            ("tokens in a batch", np.multiply(context_length, batch_size), column.to_numpy() * self.rows["batch_size"]),
+            (
+                "tokens in a batch",
+                np.multiply(context_length, batch_size, dtype=float),
+                column.to_numpy() * self.rows["batch_size"],
+            ),
         ):
             low, high = float(np.min(values)), float(np.max(values))
             if np.any(np.asarray(value) > high * 1.001) or np.any(np.asarray(value) < low * 0.999):
@@ -352,9 +357,9 @@ def fit_runtime_model(
 
 
 @lru_cache(maxsize=8)
-def paper_runtime_model(architecture: str, quantity: Quantity, num_resamples: int = 200) -> RuntimeModel:
+def paper_runtime_model(architecture: str, quantity: Quantity, num_resamples: int = 200, seed: int = 0) -> RuntimeModel:
     """The runtime model of the authors' timings."""
-    return fit_runtime_model(load_paper_inference(), architecture, quantity, num_resamples=num_resamples)
+    return fit_runtime_model(load_paper_inference(), architecture, quantity, num_resamples=num_resamples, seed=seed)
 
 
 def _design(rows: pd.DataFrame, architecture: str, quantity: Quantity, hardware: Hardware) -> Array:

@@ -17,7 +17,7 @@ import pandas as pd
 from companion.accounting.conventions import PAPER, Convention, get_convention
 from companion.accounting.flops import check_context_length, forward_flops
 from companion.accounting.params import count_params
-from companion.architectures import ARCHITECTURES, VOCAB_SIZE, XLSTM, Architecture, make_architecture
+from companion.architectures import ARCHITECTURES, VOCAB_SIZE, XLSTM, Architecture, Transformer, make_architecture
 from companion.errors import InputError
 from companion.runs import SHAPE_COLUMNS, load_paper_runs
 
@@ -105,17 +105,27 @@ class ShapeFamily:
         ends = [self.flops_per_token(width, context_length, convention) for width in (above, below)]
         return sizes, np.log(ends[0] / ends[1]) / (2 * DIFFERENCE_STEP)
 
-    def rounded(self, num_params: float) -> Architecture:
-        """The nearest model that could be built: whole layers and heads, d_model a multiple of the head width."""
+    def rounded(self, num_params: float, kv_groups: int = 1) -> Architecture:
+        """The nearest model that could be built: whole layers and heads, d_model a multiple of the head width.
+
+        With `kv_groups` query heads of a Transformer per head of keys and values, heads are a multiple of that number,
+        or one group.
+        """
         ideal = self.at(num_params)
         d_hv = int(_HEAD_WIDTHS[np.argmin(np.abs(np.log(_HEAD_WIDTHS / ideal.d_hv)))])
         heads = max(1, round(float(ideal.d_model) / d_hv))
+        grouped: dict[str, int] = {}
+        if kv_groups > 1 and self.architecture == Transformer.name:
+            groups = max(1, round(heads / kv_groups))
+            heads = groups * min(kv_groups, heads)
+            grouped = {"n_kv_heads": groups}
         return make_architecture(
             self.architecture,
             d_model=heads * d_hv,
             n_layers=max(1, round(float(ideal.n_layers))),
             n_heads=heads,
             vocab_size=self.vocab_size,
+            **grouped,
         )
 
 

@@ -233,7 +233,7 @@ def test_bad_input() -> None:
             counted(model, 64, convention="mine")
         with pytest.raises(InputError, match="batch_size"):
             counted(model, 64, 0)
-    with pytest.raises(InputError, match="bytes_per_state 0 is not positive"):
+    with pytest.raises(InputError, match="bytes_per_state 0 is not a positive, finite number"):
         Precision(bytes_per_state=0)
     with pytest.raises(InputError, match="hardware 'tpu' is not known; there are a100-sxm"):
         count_step(model, 64).roofline("tpu")

@@ -43,8 +43,8 @@ class Precision:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if not getattr(self, field.name) > 0:
-                raise InputError(f"{field.name} {getattr(self, field.name)} is not positive")
+            if not 0 < getattr(self, field.name) < float("inf"):
+                raise InputError(f"{field.name} {getattr(self, field.name)} is not a positive, finite number")
 
 
 BF16 = Precision()
@@ -223,7 +223,9 @@ def cache_numbers(architecture: Any, context_length: Any) -> Any:
     """
     a = architecture
     if a.name == XLSTM.name:
-        return a.n_layers * a.n_heads * (a.d_qk * a.d_hv + a.d_qk + 1) + 0 * np.asarray(context_length)[()]
+        return (
+            a.n_layers * a.n_heads * (a.d_qk * a.d_hv + a.d_qk + 1) + 0.0 * np.asarray(context_length, dtype=float)[()]
+        )
     return a.n_layers * a.n_kv_heads * (a.d_qk + a.d_hv) * context_length
 
 

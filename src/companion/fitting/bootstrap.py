@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 from companion.errors import InputError
 
+#: More resamples than this fill the memory and teach nothing.
+MAX_RESAMPLES = 1_000_000
+
 
 def resample_counts(strata: Any, num_resamples: int, seed: int) -> NDArray[np.int64]:
     """How often every row is drawn in every resample, drawing with replacement inside each stratum.
@@ -27,8 +30,8 @@ def resample_counts(strata: Any, num_resamples: int, seed: int) -> NDArray[np.in
     array
         int64, shape (R, n).
     """
-    if num_resamples < 1:
-        raise InputError(f"bootstrap: {num_resamples} resamples; at least 1 is needed")
+    if not 1 <= num_resamples <= MAX_RESAMPLES:
+        raise InputError(f"bootstrap: {num_resamples} resamples; 1 to {MAX_RESAMPLES} can be drawn")
     labels = np.asarray(strata)
     rng = np.random.default_rng(seed)
     counts = np.zeros((num_resamples, labels.size), dtype=np.int64)

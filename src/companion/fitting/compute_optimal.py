@@ -59,9 +59,9 @@ class Laws:
 
     def tokens_for(self, loss: Any, num_params: Any) -> Any:
         """D at which N parameters reach a loss; infinite where they never do."""
-        excess = np.maximum(np.asarray(loss) - self.E, 0) ** (1 / self.gamma)
-        rest = excess - self.A * np.power(num_params, -self.alpha)
         with np.errstate(divide="ignore", over="ignore"):
+            excess = np.maximum(np.asarray(loss) - self.E, 0) ** (1 / self.gamma)
+            rest = excess - self.A * np.power(num_params, -self.alpha)
             return np.where(rest > 0, np.power(self.B / np.where(rest > 0, rest, 1.0), 1 / self.beta), np.inf)
 
 
