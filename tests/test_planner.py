@@ -256,3 +256,11 @@ def test_a_table_without_contexts_has_a_law_of_no_context() -> None:
     learned = learn(runs[runs["architecture"] == "xlstm"], None, ["xlstm"], num_resamples=5)
     [model] = plan(Request(train_flops=1e20, context_length=4096), learned).models
     assert not any("T = 8192" in warning for warning in model.warnings)
+
+
+def test_a_single_resample_is_still_a_resample() -> None:
+    learned = learn(architectures=["xlstm"], num_resamples=1)
+    for model in plan(REQUEST, learned).models:
+        low, high = model.intervals["ttft_s"]
+        assert low == high
+        assert low != model.numbers["ttft_s"], "the coefficients are those of the resample, with its scatter"

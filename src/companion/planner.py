@@ -153,7 +153,8 @@ def _planned(
 ) -> PlannedModel:
     """Values at the fitted law and coefficients, intervals from all resamples at once."""
     point, resampled = (
-        numbers_of(request, knowledge, scale, found, scattered=len(found["loss"]) > 1) for found in drawn
+        numbers_of(request, knowledge, scale, found, scattered=scattered)
+        for found, scattered in zip(drawn, (False, True), strict=True)
     )
     values = {name: float(value[0]) for name, value in point.items()}
     intervals = {name: percentile_interval(samples, level) for name, samples in resampled.items()}
