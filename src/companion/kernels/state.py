@@ -1,0 +1,45 @@
+"""What the mLSTM remembers between tokens."""
+
+from typing import NamedTuple
+
+import torch
+
+
+class MLSTMState(NamedTuple):
+    """State of the mLSTM after some tokens: matrix memory, normaliser, and the exponent that scales both.
+
+    The unscaled memory is exp(m)·C and exp(m)·n; m only keeps the stored numbers in range (arXiv 2405.04517,
+    equations 19 to 27). An empty memory has C = 0, n = 0, m = −inf.
+
+    Attributes
+    ----------
+    C
+        (B, H, d_qk, d_hv)
+    n
+        (B, H, d_qk)
+    m
+        (B, H)
+    """
+
+    C: torch.Tensor
+    n: torch.Tensor
+    m: torch.Tensor
+
+    @classmethod
+    def empty(
+        cls,
+        batch_size: int,
+        n_heads: int,
+        d_qk: int,
+        d_hv: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> "MLSTMState":
+        """The state before the first token: C and n of `dtype`, m in float32 (float64 if that is `dtype`)."""
+        exponent = torch.promote_types(dtype, torch.float32)
+        return cls(
+            torch.zeros(batch_size, n_heads, d_qk, d_hv, dtype=dtype, device=device),
+            torch.zeros(batch_size, n_heads, d_qk, dtype=exponent, device=device),
+            torch.full((batch_size, n_heads), -torch.inf, dtype=exponent, device=device),
+        )
