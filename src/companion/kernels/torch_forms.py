@@ -15,7 +15,15 @@ CHUNK_SIZE = 64
 
 
 def recurrent_step(
-    q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, state: MLSTMState, *, gate: str = "exponential"
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    i: Tensor,
+    f: Tensor,
+    state: MLSTMState,
+    *,
+    gate: str = "exponential",
+    normalizer_gradient: bool = True,
 ) -> tuple[Tensor, MLSTMState]:
     """One token: its output and the new state (equations of `mlstm_oracle`).
 
@@ -27,6 +35,9 @@ def recurrent_step(
         (B, H)
     state
         before this token.
+    normalizer_gradient
+        False: the normaliser max(|ñᵀq|, 1), with ñ = exp(m) n, is a constant to the gradient of h. That gradient is
+        exact where it is orthogonal to h per token and head, as behind a scale-invariant head norm.
 
     Returns
     -------
@@ -42,7 +53,7 @@ def recurrent_step(
     C = keep[..., None, None] * C + (write[..., None] * key)[..., :, None] * v.to(high)[..., None, :]
     n = keep[..., None] * n + write[..., None] * key
     read = (query[..., None, :] @ C).squeeze(-2)
-    h = read * _inverse_normaliser((query * n).sum(-1), m_new, gate)[..., None]
+    h = read * _inverse_normaliser((query * n).sum(-1), m_new, gate, normalizer_gradient)[..., None]
     return h.to(v.dtype), MLSTMState(*(x.to(old.dtype) for x, old in zip((C, n, m_new), state, strict=True)))
 
 
@@ -55,12 +66,14 @@ def recurrent(
     *,
     initial_state: MLSTMState | None = None,
     gate: str = "exponential",
+    normalizer_gradient: bool = True,
 ) -> tuple[Tensor, MLSTMState]:
     """All tokens one after another: T steps of `recurrent_step`. Shapes as in `chunkwise`."""
     state = _start(q, v, initial_state)
     outputs = []
     for t in range(q.shape[1]):
-        h, state = recurrent_step(q[:, t], k[:, t], v[:, t], i[:, t], f[:, t], state, gate=gate)
+        now = (q[:, t], k[:, t], v[:, t], i[:, t], f[:, t])
+        h, state = recurrent_step(*now, state, gate=gate, normalizer_gradient=normalizer_gradient)
         outputs.append(h)
     return torch.stack(outputs, dim=1), state
 
@@ -74,9 +87,20 @@ def parallel(
     *,
     initial_state: MLSTMState | None = None,
     gate: str = "exponential",
+    normalizer_gradient: bool = True,
 ) -> tuple[Tensor, MLSTMState]:
     """All pairs of tokens at once, as attention does: one chunk of T tokens (arXiv 2405.04517, appendix A.3)."""
-    return chunkwise(q, k, v, i, f, initial_state=initial_state, chunk_size=q.shape[1], gate=gate)
+    return chunkwise(
+        q,
+        k,
+        v,
+        i,
+        f,
+        initial_state=initial_state,
+        chunk_size=q.shape[1],
+        gate=gate,
+        normalizer_gradient=normalizer_gradient,
+    )
 
 
 def chunkwise(
@@ -89,6 +113,7 @@ def chunkwise(
     initial_state: MLSTMState | None = None,
     chunk_size: int = CHUNK_SIZE,
     gate: str = "exponential",
+    normalizer_gradient: bool = True,
 ) -> tuple[Tensor, MLSTMState]:
     """Pairs of tokens within chunks of L, states between them (arXiv 2503.14376).
 
@@ -109,6 +134,8 @@ def chunkwise(
         (B, T, H)
     chunk_size
         L, at least 1; a last, shorter chunk is filled with tokens that write nothing.
+    normalizer_gradient
+        as in `recurrent_step`.
 
     Returns
     -------
@@ -136,7 +163,7 @@ def chunkwise(
     carried = torch.exp(m[..., None] - r)
     read = (scores.to(dtype) @ v).to(high) + carried[..., None] * (q @ C.to(dtype)).to(high)
     signed = scores.sum(-1) + carried * (q.to(high) @ n[..., None]).squeeze(-1)
-    h = read * _inverse_normaliser(signed, b + r, gate)[..., None]
+    h = read * _inverse_normaliser(signed, b + r, gate, normalizer_gradient)[..., None]
     h = h.to(dtype).flatten(2, 3)[:, :, :context_length]
     return h.transpose(1, 2), last
 
@@ -160,8 +187,12 @@ def _states(
     return before, state
 
 
-def _inverse_normaliser(signed: Tensor, m: Tensor, gate: str) -> Tensor:
-    return torch.exp(m) if gate == "sigmoid" else 1 / torch.maximum(signed.abs(), torch.exp(-m))
+def _inverse_normaliser(signed: Tensor, m: Tensor, gate: str, gradient: bool) -> Tensor:
+    if gate == "sigmoid":
+        return torch.exp(m)
+    inverse = 1 / torch.maximum(signed.abs(), torch.exp(-m))
+    # the constant is max(|ñᵀq|, 1), not its scaled value: m has to cancel in h, so its own gradient stays
+    return inverse if gradient else inverse.detach() * torch.exp(m - m.detach())
 
 
 def _to_chunks(x: Tensor, size: int) -> Tensor:
