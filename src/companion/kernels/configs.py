@@ -1,0 +1,201 @@
+"""Block sizes, warps and pipeline stages of the Triton kernels: a short list for every shape, in order of choice.
+
+Nothing is tuned while a program runs: the same shape always runs the same code, so results repeat bit by bit and a launch
+can be captured in a CUDA graph. A configuration that asks for more shared memory than the GPU has is passed over. The
+order comes from the committed records of `companion bench kernels`.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from triton.runtime.errors import OutOfResources
+
+from companion.errors import InputError
+
+T = TypeVar("T")
+#: Triton kernels whose configuration can be chosen.
+KERNELS = (
+    "states",
+    "outputs",
+    "normaliser_gradient",
+    "state_gradients",
+    "query_gradients",
+    "key_gradients",
+    "value_gradients",
+    "step",
+)
+_forced: ContextVar[dict[str, int]] = ContextVar("forced", default={})
+_works: dict[tuple[Any, ...], int] = {}
+
+
+@dataclass(frozen=True)
+class Config:
+    """One way to run a kernel: its block sizes (constants of the kernel by name), warps per program, pipeline stages."""
+
+    blocks: tuple[tuple[str, int], ...]
+    num_warps: int
+    num_stages: int
+
+    @property
+    def constants(self) -> dict[str, int]:
+        """Keyword arguments of the launch."""
+        return {**dict(self.blocks), "num_warps": self.num_warps, "num_stages": self.num_stages}
+
+    def __getitem__(self, name: str) -> int:
+        return dict(self.blocks)[name]
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{name} {size}" for name, size in self.blocks)
+        return f"{sizes}, {self.num_warps} warps, {self.num_stages} stages"
+
+
+#: (block sizes wanted, warps, stages); a block is cut to what the shape needs.
+_WIDE: dict[str, tuple[tuple[dict[str, int], int, int], ...]] = {
+    "states": (
+        ({"BLOCK_K": 128, "BLOCK_V": 128, "BLOCK_T": 64}, 8, 2),
+        ({"BLOCK_K": 64, "BLOCK_V": 128, "BLOCK_T": 64}, 4, 2),
+        ({"BLOCK_K": 64, "BLOCK_V": 64, "BLOCK_T": 64}, 4, 2),
+    ),
+    "outputs": (
+        ({"BLOCK_M": 128, "BLOCK_K": 64, "BLOCK_V": 128}, 8, 2),
+        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 128}, 4, 2),
+        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 64}, 4, 2),
+    ),
+    "normaliser_gradient": (({"BLOCK_M": 32, "BLOCK_V": 128}, 4, 2),),
+    "state_gradients": (
+        ({"BLOCK_K": 128, "BLOCK_V": 128, "BLOCK_T": 64}, 8, 2),
+        ({"BLOCK_K": 64, "BLOCK_V": 128, "BLOCK_T": 64}, 4, 2),
+        ({"BLOCK_K": 64, "BLOCK_V": 64, "BLOCK_T": 64}, 4, 2),
+    ),
+    "query_gradients": (
+        ({"BLOCK_M": 128, "BLOCK_K": 128, "BLOCK_V": 64}, 8, 2),
+        ({"BLOCK_M": 64, "BLOCK_K": 128, "BLOCK_V": 64}, 4, 2),
+        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 64}, 4, 2),
+    ),
+    "key_gradients": (
+        ({"BLOCK_M": 128, "BLOCK_K": 128, "BLOCK_V": 64}, 8, 2),
+        ({"BLOCK_M": 64, "BLOCK_K": 128, "BLOCK_V": 64}, 4, 2),
+        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 64}, 4, 2),
+    ),
+    "value_gradients": (
+        ({"BLOCK_M": 128, "BLOCK_K": 64, "BLOCK_V": 128}, 8, 2),
+        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 128}, 4, 2),
+        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 64}, 4, 2),
+    ),
+    "step": (({"BLOCK_K": 64, "BLOCK_V": 64}, 4, 2), ({"BLOCK_K": 64, "BLOCK_V": 32}, 4, 2)),
+}
+#: Products of float32 numbers take twice the shared memory and, to stay precise, three passes.
+_NARROW: dict[str, tuple[tuple[dict[str, int], int, int], ...]] = {
+    "states": (
+        ({"BLOCK_K": 64, "BLOCK_V": 64, "BLOCK_T": 32}, 4, 1),
+        ({"BLOCK_K": 32, "BLOCK_V": 32, "BLOCK_T": 32}, 4, 1),
+    ),
+    "outputs": (
+        ({"BLOCK_M": 64, "BLOCK_K": 32, "BLOCK_V": 64}, 4, 1),
+        ({"BLOCK_M": 32, "BLOCK_K": 32, "BLOCK_V": 32}, 4, 1),
+    ),
+    "normaliser_gradient": _WIDE["normaliser_gradient"],
+    "state_gradients": (
+        ({"BLOCK_K": 64, "BLOCK_V": 64, "BLOCK_T": 32}, 4, 1),
+        ({"BLOCK_K": 32, "BLOCK_V": 32, "BLOCK_T": 32}, 4, 1),
+    ),
+    "query_gradients": (
+        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 32}, 4, 1),
+        ({"BLOCK_M": 32, "BLOCK_K": 32, "BLOCK_V": 32}, 4, 1),
+    ),
+    "key_gradients": (
+        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 32}, 4, 1),
+        ({"BLOCK_M": 32, "BLOCK_K": 32, "BLOCK_V": 32}, 4, 1),
+    ),
+    "value_gradients": (
+        ({"BLOCK_M": 64, "BLOCK_K": 32, "BLOCK_V": 64}, 4, 1),
+        ({"BLOCK_M": 32, "BLOCK_K": 32, "BLOCK_V": 32}, 4, 1),
+    ),
+    "step": _WIDE["step"],
+}
+
+
+def candidates(kernel: str, *, d_qk: int, d_hv: int, chunk_size: int, dtype: torch.dtype) -> tuple[Config, ...]:
+    """Configurations that may run for a shape, the one that is tried first in front; none twice.
+
+    Parameters
+    ----------
+    kernel
+        one of `KERNELS`.
+    d_qk, d_hv, chunk_size
+        the shape; blocks never exceed the next power of two.
+    dtype
+        of q, k and v.
+
+    Raises
+    ------
+    InputError
+        for an unknown kernel.
+    """
+    if kernel not in KERNELS:
+        raise InputError(f"kernel {kernel!r}: there are {', '.join(KERNELS)}")
+    limits = {"BLOCK_K": _power(d_qk), "BLOCK_V": _power(d_hv), "BLOCK_M": chunk_size, "BLOCK_T": chunk_size}
+    table = _WIDE if dtype == torch.bfloat16 else _NARROW
+    found = (
+        Config(tuple((name, min(size, limits[name])) for name, size in blocks.items()), warps, stages)
+        for blocks, warps, stages in table[kernel]
+    )
+    return tuple(dict.fromkeys(found))
+
+
+@contextmanager
+def forced(**kernels: int) -> Iterator[None]:
+    """Within the block, kernels run the candidate of the given number and no other: `forced(outputs=1)`."""
+    if unknown := set(kernels) - set(KERNELS):
+        raise InputError(f"kernel {', '.join(sorted(unknown))}: there are {', '.join(KERNELS)}")
+    token = _forced.set({**_forced.get(), **kernels})
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def run(
+    kernel: str,
+    attempt: Callable[[Config], T],
+    *,
+    d_qk: int,
+    d_hv: int,
+    chunk_size: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> T:
+    """Call `attempt` with the first configuration whose needs the GPU meets, and return what it returns.
+
+    Raises
+    ------
+    InputError
+        if none fits, or a forced one does not exist or fit.
+    """
+    choices = candidates(kernel, d_qk=d_qk, d_hv=d_hv, chunk_size=chunk_size, dtype=dtype)
+    wanted = _forced.get().get(kernel)
+    if wanted is not None and not 0 <= wanted < len(choices):
+        raise InputError(f"{kernel}: no configuration {wanted}, there are {len(choices)}")
+    key = (kernel, d_qk, d_hv, chunk_size, dtype, device)
+    order = range(_works.get(key, 0), len(choices)) if wanted is None else (wanted,)
+    for number in order:
+        try:
+            result = attempt(choices[number])
+        except OutOfResources as error:
+            refusal = error
+            continue
+        if wanted is None:
+            _works[key] = number
+        return result
+    raise InputError(
+        f"{kernel}: d_qk {d_qk}, d_hv {d_hv}, chunk_size {chunk_size} in {dtype} needs more than this GPU has ({refusal}); "
+        "a smaller chunk_size needs less, backend='torch' none of it"
+    )
+
+
+def _power(size: int) -> int:
+    return max(16, 1 << (size - 1).bit_length())

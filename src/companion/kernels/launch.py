@@ -1,0 +1,337 @@
+"""Launches the Triton kernels of a forward or backward pass: allocates what they write and picks their configurations."""
+
+import os
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+from companion.kernels import configs, triton_backward, triton_forward, triton_gates, triton_step
+from companion.kernels.configs import Config
+
+Tensor = torch.Tensor
+#: The interpreter multiplies bfloat16 as if its bits were integers: there every product runs in float32.
+INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+class Saved(NamedTuple):
+    """What the forward pass keeps for the backward pass beside its inputs and h: float32, one number per token and head
+    (H, all tokens) or per chunk and head (H, all chunks)."""
+
+    vec_b: Tensor
+    vec_c: Tensor
+    vec_peak: Tensor
+    vec_w: Tensor
+    vec_scale: Tensor
+    vec_signed: Tensor
+    sca_decay: Tensor
+    sca_m_in: Tensor
+    sca_m_out: Tensor
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Sizes of one call, and where its chunks lie.
+
+    Attributes
+    ----------
+    num_tokens
+        of all sequences together.
+    num_seqs
+        B, or the number of packed sequences.
+    num_chunks
+        of all sequences; if packed an upper bound, so that the host need not read the lengths.
+    table
+        cu_seqlens, sequence and first token of every chunk, first chunk of every sequence; empty if not packed.
+    """
+
+    context_length: int
+    n_heads: int
+    d_qk: int
+    d_hv: int
+    chunk_size: int
+    dtype: torch.dtype
+    device: torch.device
+    num_tokens: int
+    num_seqs: int
+    num_chunks: int
+    table: tuple[Tensor, ...]
+    sigmoid: bool
+
+    @classmethod
+    def of(cls, q: Tensor, v: Tensor, cu_seqlens: Tensor | None, chunk_size: int, sigmoid: bool) -> "Problem":
+        """From q (B, T, H, d_qk), v (B, T, H, d_hv) and, for packed sequences, where each begins (N + 1)."""
+        batch_size, context_length, n_heads, d_qk = q.shape
+        num_tokens = batch_size * context_length
+        table: tuple[Tensor, ...] = ()
+        if cu_seqlens is None:
+            num_seqs, num_chunks = batch_size, batch_size * triton.cdiv(context_length, chunk_size)
+        else:
+            num_seqs = cu_seqlens.numel() - 1
+            num_chunks = num_tokens // chunk_size + num_seqs
+            table = _table(cu_seqlens, chunk_size, num_chunks)
+        sizes = (context_length, n_heads, d_qk, v.shape[-1], chunk_size, q.dtype, q.device)
+        return cls(*sizes, num_tokens, num_seqs, num_chunks, table, sigmoid)
+
+    @property
+    def places(self) -> dict[str, Any]:
+        """Arguments by which every kernel finds its chunk."""
+        cu_seqlens, chunk_seq, chunk_start, _ = self.table or (None,) * 4
+        return {
+            "T": self.context_length,
+            "chunks_per_seq": triton.cdiv(self.context_length, self.chunk_size),
+            "num_tokens": self.num_tokens,
+            "num_chunks": self.num_chunks,
+            "cu_seqlens": cu_seqlens,
+            "chunk_seq": chunk_seq,
+            "chunk_start": chunk_start,
+            "n_heads": self.n_heads,
+            "D_QK": self.d_qk,
+            "D_HV": self.d_hv,
+            "L": self.chunk_size,
+            "PACKED": bool(self.table),
+        }
+
+    @property
+    def seq_chunk(self) -> Tensor | None:
+        """First chunk of every packed sequence."""
+        return self.table[3] if self.table else None
+
+    @property
+    def products(self) -> dict[str, Any]:
+        """In which dtype tl.dot multiplies: bfloat16 as it is, float16 as tf32 (same digits, more range), float32 exactly."""
+        if self.dtype == torch.bfloat16 and not INTERPRETED:
+            return {"DOT": tl.bfloat16, "PRECISION": "tf32"}
+        return {"DOT": tl.float32, "PRECISION": "tf32" if self.dtype == torch.float16 else "tf32x3"}
+
+    @property
+    def state_dtype(self) -> torch.dtype:
+        """Of the states kept between kernels; what they are carried in is float32."""
+        return torch.bfloat16 if self.dtype == torch.bfloat16 else torch.float32
+
+    def run(self, kernel: str, attempt: Any) -> Any:
+        """`configs.run` for this problem."""
+        sizes = {"d_qk": self.d_qk, "d_hv": self.d_hv, "chunk_size": self.chunk_size}
+        return configs.run(kernel, attempt, dtype=self.dtype, device=self.device, **sizes)
+
+    def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Memory on the device of this problem."""
+        return torch.empty(shape, dtype=dtype, device=self.device)
+
+    def rows(self, config: Config) -> int:
+        """Blocks of BLOCK_M tokens in all chunks."""
+        return self.num_chunks * (self.chunk_size // config["BLOCK_M"])
+
+
+def forward(
+    p: Problem, q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, state: tuple[Tensor, Tensor, Tensor] | None
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], Saved]:
+    """h (as v), the final state and what the backward pass needs."""
+    m_0 = None if state is None else state[2]
+    gates = _gates(p, i, f, m_0)
+    mat_C, vec_n, C_T, n_T = _states(p, k, v, state, gates)
+    h = torch.empty_like(v)
+    vec_scale, vec_signed = p.empty(p.n_heads, p.num_tokens), p.empty(p.n_heads, p.num_tokens)
+
+    def attempt(config: Config) -> None:
+        grid = (triton.cdiv(p.d_hv, config["BLOCK_V"]), p.rows(config), p.n_heads)
+        triton_forward.outputs[grid](
+            q, k, v, h, *_strides(q, k, v, h), gates.b, gates.c, gates.peak, gates.m_in, mat_C, vec_n,
+            vec_scale, vec_signed, p.d_qk**-0.5, SIGMOID=p.sigmoid, **p.places, **p.products, **config.constants,
+        )  # fmt: skip
+
+    p.run("outputs", attempt)
+    saved = Saved(gates.b, gates.c, gates.peak, gates.w, vec_scale, vec_signed, gates.decay, gates.m_in, gates.m_out)
+    return h, (C_T, n_T, gates.m_T), saved
+
+
+def backward(
+    p: Problem,
+    dh: Tensor,
+    state_gradient: tuple[Tensor, Tensor] | None,
+    inputs: tuple[Tensor, ...],
+    state: tuple[Tensor, Tensor, Tensor] | None,
+    h: Tensor,
+    saved: Saved,
+    normaliser: bool,
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, Tensor]]:
+    """dq, dk, dv, dĩ, df̃ (as the inputs q, k, v, ĩ, f̃), and dC, dn of the initial state.
+
+    `state_gradient` is the gradient of C and n of the final state; `normaliser` says whether gradients flow through nᵀq.
+    States are computed again rather than kept from the forward pass: they are the largest tensors by far.
+    """
+    q, k, v, i, f = inputs
+    s, scale = saved, p.d_qk**-0.5
+    dq, dk, dv, di, df = (torch.empty_like(x) for x in inputs)
+    normaliser = normaliser and not p.sigmoid
+    gates = _Gates(s.vec_b, s.vec_c, s.vec_peak, s.vec_w, s.sca_decay, s.sca_m_in, s.sca_m_out, None)
+    mat_C, vec_n, *_ = _states(p, k, v, state, gates)
+    vec_delta = _normaliser_gradient(p, h, dh, s.vec_signed) if normaliser else None
+    mat_dC, vec_dn, sca_pass, dC_0, dn_0 = _state_gradients(
+        p, q, dh, state_gradient, mat_C, vec_n, s, vec_delta, normaliser
+    )
+
+    def of_queries(config: Config) -> Tensor:
+        blocks = triton.cdiv(p.d_qk, config["BLOCK_K"])
+        vec_read = p.empty(blocks, p.n_heads, p.num_tokens)
+        triton_backward.query_gradients[(blocks, p.rows(config), p.n_heads)](
+            q, k, v, dh, dq, *_strides(q, k, v, dh, dq), s.vec_c, s.vec_peak, s.vec_scale, vec_delta, s.sca_m_in,
+            mat_C, vec_n, vec_read, scale, NORMALISER=normaliser, **p.places, **p.products, **config.constants,
+        )  # fmt: skip
+        return vec_read
+
+    def of_keys(config: Config) -> list[Tensor]:
+        blocks = triton.cdiv(p.d_qk, config["BLOCK_K"])
+        sums = [p.empty(blocks, p.n_heads, p.num_tokens) for _ in range(3)]
+        triton_backward.key_gradients[(blocks, p.rows(config), p.n_heads)](
+            q, k, v, dh, dk, *_strides(q, k, v, dh, dk), s.vec_c, s.vec_peak, s.vec_w, s.vec_scale, vec_delta,
+            s.sca_m_in, s.sca_m_out, mat_dC, vec_dn, *sums, scale,
+            NORMALISER=normaliser, WITH_N=normaliser or state_gradient is not None, **p.places, **p.products, **config.constants,
+        )  # fmt: skip
+        return sums
+
+    def of_values(config: Config) -> None:
+        triton_backward.value_gradients[(triton.cdiv(p.d_hv, config["BLOCK_V"]), p.rows(config), p.n_heads)](
+            q, k, dh, dv, *_strides(q, k, dh, dv), s.vec_c, s.vec_peak, s.vec_w, s.vec_scale, s.sca_m_in,
+            s.sca_m_out, mat_dC, scale, **p.places, **p.products, **config.constants,
+        )  # fmt: skip
+
+    vec_read = p.run("query_gradients", of_queries)
+    sums = p.run("key_gradients", of_keys)
+    p.run("value_gradients", of_values)
+    places = {name: value for name, value in p.places.items() if name not in ("D_QK", "D_HV")}
+    triton_gates.gate_gradients[(p.num_chunks, p.n_heads)](
+        i, f, *_strides(i, f), di, df, *_strides(di, df), vec_read, *sums, sca_pass,
+        READS=vec_read.shape[0], WRITES=sums[0].shape[0], PASSES=sca_pass.shape[0], SIGMOID=p.sigmoid, **places,
+    )  # fmt: skip
+    return (dq, dk, dv, di, df), (dC_0, dn_0)
+
+
+def step(q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, C: Tensor, n: Tensor, m: Tensor, sigmoid: bool) -> Tensor:
+    """h (B, H, d_hv) of one token; C (B, H, d_qk, d_hv), n (B, H, d_qk) and m (B, H), all contiguous, updated in place."""
+    batch_size, n_heads, d_qk = q.shape
+    d_hv = v.shape[-1]
+    h = torch.empty(v.shape, dtype=v.dtype, device=v.device)
+    keep, write, scale = torch.empty(3, batch_size * n_heads, dtype=torch.float32, device=q.device)
+    heads = batch_size * n_heads
+    triton_step.step_scalars[(heads,)](
+        q, k, i, f, *_strides(q, k, i, f), n, m, keep, write, scale, d_qk**-0.5, n_heads,
+        D_QK=d_qk, BLOCK=triton.next_power_of_2(d_qk), SIGMOID=sigmoid,
+    )  # fmt: skip
+
+    def attempt(config: Config) -> None:
+        triton_step.step_matrix[(triton.cdiv(d_hv, config["BLOCK_V"]), heads)](
+            q, k, v, h, *_strides(q, k, v), C, keep, write, scale, n_heads, D_QK=d_qk, D_HV=d_hv, **config.constants
+        )
+
+    configs.run("step", attempt, d_qk=d_qk, d_hv=d_hv, chunk_size=1, dtype=q.dtype, device=q.device)
+    return h
+
+
+class _Gates(NamedTuple):
+    b: Tensor
+    c: Tensor
+    peak: Tensor
+    w: Tensor
+    decay: Tensor
+    m_in: Tensor
+    m_out: Tensor
+    m_T: Tensor | None
+
+
+def _gates(p: Problem, i: Tensor, f: Tensor, m_0: Tensor | None) -> _Gates:
+    vectors = [p.empty(p.n_heads, p.num_tokens) for _ in range(4)]
+    decay, peak, m_in, m_out = (p.empty(p.n_heads, p.num_chunks) for _ in range(4))
+    m_T = p.empty(p.num_seqs, p.n_heads)
+    places = {name: value for name, value in p.places.items() if name not in ("D_QK", "D_HV", "n_heads")}
+    triton_gates.gate_vectors[(p.num_chunks, p.n_heads)](
+        i, f, *_strides(i, f), *vectors, decay, peak, SIGMOID=p.sigmoid, **places
+    )
+    most = triton.cdiv(p.context_length, p.chunk_size)
+    triton_gates.state_exponents[(p.num_seqs * p.n_heads,)](
+        m_0, decay, peak, m_in, m_out, m_T, most, p.num_chunks, p.seq_chunk, p.n_heads,
+        HAS_STATE=m_0 is not None, BLOCK=min(1024, max(16, triton.next_power_of_2(most))), PACKED=bool(p.table),
+    )  # fmt: skip
+    return _Gates(*vectors, decay, m_in, m_out, m_T)
+
+
+def _states(
+    p: Problem, k: Tensor, v: Tensor, state: tuple[Tensor, Tensor, Tensor] | None, gates: _Gates
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    mat_C = p.empty(p.num_chunks, p.n_heads, p.d_qk, p.d_hv, dtype=p.state_dtype)
+    vec_n = p.empty(p.num_chunks, p.n_heads, p.d_qk)
+    C_T, n_T = p.empty(p.num_seqs, p.n_heads, p.d_qk, p.d_hv), p.empty(p.num_seqs, p.n_heads, p.d_qk)
+    C_0, n_0, _ = state or (None, None, None)
+
+    def attempt(config: Config) -> None:
+        grid = (triton.cdiv(p.d_qk, config["BLOCK_K"]), triton.cdiv(p.d_hv, config["BLOCK_V"]), p.num_seqs * p.n_heads)
+        triton_forward.states[grid](
+            k, v, *_strides(k, v), C_0, n_0, gates.w, gates.decay, gates.m_in, gates.m_out, mat_C, vec_n, C_T, n_T,
+            seq_chunk=p.seq_chunk, HAS_STATE=state is not None, **p.places, **p.products, **config.constants,
+        )  # fmt: skip
+
+    p.run("states", attempt)
+    return mat_C, vec_n, C_T, n_T
+
+
+def _normaliser_gradient(p: Problem, h: Tensor, dh: Tensor, vec_signed: Tensor) -> Tensor:
+    vec_delta = p.empty(p.n_heads, p.num_tokens)
+    places = {name: value for name, value in p.places.items() if name not in ("D_QK", "n_heads", "num_chunks")}
+
+    def attempt(config: Config) -> None:
+        triton_backward.normaliser_gradient[(p.rows(config), p.n_heads)](
+            h, dh, *_strides(h, dh), vec_signed, vec_delta, **places, **config.constants
+        )
+
+    p.run("normaliser_gradient", attempt)
+    return vec_delta
+
+
+def _state_gradients(
+    p: Problem,
+    q: Tensor,
+    dh: Tensor,
+    gradient: tuple[Tensor, Tensor] | None,
+    mat_C: Tensor,
+    vec_n: Tensor,
+    s: Saved,
+    vec_delta: Tensor | None,
+    normaliser: bool,
+) -> tuple[Tensor, ...]:
+    mat_dC = p.empty(p.num_chunks, p.n_heads, p.d_qk, p.d_hv, dtype=p.state_dtype)
+    vec_dn = p.empty(p.num_chunks, p.n_heads, p.d_qk)
+    dC_0, dn_0 = p.empty(p.num_seqs, p.n_heads, p.d_qk, p.d_hv), p.empty(p.num_seqs, p.n_heads, p.d_qk)
+    dC_T, dn_T = gradient or (None, None)
+
+    def attempt(config: Config) -> Tensor:
+        k_blocks, v_blocks = triton.cdiv(p.d_qk, config["BLOCK_K"]), triton.cdiv(p.d_hv, config["BLOCK_V"])
+        sca_pass = p.empty(k_blocks * v_blocks, p.n_heads, p.num_chunks)
+        triton_backward.state_gradients[(k_blocks, v_blocks, p.num_seqs * p.n_heads)](
+            q, dh, *_strides(q, dh), dC_T, dn_T, s.vec_peak, s.vec_scale, vec_delta, s.sca_decay, s.sca_m_in,
+            s.sca_m_out, mat_C, vec_n, mat_dC, vec_dn, sca_pass, dC_0, dn_0, p.d_qk**-0.5, seq_chunk=p.seq_chunk,
+            HAS_GRADIENT=gradient is not None, NORMALISER=normaliser, **p.places, **p.products, **config.constants,
+        )  # fmt: skip
+        return sca_pass
+
+    sca_pass = p.run("state_gradients", attempt)
+    return mat_dC, vec_dn, sca_pass, dC_0, dn_0
+
+
+def _strides(*tensors: Tensor) -> tuple[tuple[int, ...], ...]:
+    """Strides of batch, token and head (batch and head for a single token) of each tensor."""
+    return tuple(x.stride()[:3] for x in tensors)
+
+
+def _table(cu_seqlens: Tensor, chunk_size: int, num_chunks: int) -> tuple[Tensor, ...]:
+    """Where the chunks of packed sequences lie, computed on the device; sequence −1 and start 0 for chunks not needed."""
+    cu_seqlens = cu_seqlens.to(torch.int64)
+    counts = (cu_seqlens.diff() + chunk_size - 1) // chunk_size
+    seq_chunk = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+    chunk = torch.arange(num_chunks, device=cu_seqlens.device)
+    chunk_seq = torch.searchsorted(seq_chunk, chunk, right=True) - 1
+    used = chunk < seq_chunk[-1]
+    known = chunk_seq.clamp(max=counts.numel() - 1)
+    chunk_start = torch.where(used, cu_seqlens[known] + (chunk - seq_chunk[known]) * chunk_size, 0)
+    return cu_seqlens, torch.where(used, chunk_seq, -1), chunk_start, seq_chunk

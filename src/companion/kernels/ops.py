@@ -1,0 +1,262 @@
+"""The Triton kernels as operators of torch: differentiable, traceable by torch.compile, fit for CUDA graphs."""
+
+from typing import Any
+
+import torch
+
+from companion.kernels import launch
+from companion.kernels.launch import Problem, Saved
+from companion.kernels.state import MLSTMState
+
+Tensor = torch.Tensor
+
+
+def default_chunk_size(d_qk: int, dtype: torch.dtype) -> int:
+    """Tokens per chunk where a caller names none: longer for wide heads, whose states cost more to write and read."""
+    return 128 if d_qk >= 128 and dtype == torch.bfloat16 else 64
+
+
+def mlstm_triton(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    i: Tensor,
+    f: Tensor,
+    initial_state: MLSTMState | None = None,
+    *,
+    cu_seqlens: Tensor | None = None,
+    chunk_size: int | None = None,
+    gate: str = "exponential",
+    normalizer_gradient: bool = True,
+) -> tuple[Tensor, MLSTMState]:
+    """The mLSTM by Triton kernels; see `companion.kernels.mlstm`, which checks its input and calls this.
+
+    Parameters
+    ----------
+    q, k, v
+        (B, T, H, d_qk), (B, T, H, d_qk), (B, T, H, d_hv) of one dtype, any strides (a last dimension that is not
+        contiguous is copied).
+    i, f
+        (B, T, H), any floating dtype and strides.
+    initial_state
+        of every sequence; C and n are read as float32.
+    cu_seqlens
+        (N + 1,) first token of every packed sequence, and the end of the last; B is then 1.
+
+    Returns
+    -------
+    h of shape (B, T, H, d_hv), laid out in memory as v, and the state after the last token of every sequence, float32.
+    """
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+    C_0, n_0, m_0 = (None, None, None) if initial_state is None else (x.float().contiguous() for x in initial_state)
+    size = chunk_size or default_chunk_size(q.shape[-1], q.dtype)
+    h, C, n, m, *_ = _forward(q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, size, gate == "sigmoid", normalizer_gradient)
+    return h, MLSTMState(C, n, m)
+
+
+def mlstm_step_triton(
+    q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, state: MLSTMState, *, gate: str = "exponential"
+) -> Tensor:
+    """One token by Triton kernels: h of shape (B, H, d_hv); `state` is updated in place, no gradient.
+
+    Parameters
+    ----------
+    q, k, v
+        (B, H, d_qk), (B, H, d_qk), (B, H, d_hv)
+    i, f
+        (B, H)
+    state
+        contiguous; C in float32 or bfloat16, n and m in float32.
+    """
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+    return _step(q, k, v, i, f, *state, gate == "sigmoid")
+
+
+@torch.library.custom_op("companion::mlstm_forward", mutates_args=())
+def _forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    i: Tensor,
+    f: Tensor,
+    C_0: Tensor | None,
+    n_0: Tensor | None,
+    m_0: Tensor | None,
+    cu_seqlens: Tensor | None,
+    chunk_size: int,
+    sigmoid: bool,
+    normalizer_gradient: bool,
+) -> list[Tensor]:
+    p = Problem.of(q, v, cu_seqlens, chunk_size, sigmoid)
+    h, state, saved = launch.forward(p, q, k, v, i, f, _state(C_0, n_0, m_0))
+    return [h, *state, *saved]
+
+
+@_forward.register_fake
+def _(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    i: Tensor,
+    f: Tensor,
+    C_0: Tensor | None,
+    n_0: Tensor | None,
+    m_0: Tensor | None,
+    cu_seqlens: Tensor | None,
+    chunk_size: int,
+    sigmoid: bool,
+    normalizer_gradient: bool,
+) -> list[Tensor]:
+    batch_size, context_length, n_heads, d_qk = q.shape
+    num_tokens = batch_size * context_length
+    if cu_seqlens is None:
+        num_seqs, num_chunks = batch_size, batch_size * ((context_length + chunk_size - 1) // chunk_size)
+    else:
+        num_seqs = cu_seqlens.numel() - 1
+        num_chunks = num_tokens // chunk_size + num_seqs
+
+    def new(*shape: int) -> Tensor:
+        return q.new_empty(shape, dtype=torch.float32)
+
+    state = [new(num_seqs, n_heads, d_qk, v.shape[-1]), new(num_seqs, n_heads, d_qk), new(num_seqs, n_heads)]
+    vectors = [new(n_heads, num_tokens) for _ in range(6)]
+    return [torch.empty_like(v), *state, *vectors, *(new(n_heads, num_chunks) for _ in range(3))]
+
+
+@torch.library.custom_op("companion::mlstm_backward", mutates_args=())
+def _backward(
+    dh: Tensor,
+    dC: Tensor | None,
+    dn: Tensor | None,
+    inputs: list[Tensor],
+    C_0: Tensor | None,
+    n_0: Tensor | None,
+    m_0: Tensor | None,
+    cu_seqlens: Tensor | None,
+    h: Tensor,
+    saved: list[Tensor],
+    chunk_size: int,
+    sigmoid: bool,
+    normalizer_gradient: bool,
+) -> list[Tensor]:
+    p = Problem.of(inputs[0], inputs[2], cu_seqlens, chunk_size, sigmoid)
+    gradient = None if dC is None or dn is None else (dC, dn)
+    dh = dh if dh.stride(-1) == 1 else dh.contiguous()
+    start = _state(C_0, n_0, m_0)
+    of_inputs, of_state = launch.backward(
+        p, dh, gradient, tuple(inputs), start, h, Saved(*saved), normalizer_gradient
+    )
+    return [*of_inputs, *of_state]
+
+
+@_backward.register_fake
+def _(
+    dh: Tensor,
+    dC: Tensor | None,
+    dn: Tensor | None,
+    inputs: list[Tensor],
+    C_0: Tensor | None,
+    n_0: Tensor | None,
+    m_0: Tensor | None,
+    cu_seqlens: Tensor | None,
+    h: Tensor,
+    saved: list[Tensor],
+    chunk_size: int,
+    sigmoid: bool,
+    normalizer_gradient: bool,
+) -> list[Tensor]:
+    q, _, v, *_ = inputs
+    num_seqs = q.shape[0] if cu_seqlens is None else cu_seqlens.numel() - 1
+    shape = (num_seqs, q.shape[2], q.shape[3])
+    of_state = [q.new_empty((*shape, v.shape[-1]), dtype=torch.float32), q.new_empty(shape, dtype=torch.float32)]
+    return [*(torch.empty_like(x) for x in inputs), *of_state]
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, *options = inputs
+    h, C, n, m, *saved = output
+    ctx.set_materialize_grads(False)
+    ctx.options = options
+    ctx.save_for_backward(q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, h, C, n, m, *saved)
+
+
+def _gradients(ctx: Any, gradients: list[Tensor | None]) -> tuple[Tensor | None, ...]:
+    q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, h, C, n, m, *saved = ctx.saved_tensors
+    dh, dC, dn, dm, *_ = gradients
+    if dh is None:
+        dh = torch.zeros_like(h)
+    of_m = None
+    if not (dC is None and dn is None and dm is None):
+        dC = torch.zeros_like(C) if dC is None else dC.contiguous()
+        dn = torch.zeros_like(n) if dn is None else dn.contiguous()
+        of_m = (torch.zeros_like(m) if dm is None else dm) - (dC * C).sum((-1, -2)) - (dn * n).sum(-1)
+    dq, dk, dv, di, df, dC_0, dn_0 = _backward(
+        dh, dC, dn, [q, k, v, i, f], C_0, n_0, m_0, cu_seqlens, h, saved, *ctx.options
+    )
+    nothing = (None,) * 4
+    to_start = None
+    if of_m is not None:
+        # scaling C and n by exp(−m) and m with it: the stored state moves with the maximum that m is
+        add_i, add_f, to_start = _through_final_exponent(of_m, i, f, m_0, cu_seqlens, ctx.options[1])
+        di, df = (di.float() + add_i).to(i.dtype), (df.float() + add_f).to(f.dtype)
+    if C_0 is None:
+        return dq, dk, dv, di, df, None, None, None, *nothing
+    dm_0 = (dC_0 * C_0).sum((-1, -2)) + (dn_0 * n_0).sum(-1)
+    return dq, dk, dv, di, df, dC_0, dn_0, dm_0 if to_start is None else dm_0 + to_start, *nothing
+
+
+def _through_final_exponent(
+    gradient: Tensor, i: Tensor, f: Tensor, m_0: Tensor | None, cu_seqlens: Tensor | None, sigmoid: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What a gradient of the final m, (sequences, H), sends to ĩ, f̃ and the initial m.
+
+    m_T = max(m_0 + Σ log f, max_t (log i_t + Σ_{s > t} log f_s)): autograd through that expression, per sequence.
+    """
+    total_i, total_f = torch.zeros_like(i, dtype=torch.float32), torch.zeros_like(f, dtype=torch.float32)
+    to_start = None if m_0 is None else torch.zeros_like(m_0)
+    if cu_seqlens is None:
+        pieces = [(slice(None), slice(None), slice(None))]
+    else:
+        ends = cu_seqlens.tolist()
+        pieces = [(slice(None), slice(a, b), slice(s, s + 1)) for s, (a, b) in enumerate(zip(ends, ends[1:], strict=False))]
+    for batch, tokens, seq in pieces:
+        with torch.enable_grad():
+            raw_i, raw_f = (x[batch, tokens].detach().double().requires_grad_() for x in (i, f))
+            log_i = torch.nn.functional.logsigmoid(raw_i) if sigmoid else raw_i
+            log_f = torch.nn.functional.logsigmoid(raw_f)
+            after = log_f.flip(1).cumsum(1).flip(1) - log_f
+            options = [log_i + after]
+            start = None if m_0 is None else m_0[seq].detach().double().requires_grad_()
+            if start is not None:
+                options.insert(0, (start + log_f.sum(1))[:, None])
+            candidates = torch.cat(options, 1)
+            if candidates.shape[1] == 0:
+                continue
+            m = candidates.amax(1)
+        wanted = [raw_i, raw_f] if start is None else [raw_i, raw_f, start]
+        found = torch.autograd.grad(m, wanted, gradient[seq].double(), allow_unused=True)
+        for target, piece in zip((total_i, total_f), found[:2], strict=True):
+            if piece is not None:
+                target[batch, tokens] += piece.float()
+        if to_start is not None and len(found) > 2:
+            to_start[seq] += found[2].float()
+    return total_i, total_f, to_start
+
+
+torch.library.register_autograd("companion::mlstm_forward", _gradients, setup_context=_setup)
+
+
+@torch.library.custom_op("companion::mlstm_step", mutates_args=("C", "n", "m"))
+def _step(
+    q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, C: Tensor, n: Tensor, m: Tensor, sigmoid: bool
+) -> Tensor:
+    return launch.step(q, k, v, i, f, C, n, m, sigmoid)
+
+
+@_step.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, C: Tensor, n: Tensor, m: Tensor, sigmoid: bool) -> Tensor:
+    return v.new_empty(v.shape)
+
+
+def _state(C: Tensor | None, n: Tensor | None, m: Tensor | None) -> tuple[Tensor, Tensor, Tensor] | None:
+    return None if C is None or n is None or m is None else (C, n, m)

@@ -1,0 +1,86 @@
+"""What all Triton kernels share: where a chunk lies, how a tile is loaded, precise gates.
+
+Conventions of the kernels. A sequence has chunks of L tokens. `chunk` counts all chunks of all sequences, `seq` the
+sequences, `head` the heads. Vectors with one float32 per token and head are stored as (H, all tokens), those with one per
+chunk and head as (H, all chunks), states at the start (or end) of each chunk as (all chunks, H, d_qk, d_hv). Strides of q,
+k, v, h and their gradients come as tuples (batch, token, head); the last dimension is contiguous.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def locate(chunk, T, chunks_per_seq, cu_seqlens, chunk_seq, chunk_start, L: tl.constexpr, PACKED: tl.constexpr):
+    """Where a chunk lies: batch entry, first token in it, end of the sequence, first token among all; end 0 if unused."""
+    if PACKED:
+        seq = tl.load(chunk_seq + chunk)
+        batch = seq * 0
+        start = tl.load(chunk_start + chunk)
+        end = tl.load(cu_seqlens + seq + 1, mask=seq >= 0, other=0)
+        token = start
+    else:
+        batch = (chunk // chunks_per_seq).to(tl.int64)
+        start = (chunk % chunks_per_seq).to(tl.int64) * L
+        end = tl.full((), 0, tl.int64) + T
+        token = batch * T + start
+    return batch.to(tl.int64), start.to(tl.int64), end.to(tl.int64), token.to(tl.int64)
+
+
+@triton.jit
+def chunks_of(seq, chunks_per_seq, seq_chunk, PACKED: tl.constexpr):
+    """First chunk of a sequence and how many it has."""
+    if PACKED:
+        first = tl.load(seq_chunk + seq).to(tl.int64)
+        count = tl.load(seq_chunk + seq + 1).to(tl.int64) - first
+    else:
+        first = seq.to(tl.int64) * chunks_per_seq
+        count = tl.full((), 0, tl.int64) + chunks_per_seq
+    return first, count
+
+
+@triton.jit
+def load_tile(base, rows, row_stride, rows_ok, cols, NUM_COLS: tl.constexpr, DOT: tl.constexpr):
+    """Rows × columns of a matrix with contiguous columns; zero outside it. Cast to the dtype in which tl.dot multiplies."""
+    ok = rows_ok[:, None] & (cols < NUM_COLS)[None, :]
+    return tl.load(base + rows[:, None] * row_stride + cols[None, :], mask=ok, other=0.0).to(DOT)
+
+
+@triton.jit
+def store_tile(base, tile, rows, row_stride, rows_ok, cols, NUM_COLS: tl.constexpr):
+    """The counterpart of `load_tile`, in the dtype of the matrix."""
+    ok = rows_ok[:, None] & (cols < NUM_COLS)[None, :]
+    tl.store(base + rows[:, None] * row_stride + cols[None, :], tile.to(base.dtype.element_ty), mask=ok)
+
+
+@triton.jit
+def log_sigmoid(x):
+    """log σ(x) = min(x, 0) − log(1 + e^−|x|), the logarithm by its series in z = e/(2+e).
+
+    log(1 + e) in float32 loses small e, and with it the decay of an open gate over many tokens. With z ≤ 1/3 eight terms
+    of 2·artanh(z) reach float32's precision.
+    """
+    e = tl.exp(-tl.abs(x))
+    z = e / (2.0 + e)
+    y = z * z
+    series = 1.0 + y * (1.0 / 3 + y * (1.0 / 5 + y * (1.0 / 7 + y * (1.0 / 9 + y * (1.0 / 11 + y * (1.0 / 13 + y / 15))))))
+    return tl.minimum(x, 0.0) - 2.0 * z * series
+
+
+@triton.jit
+def sigmoid_of_minus(x):
+    """σ(−x), the derivative of log σ, without overflow for large |x|."""
+    e = tl.exp(-tl.abs(x))
+    return tl.where(x >= 0, e, 1.0) / (1.0 + e)
+
+
+@triton.jit
+def larger(a, b):
+    """For cumulative maxima."""
+    return tl.maximum(a, b)
+
+
+@triton.jit
+def after(decay_1, peak_1, decay_2, peak_2):
+    """Two stretches of tokens one after the other: m ↦ max(m + decay, peak) composed; associative."""
+    return decay_1 + decay_2, tl.maximum(peak_1 + decay_2, peak_2)

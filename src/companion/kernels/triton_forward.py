@@ -1,0 +1,146 @@
+"""Forward pass of the mLSTM in two kernels: states from chunk to chunk, then the outputs of all chunks at once.
+
+Notation as in `triton_gates`; the equations are those of `torch_forms.chunkwise` (arXiv 2503.14376).
+"""
+
+import triton
+import triton.language as tl
+
+from companion.kernels.triton_common import chunks_of, load_tile, locate, store_tile
+
+
+@triton.jit
+def states(
+    k, v, k_strides, v_strides, C_0, n_0, vec_w, sca_decay, sca_m_in, sca_m_out, mat_C, vec_n, C_T, n_T,
+    T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start, seq_chunk, n_heads,
+    D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, HAS_STATE: tl.constexpr, PACKED: tl.constexpr,
+    BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_T: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """C and n at the start of every chunk, and after the last. Grid: (d_qk blocks, d_hv blocks, sequences × H).
+
+    One program carries a block of C in registers from chunk to chunk::
+
+        C ← exp(b_L + m_in − m_out) C + Σ_s exp(w_s − m_out) k_s v_sᵀ
+    """
+    col_k = tl.program_id(0) * BLOCK_K + tl.arange(0, BLOCK_K)
+    col_v = tl.program_id(1) * BLOCK_V + tl.arange(0, BLOCK_V)
+    seq, head = tl.program_id(2) // n_heads, (tl.program_id(2) % n_heads).to(tl.int64)
+    first, count = chunks_of(seq, chunks_per_seq, seq_chunk, PACKED)
+    ok_k = col_k < D_QK
+    own_n = tl.program_id(1) == 0  # every program has n, one writes it
+    state = (seq.to(tl.int64) * n_heads + head) * D_QK
+    if HAS_STATE:
+        C = load_tile(C_0 + state * D_HV, col_k, D_HV, ok_k, col_v, D_HV, tl.float32)
+        n = tl.load(n_0 + state + col_k, mask=ok_k, other=0.0).to(tl.float32)
+    else:
+        C = tl.zeros((BLOCK_K, BLOCK_V), tl.float32)
+        n = tl.zeros((BLOCK_K,), tl.float32)
+    for index in range(0, count):
+        chunk = first + index
+        batch, start, end, token = locate(chunk, T, chunks_per_seq, cu_seqlens, chunk_seq, chunk_start, L, PACKED)
+        at = (chunk * n_heads + head) * D_QK
+        store_tile(mat_C + at * D_HV, C, col_k, D_HV, ok_k, col_v, D_HV)
+        tl.store(vec_n + at + col_k, n, mask=ok_k & own_n)
+        m_in = tl.load(sca_m_in + head * num_chunks + chunk)
+        m_out = tl.load(sca_m_out + head * num_chunks + chunk)
+        decay = tl.load(sca_decay + head * num_chunks + chunk)
+        keep = tl.exp(decay + m_in - m_out)
+        C *= keep
+        n *= keep
+        k_at = k + batch * k_strides[0] + start * k_strides[1] + head * k_strides[2]
+        v_at = v + batch * v_strides[0] + start * v_strides[1] + head * v_strides[2]
+        for begin in range(0, L, BLOCK_T):
+            row = begin + tl.arange(0, BLOCK_T)
+            ok = start + row < end
+            w = tl.load(vec_w + head * num_tokens + token + row, mask=ok, other=float("-inf"))
+            write = tl.exp(w - m_out)
+            key = load_tile(k_at, row, k_strides[1], ok, col_k, D_QK, DOT).to(tl.float32) * write[:, None]
+            value = load_tile(v_at, row, v_strides[1], ok, col_v, D_HV, DOT)
+            C = tl.dot(tl.trans(key.to(DOT)), value, C, input_precision=PRECISION)
+            n += tl.sum(key, 0)
+    store_tile(C_T + state * D_HV, C, col_k, D_HV, ok_k, col_v, D_HV)
+    tl.store(n_T + state + col_k, n, mask=ok_k & own_n)
+
+
+@triton.jit
+def outputs(
+    q, k, v, h, q_strides, k_strides, v_strides, h_strides, vec_b, vec_c, vec_peak, sca_m_in, mat_C, vec_n,
+    vec_scale, vec_signed, scale,
+    T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start, n_heads,
+    D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, SIGMOID: tl.constexpr, PACKED: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """h of one block of rows and one block of d_hv. Grid: (d_hv blocks, chunks × L / BLOCK_M, H).
+
+    Writes also what the backward pass needs per token: 1/max(|nᵀq|, exp(−m)) in `vec_scale`, and the same with the sign
+    of nᵀq where that is the larger of the two, else 0, in `vec_signed`.
+    """
+    ROWS: tl.constexpr = L // BLOCK_M
+    chunk, block = tl.program_id(1) // ROWS, tl.program_id(1) % ROWS
+    head = tl.program_id(2).to(tl.int64)
+    col_v = tl.program_id(0) * BLOCK_V + tl.arange(0, BLOCK_V)
+    batch, start, end, token = locate(chunk, T, chunks_per_seq, cu_seqlens, chunk_seq, chunk_start, L, PACKED)
+    row = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    ok = start + row < end
+    if start + block * BLOCK_M >= end:
+        return
+    vector = head * num_tokens + token
+    m_in = tl.load(sca_m_in + head * num_chunks + chunk)
+    r = tl.maximum(m_in, tl.load(vec_peak + vector + row, mask=ok, other=float("inf")))
+    q_at = q + batch * q_strides[0] + start * q_strides[1] + head * q_strides[2]
+    k_at = k + batch * k_strides[0] + start * k_strides[1] + head * k_strides[2]
+    v_at = v + batch * v_strides[0] + start * v_strides[1] + head * v_strides[2]
+    at = (chunk.to(tl.int64) * n_heads + head) * D_QK
+
+    # what the state brings, and the scores of the block on the diagonal: both read q once
+    read = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
+    score = tl.zeros((BLOCK_M, BLOCK_M), tl.float32)
+    signed = tl.zeros((BLOCK_M,), tl.float32)
+    for begin in range(0, D_QK, BLOCK_K):
+        col_k = begin + tl.arange(0, BLOCK_K)
+        ok_k = col_k < D_QK
+        query = load_tile(q_at, row, q_strides[1], ok, col_k, D_QK, DOT)
+        key = load_tile(k_at, row, k_strides[1], ok, col_k, D_QK, DOT)
+        C = load_tile(mat_C + at * D_HV, col_k, D_HV, ok_k, col_v, D_HV, DOT)
+        n = tl.load(vec_n + at + col_k, mask=ok_k, other=0.0)
+        read = tl.dot(query, C, read, input_precision=PRECISION)
+        score = tl.dot(query, tl.trans(key), score, input_precision=PRECISION)
+        signed += tl.sum(query.to(tl.float32) * n[None, :], 1)
+    carried = tl.exp(m_in - r) * scale
+    read *= carried[:, None]
+    signed *= carried
+    c = tl.load(vec_c + vector + row, mask=ok, other=float("-inf"))
+    weight = tl.exp(tl.where(row[:, None] >= row[None, :], c[None, :] - r[:, None], float("-inf")))
+    score *= weight * scale
+    signed += tl.sum(score, 1)
+    value = load_tile(v_at, row, v_strides[1], ok, col_v, D_HV, DOT)
+    read = tl.dot(score.to(DOT), value, read, input_precision=PRECISION)
+
+    for earlier in range(0, block * BLOCK_M, BLOCK_M):
+        col = earlier + tl.arange(0, BLOCK_M)
+        all_ok = start + col < end
+        score = tl.zeros((BLOCK_M, BLOCK_M), tl.float32)
+        for begin in range(0, D_QK, BLOCK_K):
+            col_k = begin + tl.arange(0, BLOCK_K)
+            query = load_tile(q_at, row, q_strides[1], ok, col_k, D_QK, DOT)
+            key = load_tile(k_at, col, k_strides[1], all_ok, col_k, D_QK, DOT)
+            score = tl.dot(query, tl.trans(key), score, input_precision=PRECISION)
+        c = tl.load(vec_c + vector + col, mask=all_ok, other=float("-inf"))
+        score *= tl.exp(c[None, :] - r[:, None]) * scale
+        signed += tl.sum(score, 1)
+        value = load_tile(v_at, col, v_strides[1], all_ok, col_v, D_HV, DOT)
+        read = tl.dot(score.to(DOT), value, read, input_precision=PRECISION)
+
+    exponent = tl.load(vec_b + vector + row, mask=ok, other=0.0) + r
+    if SIGMOID:
+        inverse = tl.where(ok, tl.exp(exponent), 0.0)
+        sign = tl.zeros((BLOCK_M,), tl.float32)
+    else:
+        floor = tl.maximum(tl.exp(-exponent), 1e-37)  # positive also where exp(−m) underflows
+        inverse = 1.0 / tl.maximum(tl.abs(signed), floor)
+        sign = tl.where(tl.abs(signed) > floor, tl.where(signed > 0, inverse, -inverse), 0.0)
+    h_at = h + batch * h_strides[0] + start * h_strides[1] + head * h_strides[2]
+    store_tile(h_at, read * inverse[:, None], row, h_strides[1], ok, col_v, D_HV)
+    first = tl.program_id(0) == 0
+    tl.store(vec_scale + vector + row, inverse, mask=ok & first)
+    tl.store(vec_signed + vector + row, sign, mask=ok & first)

@@ -1,0 +1,123 @@
+"""Everything that depends on the gates alone, in a light pass before the products of matrices, and its gradient after them.
+
+With b_t the sum of log f from the start of the chunk to t, and c_t = log i_t − b_t (log i = ĩ for the exponential gate)::
+
+    r_t = max(m_in, max_{s ≤ t} c_s),    m_t = b_t + r_t,    m_out = max(b_L + m_in, max_s w_s)
+
+with w_s = log i_s + the sum of log f after s, which is b_L + c_s without its rounding. No weight exceeds 1: exp(c_s − r_t)
+for a pair of tokens, exp(m_in − r_t) for what the state brings to t, exp(w_s − m_out) for what s adds to the state,
+exp(b_L + m_in − m_out) for what the state keeps.
+"""
+
+import triton
+import triton.language as tl
+
+from companion.kernels.triton_common import after, chunks_of, larger, locate, log_sigmoid, sigmoid_of_minus
+
+
+@triton.jit
+def gate_vectors(
+    i, f, i_strides, f_strides, vec_b, vec_c, vec_peak, vec_w, sca_decay, sca_peak,
+    T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start,
+    L: tl.constexpr, SIGMOID: tl.constexpr, PACKED: tl.constexpr,
+):  # fmt: skip
+    """b, c, the running maximum of c and w for every token; b_L and max w for every chunk. Grid: (chunks, H)."""
+    chunk, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    batch, start, end, token = locate(chunk, T, chunks_per_seq, cu_seqlens, chunk_seq, chunk_start, L, PACKED)
+    step = tl.arange(0, L)
+    ok = start + step < end
+    raw_f = tl.load(f + batch * f_strides[0] + (start + step) * f_strides[1] + head * f_strides[2], mask=ok, other=0.0)
+    raw_i = tl.load(i + batch * i_strides[0] + (start + step) * i_strides[1] + head * i_strides[2], mask=ok, other=0.0)
+    raw_f, raw_i = raw_f.to(tl.float32), raw_i.to(tl.float32)
+    # beyond the end: a token that keeps the state and writes nothing
+    log_f = tl.where(ok, log_sigmoid(raw_f), 0.0)
+    f_next = f + batch * f_strides[0] + (start + step + 1) * f_strides[1] + head * f_strides[2]
+    next_ok = (start + step + 1 < end) & (step + 1 < L)
+    log_f_next = tl.where(next_ok, log_sigmoid(tl.load(f_next, mask=next_ok, other=0.0).to(tl.float32)), 0.0)
+    log_i = tl.where(ok, log_sigmoid(raw_i) if SIGMOID else raw_i, float("-inf"))
+    b = tl.cumsum(log_f, 0)
+    c = log_i - b
+    peak = tl.associative_scan(c, 0, larger)
+    w = log_i + tl.cumsum(log_f_next, 0, reverse=True)
+    out = head * num_tokens + token + step
+    tl.store(vec_b + out, b, mask=ok)
+    tl.store(vec_c + out, c, mask=ok)
+    tl.store(vec_peak + out, peak, mask=ok)
+    tl.store(vec_w + out, w, mask=ok)
+    at = head * num_chunks + chunk
+    tl.store(sca_decay + at, tl.sum(log_f, 0), mask=start < end)
+    tl.store(sca_peak + at, tl.max(w, 0), mask=start < end)
+
+
+@triton.jit
+def state_exponents(
+    m_0, sca_decay, sca_peak, sca_m_in, sca_m_out, m_T, chunks_per_seq, num_chunks, seq_chunk, n_heads,
+    HAS_STATE: tl.constexpr, BLOCK: tl.constexpr, PACKED: tl.constexpr,
+):  # fmt: skip
+    """m before and after every chunk, by an associative scan over chunks. Grid: (sequences × H,)."""
+    seq, head = tl.program_id(0) // n_heads, (tl.program_id(0) % n_heads).to(tl.int64)
+    first, count = chunks_of(seq, chunks_per_seq, seq_chunk, PACKED)
+    if HAS_STATE:
+        m = tl.load(m_0 + seq * n_heads + head).to(tl.float32)
+    else:
+        m = tl.full((), float("-inf"), tl.float32)
+    at = head * num_chunks + first
+    tl.store(sca_m_in + at, m, mask=count > 0)
+    for begin in range(0, count, BLOCK):
+        chunk = begin + tl.arange(0, BLOCK)
+        ok = chunk < count
+        decay = tl.load(sca_decay + at + chunk, mask=ok, other=0.0)
+        peak = tl.load(sca_peak + at + chunk, mask=ok, other=float("-inf"))
+        decay, peak = tl.associative_scan((decay, peak), 0, after)
+        m_out = tl.maximum(m + decay, peak)
+        tl.store(sca_m_out + at + chunk, m_out, mask=ok)
+        tl.store(sca_m_in + at + chunk + 1, m_out, mask=chunk + 1 < count)
+        # chunks beyond the end change nothing: the last entry is m after the last real one
+        m = tl.max(tl.where(tl.arange(0, BLOCK) == BLOCK - 1, m_out, float("-inf")), 0)
+    tl.store(m_T + seq * n_heads + head, m)
+
+
+@triton.jit
+def gate_gradients(
+    i, f, i_strides, f_strides, di, df, di_strides, df_strides,
+    vec_read, vec_write, vec_pair, vec_i, sca_pass,
+    T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start, n_heads,
+    READS: tl.constexpr, WRITES: tl.constexpr, PASSES: tl.constexpr,
+    L: tl.constexpr, SIGMOID: tl.constexpr, PACKED: tl.constexpr,
+):  # fmt: skip
+    """dĩ and df̃ from what the kernels of dq, dk and the states left. Grid: (chunks, H).
+
+    log f_t weighs every pair (s before t, read at t or later). Within a chunk these are pairs of its tokens (`vec_read`
+    less `vec_pair`, summed from t on), tokens at or after t that read the incoming state (in `vec_read`), tokens before t
+    that write to the outgoing one (`vec_write`), and the state that passes through (`sca_pass`). Nothing is summed over
+    chunks, so nothing large cancels: a sum of q·dq − k·dk over all later tokens would. The leading dimension of each input
+    holds partial sums over blocks of d_qk (and d_hv), added here in a fixed order.
+    """
+    chunk, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    batch, start, end, token = locate(chunk, T, chunks_per_seq, cu_seqlens, chunk_seq, chunk_start, L, PACKED)
+    step = tl.arange(0, L)
+    ok = start + step < end
+    at = head * num_tokens + token + step
+    part = (head * 0 + n_heads) * num_tokens  # n_heads may be a plain 1
+    read = tl.zeros((L,), tl.float32)
+    write, pair, from_i = read, read, read
+    for block in range(READS):
+        read += tl.load(vec_read + block * part + at, mask=ok, other=0.0)
+    for block in range(WRITES):
+        # of the token before: what is written strictly before t, without subtracting a sum from a sum
+        write += tl.load(vec_write + block * part + at - 1, mask=ok & (step > 0), other=0.0)
+        pair += tl.load(vec_pair + block * part + at, mask=ok, other=0.0)
+        from_i += tl.load(vec_i + block * part + at, mask=ok, other=0.0)
+    through = tl.zeros((), tl.float32)
+    for block in range(PASSES):
+        through += tl.load(sca_pass + (block * n_heads + head) * num_chunks + chunk, mask=start < end, other=0.0)
+    d_log_f = tl.cumsum(read - pair, 0, reverse=True) + tl.cumsum(write, 0) + through
+    raw_f = tl.load(f + batch * f_strides[0] + (start + step) * f_strides[1] + head * f_strides[2], mask=ok, other=0.0)
+    d_f = d_log_f * sigmoid_of_minus(raw_f.to(tl.float32))
+    if SIGMOID:
+        i_at = i + batch * i_strides[0] + (start + step) * i_strides[1] + head * i_strides[2]
+        from_i *= sigmoid_of_minus(tl.load(i_at, mask=ok, other=0.0).to(tl.float32))
+    di_at = di + batch * di_strides[0] + (start + step) * di_strides[1] + head * di_strides[2]
+    df_at = df + batch * df_strides[0] + (start + step) * df_strides[1] + head * df_strides[2]
+    tl.store(di_at, from_i.to(di.dtype.element_ty), mask=ok)
+    tl.store(df_at, d_f.to(df.dtype.element_ty), mask=ok)

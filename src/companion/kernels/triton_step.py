@@ -1,0 +1,66 @@
+"""One token per sequence, for generation: read the state, update it in place, write the output."""
+
+import triton
+import triton.language as tl
+
+from companion.kernels.triton_common import log_sigmoid
+
+
+@triton.jit
+def step_scalars(
+    q, k, i, f, q_strides, k_strides, i_strides, f_strides, n, m, sca_keep, sca_write, sca_scale, scale, n_heads,
+    D_QK: tl.constexpr, BLOCK: tl.constexpr, SIGMOID: tl.constexpr,
+):  # fmt: skip
+    """n and m of one head updated in place; what `step_matrix` needs of them. Grid: (B × H,).
+
+    A kernel of its own because every block of C needs the old n and m, which are overwritten here.
+    """
+    batch, head = (tl.program_id(0) // n_heads).to(tl.int64), (tl.program_id(0) % n_heads).to(tl.int64)
+    col = tl.arange(0, BLOCK)
+    ok = col < D_QK
+    log_f = log_sigmoid(tl.load(f + batch * f_strides[0] + head * f_strides[1]).to(tl.float32))
+    log_i = tl.load(i + batch * i_strides[0] + head * i_strides[1]).to(tl.float32)
+    if SIGMOID:
+        log_i = log_sigmoid(log_i)
+    at = batch * n_heads + head
+    m_old = tl.load(m + at)
+    m_new = tl.maximum(log_f + m_old, log_i)
+    keep, write = tl.exp(log_f + m_old - m_new), tl.exp(log_i - m_new)
+    key = tl.load(k + batch * k_strides[0] + head * k_strides[1] + col, mask=ok, other=0.0).to(tl.float32)
+    query = tl.load(q + batch * q_strides[0] + head * q_strides[1] + col, mask=ok, other=0.0).to(tl.float32)
+    n_new = keep * tl.load(n + at * D_QK + col, mask=ok, other=0.0) + write * key
+    if SIGMOID:
+        inverse = tl.exp(m_new)
+    else:
+        inverse = 1.0 / tl.maximum(tl.abs(tl.sum(n_new * query, 0) * scale), tl.maximum(tl.exp(-m_new), 1e-37))
+    tl.store(n + at * D_QK + col, n_new, mask=ok)
+    tl.store(m + at, m_new)
+    tl.store(sca_keep + at, keep)
+    tl.store(sca_write + at, write)
+    tl.store(sca_scale + at, inverse * scale)
+
+
+@triton.jit
+def step_matrix(
+    q, k, v, h, q_strides, k_strides, v_strides, C, sca_keep, sca_write, sca_scale, n_heads,
+    D_QK: tl.constexpr, D_HV: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr,
+):  # fmt: skip
+    """C of one head and one block of d_hv updated in place, and its part of h. Grid: (d_hv blocks, B × H)."""
+    batch, head = (tl.program_id(1) // n_heads).to(tl.int64), (tl.program_id(1) % n_heads).to(tl.int64)
+    at = batch * n_heads + head
+    keep, write, inverse = tl.load(sca_keep + at), tl.load(sca_write + at), tl.load(sca_scale + at)
+    col_v = tl.program_id(0) * BLOCK_V + tl.arange(0, BLOCK_V)
+    ok_v = col_v < D_HV
+    value = tl.load(v + batch * v_strides[0] + head * v_strides[1] + col_v, mask=ok_v, other=0.0).to(tl.float32) * write
+    read = tl.zeros((BLOCK_V,), tl.float32)
+    for begin in range(0, D_QK, BLOCK_K):
+        col_k = begin + tl.arange(0, BLOCK_K)
+        ok_k = col_k < D_QK
+        key = tl.load(k + batch * k_strides[0] + head * k_strides[1] + col_k, mask=ok_k, other=0.0).to(tl.float32)
+        query = tl.load(q + batch * q_strides[0] + head * q_strides[1] + col_k, mask=ok_k, other=0.0).to(tl.float32)
+        tile = C + at * D_QK * D_HV + col_k[:, None] * D_HV + col_v[None, :]
+        ok = ok_k[:, None] & ok_v[None, :]
+        new = keep * tl.load(tile, mask=ok, other=0.0).to(tl.float32) + key[:, None] * value[None, :]
+        tl.store(tile, new.to(C.dtype.element_ty), mask=ok)
+        read += tl.sum(new * query[:, None], 0)
+    tl.store(h + at * D_HV + col_v, (read * inverse).to(h.dtype.element_ty), mask=ok_v)
