@@ -58,7 +58,7 @@ def mlstm_form_table(
         sizes[f"chunkwise, least {by}"] = best_chunk_size(
             architecture, context_length, by, hardware=peaks, precision=precision, convention=convention
         )
-    rows: list[dict[str, Any]] = [{"form": "recurrent", "chunk_size": 1, **_recurrent(architecture, precision)}]
+    rows: list[dict[str, Any]] = [{"form": "recurrent", "chunk_size": 1, **recurrent_per_token(architecture, precision=precision)}]
     for form, size in sizes.items():
         counts = chunkwise_per_token(architecture, context_length, size, precision=precision, convention=convention)
         rows.append({"form": form, "chunk_size": size, **counts})
@@ -130,7 +130,8 @@ def best_chunk_size(
     return int(sizes[np.argmin(values)])
 
 
-def _recurrent(architecture: Any, precision: Precision) -> dict[str, Any]:
+def recurrent_per_token(architecture: Any, *, precision: Precision = BF16) -> dict[str, Any]:
+    """`flops_per_token` and `bytes_per_token` of the recurrent cell, all layers: a state read and written per token."""
     _check(architecture)
     a = architecture
     state = a.d_qk * a.d_hv + a.d_qk + 1

@@ -1,0 +1,236 @@
+"""Costs of kernels: equal to the counts of the book, to what torch counts, to brute force."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from companion.accounting import PAPER, TFLA
+from companion.accounting.explain import chunk_terms
+from companion.accounting.flops import attention_core_flops
+from companion.accounting.inference import BF16, Precision, mlstm_recurrent_flops
+from companion.accounting.kernel_costs import (
+    CHUNK_SIZES,
+    KERNELS,
+    PASSES,
+    CellShape,
+    KernelCost,
+    Tiles,
+    attention_kernel_costs,
+    best_kernel_chunk,
+    causal_share,
+    cell_kernel_costs,
+    chunk_size_scan,
+    cost_table,
+    crossing_context,
+    pass_bytes,
+    pass_flops,
+    pass_seconds,
+    step_cost,
+)
+from companion.accounting.mlstm_forms import chunkwise_per_token
+from companion.accounting.symbolic import SYMBOLS
+from companion.architectures import XLSTM
+from companion.errors import InputError
+from companion.hardware import Hardware, get_hardware
+
+SHAPE = CellShape(batch_size=8, context_length=8192, n_heads=8, d_qk=256, d_hv=512, chunk_size=64)
+ATTENTION = CellShape(batch_size=8, context_length=8192, n_heads=32, d_qk=128, d_hv=128)
+H200 = get_hardware("h200-sxm")
+
+
+@st.composite
+def shapes(draw: st.DrawFn) -> CellShape:
+    small = st.integers(1, 6)
+    return CellShape(
+        batch_size=draw(small),
+        context_length=draw(st.integers(1, 1000)),
+        n_heads=draw(small),
+        d_qk=draw(st.integers(1, 300)),
+        d_hv=draw(st.integers(1, 300)),
+        chunk_size=draw(st.sampled_from(CHUNK_SIZES)),
+    )
+
+
+def layer(shape: CellShape) -> XLSTM:
+    return XLSTM(
+        d_model=shape.n_heads * shape.d_hv, n_layers=1, n_heads=shape.n_heads, d_qk=shape.d_qk, d_hv=shape.d_hv
+    )
+
+
+@settings(max_examples=40)
+@given(shapes(), st.floats(1, 8), st.floats(1, 8))
+def test_forward_bytes_are_those_of_the_chunkwise_form(shape: CellShape, vectors: float, states: float) -> None:
+    precision = Precision(bytes_per_activation=vectors, bytes_per_state=states)
+    if shape.chunk_size > shape.context_length:
+        shape = replace(shape, context_length=shape.chunk_size)
+    known = chunkwise_per_token(layer(shape), shape.context_length, shape.chunk_size, precision=precision)
+    found = pass_bytes(cell_kernel_costs(shape, precision=precision), "forward")
+    assert found == pytest.approx(known["bytes_per_token"] * shape.num_tokens, rel=1e-12)
+
+
+@settings(max_examples=20)
+@given(shapes())
+def test_forward_flops_are_the_matrix_products_of_tfla(shape: CellShape) -> None:
+    values = {
+        SYMBOLS["chunk_size"]: shape.chunk_size,
+        SYMBOLS["d_qk"]: shape.d_qk,
+        SYMBOLS["d_hv"]: shape.d_hv,
+        SYMBOLS["mlstm_causal_factor"]: 1,
+    }
+    products = (
+        "keys times values into the state",
+        "queries times keys",
+        "scores times values",
+        "queries times the state",
+    )
+    one = sum(float(term.flops.subs(values)) for term in chunk_terms(TFLA) if term.meaning in products)
+    assert pass_flops(cell_kernel_costs(shape)) == pytest.approx(one * shape.num_chunks * shape.n_heads, rel=1e-12)
+
+
+def test_torch_counts_the_same() -> None:
+    """FLOPs of the plain-torch chunkwise form, counted by torch; its backward keeps what ours computes again."""
+    torch = pytest.importorskip("torch")
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from companion.kernels.torch_forms import chunkwise
+
+    shape = CellShape(batch_size=2, context_length=96, n_heads=3, d_qk=8, d_hv=20, chunk_size=32)
+    B, T, H, L = shape.batch_size, shape.context_length, shape.n_heads, shape.chunk_size
+    leaves = [torch.randn(B, T, H, *width, requires_grad=True) for width in ((8,), (8,), (20,), (), ())]
+    with FlopCounterMode(display=False) as counter:
+        h, _ = chunkwise(*leaves, chunk_size=L)
+    normaliser = 2 * B * H * T * shape.d_qk  # a product with a vector, not of matrices
+    costs = cell_kernel_costs(shape)
+    assert counter.get_total_flops() - normaliser == pass_flops(costs)
+    with FlopCounterMode(display=False) as counter:
+        h.sum().backward()
+    # products with the last chunk's state, which nothing reads, have no gradient: B·H of them, twice
+    unread = 2 * B * H * 2 * L * shape.d_qk * shape.d_hv
+    again = B * H * T * 2 * L * (shape.d_qk + shape.d_hv)
+    ours = pass_flops(costs, "forward+backward") - pass_flops(costs)
+    assert counter.get_total_flops() - 2 * normaliser + unread == ours - again
+
+
+def test_kernels_are_those_that_run() -> None:
+    configs = pytest.importorskip("companion.kernels.configs")
+    assert [kernel.kernel for kernel in KERNELS] == [name for name in configs.KERNELS if name != "step"]
+
+
+@given(st.sampled_from(CHUNK_SIZES), st.sampled_from(CHUNK_SIZES))
+def test_share_of_tiles_by_brute_force(chunk: int, tile: int) -> None:
+    if tile > chunk:
+        with pytest.raises(InputError, match=f"{tile} tokens do not divide the chunk of {chunk}"):
+            causal_share(chunk, tile)
+        return
+    computed = sum(
+        tile * tile for row in range(0, chunk, tile) for column in range(0, chunk, tile) if column <= row
+    )  # fmt: skip
+    assert causal_share(chunk, tile) == computed / chunk**2
+    assert causal_share(chunk) == 1
+
+
+def test_tiles_skip_and_repeat() -> None:
+    shape = replace(SHAPE, chunk_size=256)
+    whole, tiled = (
+        {c.kernel: c for c in cell_kernel_costs(shape, tiles=t)} for t in (Tiles(), Tiles(rows=64, qk=128, hv=128))
+    )
+    assert whole["states"] == tiled["states"]
+    pairs = shape.num_chunks * shape.n_heads * 2 * 256**2 * causal_share(256, 64)
+    state = shape.num_chunks * shape.n_heads * 2 * 256 * 256 * 512
+    # four blocks of d_hv each compute the scores again, two of d_qk the gradients of the weights
+    assert tiled["outputs"].flops == pairs * (4 * 256 + 512) + state
+    assert tiled["query_gradients"].flops == pairs * (256 + 2 * 512) + state
+    assert tiled["outputs"].bytes == whole["outputs"].bytes
+    for wrong in (0, 1.5, True):
+        with pytest.raises(InputError, match=r"tile of hv: .* is not a positive whole number"):
+            Tiles(hv=wrong)  # type: ignore[arg-type]
+
+
+@settings(max_examples=20)
+@given(shapes())
+def test_a_pass_is_the_sum_of_its_kernels(shape: CellShape) -> None:
+    costs = cell_kernel_costs(shape)
+    table = cost_table(costs, H200)
+    np.testing.assert_allclose(table["seconds"], np.maximum(table["flops"] / 9.895e14, table["bytes"] / 4.8e12))
+    forward = table[table["stage"] == "forward"]
+    assert pass_seconds(costs, H200) == pytest.approx(forward["seconds"].sum())
+    assert pass_seconds(costs, H200, "forward+backward") == pytest.approx(table["seconds"].sum())
+    joint = max(pass_flops(costs) / H200.peak_flops_per_s, pass_bytes(costs) / H200.peak_bytes_per_s)
+    assert pass_seconds(costs, H200) >= joint * (1 - 1e-12), "one after another is never faster than all at once"
+
+
+def test_step_reads_and_writes_the_state() -> None:
+    shape = replace(SHAPE, batch_size=64)
+    cost = step_cost(shape)
+    assert cost.flops == 64 * 8 * mlstm_recurrent_flops(256, 512)
+    state = 2 * 4 * (256 * 512 + 256 + 1)
+    assert cost.bytes == 64 * 8 * (state + 2 * (2 * 256 + 2 * 512 + 2))
+    assert not cost.roofline(H200).compute_bound
+    half = step_cost(shape, precision=replace(BF16, bytes_per_state=2.0))
+    assert half.bytes == cost.bytes - 64 * 8 * state / 2
+
+
+def test_attention() -> None:
+    forward, backward = attention_kernel_costs(ATTENTION)
+    products = attention_core_flops(32, 128, 128, 8192.0, replace(PAPER, attention_softmax_flops=0.0))
+    assert forward.flops == 8 * products == 8 * 32 * 8192**2 * 256
+    assert backward.flops == 2.5 * forward.flops
+    assert forward.bytes == 8 * 8192 * 32 * 4 * 128 * 2
+    assert backward.bytes == 2 * forward.bytes
+
+
+@pytest.mark.parametrize("passes", PASSES)
+@pytest.mark.parametrize("hardware", [None, H200])
+@pytest.mark.parametrize("chunk", [64, 256])
+def test_crossing(passes: str, hardware: Hardware | None, chunk: int) -> None:
+    cell = replace(SHAPE, batch_size=1, chunk_size=chunk)
+    T = crossing_context(ATTENTION, cell, passes=passes, hardware=hardware)  # type: ignore[arg-type]
+
+    def measure(costs: tuple[KernelCost, ...]) -> float:
+        return pass_flops(costs, passes) if hardware is None else pass_seconds(costs, hardware, passes)  # type: ignore[arg-type]
+
+    sides = []
+    for context in (int(0.9 * T) // chunk * chunk, -(-int(1.1 * T) // chunk) * chunk):
+        one = replace(ATTENTION, batch_size=1, context_length=context)
+        other = replace(cell, context_length=context)
+        sides.append(measure(attention_kernel_costs(one)) < measure(cell_kernel_costs(other)))
+    assert sides == [True, False]
+
+
+def test_crossing_from_the_start() -> None:
+    """Attention that is dearer at one token already: the cell's chunk is one token and its state tiny."""
+    cell = CellShape(batch_size=1, context_length=1, n_heads=1, d_qk=1, d_hv=1, chunk_size=1)
+    assert crossing_context(replace(ATTENTION, n_heads=64), cell) == 1.0
+
+
+def test_best_chunk_by_brute_force() -> None:
+    scan = chunk_size_scan(SHAPE, H200, chunk_sizes=(16, 64, 100, 1024, 4096))
+    for passes in PASSES:
+        seconds = {
+            size: pass_seconds(cell_kernel_costs(replace(SHAPE, chunk_size=size)), H200, passes)
+            for size in (16, 64, 100, 1024, 4096)
+        }
+        assert best_kernel_chunk(scan, passes) == min(seconds, key=lambda size: seconds[size])
+    assert best_kernel_chunk(scan) not in (16, 4096), "states weigh in short chunks, pairs in long ones"
+    tiled = chunk_size_scan(SHAPE, H200, chunk_sizes=(32, 256), tiles=Tiles(rows=64))
+    by_size = tiled[tiled["kernel"] == "outputs"].set_index("chunk_size")["flops"]
+    assert by_size[32] == cell_kernel_costs(replace(SHAPE, chunk_size=32))[1].flops, (
+        "a chunk below the tile is one tile"
+    )
+
+
+def test_bad_input() -> None:
+    for value in (0, -1, 2.5, True, "64"):
+        with pytest.raises(InputError, match=r"d_qk: .* is not a positive whole number"):
+            replace(SHAPE, d_qk=value)
+    costs = cell_kernel_costs(SHAPE)
+    for function in (lambda: pass_flops(costs, "backward"), lambda: pass_seconds(costs, H200, "backward")):  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=r"pass 'backward': there are forward, forward\+backward"):
+            function()
+    with pytest.raises(InputError, match="pass 'x'"):
+        best_kernel_chunk(chunk_size_scan(SHAPE, H200), "x")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="hardware 'abacus' is not known"):
+        cost_table(costs, "abacus")
