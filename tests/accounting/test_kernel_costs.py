@@ -13,6 +13,7 @@ from companion.accounting.flops import attention_core_flops
 from companion.accounting.inference import BF16, Precision, mlstm_recurrent_flops
 from companion.accounting.kernel_costs import (
     CHUNK_SIZES,
+    KERNEL_PRECISION,
     KERNELS,
     PASSES,
     CellShape,
@@ -109,14 +110,24 @@ def test_torch_counts_the_same() -> None:
         h.sum().backward()
     # products with the last chunk's state, which nothing reads, have no gradient: B·H of them, twice
     unread = 2 * B * H * 2 * L * shape.d_qk * shape.d_hv
-    again = B * H * T * 2 * L * (shape.d_qk + shape.d_hv)
+    again = B * H * T * (2 * L * (shape.d_qk + shape.d_hv) + 2 * shape.d_qk * shape.d_hv)
     ours = pass_flops(costs, "forward+backward") - pass_flops(costs)
     assert counter.get_total_flops() - 2 * normaliser + unread == ours - again
 
 
+def test_states_between_kernels_take_two_bytes() -> None:
+    narrow, wide = (pass_bytes(cell_kernel_costs(SHAPE, precision=p)) for p in (KERNEL_PRECISION, BF16))
+    assert narrow == pass_bytes(cell_kernel_costs(SHAPE))
+    assert wide - narrow == 2 * 2 * SHAPE.num_chunks * SHAPE.n_heads * (256 * 512 + 256 + 1)
+    launch = pytest.importorskip("companion.kernels.launch")
+    torch = pytest.importorskip("torch")
+    v = torch.empty(1, 8, 1, 16, dtype=torch.bfloat16)
+    assert launch.Problem.of(v, v, None, 16, False).state_dtype.itemsize == KERNEL_PRECISION.bytes_per_state
+
+
 def test_kernels_are_those_that_run() -> None:
     configs = pytest.importorskip("companion.kernels.configs")
-    assert [kernel.kernel for kernel in KERNELS] == [name for name in configs.KERNELS if name != "step"]
+    assert {kernel.kernel for kernel in KERNELS} == set(configs.KERNELS) - {"step"}
 
 
 @given(st.sampled_from(CHUNK_SIZES), st.sampled_from(CHUNK_SIZES))
@@ -135,7 +146,8 @@ def test_share_of_tiles_by_brute_force(chunk: int, tile: int) -> None:
 def test_tiles_skip_and_repeat() -> None:
     shape = replace(SHAPE, chunk_size=256)
     whole, tiled = (
-        {c.kernel: c for c in cell_kernel_costs(shape, tiles=t)} for t in (Tiles(), Tiles(rows=64, qk=128, hv=128))
+        {cost.kernel: cost for cost in cell_kernel_costs(shape, tiles=tiles)}
+        for tiles in (Tiles(), Tiles(rows=64, qk=128, hv=128))
     )
     assert whole["states"] == tiled["states"]
     pairs = shape.num_chunks * shape.n_heads * 2 * 256**2 * causal_share(256, 64)

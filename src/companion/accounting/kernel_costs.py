@@ -26,6 +26,8 @@ Pass = Literal["forward", "forward+backward"]
 PASSES: tuple[Pass, ...] = ("forward", "forward+backward")
 #: Chunk lengths that the Triton kernels take.
 CHUNK_SIZES = (16, 32, 64, 128, 256)
+#: The kernels keep the states between them in the two bytes of their inputs, and carry them in four.
+KERNEL_PRECISION = replace(BF16, bytes_per_state=2.0)
 #: Stages of each pass.
 _PASS_OF = {"forward": ("forward",), "forward+backward": ("forward", "backward")}
 
@@ -109,6 +111,8 @@ KERNELS = (
     _Kernel(
         kernel="outputs", stage="forward", scores=1, weighted=1, states=1, repeated="scores", qk_vectors=2, hv_vectors=2
     ),
+    # recomputed rather than kept: states are the largest tensors by far
+    _Kernel(kernel="states", stage="backward", states=1, qk_vectors=1, hv_vectors=1),
     _Kernel(kernel="normaliser_gradient", stage="backward", qk_vectors=0, hv_vectors=2, gates=0, chunk_states=0),
     _Kernel(kernel="state_gradients", stage="backward", states=1, qk_vectors=1, hv_vectors=1, chunk_states=2),
     _Kernel(
@@ -147,7 +151,9 @@ class Tiles:
 WHOLE = Tiles()
 
 
-def cell_kernel_costs(shape: CellShape, *, tiles: Tiles = WHOLE, precision: Precision = BF16) -> tuple[KernelCost, ...]:
+def cell_kernel_costs(
+    shape: CellShape, *, tiles: Tiles = WHOLE, precision: Precision = KERNEL_PRECISION
+) -> tuple[KernelCost, ...]:
     """Every kernel of forward and backward pass, whole batch.
 
     Parameters
@@ -210,7 +216,7 @@ def step_cost(shape: CellShape, *, precision: Precision = BF16) -> KernelCost:
     return KernelCost(kernel="step", stage="forward", flops=flops, bytes=moved)
 
 
-def attention_kernel_costs(shape: CellShape, *, precision: Precision = BF16) -> tuple[KernelCost, ...]:
+def attention_kernel_costs(shape: CellShape, *, precision: Precision = KERNEL_PRECISION) -> tuple[KernelCost, ...]:
     """Causal attention of the same shape as two kernels that keep scores on the chip: forward, backward.
 
     Products as in `attention_core_flops`, the causal half of them: two forward, five backward, where the scores are
@@ -265,7 +271,7 @@ def chunk_size_scan(
     *,
     chunk_sizes: Sequence[int] = CHUNK_SIZES,
     tiles: Tiles = WHOLE,
-    precision: Precision = BF16,
+    precision: Precision = KERNEL_PRECISION,
 ) -> pd.DataFrame:
     """Roofline seconds of every kernel over the chunk length.
 
@@ -308,7 +314,7 @@ def crossing_context(
     passes: Pass = "forward",
     hardware: str | Hardware | None = None,
     tiles: Tiles = WHOLE,
-    precision: Precision = BF16,
+    precision: Precision = KERNEL_PRECISION,
 ) -> float:
     """Tokens from which attention costs more than the cell: FLOPs, or with `hardware` roofline seconds.
 
