@@ -240,8 +240,6 @@ def _triton(
         if cu_seqlens.device.type == "cpu" and not torch.compiler.is_compiling():
             checks.check_bounds(cu_seqlens.tolist(), inputs[0].shape[1])
         cu_seqlens = cu_seqlens.to(inputs[0].device)
-    if state is not None:
-        state = MLSTMState(*(x.float() for x in state))
     q, k, v, i, f = inputs
     return mlstm_triton(q, k, v, i, f, state, cu_seqlens=cu_seqlens, **options._asdict())
 
