@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: no python3 found; set PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: Python 3.11 or later is needed; '$(PYTHON)' is older or does not run (set PYTHON=...)" >&2; exit 2; }
-	@echo "installing into $(VENV) (about a minute)"
+	@echo "installing into $(VENV) (about two minutes; longer where pip takes torch with CUDA, some GB)"
 	@"$(PYTHON)" -m venv $(VENV)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[book,dev]' -c constraints.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[book,dev,kernels]' -c constraints.txt
 	@touch $@

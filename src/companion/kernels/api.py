@@ -12,7 +12,7 @@ from companion.kernels.state import MLSTMState
 Tensor = torch.Tensor
 
 
-class Options(NamedTuple):
+class _Options(NamedTuple):
     """What every form takes beside its tensors (see `mlstm`)."""
 
     chunk_size: int | None
@@ -113,11 +113,12 @@ def mlstm(
         `exponential` as above. `sigmoid`: logsigmoid(ĩ_t) in place of ĩ_t, and h_t = exp(m_t) C_tᵀ q_t/√d_qk, without
         a normaliser.
     normalizer_gradient
-        False: the cheaper backward, in which the unscaled normaliser max(|ñ_tᵀ q_t/√d_qk|, 1), ñ = exp(m) n, is a
-        constant to the gradient of h. That gradient is exact if and only if the one that comes from above is orthogonal
-        to h_t for each token and head, as it is behind a norm over each head that ignores the scale of h (RMSNorm
-        without an epsilon; with one, nearly so while epsilon is small beside the mean square of h). Otherwise its error
-        has no bound. The gradient of the final state is the same either way. No effect with `sigmoid`.
+        False: the cheaper backward, in which the unscaled normaliser, `max(|ñᵀq|, 1)` with ñ = exp(m) n and the
+        scaled q, is a constant to the gradient of h. That is exact for a token and head where `|ñᵀq|` < 1, and
+        elsewhere if and only if the gradient that comes from above is orthogonal to h_t, as it is behind a norm over
+        each head that ignores the scale of h (RMSNorm without an epsilon; with one, nearly so while epsilon is small
+        beside the mean square of h). Otherwise its error has no bound. The gradient of the final state is the same
+        either way. No effect with `sigmoid`.
 
     Returns
     -------
@@ -126,8 +127,10 @@ def mlstm(
 
     Notes
     -----
-    Products of matrices take operands in the dtype of q and accumulate in float32; gates, exponents, normaliser and
-    state are float32. float64 works with the torch backends and is float64 throughout.
+    Products of matrices take operands in the dtype of q (in Triton, float32 as three TF32 products, which is nearly as
+    exact, and float16 in TF32, which holds it) and accumulate in float32; gates, exponents, normaliser and state are
+    float32. float64 works with the torch backends and is float64 throughout. The same call of the Triton kernels gives
+    the same bits.
 
     Raises
     ------
@@ -145,7 +148,7 @@ def mlstm(
         initial_state = checks.check_state(
             initial_state, sequences, dtype=q.dtype, device=q.device, name="initial_state", first=first
         )
-    options = Options(chunk_size, gate, normalizer_gradient)
+    options = _Options(chunk_size, gate, normalizer_gradient)
     inputs: tuple[Tensor, ...] = (q, k, v, i, f)
     chosen = checks.choose_backend(backend, inputs, sizes)
     if layout == "bhtd":
@@ -232,7 +235,7 @@ def _triton(
     inputs: tuple[Tensor, ...],
     state: MLSTMState | None,
     cu_seqlens: Tensor | None,
-    options: Options,
+    options: _Options,
 ) -> tuple[Tensor, MLSTMState]:
     from companion.kernels.ops import mlstm_triton  # imports Triton
 
@@ -245,7 +248,7 @@ def _triton(
 
 
 def _torch_packed(
-    backend: str, inputs: tuple[Tensor, ...], bounds: list[int], state: MLSTMState | None, options: Options
+    backend: str, inputs: tuple[Tensor, ...], bounds: list[int], state: MLSTMState | None, options: _Options
 ) -> tuple[Tensor, MLSTMState]:
     """One sequence after another: outputs joined along the tokens, states along N."""
     outputs, states = [], []
@@ -262,7 +265,7 @@ def _torch(
     backend: str,
     inputs: tuple[Tensor, ...],
     state: MLSTMState | None,
-    options: Options,
+    options: _Options,
 ) -> tuple[Tensor, MLSTMState]:
     """One of the plain-torch forms; a sequence without tokens leaves the state as it is."""
     q, k, v, i, f = inputs

@@ -36,7 +36,7 @@ def recurrent_step(
     state
         before this token.
     normalizer_gradient
-        False: the normaliser max(|ñᵀq|, 1), with ñ = exp(m) n, is a constant to the gradient of h. That gradient is
+        False: the normaliser `max(|ñᵀq|, 1)`, with ñ = exp(m) n, is a constant to the gradient of h. That gradient is
         exact where it is orthogonal to h per token and head, as behind a scale-invariant head norm.
 
     Returns
