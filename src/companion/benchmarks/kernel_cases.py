@@ -262,7 +262,7 @@ def _heads() -> list[Case]:
             context_length=300,
             d_qk=d_qk,
             d_hv=d_hv,
-            regime="growing",
+            regime="switching",
             orthogonal=True,
             initial_state=True,
             state_gradient=True,
@@ -274,14 +274,18 @@ def _heads() -> list[Case]:
 
 
 def _regimes() -> list[Case]:
-    """512 tokens: several chunks of the sizes at which peers run."""
+    """512 tokens: several chunks of the sizes at which peers run.
+
+    With closed forget gates h is v but for its sign: for an upstream gradient orthogonal to h, dq and dk are zero, and
+    a relative error of them says nothing.
+    """
     small = [
         Case(
             name=f"regime_{regime}",
             group="regimes",
             context_length=512,
             regime=regime,
-            orthogonal=True,
+            orthogonal=regime != "closed",
             chunk_sizes=(64, 128, 256),
             peers=True,
         )

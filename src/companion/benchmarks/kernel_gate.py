@@ -76,9 +76,8 @@ def verify_timed(
     if kind not in slices:
         slices[kind] = _slice_reference(kind, [last(x) for x in tensors], last(upstream))
     reference = slices[kind]
-    errors = {name: float((last(x) - reference[name]).norm() / reference[name].norm()) for name, x in found.items()}
-    judged = judge_errors(errors, None)
-    return {**judged, "error_of": f"{judged['error_of']} at the timed shape"}
+    differences = {name: (last(x) - reference[name]).norm() / reference[name].norm() for name, x in found.items()}
+    return judge_errors({f"{name} at the timed shape": float(x) for name, x in differences.items()}, None)
 
 
 def judge_errors(errors: dict[str, float], mode: str | None) -> dict[str, Any]:
