@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from companion.benchmarks import kernel_benchmark as benchmark
+from companion.benchmarks import kernel_session as session
 from companion.benchmarks.kernel_cases import DTYPES
 from companion.benchmarks.records import read_records
 from companion.cli import main as companion
@@ -99,7 +100,7 @@ def test_the_list_names_absent_peers(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_the_command_line_that_repeats_a_run() -> None:
     chosen = options("--part", "checks", "--implementations", "companion, sigmoid", "--shard", "1/4", "--repeats", "5")
-    line = benchmark.command(chosen)
+    line = session.command(chosen)
     assert line.endswith("--part checks --implementations 'companion, sigmoid' --repeats 5")
     assert "shard" not in line
 
@@ -130,30 +131,30 @@ def test_parts_of_the_checks() -> None:
     assert {dtype for case in everything for dtype in case.dtypes} == set(DTYPES)
 
 
-def record_of(results: list[dict[str, Any]], session: benchmark.Session) -> None:
-    session.record(benchmark.CHECKS, results)
+def record_of(results: list[dict[str, Any]], run: session.Session) -> None:
+    run.record(session.CHECKS, results)
 
 
 def test_records_resume_only_what_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "records.jsonl"
-    session = benchmark.Session(options("--out", str(out)), {"gpu": "A"})
+    run = session.Session(options("--out", str(out)), {"gpu": "A"})
     fields = {"case": "x", "dtype": "bfloat16", "implementation": "companion", "upstream": "general"}
     fields["configuration"] = "default"
-    record_of([{"part": "checks", **fields, "verdict": "fail", "reason": "h has 2 times"}], session)
-    assert session.num_failed == 1
-    resumed = benchmark.Session(options("--out", str(out), "--resume"), {"gpu": "A"})
+    record_of([{"part": "checks", **fields, "verdict": "fail", "reason": "h has 2 times"}], run)
+    assert run.num_failed == 1
+    resumed = session.Session(options("--out", str(out), "--resume"), {"gpu": "A"})
     assert not resumed.todo("checks")(fields)
     assert resumed.todo("configurations")(fields)
     assert resumed.todo("checks")({**fields, "dtype": "float32"})
-    assert benchmark.Session(options("--out", str(out), "--resume"), {"gpu": "B"}).todo("checks")(fields)
-    assert benchmark.Session(options("--out", str(out)), {"gpu": "A"}).todo("checks")(fields)
-    monkeypatch.setattr(benchmark, "code_hash", lambda: "other")
-    assert benchmark.Session(options("--out", str(out), "--resume"), {"gpu": "A"}).todo("checks")(fields)
+    assert session.Session(options("--out", str(out), "--resume"), {"gpu": "B"}).todo("checks")(fields)
+    assert session.Session(options("--out", str(out)), {"gpu": "A"}).todo("checks")(fields)
+    monkeypatch.setattr(session, "code_hash", lambda: "other")
+    assert session.Session(options("--out", str(out), "--resume"), {"gpu": "A"}).todo("checks")(fields)
 
 
 def test_wanted_implementations() -> None:
     def wanted(*names: str) -> Any:
-        return benchmark.Session(options("--implementations", *names), {}).todo("forward")
+        return session.Session(options("--implementations", *names), {}).todo("forward")
 
     assert wanted("companion")({"implementation": "companion, chunk 64"})
     assert not wanted("companion, chunk 16")({"implementation": "companion, chunk 64"})
@@ -163,9 +164,9 @@ def test_wanted_implementations() -> None:
 
 
 def test_a_failed_peer_does_not_fail_the_run(tmp_path: Path) -> None:
-    session = benchmark.Session(options("--out", str(tmp_path / "x.jsonl")), {})
+    run = session.Session(options("--out", str(tmp_path / "x.jsonl")), {})
     cell = {"part": "checks", "case": "x", "dtype": "float32", "configuration": "default", "reason": "dq has 9 times"}
-    record_of([{**cell, "implementation": "mlstm_kernels xl_chunk, chunk 128", "verdict": "fail"}], session)
-    assert session.num_failed == 0
+    record_of([{**cell, "implementation": "mlstm_kernels xl_chunk, chunk 128", "verdict": "fail"}], run)
+    assert run.num_failed == 0
     (line,) = (tmp_path / "x.jsonl").read_text().splitlines()
     assert json.loads(line)["results"][0]["verdict"] == "fail"

@@ -10,79 +10,28 @@ Needs torch (extra `kernels`); timings need a CUDA GPU, and so do checks unless 
 """
 
 import argparse
-import hashlib
 import os
 import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from companion.benchmarks.kernel_cases import CHUNK_SIZES, DTYPES, Case, all_cases, reference_work, select_cases
-from companion.benchmarks.kernel_implementations import LIBRARIES, absent, ours, peers, timed, timed_steps, versions
+from companion.benchmarks.kernel_implementations import LIBRARIES, absent, ours, peers, timed, timed_steps
+from companion.benchmarks.kernel_session import CHECKS, TIMINGS, Session, library_of, say
 from companion.benchmarks.kernel_shapes import check_names, select_shapes, sequence_shapes, step_shapes
-from companion.benchmarks.records import append_record, new_record, read_records
 from companion.errors import InputError
 
-CHECKS, TIMINGS = "kernel_checks", "kernels"
 CHECK_PARTS = ("checks", "step-checks", "configurations", "long")
 TIMED_PARTS = ("forward", "training", "step")
 PARTS = (*CHECK_PARTS, *TIMED_PARTS)
 #: What runs when no part is named.
 DEFAULT_PARTS = ("checks", "step-checks", *TIMED_PARTS)
-#: Fields that name a cell in a record.
-KEY = ("part", "case", "dtype", "implementation", "upstream", "configuration", "launch")
 #: Exit status of a process that a fault of the GPU ended, and how often such a process is started again.
 FAULT, RESTARTS = 3, 8
-
-
-class Session:
-    """What one run shares: options, what is done already, the machine, and when to stop."""
-
-    def __init__(self, options: argparse.Namespace, device: dict[str, Any]) -> None:
-        self.options, self.device, self.begin = options, device, time.monotonic()
-        self.out = Path(options.out)
-        self.parameters = {"code": code_hash(), **device}
-        self.done = done_cells(self.out, self.parameters) if options.resume else set()
-        self.num_failed = 0
-
-    def wanted(self, name: str, library: str) -> bool:
-        chosen = self.options.implementations
-        return not chosen or name in chosen or library in chosen
-
-    def todo(self, part: str) -> Callable[[dict[str, Any]], bool]:
-        def check(fields: dict[str, Any]) -> bool:
-            library = library_of(fields["implementation"])
-            return self.wanted(fields["implementation"], library) and cell({"part": part, **fields}) not in self.done
-
-        return check
-
-    def out_of_time(self) -> bool:
-        limit = self.options.max_seconds
-        return limit is not None and time.monotonic() - self.begin > limit
-
-    def record(self, benchmark: str, results: Sequence[dict[str, Any]], **parameters: Any) -> None:
-        """Append what was found, if anything, and say so in one line."""
-        if not results:
-            return
-        record = new_record(benchmark, command(self.options), {**self.parameters, **parameters}, results, packages=())
-        record["versions"] |= versions()
-        append_record(self.out, record)
-        part, case = results[0]["part"], results[0]["case"]
-        if benchmark == CHECKS:
-            failed = [x for x in results if x["verdict"] == "fail"]
-            own = [x for x in failed if library_of(x["implementation"]) == "companion"]
-            self.num_failed += len(own)
-            say(f"{part} {case}: {len(results)} cells, {len(own)} of ours failed, {len(failed) - len(own)} of others")
-            for x in own:
-                say(f"  {x['implementation']}, {x['dtype']}, {x['configuration']}: {x['reason']}")
-        else:
-            for x in results:
-                found = x.get("skipped") or f"{1e3 * x['seconds_median']:.4g} ms"
-                say(f"{part} {case}: {x['implementation']}{', ' + x['launch'] if 'launch' in x else ''}: {found}")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -164,49 +113,6 @@ def check_cases(part: str, options: argparse.Namespace) -> tuple[Case, ...]:
     return tuple(sorted(joined.values(), key=reference_work))
 
 
-def done_cells(path: Path, parameters: dict[str, Any]) -> set[tuple[Any, ...]]:
-    """Cells of a file that were measured with the same code, GPU and versions."""
-    if not path.exists():
-        return set()
-    found, current = set(), versions()
-    for record in read_records(path):
-        same = all(record["parameters"].get(name) == value for name, value in parameters.items())
-        if same and all(record["versions"].get(name) == value for name, value in current.items()):
-            found |= {cell(result) for result in record["results"]}
-    return found
-
-
-def cell(fields: dict[str, Any]) -> tuple[Any, ...]:
-    """What names a cell."""
-    return tuple(fields.get(name) for name in KEY)
-
-
-def code_hash() -> str:
-    """Of the kernels and of this benchmark: tells records of different code apart, whatever the commit says."""
-    folder = Path(__file__).resolve().parent
-    files = sorted([*(folder.parent / "kernels").glob("*.py"), *folder.glob("kernel_*.py")])
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
-
-
-def library_of(name: str) -> str:
-    """Library of an implementation, by its name."""
-    if name.startswith("simple_gla"):
-        return "fla"
-    return next((key for key in LIBRARIES if name.startswith(key)), "torch")
-
-
-def command(options: argparse.Namespace) -> str:
-    """The command line that repeats a run; the shard of a process is left out."""
-    words = ["python -m companion.benchmarks.kernel_benchmark"]
-    for name in ("part", "cases", "implementations", "dtypes"):
-        if values := getattr(options, name):
-            words.append(f"--{name} " + " ".join(f"'{x}'" if " " in x else x for x in values))
-    words += ["--quick"] if options.quick else []
-    words += [f"--repeats {options.repeats}"] if options.repeats != 20 else []
-    words += [f"--device {options.device}"] if options.device != "cuda" else []
-    return " ".join(words)
-
-
 def listing() -> list[str]:
     """Parts, cases and implementations, with those that are absent here."""
     lines = [f"parts: {', '.join(PARTS)}", "", "cases of checks, by group:"]
@@ -228,11 +134,6 @@ def implementation_names() -> list[str]:
     """Of everything that is timed or checked as a peer, each once."""
     sequences = [x.name for x in (*timed(), *peers())]
     return list(dict.fromkeys([*sequences, *(x.name for x in timed_steps())]))
-
-
-def say(line: str) -> None:
-    """Progress, on stderr."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 
-from companion.benchmarks.kernel_cases import GENERAL, ORTHOGONAL, Case, Inputs, orthogonal_mode
+from companion.benchmarks.kernel_cases import GENERAL, ORTHOGONAL, Case, orthogonal_mode
 from companion.benchmarks.kernel_implementations import Implementation, absent, ours, peers, plain_torch
+from companion.benchmarks.kernel_inputs import Inputs
 from companion.benchmarks.kernel_references import (
     INPUT_NAMES,
     STATE_NAMES,

@@ -293,7 +293,7 @@ def _run_mlstm_kernels(
     from mlstm_kernels.torch.chunkwise import registry
 
     # its gates are compiled per shape; at the default limit a long run would fall back to slow code without a word
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 512)
+    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 4096
     initial = {}
     if state is not None:
         C, n, m = state

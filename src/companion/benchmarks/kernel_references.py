@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from companion.benchmarks.kernel_cases import Case, Inputs, make_inputs
+from companion.benchmarks.kernel_cases import Case
+from companion.benchmarks.kernel_inputs import Inputs, make_inputs
 from companion.kernels.oracle import mlstm_oracle
 from companion.kernels.state import MLSTMState
 

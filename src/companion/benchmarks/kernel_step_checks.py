@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from companion.benchmarks.kernel_cases import DTYPES, Inputs, gates, to_half
+from companion.benchmarks.kernel_cases import DTYPES
 from companion.benchmarks.kernel_checks import (
     FAIL,
     INTERPRETER_BFLOAT16,
@@ -23,6 +23,7 @@ from companion.benchmarks.kernel_checks import (
     poisoned,
 )
 from companion.benchmarks.kernel_implementations import StepImplementation, absent, timed_steps
+from companion.benchmarks.kernel_inputs import Inputs, gates, to_half
 from companion.benchmarks.kernel_references import STATE_NAMES, allowed_error, relative_error
 from companion.errors import InputError
 from companion.kernels.oracle import mlstm_oracle
