@@ -38,7 +38,7 @@ def test_the_interpreter_finds_our_kernels_right_and_resumes(tmp_path: Path) -> 
     pytest.importorskip("triton")
     out = tmp_path / "checks.jsonl"
     arguments = ("--part", "checks", "step-checks", "configurations", "--cases", "tiny", "step_tiny", "--out", str(out))
-    first = interpret(*arguments)
+    first = interpret(*arguments, "--processes", "2")
     assert first.returncode == 0, first.stderr
     records = read_records(out)
     assert {record["benchmark"] for record in records} == {"kernel_checks"}

@@ -73,6 +73,7 @@ def run(options: argparse.Namespace) -> int:
     parts = options.part or DEFAULT_PARTS
     _check_options(options, parts)
     if options.processes > 1:
+        _device(options.device)  # one error, not one from every process
         return _run_processes(options, [part for part in parts if part in CHECK_PARTS])
     session = Session(options, _device(options.device))
     status = 0
