@@ -1,14 +1,15 @@
 """Block sizes, warps and pipeline stages of the Triton kernels: a short list for every shape, in order of choice.
 
-Nothing is tuned while a program runs: the same shape always runs the same code, so results repeat bit by bit and a launch
-can be captured in a CUDA graph. A configuration that asks for more shared memory than the GPU has is passed over. The
+Nothing is tuned while a program runs: a shape always runs the same code, so results repeat bit by bit and a launch can
+be captured in a CUDA graph. A configuration that asks for more shared memory than the GPU has is passed over. The
 order comes from the committed records of `companion bench kernels`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -20,6 +21,7 @@ T = TypeVar("T")
 #: Triton kernels whose configuration can be chosen.
 KERNELS = (
     "states",
+    "normalisers",
     "outputs",
     "normaliser_gradient",
     "state_gradients",
@@ -28,13 +30,13 @@ KERNELS = (
     "value_gradients",
     "step",
 )
-_forced: ContextVar[dict[str, int]] = ContextVar("forced", default={})
+_forced: ContextVar[Mapping[str, int]] = ContextVar("forced", default=MappingProxyType({}))
 _works: dict[tuple[Any, ...], int] = {}
 
 
 @dataclass(frozen=True)
 class Config:
-    """One way to run a kernel: its block sizes (constants of the kernel by name), warps per program, pipeline stages."""
+    """One way to run a kernel: block sizes (its constants by name), warps per program, pipeline stages."""
 
     blocks: tuple[tuple[str, int], ...]
     num_warps: int
@@ -56,33 +58,33 @@ class Config:
 #: (block sizes wanted, warps, stages); a block is cut to what the shape needs.
 _WIDE: dict[str, tuple[tuple[dict[str, int], int, int], ...]] = {
     "states": (
-        ({"BLOCK_K": 128, "BLOCK_V": 128, "BLOCK_T": 64}, 8, 2),
-        ({"BLOCK_K": 64, "BLOCK_V": 128, "BLOCK_T": 64}, 4, 2),
+        ({"BLOCK_K": 64, "BLOCK_V": 256, "BLOCK_T": 64}, 4, 2),
+        ({"BLOCK_K": 64, "BLOCK_V": 128, "BLOCK_T": 64}, 4, 3),
         ({"BLOCK_K": 64, "BLOCK_V": 64, "BLOCK_T": 64}, 4, 2),
     ),
+    "normalisers": (({"BLOCK_M": 32, "BLOCK_K": 128}, 4, 2),),
     "outputs": (
-        ({"BLOCK_M": 128, "BLOCK_K": 64, "BLOCK_V": 128}, 8, 2),
+        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 128}, 4, 3),
         ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 128}, 4, 2),
         ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 64}, 4, 2),
     ),
-    "normaliser_gradient": (({"BLOCK_M": 32, "BLOCK_V": 128}, 4, 2),),
+    "normaliser_gradient": (({"BLOCK_M": 16, "BLOCK_V": 128}, 4, 2),),
     "state_gradients": (
-        ({"BLOCK_K": 128, "BLOCK_V": 128, "BLOCK_T": 64}, 8, 2),
+        ({"BLOCK_K": 64, "BLOCK_V": 256, "BLOCK_T": 64}, 4, 2),
         ({"BLOCK_K": 64, "BLOCK_V": 128, "BLOCK_T": 64}, 4, 2),
         ({"BLOCK_K": 64, "BLOCK_V": 64, "BLOCK_T": 64}, 4, 2),
     ),
     "query_gradients": (
-        ({"BLOCK_M": 128, "BLOCK_K": 128, "BLOCK_V": 64}, 8, 2),
+        ({"BLOCK_M": 64, "BLOCK_K": 128, "BLOCK_V": 64}, 4, 3),
         ({"BLOCK_M": 64, "BLOCK_K": 128, "BLOCK_V": 64}, 4, 2),
         ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 64}, 4, 2),
     ),
     "key_gradients": (
-        ({"BLOCK_M": 128, "BLOCK_K": 128, "BLOCK_V": 64}, 8, 2),
-        ({"BLOCK_M": 64, "BLOCK_K": 128, "BLOCK_V": 64}, 4, 2),
+        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 64}, 4, 3),
         ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 64}, 4, 2),
     ),
     "value_gradients": (
-        ({"BLOCK_M": 128, "BLOCK_K": 64, "BLOCK_V": 128}, 8, 2),
+        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 128}, 4, 3),
         ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 128}, 4, 2),
         ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 64}, 4, 2),
     ),
@@ -94,6 +96,7 @@ _NARROW: dict[str, tuple[tuple[dict[str, int], int, int], ...]] = {
         ({"BLOCK_K": 64, "BLOCK_V": 64, "BLOCK_T": 32}, 4, 1),
         ({"BLOCK_K": 32, "BLOCK_V": 32, "BLOCK_T": 32}, 4, 1),
     ),
+    "normalisers": _WIDE["normalisers"],
     "outputs": (
         ({"BLOCK_M": 64, "BLOCK_K": 32, "BLOCK_V": 64}, 4, 1),
         ({"BLOCK_M": 32, "BLOCK_K": 32, "BLOCK_V": 32}, 4, 1),
@@ -192,8 +195,8 @@ def run(
             _works[key] = number
         return result
     raise InputError(
-        f"{kernel}: d_qk {d_qk}, d_hv {d_hv}, chunk_size {chunk_size} in {dtype} needs more than this GPU has ({refusal}); "
-        "a smaller chunk_size needs less, backend='torch' none of it"
+        f"{kernel}: d_qk {d_qk}, d_hv {d_hv}, chunk_size {chunk_size} in {dtype} needs more than this GPU "
+        f"has ({refusal}); a smaller chunk_size needs less, backend='torch' none of it"
     )
 
 

@@ -1,4 +1,4 @@
-"""Launches the Triton kernels of a forward or backward pass: allocates what they write and picks their configurations."""
+"""Launches the Triton kernels of a forward or backward pass: allocates what they write, picks configurations."""
 
 import os
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 
 class Saved(NamedTuple):
-    """What the forward pass keeps for the backward pass beside its inputs and h: float32, one number per token and head
-    (H, all tokens) or per chunk and head (H, all chunks)."""
+    """What the forward pass keeps for the backward pass beside its inputs and h: one number per token and head,
+    (H, all tokens), or per chunk and head, (H, all chunks)."""
 
     vec_b: Tensor
     vec_c: Tensor
@@ -29,6 +29,11 @@ class Saved(NamedTuple):
     sca_decay: Tensor
     sca_m_in: Tensor
     sca_m_out: Tensor
+
+
+def exponent_dtype(dtype: torch.dtype) -> torch.dtype:
+    """In which exponents of the gates are kept for q, k, v of a dtype; see `triton_common.weight`."""
+    return torch.float32 if dtype == torch.bfloat16 else torch.float64
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ class Problem:
 
     @property
     def products(self) -> dict[str, Any]:
-        """In which dtype tl.dot multiplies: bfloat16 as it is, float16 as tf32 (same digits, more range), float32 exactly."""
+        """How tl.dot multiplies: bfloat16 as it is, float16 as tf32 (same digits, more range), float32 exactly."""
         if self.dtype == torch.bfloat16 and not INTERPRETED:
             return {"DOT": tl.bfloat16, "PRECISION": "tf32"}
         return {"DOT": tl.float32, "PRECISION": "tf32" if self.dtype == torch.float16 else "tf32x3"}
@@ -110,6 +115,11 @@ class Problem:
     def state_dtype(self) -> torch.dtype:
         """Of the states kept between kernels; what they are carried in is float32."""
         return torch.bfloat16 if self.dtype == torch.bfloat16 else torch.float32
+
+    @property
+    def exponent_dtype(self) -> torch.dtype:
+        """Of sums of log f and what is compared with them."""
+        return exponent_dtype(self.dtype)
 
     def run(self, kernel: str, attempt: Any) -> Any:
         """`configs.run` for this problem."""
@@ -129,22 +139,23 @@ def forward(
     p: Problem, q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, state: tuple[Tensor, Tensor, Tensor] | None
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], Saved]:
     """h (as v), the final state and what the backward pass needs."""
-    m_0 = None if state is None else state[2]
-    gates = _gates(p, i, f, m_0)
+    gates, m_T = _gates(p, i, f, None if state is None else state[2])
     mat_C, vec_n, C_T, n_T = _states(p, k, v, state, gates)
     h = torch.empty_like(v)
     vec_scale, vec_signed = p.empty(p.n_heads, p.num_tokens), p.empty(p.n_heads, p.num_tokens)
 
+    vec_nq = _normalisers(p, q, vec_n)
+
     def attempt(config: Config) -> None:
         grid = (triton.cdiv(p.d_hv, config["BLOCK_V"]), p.rows(config), p.n_heads)
         triton_forward.outputs[grid](
-            q, k, v, h, *_strides(q, k, v, h), gates.b, gates.c, gates.peak, gates.m_in, mat_C, vec_n,
+            q, k, v, h, *_strides(q, k, v, h), gates.b, gates.c, gates.peak, gates.m_in, mat_C, vec_nq,
             vec_scale, vec_signed, p.d_qk**-0.5, SIGMOID=p.sigmoid, **p.places, **p.products, **config.constants,
         )  # fmt: skip
 
     p.run("outputs", attempt)
     saved = Saved(gates.b, gates.c, gates.peak, gates.w, vec_scale, vec_signed, gates.decay, gates.m_in, gates.m_out)
-    return h, (C_T, n_T, gates.m_T), saved
+    return h, (C_T, n_T, m_T), saved
 
 
 def backward(
@@ -159,14 +170,14 @@ def backward(
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, Tensor]]:
     """dq, dk, dv, dĩ, df̃ (as the inputs q, k, v, ĩ, f̃), and dC, dn of the initial state.
 
-    `state_gradient` is the gradient of C and n of the final state; `normaliser` says whether gradients flow through nᵀq.
-    States are computed again rather than kept from the forward pass: they are the largest tensors by far.
+    `state_gradient` is that of C and n of the final state; `normaliser` says whether gradients flow through nᵀq. are
+    computed again rather than kept from the forward pass: they are the largest tensors by far.
     """
     q, k, v, i, f = inputs
     s, scale = saved, p.d_qk**-0.5
     dq, dk, dv, di, df = (torch.empty_like(x) for x in inputs)
     normaliser = normaliser and not p.sigmoid
-    gates = _Gates(s.vec_b, s.vec_c, s.vec_peak, s.vec_w, s.sca_decay, s.sca_m_in, s.sca_m_out, None)
+    gates = _Gates(s.vec_b, s.vec_c, s.vec_peak, s.vec_w, s.sca_decay, s.sca_m_in, s.sca_m_out)
     mat_C, vec_n, *_ = _states(p, k, v, state, gates)
     vec_delta = _normaliser_gradient(p, h, dh, s.vec_signed) if normaliser else None
     mat_dC, vec_dn, sca_pass, dC_0, dn_0 = _state_gradients(
@@ -188,7 +199,8 @@ def backward(
         triton_backward.key_gradients[(blocks, p.rows(config), p.n_heads)](
             q, k, v, dh, dk, *_strides(q, k, v, dh, dk), s.vec_c, s.vec_peak, s.vec_w, s.vec_scale, vec_delta,
             s.sca_m_in, s.sca_m_out, mat_dC, vec_dn, *sums, scale,
-            NORMALISER=normaliser, WITH_N=normaliser or state_gradient is not None, **p.places, **p.products, **config.constants,
+            NORMALISER=normaliser, WITH_N=normaliser or state_gradient is not None,
+            **p.places, **p.products, **config.constants,
         )  # fmt: skip
         return sums
 
@@ -209,8 +221,10 @@ def backward(
     return (dq, dk, dv, di, df), (dC_0, dn_0)
 
 
-def step(q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, C: Tensor, n: Tensor, m: Tensor, sigmoid: bool) -> Tensor:
-    """h (B, H, d_hv) of one token; C (B, H, d_qk, d_hv), n (B, H, d_qk) and m (B, H), all contiguous, updated in place."""
+def step(
+    q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, C: Tensor, n: Tensor, m: Tensor, sigmoid: bool
+) -> Tensor:
+    """h (B, H, d_hv) of one token; C (B, H, d_qk, d_hv), n (B, H, d_qk), m (B, H), contiguous, updated in place."""
     batch_size, n_heads, d_qk = q.shape
     d_hv = v.shape[-1]
     h = torch.empty(v.shape, dtype=v.dtype, device=v.device)
@@ -238,23 +252,22 @@ class _Gates(NamedTuple):
     decay: Tensor
     m_in: Tensor
     m_out: Tensor
-    m_T: Tensor | None
 
 
-def _gates(p: Problem, i: Tensor, f: Tensor, m_0: Tensor | None) -> _Gates:
-    vectors = [p.empty(p.n_heads, p.num_tokens) for _ in range(4)]
-    decay, peak, m_in, m_out = (p.empty(p.n_heads, p.num_chunks) for _ in range(4))
+def _gates(p: Problem, i: Tensor, f: Tensor, m_0: Tensor | None) -> tuple[_Gates, Tensor]:
+    b, c, most_c, w = (p.empty(p.n_heads, p.num_tokens, dtype=p.exponent_dtype) for _ in range(4))
+    decay, peak, m_in, m_out = (p.empty(p.n_heads, p.num_chunks, dtype=p.exponent_dtype) for _ in range(4))
     m_T = p.empty(p.num_seqs, p.n_heads)
     places = {name: value for name, value in p.places.items() if name not in ("D_QK", "D_HV", "n_heads")}
     triton_gates.gate_vectors[(p.num_chunks, p.n_heads)](
-        i, f, *_strides(i, f), *vectors, decay, peak, SIGMOID=p.sigmoid, **places
+        i, f, *_strides(i, f), b, c, most_c, w, decay, peak, SIGMOID=p.sigmoid, **places
     )
     most = triton.cdiv(p.context_length, p.chunk_size)
     triton_gates.state_exponents[(p.num_seqs * p.n_heads,)](
         m_0, decay, peak, m_in, m_out, m_T, most, p.num_chunks, p.seq_chunk, p.n_heads,
         HAS_STATE=m_0 is not None, BLOCK=min(1024, max(16, triton.next_power_of_2(most))), PACKED=bool(p.table),
     )  # fmt: skip
-    return _Gates(*vectors, decay, m_in, m_out, m_T)
+    return _Gates(b, c, most_c, w, decay, m_in, m_out), m_T
 
 
 def _states(
@@ -274,6 +287,19 @@ def _states(
 
     p.run("states", attempt)
     return mat_C, vec_n, C_T, n_T
+
+
+def _normalisers(p: Problem, q: Tensor, vec_n: Tensor) -> Tensor:
+    vec_nq = p.empty(p.n_heads, p.num_tokens)
+    places = {name: value for name, value in p.places.items() if name not in ("D_HV", "num_chunks")}
+
+    def attempt(config: Config) -> None:
+        triton_forward.normalisers[(p.rows(config), p.n_heads)](
+            q, *_strides(q), vec_n, vec_nq, **places, **config.constants
+        )
+
+    p.run("normalisers", attempt)
+    return vec_nq
 
 
 def _normaliser_gradient(p: Problem, h: Tensor, dh: Tensor, vec_signed: Tensor) -> Tensor:
@@ -325,7 +351,7 @@ def _strides(*tensors: Tensor) -> tuple[tuple[int, ...], ...]:
 
 
 def _table(cu_seqlens: Tensor, chunk_size: int, num_chunks: int) -> tuple[Tensor, ...]:
-    """Where the chunks of packed sequences lie, computed on the device; sequence −1 and start 0 for chunks not needed."""
+    """Where the chunks of packed sequences lie, computed on the device; sequence −1 for chunks not needed."""
     cu_seqlens = cu_seqlens.to(torch.int64)
     counts = (cu_seqlens.diff() + chunk_size - 1) // chunk_size
     seq_chunk = torch.nn.functional.pad(counts.cumsum(0), (1, 0))

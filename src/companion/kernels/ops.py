@@ -1,5 +1,6 @@
 """The Triton kernels as operators of torch: differentiable, traceable by torch.compile, fit for CUDA graphs."""
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -115,12 +116,15 @@ def _(
         num_seqs = cu_seqlens.numel() - 1
         num_chunks = num_tokens // chunk_size + num_seqs
 
-    def new(*shape: int) -> Tensor:
-        return q.new_empty(shape, dtype=torch.float32)
+    def new(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return q.new_empty(shape, dtype=dtype)
 
     state = [new(num_seqs, n_heads, d_qk, v.shape[-1]), new(num_seqs, n_heads, d_qk), new(num_seqs, n_heads)]
-    vectors = [new(n_heads, num_tokens) for _ in range(6)]
-    return [torch.empty_like(v), *state, *vectors, *(new(n_heads, num_chunks) for _ in range(3))]
+    exponent = launch.exponent_dtype(q.dtype)
+    exponents = [new(n_heads, num_tokens, dtype=exponent) for _ in range(4)]
+    scales = [new(n_heads, num_tokens) for _ in range(2)]
+    of_chunks = [new(n_heads, num_chunks, dtype=exponent) for _ in range(3)]
+    return [torch.empty_like(v), *state, *exponents, *scales, *of_chunks]
 
 
 @torch.library.custom_op("companion::mlstm_backward", mutates_args=())
@@ -143,9 +147,7 @@ def _backward(
     gradient = None if dC is None or dn is None else (dC, dn)
     dh = dh if dh.stride(-1) == 1 else dh.contiguous()
     start = _state(C_0, n_0, m_0)
-    of_inputs, of_state = launch.backward(
-        p, dh, gradient, tuple(inputs), start, h, Saved(*saved), normalizer_gradient
-    )
+    of_inputs, of_state = launch.backward(p, dh, gradient, tuple(inputs), start, h, Saved(*saved), normalizer_gradient)
     return [*of_inputs, *of_state]
 
 
@@ -217,8 +219,8 @@ def _through_final_exponent(
     if cu_seqlens is None:
         pieces = [(slice(None), slice(None), slice(None))]
     else:
-        ends = cu_seqlens.tolist()
-        pieces = [(slice(None), slice(a, b), slice(s, s + 1)) for s, (a, b) in enumerate(zip(ends, ends[1:], strict=False))]
+        bounds = enumerate(pairwise(cu_seqlens.tolist()))
+        pieces = [(slice(None), slice(begin, end), slice(seq, seq + 1)) for seq, (begin, end) in bounds]
     for batch, tokens, seq in pieces:
         with torch.enable_grad():
             raw_i, raw_f = (x[batch, tokens].detach().double().requires_grad_() for x in (i, f))

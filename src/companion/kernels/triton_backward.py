@@ -1,20 +1,20 @@
-"""Backward pass of the mLSTM: gradients of the states from the last chunk to the first, then dq, dk and dv of all chunks.
+"""Backward pass of the mLSTM: gradients of the states from the last chunk to the first, then dq, dk, dv of all chunks.
 
-h_t = Σ_s W_ts v_s / N_t with N_t = max(|Σ_s W_ts|, exp(−m_t)), in which a choice of m cancels: m needs no gradient. With
+h_t = Σ_s W_ts v_s / N_t with N_t = max(|Σ_s W_ts|, exp(−m_t)), in which m cancels, so that it needs no gradient. With
 g_t = 1/N_t (`vec_scale`) and δ_t the gradient of the signed sum, −g_t (dh_tᵀh_t) times its sign where it is the larger
 (`vec_delta`), a pair (s ≤ t) of weight E_ts = exp(c_s − r_t) has Z_ts = E_ts (g_t dh_tᵀv_s + δ_t), and ::
 
     dq_t = Σ_s Z_ts k_s/√d_qk + ...,   dk_s = Σ_t Z_ts q_t/√d_qk + ...,   dv_s = Σ_t E_ts g_t (q_tᵀk_s/√d_qk) dh_t + ...
 
-where the dots stand for what comes through the states. Row sums of Z·qᵀk are q·dq, column sums k·dk: dĩ_s = k_sᵀdk_s, and
-the gradient of log f is put together in `triton_gates.gate_gradients` from these sums, kept apart by whether they come
+where the dots stand for what comes through the states. Row sums of Z·qᵀk are q·dq, column sums k·dk: dĩ_s = k_sᵀdk_s.
+The gradient of log f is put together in `triton_gates.gate_gradients` from these sums, kept apart by whether they come
 through a state; pairs with s = t never decay and are left out of them.
 """
 
 import triton
 import triton.language as tl
 
-from companion.kernels.triton_common import chunks_of, load_tile, locate, store_tile
+from companion.kernels.triton_common import chunks_of, load_tile, locate, pair_weight, store_tile, weight
 
 
 @triton.jit
@@ -51,13 +51,13 @@ def state_gradients(
     PACKED: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_T: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dC and dn at the end of every chunk, and at the start of the first. Grid: (d_qk blocks, d_hv blocks, sequences × H).
+    """dC and dn at the end of every chunk, and at the first's start. Grid: (d_qk blocks, d_hv blocks, sequences × H).
 
     Backwards over chunks, with a block of dC in registers::
 
         dC ← exp(b_L + m_in − m_out) dC + Σ_t exp(m_in − r_t) g_t q_t/√d_qk dh_tᵀ
 
-    `sca_pass` gets what the gate of the whole chunk does to the state that passes through it: keep · ⟨dC, C⟩ (and ⟨dn, n⟩).
+    `sca_pass` gets what the gates of the chunk do to the state that passes through: keep · (⟨dC, C⟩ + ⟨dn, n⟩).
     """
     NUM_V: tl.constexpr = (D_HV + BLOCK_V - 1) // BLOCK_V
     col_k = tl.program_id(0) * BLOCK_K + tl.arange(0, BLOCK_K)
@@ -82,7 +82,7 @@ def state_gradients(
         tl.store(vec_dn + at + col_k, dn, mask=ok_k & own_n)
         m_in = tl.load(sca_m_in + head * num_chunks + chunk)
         m_out = tl.load(sca_m_out + head * num_chunks + chunk)
-        keep = tl.exp(tl.load(sca_decay + head * num_chunks + chunk) + m_in - m_out)
+        keep = weight(tl.load(sca_decay + head * num_chunks + chunk) + m_in - m_out)
         C = load_tile(mat_C + at * D_HV, col_k, D_HV, ok_k, col_v, D_HV, tl.float32)
         n = tl.load(vec_n + at + col_k, mask=ok_k & own_n, other=0.0)
         dC *= keep
@@ -95,7 +95,7 @@ def state_gradients(
             ok = start + row < end
             vector = head * num_tokens + token + row
             r = tl.maximum(m_in, tl.load(vec_peak + vector, mask=ok, other=float("inf")))
-            read = tl.exp(m_in - r) * scale
+            read = weight(m_in - r) * scale
             g = tl.load(vec_scale + vector, mask=ok, other=0.0)
             query = load_tile(q_at, row, q_strides[1], ok, col_k, D_QK, DOT).to(tl.float32) * read[:, None]
             grad = load_tile(dh_at, row, dh_strides[1], ok, col_v, D_HV, DOT)
@@ -155,9 +155,9 @@ def query_gradients(
         n = tl.load(vec_n + at + col_k, mask=ok_k, other=0.0)
         total += delta[:, None] * n[None, :]
         pair += delta[:, None]
-    total *= tl.exp(m_in - r)[:, None]
+    total *= weight(m_in - r)[:, None]
     c = tl.load(vec_c + vector + row, mask=ok, other=float("-inf"))
-    pair *= tl.exp(tl.where(row[:, None] >= row[None, :], c[None, :] - r[:, None], float("-inf")))
+    pair *= pair_weight(tl.where(row[:, None] >= row[None, :], c[None, :] - r[:, None], float("-inf")))
     same = row[:, None] == row[None, :]
     itself = tl.sum(tl.where(same, pair, 0.0), 1)
     key = load_tile(k_at, row, k_strides[1], ok, col_k, D_QK, DOT)
@@ -173,7 +173,7 @@ def query_gradients(
             value = load_tile(v_at, col, v_strides[1], all_ok, col_v, D_HV, DOT)
             pair = tl.dot(grad, tl.trans(value), pair, input_precision=PRECISION)
         c = tl.load(vec_c + vector + col, mask=all_ok, other=float("-inf"))
-        pair = (pair * g[:, None] + delta[:, None]) * tl.exp(c[None, :] - r[:, None])
+        pair = (pair * g[:, None] + delta[:, None]) * pair_weight(c[None, :] - r[:, None])
         earlier_key = load_tile(k_at, col, k_strides[1], all_ok, col_k, D_QK, DOT)
         total = tl.dot(pair.to(DOT), earlier_key, total, input_precision=PRECISION)
 
@@ -191,13 +191,13 @@ def key_gradients(
     vec_c, vec_peak, vec_w, vec_scale, vec_delta, sca_m_in, sca_m_out, mat_dC, vec_dn,
     vec_write, vec_pair, vec_i, scale,
     T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start, n_heads,
-    D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, NORMALISER: tl.constexpr, WITH_N: tl.constexpr, PACKED: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, NORMALISER: tl.constexpr, WITH_N: tl.constexpr,
+    PACKED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dk of one block of tokens and one block of d_qk. Grid: (d_qk blocks, chunks × L / BLOCK_M, H).
 
-    WITH_N: the final state's n, or the normaliser, sends a gradient. Partial sums per block of d_qk: k·dk through the outgoing state in `vec_write`, from later tokens of the chunk in
-    `vec_pair`, and all of it in `vec_i`.
+    WITH_N: the final state's n, or the normaliser, sends a gradient. Partial sums per block of d_qk: k·dk through the
+    outgoing state in `vec_write`, from later tokens of the chunk in `vec_pair`, and all of it in `vec_i`.
     """
     ROWS: tl.constexpr = L // BLOCK_M
     chunk, block = tl.program_id(1) // ROWS, tl.program_id(1) % ROWS
@@ -231,7 +231,7 @@ def key_gradients(
         pair = tl.dot(value, tl.trans(grad), pair, input_precision=PRECISION)
     if WITH_N:
         total += tl.load(vec_dn + at + col_k, mask=ok_k, other=0.0)[None, :]
-    total *= tl.exp(w - m_out)[:, None]
+    total *= weight(w - m_out)[:, None]
     key = load_tile(k_at, row, k_strides[1], ok, col_k, D_QK, DOT).to(tl.float32)
     write = tl.sum(key * total, 1)
 
@@ -239,7 +239,7 @@ def key_gradients(
     pair *= tl.load(vec_scale + vector + row, mask=ok, other=0.0)[None, :]
     if NORMALISER:
         pair += tl.load(vec_delta + vector + row, mask=ok, other=0.0)[None, :]
-    pair *= tl.exp(tl.where(row[:, None] <= row[None, :], c[:, None] - r[None, :], float("-inf"))) * scale
+    pair *= pair_weight(tl.where(row[:, None] <= row[None, :], c[:, None] - r[None, :], float("-inf"))) * scale
     same = row[:, None] == row[None, :]
     itself = tl.sum(tl.where(same, pair, 0.0), 1)
     query = load_tile(q_at, row, q_strides[1], ok, col_k, D_QK, DOT)
@@ -259,7 +259,7 @@ def key_gradients(
         pair *= tl.load(vec_scale + vector + col, mask=col_ok, other=0.0)[None, :]
         if NORMALISER:
             pair += tl.load(vec_delta + vector + col, mask=col_ok, other=0.0)[None, :]
-        pair *= tl.exp(c[:, None] - r[None, :]) * scale
+        pair *= pair_weight(c[:, None] - r[None, :]) * scale
         later_query = load_tile(q_at, col, q_strides[1], col_ok, col_k, D_QK, DOT)
         later = tl.dot(pair.to(DOT), later_query, later, input_precision=PRECISION)
 
@@ -309,9 +309,9 @@ def value_gradients(
         dC = load_tile(mat_dC + at * D_HV, col_k, D_HV, col_k < D_QK, col_v, D_HV, DOT)
         total = tl.dot(key, dC, total, input_precision=PRECISION)
         score = tl.dot(key, tl.trans(query), score, input_precision=PRECISION)
-    total *= tl.exp(w - m_out)[:, None]
+    total *= weight(w - m_out)[:, None]
     r = tl.maximum(m_in, tl.load(vec_peak + vector + row, mask=ok, other=float("inf")))
-    score *= tl.exp(tl.where(row[:, None] <= row[None, :], c[:, None] - r[None, :], float("-inf")))
+    score *= pair_weight(tl.where(row[:, None] <= row[None, :], c[:, None] - r[None, :], float("-inf")))
     score *= tl.load(vec_scale + vector + row, mask=ok, other=0.0)[None, :] * scale
     grad = load_tile(dh_at, row, dh_strides[1], ok, col_v, D_HV, DOT)
     total = tl.dot(score.to(DOT), grad, total, input_precision=PRECISION)
@@ -326,7 +326,7 @@ def value_gradients(
             query = load_tile(q_at, col, q_strides[1], col_ok, col_k, D_QK, DOT)
             score = tl.dot(key, tl.trans(query), score, input_precision=PRECISION)
         r = tl.maximum(m_in, tl.load(vec_peak + vector + col, mask=col_ok, other=float("inf")))
-        score *= tl.exp(c[:, None] - r[None, :])
+        score *= pair_weight(c[:, None] - r[None, :])
         score *= tl.load(vec_scale + vector + col, mask=col_ok, other=0.0)[None, :] * scale
         grad = load_tile(dh_at, col, dh_strides[1], col_ok, col_v, D_HV, DOT)
         total = tl.dot(score.to(DOT), grad, total, input_precision=PRECISION)

@@ -1,9 +1,9 @@
 """What all Triton kernels share: where a chunk lies, how a tile is loaded, precise gates.
 
 Conventions of the kernels. A sequence has chunks of L tokens. `chunk` counts all chunks of all sequences, `seq` the
-sequences, `head` the heads. Vectors with one float32 per token and head are stored as (H, all tokens), those with one per
-chunk and head as (H, all chunks), states at the start (or end) of each chunk as (all chunks, H, d_qk, d_hv). Strides of q,
-k, v, h and their gradients come as tuples (batch, token, head); the last dimension is contiguous.
+sequences, `head` the heads. Vectors with one number per token and head are stored as (H, all tokens), those with one
+per chunk and head as (H, all chunks), states at the start (or end) of each chunk as (all chunks, H, d_qk, d_hv). Strides
+of q, k, v, h and their gradients come as tuples (batch, token, head); the last dimension is contiguous.
 """
 
 import triton
@@ -12,7 +12,7 @@ import triton.language as tl
 
 @triton.jit
 def locate(chunk, T, chunks_per_seq, cu_seqlens, chunk_seq, chunk_start, L: tl.constexpr, PACKED: tl.constexpr):
-    """Where a chunk lies: batch entry, first token in it, end of the sequence, first token among all; end 0 if unused."""
+    """Where a chunk lies: batch entry, first token in it, end of the sequence, first token of all; end 0 if unused."""
     if PACKED:
         seq = tl.load(chunk_seq + chunk)
         batch = seq * 0
@@ -41,7 +41,7 @@ def chunks_of(seq, chunks_per_seq, seq_chunk, PACKED: tl.constexpr):
 
 @triton.jit
 def load_tile(base, rows, row_stride, rows_ok, cols, NUM_COLS: tl.constexpr, DOT: tl.constexpr):
-    """Rows × columns of a matrix with contiguous columns; zero outside it. Cast to the dtype in which tl.dot multiplies."""
+    """Rows × columns of a matrix with contiguous columns, zero outside it, in the dtype in which tl.dot multiplies."""
     ok = rows_ok[:, None] & (cols < NUM_COLS)[None, :]
     return tl.load(base + rows[:, None] * row_stride + cols[None, :], mask=ok, other=0.0).to(DOT)
 
@@ -54,16 +54,33 @@ def store_tile(base, tile, rows, row_stride, rows_ok, cols, NUM_COLS: tl.constex
 
 
 @triton.jit
+def weight(exponent):
+    """exp of a difference of exponents, for a vector.
+
+    Exponents are float64 unless q, k, v are bfloat16: sums of log f over a chunk reach the thousands, where float32 would
+    leave a difference three digits.
+    """
+    return tl.exp(exponent).to(tl.float32)
+
+
+@triton.jit
+def pair_weight(exponent):
+    """The same for a matrix of pairs, where exp in float64 would cost more than the products."""
+    return tl.exp(exponent.to(tl.float32))
+
+
+@triton.jit
 def log_sigmoid(x):
     """log σ(x) = min(x, 0) − log(1 + e^−|x|), the logarithm by its series in z = e/(2+e).
 
-    log(1 + e) in float32 loses small e, and with it the decay of an open gate over many tokens. With z ≤ 1/3 eight terms
-    of 2·artanh(z) reach float32's precision.
+    log(1 + e) in float32 loses small e, and with it the decay of an open gate over many tokens. With z ≤ 1/3 eight
+    terms of 2·artanh(z) reach float32's precision.
     """
     e = tl.exp(-tl.abs(x))
     z = e / (2.0 + e)
     y = z * z
-    series = 1.0 + y * (1.0 / 3 + y * (1.0 / 5 + y * (1.0 / 7 + y * (1.0 / 9 + y * (1.0 / 11 + y * (1.0 / 13 + y / 15))))))
+    series = 1.0 / 9 + y * (1.0 / 11 + y * (1.0 / 13 + y / 15))
+    series = 1.0 + y * (1.0 / 3 + y * (1.0 / 5 + y * (1.0 / 7 + y * series)))
     return tl.minimum(x, 0.0) - 2.0 * z * series
 
 

@@ -1,4 +1,4 @@
-"""Forward pass of the mLSTM in two kernels: states from chunk to chunk, then the outputs of all chunks at once.
+"""Forward pass of the mLSTM: states from chunk to chunk, then nᵀq and the outputs of all chunks at once.
 
 Notation as in `triton_gates`; the equations are those of `torch_forms.chunkwise` (arXiv 2503.14376).
 """
@@ -6,7 +6,7 @@ Notation as in `triton_gates`; the equations are those of `torch_forms.chunkwise
 import triton
 import triton.language as tl
 
-from companion.kernels.triton_common import chunks_of, load_tile, locate, store_tile
+from companion.kernels.triton_common import chunks_of, load_tile, locate, pair_weight, store_tile, weight
 
 
 @triton.jit
@@ -44,7 +44,7 @@ def states(
         m_in = tl.load(sca_m_in + head * num_chunks + chunk)
         m_out = tl.load(sca_m_out + head * num_chunks + chunk)
         decay = tl.load(sca_decay + head * num_chunks + chunk)
-        keep = tl.exp(decay + m_in - m_out)
+        keep = weight(decay + m_in - m_out)
         C *= keep
         n *= keep
         k_at = k + batch * k_strides[0] + start * k_strides[1] + head * k_strides[2]
@@ -53,7 +53,7 @@ def states(
             row = begin + tl.arange(0, BLOCK_T)
             ok = start + row < end
             w = tl.load(vec_w + head * num_tokens + token + row, mask=ok, other=float("-inf"))
-            write = tl.exp(w - m_out)
+            write = weight(w - m_out)
             key = load_tile(k_at, row, k_strides[1], ok, col_k, D_QK, DOT).to(tl.float32) * write[:, None]
             value = load_tile(v_at, row, v_strides[1], ok, col_v, D_HV, DOT)
             C = tl.dot(tl.trans(key.to(DOT)), value, C, input_precision=PRECISION)
@@ -63,8 +63,35 @@ def states(
 
 
 @triton.jit
+def normalisers(
+    q, q_strides, vec_n, vec_nq,
+    T, chunks_per_seq, num_tokens, cu_seqlens, chunk_seq, chunk_start, n_heads,
+    D_QK: tl.constexpr, L: tl.constexpr, PACKED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """nᵀq_t with n at the start of the chunk. Grid: (chunks × L / BLOCK_M, H).
+
+    Not part of `outputs`: there a tile of q would feed a product and this sum from one pipelined load, which Triton on
+    Hopper gets wrong at times (other numbers on every run; triton-lang/triton issues 6691 and 8554).
+    """
+    ROWS: tl.constexpr = L // BLOCK_M
+    chunk, block = tl.program_id(0) // ROWS, tl.program_id(0) % ROWS
+    head = tl.program_id(1).to(tl.int64)
+    batch, start, end, token = locate(chunk, T, chunks_per_seq, cu_seqlens, chunk_seq, chunk_start, L, PACKED)
+    row = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    ok = start + row < end
+    q_at = q + batch * q_strides[0] + start * q_strides[1] + head * q_strides[2]
+    n_at = vec_n + (chunk.to(tl.int64) * n_heads + head) * D_QK
+    product = tl.zeros((BLOCK_M,), tl.float32)
+    for begin in range(0, D_QK, BLOCK_K):
+        col = begin + tl.arange(0, BLOCK_K)
+        n = tl.load(n_at + col, mask=col < D_QK, other=0.0)
+        product += tl.sum(load_tile(q_at, row, q_strides[1], ok, col, D_QK, tl.float32) * n[None, :], 1)
+    tl.store(vec_nq + head * num_tokens + token + row, product, mask=ok)
+
+
+@triton.jit
 def outputs(
-    q, k, v, h, q_strides, k_strides, v_strides, h_strides, vec_b, vec_c, vec_peak, sca_m_in, mat_C, vec_n,
+    q, k, v, h, q_strides, k_strides, v_strides, h_strides, vec_b, vec_c, vec_peak, sca_m_in, mat_C, vec_nq,
     vec_scale, vec_signed, scale,
     T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start, n_heads,
     D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, SIGMOID: tl.constexpr, PACKED: tl.constexpr,
@@ -95,23 +122,19 @@ def outputs(
     # what the state brings, and the scores of the block on the diagonal: both read q once
     read = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
     score = tl.zeros((BLOCK_M, BLOCK_M), tl.float32)
-    signed = tl.zeros((BLOCK_M,), tl.float32)
     for begin in range(0, D_QK, BLOCK_K):
         col_k = begin + tl.arange(0, BLOCK_K)
-        ok_k = col_k < D_QK
         query = load_tile(q_at, row, q_strides[1], ok, col_k, D_QK, DOT)
         key = load_tile(k_at, row, k_strides[1], ok, col_k, D_QK, DOT)
-        C = load_tile(mat_C + at * D_HV, col_k, D_HV, ok_k, col_v, D_HV, DOT)
-        n = tl.load(vec_n + at + col_k, mask=ok_k, other=0.0)
+        C = load_tile(mat_C + at * D_HV, col_k, D_HV, col_k < D_QK, col_v, D_HV, DOT)
         read = tl.dot(query, C, read, input_precision=PRECISION)
         score = tl.dot(query, tl.trans(key), score, input_precision=PRECISION)
-        signed += tl.sum(query.to(tl.float32) * n[None, :], 1)
-    carried = tl.exp(m_in - r) * scale
+    carried = weight(m_in - r) * scale
     read *= carried[:, None]
-    signed *= carried
+    signed = carried * tl.load(vec_nq + vector + row, mask=ok, other=0.0)
     c = tl.load(vec_c + vector + row, mask=ok, other=float("-inf"))
-    weight = tl.exp(tl.where(row[:, None] >= row[None, :], c[None, :] - r[:, None], float("-inf")))
-    score *= weight * scale
+    pairs = pair_weight(tl.where(row[:, None] >= row[None, :], c[None, :] - r[:, None], float("-inf")))
+    score *= pairs * scale
     signed += tl.sum(score, 1)
     value = load_tile(v_at, row, v_strides[1], ok, col_v, D_HV, DOT)
     read = tl.dot(score.to(DOT), value, read, input_precision=PRECISION)
@@ -126,17 +149,17 @@ def outputs(
             key = load_tile(k_at, col, k_strides[1], all_ok, col_k, D_QK, DOT)
             score = tl.dot(query, tl.trans(key), score, input_precision=PRECISION)
         c = tl.load(vec_c + vector + col, mask=all_ok, other=float("-inf"))
-        score *= tl.exp(c[None, :] - r[:, None]) * scale
+        score *= pair_weight(c[None, :] - r[:, None]) * scale
         signed += tl.sum(score, 1)
         value = load_tile(v_at, col, v_strides[1], all_ok, col_v, D_HV, DOT)
         read = tl.dot(score.to(DOT), value, read, input_precision=PRECISION)
 
     exponent = tl.load(vec_b + vector + row, mask=ok, other=0.0) + r
     if SIGMOID:
-        inverse = tl.where(ok, tl.exp(exponent), 0.0)
+        inverse = tl.where(ok, weight(exponent), 0.0)
         sign = tl.zeros((BLOCK_M,), tl.float32)
     else:
-        floor = tl.maximum(tl.exp(-exponent), 1e-37)  # positive also where exp(−m) underflows
+        floor = tl.maximum(weight(-exponent), 1e-37)  # positive also where exp(−m) underflows
         inverse = 1.0 / tl.maximum(tl.abs(signed), floor)
         sign = tl.where(tl.abs(signed) > floor, tl.where(signed > 0, inverse, -inverse), 0.0)
     h_at = h + batch * h_strides[0] + start * h_strides[1] + head * h_strides[2]

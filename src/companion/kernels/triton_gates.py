@@ -1,12 +1,12 @@
-"""Everything that depends on the gates alone, in a light pass before the products of matrices, and its gradient after them.
+"""What depends on the gates alone, in a light pass before the products of matrices, and its gradient after them.
 
-With b_t the sum of log f from the start of the chunk to t, and c_t = log i_t − b_t (log i = ĩ for the exponential gate)::
+With b_t the sum of log f from the start of the chunk to t, c_t = log i_t − b_t (log i = ĩ for the exponential gate)::
 
     r_t = max(m_in, max_{s ≤ t} c_s),    m_t = b_t + r_t,    m_out = max(b_L + m_in, max_s w_s)
 
-with w_s = log i_s + the sum of log f after s, which is b_L + c_s without its rounding. No weight exceeds 1: exp(c_s − r_t)
-for a pair of tokens, exp(m_in − r_t) for what the state brings to t, exp(w_s − m_out) for what s adds to the state,
-exp(b_L + m_in − m_out) for what the state keeps.
+with w_s = log i_s + the sum of log f after s, which is b_L + c_s without its rounding. No weight exceeds 1:
+exp(c_s − r_t) for a pair of tokens, exp(m_in − r_t) for what the state brings to t, exp(w_s − m_out) for what s adds to
+the state, exp(b_L + m_in − m_out) for what the state keeps.
 """
 
 import triton
@@ -30,11 +30,12 @@ def gate_vectors(
     raw_i = tl.load(i + batch * i_strides[0] + (start + step) * i_strides[1] + head * i_strides[2], mask=ok, other=0.0)
     raw_f, raw_i = raw_f.to(tl.float32), raw_i.to(tl.float32)
     # beyond the end: a token that keeps the state and writes nothing
-    log_f = tl.where(ok, log_sigmoid(raw_f), 0.0)
+    log_f = tl.where(ok, log_sigmoid(raw_f), 0.0).to(vec_b.dtype.element_ty)
     f_next = f + batch * f_strides[0] + (start + step + 1) * f_strides[1] + head * f_strides[2]
     next_ok = (start + step + 1 < end) & (step + 1 < L)
     log_f_next = tl.where(next_ok, log_sigmoid(tl.load(f_next, mask=next_ok, other=0.0).to(tl.float32)), 0.0)
-    log_i = tl.where(ok, log_sigmoid(raw_i) if SIGMOID else raw_i, float("-inf"))
+    log_f_next = log_f_next.to(log_f.dtype)
+    log_i = tl.where(ok, log_sigmoid(raw_i) if SIGMOID else raw_i, float("-inf")).to(log_f.dtype)
     b = tl.cumsum(log_f, 0)
     c = log_i - b
     peak = tl.associative_scan(c, 0, larger)
@@ -58,9 +59,9 @@ def state_exponents(
     seq, head = tl.program_id(0) // n_heads, (tl.program_id(0) % n_heads).to(tl.int64)
     first, count = chunks_of(seq, chunks_per_seq, seq_chunk, PACKED)
     if HAS_STATE:
-        m = tl.load(m_0 + seq * n_heads + head).to(tl.float32)
+        m = tl.load(m_0 + seq * n_heads + head).to(sca_m_in.dtype.element_ty)
     else:
-        m = tl.full((), float("-inf"), tl.float32)
+        m = tl.full((), float("-inf"), sca_m_in.dtype.element_ty)
     at = head * num_chunks + first
     tl.store(sca_m_in + at, m, mask=count > 0)
     for begin in range(0, count, BLOCK):
@@ -74,7 +75,7 @@ def state_exponents(
         tl.store(sca_m_in + at + chunk + 1, m_out, mask=chunk + 1 < count)
         # chunks beyond the end change nothing: the last entry is m after the last real one
         m = tl.max(tl.where(tl.arange(0, BLOCK) == BLOCK - 1, m_out, float("-inf")), 0)
-    tl.store(m_T + seq * n_heads + head, m)
+    tl.store(m_T + seq * n_heads + head, m.to(tl.float32))
 
 
 @triton.jit
@@ -88,10 +89,10 @@ def gate_gradients(
     """dĩ and df̃ from what the kernels of dq, dk and the states left. Grid: (chunks, H).
 
     log f_t weighs every pair (s before t, read at t or later). Within a chunk these are pairs of its tokens (`vec_read`
-    less `vec_pair`, summed from t on), tokens at or after t that read the incoming state (in `vec_read`), tokens before t
-    that write to the outgoing one (`vec_write`), and the state that passes through (`sca_pass`). Nothing is summed over
-    chunks, so nothing large cancels: a sum of q·dq − k·dk over all later tokens would. The leading dimension of each input
-    holds partial sums over blocks of d_qk (and d_hv), added here in a fixed order.
+    less `vec_pair`, summed from t on), tokens at or after t that read the incoming state (in `vec_read`), tokens before
+    t that write to the outgoing one (`vec_write`), and the state that passes through (`sca_pass`). Nothing is summed
+    over chunks, so nothing large cancels: a sum of q·dq − k·dk over all later tokens would. The leading dimension of
+    each input holds partial sums over blocks of d_qk (and d_hv), added here in a fixed order.
     """
     chunk, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
     batch, start, end, token = locate(chunk, T, chunks_per_seq, cu_seqlens, chunk_seq, chunk_start, L, PACKED)
