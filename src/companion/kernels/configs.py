@@ -5,11 +5,9 @@ be captured in a CUDA graph. A configuration that asks for more shared memory th
 order comes from the committed records of `companion bench kernels`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -30,7 +28,8 @@ KERNELS = (
     "value_gradients",
     "step",
 )
-_forced: ContextVar[Mapping[str, int]] = ContextVar("forced", default=MappingProxyType({}))
+#: Not a context variable: autograd runs the backward pass of CUDA tensors in a thread of its own, which must see it.
+_forced: dict[str, int] = {}
 _works: dict[tuple[Any, ...], int] = {}
 
 
@@ -155,11 +154,13 @@ def forced(**kernels: int) -> Iterator[None]:
     """Within the block, kernels run the candidate of the given number and no other: `forced(outputs=1)`."""
     if unknown := set(kernels) - set(KERNELS):
         raise InputError(f"kernel {', '.join(sorted(unknown))}: there are {', '.join(KERNELS)}")
-    token = _forced.set({**_forced.get(), **kernels})
+    before = dict(_forced)
+    _forced.update(kernels)
     try:
         yield
     finally:
-        _forced.reset(token)
+        _forced.clear()
+        _forced.update(before)
 
 
 def run(
@@ -180,7 +181,7 @@ def run(
         if none fits, or a forced one does not exist or fit.
     """
     choices = candidates(kernel, d_qk=d_qk, d_hv=d_hv, chunk_size=chunk_size, dtype=dtype)
-    wanted = _forced.get().get(kernel)
+    wanted = _forced.get(kernel)
     if wanted is not None and not 0 <= wanted < len(choices):
         raise InputError(f"{kernel}: no configuration {wanted}, there are {len(choices)}")
     key = (kernel, d_qk, d_hv, chunk_size, dtype, device)

@@ -2,8 +2,8 @@
 
 Conventions of the kernels. A sequence has chunks of L tokens. `chunk` counts all chunks of all sequences, `seq` the
 sequences, `head` the heads. Vectors with one number per token and head are stored as (H, all tokens), those with one
-per chunk and head as (H, all chunks), states at the start (or end) of each chunk as (all chunks, H, d_qk, d_hv). Strides
-of q, k, v, h and their gradients come as tuples (batch, token, head); the last dimension is contiguous.
+per chunk and head as (H, all chunks), states at the start (or end) of each chunk as (all chunks, H, d_qk, d_hv).
+Strides of q, k, v, h and their gradients come as tuples (batch, token, head); the last dimension is contiguous.
 """
 
 import triton
@@ -57,8 +57,8 @@ def store_tile(base, tile, rows, row_stride, rows_ok, cols, NUM_COLS: tl.constex
 def weight(exponent):
     """exp of a difference of exponents, for a vector.
 
-    Exponents are float64 unless q, k, v are bfloat16: sums of log f over a chunk reach the thousands, where float32 would
-    leave a difference three digits.
+    Exponents are float64 unless q, k, v are bfloat16: sums of log f over a chunk reach the thousands, where float32
+    would leave a difference three digits.
     """
     return tl.exp(exponent).to(tl.float32)
 
