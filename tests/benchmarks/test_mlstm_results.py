@@ -164,7 +164,7 @@ def test_rooflines(timings: results.Timings) -> None:
 def test_crossing(timings: results.Timings) -> None:
     found = results.crossing(timings, HEADS, "forward")
     assert found.measured == pytest.approx(2048 * 2**0.5)
-    assert found.text == "T = 2896"
+    assert (found.text, found.since) == ("T = 2896", "from T = 2896 on")
     assert list(found.table["context_length"]) == [1024, 2048, 4096, 8192]
     assert 100 < found.by_flops < found.by_roofline < 10_000, "the mLSTM waits for memory, attention does not"
     # at the predicted context the rooflines of the timed table change order
@@ -174,7 +174,9 @@ def test_crossing(timings: results.Timings) -> None:
     training = results.crossing(timings, HEADS, "training")
     assert np.isnan(training.measured)
     assert training.text == "below T = 1024"
-    assert results.crossing(timings, HEADS, "forward", "nobody").text == "not timed"
+    assert training.since == "at every timed context, T = 1024 and longer"
+    nobody = results.crossing(timings, HEADS, "forward", "nobody")
+    assert (nobody.text, nobody.since) == ("not timed", "not timed")
 
 
 def test_never_crossing(tmp_path: Path) -> None:
@@ -183,4 +185,13 @@ def test_never_crossing(tmp_path: Path) -> None:
         timing("attention, flash", t, 0.1) for t in (1024, 8192)
     ]
     write(path, "kernels", rows, **PEAKS)
-    assert results.crossing(results.load_timings(path), HEADS, "forward").text == "beyond T = 8192"
+    found = results.crossing(results.load_timings(path), HEADS, "forward")
+    assert (found.text, found.since) == ("beyond T = 8192", "at no context up to T = 8192")
+
+
+def test_no_gpu_no_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    found, note = results.measure_here()
+    assert found is None
+    assert "without a CUDA GPU" in note

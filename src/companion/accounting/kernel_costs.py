@@ -3,7 +3,7 @@
 The chunkwise cell is a chain of kernels, one after another, so the least time of a pass is the sum of the kernels'
 least times, not the larger of summed FLOPs and summed bytes as in `companion.accounting.mlstm_forms`. Only products of
 matrices are counted: they run on the units whose peak a `Hardware` states. Forward FLOPs are thus the matrix products
-of the convention `tfla`, forward bytes those of `chunkwise_per_token`, which tests hold equal.
+of the convention `tfla`, forward bytes those of `chunkwise_per_token` and q once more for nᵀq; tests hold them equal.
 """
 
 from collections.abc import Sequence
@@ -108,6 +108,8 @@ class _Kernel:
 #: Kernels of `companion.kernels` in the order of their launch, by name; those of gates alone are left out.
 KERNELS = (
     _Kernel(kernel="states", stage="forward", states=1, qk_vectors=1, hv_vectors=1),
+    # nᵀq: products with a vector, which the matrix units do not speed up
+    _Kernel(kernel="normalisers", stage="forward", qk_vectors=1, hv_vectors=0, gates=0, chunk_states=0),
     _Kernel(
         kernel="outputs", stage="forward", scores=1, weighted=1, states=1, repeated="scores", qk_vectors=2, hv_vectors=2
     ),

@@ -3,6 +3,7 @@
 Of several records of one cell (same GPU) the last one counts. Nothing here needs torch or a GPU.
 """
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -225,6 +226,16 @@ class Crossing:
             return f"T = {self.measured:.0f}"
         return f"below T = {contexts.min():.0f}" if ratio.iloc[0] > 1 else f"beyond T = {contexts.max():.0f}"
 
+    @property
+    def since(self) -> str:
+        """The same as the end of a sentence: from where on our kernels are faster."""
+        text = self.text
+        if text.startswith("T"):
+            return f"from {text} on"
+        if text.startswith("below"):
+            return f"at every timed context, T = {self.table['context_length'].min():.0f} and longer"
+        return f"at no context up to {text.removeprefix('beyond ')}" if text.startswith("beyond") else text
+
 
 def crossing(timings: Timings, heads: Sequence[int], part: str, ours: str = OURS) -> Crossing:
     """See `Crossing`; `part` is `forward` or `training`, `ours` the implementation that attention is compared with."""
@@ -247,6 +258,39 @@ def crossing(timings: Timings, heads: Sequence[int], part: str, ours: str = OURS
         by_flops = crossing_context(*shapes, passes=passes)
     table = both.rename_axis("context_length").reset_index()
     return Crossing(measured=measured, by_roofline=by_roofline, by_flops=by_flops, table=table)
+
+
+def measure_here() -> tuple[Timings | None, str]:
+    """A quick benchmark on this machine's GPU: our kernels, plain torch and attention at one shape, about a minute.
+
+    Returns
+    -------
+    The timings and an empty note; or None and a sentence that says why there are none.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        return None, f"There is no torch here ({error}), so nothing was timed."
+    if not torch.cuda.is_available():
+        return None, "This page was built on a machine without a CUDA GPU, so nothing was timed here."
+    from companion.benchmarks import kernel_benchmark
+
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "kernels.jsonl"
+        words = [
+            "--quick",
+            "--part",
+            "forward",
+            "training",
+            "--implementations",
+            "companion",
+            "torch",
+            "--out",
+            str(out),
+        ]
+        if (status := kernel_benchmark.main(words)) or not out.exists():
+            return None, f"The benchmark ended with status {status} and timed nothing; run it by itself to see why."
+        return load_timings(out), ""
 
 
 def _least_seconds(row: pd.Series, peaks: Hardware) -> float:
