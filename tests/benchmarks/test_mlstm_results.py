@@ -128,6 +128,13 @@ def test_error_rows() -> None:
     assert table.loc["c", ["error_h", "error_gradients"]].isna().all()
 
 
+def test_tensor_errors() -> None:
+    rows = [check("a"), check("b", errors={"h": None}), check("c", errors=None, verdict="skipped")]
+    table = pd.DataFrame(rows, index=[5, 6, 7])
+    np.testing.assert_array_equal(results.tensor_errors(table, "h"), [1e-3, np.inf, np.nan])
+    assert list(results.tensor_errors(table, "dq").index) == [5, 6, 7]
+
+
 def test_peer_cases() -> None:
     rows = [check("a"), check("a", "peer"), check("b"), check("c", "peer", verdict="skipped")]
     assert results.peer_cases(pd.DataFrame(rows)) == {"a"}

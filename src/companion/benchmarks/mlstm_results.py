@@ -151,6 +151,12 @@ def error_rows(checks: pd.DataFrame) -> pd.DataFrame:
     return run.drop(columns=["errors"], errors="ignore")
 
 
+def tensor_errors(checks: pd.DataFrame, name: str) -> pd.Series:
+    """Error of one tensor (`h`, `dq`, ..., `df`) by row; infinite where not finite, NaN where it was not found."""
+    found = [errors if isinstance(errors, dict) else {} for errors in _column(checks, "errors")]
+    return pd.Series([_worst(errors, (name,)) for errors in found], index=checks.index, dtype=float)
+
+
 def peer_cases(checks: pd.DataFrame) -> set[str]:
     """Cases on which at least one implementation that is not ours was run."""
     mine = checks["implementation"].str.startswith(OURS)

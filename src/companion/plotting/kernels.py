@@ -15,7 +15,7 @@ from companion.plotting.style import INK, subplots
 GREY = "#888888"
 PAIR, STATE, SKIPPED = "#0173b2", "#de8f05", "#94949444"
 #: Colours of dtypes and of ways to compute, from the colour-blind palette.
-PALETTE = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#949494")
+PALETTE = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#949494", "#56b4e9", "#ece133")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
