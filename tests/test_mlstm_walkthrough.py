@@ -108,6 +108,15 @@ def test_forget_gate_gradients() -> None:
     assert list(rounded["token"]) == list(range(1, 201))
 
 
+def test_block_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    found = walkthrough.block_sizes("states", d_qk=16, d_hv=512, chunk_size=64)
+    assert set(found) == {"BLOCK_K", "BLOCK_V", "BLOCK_T"}
+    assert found["BLOCK_K"] == 16, "cut to the head"
+    monkeypatch.setattr(walkthrough, "find_spec", lambda name: None)
+    assert walkthrough.block_sizes("states", d_qk=16, d_hv=512, chunk_size=64) == {}
+
+
 def test_kernel_source() -> None:
     module = "companion.mlstm_walkthrough"
     whole = walkthrough.kernel_source(module, "head_norm")

@@ -282,6 +282,16 @@ def forget_gate_gradients(
 # ---- reading a kernel ----------------------------------------------------------------------------
 
 
+def block_sizes(kernel: str, *, d_qk: int, d_hv: int, chunk_size: int) -> dict[str, int]:
+    """Blocks that a Triton kernel tries first for bfloat16, by the name of the constant; empty without Triton."""
+    if find_spec("triton") is None:
+        return {}
+    from companion.kernels.configs import candidates
+
+    choices = candidates(kernel, d_qk=d_qk, d_hv=d_hv, chunk_size=chunk_size, dtype=torch.bfloat16)
+    return dict(choices[0].blocks)
+
+
 def kernel_source(module: str, function: str, *, after: str = "", before: str = "") -> str:
     """Source of a function, or the lines of it from one that starts with `after` to one before that with `before`.
 
