@@ -65,16 +65,17 @@ def verify_timed(
     found
         h and, if they were computed, dq, dk, dv.
     slices
-        references by computation, kept between implementations; filled here.
+        references by computation and layout, kept between implementations; filled here.
     """
     bhtd = implementation.layout == "bhtd"
 
     def last(x: torch.Tensor) -> torch.Tensor:
         return (x[-1:, -1:].transpose(1, 2) if bhtd else x[-1:, :, -1:]).detach().float()
 
-    kind = implementation.computation
+    # the inputs of the two layouts are drawn in another order, so they are other numbers
+    kind = f"{implementation.computation} {implementation.layout}"
     if kind not in slices:
-        slices[kind] = _slice_reference(kind, [last(x) for x in tensors], last(upstream))
+        slices[kind] = _slice_reference(implementation.computation, [last(x) for x in tensors], last(upstream))
     reference = slices[kind]
     differences = {name: (last(x) - reference[name]).norm() / reference[name].norm() for name, x in found.items()}
     return judge_errors({f"{name} at the timed shape": float(x) for name, x in differences.items()}, None)

@@ -21,7 +21,6 @@ KERNELS = (
     "states",
     "normalisers",
     "outputs",
-    "normaliser_gradient",
     "state_gradients",
     "query_gradients",
     "key_gradients",
@@ -67,16 +66,15 @@ _WIDE: dict[str, tuple[tuple[dict[str, int], int, int], ...]] = {
         ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 128}, 4, 2),
         ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 64}, 4, 2),
     ),
-    "normaliser_gradient": (({"BLOCK_M": 16, "BLOCK_V": 128}, 4, 2),),
     "state_gradients": (
         ({"BLOCK_K": 64, "BLOCK_V": 256, "BLOCK_T": 64}, 4, 2),
         ({"BLOCK_K": 64, "BLOCK_V": 128, "BLOCK_T": 64}, 4, 2),
         ({"BLOCK_K": 64, "BLOCK_V": 64, "BLOCK_T": 64}, 4, 2),
     ),
     "query_gradients": (
-        ({"BLOCK_M": 64, "BLOCK_K": 128, "BLOCK_V": 64}, 4, 3),
-        ({"BLOCK_M": 64, "BLOCK_K": 128, "BLOCK_V": 64}, 4, 2),
-        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 64}, 4, 2),
+        ({"BLOCK_M": 64, "BLOCK_Q": 512, "BLOCK_S": 64, "BLOCK_V": 64}, 8, 2),
+        ({"BLOCK_M": 64, "BLOCK_Q": 512, "BLOCK_S": 64, "BLOCK_V": 64}, 4, 2),
+        ({"BLOCK_M": 32, "BLOCK_Q": 512, "BLOCK_S": 64, "BLOCK_V": 64}, 8, 2),
     ),
     "key_gradients": (
         ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 64}, 4, 3),
@@ -100,14 +98,13 @@ _NARROW: dict[str, tuple[tuple[dict[str, int], int, int], ...]] = {
         ({"BLOCK_M": 64, "BLOCK_K": 32, "BLOCK_V": 64}, 4, 1),
         ({"BLOCK_M": 32, "BLOCK_K": 32, "BLOCK_V": 32}, 4, 1),
     ),
-    "normaliser_gradient": _WIDE["normaliser_gradient"],
     "state_gradients": (
         ({"BLOCK_K": 64, "BLOCK_V": 64, "BLOCK_T": 32}, 4, 1),
         ({"BLOCK_K": 32, "BLOCK_V": 32, "BLOCK_T": 32}, 4, 1),
     ),
     "query_gradients": (
-        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 32}, 4, 1),
-        ({"BLOCK_M": 32, "BLOCK_K": 32, "BLOCK_V": 32}, 4, 1),
+        ({"BLOCK_M": 32, "BLOCK_Q": 512, "BLOCK_S": 32, "BLOCK_V": 32}, 8, 1),
+        ({"BLOCK_M": 16, "BLOCK_Q": 512, "BLOCK_S": 32, "BLOCK_V": 16}, 8, 1),
     ),
     "key_gradients": (
         ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 32}, 4, 1),
@@ -140,13 +137,15 @@ def candidates(kernel: str, *, d_qk: int, d_hv: int, chunk_size: int, dtype: tor
     """
     if kernel not in KERNELS:
         raise InputError(f"kernel {kernel!r}: there are {', '.join(KERNELS)}")
-    limits = {"BLOCK_K": _power(d_qk), "BLOCK_V": _power(d_hv), "BLOCK_M": chunk_size, "BLOCK_T": chunk_size}
-    table = _WIDE if dtype == torch.bfloat16 else _NARROW
+    table, least = (_WIDE, 64) if dtype == torch.bfloat16 else (_NARROW, 16)
+    k, v = _power(d_qk, least), _power(d_hv, least)
+    limits = dict.fromkeys(("BLOCK_K", "BLOCK_Q", "BLOCK_S"), k) | dict.fromkeys(("BLOCK_M", "BLOCK_T"), chunk_size)
+    limits["BLOCK_V"] = v
     found = (
         Config(tuple((name, min(size, limits[name])) for name, size in blocks.items()), warps, stages)
         for blocks, warps, stages in table[kernel]
     )
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(config for config in found if _fits_registers(config)))
 
 
 @contextmanager
@@ -201,5 +200,16 @@ def run(
     )
 
 
-def _power(size: int) -> int:
-    return max(16, 1 << (size - 1).bit_length())
+def _fits_registers(config: Config) -> bool:
+    """Whether a row block of all of d_qk leaves a thread registers for the rest: at most 64 of 255 numbers."""
+    blocks = dict(config.blocks)
+    return blocks.get("BLOCK_M", 0) * blocks.get("BLOCK_Q", 0) <= 64 * 32 * config.num_warps
+
+
+def _power(size: int, least: int) -> int:
+    """The next power of two, at least `least`.
+
+    Blocks of bfloat16 are 64 wide even for narrower heads: with 32 columns and 4 warps ptxas gets products on Hopper
+    wrong (triton-lang/triton issue 11366; seen with d_qk 20 on an H200, Triton 3.6: wrong dq, dk and invalid reads).
+    """
+    return max(least, 1 << (size - 1).bit_length())

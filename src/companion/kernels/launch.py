@@ -164,7 +164,6 @@ def backward(
     state_gradient: tuple[Tensor, Tensor] | None,
     inputs: tuple[Tensor, ...],
     state: tuple[Tensor, Tensor, Tensor] | None,
-    h: Tensor,
     saved: Saved,
     normaliser: bool,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, Tensor]]:
@@ -179,19 +178,15 @@ def backward(
     normaliser = normaliser and not p.sigmoid
     gates = _Gates(s.vec_b, s.vec_c, s.vec_peak, s.vec_w, s.sca_decay, s.sca_m_in, s.sca_m_out)
     mat_C, vec_n, *_ = _states(p, k, v, state, gates)
-    vec_delta = _normaliser_gradient(p, h, dh, s.vec_signed) if normaliser else None
-    mat_dC, vec_dn, sca_pass, dC_0, dn_0 = _state_gradients(
-        p, q, dh, state_gradient, mat_C, vec_n, s, vec_delta, normaliser
-    )
+    vec_read = p.empty(p.n_heads, p.num_tokens)
+    vec_delta = p.empty(p.n_heads, p.num_tokens) if normaliser else None
 
-    def of_queries(config: Config) -> Tensor:
-        blocks = triton.cdiv(p.d_qk, config["BLOCK_K"])
-        vec_read = p.empty(blocks, p.n_heads, p.num_tokens)
-        triton_backward.query_gradients[(blocks, p.rows(config), p.n_heads)](
-            q, k, v, dh, dq, *_strides(q, k, v, dh, dq), s.vec_c, s.vec_peak, s.vec_scale, vec_delta, s.sca_m_in,
-            mat_C, vec_n, vec_read, scale, NORMALISER=normaliser, **p.places, **p.products, **config.constants,
+    def of_queries(config: Config) -> None:
+        triton_backward.query_gradients[(p.rows(config), p.n_heads)](
+            q, k, v, dh, dq, *_strides(q, k, v, dh, dq), s.vec_c, s.vec_peak, s.vec_scale, s.vec_signed, vec_delta,
+            s.sca_m_in, mat_C, vec_n, vec_read, scale,
+            NORMALISER=normaliser, **p.places, **p.products, **config.constants,
         )  # fmt: skip
-        return vec_read
 
     def of_keys(config: Config) -> list[Tensor]:
         blocks = triton.cdiv(p.d_qk, config["BLOCK_K"])
@@ -210,13 +205,16 @@ def backward(
             s.sca_m_out, mat_dC, scale, **p.places, **p.products, **config.constants,
         )  # fmt: skip
 
-    vec_read = p.run("query_gradients", of_queries)
+    p.run("query_gradients", of_queries)  # first: δ of every token, which the others need
+    mat_dC, vec_dn, sca_pass, dC_0, dn_0 = _state_gradients(
+        p, q, dh, state_gradient, mat_C, vec_n, s, vec_delta, normaliser
+    )
     sums = p.run("key_gradients", of_keys)
     p.run("value_gradients", of_values)
     places = {name: value for name, value in p.places.items() if name not in ("D_QK", "D_HV")}
     triton_gates.gate_gradients[(p.num_chunks, p.n_heads)](
         i, f, *_strides(i, f), di, df, *_strides(di, df), vec_read, *sums, sca_pass,
-        READS=vec_read.shape[0], WRITES=sums[0].shape[0], PASSES=sca_pass.shape[0], SIGMOID=p.sigmoid, **places,
+        WRITES=sums[0].shape[0], PASSES=sca_pass.shape[0], SIGMOID=p.sigmoid, **places,
     )  # fmt: skip
     return (dq, dk, dv, di, df), (dC_0, dn_0)
 
@@ -300,19 +298,6 @@ def _normalisers(p: Problem, q: Tensor, vec_n: Tensor) -> Tensor:
 
     p.run("normalisers", attempt)
     return vec_nq
-
-
-def _normaliser_gradient(p: Problem, h: Tensor, dh: Tensor, vec_signed: Tensor) -> Tensor:
-    vec_delta = p.empty(p.n_heads, p.num_tokens)
-    places = {name: value for name, value in p.places.items() if name not in ("D_QK", "n_heads", "num_chunks")}
-
-    def attempt(config: Config) -> None:
-        triton_backward.normaliser_gradient[(p.rows(config), p.n_heads)](
-            h, dh, *_strides(h, dh), vec_signed, vec_delta, **places, **config.constants
-        )
-
-    p.run("normaliser_gradient", attempt)
-    return vec_delta
 
 
 def _state_gradients(

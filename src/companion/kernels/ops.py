@@ -137,7 +137,6 @@ def _backward(
     n_0: Tensor | None,
     m_0: Tensor | None,
     cu_seqlens: Tensor | None,
-    h: Tensor,
     saved: list[Tensor],
     chunk_size: int,
     sigmoid: bool,
@@ -147,7 +146,7 @@ def _backward(
     gradient = None if dC is None or dn is None else (dC, dn)
     dh = dh if dh.stride(-1) == 1 else dh.contiguous()
     start = _state(C_0, n_0, m_0)
-    of_inputs, of_state = launch.backward(p, dh, gradient, tuple(inputs), start, h, Saved(*saved), normalizer_gradient)
+    of_inputs, of_state = launch.backward(p, dh, gradient, tuple(inputs), start, Saved(*saved), normalizer_gradient)
     return [*of_inputs, *of_state]
 
 
@@ -161,7 +160,6 @@ def _(
     n_0: Tensor | None,
     m_0: Tensor | None,
     cu_seqlens: Tensor | None,
-    h: Tensor,
     saved: list[Tensor],
     chunk_size: int,
     sigmoid: bool,
@@ -176,24 +174,24 @@ def _(
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, *options = inputs
-    h, C, n, m, *saved = output
+    _, C, n, m, *saved = output
     ctx.set_materialize_grads(False)
     ctx.options = options
-    ctx.save_for_backward(q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, h, C, n, m, *saved)
+    ctx.save_for_backward(q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, C, n, m, *saved)
 
 
 def _gradients(ctx: Any, gradients: list[Tensor | None]) -> tuple[Tensor | None, ...]:
-    q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, h, C, n, m, *saved = ctx.saved_tensors
+    q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, C, n, m, *saved = ctx.saved_tensors
     dh, dC, dn, dm, *_ = gradients
     if dh is None:
-        dh = torch.zeros_like(h)
+        dh = torch.zeros_like(v)
     of_m = None
     if not (dC is None and dn is None and dm is None):
         dC = torch.zeros_like(C) if dC is None else dC.contiguous()
         dn = torch.zeros_like(n) if dn is None else dn.contiguous()
         of_m = (torch.zeros_like(m) if dm is None else dm) - (dC * C).sum((-1, -2)) - (dn * n).sum(-1)
     dq, dk, dv, di, df, dC_0, dn_0 = _backward(
-        dh, dC, dn, [q, k, v, i, f], C_0, n_0, m_0, cu_seqlens, h, saved, *ctx.options
+        dh, dC, dn, [q, k, v, i, f], C_0, n_0, m_0, cu_seqlens, saved, *ctx.options
     )
     nothing = (None,) * 4
     to_start = None

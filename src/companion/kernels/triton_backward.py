@@ -2,7 +2,7 @@
 
 h_t = Σ_s W_ts v_s / N_t with N_t = max(|Σ_s W_ts|, exp(−m_t)), in which m cancels, so that it needs no gradient. With
 g_t = 1/N_t (`vec_scale`) and δ_t the gradient of the signed sum, −g_t (dh_tᵀh_t) times its sign where it is the larger
-(`vec_delta`), a pair (s ≤ t) of weight E_ts = exp(c_s − r_t) has Z_ts = E_ts (g_t dh_tᵀv_s + δ_t), and ::
+(`vec_delta`, by `query_gradients`), a pair s ≤ t of weight E_ts = exp(c_s − r_t) has Z_ts = E_ts (g_t dh_tᵀv_s + δ_t)::
 
     dq_t = Σ_s Z_ts k_s/√d_qk + ...,   dk_s = Σ_t Z_ts q_t/√d_qk + ...,   dv_s = Σ_t E_ts g_t (q_tᵀk_s/√d_qk) dh_t + ...
 
@@ -15,31 +15,6 @@ import triton
 import triton.language as tl
 
 from companion.kernels.triton_common import chunks_of, load_tile, locate, pair_weight, store_tile, weight
-
-
-@triton.jit
-def normaliser_gradient(
-    h, dh, h_strides, dh_strides, vec_signed, vec_delta,
-    T, chunks_per_seq, num_tokens, cu_seqlens, chunk_seq, chunk_start,
-    D_HV: tl.constexpr, L: tl.constexpr, PACKED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_V: tl.constexpr,
-):  # fmt: skip
-    """δ_t = −(dh_tᵀh_t) · (sign of nᵀq)/|nᵀq|, or 0 where exp(−m) is the larger. Grid: (chunks × L / BLOCK_M, H)."""
-    ROWS: tl.constexpr = L // BLOCK_M
-    chunk, block = tl.program_id(0) // ROWS, tl.program_id(0) % ROWS
-    head = tl.program_id(1).to(tl.int64)
-    batch, start, end, token = locate(chunk, T, chunks_per_seq, cu_seqlens, chunk_seq, chunk_start, L, PACKED)
-    row = block * BLOCK_M + tl.arange(0, BLOCK_M)
-    ok = start + row < end
-    h_at = h + batch * h_strides[0] + start * h_strides[1] + head * h_strides[2]
-    dh_at = dh + batch * dh_strides[0] + start * dh_strides[1] + head * dh_strides[2]
-    product = tl.zeros((BLOCK_M,), tl.float32)
-    for begin in range(0, D_HV, BLOCK_V):
-        col = begin + tl.arange(0, BLOCK_V)
-        one = load_tile(h_at, row, h_strides[1], ok, col, D_HV, tl.float32)
-        product += tl.sum(one * load_tile(dh_at, row, dh_strides[1], ok, col, D_HV, tl.float32), 1)
-    at = head * num_tokens + token + row
-    signed = tl.load(vec_signed + at, mask=ok, other=0.0)
-    tl.store(vec_delta + at, -product * signed, mask=ok)
 
 
 @triton.jit
@@ -109,24 +84,27 @@ def state_gradients(
 @triton.jit
 def query_gradients(
     q, k, v, dh, dq, q_strides, k_strides, v_strides, dh_strides, dq_strides,
-    vec_c, vec_peak, vec_scale, vec_delta, sca_m_in, mat_C, vec_n, vec_read, scale,
+    vec_c, vec_peak, vec_scale, vec_signed, vec_delta, sca_m_in, mat_C, vec_n, vec_read, scale,
     T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start, n_heads,
     D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, NORMALISER: tl.constexpr, PACKED: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_V: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dq of one block of rows and one block of d_qk. Grid: (d_qk blocks, chunks × L / BLOCK_M, H).
+    """dq of one block of rows, all of d_qk at once (BLOCK_Q), and δ of its tokens. Grid: (chunks × L / BLOCK_M, H).
 
-    `vec_read` gets q·dq without the pair of a token with itself, one partial sum per block of d_qk.
+    δ_t = −(dh_tᵀh_t) (sign of nᵀq)/|nᵀq|, or 0 where exp(−m) is the larger, with dhᵀh as the sum of the very products
+    that dq is made of. Where the normaliser divides, q·dq is zero: two parts cancel, and h as it was stored, rounded to
+    bfloat16, would leave its rounding in dq, dĩ and df̃. `vec_read` gets q·dq without the pair of a token with itself.
     """
     ROWS: tl.constexpr = L // BLOCK_M
-    chunk, block = tl.program_id(1) // ROWS, tl.program_id(1) % ROWS
-    head = tl.program_id(2).to(tl.int64)
+    chunk, block = tl.program_id(0) // ROWS, tl.program_id(0) % ROWS
+    head = tl.program_id(1).to(tl.int64)
     batch, start, end, token = locate(chunk, T, chunks_per_seq, cu_seqlens, chunk_seq, chunk_start, L, PACKED)
     if start + block * BLOCK_M >= end:
         return
     row = block * BLOCK_M + tl.arange(0, BLOCK_M)
     ok = start + row < end
-    col_k = tl.program_id(0) * BLOCK_K + tl.arange(0, BLOCK_K)
+    col_k = tl.arange(0, BLOCK_Q)
     ok_k = col_k < D_QK
     vector = head * num_tokens + token
     m_in = tl.load(sca_m_in + head * num_chunks + chunk)
@@ -138,7 +116,7 @@ def query_gradients(
     dh_at = dh + batch * dh_strides[0] + start * dh_strides[1] + head * dh_strides[2]
     at = (chunk.to(tl.int64) * n_heads + head) * D_QK
 
-    total = tl.zeros((BLOCK_M, BLOCK_K), tl.float32)
+    total = tl.zeros((BLOCK_M, BLOCK_Q), tl.float32)
     pair = tl.zeros((BLOCK_M, BLOCK_M), tl.float32)
     for begin in range(0, D_HV, BLOCK_V):
         col_v = begin + tl.arange(0, BLOCK_V)
@@ -147,17 +125,42 @@ def query_gradients(
         value = load_tile(v_at, row, v_strides[1], ok, col_v, D_HV, DOT)
         total = tl.dot(grad, tl.trans(C), total, input_precision=PRECISION)
         pair = tl.dot(grad, tl.trans(value), pair, input_precision=PRECISION)
-    total *= g[:, None]
-    pair *= g[:, None]
+    carried = weight(m_in - r)
+    total *= (g * carried)[:, None]
+    c = tl.load(vec_c + vector + row, mask=ok, other=float("-inf"))
+    decay = pair_weight(tl.where(row[:, None] >= row[None, :], c[None, :] - r[:, None], float("-inf")))
     delta = tl.zeros((BLOCK_M,), tl.float32)
     if NORMALISER:
-        delta = tl.load(vec_delta + vector + row, mask=ok, other=0.0)
+        product = tl.sum(load_tile(q_at, row, q_strides[1], ok, col_k, D_QK, tl.float32) * total, 1)
+        score = tl.zeros((BLOCK_M, BLOCK_M), tl.float32)
+        for begin in range(0, D_QK, BLOCK_S):
+            col_s = begin + tl.arange(0, BLOCK_S)
+            part_q = load_tile(q_at, row, q_strides[1], ok, col_s, D_QK, DOT)
+            part_k = load_tile(k_at, row, k_strides[1], ok, col_s, D_QK, DOT)
+            score = tl.dot(part_q, tl.trans(part_k), score, input_precision=PRECISION)
+        product += tl.sum(score * pair * decay, 1) * g
+        for earlier in range(0, block * BLOCK_M, BLOCK_M):
+            col = earlier + tl.arange(0, BLOCK_M)
+            col_ok = start + col < end
+            score = tl.zeros((BLOCK_M, BLOCK_M), tl.float32)
+            for begin in range(0, D_QK, BLOCK_S):
+                col_s = begin + tl.arange(0, BLOCK_S)
+                part_q = load_tile(q_at, row, q_strides[1], ok, col_s, D_QK, DOT)
+                part_k = load_tile(k_at, col, k_strides[1], col_ok, col_s, D_QK, DOT)
+                score = tl.dot(part_q, tl.trans(part_k), score, input_precision=PRECISION)
+            before = tl.zeros((BLOCK_M, BLOCK_M), tl.float32)
+            for begin in range(0, D_HV, BLOCK_V):
+                col_v = begin + tl.arange(0, BLOCK_V)
+                grad = load_tile(dh_at, row, dh_strides[1], ok, col_v, D_HV, DOT)
+                value = load_tile(v_at, col, v_strides[1], col_ok, col_v, D_HV, DOT)
+                before = tl.dot(grad, tl.trans(value), before, input_precision=PRECISION)
+            c = tl.load(vec_c + vector + col, mask=col_ok, other=float("-inf"))
+            product += tl.sum(score * before * pair_weight(c[None, :] - r[:, None]), 1) * g
+        delta = -product * scale * tl.load(vec_signed + vector + row, mask=ok, other=0.0)
+        tl.store(vec_delta + vector + row, delta, mask=ok)
         n = tl.load(vec_n + at + col_k, mask=ok_k, other=0.0)
-        total += delta[:, None] * n[None, :]
-        pair += delta[:, None]
-    total *= weight(m_in - r)[:, None]
-    c = tl.load(vec_c + vector + row, mask=ok, other=float("-inf"))
-    pair *= pair_weight(tl.where(row[:, None] >= row[None, :], c[None, :] - r[:, None], float("-inf")))
+        total += (delta * carried)[:, None] * n[None, :]
+    pair = (pair * g[:, None] + delta[:, None]) * decay
     same = row[:, None] == row[None, :]
     itself = tl.sum(tl.where(same, pair, 0.0), 1)
     key = load_tile(k_at, row, k_strides[1], ok, col_k, D_QK, DOT)
@@ -165,22 +168,22 @@ def query_gradients(
 
     for earlier in range(0, block * BLOCK_M, BLOCK_M):
         col = earlier + tl.arange(0, BLOCK_M)
-        all_ok = start + col < end
+        col_ok = start + col < end
         pair = tl.zeros((BLOCK_M, BLOCK_M), tl.float32)
         for begin in range(0, D_HV, BLOCK_V):
             col_v = begin + tl.arange(0, BLOCK_V)
             grad = load_tile(dh_at, row, dh_strides[1], ok, col_v, D_HV, DOT)
-            value = load_tile(v_at, col, v_strides[1], all_ok, col_v, D_HV, DOT)
+            value = load_tile(v_at, col, v_strides[1], col_ok, col_v, D_HV, DOT)
             pair = tl.dot(grad, tl.trans(value), pair, input_precision=PRECISION)
-        c = tl.load(vec_c + vector + col, mask=all_ok, other=float("-inf"))
+        c = tl.load(vec_c + vector + col, mask=col_ok, other=float("-inf"))
         pair = (pair * g[:, None] + delta[:, None]) * pair_weight(c[None, :] - r[:, None])
-        earlier_key = load_tile(k_at, col, k_strides[1], all_ok, col_k, D_QK, DOT)
+        earlier_key = load_tile(k_at, col, k_strides[1], col_ok, col_k, D_QK, DOT)
         total = tl.dot(pair.to(DOT), earlier_key, total, input_precision=PRECISION)
 
-    query = load_tile(q_at, row, q_strides[1], ok, col_k, D_QK, DOT).to(tl.float32)
-    part = (tl.program_id(0) * n_heads).to(tl.int64) * num_tokens
-    tl.store(vec_read + part + vector + row, tl.sum(query * total, 1) * scale, mask=ok)
-    total = (total + itself[:, None] * key.to(tl.float32)) * scale
+    query = load_tile(q_at, row, q_strides[1], ok, col_k, D_QK, tl.float32)
+    tl.store(vec_read + vector + row, tl.sum(query * total, 1) * scale, mask=ok)
+    own_key = load_tile(k_at, row, k_strides[1], ok, col_k, D_QK, tl.float32)
+    total = (total + itself[:, None] * own_key) * scale
     dq_at = dq + batch * dq_strides[0] + start * dq_strides[1] + head * dq_strides[2]
     store_tile(dq_at, total, row, dq_strides[1], ok, col_k, D_QK)
 
@@ -237,15 +240,17 @@ def key_gradients(
     write = tl.sum(key * total, 1)
 
     r = tl.maximum(m_in, tl.load(vec_peak + vector + row, mask=ok, other=float("inf")))
-    pair *= tl.load(vec_scale + vector + row, mask=ok, other=0.0)[None, :]
+    g = tl.load(vec_scale + vector + row, mask=ok, other=0.0)
+    delta = tl.zeros((BLOCK_M,), tl.float32)
     if NORMALISER:
-        pair += tl.load(vec_delta + vector + row, mask=ok, other=0.0)[None, :]
-    pair *= pair_weight(tl.where(row[:, None] <= row[None, :], c[:, None] - r[None, :], float("-inf"))) * scale
+        delta = tl.load(vec_delta + vector + row, mask=ok, other=0.0)
+    # term by term as in `query_gradients`: rounded alike, so that sums over rows and over columns cancel
+    decay = pair_weight(tl.where(row[:, None] <= row[None, :], c[:, None] - r[None, :], float("-inf")))
+    pair = (pair * g[None, :] + delta[None, :]) * decay
     same = row[:, None] == row[None, :]
-    itself = tl.sum(tl.where(same, pair, 0.0), 1)
+    itself = tl.sum(tl.where(same, pair, 0.0), 1) * scale
     query = load_tile(q_at, row, q_strides[1], ok, col_k, D_QK, DOT)
     later = tl.dot(tl.where(same, 0.0, pair).to(DOT), query, input_precision=PRECISION)
-    from_itself = itself[:, None] * query.to(tl.float32)
 
     for begin_t in range((block + 1) * BLOCK_M, L, BLOCK_M):
         col = begin_t + tl.arange(0, BLOCK_M)
@@ -257,12 +262,15 @@ def key_gradients(
             grad = load_tile(dh_at, col, dh_strides[1], col_ok, col_v, D_HV, DOT)
             pair = tl.dot(value, tl.trans(grad), pair, input_precision=PRECISION)
         r = tl.maximum(m_in, tl.load(vec_peak + vector + col, mask=col_ok, other=float("inf")))
-        pair *= tl.load(vec_scale + vector + col, mask=col_ok, other=0.0)[None, :]
+        g = tl.load(vec_scale + vector + col, mask=col_ok, other=0.0)
+        delta = tl.zeros((BLOCK_M,), tl.float32)
         if NORMALISER:
-            pair += tl.load(vec_delta + vector + col, mask=col_ok, other=0.0)[None, :]
-        pair *= pair_weight(c[:, None] - r[None, :]) * scale
+            delta = tl.load(vec_delta + vector + col, mask=col_ok, other=0.0)
+        pair = (pair * g[None, :] + delta[None, :]) * pair_weight(c[:, None] - r[None, :])
         later_query = load_tile(q_at, col, q_strides[1], col_ok, col_k, D_QK, DOT)
         later = tl.dot(pair.to(DOT), later_query, later, input_precision=PRECISION)
+    later *= scale
+    from_itself = itself[:, None] * load_tile(q_at, row, q_strides[1], ok, col_k, D_QK, tl.float32)
 
     part = (tl.program_id(0) * n_heads).to(tl.int64) * num_tokens + vector + row
     of_pairs = tl.sum(key * later, 1)

@@ -83,7 +83,7 @@ def gate_gradients(
     i, f, i_strides, f_strides, di, df, di_strides, df_strides,
     vec_read, vec_write, vec_pair, vec_i, sca_pass,
     T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start, n_heads,
-    READS: tl.constexpr, WRITES: tl.constexpr, PASSES: tl.constexpr,
+    WRITES: tl.constexpr, PASSES: tl.constexpr,
     L: tl.constexpr, SIGMOID: tl.constexpr, PACKED: tl.constexpr,
 ):  # fmt: skip
     """dĩ and df̃ from what the kernels of dq, dk and the states left. Grid: (chunks, H).
@@ -92,7 +92,7 @@ def gate_gradients(
     less `vec_pair`, summed from t on), tokens at or after t that read the incoming state (in `vec_read`), tokens before
     t that write to the outgoing one (`vec_write`), and the state that passes through (`sca_pass`). Nothing is summed
     over chunks, so nothing large cancels: a sum of q·dq − k·dk over all later tokens would. The leading dimension of
-    each input holds partial sums over blocks of d_qk (and d_hv), added here in a fixed order.
+    the other inputs holds partial sums over blocks of d_qk (and d_hv), added here in a fixed order.
     """
     chunk, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
     batch, start, end, token = locate(chunk, T, chunks_per_seq, cu_seqlens, chunk_seq, chunk_start, L, PACKED)
@@ -100,10 +100,9 @@ def gate_gradients(
     ok = start + step < end
     at = head * num_tokens + token + step
     part = (head * 0 + n_heads) * num_tokens  # n_heads may be a plain 1
-    read = tl.zeros((L,), tl.float32)
-    write, pair, from_i = read, read, read
-    for block in range(READS):
-        read += tl.load(vec_read + block * part + at, mask=ok, other=0.0)
+    read = tl.load(vec_read + at, mask=ok, other=0.0)
+    write = tl.zeros((L,), tl.float32)
+    pair, from_i = write, write
     for block in range(WRITES):
         # of the token before: what is written strictly before t, without subtracting a sum from a sum
         write += tl.load(vec_write + block * part + at - 1, mask=ok & (step > 0), other=0.0)
