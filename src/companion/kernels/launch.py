@@ -178,26 +178,28 @@ def backward(
     normaliser = normaliser and not p.sigmoid
     gates = _Gates(s.vec_b, s.vec_c, s.vec_peak, s.vec_w, s.sca_decay, s.sca_m_in, s.sca_m_out)
     mat_C, vec_n, *_ = _states(p, k, v, state, gates)
-    vec_read = p.empty(p.n_heads, p.num_tokens)
+    vec_read, vec_self = p.empty(p.n_heads, p.num_tokens), p.empty(p.n_heads, p.num_tokens)
     vec_delta = p.empty(p.n_heads, p.num_tokens) if normaliser else None
 
-    def of_queries(config: Config) -> None:
+    def of_queries(config: Config) -> tuple[Tensor, int]:
+        vec_pair = p.empty(p.chunk_size // config["BLOCK_M"], p.n_heads, p.num_tokens)
         triton_backward.query_gradients[(p.rows(config), p.n_heads)](
             q, k, v, dh, dq, *_strides(q, k, v, dh, dq), s.vec_c, s.vec_peak, s.vec_scale, s.vec_signed, vec_delta,
-            s.sca_m_in, mat_C, vec_n, vec_read, scale,
+            s.sca_m_in, mat_C, vec_n, vec_read, vec_self, vec_pair, scale,
             NORMALISER=normaliser, **p.places, **p.products, **config.constants,
         )  # fmt: skip
+        return vec_pair, config["BLOCK_M"]
 
-    def of_keys(config: Config) -> list[Tensor]:
+    def of_keys(config: Config) -> Tensor:
         blocks = triton.cdiv(p.d_qk, config["BLOCK_K"])
-        sums = [p.empty(blocks, p.n_heads, p.num_tokens) for _ in range(3)]
+        vec_write = p.empty(blocks, p.n_heads, p.num_tokens)
         triton_backward.key_gradients[(blocks, p.rows(config), p.n_heads)](
             q, k, v, dh, dk, *_strides(q, k, v, dh, dk), s.vec_c, s.vec_peak, s.vec_w, s.vec_scale, vec_delta,
-            s.sca_m_in, s.sca_m_out, mat_dC, vec_dn, *sums, scale,
+            s.sca_m_in, s.sca_m_out, mat_dC, vec_dn, vec_write, scale,
             NORMALISER=normaliser, WITH_N=normaliser or state_gradient is not None,
             **p.places, **p.products, **config.constants,
         )  # fmt: skip
-        return sums
+        return vec_write
 
     def of_values(config: Config) -> None:
         triton_backward.value_gradients[(triton.cdiv(p.d_hv, config["BLOCK_V"]), p.rows(config), p.n_heads)](
@@ -205,16 +207,16 @@ def backward(
             s.sca_m_out, mat_dC, scale, **p.places, **p.products, **config.constants,
         )  # fmt: skip
 
-    p.run("query_gradients", of_queries)  # first: δ of every token, which the others need
+    vec_pair, rows = p.run("query_gradients", of_queries)  # first: δ of every token, which the others need
     mat_dC, vec_dn, sca_pass, dC_0, dn_0 = _state_gradients(
         p, q, dh, state_gradient, mat_C, vec_n, s, vec_delta, normaliser
     )
-    sums = p.run("key_gradients", of_keys)
+    vec_write = p.run("key_gradients", of_keys)
     p.run("value_gradients", of_values)
     places = {name: value for name, value in p.places.items() if name not in ("D_QK", "D_HV")}
     triton_gates.gate_gradients[(p.num_chunks, p.n_heads)](
-        i, f, *_strides(i, f), di, df, *_strides(di, df), vec_read, *sums, sca_pass,
-        WRITES=sums[0].shape[0], PASSES=sca_pass.shape[0], SIGMOID=p.sigmoid, **places,
+        i, f, *_strides(i, f), di, df, *_strides(di, df), vec_read, vec_self, vec_pair, vec_write, sca_pass,
+        BLOCK_M=rows, WRITES=vec_write.shape[0], PASSES=sca_pass.shape[0], SIGMOID=p.sigmoid, **places,
     )  # fmt: skip
     return (dq, dk, dv, di, df), (dC_0, dn_0)
 

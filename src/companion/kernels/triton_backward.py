@@ -6,18 +6,27 @@ g_t = 1/N_t (`vec_scale`) and δ_t the gradient of the signed sum, −g_t (dh_t�
 
     dq_t = Σ_s Z_ts k_s/√d_qk + ...,   dk_s = Σ_t Z_ts q_t/√d_qk + ...,   dv_s = Σ_t E_ts g_t (q_tᵀk_s/√d_qk) dh_t + ...
 
-where the dots stand for what comes through the states. Row sums of Z·qᵀk are q·dq, column sums k·dk: dĩ_s = k_sᵀdk_s.
-The gradient of log f is put together in `triton_gates.gate_gradients` from these sums, kept apart by whether they come
-through a state; pairs with s = t never decay and are left out of them.
+where the dots stand for what comes through the states. Row sums of Z_ts q_tᵀk_s/√d_qk are q·dq, column sums k·dk, and
+dĩ_s = k_sᵀdk_s. The gradient of log f is put together in `triton_gates.gate_gradients` from these sums, kept apart by
+whether they come through a state; pairs with s = t never decay and are left out of it.
 """
 
 import triton
 import triton.language as tl
 
-from companion.kernels.triton_common import chunks_of, load_tile, locate, pair_weight, store_tile, weight
+from companion.kernels.triton_common import (
+    SIZES,
+    chunks_of,
+    load_tile,
+    locate,
+    pair_weight,
+    products,
+    store_tile,
+    weight,
+)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def state_gradients(
     q, dh, q_strides, dh_strides, dC_T, dn_T, vec_peak, vec_scale, vec_delta, sca_decay, sca_m_in, sca_m_out,
     mat_C, vec_n, mat_dC, vec_dn, sca_pass, dC_0, dn_0, scale,
@@ -81,10 +90,10 @@ def state_gradients(
     tl.store(dn_0 + state + col_k, dn, mask=ok_k & own_n)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def query_gradients(
     q, k, v, dh, dq, q_strides, k_strides, v_strides, dh_strides, dq_strides,
-    vec_c, vec_peak, vec_scale, vec_signed, vec_delta, sca_m_in, mat_C, vec_n, vec_read, scale,
+    vec_c, vec_peak, vec_scale, vec_signed, vec_delta, sca_m_in, mat_C, vec_n, vec_read, vec_self, vec_pair, scale,
     T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start, n_heads,
     D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, NORMALISER: tl.constexpr, PACKED: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_V: tl.constexpr,
@@ -94,7 +103,10 @@ def query_gradients(
 
     δ_t = −(dh_tᵀh_t) (sign of nᵀq)/|nᵀq|, or 0 where exp(−m) is the larger, with dhᵀh as the sum of the very products
     that dq is made of. Where the normaliser divides, q·dq is zero: two parts cancel, and h as it was stored, rounded to
-    bfloat16, would leave its rounding in dq, dĩ and df̃. `vec_read` gets q·dq without the pair of a token with itself.
+    bfloat16, would leave its rounding in dq, dĩ and df̃.
+
+    For the gates, sums of Z_ts q_tᵀk_s/√d_qk in float32, before Z is rounded for the product: over s < t and what comes
+    through the state in `vec_read`, over t > s in `vec_pair` (one partial sum per block of rows), s = t in `vec_self`.
     """
     ROWS: tl.constexpr = L // BLOCK_M
     chunk, block = tl.program_id(0) // ROWS, tl.program_id(0) % ROWS
@@ -125,74 +137,72 @@ def query_gradients(
         value = load_tile(v_at, row, v_strides[1], ok, col_v, D_HV, DOT)
         total = tl.dot(grad, tl.trans(C), total, input_precision=PRECISION)
         pair = tl.dot(grad, tl.trans(value), pair, input_precision=PRECISION)
+    score = products(q_at, q_strides[1], row, ok, k_at, k_strides[1], row, ok, D_QK, BLOCK_M, BLOCK_S, DOT, PRECISION)
     carried = weight(m_in - r)
     total *= (g * carried)[:, None]
     c = tl.load(vec_c + vector + row, mask=ok, other=float("-inf"))
     decay = pair_weight(tl.where(row[:, None] >= row[None, :], c[None, :] - r[:, None], float("-inf")))
+    query = load_tile(q_at, row, q_strides[1], ok, col_k, D_QK, tl.float32)
     delta = tl.zeros((BLOCK_M,), tl.float32)
     if NORMALISER:
-        product = tl.sum(load_tile(q_at, row, q_strides[1], ok, col_k, D_QK, tl.float32) * total, 1)
-        score = tl.zeros((BLOCK_M, BLOCK_M), tl.float32)
-        for begin in range(0, D_QK, BLOCK_S):
-            col_s = begin + tl.arange(0, BLOCK_S)
-            part_q = load_tile(q_at, row, q_strides[1], ok, col_s, D_QK, DOT)
-            part_k = load_tile(k_at, row, k_strides[1], ok, col_s, D_QK, DOT)
-            score = tl.dot(part_q, tl.trans(part_k), score, input_precision=PRECISION)
-        product += tl.sum(score * pair * decay, 1) * g
+        along_h = tl.sum(query * total, 1) + tl.sum(score * pair * decay, 1) * g
         for earlier in range(0, block * BLOCK_M, BLOCK_M):
             col = earlier + tl.arange(0, BLOCK_M)
             col_ok = start + col < end
-            score = tl.zeros((BLOCK_M, BLOCK_M), tl.float32)
-            for begin in range(0, D_QK, BLOCK_S):
-                col_s = begin + tl.arange(0, BLOCK_S)
-                part_q = load_tile(q_at, row, q_strides[1], ok, col_s, D_QK, DOT)
-                part_k = load_tile(k_at, col, k_strides[1], col_ok, col_s, D_QK, DOT)
-                score = tl.dot(part_q, tl.trans(part_k), score, input_precision=PRECISION)
-            before = tl.zeros((BLOCK_M, BLOCK_M), tl.float32)
-            for begin in range(0, D_HV, BLOCK_V):
-                col_v = begin + tl.arange(0, BLOCK_V)
-                grad = load_tile(dh_at, row, dh_strides[1], ok, col_v, D_HV, DOT)
-                value = load_tile(v_at, col, v_strides[1], col_ok, col_v, D_HV, DOT)
-                before = tl.dot(grad, tl.trans(value), before, input_precision=PRECISION)
+            before = products(
+                q_at, q_strides[1], row, ok, k_at, k_strides[1], col, col_ok, D_QK, BLOCK_M, BLOCK_S, DOT, PRECISION
+            )
+            before *= products(
+                dh_at, dh_strides[1], row, ok, v_at, v_strides[1], col, col_ok, D_HV, BLOCK_M, BLOCK_V, DOT, PRECISION
+            )
             c = tl.load(vec_c + vector + col, mask=col_ok, other=float("-inf"))
-            product += tl.sum(score * before * pair_weight(c[None, :] - r[:, None]), 1) * g
-        delta = -product * scale * tl.load(vec_signed + vector + row, mask=ok, other=0.0)
+            along_h += tl.sum(before * pair_weight(c[None, :] - r[:, None]), 1) * g
+        delta = -along_h * scale * tl.load(vec_signed + vector + row, mask=ok, other=0.0)
         tl.store(vec_delta + vector + row, delta, mask=ok)
         n = tl.load(vec_n + at + col_k, mask=ok_k, other=0.0)
         total += (delta * carried)[:, None] * n[None, :]
+    read = tl.sum(query * total, 1)
     pair = (pair * g[:, None] + delta[:, None]) * decay
     same = row[:, None] == row[None, :]
     itself = tl.sum(tl.where(same, pair, 0.0), 1)
+    tl.store(vec_self + vector + row, tl.sum(tl.where(same, pair * score, 0.0), 1) * scale, mask=ok)
+    pair = tl.where(same, 0.0, pair)
+    score *= pair
+    read += tl.sum(score, 1)
+    part = (block * n_heads).to(tl.int64) * num_tokens + vector
+    tl.store(vec_pair + part + row, tl.sum(score, 0) * scale, mask=ok)
     key = load_tile(k_at, row, k_strides[1], ok, col_k, D_QK, DOT)
-    total = tl.dot(tl.where(same, 0.0, pair).to(DOT), key, total, input_precision=PRECISION)
+    total = tl.dot(pair.to(DOT), key, total, input_precision=PRECISION)
 
     for earlier in range(0, block * BLOCK_M, BLOCK_M):
         col = earlier + tl.arange(0, BLOCK_M)
         col_ok = start + col < end
-        pair = tl.zeros((BLOCK_M, BLOCK_M), tl.float32)
-        for begin in range(0, D_HV, BLOCK_V):
-            col_v = begin + tl.arange(0, BLOCK_V)
-            grad = load_tile(dh_at, row, dh_strides[1], ok, col_v, D_HV, DOT)
-            value = load_tile(v_at, col, v_strides[1], col_ok, col_v, D_HV, DOT)
-            pair = tl.dot(grad, tl.trans(value), pair, input_precision=PRECISION)
+        pair = products(
+            dh_at, dh_strides[1], row, ok, v_at, v_strides[1], col, col_ok, D_HV, BLOCK_M, BLOCK_V, DOT, PRECISION
+        )
+        score = products(
+            q_at, q_strides[1], row, ok, k_at, k_strides[1], col, col_ok, D_QK, BLOCK_M, BLOCK_S, DOT, PRECISION
+        )
         c = tl.load(vec_c + vector + col, mask=col_ok, other=float("-inf"))
         pair = (pair * g[:, None] + delta[:, None]) * pair_weight(c[None, :] - r[:, None])
+        score *= pair
+        read += tl.sum(score, 1)
+        tl.store(vec_pair + part + col, tl.sum(score, 0) * scale, mask=col_ok)
         earlier_key = load_tile(k_at, col, k_strides[1], col_ok, col_k, D_QK, DOT)
         total = tl.dot(pair.to(DOT), earlier_key, total, input_precision=PRECISION)
 
-    query = load_tile(q_at, row, q_strides[1], ok, col_k, D_QK, tl.float32)
-    tl.store(vec_read + vector + row, tl.sum(query * total, 1) * scale, mask=ok)
+    tl.store(vec_read + vector + row, read * scale, mask=ok)
     own_key = load_tile(k_at, row, k_strides[1], ok, col_k, D_QK, tl.float32)
     total = (total + itself[:, None] * own_key) * scale
     dq_at = dq + batch * dq_strides[0] + start * dq_strides[1] + head * dq_strides[2]
     store_tile(dq_at, total, row, dq_strides[1], ok, col_k, D_QK)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def key_gradients(
     q, k, v, dh, dk, q_strides, k_strides, v_strides, dh_strides, dk_strides,
     vec_c, vec_peak, vec_w, vec_scale, vec_delta, sca_m_in, sca_m_out, mat_dC, vec_dn,
-    vec_write, vec_pair, vec_i, scale,
+    vec_write, scale,
     T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start, n_heads,
     D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, NORMALISER: tl.constexpr, WITH_N: tl.constexpr,
     PACKED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr,
@@ -200,8 +210,8 @@ def key_gradients(
 ):  # fmt: skip
     """dk of one block of tokens and one block of d_qk. Grid: (d_qk blocks, chunks × L / BLOCK_M, H).
 
-    WITH_N: the final state's n, or the normaliser, sends a gradient. Partial sums per block of d_qk: k·dk through the
-    outgoing state in `vec_write`, from later tokens of the chunk in `vec_pair`, and all of it in `vec_i`.
+    WITH_N: the final state's n, or the normaliser, sends a gradient. `vec_write` gets what k·dk has through the
+    outgoing state, one partial sum per block of d_qk.
     """
     ROWS: tl.constexpr = L // BLOCK_M
     chunk, block = tl.program_id(1) // ROWS, tl.program_id(1) % ROWS
@@ -236,15 +246,15 @@ def key_gradients(
     if WITH_N:
         total += tl.load(vec_dn + at + col_k, mask=ok_k, other=0.0)[None, :]
     total *= weight(w - m_out)[:, None]
-    key = load_tile(k_at, row, k_strides[1], ok, col_k, D_QK, DOT).to(tl.float32)
-    write = tl.sum(key * total, 1)
+    key = load_tile(k_at, row, k_strides[1], ok, col_k, D_QK, tl.float32)
+    part = (tl.program_id(0) * n_heads).to(tl.int64) * num_tokens + vector + row
+    tl.store(vec_write + part, tl.sum(key * total, 1), mask=ok)
 
     r = tl.maximum(m_in, tl.load(vec_peak + vector + row, mask=ok, other=float("inf")))
     g = tl.load(vec_scale + vector + row, mask=ok, other=0.0)
     delta = tl.zeros((BLOCK_M,), tl.float32)
     if NORMALISER:
         delta = tl.load(vec_delta + vector + row, mask=ok, other=0.0)
-    # term by term as in `query_gradients`: rounded alike, so that sums over rows and over columns cancel
     decay = pair_weight(tl.where(row[:, None] <= row[None, :], c[:, None] - r[None, :], float("-inf")))
     pair = (pair * g[None, :] + delta[None, :]) * decay
     same = row[:, None] == row[None, :]
@@ -255,12 +265,9 @@ def key_gradients(
     for begin_t in range((block + 1) * BLOCK_M, L, BLOCK_M):
         col = begin_t + tl.arange(0, BLOCK_M)
         col_ok = start + col < end
-        pair = tl.zeros((BLOCK_M, BLOCK_M), tl.float32)
-        for begin in range(0, D_HV, BLOCK_V):
-            col_v = begin + tl.arange(0, BLOCK_V)
-            value = load_tile(v_at, row, v_strides[1], ok, col_v, D_HV, DOT)
-            grad = load_tile(dh_at, col, dh_strides[1], col_ok, col_v, D_HV, DOT)
-            pair = tl.dot(value, tl.trans(grad), pair, input_precision=PRECISION)
+        pair = products(
+            v_at, v_strides[1], row, ok, dh_at, dh_strides[1], col, col_ok, D_HV, BLOCK_M, BLOCK_V, DOT, PRECISION
+        )
         r = tl.maximum(m_in, tl.load(vec_peak + vector + col, mask=col_ok, other=float("inf")))
         g = tl.load(vec_scale + vector + col, mask=col_ok, other=0.0)
         delta = tl.zeros((BLOCK_M,), tl.float32)
@@ -272,16 +279,11 @@ def key_gradients(
     later *= scale
     from_itself = itself[:, None] * load_tile(q_at, row, q_strides[1], ok, col_k, D_QK, tl.float32)
 
-    part = (tl.program_id(0) * n_heads).to(tl.int64) * num_tokens + vector + row
-    of_pairs = tl.sum(key * later, 1)
-    tl.store(vec_write + part, write, mask=ok)
-    tl.store(vec_pair + part, of_pairs, mask=ok)
-    tl.store(vec_i + part, write + of_pairs + tl.sum(key * from_itself, 1), mask=ok)
     dk_at = dk + batch * dk_strides[0] + start * dk_strides[1] + head * dk_strides[2]
     store_tile(dk_at, total + later + from_itself, row, dk_strides[1], ok, col_k, D_QK)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def value_gradients(
     q, k, dh, dv, q_strides, k_strides, dh_strides, dv_strides,
     vec_c, vec_peak, vec_w, vec_scale, sca_m_in, sca_m_out, mat_dC, scale,
@@ -328,12 +330,9 @@ def value_gradients(
     for begin_t in range((block + 1) * BLOCK_M, L, BLOCK_M):
         col = begin_t + tl.arange(0, BLOCK_M)
         col_ok = start + col < end
-        score = tl.zeros((BLOCK_M, BLOCK_M), tl.float32)
-        for begin in range(0, D_QK, BLOCK_K):
-            col_k = begin + tl.arange(0, BLOCK_K)
-            key = load_tile(k_at, row, k_strides[1], ok, col_k, D_QK, DOT)
-            query = load_tile(q_at, col, q_strides[1], col_ok, col_k, D_QK, DOT)
-            score = tl.dot(key, tl.trans(query), score, input_precision=PRECISION)
+        score = products(
+            k_at, k_strides[1], row, ok, q_at, q_strides[1], col, col_ok, D_QK, BLOCK_M, BLOCK_K, DOT, PRECISION
+        )
         r = tl.maximum(m_in, tl.load(vec_peak + vector + col, mask=col_ok, other=float("inf")))
         score *= pair_weight(c[:, None] - r[None, :])
         score *= tl.load(vec_scale + vector + col, mask=col_ok, other=0.0)[None, :] * scale

@@ -9,6 +9,9 @@ Strides of q, k, v, h and their gradients come as tuples (batch, token, head); t
 import triton
 import triton.language as tl
 
+#: Sizes that change from call to call: kernels are not compiled anew for a size of 1 or a multiple of 16.
+SIZES = ("T", "chunks_per_seq", "num_tokens", "num_chunks", "n_heads")
+
 
 @triton.jit
 def locate(chunk, T, chunks_per_seq, cu_seqlens, chunk_seq, chunk_start, L: tl.constexpr, PACKED: tl.constexpr):
@@ -51,6 +54,21 @@ def store_tile(base, tile, rows, row_stride, rows_ok, cols, NUM_COLS: tl.constex
     """The counterpart of `load_tile`, in the dtype of the matrix."""
     ok = rows_ok[:, None] & (cols < NUM_COLS)[None, :]
     tl.store(base + rows[:, None] * row_stride + cols[None, :], tile.to(base.dtype.element_ty), mask=ok)
+
+
+@triton.jit
+def products(
+    a, a_stride, a_rows, a_ok, b, b_stride, b_rows, b_ok,
+    NUM_COLS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Products of BLOCK_M rows of a with BLOCK_M rows of b, a·bᵀ, summed over their columns in blocks."""
+    found = tl.zeros((BLOCK_M, BLOCK_M), tl.float32)
+    for begin in range(0, NUM_COLS, BLOCK):
+        col = begin + tl.arange(0, BLOCK)
+        one = load_tile(a, a_rows, a_stride, a_ok, col, NUM_COLS, DOT)
+        other = load_tile(b, b_rows, b_stride, b_ok, col, NUM_COLS, DOT)
+        found = tl.dot(one, tl.trans(other), found, input_precision=PRECISION)
+    return found
 
 
 @triton.jit

@@ -6,10 +6,19 @@ Notation as in `triton_gates`; the equations are those of `torch_forms.chunkwise
 import triton
 import triton.language as tl
 
-from companion.kernels.triton_common import chunks_of, load_tile, locate, pair_weight, store_tile, weight
+from companion.kernels.triton_common import (
+    SIZES,
+    chunks_of,
+    load_tile,
+    locate,
+    pair_weight,
+    products,
+    store_tile,
+    weight,
+)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def states(
     k, v, k_strides, v_strides, C_0, n_0, vec_w, sca_decay, sca_m_in, sca_m_out, mat_C, vec_n, C_T, n_T,
     T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start, seq_chunk, n_heads,
@@ -62,7 +71,7 @@ def states(
     tl.store(n_T + state + col_k, n, mask=ok_k & own_n)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def normalisers(
     q, q_strides, vec_n, vec_nq,
     T, chunks_per_seq, num_tokens, cu_seqlens, chunk_seq, chunk_start, n_heads,
@@ -89,7 +98,7 @@ def normalisers(
     tl.store(vec_nq + head * num_tokens + token + row, product, mask=ok)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def outputs(
     q, k, v, h, q_strides, k_strides, v_strides, h_strides, vec_b, vec_c, vec_peak, sca_m_in, mat_C, vec_nq,
     vec_scale, vec_signed, scale,
@@ -142,12 +151,9 @@ def outputs(
     for earlier in range(0, block * BLOCK_M, BLOCK_M):
         col = earlier + tl.arange(0, BLOCK_M)
         all_ok = start + col < end
-        score = tl.zeros((BLOCK_M, BLOCK_M), tl.float32)
-        for begin in range(0, D_QK, BLOCK_K):
-            col_k = begin + tl.arange(0, BLOCK_K)
-            query = load_tile(q_at, row, q_strides[1], ok, col_k, D_QK, DOT)
-            key = load_tile(k_at, col, k_strides[1], all_ok, col_k, D_QK, DOT)
-            score = tl.dot(query, tl.trans(key), score, input_precision=PRECISION)
+        score = products(
+            q_at, q_strides[1], row, ok, k_at, k_strides[1], col, all_ok, D_QK, BLOCK_M, BLOCK_K, DOT, PRECISION
+        )
         c = tl.load(vec_c + vector + col, mask=all_ok, other=float("-inf"))
         score *= pair_weight(c[None, :] - r[:, None]) * scale
         signed += tl.sum(score, 1)

@@ -12,10 +12,10 @@ the state, exp(b_L + m_in − m_out) for what the state keeps.
 import triton
 import triton.language as tl
 
-from companion.kernels.triton_common import after, chunks_of, larger, locate, log_sigmoid, sigmoid_of_minus
+from companion.kernels.triton_common import SIZES, after, chunks_of, larger, locate, log_sigmoid, sigmoid_of_minus
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def gate_vectors(
     i, f, i_strides, f_strides, vec_b, vec_c, vec_peak, vec_w, sca_decay, sca_peak,
     T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start,
@@ -50,7 +50,7 @@ def gate_vectors(
     tl.store(sca_peak + at, tl.max(w, 0), mask=start < end)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def state_exponents(
     m_0, sca_decay, sca_peak, sca_m_in, sca_m_out, m_T, chunks_per_seq, num_chunks, seq_chunk, n_heads,
     HAS_STATE: tl.constexpr, BLOCK: tl.constexpr, PACKED: tl.constexpr,
@@ -78,12 +78,12 @@ def state_exponents(
     tl.store(m_T + seq * n_heads + head, m.to(tl.float32))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def gate_gradients(
     i, f, i_strides, f_strides, di, df, di_strides, df_strides,
-    vec_read, vec_write, vec_pair, vec_i, sca_pass,
+    vec_read, vec_self, vec_pair, vec_write, sca_pass,
     T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start, n_heads,
-    WRITES: tl.constexpr, PASSES: tl.constexpr,
+    BLOCK_M: tl.constexpr, WRITES: tl.constexpr, PASSES: tl.constexpr,
     L: tl.constexpr, SIGMOID: tl.constexpr, PACKED: tl.constexpr,
 ):  # fmt: skip
     """dĩ and df̃ from what the kernels of dq, dk and the states left. Grid: (chunks, H).
@@ -91,23 +91,27 @@ def gate_gradients(
     log f_t weighs every pair (s before t, read at t or later). Within a chunk these are pairs of its tokens (`vec_read`
     less `vec_pair`, summed from t on), tokens at or after t that read the incoming state (in `vec_read`), tokens before
     t that write to the outgoing one (`vec_write`), and the state that passes through (`sca_pass`). Nothing is summed
-    over chunks, so nothing large cancels: a sum of q·dq − k·dk over all later tokens would. The leading dimension of
-    the other inputs holds partial sums over blocks of d_qk (and d_hv), added here in a fixed order.
+    over chunks, so nothing large cancels: a sum of q·dq − k·dk over all later tokens would. Leading dimensions hold
+    partial sums over blocks of rows, of d_qk and of d_hv, added here in a fixed order.
     """
     chunk, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
     batch, start, end, token = locate(chunk, T, chunks_per_seq, cu_seqlens, chunk_seq, chunk_start, L, PACKED)
     step = tl.arange(0, L)
     ok = start + step < end
     at = head * num_tokens + token + step
-    part = (head * 0 + n_heads) * num_tokens  # n_heads may be a plain 1
+    part = (head * 0 + n_heads) * num_tokens
     read = tl.load(vec_read + at, mask=ok, other=0.0)
+    pair = tl.zeros((L,), tl.float32)
+    from_i = tl.load(vec_self + at, mask=ok, other=0.0)
+    for block in range(L // BLOCK_M):  # rows before a token's own block have no pair with it
+        written = ok & (step < (block + 1) * BLOCK_M) & (start + block * BLOCK_M < end)
+        pair += tl.load(vec_pair + block * part + at, mask=written, other=0.0)
+    from_i += pair
     write = tl.zeros((L,), tl.float32)
-    pair, from_i = write, write
     for block in range(WRITES):
+        from_i += tl.load(vec_write + block * part + at, mask=ok, other=0.0)
         # of the token before: what is written strictly before t, without subtracting a sum from a sum
         write += tl.load(vec_write + block * part + at - 1, mask=ok & (step > 0), other=0.0)
-        pair += tl.load(vec_pair + block * part + at, mask=ok, other=0.0)
-        from_i += tl.load(vec_i + block * part + at, mask=ok, other=0.0)
     through = tl.zeros((), tl.float32)
     for block in range(PASSES):
         through += tl.load(sca_pass + (block * n_heads + head) * num_chunks + chunk, mask=start < end, other=0.0)

@@ -3,10 +3,10 @@
 import triton
 import triton.language as tl
 
-from companion.kernels.triton_common import log_sigmoid
+from companion.kernels.triton_common import SIZES, log_sigmoid
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def step_scalars(
     q, k, i, f, q_strides, k_strides, i_strides, f_strides, n, m, sca_keep, sca_write, sca_scale, scale, n_heads,
     D_QK: tl.constexpr, BLOCK: tl.constexpr, SIGMOID: tl.constexpr,
@@ -40,7 +40,7 @@ def step_scalars(
     tl.store(sca_scale + at, inverse * scale)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def step_matrix(
     q, k, v, h, q_strides, k_strides, v_strides, C, sca_keep, sca_write, sca_scale, n_heads,
     D_QK: tl.constexpr, D_HV: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr,
