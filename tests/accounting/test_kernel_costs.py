@@ -114,7 +114,7 @@ def test_torch_counts_the_same() -> None:
         h.sum().backward()
     # products with the last chunk's state, which nothing reads, have no gradient: B·H of them, twice
     unread = 2 * B * H * 2 * L * shape.d_qk * shape.d_hv
-    again = B * H * T * (2 * L * (shape.d_qk + shape.d_hv) + 2 * shape.d_qk * shape.d_hv)
+    again = B * H * T * (2 * L * (2 * shape.d_qk + shape.d_hv) + 2 * shape.d_qk * shape.d_hv)
     ours = pass_flops(costs, "forward+backward") - pass_flops(costs)
     assert counter.get_total_flops() - 2 * normaliser + unread == ours - again
 
@@ -158,7 +158,10 @@ def test_tiles_skip_and_repeat() -> None:
     state = shape.num_chunks * shape.n_heads * 2 * 256 * 256 * 512
     # four blocks of d_hv each compute the scores again, two of d_qk the gradients of the weights
     assert tiled["outputs"].flops == pairs * (4 * 256 + 512) + state
-    assert tiled["query_gradients"].flops == pairs * (256 + 2 * 512) + state
+    assert tiled["key_gradients"].flops == pairs * (256 + 2 * 512) + state
+    # of ten tiles in a chunk six lie below the diagonal
+    assert tiled["query_gradients"].flops == pytest.approx(pairs * (2 * 256 + 512 + 0.6 * (256 + 512)) + state)
+    assert whole["query_gradients"].flops == shape.num_chunks * shape.n_heads * 2 * 256**2 * (2 * 256 + 512) + state
     assert tiled["outputs"].bytes == whole["outputs"].bytes
     for wrong in (0, 1.5, True):
         with pytest.raises(InputError, match=r"tile of hv: .* is not a positive whole number"):

@@ -95,8 +95,9 @@ class _Kernel:
     weighted: int = 0
     #: products of 2·L·d_qk·d_hv FLOP: keys times values into a state, queries times a state, and their gradients.
     states: int = 0
-    #: the product over pairs that every block of the other width computes again: `scores` or `weighted`.
-    repeated: Literal["", "scores", "weighted"] = ""
+    #: the product over pairs that every block of the other width computes again (`scores` or `weighted`), or `earlier`:
+    #: both, for tiles below the diagonal, to know dhᵀh before dq is begun.
+    repeated: Literal["", "scores", "weighted", "earlier"] = ""
     #: vectors of d_qk and of d_hv numbers read or written per token, and gates.
     qk_vectors: int
     hv_vectors: int
@@ -115,12 +116,11 @@ KERNELS = (
     ),
     # recomputed rather than kept: states are the largest tensors by far
     _Kernel(kernel="states", stage="backward", states=1, qk_vectors=1, hv_vectors=1),
-    _Kernel(kernel="normaliser_gradient", stage="backward", qk_vectors=0, hv_vectors=2, gates=0, chunk_states=0),
-    _Kernel(kernel="state_gradients", stage="backward", states=1, qk_vectors=1, hv_vectors=1, chunk_states=2),
     _Kernel(
-        kernel="query_gradients", stage="backward", scores=1, weighted=1, states=1, repeated="weighted",
+        kernel="query_gradients", stage="backward", scores=2, weighted=1, states=1, repeated="earlier",
         qk_vectors=3, hv_vectors=2,
     ),
+    _Kernel(kernel="state_gradients", stage="backward", states=1, qk_vectors=1, hv_vectors=1, chunk_states=2),
     _Kernel(
         kernel="key_gradients", stage="backward", scores=1, weighted=1, states=1, repeated="weighted",
         qk_vectors=3, hv_vectors=2,
@@ -137,7 +137,8 @@ class Tiles:
     """Blocks in which a kernel computes one chunk: `rows` tokens, `qk` and `hv` columns. None: all of them at once.
 
     Square tiles of `rows` × `rows` pairs above the diagonal are skipped. A program holds one block of columns of its
-    result, so products over pairs that do not depend on that block are computed again by each of them.
+    result, so products over pairs that do not depend on that block are computed again by each of them. One kernel also
+    goes through the tiles below the diagonal twice.
     """
 
     rows: int | None = None
@@ -182,6 +183,8 @@ def cell_kernel_costs(
         again = {name: repeats[name] if each.repeated == name else 1 for name in repeats}
         flops = each.scores * again["scores"] * scores + each.weighted * again["weighted"] * weighted
         flops += each.states * state
+        if each.repeated == "earlier" and tiles.rows:  # tiles on the diagonal, rows/L of all pairs, are computed once
+            flops += (scores + weighted) * (1 - tiles.rows / L / share)
         numbers = each.qk_vectors * qk + each.hv_vectors * hv + each.gates
         moved = shape.num_tokens * numbers * precision.bytes_per_activation
         moved += shape.num_chunks * each.chunk_states * (qk * hv + qk + 1) * precision.bytes_per_state
