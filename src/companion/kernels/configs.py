@@ -1,8 +1,8 @@
 """Block sizes, warps and pipeline stages of the Triton kernels: a short list for every shape, in order of choice.
 
 Nothing is tuned while a program runs: a shape always runs the same code, so results repeat bit by bit and a launch can
-be captured in a CUDA graph. A configuration that asks for more shared memory than the GPU has is passed over. The
-order comes from the committed records of `companion bench kernels`.
+be captured in a CUDA graph. A configuration that asks for more shared memory than the GPU has is passed over. The order
+is that of times measured on an H200 at (H, d_qk, d_hv) = (8, 256, 512), (16, 128, 256) and (8, 128, 128).
 """
 
 from collections.abc import Callable, Iterator

@@ -147,7 +147,7 @@ def forward(
     vec_nq = _normalisers(p, q, vec_n)
 
     def attempt(config: Config) -> None:
-        grid = (triton.cdiv(p.d_hv, config["BLOCK_V"]), p.rows(config), p.n_heads)
+        grid = (triton.cdiv(p.d_hv, config["BLOCK_V"]) * p.rows(config), p.n_heads)
         triton_forward.outputs[grid](
             q, k, v, h, *_strides(q, k, v, h), gates.b, gates.c, gates.peak, gates.m_in, mat_C, vec_nq,
             vec_scale, vec_signed, p.d_qk**-0.5, SIGMOID=p.sigmoid, **p.places, **p.products, **config.constants,
@@ -193,7 +193,7 @@ def backward(
     def of_keys(config: Config) -> Tensor:
         blocks = triton.cdiv(p.d_qk, config["BLOCK_K"])
         vec_write = p.empty(blocks, p.n_heads, p.num_tokens)
-        triton_backward.key_gradients[(blocks, p.rows(config), p.n_heads)](
+        triton_backward.key_gradients[(blocks * p.rows(config), p.n_heads)](
             q, k, v, dh, dk, *_strides(q, k, v, dh, dk), s.vec_c, s.vec_peak, s.vec_w, s.vec_scale, vec_delta,
             s.sca_m_in, s.sca_m_out, mat_dC, vec_dn, vec_write, scale,
             NORMALISER=normaliser, WITH_N=normaliser or state_gradient is not None,
@@ -202,7 +202,7 @@ def backward(
         return vec_write
 
     def of_values(config: Config) -> None:
-        triton_backward.value_gradients[(triton.cdiv(p.d_hv, config["BLOCK_V"]), p.rows(config), p.n_heads)](
+        triton_backward.value_gradients[(triton.cdiv(p.d_hv, config["BLOCK_V"]) * p.rows(config), p.n_heads)](
             q, k, dh, dv, *_strides(q, k, dh, dv), s.vec_c, s.vec_peak, s.vec_w, s.vec_scale, s.sca_m_in,
             s.sca_m_out, mat_dC, scale, **p.places, **p.products, **config.constants,
         )  # fmt: skip
@@ -236,7 +236,7 @@ def step(
     )  # fmt: skip
 
     def attempt(config: Config) -> None:
-        triton_step.step_matrix[(triton.cdiv(d_hv, config["BLOCK_V"]), heads)](
+        triton_step.step_matrix[(triton.cdiv(d_hv, config["BLOCK_V"]) * heads,)](
             q, k, v, h, *_strides(q, k, v), C, keep, write, scale, n_heads, D_QK=d_qk, D_HV=d_hv, **config.constants
         )
 
@@ -279,8 +279,8 @@ def _states(
     C_0, n_0, _ = state or (None, None, None)
 
     def attempt(config: Config) -> None:
-        grid = (triton.cdiv(p.d_qk, config["BLOCK_K"]), triton.cdiv(p.d_hv, config["BLOCK_V"]), p.num_seqs * p.n_heads)
-        triton_forward.states[grid](
+        blocks = triton.cdiv(p.d_qk, config["BLOCK_K"]) * triton.cdiv(p.d_hv, config["BLOCK_V"])
+        triton_forward.states[(blocks * p.num_seqs * p.n_heads,)](
             k, v, *_strides(k, v), C_0, n_0, gates.w, gates.decay, gates.m_in, gates.m_out, mat_C, vec_n, C_T, n_T,
             seq_chunk=p.seq_chunk, HAS_STATE=state is not None, **p.places, **p.products, **config.constants,
         )  # fmt: skip
@@ -321,7 +321,7 @@ def _state_gradients(
     def attempt(config: Config) -> Tensor:
         k_blocks, v_blocks = triton.cdiv(p.d_qk, config["BLOCK_K"]), triton.cdiv(p.d_hv, config["BLOCK_V"])
         sca_pass = p.empty(k_blocks * v_blocks, p.n_heads, p.num_chunks)
-        triton_backward.state_gradients[(k_blocks, v_blocks, p.num_seqs * p.n_heads)](
+        triton_backward.state_gradients[(k_blocks * v_blocks * p.num_seqs * p.n_heads,)](
             q, dh, *_strides(q, dh), dC_T, dn_T, s.vec_peak, s.vec_scale, vec_delta, s.sca_decay, s.sca_m_in,
             s.sca_m_out, mat_C, vec_n, mat_dC, vec_dn, sca_pass, dC_0, dn_0, p.d_qk**-0.5, seq_chunk=p.seq_chunk,
             HAS_GRADIENT=gradient is not None, NORMALISER=normaliser, **p.places, **p.products, **config.constants,

@@ -16,11 +16,13 @@ import triton.language as tl
 
 from companion.kernels.triton_common import (
     SIZES,
+    blocks_of,
     chunks_of,
     load_tile,
     locate,
     pair_weight,
     products,
+    split,
     store_tile,
     weight,
 )
@@ -35,7 +37,7 @@ def state_gradients(
     PACKED: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_T: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dC and dn at the end of every chunk, and at the first's start. Grid: (d_qk blocks, d_hv blocks, sequences × H).
+    """dC and dn at the end of every chunk, and at the start of all. Grid: (d_qk × d_hv blocks × sequences × H,).
 
     Backwards over chunks, with a block of dC in registers::
 
@@ -44,14 +46,15 @@ def state_gradients(
     `sca_pass` gets what the gates of the chunk do to the state that passes through: keep · (⟨dC, C⟩ + ⟨dn, n⟩).
     """
     NUM_V: tl.constexpr = (D_HV + BLOCK_V - 1) // BLOCK_V
-    col_k = tl.program_id(0) * BLOCK_K + tl.arange(0, BLOCK_K)
-    col_v = tl.program_id(1) * BLOCK_V + tl.arange(0, BLOCK_V)
-    seq, head = tl.program_id(2) // n_heads, (tl.program_id(2) % n_heads).to(tl.int64)
+    block_k, block_v, of_head = split(tl.program_id(0), D_QK, BLOCK_K, D_HV, BLOCK_V)
+    col_k = block_k * BLOCK_K + tl.arange(0, BLOCK_K)
+    col_v = block_v * BLOCK_V + tl.arange(0, BLOCK_V)
+    seq, head = of_head // n_heads, (of_head % n_heads).to(tl.int64)
     first, count = chunks_of(seq, chunks_per_seq, seq_chunk, PACKED)
     ok_k = col_k < D_QK
-    own_n = tl.program_id(1) == 0
+    own_n = block_v == 0
     state = (seq.to(tl.int64) * n_heads + head) * D_QK
-    part = ((tl.program_id(0) * NUM_V + tl.program_id(1)) * n_heads + head) * num_chunks
+    part = ((block_k * NUM_V + block_v) * n_heads + head) * num_chunks
     if HAS_GRADIENT:
         dC = load_tile(dC_T + state * D_HV, col_k, D_HV, ok_k, col_v, D_HV, tl.float32)
         dn = tl.load(dn_T + state + col_k, mask=ok_k, other=0.0)
@@ -208,20 +211,21 @@ def key_gradients(
     PACKED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dk of one block of tokens and one block of d_qk. Grid: (d_qk blocks, chunks × L / BLOCK_M, H).
+    """dk of one block of tokens and one block of d_qk. Grid: (d_qk blocks × chunks × L / BLOCK_M, H).
 
     WITH_N: the final state's n, or the normaliser, sends a gradient. `vec_write` gets what k·dk has through the
     outgoing state, one partial sum per block of d_qk.
     """
     ROWS: tl.constexpr = L // BLOCK_M
-    chunk, block = tl.program_id(1) // ROWS, tl.program_id(1) % ROWS
-    head = tl.program_id(2).to(tl.int64)
+    block_k, place = blocks_of(tl.program_id(0), D_QK, BLOCK_K)
+    chunk, block = place // ROWS, place % ROWS
+    head = tl.program_id(1).to(tl.int64)
     batch, start, end, token = locate(chunk, T, chunks_per_seq, cu_seqlens, chunk_seq, chunk_start, L, PACKED)
     if start + block * BLOCK_M >= end:
         return
     row = block * BLOCK_M + tl.arange(0, BLOCK_M)
     ok = start + row < end
-    col_k = tl.program_id(0) * BLOCK_K + tl.arange(0, BLOCK_K)
+    col_k = block_k * BLOCK_K + tl.arange(0, BLOCK_K)
     ok_k = col_k < D_QK
     vector = head * num_tokens + token
     m_in = tl.load(sca_m_in + head * num_chunks + chunk)
@@ -247,7 +251,7 @@ def key_gradients(
         total += tl.load(vec_dn + at + col_k, mask=ok_k, other=0.0)[None, :]
     total *= weight(w - m_out)[:, None]
     key = load_tile(k_at, row, k_strides[1], ok, col_k, D_QK, tl.float32)
-    part = (tl.program_id(0) * n_heads).to(tl.int64) * num_tokens + vector + row
+    part = (block_k * n_heads).to(tl.int64) * num_tokens + vector + row
     tl.store(vec_write + part, tl.sum(key * total, 1), mask=ok)
 
     r = tl.maximum(m_in, tl.load(vec_peak + vector + row, mask=ok, other=float("inf")))
@@ -291,16 +295,17 @@ def value_gradients(
     D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, PACKED: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dv of one block of tokens and one block of d_hv. Grid: (d_hv blocks, chunks × L / BLOCK_M, H)."""
+    """dv of one block of tokens and one block of d_hv. Grid: (d_hv blocks × chunks × L / BLOCK_M, H)."""
     ROWS: tl.constexpr = L // BLOCK_M
-    chunk, block = tl.program_id(1) // ROWS, tl.program_id(1) % ROWS
-    head = tl.program_id(2).to(tl.int64)
+    block_v, place = blocks_of(tl.program_id(0), D_HV, BLOCK_V)
+    chunk, block = place // ROWS, place % ROWS
+    head = tl.program_id(1).to(tl.int64)
     batch, start, end, token = locate(chunk, T, chunks_per_seq, cu_seqlens, chunk_seq, chunk_start, L, PACKED)
     if start + block * BLOCK_M >= end:
         return
     row = block * BLOCK_M + tl.arange(0, BLOCK_M)
     ok = start + row < end
-    col_v = tl.program_id(0) * BLOCK_V + tl.arange(0, BLOCK_V)
+    col_v = block_v * BLOCK_V + tl.arange(0, BLOCK_V)
     vector = head * num_tokens + token
     m_in = tl.load(sca_m_in + head * num_chunks + chunk)
     m_out = tl.load(sca_m_out + head * num_chunks + chunk)

@@ -43,6 +43,24 @@ def chunks_of(seq, chunks_per_seq, seq_chunk, PACKED: tl.constexpr):
 
 
 @triton.jit
+def blocks_of(program, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    """Block of a width, running fastest so that neighbours read the same rows, and what the rest of the number counts.
+
+    Both are on the first axis of the grid, the only one that may exceed 65,535.
+    """
+    NUM: tl.constexpr = (WIDTH + BLOCK - 1) // BLOCK
+    return program % NUM, program // NUM
+
+
+@triton.jit
+def split(program, D_QK: tl.constexpr, BLOCK_K: tl.constexpr, D_HV: tl.constexpr, BLOCK_V: tl.constexpr):
+    """Block of d_qk, block of d_hv, and the rest."""
+    block_k, rest = blocks_of(program, D_QK, BLOCK_K)
+    block_v, rest = blocks_of(rest, D_HV, BLOCK_V)
+    return block_k, block_v, rest
+
+
+@triton.jit
 def load_tile(base, rows, row_stride, rows_ok, cols, NUM_COLS: tl.constexpr, DOT: tl.constexpr):
     """Rows × columns of a matrix with contiguous columns, zero outside it, in the dtype in which tl.dot multiplies."""
     ok = rows_ok[:, None] & (cols < NUM_COLS)[None, :]

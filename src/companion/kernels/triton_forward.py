@@ -8,11 +8,13 @@ import triton.language as tl
 
 from companion.kernels.triton_common import (
     SIZES,
+    blocks_of,
     chunks_of,
     load_tile,
     locate,
     pair_weight,
     products,
+    split,
     store_tile,
     weight,
 )
@@ -25,18 +27,19 @@ def states(
     D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, HAS_STATE: tl.constexpr, PACKED: tl.constexpr,
     BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_T: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """C and n at the start of every chunk, and after the last. Grid: (d_qk blocks, d_hv blocks, sequences × H).
+    """C and n at the start of every chunk, and after the last. Grid: (d_qk blocks × d_hv blocks × sequences × H,).
 
     One program carries a block of C in registers from chunk to chunk::
 
         C ← exp(b_L + m_in − m_out) C + Σ_s exp(w_s − m_out) k_s v_sᵀ
     """
-    col_k = tl.program_id(0) * BLOCK_K + tl.arange(0, BLOCK_K)
-    col_v = tl.program_id(1) * BLOCK_V + tl.arange(0, BLOCK_V)
-    seq, head = tl.program_id(2) // n_heads, (tl.program_id(2) % n_heads).to(tl.int64)
+    block_k, block_v, of_head = split(tl.program_id(0), D_QK, BLOCK_K, D_HV, BLOCK_V)
+    col_k = block_k * BLOCK_K + tl.arange(0, BLOCK_K)
+    col_v = block_v * BLOCK_V + tl.arange(0, BLOCK_V)
+    seq, head = of_head // n_heads, (of_head % n_heads).to(tl.int64)
     first, count = chunks_of(seq, chunks_per_seq, seq_chunk, PACKED)
     ok_k = col_k < D_QK
-    own_n = tl.program_id(1) == 0  # every program has n, one writes it
+    own_n = block_v == 0  # every program has n, one writes it
     state = (seq.to(tl.int64) * n_heads + head) * D_QK
     if HAS_STATE:
         C = load_tile(C_0 + state * D_HV, col_k, D_HV, ok_k, col_v, D_HV, tl.float32)
@@ -106,15 +109,16 @@ def outputs(
     D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, SIGMOID: tl.constexpr, PACKED: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """h of one block of rows and one block of d_hv. Grid: (d_hv blocks, chunks × L / BLOCK_M, H).
+    """h of one block of rows and one block of d_hv. Grid: (d_hv blocks × chunks × L / BLOCK_M, H).
 
     Writes also what the backward pass needs per token: 1/max(|nᵀq|, exp(−m)) in `vec_scale`, and the same with the sign
     of nᵀq where that is the larger of the two, else 0, in `vec_signed`.
     """
     ROWS: tl.constexpr = L // BLOCK_M
-    chunk, block = tl.program_id(1) // ROWS, tl.program_id(1) % ROWS
-    head = tl.program_id(2).to(tl.int64)
-    col_v = tl.program_id(0) * BLOCK_V + tl.arange(0, BLOCK_V)
+    block_v, place = blocks_of(tl.program_id(0), D_HV, BLOCK_V)
+    chunk, block = place // ROWS, place % ROWS
+    head = tl.program_id(1).to(tl.int64)
+    col_v = block_v * BLOCK_V + tl.arange(0, BLOCK_V)
     batch, start, end, token = locate(chunk, T, chunks_per_seq, cu_seqlens, chunk_seq, chunk_start, L, PACKED)
     row = block * BLOCK_M + tl.arange(0, BLOCK_M)
     ok = start + row < end
@@ -170,6 +174,6 @@ def outputs(
         sign = tl.where(tl.abs(signed) > floor, tl.where(signed > 0, inverse, -inverse), 0.0)
     h_at = h + batch * h_strides[0] + start * h_strides[1] + head * h_strides[2]
     store_tile(h_at, read * inverse[:, None], row, h_strides[1], ok, col_v, D_HV)
-    first = tl.program_id(0) == 0
+    first = block_v == 0
     tl.store(vec_scale + vector + row, inverse, mask=ok & first)
     tl.store(vec_signed + vector + row, sign, mask=ok & first)

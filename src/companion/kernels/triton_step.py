@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from companion.kernels.triton_common import SIZES, log_sigmoid
+from companion.kernels.triton_common import SIZES, blocks_of, log_sigmoid
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -45,11 +45,12 @@ def step_matrix(
     q, k, v, h, q_strides, k_strides, v_strides, C, sca_keep, sca_write, sca_scale, n_heads,
     D_QK: tl.constexpr, D_HV: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr,
 ):  # fmt: skip
-    """C of one head and one block of d_hv updated in place, and its part of h. Grid: (d_hv blocks, B × H)."""
-    batch, head = (tl.program_id(1) // n_heads).to(tl.int64), (tl.program_id(1) % n_heads).to(tl.int64)
+    """C of one head and one block of d_hv updated in place, and its part of h. Grid: (d_hv blocks × B × H,)."""
+    block_v, of_head = blocks_of(tl.program_id(0), D_HV, BLOCK_V)
+    batch, head = (of_head // n_heads).to(tl.int64), (of_head % n_heads).to(tl.int64)
     at = batch * n_heads + head
     keep, write, inverse = tl.load(sca_keep + at), tl.load(sca_write + at), tl.load(sca_scale + at)
-    col_v = tl.program_id(0) * BLOCK_V + tl.arange(0, BLOCK_V)
+    col_v = block_v * BLOCK_V + tl.arange(0, BLOCK_V)
     ok_v = col_v < D_HV
     value = tl.load(v + batch * v_strides[0] + head * v_strides[1] + col_v, mask=ok_v, other=0.0).to(tl.float32) * write
     read = tl.zeros((BLOCK_V,), tl.float32)
