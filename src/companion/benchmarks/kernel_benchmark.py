@@ -4,9 +4,10 @@
 
 also as `companion bench kernels`. Parts: `checks` (errors of sequences against the float64 recurrence), `step-checks`,
 `configurations` (the same for every candidate configuration of every kernel), `long` (65,536 tokens), `forward`,
-`training` (forward and backward) and `step` (timings). Every case is recorded as soon as it is done, so an interrupted
-run loses little; with --resume, cells that the file already holds (of the same kernels, GPU and versions) are left out.
-Needs torch (extra `kernels`); timings need a CUDA GPU, and so do checks unless Triton's interpreter runs them.
+`training` (forward and backward) and `step` (timings), `tuning` (every candidate configuration timed). Every case is
+recorded as soon as it is done, so an interrupted run loses little; with --resume, cells that the file already holds (of
+the same kernels, GPU and versions) are left out. Needs torch (extra `kernels`); timings need a CUDA GPU, and so do
+checks unless Triton's interpreter runs them.
 """
 
 import argparse
@@ -26,10 +27,10 @@ from companion.benchmarks.kernel_shapes import check_names, select_shapes, seque
 from companion.errors import InputError
 
 CHECK_PARTS = ("checks", "step-checks", "configurations", "long")
-TIMED_PARTS = ("forward", "training", "step")
+TIMED_PARTS = ("forward", "training", "step", "tuning")
 PARTS = (*CHECK_PARTS, *TIMED_PARTS)
 #: What runs when no part is named.
-DEFAULT_PARTS = ("checks", "step-checks", *TIMED_PARTS)
+DEFAULT_PARTS = ("checks", "step-checks", "forward", "training", "step")
 #: Exit status of a process that a fault of the GPU ended, and how often such a process is started again.
 FAULT, RESTARTS = 3, 8
 
@@ -37,13 +38,16 @@ FAULT, RESTARTS = 3, 8
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of both command lines."""
     parser.add_argument(
-        "--part", nargs="+", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)} (default: all but two)"
+        "--part", nargs="+", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)} (default: all but three)"
     )
     parser.add_argument("--cases", nargs="+", metavar="NAME", help="cases, groups, heads or sizes (see --list)")
     parser.add_argument(
         "--implementations", nargs="+", metavar="NAME", help="names or libraries, such as companion (see --list)"
     )
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, metavar="DTYPE", help="of checks (default: all)")
+    parser.add_argument(
+        "--chunk-size", type=_positive, metavar="L", help="of tuning, in tokens (default: that of the kernels)"
+    )
     parser.add_argument("--quick", action="store_true", help="bfloat16 and few shapes only")
     parser.add_argument("--repeats", type=_positive, default=20, metavar="N", help="timings of a cell (default: 20)")
     parser.add_argument("--max-seconds", type=_positive, metavar="S", help="begin no new case after so many seconds")
@@ -198,7 +202,11 @@ def _run_timings(session: Session, part: str) -> int:
     for shape in progress(shapes, part, options):
         if session.out_of_time():
             break
-        if part == "step":
+        if part == "tuning":
+            from companion.benchmarks.kernel_tuning import tune
+
+            found = tune(shape, repeats=options.repeats, todo=session.todo(part), chunk_size=options.chunk_size)
+        elif part == "step":
             found = kernel_suites.steps(shape, settings=settings, todo=session.todo(part))
         else:
             found = kernel_suites.sequences(

@@ -20,8 +20,8 @@ from companion.benchmarks.kernel_implementations import Implementation
 from companion.benchmarks.kernel_references import Reference, references
 from companion.kernels.torch_forms import chunkwise
 
-#: Largest relative error of bf16 results that counts as right. Plain torch stays below 0.01; 0.05 lets a peer pass whose
-#: gradients of the gates are rounded more (0.03 was measured), and stops what is wrong (from 0.1 up).
+#: Largest relative error of bf16 results that counts as right. Plain torch stays below 0.01; 0.05 lets a peer pass
+#: whose gradients of the gates are rounded more (0.03 was measured), and stops what is wrong (from 0.1 up).
 TOLERANCE = 0.05
 #: Tokens of the small shape: several chunks of 256.
 SMALL_LENGTH = 512

@@ -11,7 +11,7 @@ from typing import Any
 from companion.benchmarks.kernel_implementations import LIBRARIES, versions
 from companion.benchmarks.records import append_record, new_record, read_records
 
-CHECKS, TIMINGS = "kernel_checks", "kernels"
+CHECKS, TIMINGS = "kernel_checks", "kernels"  # tuning is a part of the second
 #: Fields that name a cell in a record.
 KEY = ("part", "case", "dtype", "implementation", "upstream", "configuration", "launch")
 
@@ -59,7 +59,8 @@ class Session:
         else:
             for x in results:
                 found = x.get("skipped") or f"{1e3 * x['seconds_median']:.4g} ms"
-                say(f"{part} {case}: {x['implementation']}{', ' + x['launch'] if 'launch' in x else ''}: {found}")
+                which = ", ".join(x[name] for name in ("implementation", "launch", "configuration") if name in x)
+                say(f"{part} {case}: {which}: {found}")
 
 
 def done_cells(path: Path, parameters: dict[str, Any]) -> set[tuple[Any, ...]]:
@@ -99,6 +100,7 @@ def command(options: argparse.Namespace) -> str:
     for name in ("part", "cases", "implementations", "dtypes"):
         if values := getattr(options, name):
             words.append(f"--{name} " + " ".join(f"'{x}'" if " " in x else x for x in values))
+    words += [f"--chunk-size {options.chunk_size}"] if options.chunk_size else []
     words += ["--quick"] if options.quick else []
     words += [f"--repeats {options.repeats}"] if options.repeats != 20 else []
     words += [f"--device {options.device}"] if options.device != "cuda" else []

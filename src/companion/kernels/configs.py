@@ -29,6 +29,7 @@ KERNELS = (
 )
 #: Not a context variable: autograd runs the backward pass of CUDA tensors in a thread of its own, which must see it.
 _forced: dict[str, int] = {}
+_observers: list[Callable[[str, "Config", Callable[["Config"], Any]], Any]] = []
 _works: dict[tuple[Any, ...], int] = {}
 
 
@@ -162,6 +163,16 @@ def forced(**kernels: int) -> Iterator[None]:
         _forced.update(before)
 
 
+@contextmanager
+def observed(observe: Callable[[str, Config, Callable[[Config], Any]], Any]) -> Iterator[None]:
+    """Within the block `observe(kernel, config, attempt)` makes every launch: it returns `attempt(config)`."""
+    _observers.append(observe)
+    try:
+        yield
+    finally:
+        _observers.remove(observe)
+
+
 def run(
     kernel: str,
     attempt: Callable[[Config], T],
@@ -187,7 +198,7 @@ def run(
     order = range(_works.get(key, 0), len(choices)) if wanted is None else (wanted,)
     for number in order:
         try:
-            result = attempt(choices[number])
+            result = _observers[-1](kernel, choices[number], attempt) if _observers else attempt(choices[number])
         except OutOfResources as error:
             refusal = error
             continue
