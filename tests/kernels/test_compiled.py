@@ -1,0 +1,69 @@
+"""Every configuration of every Triton kernel compiles, for GPUs that are not here, and fits them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("triton", reason="Triton is not installed (extra 'kernels', on Linux)")
+
+import torch
+
+from companion.kernels import configs
+
+#: Shared memory that one program may take, bytes, by compute capability (CUDA C++ Programming Guide, technical
+#: specifications); the smallest is that of 8.6 and 8.9, for which Triton compiles as for 8.0.
+SHARED_BYTES = {90: 232_448, 80: 166_912}
+SMALLEST_SHARED_BYTES = 101_376
+#: Above this a kernel keeps its tiles in memory rather than in registers.
+SPILL_BYTES = 2048
+WIDE = {"d_qk": 256, "d_hv": 512}
+TASKS = (
+    {"capability": 90, **WIDE, "chunk_size": 128, "dtype": "bfloat16"},
+    {"capability": 90, **WIDE, "chunk_size": 64, "dtype": "float32"},
+    {"capability": 80, **WIDE, "chunk_size": 128, "dtype": "bfloat16", "last": True},
+    {"capability": 80, "d_qk": 128, "d_hv": 256, "chunk_size": 64, "dtype": "bfloat16"},
+    {"capability": 80, "d_qk": 20, "d_hv": 36, "chunk_size": 16, "dtype": "float16", "plain": False},
+)
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, Any]]]:
+    """What `compile_kernels.py` finds for every task."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment |= {"TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("cache")), "TRITON_DUMP_PTXAS_LOG": "1"}
+    script = Path(__file__).with_name("compile_kernels.py")
+    command = [sys.executable, str(script), json.dumps(TASKS)]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    assert run.returncode == 0, run.stderr[-5_000:]
+    records = [json.loads(line) for line in run.stdout.splitlines()]
+    return [[record for record in records if task.items() <= record.items()] for task in TASKS]
+
+
+@pytest.mark.parametrize("number", range(len(TASKS)), ids=lambda number: str(TASKS[number]))
+def test_every_candidate_compiles_and_one_fits(number: int, compiled: list[list[dict[str, Any]]]) -> None:
+    task, records = TASKS[number], compiled[number]
+    assert [record for record in records if "error" in record] == []
+    names = {record["function"] for record in records if record["configuration"] is None}
+    assert names == {"gate_vectors", "state_exponents", "gate_gradients", "step_scalars"}
+    sizes = {name: task[name] for name in ("d_qk", "d_hv", "chunk_size")}
+    for kernel in configs.KERNELS:
+        of_step = {"chunk_size": 1} if kernel == "step" else {}
+        choices = configs.candidates(kernel, dtype=getattr(torch, str(task["dtype"])), **{**sizes, **of_step})
+        found = [record for record in records if record.get("kernel") == kernel]
+        assert [x["configuration"] for x in found] == [str(x) for x in choices][-1 if task.get("last") else 0 :]
+        sizes_in_memory = [x["shared_bytes"] for x in found]
+        assert max(sizes_in_memory) <= SHARED_BYTES[task["capability"]], kernel  # none in vain
+        assert min(sizes_in_memory) <= SMALLEST_SHARED_BYTES, kernel
+    assert max(record["shared_bytes"] for record in records) > 1024
+
+
+def test_registers_suffice(compiled: list[list[dict[str, Any]]]) -> None:
+    """On Hopper, for which the lists of configurations are made; elsewhere kernels may be slow."""
+    on_hopper = [x for task, found in zip(TASKS, compiled, strict=True) if task["capability"] == 90 for x in found]
+    assert sum("spill_bytes" in x for x in on_hopper) > 20
+    assert [x for x in on_hopper if x.get("spill_bytes", 0) > SPILL_BYTES] == []

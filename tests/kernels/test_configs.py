@@ -1,0 +1,168 @@
+"""Which configuration of a kernel runs: lists cut to the shape, the first that fits, forced ones, errors."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("triton", reason="Triton is not installed (extra 'kernels', on Linux)")
+
+from triton.runtime.errors import OutOfResources
+
+from companion.errors import InputError
+from companion.kernels import configs
+from companion.kernels.configs import Config, candidates, forced
+
+SHAPE: dict[str, Any] = {"d_qk": 128, "d_hv": 256, "chunk_size": 64, "dtype": torch.bfloat16}
+CPU = torch.device("cpu")
+DTYPES = [torch.bfloat16, torch.float16, torch.float32]
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(configs, "_works", {})
+
+
+def too_much(config: Config) -> Config:
+    raise OutOfResources(300_000, 232_448, "shared memory")
+
+
+def whole(config: Config) -> Config:
+    return config
+
+
+@given(
+    kernel=st.sampled_from(configs.KERNELS),
+    d_qk=st.integers(16, 512),
+    d_hv=st.integers(16, 512),
+    chunk_size=st.sampled_from([16, 32, 64, 128, 256]),
+    dtype=st.sampled_from(DTYPES),
+)
+def test_candidates_fit_the_shape(kernel: str, d_qk: int, d_hv: int, chunk_size: int, dtype: torch.dtype) -> None:
+    """Blocks are powers of two, at least 16 (tl.dot), of no more than the next power of two of what they cover.
+
+    The one exception: blocks of heads are at least 64 wide in bfloat16.
+    """
+    found = candidates(kernel, d_qk=d_qk, d_hv=d_hv, chunk_size=chunk_size, dtype=dtype)
+    assert found
+    assert len(set(found)) == len(found)
+    wide = 64 if dtype == torch.bfloat16 else 16
+    for config in found:
+        assert config.num_warps in (1, 2, 4, 8, 16)
+        assert config.num_stages >= 1
+        for name, size in config.blocks:
+            assert size & (size - 1) == 0
+            assert size >= 16
+            if name in ("BLOCK_M", "BLOCK_T"):
+                assert chunk_size % size == 0
+            elif size > wide:
+                assert size < 2 * (d_hv if name == "BLOCK_V" else d_qk)
+            if name == "BLOCK_Q":  # no loop over d_qk
+                assert size >= d_qk
+
+
+def test_a_shape_always_has_the_same_list() -> None:
+    for kernel in configs.KERNELS:
+        assert candidates(kernel, **SHAPE) == candidates(kernel, **SHAPE)
+
+
+def test_a_configuration_reads_as_text_and_as_constants() -> None:
+    config = Config((("BLOCK_M", 64), ("BLOCK_V", 32)), 4, 2)
+    assert str(config) == "BLOCK_M 64, BLOCK_V 32, 4 warps, 2 stages"
+    assert config["BLOCK_V"] == 32
+    assert config.constants == {"BLOCK_M": 64, "BLOCK_V": 32, "num_warps": 4, "num_stages": 2}
+
+
+def test_unknown_kernels() -> None:
+    with pytest.raises(InputError, match=r"^kernel 'mystery': there are states, .*, step$"):
+        candidates("mystery", **SHAPE)
+    with (
+        pytest.raises(InputError, match=r"^kernel other, outputz: there are states, .*, step$"),
+        forced(other=0, outputz=1),
+    ):
+        pass
+
+
+def run(kernel: str = "outputs", attempt: Any = whole, device: torch.device = CPU, **shape: Any) -> Config:
+    return configs.run(kernel, attempt, device=device, **{**SHAPE, **shape})
+
+
+def test_the_first_candidate_runs() -> None:
+    for kernel in configs.KERNELS:
+        assert run(kernel) == candidates(kernel, **SHAPE)[0]
+
+
+def test_what_does_not_fit_is_passed_over_and_not_tried_again() -> None:
+    first, second, *_ = candidates("outputs", **SHAPE)
+    tried = []
+
+    def attempt(config: Config) -> Config:
+        tried.append(config)
+        return too_much(config) if config == first else config
+
+    assert run(attempt=attempt) == run(attempt=attempt) == second
+    assert tried == [first, second, second]
+    # of this shape, dtype and device only
+    for other in ({"d_hv": 255}, {"chunk_size": 128}, {"device": torch.device("meta")}):
+        assert (
+            run(**other) == candidates("outputs", **{**SHAPE, **{k: v for k, v in other.items() if k != "device"}})[0]
+        )
+
+
+def test_nothing_fits() -> None:
+    with pytest.raises(InputError) as raised:
+        run(attempt=too_much)
+    message = str(raised.value)
+    assert message.startswith(
+        "outputs: d_qk 128, d_hv 256, chunk_size 64 in torch.bfloat16 needs more than this GPU has"
+    )
+    assert "Required: 300000" in message
+    assert message.endswith("a smaller chunk_size needs less, backend='torch' none of it")
+    assert "\n" not in message
+
+
+def test_other_errors_pass() -> None:
+    def attempt(config: Config) -> Config:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(attempt=attempt)
+
+
+def test_forced_runs_one_and_no_other() -> None:
+    usual, other, *_ = candidates("outputs", **SHAPE)
+    with forced(outputs=1, states=0):
+        assert run() == other
+        with forced(outputs=0):
+            assert run() == usual
+            assert run("states") == candidates("states", **SHAPE)[0]
+        assert run() == other
+        with pytest.raises(InputError, match=r"^outputs: .* needs more than this GPU has"):
+            run(attempt=too_much)
+    assert run() == usual  # neither remembered nor ruled out
+
+
+@pytest.mark.parametrize("number", [-1, 99])
+def test_forced_numbers_that_do_not_exist(number: int) -> None:
+    count = len(candidates("outputs", **SHAPE))
+    with (
+        forced(outputs=number),
+        pytest.raises(InputError, match=rf"^outputs: no configuration {number}, there are {count}$"),
+    ):
+        run()
+
+
+def test_forced_ends_with_an_error() -> None:
+    with pytest.raises(ZeroDivisionError), forced(outputs=1):
+        raise ZeroDivisionError
+    assert run() == candidates("outputs", **SHAPE)[0]
+
+
+def test_forced_reaches_other_threads() -> None:
+    """autograd runs the backward pass of CUDA tensors in a thread of its own."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with forced(outputs=1), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(run).result() == candidates("outputs", **SHAPE)[1]
