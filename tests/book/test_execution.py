@@ -32,6 +32,9 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"train_flops": None, "target_loss": 2.6, "context_length": 4096, "hardware": "h200-sxm", "num_resamples": 20},
         {"architectures": ["xlstm"], "prefill_tokens": 0, "generated_tokens": 0, "num_resamples": 20},
     ],
+    "10_gpu_kernels": [
+        {"context_length": 128, "chunk_size": 32, "dtypes": ["float32"], "heads": [16, 128, 256], "timed_context": 4096}
+    ],
     "90_ledger": [{"box_height": 20}],
     "91_explorer": [
         {"architectures": ["xlstm"], "tokens_per_param": None, "hardware": "rtx-4090", "num_resamples": 20},
