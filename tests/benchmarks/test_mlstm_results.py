@@ -62,6 +62,8 @@ def timings(tmp_path: Path) -> results.Timings:
         rows += [timing("attention, flash", context, 9e-3 * context / (2048 * 2**0.5))]
         rows += [timing("attention, cuDNN", context, 9.0, "training")]
         write(path, "kernels", rows, **PEAKS)
+    tuning = timing("companion", 8192, 1e-3, "tuning", configuration="outputs 0", kernel="outputs")
+    write(path, "kernels", [{name: tuning[name] for name in tuning if name != "computation"}])
     step = {"part": "step", "case": "8x256x512-B64", "implementation": "companion step, bfloat16 state"}
     step |= {"launch": "graph", "state_dtype": "bfloat16", "batch_size": 64, "seconds_median": 1e-4}
     step |= dict(zip(("n_heads", "d_qk", "d_hv"), HEADS, strict=True))
@@ -142,6 +144,7 @@ def test_peer_cases() -> None:
 
 def test_timings(timings: results.Timings) -> None:
     assert timings.gpu == "GPU one"
+    assert set(timings.table["part"]) == {"forward", "training", "step"}, "candidates that were tuned are another table"
     assert timings.peaks.peak_flops_per_s == 8e14
     assert timings.peaks.num_multiprocessors == 100
     assert results.heads_of(timings) == [HEADS]

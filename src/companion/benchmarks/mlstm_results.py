@@ -88,7 +88,7 @@ def load_timings(path: Path, gpu: str | None = None) -> Timings:
     InputError
         if the file cannot be read, or has no record of timings (on that GPU).
     """
-    cells, records = _cells(path, TIMINGS, gpu)
+    cells, records = _cells(path, TIMINGS, gpu, (*PASS_OF_PART, "step"))
     parameters = pd.DataFrame([record["parameters"] for record in records])
     first = records[-1]["parameters"]
     peaks = Hardware(
@@ -326,9 +326,13 @@ def _log_crossing(contexts: np.ndarray, ratios: np.ndarray) -> float:
     return float("nan")
 
 
-def _cells(path: Path, benchmark: str, gpu: str | None) -> tuple[list[tuple[Any, Any]], list[dict[str, Any]]]:
-    """The last result of every cell with its record, and these records in the order of the file."""
+def _cells(
+    path: Path, benchmark: str, gpu: str | None, parts: Sequence[str] | None = None
+) -> tuple[list[tuple[Any, Any]], list[dict[str, Any]]]:
+    """The last result of every cell (of some parts) with its record, and these records in the order of the file."""
     records = [record for record in read_records(path) if record["benchmark"] == benchmark]
+    if parts is not None:
+        records = [record for record in records if any(result["part"] in parts for result in record["results"])]
     known = list(dict.fromkeys(record["parameters"].get("gpu") for record in records))
     if not records:
         raise InputError(f"{path}: no record of benchmark {benchmark!r}")
@@ -339,6 +343,8 @@ def _cells(path: Path, benchmark: str, gpu: str | None) -> tuple[list[tuple[Any,
     for record in records:
         if record["parameters"].get("gpu") == wanted:
             for result in record["results"]:
+                if parts is not None and result["part"] not in parts:
+                    continue
                 last[tuple(result.get(name) for name in _KEY)] = (record, result)
     used = {id(record) for record, _ in last.values()}
     return list(last.values()), [record for record in records if id(record) in used]
