@@ -24,9 +24,9 @@ SPILL_BYTES = 2048
 WIDE = {"d_qk": 256, "d_hv": 512}
 TASKS = (
     {"capability": 90, **WIDE, "chunk_size": 128, "dtype": "bfloat16"},
-    {"capability": 90, **WIDE, "chunk_size": 64, "dtype": "float32"},
-    {"capability": 80, **WIDE, "chunk_size": 128, "dtype": "bfloat16", "last": True},
-    {"capability": 80, "d_qk": 128, "d_hv": 256, "chunk_size": 64, "dtype": "bfloat16"},
+    {"capability": 90, "d_qk": 64, "d_hv": 128, "chunk_size": 64, "dtype": "float32"},
+    {"capability": 80, **WIDE, "chunk_size": 64, "dtype": "bfloat16", "last": True},
+    {"capability": 80, "d_qk": 64, "d_hv": 256, "chunk_size": 64, "dtype": "bfloat16"},
     {"capability": 80, "d_qk": 20, "d_hv": 36, "chunk_size": 16, "dtype": "float16", "plain": False},
 )
 
