@@ -1,5 +1,6 @@
 """The Triton kernels as operators of torch: differentiable, traceable by torch.compile, fit for CUDA graphs."""
 
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -88,8 +89,9 @@ def _forward(
     sigmoid: bool,
     normalizer_gradient: bool,
 ) -> list[Tensor]:
-    p = Problem.of(q, v, cu_seqlens, chunk_size, sigmoid)
-    h, state, saved = launch.forward(p, q, k, v, i, f, _state(C_0, n_0, m_0))
+    with _device_of(q):
+        p = Problem.of(q, v, cu_seqlens, chunk_size, sigmoid)
+        h, state, saved = launch.forward(p, q, k, v, i, f, _state(C_0, n_0, m_0))
     return [h, *state, *saved]
 
 
@@ -142,11 +144,12 @@ def _backward(
     sigmoid: bool,
     normalizer_gradient: bool,
 ) -> list[Tensor]:
-    p = Problem.of(inputs[0], inputs[2], cu_seqlens, chunk_size, sigmoid)
     gradient = None if dC is None or dn is None else (dC, dn)
     dh = dh if dh.stride(-1) == 1 else dh.contiguous()
     start = _state(C_0, n_0, m_0)
-    of_inputs, of_state = launch.backward(p, dh, gradient, tuple(inputs), start, Saved(*saved), normalizer_gradient)
+    with _device_of(dh):
+        p = Problem.of(inputs[0], inputs[2], cu_seqlens, chunk_size, sigmoid)
+        of_inputs, of_state = launch.backward(p, dh, gradient, tuple(inputs), start, Saved(*saved), normalizer_gradient)
     return [*of_inputs, *of_state]
 
 
@@ -250,12 +253,18 @@ torch.library.register_autograd("companion::mlstm_forward", _gradients, setup_co
 def _step(
     q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, C: Tensor, n: Tensor, m: Tensor, sigmoid: bool
 ) -> Tensor:
-    return launch.step(q, k, v, i, f, C, n, m, sigmoid)
+    with _device_of(q):
+        return launch.step(q, k, v, i, f, C, n, m, sigmoid)
 
 
 @_step.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, C: Tensor, n: Tensor, m: Tensor, sigmoid: bool) -> Tensor:
     return v.new_empty(v.shape)
+
+
+def _device_of(x: Tensor) -> Any:
+    """Triton launches on the current GPU, whichever the tensors are on."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
 def _state(C: Tensor | None, n: Tensor | None, m: Tensor | None) -> tuple[Tensor, Tensor, Tensor] | None:
