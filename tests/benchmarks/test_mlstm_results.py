@@ -187,6 +187,7 @@ def test_crossing(timings: results.Timings) -> None:
     assert training.since == "at every timed context, T = 1024 and longer"
     nobody = results.crossing(timings, HEADS, "forward", "nobody")
     assert (nobody.text, nobody.since) == ("not timed", "not timed")
+    assert nobody.by_flops == found.by_flops, "a prediction needs no timing"
 
 
 def test_never_crossing(tmp_path: Path) -> None:

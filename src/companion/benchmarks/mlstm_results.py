@@ -25,6 +25,7 @@ from companion.accounting.kernel_costs import (
     pass_seconds,
     step_cost,
 )
+from companion.benchmarks.kernel_implementations import ATTENTION_WIDTH
 from companion.benchmarks.kernel_shapes import NUM_TOKENS
 from companion.benchmarks.records import read_records
 from companion.errors import InputError
@@ -36,7 +37,6 @@ _KEY = ("part", "case", "dtype", "implementation", "upstream", "configuration", 
 PASS_OF_PART: dict[str, Pass] = {"forward": "forward", "training": "forward+backward"}
 #: Our kernels in the records of timings: with the full gradient, and without the part through the normaliser.
 OURS, OURS_DETACHED = "companion", "companion, detached normaliser"
-_WIDTHS = ("n_heads", "d_qk", "d_hv")
 _GRADIENTS = ("dq", "dk", "dv", "di", "df")
 
 
@@ -253,15 +253,15 @@ def crossing(timings: Timings, heads: Sequence[int], part: str, ours: str = OURS
     best = attention.groupby("context_length")[columns].min().astype(float)
     both = pd.concat([best, cell], axis=1, join="inner").sort_index()
     both.columns = pd.Index(["attention", "attention_roofline", "cell", "cell_roofline"])
-    measured = by_roofline = by_flops = float("nan")
-    if len(both):
-        measured = _log_crossing(both.index.to_numpy(float), (both["attention"] / both["cell"]).to_numpy())
-        passes = PASS_OF_PART[part]
-        shape = CellShape(batch_size=1, context_length=NUM_TOKENS, **dict(zip(_WIDTHS, map(int, heads), strict=True)))
-        chunk = best_kernel_chunk(chunk_size_scan(shape, timings.peaks), passes)
-        shapes = (case_shape(attention.iloc[0]), replace(shape, chunk_size=chunk))
-        by_roofline = crossing_context(*shapes, passes=passes, hardware=timings.peaks)
-        by_flops = crossing_context(*shapes, passes=passes)
+    measured = _log_crossing(both.index.to_numpy(float), (both["attention"] / both["cell"]).to_numpy())
+    passes, (n_heads, d_qk, d_hv) = PASS_OF_PART[part], map(int, heads)
+    shape = CellShape(batch_size=1, context_length=NUM_TOKENS, n_heads=n_heads, d_qk=d_qk, d_hv=d_hv)
+    chunk = best_kernel_chunk(chunk_size_scan(shape, timings.peaks), passes)
+    width = min(ATTENTION_WIDTH, n_heads * d_hv)
+    attends = replace(shape, n_heads=n_heads * d_hv // width, d_qk=width, d_hv=width)
+    shapes = (attends, replace(shape, chunk_size=chunk))
+    by_roofline = crossing_context(*shapes, passes=passes, hardware=timings.peaks)
+    by_flops = crossing_context(*shapes, passes=passes)
     table = both.rename_axis("context_length").reset_index()
     return Crossing(measured=measured, by_roofline=by_roofline, by_flops=by_flops, table=table)
 

@@ -160,10 +160,11 @@ def chunk_scan(scans: Mapping[str, pd.DataFrame], best: Mapping[str, int]) -> Fi
         for kernel in kernels:
             values = 1e3 * wide[kernel].to_numpy()
             color = PALETTE[kernels.index(kernel) % len(PALETTE)]
-            ax.bar(range(len(wide)), values, bottom=bottom, color=color, width=0.75, label=kernel.replace("_", " "))
+            look: dict[str, Any] = {"color": color, "width": 0.75, "linewidth": 0, "label": kernel.replace("_", " ")}
+            ax.bar(range(len(wide)), values, bottom=bottom, **look)
             bottom += values
         at = list(wide.index).index(best[name])
-        ax.bar(at, bottom[at], width=0.75, facecolor="none", edgecolor=INK, linewidth=1.4)
+        ax.bar(at, bottom[at], width=0.75, facecolor="none", edgecolor=INK, linewidth=1.8)
         ax.set(title=name, xlabel="chunk length L (tokens)", xticks=range(len(wide)))
         ax.set_xticklabels([str(size) for size in wide.index])
         ax.grid(False, axis="x")
