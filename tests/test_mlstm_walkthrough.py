@@ -112,7 +112,7 @@ def test_block_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton")
     found = walkthrough.block_sizes("states", d_qk=16, d_hv=512, chunk_size=64)
     assert set(found) == {"BLOCK_K", "BLOCK_V", "BLOCK_T"}
-    assert found["BLOCK_K"] == 16, "cut to the head"
+    assert found["BLOCK_K"] == 64, "cut to the head, but not below 64"
     monkeypatch.setattr(walkthrough, "find_spec", lambda name: None)
     assert walkthrough.block_sizes("states", d_qk=16, d_hv=512, chunk_size=64) == {}
 

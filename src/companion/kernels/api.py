@@ -88,7 +88,7 @@ def mlstm(
         (B, T, H, d_hv), in the dtype of q and k.
     i, f
         (B, T, H): pre-activations ĩ and f̃ of the input and the forget gate. They may have another dtype than q; float32
-        is best.
+        is best. ĩ must be finite (a large negative one keeps a token out); f̃ of −inf, or −1e9, forgets all before.
     initial_state
         memory before the first token; empty if not given.
     return_state
@@ -223,7 +223,8 @@ def mlstm_step(
         from companion.kernels.ops import mlstm_step_triton
 
         return mlstm_step_triton(q, k, v, i, f, state, gate=gate), state
-    h, new = torch_forms.recurrent_step(q, k, v, i, f, state, gate=gate)
+    with torch.autocast(q.device.type, enabled=False):
+        h, new = torch_forms.recurrent_step(q, k, v, i, f, state, gate=gate)
     if differentiate:
         return h, new
     for old, x in zip(state, new, strict=True):
@@ -279,8 +280,10 @@ def _torch(
         "gate": options.gate,
         "normalizer_gradient": options.normalizer_gradient,
     }
-    if backend == "torch-parallel":
-        return torch_forms.parallel(q, k, v, i, f, **shared)
-    if backend == "torch-recurrent":
-        return torch_forms.recurrent(q, k, v, i, f, **shared)
-    return torch_forms.chunkwise(q, k, v, i, f, chunk_size=options.chunk_size or torch_forms.CHUNK_SIZE, **shared)
+    # as the kernels: the dtypes of the arguments decide, not autocast
+    with torch.autocast(q.device.type, enabled=False):
+        if backend == "torch-parallel":
+            return torch_forms.parallel(q, k, v, i, f, **shared)
+        if backend == "torch-recurrent":
+            return torch_forms.recurrent(q, k, v, i, f, **shared)
+        return torch_forms.chunkwise(q, k, v, i, f, chunk_size=options.chunk_size or torch_forms.CHUNK_SIZE, **shared)

@@ -76,6 +76,7 @@ _WIDE: dict[str, tuple[tuple[dict[str, int], int, int], ...]] = {
         ({"BLOCK_M": 64, "BLOCK_Q": 512, "BLOCK_S": 64, "BLOCK_V": 64}, 8, 2),
         ({"BLOCK_M": 64, "BLOCK_Q": 512, "BLOCK_S": 64, "BLOCK_V": 64}, 4, 2),
         ({"BLOCK_M": 32, "BLOCK_Q": 512, "BLOCK_S": 64, "BLOCK_V": 64}, 8, 2),
+        ({"BLOCK_M": 16, "BLOCK_Q": 512, "BLOCK_S": 64, "BLOCK_V": 64}, 4, 2),
     ),
     "key_gradients": (
         ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 64}, 4, 3),
@@ -182,6 +183,7 @@ def run(
     chunk_size: int,
     dtype: torch.dtype,
     device: torch.device,
+    variant: tuple[bool, ...] = (),
 ) -> T:
     """Call `attempt` with the first configuration whose needs the GPU meets, and return what it returns.
 
@@ -194,8 +196,14 @@ def run(
     wanted = _forced.get(kernel)
     if wanted is not None and not 0 <= wanted < len(choices):
         raise InputError(f"{kernel}: no configuration {wanted}, there are {len(choices)}")
-    key = (kernel, d_qk, d_hv, chunk_size, dtype, device)
-    order = range(_works.get(key, 0), len(choices)) if wanted is None else (wanted,)
+    key = (kernel, d_qk, d_hv, chunk_size, dtype, device, variant)
+    order = tuple(range(len(choices)))
+    if kernel == "query_gradients" and device.type == "cuda" and torch.cuda.get_device_capability(device) < (9, 0):
+        order = order[::-1]  # without Hopper's products only 16 rows of all of d_qk fit the registers
+    if wanted is not None:
+        order = (wanted,)
+    elif key in _works:
+        order = order[order.index(_works[key]) :]
     for number in order:
         try:
             result = _observers[-1](kernel, choices[number], attempt) if _observers else attempt(choices[number])

@@ -10,6 +10,7 @@ import triton.language as tl
 
 from companion.kernels import configs, triton_backward, triton_forward, triton_gates, triton_step
 from companion.kernels.configs import Config
+from companion.kernels.state import LEAST_LOG_F
 
 Tensor = torch.Tensor
 #: The interpreter multiplies bfloat16 as if its bits were integers: there every product runs in float32.
@@ -71,12 +72,13 @@ class Problem:
         batch_size, context_length, n_heads, d_qk = q.shape
         num_tokens = batch_size * context_length
         table: tuple[Tensor, ...] = ()
-        if cu_seqlens is None:
+        bounds = bounds_of(cu_seqlens, num_tokens)
+        if bounds is None:
             num_seqs, num_chunks = batch_size, batch_size * triton.cdiv(context_length, chunk_size)
         else:
-            num_seqs = cu_seqlens.numel() - 1
+            num_seqs = bounds.numel() - 1
             num_chunks = num_tokens // chunk_size + num_seqs
-            table = _table(cu_seqlens, chunk_size, num_chunks)
+            table = _table(bounds, chunk_size, num_chunks)
         sizes = (context_length, n_heads, d_qk, v.shape[-1], chunk_size, q.dtype, q.device)
         return cls(*sizes, num_tokens, num_seqs, num_chunks, table, sigmoid)
 
@@ -121,14 +123,23 @@ class Problem:
         """Of sums of log f and what is compared with them."""
         return exponent_dtype(self.dtype)
 
-    def run(self, kernel: str, attempt: Any) -> Any:
-        """`configs.run` for this problem."""
+    def run(self, kernel: str, attempt: Any, *flags: bool) -> Any:
+        """`configs.run` for this problem; `flags` are constants of the kernel that change what it needs."""
         sizes = {"d_qk": self.d_qk, "d_hv": self.d_hv, "chunk_size": self.chunk_size}
-        return configs.run(kernel, attempt, dtype=self.dtype, device=self.device, **sizes)
+        variant = (bool(self.table), self.sigmoid, *flags)
+        return configs.run(kernel, attempt, dtype=self.dtype, device=self.device, variant=variant, **sizes)
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Memory on the device of this problem."""
         return torch.empty(shape, dtype=dtype, device=self.device)
+
+    def like(self, x: Tensor) -> Tensor:
+        """Memory for a result laid out as `x`; zero where packed sequences may leave tokens out."""
+        return torch.zeros_like(x) if self.table else torch.empty_like(x)
+
+    def result(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """`empty` for a result of an operator: zero where packed sequences may leave tokens out, or need fewer chunks."""
+        return self.empty(*shape, dtype=dtype).zero_() if self.table else self.empty(*shape, dtype=dtype)
 
     def rows(self, config: Config) -> int:
         """Blocks of BLOCK_M tokens in all chunks."""
@@ -141,8 +152,8 @@ def forward(
     """h (as v), the final state and what the backward pass needs."""
     gates, m_T = _gates(p, i, f, None if state is None else state[2])
     mat_C, vec_n, C_T, n_T = _states(p, k, v, state, gates)
-    h = torch.empty_like(v)
-    vec_scale, vec_signed = p.empty(p.n_heads, p.num_tokens), p.empty(p.n_heads, p.num_tokens)
+    h = p.like(v)
+    vec_scale, vec_signed = p.result(p.n_heads, p.num_tokens), p.result(p.n_heads, p.num_tokens)
 
     vec_nq = _normalisers(p, q, vec_n)
 
@@ -174,7 +185,7 @@ def backward(
     """
     q, k, v, i, f = inputs
     s, scale = saved, p.d_qk**-0.5
-    dq, dk, dv, di, df = (torch.empty_like(x) for x in inputs)
+    dq, dk, dv, di, df = (p.like(x) for x in inputs)
     normaliser = normaliser and not p.sigmoid
     gates = _Gates(s.vec_b, s.vec_c, s.vec_peak, s.vec_w, s.sca_decay, s.sca_m_in, s.sca_m_out)
     mat_C, vec_n, *_ = _states(p, k, v, state, gates)
@@ -207,11 +218,11 @@ def backward(
             s.sca_m_out, mat_dC, scale, **p.places, **p.products, **config.constants,
         )  # fmt: skip
 
-    vec_pair, rows = p.run("query_gradients", of_queries)  # first: δ of every token, which the others need
+    vec_pair, rows = p.run("query_gradients", of_queries, normaliser)  # first: δ of every token, which the others need
     mat_dC, vec_dn, sca_pass, dC_0, dn_0 = _state_gradients(
         p, q, dh, state_gradient, mat_C, vec_n, s, vec_delta, normaliser
     )
-    vec_write = p.run("key_gradients", of_keys)
+    vec_write = p.run("key_gradients", of_keys, normaliser, state_gradient is not None)
     p.run("value_gradients", of_values)
     places = {name: value for name, value in p.places.items() if name not in ("D_QK", "D_HV")}
     triton_gates.gate_gradients[(p.num_chunks, p.n_heads)](
@@ -255,12 +266,23 @@ class _Gates(NamedTuple):
 
 
 def _gates(p: Problem, i: Tensor, f: Tensor, m_0: Tensor | None) -> tuple[_Gates, Tensor]:
-    b, c, most_c, w = (p.empty(p.n_heads, p.num_tokens, dtype=p.exponent_dtype) for _ in range(4))
-    decay, peak, m_in, m_out = (p.empty(p.n_heads, p.num_chunks, dtype=p.exponent_dtype) for _ in range(4))
+    b, c, most_c, w = (p.result(p.n_heads, p.num_tokens, dtype=p.exponent_dtype) for _ in range(4))
+    decay, peak, m_in, m_out = (p.result(p.n_heads, p.num_chunks, dtype=p.exponent_dtype) for _ in range(4))
     m_T = p.empty(p.num_seqs, p.n_heads)
     places = {name: value for name, value in p.places.items() if name not in ("D_QK", "D_HV", "n_heads")}
     triton_gates.gate_vectors[(p.num_chunks, p.n_heads)](
-        i, f, *_strides(i, f), b, c, most_c, w, decay, peak, SIGMOID=p.sigmoid, **places
+        i,
+        f,
+        *_strides(i, f),
+        b,
+        c,
+        most_c,
+        w,
+        decay,
+        peak,
+        LEAST_LOG_F=LEAST_LOG_F,
+        SIGMOID=p.sigmoid,
+        **places,
     )
     most = triton.cdiv(p.context_length, p.chunk_size)
     triton_gates.state_exponents[(p.num_seqs * p.n_heads,)](
@@ -285,7 +307,7 @@ def _states(
             seq_chunk=p.seq_chunk, HAS_STATE=state is not None, **p.places, **p.products, **config.constants,
         )  # fmt: skip
 
-    p.run("states", attempt)
+    p.run("states", attempt, state is not None)
     return mat_C, vec_n, C_T, n_T
 
 
@@ -328,7 +350,7 @@ def _state_gradients(
         )  # fmt: skip
         return sca_pass
 
-    sca_pass = p.run("state_gradients", attempt)
+    sca_pass = p.run("state_gradients", attempt, gradient is not None, normaliser)
     return mat_dC, vec_dn, sca_pass, dC_0, dn_0
 
 
@@ -337,9 +359,13 @@ def _strides(*tensors: Tensor) -> tuple[tuple[int, ...], ...]:
     return tuple(x.stride()[:3] for x in tensors)
 
 
+def bounds_of(cu_seqlens: Tensor | None, num_tokens: int) -> Tensor | None:
+    """Bounds of packed sequences that stay within the tokens and never fall, whatever was given; read on the device."""
+    return None if cu_seqlens is None else cu_seqlens.to(torch.int64).clamp(0, num_tokens).cummax(0).values
+
+
 def _table(cu_seqlens: Tensor, chunk_size: int, num_chunks: int) -> tuple[Tensor, ...]:
     """Where the chunks of packed sequences lie, computed on the device; sequence −1 for chunks not needed."""
-    cu_seqlens = cu_seqlens.to(torch.int64)
     counts = (cu_seqlens.diff() + chunk_size - 1) // chunk_size
     seq_chunk = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
     chunk = torch.arange(num_chunks, device=cu_seqlens.device)

@@ -1,12 +1,12 @@
 """The Triton kernels as operators of torch: differentiable, traceable by torch.compile, fit for CUDA graphs."""
 
 from contextlib import nullcontext
-from itertools import pairwise
 from typing import Any
 
 import torch
 
 from companion.kernels import launch
+from companion.kernels.checks import CHUNK_SIZES
 from companion.kernels.launch import Problem, Saved
 from companion.kernels.state import MLSTMState
 
@@ -49,7 +49,7 @@ def mlstm_triton(
     -------
     h of shape (B, T, H, d_hv), laid out in memory as v, and the state after the last token of every sequence, float32.
     """
-    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+    q, k, v = (_ready(x) for x in (q, k, v))
     C_0, n_0, m_0 = (None, None, None) if initial_state is None else (x.float().contiguous() for x in initial_state)
     size = chunk_size or default_chunk_size(q.shape[-1], q.dtype)
     h, C, n, m, *_ = _forward(q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, size, gate == "sigmoid", normalizer_gradient)
@@ -68,10 +68,15 @@ def mlstm_step_triton(
     i, f
         (B, H)
     state
-        contiguous; C in float32 or bfloat16, n and m in float32.
+        C in float32 or bfloat16, n and m in float32; parts that are not contiguous are copied there and back.
     """
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
-    return _step(q, k, v, i, f, *state, gate == "sigmoid")
+    whole = [x.contiguous() for x in state]
+    h = _step(q, k, v, i, f, *whole, gate == "sigmoid")
+    for part, copy in zip(state, whole, strict=True):
+        if not part.is_contiguous():
+            part.copy_(copy)
+    return h
 
 
 @torch.library.custom_op("companion::mlstm_forward", mutates_args=())
@@ -145,7 +150,7 @@ def _backward(
     normalizer_gradient: bool,
 ) -> list[Tensor]:
     gradient = None if dC is None or dn is None else (dC, dn)
-    dh = dh if dh.stride(-1) == 1 else dh.contiguous()
+    dh = _ready(dh)
     start = _state(C_0, n_0, m_0)
     with _device_of(dh):
         p = Problem.of(inputs[0], inputs[2], cu_seqlens, chunk_size, sigmoid)
@@ -211,39 +216,40 @@ def _gradients(ctx: Any, gradients: list[Tensor | None]) -> tuple[Tensor | None,
 def _through_final_exponent(
     gradient: Tensor, i: Tensor, f: Tensor, m_0: Tensor | None, cu_seqlens: Tensor | None, sigmoid: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """What a gradient of the final m, (sequences, H), sends to ĩ, f̃ and the initial m.
+    """What a gradient of the final m, (sequences, H), sends to ĩ, f̃ and the initial m; all on the device.
 
-    m_T = max(m_0 + Σ log f, max_t (log i_t + Σ_{s > t} log f_s)): autograd through that expression, per sequence.
+    m_T = max(m_0 + Σ log f, max_t (log i_t + Σ_{s > t} log f_s)): the gradient goes to the largest of these (shared by
+    equals), and from there to every log f in its sum. In float64, as sums over whole sequences are compared.
     """
-    total_i, total_f = torch.zeros_like(i, dtype=torch.float32), torch.zeros_like(f, dtype=torch.float32)
-    to_start = None if m_0 is None else torch.zeros_like(m_0)
-    if cu_seqlens is None:
-        pieces = [(slice(None), slice(None), slice(None))]
-    else:
-        bounds = enumerate(pairwise(cu_seqlens.tolist()))
-        pieces = [(slice(None), slice(begin, end), slice(seq, seq + 1)) for seq, (begin, end) in bounds]
-    for batch, tokens, seq in pieces:
-        with torch.enable_grad():
-            raw_i, raw_f = (x[batch, tokens].detach().double().requires_grad_() for x in (i, f))
-            log_i = torch.nn.functional.logsigmoid(raw_i) if sigmoid else raw_i
-            log_f = torch.nn.functional.logsigmoid(raw_f)
-            after = log_f.flip(1).cumsum(1).flip(1) - log_f
-            options = [log_i + after]
-            start = None if m_0 is None else m_0[seq].detach().double().requires_grad_()
-            if start is not None:
-                options.insert(0, (start + log_f.sum(1))[:, None])
-            candidates = torch.cat(options, 1)
-            if candidates.shape[1] == 0:
-                continue
-            m = candidates.amax(1)
-        wanted = [raw_i, raw_f] if start is None else [raw_i, raw_f, start]
-        found = torch.autograd.grad(m, wanted, gradient[seq].double(), allow_unused=True)
-        for target, piece in zip((total_i, total_f), found[:2], strict=True):
-            if piece is not None:
-                target[batch, tokens] += piece.float()
-        if to_start is not None and len(found) > 2:
-            to_start[seq] += found[2].float()
-    return total_i, total_f, to_start
+    batch_size, context_length, n_heads = i.shape
+    bounds = launch.bounds_of(cu_seqlens, context_length)
+    if bounds is None:
+        bounds = torch.arange(batch_size + 1, device=i.device) * context_length
+    starts, ends = bounds[:-1], bounds[1:].contiguous()
+    raw_i, raw_f = (x.reshape(-1, n_heads).double() for x in (i, f))
+    token = torch.arange(raw_i.shape[0], device=i.device)
+    inside = (token < ends[-1])[:, None]
+    seq = torch.searchsorted(ends, token, right=True).clamp(max=ends.numel() - 1)
+    log_i = torch.nn.functional.logsigmoid(raw_i) if sigmoid else raw_i
+    none = raw_f.new_zeros(1, n_heads)
+    from_here = torch.cat([torch.nn.functional.logsigmoid(raw_f).flip(0).cumsum(0).flip(0), none])
+    option = torch.where(inside, log_i + from_here[1:] - from_here[ends][seq], -torch.inf)
+    peak = option.new_full(gradient.shape, -torch.inf).scatter_reduce(0, seq[:, None].expand_as(option), option, "amax")
+    first = None if m_0 is None else m_0.double() + from_here[starts] - from_here[ends]
+    if first is not None:
+        peak = torch.maximum(peak, first)
+    hit = (option == peak[seq]).double() * inside
+    number = torch.zeros_like(peak).index_add(0, seq, hit)
+    start_hit = torch.zeros_like(peak) if first is None else (first == peak).double()
+    share = gradient.double() / (number + start_hit).clamp_min(1)
+    d_i = hit * share[seq]
+    before = torch.cat([none, d_i.cumsum(0)])
+    d_log_f = (before[:-1] - before[starts][seq] + (start_hit * share)[seq]) * inside
+    if sigmoid:
+        d_i = d_i * torch.sigmoid(-raw_i)
+    d_f = d_log_f * torch.sigmoid(-raw_f)
+    to_start = None if first is None else (start_hit * share).float()
+    return d_i.reshape(i.shape), d_f.reshape(f.shape), to_start
 
 
 torch.library.register_autograd("companion::mlstm_forward", _gradients, setup_context=_setup)
@@ -260,6 +266,16 @@ def _step(
 @_step.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, C: Tensor, n: Tensor, m: Tensor, sigmoid: bool) -> Tensor:
     return v.new_empty(v.shape)
+
+
+def _ready(x: Tensor) -> Tensor:
+    """The tensor (B, T, H, d), or a contiguous copy where kernels cannot walk through it.
+
+    They take a contiguous last dimension, in results laid out alike too (a sliding window has two axes of stride 1),
+    and tokens of a chunk less than 2³¹ numbers apart.
+    """
+    near = x.stride(1) * max(CHUNK_SIZES) < 2**31
+    return x if near and x.stride(-1) == 1 and torch.empty_like(x, device="meta").stride(-1) == 1 else x.contiguous()
 
 
 def _device_of(x: Tensor) -> Any:

@@ -100,5 +100,5 @@ def _steps(
             outputs.append(read * torch.exp(m)[..., None])
         else:
             normaliser = torch.einsum("bhk,bhk->bh", n, q[:, t]).abs()
-            outputs.append(read / torch.maximum(normaliser, torch.exp(-m))[..., None])
+            outputs.append(read / torch.maximum(normaliser, torch.exp((-m).clamp_max(700)))[..., None])
     return torch.stack(outputs, dim=1), C, n, m

@@ -4,6 +4,10 @@ from typing import NamedTuple
 
 import torch
 
+#: The chunkwise forms take no log f below this. Such a gate forgets everything (e^-1000 is below the least float64),
+#: and sums of larger numbers over a chunk would lose the digits of all other gates: f̃ of −1e9 is a usual way to reset.
+LEAST_LOG_F = -1000.0
+
 
 class MLSTMState(NamedTuple):
     """State of the mLSTM after some tokens: matrix memory, normaliser, and the exponent that scales both.

@@ -7,7 +7,7 @@ as under autocast; gates, exponents, the normaliser and the state are in float32
 import torch
 from torch.nn.functional import logsigmoid, pad
 
-from companion.kernels.state import MLSTMState
+from companion.kernels.state import LEAST_LOG_F, MLSTMState
 
 Tensor = torch.Tensor
 #: Tokens per chunk where a caller names none.
@@ -146,7 +146,7 @@ def chunkwise(
     missing = -context_length % size
     # (B, H, number of chunks, L, width); filled tokens keep the state: log f = 0 and ĩ = −inf
     q, k, v = (_to_chunks(pad(x, (0, 0, 0, 0, 0, missing)), size) for x in (q, k, v))
-    log_f = _to_chunks(pad(logsigmoid(f.to(high)), (0, 0, 0, missing)), size)
+    log_f = _to_chunks(pad(logsigmoid(f.to(high)).clamp_min(LEAST_LOG_F), (0, 0, 0, missing)), size)
     log_i = logsigmoid(i.to(high)) if gate == "sigmoid" else i.to(high)
     log_i = _to_chunks(pad(log_i, (0, 0, 0, missing), value=-torch.inf), size)
     q = q * q.shape[-1] ** -0.5
@@ -190,7 +190,8 @@ def _states(
 def _inverse_normaliser(signed: Tensor, m: Tensor, gate: str, gradient: bool) -> Tensor:
     if gate == "sigmoid":
         return torch.exp(m)
-    inverse = 1 / torch.maximum(signed.abs(), torch.exp(-m))
+    # exp(−m) must not overflow: its gradient would be 0·∞ for a token whose h is 0 by then
+    inverse = 1 / torch.maximum(signed.abs(), torch.exp((-m).clamp_max(80 if m.dtype == torch.float32 else 700)))
     # the constant is max(|ñᵀq|, 1), not its scaled value: m has to cancel in h, so its own gradient stays
     return inverse if gradient else inverse.detach() * torch.exp(m - m.detach())
 

@@ -52,7 +52,7 @@ def state_gradients(
     seq, head = of_head // n_heads, (of_head % n_heads).to(tl.int64)
     first, count = chunks_of(seq, chunks_per_seq, seq_chunk, PACKED)
     ok_k = col_k < D_QK
-    own_n = block_v == 0
+    own_n = block_v + 0 * col_k == 0
     state = (seq.to(tl.int64) * n_heads + head) * D_QK
     part = ((block_k * NUM_V + block_v) * n_heads + head) * num_chunks
     if HAS_GRADIENT:

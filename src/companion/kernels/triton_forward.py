@@ -39,7 +39,7 @@ def states(
     seq, head = of_head // n_heads, (of_head % n_heads).to(tl.int64)
     first, count = chunks_of(seq, chunks_per_seq, seq_chunk, PACKED)
     ok_k = col_k < D_QK
-    own_n = block_v == 0  # every program has n, one writes it
+    own_n = block_v + 0 * col_k == 0  # every program has n, one writes it
     state = (seq.to(tl.int64) * n_heads + head) * D_QK
     if HAS_STATE:
         C = load_tile(C_0 + state * D_HV, col_k, D_HV, ok_k, col_v, D_HV, tl.float32)
@@ -174,6 +174,6 @@ def outputs(
         sign = tl.where(tl.abs(signed) > floor, tl.where(signed > 0, inverse, -inverse), 0.0)
     h_at = h + batch * h_strides[0] + start * h_strides[1] + head * h_strides[2]
     store_tile(h_at, read * inverse[:, None], row, h_strides[1], ok, col_v, D_HV)
-    first = block_v == 0
+    first = block_v + 0 * row == 0
     tl.store(vec_scale + vector + row, inverse, mask=ok & first)
     tl.store(vec_signed + vector + row, sign, mask=ok & first)

@@ -19,7 +19,7 @@ from companion.kernels.triton_common import SIZES, after, chunks_of, larger, loc
 def gate_vectors(
     i, f, i_strides, f_strides, vec_b, vec_c, vec_peak, vec_w, sca_decay, sca_peak,
     T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start,
-    L: tl.constexpr, SIGMOID: tl.constexpr, PACKED: tl.constexpr,
+    L: tl.constexpr, LEAST_LOG_F: tl.constexpr, SIGMOID: tl.constexpr, PACKED: tl.constexpr,
 ):  # fmt: skip
     """b, c, the running maximum of c and w for every token; b_L and max w for every chunk. Grid: (chunks, H)."""
     chunk, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
@@ -30,10 +30,11 @@ def gate_vectors(
     raw_i = tl.load(i + batch * i_strides[0] + (start + step) * i_strides[1] + head * i_strides[2], mask=ok, other=0.0)
     raw_f, raw_i = raw_f.to(tl.float32), raw_i.to(tl.float32)
     # beyond the end: a token that keeps the state and writes nothing
-    log_f = tl.where(ok, log_sigmoid(raw_f), 0.0).to(vec_b.dtype.element_ty)
+    log_f = tl.where(ok, tl.maximum(log_sigmoid(raw_f), LEAST_LOG_F), 0.0).to(vec_b.dtype.element_ty)
     f_next = f + batch * f_strides[0] + (start + step + 1) * f_strides[1] + head * f_strides[2]
     next_ok = (start + step + 1 < end) & (step + 1 < L)
-    log_f_next = tl.where(next_ok, log_sigmoid(tl.load(f_next, mask=next_ok, other=0.0).to(tl.float32)), 0.0)
+    raw_next = tl.load(f_next, mask=next_ok, other=0.0).to(tl.float32)
+    log_f_next = tl.where(next_ok, tl.maximum(log_sigmoid(raw_next), LEAST_LOG_F), 0.0)
     log_f_next = log_f_next.to(log_f.dtype)
     log_i = tl.where(ok, log_sigmoid(raw_i) if SIGMOID else raw_i, float("-inf")).to(log_f.dtype)
     b = tl.cumsum(log_f, 0)
@@ -104,7 +105,7 @@ def gate_gradients(
     pair = tl.zeros((L,), tl.float32)
     from_i = tl.load(vec_self + at, mask=ok, other=0.0)
     for block in range(L // BLOCK_M):  # rows before a token's own block have no pair with it
-        written = ok & (step < (block + 1) * BLOCK_M) & (start + block * BLOCK_M < end)
+        written = ok & (step < (block + 1) * BLOCK_M) & (start + block * BLOCK_M + 0 * step < end)
         pair += tl.load(vec_pair + block * part + at, mask=written, other=0.0)
     from_i += pair
     write = tl.zeros((L,), tl.float32)

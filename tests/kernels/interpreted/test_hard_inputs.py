@@ -1,0 +1,108 @@
+"""What users hand over without thinking: states in slices of a cache, gates that reset, padding, wrong bounds."""
+
+import pytest
+import torch
+
+from companion.kernels import MLSTMState, mlstm, mlstm_step
+from companion.kernels.oracle import mlstm_oracle
+
+
+def tensors(*shape: int, d_qk: int = 16, d_hv: int = 32, seed: int = 0) -> list[torch.Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    widths = ((d_qk,), (d_qk,), (d_hv,), (), ())
+    return [torch.randn(*shape, *width, generator=random) for width in widths]
+
+
+def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
+    found, expected = found.detach().double(), expected.detach().double()
+    return float((found - expected).norm() / expected.norm())
+
+
+def test_a_step_in_a_slice_of_a_cache() -> None:
+    cache = MLSTMState(torch.randn(2, 3, 2, 16, 32), torch.randn(2, 3, 2, 16), torch.randn(2, 3, 2))
+    before = MLSTMState(*(x.clone() for x in cache))
+    layer = MLSTMState(*(x[:, 1] for x in cache))
+    x = tensors(2, 2)
+    h, state = mlstm_step(*x, layer, backend="triton")
+    expected, after = mlstm_step(*x, MLSTMState(*(x[:, 1].clone() for x in before)), backend="torch")
+    assert relative(h, expected) < 1e-6
+    for part, whole, old, right in zip(state, cache, before, after, strict=True):
+        assert part.data_ptr() == whole[:, 1].data_ptr()
+        assert relative(whole[:, 1], right) < 1e-6
+        assert torch.equal(whole[:, ::2], old[:, ::2]), "other layers are left alone"
+
+
+@pytest.mark.parametrize("backend", ["triton", "torch"])
+@pytest.mark.parametrize("reset", [-1e4, -1e9, torch.finfo(torch.float32).min, -torch.inf])
+def test_gates_that_reset(backend: str, reset: float) -> None:
+    q, k, v, i, f = tensors(1, 70, 1)
+    f = f + 2
+    f[:, 20::20] = reset
+    h, state = mlstm(q, k, v, i, f, chunk_size=64, backend=backend, return_state=True)
+    expected, after = mlstm_oracle(q, k, v, i, f)
+    assert relative(h, expected) < (1e-5 if backend == "triton" else 2e-3)
+    assert relative(state.C, after.C) < (1e-5 if backend == "triton" else 1e-4)
+
+
+@pytest.mark.parametrize("backend", ["triton", "torch", "torch-parallel", "torch-recurrent"])
+@pytest.mark.parametrize("shut", [-95.0, -1e4])
+def test_gradients_behind_shut_input_gates(backend: str, shut: float) -> None:
+    leaves = tensors(1, 40, 1)
+    leaves[3][:, :3] = shut
+    leaves = [x.requires_grad_() for x in leaves]
+    weight = torch.randn(1, 40, 1, 32, generator=torch.Generator().manual_seed(1))
+    h = mlstm(*leaves, backend=backend)
+    expected, _ = mlstm_oracle(*leaves)
+    found = torch.autograd.grad(h, leaves, weight)
+    right = torch.autograd.grad(expected, leaves, weight.double())
+    assert relative(h, expected) < 1e-4
+    for one, other in zip(found, right, strict=True):
+        assert torch.isfinite(one).all()
+        assert torch.isfinite(other).all()
+        assert relative(one, other) < 1e-3
+
+
+def test_tokens_beyond_the_last_sequence() -> None:
+    leaves = [x.requires_grad_() for x in tensors(1, 40, 2)]
+    bounds = torch.tensor([0, 7, 25])
+    h, state = _operator(leaves, bounds)
+    apart = [mlstm(*(x[:, a:b] for x in leaves), return_state=True) for a, b in ((0, 7), (7, 25))]
+    assert relative(h[:, :25], torch.cat([x[0] for x in apart], 1)) < 1e-5
+    assert torch.equal(h[:, 25:], torch.zeros_like(h[:, 25:]))
+    gradients = torch.autograd.grad(h.sum() + sum(x.sum() for x in state), leaves)
+    right = torch.autograd.grad(sum(y.sum() for one in apart for y in (one[0], *one[1])), leaves)
+    for one, other in zip(gradients, right, strict=True):
+        assert torch.equal(one[:, 25:], torch.zeros_like(one[:, 25:]))
+        assert relative(one, other) < 1e-4
+
+
+def test_bounds_that_are_wrong_stay_within_the_tensors() -> None:
+    """On a GPU their values are not read by the host, so they are not refused: nothing else may be touched."""
+    x = tensors(1, 20, 1)
+    h, _ = _operator(x, torch.tensor([0, 100, 20]))
+    assert torch.isfinite(h).all()
+    assert relative(h, mlstm(*x)) < 1e-5
+
+
+def test_a_window_that_slides() -> None:
+    """Tokens that overlap: two axes of stride 1, and an output laid out alike would have none at the end."""
+    row = torch.randn(10 + 32 - 1)
+    q, k, _, i, f = tensors(1, 10, 1)
+    v = row.unfold(0, 32, 1)[None, :, None]
+    assert relative(mlstm(q, k, v, i, f, backend="triton"), mlstm(q, k, v.contiguous(), i, f)) < 1e-5
+
+
+def test_autocast_changes_nothing() -> None:
+    x = tensors(1, 40, 1)
+    for backend in ("triton", "torch", "torch-recurrent"):
+        plain = mlstm(*x, backend=backend)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(mlstm(*x, backend=backend), plain)
+
+
+def _operator(x: list[torch.Tensor], bounds: torch.Tensor) -> tuple[torch.Tensor, MLSTMState]:
+    """The kernels without the checks of `mlstm`, which on a GPU see no values."""
+    from companion.kernels.ops import mlstm_triton
+
+    q, k, v, i, f = x
+    return mlstm_triton(q, k, v, i, f, cu_seqlens=bounds, chunk_size=16)
