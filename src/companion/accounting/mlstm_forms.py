@@ -58,7 +58,9 @@ def mlstm_form_table(
         sizes[f"chunkwise, least {by}"] = best_chunk_size(
             architecture, context_length, by, hardware=peaks, precision=precision, convention=convention
         )
-    rows: list[dict[str, Any]] = [{"form": "recurrent", "chunk_size": 1, **recurrent_per_token(architecture, precision=precision)}]
+    rows: list[dict[str, Any]] = [
+        {"form": "recurrent", "chunk_size": 1, **recurrent_per_token(architecture, precision=precision)}
+    ]
     for form, size in sizes.items():
         counts = chunkwise_per_token(architecture, context_length, size, precision=precision, convention=convention)
         rows.append({"form": form, "chunk_size": size, **counts})

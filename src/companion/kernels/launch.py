@@ -138,7 +138,7 @@ class Problem:
         return torch.zeros_like(x) if self.table else torch.empty_like(x)
 
     def result(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """`empty` for a result of an operator: zero where packed sequences may leave tokens out, or need fewer chunks."""
+        """`empty` for a result of an operator; zero where packed sequences leave tokens out or need fewer chunks."""
         return self.empty(*shape, dtype=dtype).zero_() if self.table else self.empty(*shape, dtype=dtype)
 
     def rows(self, config: Config) -> int:
