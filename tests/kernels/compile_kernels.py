@@ -84,6 +84,7 @@ def replace_kernels(module: ModuleType) -> None:
 def run_all(kernel: str, attempt: Any, **shape: Any) -> Any:
     """In place of `configs.run`: every candidate of a kernel, once for every task."""
     shape.pop("device")
+    shape.pop("variant", None)  # flags of the kernel: no part of its list
     choices = configs.candidates(kernel, **shape)
     for number, config in enumerate(choices):
         if kernel in seen or (task.get("last") and number + 1 < len(choices)):

@@ -180,8 +180,8 @@ def backward(
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, Tensor]]:
     """dq, dk, dv, dĩ, df̃ (as the inputs q, k, v, ĩ, f̃), and dC, dn of the initial state.
 
-    `state_gradient` is that of C and n of the final state; `normaliser` says whether gradients flow through nᵀq. are
-    computed again rather than kept from the forward pass: they are the largest tensors by far.
+    `state_gradient` is that of C and n of the final state; `normaliser` says whether gradients flow through nᵀq. States
+    are computed again rather than kept from the forward pass: they are the largest tensors by far.
     """
     q, k, v, i, f = inputs
     s, scale = saved, p.d_qk**-0.5
