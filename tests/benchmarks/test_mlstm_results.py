@@ -152,6 +152,18 @@ def test_timings(timings: results.Timings) -> None:
     assert len(timings.commits) == 1
 
 
+def test_rows_say_of_which_code_they_are(tmp_path: Path) -> None:
+    """The book says so where records are older than the kernels it shows."""
+    path = tmp_path / "records.jsonl"
+    write(path, "kernel_checks", [check("a"), check("b")], code="old")
+    write(path, "kernel_checks", [check("b")], code="new")
+    table = results.load_checks(path)
+    assert dict(zip(table["case"], table["code"], strict=True)) == {"a": "old", "b": "new"}
+    write(path, "kernels", [timing("companion", 1024, 1e-3)], **PEAKS, code="old")
+    write(path, "kernels", [timing("companion", 2048, 1e-3)], **PEAKS, code="new")
+    assert results.load_timings(path).codes == ("old", "new")
+
+
 def test_rooflines(timings: results.Timings) -> None:
     table = results.with_rooflines(timings).set_index(["part", "implementation", "case"])
     assert "calls" not in set(table["launch"]), "a cell without a timing"

@@ -43,7 +43,7 @@ def measure(context_length: int, head_width: int, repeats: int) -> list[dict[str
     """
     torch = _torch()
     torch.manual_seed(0)
-    return [_product(torch, repeats), _copy(torch, repeats), *_cache_reads(torch, context_length, head_width, repeats)]
+    return [product(torch, repeats), copy(torch, repeats), *_cache_reads(torch, context_length, head_width, repeats)]
 
 
 def measured_on(path: Path) -> pd.DataFrame:
@@ -117,7 +117,8 @@ def _seconds(torch: Any, action: Callable[[int], Any], repeats: int) -> dict[str
     return {"seconds_median": median(seconds), "seconds_min": min(seconds), "seconds_max": max(seconds)}
 
 
-def _product(torch: Any, repeats: int, size: int = 8192) -> dict[str, Any]:
+def product(torch: Any, repeats: int, size: int = 8192) -> dict[str, Any]:
+    """FLOP/s of a product of size² bf16 matrices, compared with float32 first."""
     a, b = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     rows = slice(0, 64)
     _compare((a @ b)[rows].float(), a[rows].float() @ b.float(), "product")
@@ -125,7 +126,8 @@ def _product(torch: Any, repeats: int, size: int = 8192) -> dict[str, Any]:
     return {"part": "product", "size": size, **times, "flops_per_s": 2 * size**3 / times["seconds_median"]}
 
 
-def _copy(torch: Any, repeats: int, size: int = 2**32) -> dict[str, Any]:
+def copy(torch: Any, repeats: int, size: int = 2**32) -> dict[str, Any]:
+    """Bytes/s, read and written, of a copy of `size` bytes on the GPU."""
     source = torch.randint(0, 255, (size,), device="cuda", dtype=torch.uint8)
     target = torch.empty_like(source)
     times = _seconds(torch, lambda _: target.copy_(source), repeats)

@@ -21,6 +21,7 @@ import torch
 
 from companion.accounting.conventions import TFLA
 from companion.accounting.flops import mlstm_core_flops
+from companion.benchmarks import hardware
 
 #: Chunk length of the useful FLOPs, and calls that do not count.
 FLOPS_CHUNK, WARM_UP = 64, 3
@@ -70,15 +71,9 @@ def num_sets(set_bytes: int) -> int:
 
 def measured_peaks(repeats: int = 20) -> dict[str, float]:
     """FLOP/s of a product of 8192² bf16 matrices, and bytes/s of a 2 GiB copy (read and written), measured now."""
-    size, copied = 8192, 2**31
-    a, b = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    product = seconds(lambda _: a @ b, repeats=repeats)
-    source = torch.empty(copied, device="cuda", dtype=torch.uint8)
-    target = torch.empty_like(source)
-    copy = seconds(lambda _: target.copy_(source), repeats=repeats)
     return {
-        "peak_flops_per_s": _significant(2 * size**3 / product["seconds_median"]),
-        "peak_bytes_per_s": _significant(2 * copied / copy["seconds_median"]),
+        "peak_flops_per_s": _significant(hardware.product(torch, repeats, size=8192)["flops_per_s"]),
+        "peak_bytes_per_s": _significant(hardware.copy(torch, repeats, size=2**31)["bytes_per_s"]),
     }
 
 

@@ -50,8 +50,8 @@ class Timings:
         a row per cell: the fields of a result (`data/benchmarks/README.md`); cells without a timing have `skipped`.
     peaks
         what the GPU reached in the same runs: medians over them.
-    versions, dates, commits
-        of all records that the table holds rows of.
+    versions, dates, commits, codes
+        of all records that the table holds rows of; `codes` compare with `kernel_session.code_hash`.
     """
 
     table: pd.DataFrame
@@ -59,6 +59,7 @@ class Timings:
     versions: dict[str, str | None]
     dates: tuple[str, str]
     commits: tuple[str, ...]
+    codes: tuple[str, ...]
 
     @property
     def gpu(self) -> str:
@@ -69,6 +70,8 @@ class Timings:
 def load_checks(path: Path, gpu: str | None = None) -> pd.DataFrame:
     """Checks on one GPU, by default that of the last record: a row per cell, with the fields of a result.
 
+    `code` says of which state of the code a row is, `version` of which release of the implementation.
+
     Raises
     ------
     InputError
@@ -76,6 +79,7 @@ def load_checks(path: Path, gpu: str | None = None) -> pd.DataFrame:
     """
     cells, _ = _cells(path, CHECKS, gpu)
     table = pd.DataFrame([result for _, result in cells])
+    table["code"] = [str(record["parameters"].get("code")) for record, _ in cells]
     table["version"] = [_version(record, result["implementation"]) for record, result in cells]
     return table
 
@@ -108,6 +112,7 @@ def load_timings(path: Path, gpu: str | None = None) -> Timings:
         versions=records[-1]["versions"],
         dates=(dates[0], dates[-1]),
         commits=commits,
+        codes=tuple(dict.fromkeys(str(record["parameters"].get("code")) for record in records)),
     )
 
 

@@ -108,7 +108,7 @@ class Problem:
 
     @property
     def products(self) -> dict[str, Any]:
-        """How tl.dot multiplies: bfloat16 as it is, float16 as tf32 (same digits, more range), float32 exactly."""
+        """How tl.dot multiplies: bfloat16 as it is, float16 as tf32 (as many digits), float32 as three of tf32."""
         if self.dtype == torch.bfloat16 and not INTERPRETED:
             return {"DOT": tl.bfloat16, "PRECISION": "tf32"}
         return {"DOT": tl.float32, "PRECISION": "tf32" if self.dtype == torch.float16 else "tf32x3"}
@@ -271,19 +271,8 @@ def _gates(p: Problem, i: Tensor, f: Tensor, m_0: Tensor | None) -> tuple[_Gates
     m_T = p.empty(p.num_seqs, p.n_heads)
     places = {name: value for name, value in p.places.items() if name not in ("D_QK", "D_HV", "n_heads")}
     triton_gates.gate_vectors[(p.num_chunks, p.n_heads)](
-        i,
-        f,
-        *_strides(i, f),
-        b,
-        c,
-        most_c,
-        w,
-        decay,
-        peak,
-        LEAST_LOG_F=LEAST_LOG_F,
-        SIGMOID=p.sigmoid,
-        **places,
-    )
+        i, f, *_strides(i, f), b, c, most_c, w, decay, peak, LEAST_LOG_F=LEAST_LOG_F, SIGMOID=p.sigmoid, **places
+    )  # fmt: skip
     most = triton.cdiv(p.context_length, p.chunk_size)
     triton_gates.state_exponents[(p.num_seqs * p.n_heads,)](
         m_0, decay, peak, m_in, m_out, m_T, most, p.num_chunks, p.seq_chunk, p.n_heads,
