@@ -115,7 +115,7 @@ def test_one_batch_serves_several_cases_and_upstream_gradients() -> None:
         inputs, reference = together[case.name]
         for mode in case.modes:
             leaves = [x.clone().requires_grad_() for x in inputs[:5]]
-            h, final = mlstm_oracle(*leaves, initial_state=inputs.initial_state)
+            h, final = mlstm_oracle(*leaves, initial_state=inputs.initial_state, normalizer_gradient=mode == GENERAL)
             loss = (h * inputs.upstream[mode]).sum()
             if inputs.state_upstream is not None:
                 loss = loss + sum((x * y).sum() for x, y in zip(final, inputs.state_upstream, strict=True))

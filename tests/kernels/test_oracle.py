@@ -10,6 +10,7 @@ from mlstm_inputs import Inputs, mlstm_inputs, mlstm_state, relative_error
 
 from companion.kernels import MLSTMState
 from companion.kernels.oracle import mlstm_oracle
+from companion.kernels.torch_forms import chunkwise
 
 LOG2 = math.log(2)
 
@@ -176,3 +177,31 @@ def test_a_sequence_in_two_parts(data: st.DataObject) -> None:
     assert torch.equal(torch.cat([first_h, second_h], dim=1), whole_h)
     for found, expected in zip(state, whole_state, strict=True):
         assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_constant_normaliser_matters_only_along_h(seed: int) -> None:
+    """Gradients with and without the normaliser's part: equal for an upstream gradient orthogonal to h, else not."""
+    inputs = [x.double().requires_grad_() for x in mlstm_inputs(12, seed=seed)]
+    upstream = torch.randn(mlstm_oracle(*inputs)[0].shape, generator=torch.Generator().manual_seed(seed)).double()
+
+    def gradients(upstream: torch.Tensor, full: bool) -> list[torch.Tensor]:
+        h, state = mlstm_oracle(*inputs, normalizer_gradient=full)
+        return list(torch.autograd.grad((h * upstream).sum() + state.n.sum(), inputs))
+
+    h = mlstm_oracle(*inputs)[0].detach()
+    across = upstream - h * (upstream * h).sum(-1, keepdim=True) / (h * h).sum(-1, keepdim=True)
+    for one, other in zip(gradients(across, True), gradients(across, False), strict=True):
+        torch.testing.assert_close(one, other)
+    assert relative_error(gradients(upstream, False)[0], gradients(upstream, True)[0]) > 0.01
+    torch.testing.assert_close(gradients(upstream, False)[2], gradients(upstream, True)[2])
+
+
+def test_the_constant_normaliser_is_that_of_plain_torch() -> None:
+    inputs, state = [x.double().requires_grad_() for x in mlstm_inputs(20)], mlstm_state(dtype=torch.float64)
+    found = [
+        torch.autograd.grad(form(*inputs, initial_state=state, normalizer_gradient=False)[0].square().sum(), inputs)
+        for form in (mlstm_oracle, chunkwise)
+    ]
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)

@@ -20,6 +20,7 @@ def mlstm_oracle(
     *,
     initial_state: MLSTMState | None = None,
     gate: str = "exponential",
+    normalizer_gradient: bool = True,
     checkpoint_every: int | None = None,
 ) -> tuple[torch.Tensor, MLSTMState]:
     """Outputs and final state of the mLSTM by its recurrence, in float64.
@@ -45,6 +46,8 @@ def mlstm_oracle(
     gate
         `exponential` as above; `sigmoid`: logsigmoid(ĩ_t) in place of ĩ_t, and h_t = exp(m_t) C_tᵀ q_t/√d_qk without
         a normaliser.
+    normalizer_gradient
+        False: max(|ñᵀq|, 1) with ñ = exp(m) n is a constant to the gradient of h (see `companion.kernels.mlstm`).
     checkpoint_every
         tokens between the states that autograd keeps; all of them if not given.
 
@@ -66,7 +69,7 @@ def mlstm_oracle(
     outputs = []
     for start in range(0, context_length, size):
         segment = [x[:, start : start + size] for x in (q, k, v, log_i, log_f)]
-        arguments: tuple[Any, ...] = (*segment, *state, gate == "sigmoid")
+        arguments: tuple[Any, ...] = (*segment, *state, gate == "sigmoid", normalizer_gradient)
         if checkpoint_every is None:
             h, *new = _steps(*arguments)
         else:
@@ -86,6 +89,7 @@ def _steps(
     n: torch.Tensor,
     m: torch.Tensor,
     sigmoid: bool,
+    normalizer_gradient: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     outputs = []
     for t in range(q.shape[1]):
@@ -100,5 +104,8 @@ def _steps(
             outputs.append(read * torch.exp(m)[..., None])
         else:
             normaliser = torch.einsum("bhk,bhk->bh", n, q[:, t]).abs()
-            outputs.append(read / torch.maximum(normaliser, torch.exp((-m).clamp_max(700)))[..., None])
+            inverse = 1 / torch.maximum(normaliser, torch.exp((-m).clamp_max(700)))
+            if not normalizer_gradient:  # a constant is the unscaled maximum: m, which cancels in h, keeps its gradient
+                inverse = inverse.detach() * torch.exp(m - m.detach())
+            outputs.append(read * inverse[..., None])
     return torch.stack(outputs, dim=1), C, n, m

@@ -20,6 +20,7 @@ from companion.kernels.triton_common import (
     chunks_of,
     load_tile,
     locate,
+    operand,
     pair_weight,
     products,
     split,
@@ -86,7 +87,8 @@ def state_gradients(
             g = tl.load(vec_scale + vector, mask=ok, other=0.0)
             query = load_tile(q_at, row, q_strides[1], ok, col_k, D_QK, DOT).to(tl.float32) * read[:, None]
             grad = load_tile(dh_at, row, dh_strides[1], ok, col_v, D_HV, DOT)
-            dC = tl.dot(tl.trans((query * g[:, None]).to(DOT)), grad, dC, input_precision=PRECISION)
+            weighted = operand(query * g[:, None], DOT, PRECISION)
+            dC = tl.dot(tl.trans(weighted), grad, dC, input_precision=PRECISION)
             if NORMALISER:
                 dn += tl.sum(query * tl.load(vec_delta + vector, mask=ok, other=0.0)[:, None], 0)
     store_tile(dC_0 + state * D_HV, dC, col_k, D_HV, ok_k, col_v, D_HV)
@@ -138,7 +140,7 @@ def query_gradients(
         grad = load_tile(dh_at, row, dh_strides[1], ok, col_v, D_HV, DOT)
         C = load_tile(mat_C + at * D_HV, col_k, D_HV, ok_k, col_v, D_HV, DOT)
         value = load_tile(v_at, row, v_strides[1], ok, col_v, D_HV, DOT)
-        total = tl.dot(grad, tl.trans(C), total, input_precision=PRECISION)
+        total = tl.dot(grad, tl.trans(operand(C, DOT, PRECISION)), total, input_precision=PRECISION)
         pair = tl.dot(grad, tl.trans(value), pair, input_precision=PRECISION)
     score = products(q_at, q_strides[1], row, ok, k_at, k_strides[1], row, ok, D_QK, BLOCK_M, BLOCK_S, DOT, PRECISION)
     carried = weight(m_in - r)
@@ -175,7 +177,7 @@ def query_gradients(
     part = (block * n_heads).to(tl.int64) * num_tokens + vector
     tl.store(vec_pair + part + row, tl.sum(score, 0) * scale, mask=ok)
     key = load_tile(k_at, row, k_strides[1], ok, col_k, D_QK, DOT)
-    total = tl.dot(pair.to(DOT), key, total, input_precision=PRECISION)
+    total = tl.dot(operand(pair, DOT, PRECISION), key, total, input_precision=PRECISION)
 
     for earlier in range(0, block * BLOCK_M, BLOCK_M):
         col = earlier + tl.arange(0, BLOCK_M)
@@ -192,7 +194,7 @@ def query_gradients(
         read += tl.sum(score, 1)
         tl.store(vec_pair + part + col, tl.sum(score, 0) * scale, mask=col_ok)
         earlier_key = load_tile(k_at, col, k_strides[1], col_ok, col_k, D_QK, DOT)
-        total = tl.dot(pair.to(DOT), earlier_key, total, input_precision=PRECISION)
+        total = tl.dot(operand(pair, DOT, PRECISION), earlier_key, total, input_precision=PRECISION)
 
     tl.store(vec_read + vector + row, read * scale, mask=ok)
     own_key = load_tile(k_at, row, k_strides[1], ok, col_k, D_QK, tl.float32)
@@ -245,7 +247,7 @@ def key_gradients(
         value = load_tile(v_at, row, v_strides[1], ok, col_v, D_HV, DOT)
         dC = load_tile(mat_dC + at * D_HV, col_k, D_HV, ok_k, col_v, D_HV, DOT)
         grad = load_tile(dh_at, row, dh_strides[1], ok, col_v, D_HV, DOT)
-        total = tl.dot(value, tl.trans(dC), total, input_precision=PRECISION)
+        total = tl.dot(value, tl.trans(operand(dC, DOT, PRECISION)), total, input_precision=PRECISION)
         pair = tl.dot(value, tl.trans(grad), pair, input_precision=PRECISION)
     if WITH_N:
         total += tl.load(vec_dn + at + col_k, mask=ok_k, other=0.0)[None, :]
@@ -264,7 +266,7 @@ def key_gradients(
     same = row[:, None] == row[None, :]
     itself = tl.sum(tl.where(same, pair, 0.0), 1) * scale
     query = load_tile(q_at, row, q_strides[1], ok, col_k, D_QK, DOT)
-    later = tl.dot(tl.where(same, 0.0, pair).to(DOT), query, input_precision=PRECISION)
+    later = tl.dot(operand(tl.where(same, 0.0, pair), DOT, PRECISION), query, input_precision=PRECISION)
 
     for begin_t in range((block + 1) * BLOCK_M, L, BLOCK_M):
         col = begin_t + tl.arange(0, BLOCK_M)
@@ -279,7 +281,7 @@ def key_gradients(
             delta = tl.load(vec_delta + vector + col, mask=col_ok, other=0.0)
         pair = (pair * g[None, :] + delta[None, :]) * pair_weight(c[:, None] - r[None, :])
         later_query = load_tile(q_at, col, q_strides[1], col_ok, col_k, D_QK, DOT)
-        later = tl.dot(pair.to(DOT), later_query, later, input_precision=PRECISION)
+        later = tl.dot(operand(pair, DOT, PRECISION), later_query, later, input_precision=PRECISION)
     later *= scale
     from_itself = itself[:, None] * load_tile(q_at, row, q_strides[1], ok, col_k, D_QK, tl.float32)
 
@@ -323,14 +325,14 @@ def value_gradients(
         key = load_tile(k_at, row, k_strides[1], ok, col_k, D_QK, DOT)
         query = load_tile(q_at, row, q_strides[1], ok, col_k, D_QK, DOT)
         dC = load_tile(mat_dC + at * D_HV, col_k, D_HV, col_k < D_QK, col_v, D_HV, DOT)
-        total = tl.dot(key, dC, total, input_precision=PRECISION)
+        total = tl.dot(key, operand(dC, DOT, PRECISION), total, input_precision=PRECISION)
         score = tl.dot(key, tl.trans(query), score, input_precision=PRECISION)
     total *= weight(w - m_out)[:, None]
     r = tl.maximum(m_in, tl.load(vec_peak + vector + row, mask=ok, other=float("inf")))
     score *= pair_weight(tl.where(row[:, None] <= row[None, :], c[:, None] - r[None, :], float("-inf")))
     score *= tl.load(vec_scale + vector + row, mask=ok, other=0.0)[None, :] * scale
     grad = load_tile(dh_at, row, dh_strides[1], ok, col_v, D_HV, DOT)
-    total = tl.dot(score.to(DOT), grad, total, input_precision=PRECISION)
+    total = tl.dot(operand(score, DOT, PRECISION), grad, total, input_precision=PRECISION)
 
     for begin_t in range((block + 1) * BLOCK_M, L, BLOCK_M):
         col = begin_t + tl.arange(0, BLOCK_M)
@@ -342,7 +344,7 @@ def value_gradients(
         score *= pair_weight(c[:, None] - r[None, :])
         score *= tl.load(vec_scale + vector + col, mask=col_ok, other=0.0)[None, :] * scale
         grad = load_tile(dh_at, col, dh_strides[1], col_ok, col_v, D_HV, DOT)
-        total = tl.dot(score.to(DOT), grad, total, input_precision=PRECISION)
+        total = tl.dot(operand(score, DOT, PRECISION), grad, total, input_precision=PRECISION)
 
     dv_at = dv + batch * dv_strides[0] + start * dv_strides[1] + head * dv_strides[2]
     store_tile(dv_at, total, row, dv_strides[1], ok, col_v, D_HV)

@@ -75,6 +75,20 @@ def store_tile(base, tile, rows, row_stride, rows_ok, cols, NUM_COLS: tl.constex
 
 
 @triton.jit
+def operand(x, DOT: tl.constexpr, PRECISION: tl.constexpr):
+    """Numbers that were computed, or read in float32, as tl.dot should multiply them.
+
+    For tf32 products rounded to the nearest number of its 10 bits: the hardware drops the others, twice the error of
+    rounding and all of one sign. Numbers of q, k, v in float16 need no rounding.
+    """
+    x = x.to(DOT)
+    if PRECISION == "tf32" and DOT == tl.float32:  # noqa: SIM300
+        bits = x.to(tl.int32, bitcast=True)
+        x = tl.where(x == x, ((bits + 0x1000) & -0x2000).to(tl.float32, bitcast=True), x)
+    return x
+
+
+@triton.jit
 def products(
     a, a_stride, a_rows, a_ok, b, b_stride, b_rows, b_ok,
     NUM_COLS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,

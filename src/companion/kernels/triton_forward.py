@@ -12,6 +12,7 @@ from companion.kernels.triton_common import (
     chunks_of,
     load_tile,
     locate,
+    operand,
     pair_weight,
     products,
     split,
@@ -68,7 +69,7 @@ def states(
             write = weight(w - m_out)
             key = load_tile(k_at, row, k_strides[1], ok, col_k, D_QK, DOT).to(tl.float32) * write[:, None]
             value = load_tile(v_at, row, v_strides[1], ok, col_v, D_HV, DOT)
-            C = tl.dot(tl.trans(key.to(DOT)), value, C, input_precision=PRECISION)
+            C = tl.dot(tl.trans(operand(key, DOT, PRECISION)), value, C, input_precision=PRECISION)
             n += tl.sum(key, 0)
     store_tile(C_T + state * D_HV, C, col_k, D_HV, ok_k, col_v, D_HV)
     tl.store(n_T + state + col_k, n, mask=ok_k & own_n)
@@ -140,7 +141,7 @@ def outputs(
         query = load_tile(q_at, row, q_strides[1], ok, col_k, D_QK, DOT)
         key = load_tile(k_at, row, k_strides[1], ok, col_k, D_QK, DOT)
         C = load_tile(mat_C + at * D_HV, col_k, D_HV, col_k < D_QK, col_v, D_HV, DOT)
-        read = tl.dot(query, C, read, input_precision=PRECISION)
+        read = tl.dot(query, operand(C, DOT, PRECISION), read, input_precision=PRECISION)
         score = tl.dot(query, tl.trans(key), score, input_precision=PRECISION)
     carried = weight(m_in - r) * scale
     read *= carried[:, None]
@@ -150,7 +151,7 @@ def outputs(
     score *= pairs * scale
     signed += tl.sum(score, 1)
     value = load_tile(v_at, row, v_strides[1], ok, col_v, D_HV, DOT)
-    read = tl.dot(score.to(DOT), value, read, input_precision=PRECISION)
+    read = tl.dot(operand(score, DOT, PRECISION), value, read, input_precision=PRECISION)
 
     for earlier in range(0, block * BLOCK_M, BLOCK_M):
         col = earlier + tl.arange(0, BLOCK_M)
@@ -162,7 +163,7 @@ def outputs(
         score *= pair_weight(c[None, :] - r[:, None]) * scale
         signed += tl.sum(score, 1)
         value = load_tile(v_at, col, v_strides[1], all_ok, col_v, D_HV, DOT)
-        read = tl.dot(score.to(DOT), value, read, input_precision=PRECISION)
+        read = tl.dot(operand(score, DOT, PRECISION), value, read, input_precision=PRECISION)
 
     exponent = tl.load(vec_b + vector + row, mask=ok, other=0.0) + r
     if SIGMOID:

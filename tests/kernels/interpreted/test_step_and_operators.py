@@ -39,7 +39,8 @@ def test_steps_are_the_sequence(dtype: torch.dtype, d_qk: int, d_hv: int, gate: 
     assert relative_error(found, whole) < 2 * TOLERANCE[dtype]
     for new, reference, of_sequence in zip(before, expected_state, last, strict=True):
         assert relative_error(new, reference) < TOLERANCE[HIGH]
-        assert relative_error(new, of_sequence) < TOLERANCE[HIGH]
+        # the sequence rounds what it multiplies, for a single token nothing is multiplied in another dtype
+        assert relative_error(new, of_sequence) < TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("regime", ["open", "closed", "silent", "extreme"])
