@@ -11,7 +11,8 @@ import torch
 
 from companion.benchmarks import kernel_checks, kernel_gate
 from companion.benchmarks.kernel_cases import GENERAL, LAYOUTS, Case, orthogonal_mode
-from companion.benchmarks.kernel_checks import check_group, evaluate, judge, measure, poisoned
+from companion.benchmarks.kernel_checks import check_group, judge, measure, poisoned
+from companion.benchmarks.kernel_evaluation import evaluate
 from companion.benchmarks.kernel_implementations import Implementation, plain_torch
 from companion.benchmarks.kernel_references import FLOAT32_FLOOR, Reference, allowed_error, references, relative_error
 
@@ -214,3 +215,30 @@ def test_the_gate_refuses_what_is_wrong() -> None:
     result = kernel_gate.verify_small(honest, 32, 48, backward=True, device="cpu")
     assert result["verified"]
     assert result["upstream"] == "orthogonal"
+
+
+class Refused(torch.autograd.Function):
+    """A forward pass whose backward raises, as simple_gla's does where its kernels would be wrong."""
+
+    @staticmethod
+    def forward(ctx: Any, h: torch.Tensor) -> torch.Tensor:
+        return h.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *_: torch.Tensor) -> Any:
+        raise RuntimeError("not on this GPU")
+
+
+def test_outputs_are_judged_and_timed_where_gradients_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    refusing = changed(lambda h, state: (Refused.apply(h) if h.requires_grad else h, state))
+    monkeypatch.setattr(kernel_checks, "_candidates", lambda case, configurations: [refusing])
+    case = replace(CASE, dtypes=("float32",))
+    ((_, (result,)),) = check_group((case,), "cpu", todo=lambda fields: True, configurations=False)
+    assert result["verdict"] == "fail"
+    assert result["reason"] == "gradients: RuntimeError: not on this GPU"
+    assert set(result["errors"]) == {"h", "C", "n", "m"}
+    assert result["errors"]["h"] < 1e-5
+    assert kernel_gate.verify_small(refusing, 32, 48, backward=False, device="cpu")["verified"]
+    refused = kernel_gate.verify_small(refusing, 32, 48, backward=True, device="cpu")
+    assert not refused["verified"]
+    assert "not on this GPU" in refused["reason"]

@@ -8,7 +8,7 @@ import torch
 
 from companion.benchmarks import kernel_benchmark as benchmark
 from companion.benchmarks.kernel_cases import GENERAL, select_cases
-from companion.benchmarks.kernel_checks import evaluate
+from companion.benchmarks.kernel_evaluation import evaluate
 from companion.benchmarks.kernel_implementations import ours
 from companion.benchmarks.kernel_references import references
 from companion.benchmarks.records import read_records

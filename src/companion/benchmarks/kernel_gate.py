@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from companion.benchmarks.kernel_cases import GENERAL, ORTHOGONAL, Case, orthogonal_mode
-from companion.benchmarks.kernel_checks import evaluate, failure, measure, number
+from companion.benchmarks.kernel_checks import failure, measure, number
+from companion.benchmarks.kernel_evaluation import evaluate
 from companion.benchmarks.kernel_implementations import Implementation
 from companion.benchmarks.kernel_references import Reference, references
 from companion.kernels.torch_forms import chunkwise
@@ -36,7 +37,7 @@ def verify_small(
     case, inputs, reference = _small(implementation.computation, d_qk, d_hv, device)
     mode = GENERAL if implementation.normalizer_gradient else orthogonal_mode("bfloat16")
     try:
-        found = evaluate(implementation, case, inputs, torch.bfloat16, mode)
+        found = evaluate(implementation, case, inputs, torch.bfloat16, mode, backward=backward)
     except Exception as error:  # a refusal is a reason not to time it
         return {"verified": False, **_reason(error)}
     errors, _ = measure(found, reference, mode)
@@ -149,7 +150,7 @@ def _verify_attention(implementation: Implementation, width: int, *, backward: b
     high = [x.float().transpose(1, 2).requires_grad_() for x in tensors[:3]]
     try:
         h, _ = implementation.call(*low, None, None)
-        gradients = torch.autograd.grad(h, low, tensors[3])
+        gradients = torch.autograd.grad(h, low, tensors[3]) if backward else ()
     except Exception as error:  # a refusal is a reason not to time it
         return {"verified": False, **_reason(error)}
     reference = _attention_reference(high[0], high[1], high[2]).transpose(1, 2)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -36,12 +36,16 @@ LIMIT = 0.5
 
 @dataclass(frozen=True)
 class Settings:
-    """How often cells are timed, and the peaks their rates are compared with."""
+    """How often cells are timed, and the peaks their rates are compared with.
+
+    `gates` keeps what `verify_small` found, by implementation, heads and pass: it is the same at every timed length.
+    """
 
     repeats: int
     peaks: dict[str, float]
     device: str = "cuda"
     wanted: Callable[[str, str], bool] = lambda name, library: True
+    gates: dict[tuple[Any, ...], Fields] = field(default_factory=dict)
 
 
 def sequences(shape: Shape, *, backward: bool, settings: Settings, todo: Callable[[Fields], bool]) -> Iterator[Fields]:
@@ -117,7 +121,10 @@ def _sequence(
     reason = absent(implementation.library) or implementation.refusal(shape.context_length, d_qk, d_hv)
     if reason:
         return {"skipped": reason}
-    gate = verify_small(implementation, d_qk, d_hv, backward=backward, device=settings.device)
+    key = (implementation.name, d_qk, d_hv, backward)
+    if key not in settings.gates:
+        settings.gates[key] = verify_small(implementation, d_qk, d_hv, backward=backward, device=settings.device)
+    gate = settings.gates[key]
     if not gate["verified"]:
         return {"skipped": gate["reason"], "gate": gate}
     sets = _sequence_sets(implementation, shape, backward, settings.device)
