@@ -47,7 +47,7 @@ def mlstm_oracle(
         `exponential` as above; `sigmoid`: logsigmoid(ĩ_t) in place of ĩ_t, and h_t = exp(m_t) C_tᵀ q_t/√d_qk without
         a normaliser.
     normalizer_gradient
-        False: max(|ñᵀq|, 1) with ñ = exp(m) n is a constant to the gradient of h (see `companion.kernels.mlstm`).
+        False: `max(|ñᵀq|, 1)` with ñ = exp(m) n is a constant to the gradient of h (see `companion.kernels.mlstm`).
     checkpoint_every
         tokens between the states that autograd keeps; all of them if not given.
 
