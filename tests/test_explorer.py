@@ -91,7 +91,7 @@ def _small() -> Explorer:
     return Explorer.of(num_resamples=8)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(settings_of_sliders())
 def test_every_setting_has_its_numbers(setting: Setting) -> None:
     explorer = _small()

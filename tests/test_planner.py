@@ -98,7 +98,7 @@ def test_intervals_hold_their_number() -> None:
             assert 1.05 < high / low < 3
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.floats(1e10, 1e14), st.floats(1.5, 30))
 def test_more_traffic_never_makes_the_model_larger(served: float, factor: float) -> None:
     one, two = (

@@ -299,7 +299,7 @@ _RUN = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(_RUN, min_size=1, max_size=8), bom=st.booleans())
 def test_a_valid_table_comes_back_as_it_was_written(tmp_path: Path, rows: list[dict[str, Any]], bom: bool) -> None:
     frame = pd.DataFrame(rows).drop_duplicates(ignore_index=True)

@@ -214,7 +214,7 @@ def test_summary_of_the_smallest_table(tmp_path: Path) -> None:
     ]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(points=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=12))
 def test_pareto_front_against_all_pairs(points: list[tuple[int, int]]) -> None:
     compute, loss = [float(c) for c, _ in points], [float(x) for _, x in points]

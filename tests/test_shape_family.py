@@ -26,7 +26,7 @@ names = st.sampled_from(NAMES)
 sizes = st.floats(3e7, 3e12)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(names, sizes)
 def test_width_of_is_the_inverse_of_num_params(name: str, size: float) -> None:
     family = paper_family(name)
@@ -44,7 +44,7 @@ def test_arrays(name: str) -> None:
     np.testing.assert_allclose(family.width_of(many)[2], family.width_of(many[2]))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(names, sizes)
 def test_shapes_hold_together(name: str, size: float) -> None:
     shape = paper_family(name).at(size)
@@ -81,7 +81,7 @@ def test_price_of_a_real_shape_is_the_count(name: str, convention: str) -> None:
     assert family.flops_per_token(model.d_model, 2048, convention) == pytest.approx(exact, rel=1e-12)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(names, st.floats(1e8, 1e11), st.sampled_from([512, 8192, 131072]))
 def test_elasticities_against_wide_differences(name: str, size: float, context: int) -> None:
     family = paper_family(name)
@@ -93,7 +93,7 @@ def test_elasticities_against_wide_differences(name: str, size: float, context: 
     assert of_price == pytest.approx(np.log(prices[1] / prices[0]) / (2 * step), rel=1e-4)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(names, st.floats(1e8, 2e10))
 def test_rounded_is_a_model_of_about_that_size(name: str, size: float) -> None:
     model = paper_family(name).rounded(size)
@@ -126,7 +126,7 @@ def test_context_raises_the_price_of_the_transformer_only() -> None:
     np.testing.assert_allclose(xlstm, xlstm[0], rtol=1e-12)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(names, st.floats(1e8, 1e11), st.floats(1, 3000), st.sampled_from([64, 8192, 131072]))
 def test_family_scale_and_its_inverse(name: str, size: float, ratio: float, context: int) -> None:
     scale = FamilyScale(family=paper_family(name), context_length=context)

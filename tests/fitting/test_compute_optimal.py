@@ -35,7 +35,7 @@ def scale(name: str = "transformer", context: int = 8192, convention: str = "pap
     return FamilyScale(family=paper_family(name), context_length=context, convention=CONVENTIONS[convention])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(laws(), st.floats(19, 24))
 def test_constant_price_gives_the_closed_form(law: LossSurface, log_flops: float) -> None:
     """C = 6·N·D: the optimum of arXiv 2203.15556, equation 4."""
@@ -62,7 +62,7 @@ def test_no_member_of_the_family_is_better(law: LossSurface, name: str, context:
     assert widths[np.argmin(losses)] == pytest.approx(found.d_model[0], rel=2e-3)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(laws(), st.floats(19, 23), st.sampled_from(["transformer", "xlstm"]), st.sampled_from([2048, 131072]))
 def test_compute_is_spent_and_loss_is_that_of_the_law(
     law: LossSurface, log_flops: float, name: str, context: int
@@ -74,7 +74,7 @@ def test_compute_is_spent_and_loss_is_that_of_the_law(
     assert found.num_params[0] == pytest.approx(paper_family(name).num_params(found.d_model[0]), rel=1e-12)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(laws(), st.floats(19, 23), st.sampled_from(["transformer", "xlstm"]), st.sampled_from([2048, 131072]))
 def test_compute_for_loss_inverts_compute_optimal(law: LossSurface, log_flops: float, name: str, context: int) -> None:
     chosen = scale(name, context)
@@ -130,7 +130,7 @@ def test_one_compute_per_law() -> None:
         assert both.predict(1e9, 1e10)[at] == pytest.approx(law.predict(1e9, 1e10))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(laws(), st.floats(1e8, 1e11), st.floats(1e9, 1e13))
 def test_tokens_for_inverts_predict(law: LossSurface, num_params: float, num_tokens: float) -> None:
     loss = law.predict(num_params, num_tokens)

@@ -35,7 +35,7 @@ PUBLISHED = [entry for entry in load_published()["parametric_fits"] if "objectiv
 
 
 @given(st.integers(0, 10_000), st.sampled_from([1e-4, 1e-2, 1.0, math.inf]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_derivatives_against_differences(seed: int, delta: float) -> None:
     rng = np.random.default_rng(seed)
     size = 12
@@ -133,7 +133,7 @@ def test_exact_table_gives_chinchilla_back(huber_delta: float) -> None:
 
 
 @given(st.floats(1.0, 2.2), st.floats(0.25, 0.7), st.floats(0.25, 0.7), st.floats(0.3, 1.0), st.integers(0, 1000))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_noisy_tables_give_the_law_back_within_its_noise(
     floor: float, alpha: float, beta: float, gamma: float, seed: int
 ) -> None:

@@ -59,7 +59,7 @@ def test_a_plain_tuple_is_a_state() -> None:
     assert torch.equal(mlstm(*inputs, initial_state=tuple(before)), mlstm(*inputs, initial_state=before))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     lengths=st.lists(st.integers(0, 20), min_size=1, max_size=5).filter(any),
     backend=st.sampled_from(["torch", "torch-parallel", "torch-recurrent"]),

@@ -94,7 +94,7 @@ def quadratic(inputs: Inputs, before: MLSTMState | None = None, gate: str = "exp
     return h.transpose(1, 2)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     context_length=st.integers(1, 12),
     d_qk=st.integers(1, 5),
@@ -141,7 +141,7 @@ def test_checkpoints_change_nothing() -> None:
             assert torch.equal(found, expected)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(shift=st.floats(-20, 20), seed=st.integers(0, 10**6))
 def test_only_the_unscaled_memory_counts(shift: float, seed: int) -> None:
     """m + s with C and n times exp(−s) is the same memory."""
@@ -165,7 +165,7 @@ def test_an_empty_memory_is_empty_whatever_its_exponent(m: float) -> None:
     assert relative_error(mlstm_oracle(*inputs, initial_state=other)[0], expected) < 1e-12
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.data())
 def test_a_sequence_in_two_parts(data: st.DataObject) -> None:
     context_length = data.draw(st.integers(2, 15))

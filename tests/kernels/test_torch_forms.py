@@ -155,7 +155,7 @@ def test_dtypes_of_outputs_and_states(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(data=st.data())
 def test_a_sequence_in_two_parts(form: str, data: st.DataObject) -> None:
     """Any split, the state passed on: the same outputs, final state and gradients."""
@@ -176,7 +176,7 @@ def test_a_sequence_in_two_parts(form: str, data: st.DataObject) -> None:
         )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     context_length=st.integers(1, 70),
     chunk_size=st.integers(1, 80),

@@ -128,7 +128,7 @@ def test_expanded_tensors() -> None:
         assert relative_error(found, reference) < LIMIT
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(
     context_length=st.integers(2, 40),
     share=st.floats(0.01, 0.99),
@@ -149,7 +149,7 @@ def test_a_sequence_in_two_parts(context_length: int, share: float, regime: str,
         assert relative_error(found, expected) < LIMIT
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(shift=st.floats(-20, 20), gate=st.sampled_from(["exponential", "sigmoid"]), seed=st.integers(0, 99))
 def test_only_the_unscaled_state_matters(shift: float, gate: str, seed: int) -> None:
     """exp(m)·C and exp(m)·n are the memory: m larger and C, n smaller by the same factor change nothing."""
