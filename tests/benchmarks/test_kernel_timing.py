@@ -1,6 +1,7 @@
 """Counts behind rates, and the suites that time: nothing wrong is timed, every cell without a time has a reason."""
 
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -199,3 +200,20 @@ def test_what_is_timed() -> None:
     assert mlstm_kernels.refusal(100, 64, 64) == "context_length 100 is not a multiple of 128"
     assert mlstm_kernels.refusal(128, 20, 64) == "head sizes 20, 64 are not multiples of 16"
     assert mlstm_kernels.refusal(256, 64, 64) is None
+
+
+def test_the_gate_is_asked_once_for_each_implementation_heads_and_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def verify(implementation: Implementation, d_qk: int, d_hv: int, *, backward: bool, device: str) -> dict[str, Any]:
+        asked.append((implementation.name, d_qk, d_hv, backward))
+        return {"verified": len(asked)}
+
+    monkeypatch.setattr(kernel_suites, "verify_small", verify)
+    settings = kernel_suites.Settings(5, PEAKS, device="cpu")
+    questions = list(product([plain_torch(32), plain_torch(64)], (16, 32), (16, 32), (True, False)))
+    first = [settings.gate(one, d_qk, d_hv, backward=backward) for one, d_qk, d_hv, backward in questions]
+    again = [settings.gate(one, d_qk, d_hv, backward=backward) for one, d_qk, d_hv, backward in questions]
+    assert asked == [(one.name, *rest) for one, *rest in questions]
+    assert again == first == [{"verified": number + 1} for number in range(len(questions))]
+    assert kernel_suites.Settings(5, PEAKS, device="cpu").gates == {}, "not shared between runs"

@@ -36,16 +36,20 @@ LIMIT = 0.5
 
 @dataclass(frozen=True)
 class Settings:
-    """How often cells are timed, and the peaks their rates are compared with.
-
-    `gates` keeps what `verify_small` found, by implementation, heads and pass: it is the same at every timed length.
-    """
+    """How often cells are timed, and the peaks their rates are compared with; what the gate found so far."""
 
     repeats: int
     peaks: dict[str, float]
     device: str = "cuda"
     wanted: Callable[[str, str], bool] = lambda name, library: True
     gates: dict[tuple[Any, ...], Fields] = field(default_factory=dict)
+
+    def gate(self, implementation: Implementation, d_qk: int, d_hv: int, *, backward: bool) -> Fields:
+        """What `verify_small` says: once for an implementation, heads and pass, as every timed length asks the same."""
+        key = (implementation.name, d_qk, d_hv, backward)
+        if key not in self.gates:
+            self.gates[key] = verify_small(implementation, d_qk, d_hv, backward=backward, device=self.device)
+        return self.gates[key]
 
 
 def sequences(shape: Shape, *, backward: bool, settings: Settings, todo: Callable[[Fields], bool]) -> Iterator[Fields]:
@@ -121,10 +125,7 @@ def _sequence(
     reason = absent(implementation.library) or implementation.refusal(shape.context_length, d_qk, d_hv)
     if reason:
         return {"skipped": reason}
-    key = (implementation.name, d_qk, d_hv, backward)
-    if key not in settings.gates:
-        settings.gates[key] = verify_small(implementation, d_qk, d_hv, backward=backward, device=settings.device)
-    gate = settings.gates[key]
+    gate = settings.gate(implementation, d_qk, d_hv, backward=backward)
     if not gate["verified"]:
         return {"skipped": gate["reason"], "gate": gate}
     sets = _sequence_sets(implementation, shape, backward, settings.device)
