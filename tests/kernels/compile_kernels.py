@@ -19,7 +19,16 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from companion.kernels import configs, launch, triton_backward, triton_forward, triton_gates, triton_step
+from companion.kernels import (
+    configs,
+    launch,
+    launch_backward,
+    triton_backward,
+    triton_forward,
+    triton_gates,
+    triton_normaliser,
+    triton_step,
+)
 from companion.kernels.configs import Config
 
 
@@ -70,7 +79,7 @@ class Compiled:
         return launch_it
 
 
-UNCHOSEN = ("gate_vectors", "state_exponents", "gate_gradients", "step_scalars")
+UNCHOSEN = ("gate_vectors", "state_exponents", "gate_weights", "gate_gradients", "carry_vectors", "step_scalars")
 task: dict[str, Any] = {}
 seen: set[str] = set()
 
@@ -85,6 +94,7 @@ def run_all(kernel: str, attempt: Any, **shape: Any) -> Any:
     """In place of `configs.run`: every candidate of a kernel, once for every task."""
     shape.pop("device")
     shape.pop("variant", None)  # flags of the kernel: no part of its list
+    shape.pop("programs", None)
     choices = configs.candidates(kernel, **shape)
     for number, config in enumerate(choices):
         if kernel in seen or (task.get("last") and number + 1 < len(choices)):
@@ -98,7 +108,7 @@ def compile_one(attempt: Any, config: Config) -> dict[str, Any]:
     try:
         attempt(config)
     except Exception as error:  # whatever the compiler raises is the finding
-        return {"error": f"{type(error).__name__}: {error}"[:2000]}
+        return {"error": f"{type(error).__name__}: {error}"[-2000:]}
     return Compiled.notes
 
 
@@ -118,6 +128,7 @@ def compile_kernels(options: dict[str, Any]) -> None:
     task = options
     seen.clear()
     driver.set_active(AbsentGPU(options["capability"]))
+    configs.can_overlap = lambda device: options["capability"] >= 90  # type: ignore[assignment]
     dtype, plain = getattr(torch, options["dtype"]), options.get("plain", True)
     d_qk, d_hv, size = options["d_qk"], options["d_hv"], options["chunk_size"]
     # one head and one chunk at most, if not plain: numbers that are 1 become constants of the compiler
@@ -133,7 +144,7 @@ def compile_kernels(options: dict[str, Any]) -> None:
         gradient = state[:2]
     p = launch.Problem.of(q, v, places, size, not plain)
     h, _, saved = launch.forward(p, q, q, v, gate, gate, state)
-    launch.backward(p, h, gradient, (q, q, v, gate, gate), state, saved, plain)
+    launch_backward.backward(p, h, gradient, (q, q, v, gate, gate), state, saved, plain)
     C = torch.zeros(1, n_heads, d_qk, d_hv, dtype=torch.float32 if plain else torch.bfloat16)
     token = (q[:, 0], q[:, 0], v[:, 0], gate[:, 0], gate[:, 0])
     launch.step(*token, C, torch.zeros(1, n_heads, d_qk), torch.zeros(1, n_heads), not plain)
@@ -141,7 +152,7 @@ def compile_kernels(options: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     configs.run = run_all  # type: ignore[assignment]
-    for module in (triton_backward, triton_forward, triton_gates, triton_step):
+    for module in (triton_backward, triton_forward, triton_gates, triton_normaliser, triton_step):
         replace_kernels(module)
     for options in json.loads(sys.argv[1]):
         compile_kernels(options)

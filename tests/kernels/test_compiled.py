@@ -49,7 +49,14 @@ def test_every_candidate_compiles_and_one_fits(number: int, compiled: list[list[
     task, records = TASKS[number], compiled[number]
     assert [record for record in records if "error" in record] == []
     names = {record["function"] for record in records if record["configuration"] is None}
-    assert names == {"gate_vectors", "state_exponents", "gate_gradients", "step_scalars"}
+    assert names == {
+        "gate_vectors",
+        "state_exponents",
+        "gate_weights",
+        "gate_gradients",
+        "carry_vectors",
+        "step_scalars",
+    }
     sizes = {name: task[name] for name in ("d_qk", "d_hv", "chunk_size")}
     for kernel in configs.KERNELS:
         of_step = {"chunk_size": 1} if kernel == "step" else {}

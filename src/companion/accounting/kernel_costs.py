@@ -3,7 +3,8 @@
 The chunkwise cell is a chain of kernels, one after another, so the least time of a pass is the sum of the kernels'
 least times, not the larger of summed FLOPs and summed bytes as in `companion.accounting.mlstm_forms`. Only products of
 matrices are counted: they run on the units whose peak a `Hardware` states. Forward FLOPs are thus the matrix products
-of the convention `tfla`, forward bytes those of `chunkwise_per_token` and q once more for nᵀq; tests hold them equal.
+of the convention `tfla`, forward bytes those of `chunkwise_per_token`, q and k once more (pairs and normaliser have
+kernels of their own) and the pairs, written and read; tests hold them equal.
 """
 
 from collections.abc import Sequence
@@ -95,67 +96,48 @@ class _Kernel:
     weighted: int = 0
     #: products of 2·L·d_qk·d_hv FLOP: keys times values into a state, queries times a state, and their gradients.
     states: int = 0
-    #: the product over pairs that every block of the other width computes again (`scores` or `weighted`), or `earlier`:
-    #: both, for tiles below the diagonal, to know dhᵀh before dq is begun.
-    repeated: Literal["", "scores", "weighted", "earlier"] = ""
     #: vectors of d_qk and of d_hv numbers read or written per token, and gates.
     qk_vectors: int
     hv_vectors: int
     gates: int = 2
     #: states read or written per chunk.
     chunk_states: int = 1
+    #: matrices of L × L numbers per chunk, for pairs of its tokens, read or written.
+    chunk_pairs: int = 0
 
 
-#: Kernels of `companion.kernels` in the order of their launch, by name; those of gates alone are left out.
+#: Kernels of `companion.kernels` by name: those of whole vectors or pairs, not those of gates and of n alone.
 KERNELS = (
+    # sums of keys for the normaliser's state
+    _Kernel(kernel="gate_weights", stage="forward", qk_vectors=1, hv_vectors=0, gates=0, chunk_states=0),
     _Kernel(kernel="states", stage="forward", states=1, qk_vectors=1, hv_vectors=1),
-    # nᵀq: products with a vector, which the matrix units do not speed up
-    _Kernel(kernel="normalisers", stage="forward", qk_vectors=1, hv_vectors=0, gates=0, chunk_states=0),
+    _Kernel(kernel="scores", stage="forward", scores=1, qk_vectors=2, hv_vectors=0, chunk_states=0, chunk_pairs=1),
     _Kernel(
-        kernel="outputs", stage="forward", scores=1, weighted=1, states=1, repeated="scores", qk_vectors=2, hv_vectors=2
+        kernel="outputs", stage="forward", weighted=1, states=1, qk_vectors=1, hv_vectors=2, gates=0, chunk_pairs=1,
     ),
     # recomputed rather than kept: states are the largest tensors by far
     _Kernel(kernel="states", stage="backward", states=1, qk_vectors=1, hv_vectors=1),
     _Kernel(
-        kernel="query_gradients", stage="backward", scores=2, weighted=1, states=1, repeated="earlier",
-        qk_vectors=3, hv_vectors=2,
+        kernel="pair_gradients", stage="backward", scores=1, weighted=1, qk_vectors=2, hv_vectors=2,
+        chunk_states=0, chunk_pairs=2,
+    ),
+    _Kernel(
+        kernel="query_gradients", stage="backward", scores=1, states=1, qk_vectors=3, hv_vectors=1, chunk_pairs=2,
     ),
     _Kernel(kernel="state_gradients", stage="backward", states=1, qk_vectors=1, hv_vectors=1, chunk_states=2),
+    _Kernel(kernel="key_gradients", stage="backward", scores=1, states=1, qk_vectors=3, hv_vectors=1, chunk_pairs=1),
     _Kernel(
-        kernel="key_gradients", stage="backward", scores=1, weighted=1, states=1, repeated="weighted",
-        qk_vectors=3, hv_vectors=2,
+        kernel="value_gradients", stage="backward", weighted=1, states=1, qk_vectors=1, hv_vectors=2, chunk_pairs=1,
     ),
+    # sums over the columns of the pairs
     _Kernel(
-        kernel="value_gradients", stage="backward", scores=1, weighted=1, states=1, repeated="scores",
-        qk_vectors=2, hv_vectors=2,
+        kernel="gate_gradients", stage="backward", qk_vectors=0, hv_vectors=0, gates=4, chunk_states=0, chunk_pairs=1,
     ),
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tiles:
-    """Blocks in which a kernel computes one chunk: `rows` tokens, `qk` and `hv` columns. None: all of them at once.
-
-    Square tiles of `rows` × `rows` pairs above the diagonal are skipped. A program holds one block of columns of its
-    result, so products over pairs that do not depend on that block are computed again by each of them. One kernel also
-    goes through the tiles below the diagonal twice.
-    """
-
-    rows: int | None = None
-    qk: int | None = None
-    hv: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise InputError(f"tile of {name}: {value!r} is not a positive whole number")
-
-
-WHOLE = Tiles()
-
-
 def cell_kernel_costs(
-    shape: CellShape, *, tiles: Tiles = WHOLE, precision: Precision = KERNEL_PRECISION
+    shape: CellShape, *, tile: int | None = None, precision: Precision = KERNEL_PRECISION
 ) -> tuple[KernelCost, ...]:
     """Every kernel of forward and backward pass, whole batch.
 
@@ -163,29 +145,25 @@ def cell_kernel_costs(
     ----------
     shape
         batch, heads and chunk.
-    tiles
-        which pairs are skipped and which products are repeated. By default none: all L² pairs, each once.
+    tile
+        side of the square tiles of pairs (tokens): those above the diagonal are skipped. By default none is: all L²
+        pairs are computed.
     precision
-        bytes per number of vectors and gates (`bytes_per_activation`) and of states (`bytes_per_state`). What a second
-        block reads again is taken to come from the cache.
+        bytes per number of vectors, gates and pairs (`bytes_per_activation`) and of states (`bytes_per_state`). What a
+        second block reads again is taken to come from the cache.
 
     Raises
     ------
     InputError
-        if the rows of a tile do not divide the chunk.
+        if a tile does not divide the chunk.
     """
     L, qk, hv = shape.chunk_size, shape.d_qk, shape.d_hv
-    share = causal_share(L, tiles.rows)
+    share = causal_share(L, tile)
     scores, weighted, state = share * 2 * L**2 * qk, share * 2 * L**2 * hv, 2 * L * qk * hv
-    repeats = {"scores": -(-hv // (tiles.hv or hv)), "weighted": -(-qk // (tiles.qk or qk))}
     costs = []
     for each in KERNELS:
-        again = {name: repeats[name] if each.repeated == name else 1 for name in repeats}
-        flops = each.scores * again["scores"] * scores + each.weighted * again["weighted"] * weighted
-        flops += each.states * state
-        if each.repeated == "earlier" and tiles.rows:  # tiles on the diagonal, rows/L of all pairs, are computed once
-            flops += (scores + weighted) * (1 - tiles.rows / L / share)
-        numbers = each.qk_vectors * qk + each.hv_vectors * hv + each.gates
+        flops = each.scores * scores + each.weighted * weighted + each.states * state
+        numbers = each.qk_vectors * qk + each.hv_vectors * hv + each.gates + each.chunk_pairs * share * L
         moved = shape.num_tokens * numbers * precision.bytes_per_activation
         moved += shape.num_chunks * each.chunk_states * (qk * hv + qk + 1) * precision.bytes_per_state
         total = float(shape.n_heads * shape.num_chunks * flops)
@@ -275,15 +253,15 @@ def chunk_size_scan(
     hardware: str | Hardware,
     *,
     chunk_sizes: Sequence[int] = CHUNK_SIZES,
-    tiles: Tiles = WHOLE,
+    tile: int | None = None,
     precision: Precision = KERNEL_PRECISION,
 ) -> pd.DataFrame:
     """Roofline seconds of every kernel over the chunk length.
 
     Parameters
     ----------
-    tiles
-        as in `cell_kernel_costs`; a chunk that its rows do not divide is one tile of rows.
+    tile
+        as in `cell_kernel_costs`; a chunk that it does not divide is computed whole.
 
     Returns
     -------
@@ -291,9 +269,9 @@ def chunk_size_scan(
     """
     tables = []
     for size in chunk_sizes:
-        rows = tiles.rows if tiles.rows and size % tiles.rows == 0 else None
+        fitting = tile if tile and size % tile == 0 else None
         one = replace(shape, chunk_size=int(size))
-        costs = cell_kernel_costs(one, tiles=replace(tiles, rows=rows), precision=precision)
+        costs = cell_kernel_costs(one, tile=fitting, precision=precision)
         tables.append(cost_table(costs, hardware).assign(chunk_size=int(size)))
     return pd.concat(tables, ignore_index=True)
 
@@ -318,7 +296,7 @@ def crossing_context(
     *,
     passes: Pass = "forward",
     hardware: str | Hardware | None = None,
-    tiles: Tiles = WHOLE,
+    tile: int | None = None,
     precision: Precision = KERNEL_PRECISION,
 ) -> float:
     """Tokens from which attention costs more than the cell: FLOPs, or with `hardware` roofline seconds.
@@ -336,7 +314,7 @@ def crossing_context(
         for an unknown pass.
     """
     one_chunk = replace(cell, batch_size=1, context_length=cell.chunk_size)
-    costs = cell_kernel_costs(one_chunk, tiles=tiles, precision=precision)
+    costs = cell_kernel_costs(one_chunk, tile=tile, precision=precision)
 
     def measure(kernels: Sequence[KernelCost]) -> float:
         return pass_flops(kernels, passes) if hardware is None else pass_seconds(kernels, hardware, passes)

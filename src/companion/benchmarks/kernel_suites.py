@@ -32,6 +32,8 @@ from companion.kernels.state import MLSTMState
 Fields = dict[str, Any]
 #: Seconds that all timings of one cell may take.
 LIMIT = 0.5
+#: Steps that a CUDA graph holds at least.
+GRAPH_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -233,11 +235,13 @@ def _step(implementation: StepImplementation, shape: Shape, launch: str, setting
         else:
             memory = timing.peak_memory(one)
             try:
-                graph = timing.graph_of([partial(one, number) for number in range(len(sets))])
+                # a graph of one step would be timed with its own launch
+                count = max(len(sets), GRAPH_STEPS)
+                graph = timing.graph_of([partial(one, number) for number in range(count)])
             except Exception as error:  # what cannot be captured is not timed
                 return {"skipped": failure(error)["reason"], "gate": gate}
             times = timing.seconds(
-                lambda _: graph.replay(), repeats=max(settings.repeats, 20), limit=LIMIT, calls=len(sets)
+                lambda _: graph.replay(), repeats=max(settings.repeats, 20), limit=LIMIT, calls=count
             )
     rates = timing.shares(times, counts, settings.peaks)
     return {**times, "input_sets": len(sets), "peak_memory_bytes": memory, **rates, "gate": gate}

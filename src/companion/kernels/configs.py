@@ -2,13 +2,14 @@
 
 Nothing is tuned while a program runs: a shape always runs the same code, so results repeat bit by bit and a launch can
 be captured in a CUDA graph. A configuration that asks for more shared memory than the GPU has is passed over. The order
-is that of times measured on an H200 in bfloat16 at (H, d_qk, d_hv) = (8, 256, 512), (16, 128, 256) and (8, 128, 128);
-for `query_gradients`, and in other dtypes, it follows what the compiler says of registers and shared memory.
+is that of times measured on Hopper in bfloat16 at (H, d_qk, d_hv) = (8, 256, 512) and (16, 128, 256), T = 8192 and
+65,536; in other dtypes it follows what the compiler says of registers and shared memory.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -20,8 +21,9 @@ T = TypeVar("T")
 #: Triton kernels whose configuration can be chosen.
 KERNELS = (
     "states",
-    "normalisers",
+    "scores",
     "outputs",
+    "pair_gradients",
     "state_gradients",
     "query_gradients",
     "key_gradients",
@@ -58,37 +60,45 @@ class Config:
 #: (block sizes wanted, warps, stages); a block is cut to what the shape needs.
 _WIDE: dict[str, tuple[tuple[dict[str, int], int, int], ...]] = {
     "states": (
-        ({"BLOCK_K": 64, "BLOCK_V": 256, "BLOCK_T": 64}, 4, 2),
-        ({"BLOCK_K": 64, "BLOCK_V": 128, "BLOCK_T": 64}, 4, 3),
-        ({"BLOCK_K": 64, "BLOCK_V": 64, "BLOCK_T": 64}, 4, 2),
+        ({"BLOCK_K": 64, "BLOCK_V": 128, "BLOCK_T": 128}, 4, 3),
+        ({"BLOCK_K": 64, "BLOCK_V": 128, "BLOCK_T": 64}, 4, 2),
+        ({"BLOCK_K": 64, "BLOCK_V": 64, "BLOCK_T": 64}, 4, 3),
     ),
-    "normalisers": (({"BLOCK_M": 32, "BLOCK_K": 128}, 4, 2),),
+    "scores": (({"BLOCK_M": 64, "BLOCK_K": 64}, 4, 3),),
     "outputs": (
-        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 128}, 4, 3),
-        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 128}, 4, 2),
+        ({"BLOCK_M": 128, "BLOCK_K": 64, "BLOCK_S": 64, "BLOCK_V": 256}, 8, 3),
+        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_S": 64, "BLOCK_V": 128}, 4, 3),
+        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_S": 64, "BLOCK_V": 64}, 4, 2),
+    ),
+    "pair_gradients": (
+        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 64}, 4, 3),
+        ({"BLOCK_M": 128, "BLOCK_K": 64, "BLOCK_V": 64}, 8, 3),
         ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 64}, 4, 2),
     ),
     "state_gradients": (
-        ({"BLOCK_K": 64, "BLOCK_V": 256, "BLOCK_T": 64}, 4, 2),
         ({"BLOCK_K": 64, "BLOCK_V": 128, "BLOCK_T": 64}, 4, 2),
         ({"BLOCK_K": 64, "BLOCK_V": 64, "BLOCK_T": 64}, 4, 2),
     ),
     "query_gradients": (
-        ({"BLOCK_M": 64, "BLOCK_Q": 512, "BLOCK_S": 64, "BLOCK_V": 64}, 8, 2),
-        ({"BLOCK_M": 64, "BLOCK_Q": 512, "BLOCK_S": 64, "BLOCK_V": 64}, 4, 2),
+        ({"BLOCK_M": 64, "BLOCK_Q": 512, "BLOCK_S": 64, "BLOCK_V": 64}, 4, 3),
+        ({"BLOCK_M": 64, "BLOCK_Q": 512, "BLOCK_S": 64, "BLOCK_V": 64}, 8, 3),
         ({"BLOCK_M": 32, "BLOCK_Q": 512, "BLOCK_S": 64, "BLOCK_V": 64}, 8, 2),
         ({"BLOCK_M": 16, "BLOCK_Q": 512, "BLOCK_S": 64, "BLOCK_V": 64}, 4, 2),
     ),
     "key_gradients": (
-        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 64}, 4, 3),
-        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 64}, 4, 2),
+        ({"BLOCK_M": 64, "BLOCK_K": 128, "BLOCK_S": 64, "BLOCK_V": 64}, 4, 3),
+        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_S": 64, "BLOCK_V": 64}, 4, 2),
     ),
     "value_gradients": (
-        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 128}, 4, 3),
-        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 128}, 4, 2),
-        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 64}, 4, 2),
+        ({"BLOCK_M": 128, "BLOCK_K": 64, "BLOCK_S": 64, "BLOCK_V": 256}, 8, 3),
+        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_S": 64, "BLOCK_V": 128}, 4, 3),
+        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_S": 64, "BLOCK_V": 64}, 4, 2),
     ),
-    "step": (({"BLOCK_K": 64, "BLOCK_V": 64}, 4, 2), ({"BLOCK_K": 64, "BLOCK_V": 32}, 4, 2)),
+    "step": (
+        ({"BLOCK_K": 256, "BLOCK_V": 64}, 8, 1),
+        ({"BLOCK_K": 512, "BLOCK_V": 16}, 4, 1),
+        ({"BLOCK_K": 64, "BLOCK_V": 64}, 4, 2),
+    ),
 }
 #: Products of float32 numbers take twice the shared memory and, to stay precise, three passes.
 _NARROW: dict[str, tuple[tuple[dict[str, int], int, int], ...]] = {
@@ -96,9 +106,16 @@ _NARROW: dict[str, tuple[tuple[dict[str, int], int, int], ...]] = {
         ({"BLOCK_K": 64, "BLOCK_V": 64, "BLOCK_T": 32}, 4, 1),
         ({"BLOCK_K": 32, "BLOCK_V": 32, "BLOCK_T": 32}, 4, 1),
     ),
-    "normalisers": _WIDE["normalisers"],
+    "scores": (
+        ({"BLOCK_M": 64, "BLOCK_K": 32}, 4, 1),
+        ({"BLOCK_M": 32, "BLOCK_K": 32}, 4, 1),
+    ),
     "outputs": (
-        ({"BLOCK_M": 64, "BLOCK_K": 32, "BLOCK_V": 64}, 4, 1),
+        ({"BLOCK_M": 64, "BLOCK_K": 32, "BLOCK_S": 32, "BLOCK_V": 64}, 4, 1),
+        ({"BLOCK_M": 32, "BLOCK_K": 32, "BLOCK_S": 32, "BLOCK_V": 32}, 4, 1),
+    ),
+    "pair_gradients": (
+        ({"BLOCK_M": 64, "BLOCK_K": 32, "BLOCK_V": 32}, 4, 1),
         ({"BLOCK_M": 32, "BLOCK_K": 32, "BLOCK_V": 32}, 4, 1),
     ),
     "state_gradients": (
@@ -107,20 +124,21 @@ _NARROW: dict[str, tuple[tuple[dict[str, int], int, int], ...]] = {
     ),
     "query_gradients": (
         ({"BLOCK_M": 32, "BLOCK_Q": 512, "BLOCK_S": 32, "BLOCK_V": 32}, 8, 1),
-        ({"BLOCK_M": 16, "BLOCK_Q": 512, "BLOCK_S": 32, "BLOCK_V": 16}, 8, 1),
+        ({"BLOCK_M": 16, "BLOCK_Q": 512, "BLOCK_S": 16, "BLOCK_V": 16}, 8, 1),
     ),
     "key_gradients": (
-        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 32}, 4, 1),
-        ({"BLOCK_M": 32, "BLOCK_K": 32, "BLOCK_V": 32}, 4, 1),
+        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_S": 32, "BLOCK_V": 32}, 4, 1),
+        ({"BLOCK_M": 32, "BLOCK_K": 32, "BLOCK_S": 32, "BLOCK_V": 32}, 4, 1),
     ),
     "value_gradients": (
-        ({"BLOCK_M": 64, "BLOCK_K": 32, "BLOCK_V": 64}, 4, 1),
-        ({"BLOCK_M": 32, "BLOCK_K": 32, "BLOCK_V": 32}, 4, 1),
+        ({"BLOCK_M": 64, "BLOCK_K": 32, "BLOCK_S": 32, "BLOCK_V": 64}, 4, 1),
+        ({"BLOCK_M": 32, "BLOCK_K": 32, "BLOCK_S": 32, "BLOCK_V": 32}, 4, 1),
     ),
     "step": _WIDE["step"],
 }
 
 
+@cache
 def candidates(kernel: str, *, d_qk: int, d_hv: int, chunk_size: int, dtype: torch.dtype) -> tuple[Config, ...]:
     """Configurations that may run for a shape, the one that is tried first in front; none twice.
 
@@ -142,7 +160,8 @@ def candidates(kernel: str, *, d_qk: int, d_hv: int, chunk_size: int, dtype: tor
         raise InputError(f"kernel {kernel!r}: there are {', '.join(KERNELS)}")
     table, least = (_WIDE, 64) if dtype == torch.bfloat16 else (_NARROW, 16)
     k, v = _power(d_qk, least), _power(d_hv, least)
-    limits = dict.fromkeys(("BLOCK_K", "BLOCK_Q", "BLOCK_S"), k) | dict.fromkeys(("BLOCK_M", "BLOCK_T"), chunk_size)
+    limits = dict.fromkeys(("BLOCK_K", "BLOCK_Q"), k)
+    limits |= dict.fromkeys(("BLOCK_M", "BLOCK_S", "BLOCK_T"), chunk_size)
     limits["BLOCK_V"] = v
     found = (
         Config(tuple((name, min(size, limits[name])) for name, size in blocks.items()), warps, stages)
@@ -185,8 +204,11 @@ def run(
     dtype: torch.dtype,
     device: torch.device,
     variant: tuple[bool, ...] = (),
+    programs: Callable[[Config], int] | None = None,
 ) -> T:
     """Call `attempt` with the first configuration whose needs the GPU meets, and return what it returns.
+
+    `programs` says how many programs a configuration makes: those that give every multiprocessor one come first.
 
     Raises
     ------
@@ -197,8 +219,10 @@ def run(
     wanted = _forced.get(kernel)
     if wanted is not None and not 0 <= wanted < len(choices):
         raise InputError(f"{kernel}: no configuration {wanted}, there are {len(choices)}")
-    key = (kernel, d_qk, d_hv, chunk_size, dtype, device, variant)
     order = tuple(range(len(choices)))
+    if programs is not None and device.type == "cuda":
+        order = by_programs([programs(config) for config in choices], _multiprocessors(device))
+    key = (kernel, d_qk, d_hv, chunk_size, dtype, device, variant, order)
     if kernel == "query_gradients" and device.type == "cuda" and torch.cuda.get_device_capability(device) < (9, 0):
         order = order[::-1]  # without Hopper's products only 16 rows of all of d_qk fit the registers
     if wanted is not None:
@@ -218,6 +242,28 @@ def run(
         f"{kernel}: d_qk {d_qk}, d_hv {d_hv}, chunk_size {chunk_size} in {dtype} needs more than this GPU "
         f"has ({refusal}); a smaller chunk_size needs less, backend='torch' none of it"
     )
+
+
+def by_programs(counts: Sequence[int], multiprocessors: int) -> tuple[int, ...]:
+    """Candidates with programs for nine in ten multiprocessors of the GPU, in their order, then most first.
+
+    Kernels that walk along a sequence have few programs for a small batch: there a smaller block, though slower by
+    itself, keeps more of the GPU busy.
+    """
+    filling = [number for number, count in enumerate(counts) if 10 * count >= 9 * multiprocessors]
+    rest = sorted((number for number in range(len(counts)) if number not in filling), key=lambda n: -counts[n])
+    return (*filling, *rest)
+
+
+@cache
+def can_overlap(device: torch.device) -> bool:
+    """Whether a kernel may begin before the one in front of it has ended (programmatic dependent launch)."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
+
+
+@cache
+def _multiprocessors(device: torch.device) -> int:
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
 def _fits_registers(config: Config) -> bool:

@@ -1,6 +1,7 @@
-"""Launches the Triton kernels of a forward or backward pass: allocates what they write, picks configurations."""
+"""Launches the Triton kernels of a forward pass and of a step: allocates what they write, picks configurations."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from companion.kernels import configs, triton_backward, triton_forward, triton_gates, triton_step
+from companion.kernels import configs, triton_forward, triton_gates, triton_normaliser, triton_step
 from companion.kernels.configs import Config
 from companion.kernels.state import LEAST_LOG_F
 
@@ -18,18 +19,20 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 
 class Saved(NamedTuple):
-    """What the forward pass keeps for the backward pass beside its inputs and h: one number per token and head,
-    (H, all tokens), or per chunk and head, (H, all chunks)."""
+    """What the forward pass keeps for the backward pass beside its inputs and h.
 
-    vec_b: Tensor
+    One number per token and head, (H, all tokens), or per chunk and head, (H, all chunks), and `vec_n` at the start of
+    every chunk, (all chunks, H, d_qk).
+    """
+
     vec_c: Tensor
-    vec_peak: Tensor
-    vec_w: Tensor
+    vec_r: Tensor
+    vec_carried: Tensor
+    vec_write: Tensor
     vec_scale: Tensor
     vec_signed: Tensor
-    sca_decay: Tensor
-    sca_m_in: Tensor
-    sca_m_out: Tensor
+    sca_keep: Tensor
+    vec_n: Tensor
 
 
 def exponent_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -101,6 +104,16 @@ class Problem:
             "PACKED": bool(self.table),
         }
 
+    def places_of(self, *widths: str) -> dict[str, Any]:
+        """`places` with only these of D_QK and D_HV, for kernels that need no others."""
+        return {name: value for name, value in self.places.items() if name[:2] != "D_" or name in widths}
+
+    @property
+    def places_of_sequences(self) -> dict[str, Any]:
+        """The same for kernels that walk through whole sequences."""
+        places = {name: value for name, value in self.places.items() if name not in ("chunk_seq", "chunk_start")}
+        return places | {"seq_chunk": self.seq_chunk}
+
     @property
     def seq_chunk(self) -> Tensor | None:
         """First chunk of every packed sequence."""
@@ -123,11 +136,27 @@ class Problem:
         """Of sums of log f and what is compared with them."""
         return exponent_dtype(self.dtype)
 
-    def run(self, kernel: str, attempt: Any, *flags: bool) -> Any:
+    def run(self, kernel: str, attempt: Any, *flags: bool, programs: Callable[[Config], int] | None = None) -> Any:
         """`configs.run` for this problem; `flags` are constants of the kernel that change what it needs."""
-        sizes = {"d_qk": self.d_qk, "d_hv": self.d_hv, "chunk_size": self.chunk_size}
-        variant = (bool(self.table), self.sigmoid, *flags)
-        return configs.run(kernel, attempt, dtype=self.dtype, device=self.device, variant=variant, **sizes)
+        return configs.run(
+            kernel,
+            attempt,
+            d_qk=self.d_qk,
+            d_hv=self.d_hv,
+            chunk_size=self.chunk_size,
+            dtype=self.dtype,
+            device=self.device,
+            variant=(bool(self.table), self.sigmoid, *flags),
+            programs=programs,
+        )
+
+    def blocks(self, config: Config) -> int:
+        """Blocks of a state."""
+        return triton.cdiv(self.d_qk, config["BLOCK_K"]) * triton.cdiv(self.d_hv, config["BLOCK_V"])
+
+    def walkers(self, config: Config) -> int:
+        """Programs of a kernel that walks along every sequence with a block of the state of every head."""
+        return self.blocks(config) * self.num_seqs * self.n_heads
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Memory on the device of this problem."""
@@ -150,86 +179,30 @@ def forward(
     p: Problem, q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, state: tuple[Tensor, Tensor, Tensor] | None
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], Saved]:
     """h (as v), the final state and what the backward pass needs."""
-    gates, m_T = _gates(p, i, f, None if state is None else state[2])
-    mat_C, vec_n, C_T, n_T = _states(p, k, v, state, gates)
+    gates, m_T = _gates(p, k, i, f, None if state is None else state[2])
+    vec_n, n_T, _ = carry_vectors(p, gates.keys[None], None if state is None else state[1], gates.keep)
+    mat_C, C_T = states(p, k, v, None if state is None else state[0], gates.write, gates.keep)
     h = p.like(v)
     vec_scale, vec_signed = p.result(p.n_heads, p.num_tokens), p.result(p.n_heads, p.num_tokens)
+    mat_S = p.empty(p.n_heads, p.num_tokens, p.chunk_size, dtype=p.state_dtype)
 
-    vec_nq = _normalisers(p, q, vec_n)
-
-    def attempt(config: Config) -> None:
-        grid = (triton.cdiv(p.d_hv, config["BLOCK_V"]) * p.rows(config), p.n_heads)
-        triton_forward.outputs[grid](
-            q, k, v, h, *_strides(q, k, v, h), gates.b, gates.c, gates.peak, gates.m_in, mat_C, vec_nq,
-            vec_scale, vec_signed, p.d_qk**-0.5, SIGMOID=p.sigmoid, **p.places, **p.products, **config.constants,
+    def of_pairs(config: Config) -> None:
+        triton_forward.scores[(p.rows(config), p.n_heads)](
+            q, k, *strides(q, k), gates.b, gates.c, gates.r, gates.carried, vec_n, mat_S, vec_scale, vec_signed,
+            p.d_qk**-0.5, SIGMOID=p.sigmoid, **p.places_of("D_QK"), **p.products, **config.constants,
         )  # fmt: skip
-
-    p.run("outputs", attempt)
-    saved = Saved(gates.b, gates.c, gates.peak, gates.w, vec_scale, vec_signed, gates.decay, gates.m_in, gates.m_out)
-    return h, (C_T, n_T, m_T), saved
-
-
-def backward(
-    p: Problem,
-    dh: Tensor,
-    state_gradient: tuple[Tensor, Tensor] | None,
-    inputs: tuple[Tensor, ...],
-    state: tuple[Tensor, Tensor, Tensor] | None,
-    saved: Saved,
-    normaliser: bool,
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, Tensor]]:
-    """dq, dk, dv, dĩ, df̃ (as the inputs q, k, v, ĩ, f̃), and dC, dn of the initial state.
-
-    `state_gradient` is that of C and n of the final state; `normaliser` says whether gradients flow through nᵀq. States
-    are computed again rather than kept from the forward pass: they are the largest tensors by far.
-    """
-    q, k, v, i, f = inputs
-    s, scale = saved, p.d_qk**-0.5
-    dq, dk, dv, di, df = (p.like(x) for x in inputs)
-    normaliser = normaliser and not p.sigmoid
-    gates = _Gates(s.vec_b, s.vec_c, s.vec_peak, s.vec_w, s.sca_decay, s.sca_m_in, s.sca_m_out)
-    mat_C, vec_n, *_ = _states(p, k, v, state, gates)
-    vec_read, vec_self = p.empty(p.n_heads, p.num_tokens), p.empty(p.n_heads, p.num_tokens)
-    vec_delta = p.empty(p.n_heads, p.num_tokens) if normaliser else None
-
-    def of_queries(config: Config) -> tuple[Tensor, int]:
-        vec_pair = p.empty(p.chunk_size // config["BLOCK_M"], p.n_heads, p.num_tokens)
-        triton_backward.query_gradients[(p.rows(config), p.n_heads)](
-            q, k, v, dh, dq, *_strides(q, k, v, dh, dq), s.vec_c, s.vec_peak, s.vec_scale, s.vec_signed, vec_delta,
-            s.sca_m_in, mat_C, vec_n, vec_read, vec_self, vec_pair, scale,
-            NORMALISER=normaliser, **p.places, **p.products, **config.constants,
-        )  # fmt: skip
-        return vec_pair, config["BLOCK_M"]
-
-    def of_keys(config: Config) -> Tensor:
-        blocks = triton.cdiv(p.d_qk, config["BLOCK_K"])
-        vec_write = p.empty(blocks, p.n_heads, p.num_tokens)
-        triton_backward.key_gradients[(blocks * p.rows(config), p.n_heads)](
-            q, k, v, dh, dk, *_strides(q, k, v, dh, dk), s.vec_c, s.vec_peak, s.vec_w, s.vec_scale, vec_delta,
-            s.sca_m_in, s.sca_m_out, mat_dC, vec_dn, vec_write, scale,
-            NORMALISER=normaliser, WITH_N=normaliser or state_gradient is not None,
-            **p.places, **p.products, **config.constants,
-        )  # fmt: skip
-        return vec_write
 
     def of_values(config: Config) -> None:
-        triton_backward.value_gradients[(triton.cdiv(p.d_hv, config["BLOCK_V"]) * p.rows(config), p.n_heads)](
-            q, k, dh, dv, *_strides(q, k, dh, dv), s.vec_c, s.vec_peak, s.vec_w, s.vec_scale, s.sca_m_in,
-            s.sca_m_out, mat_dC, scale, **p.places, **p.products, **config.constants,
+        grid = (triton.cdiv(p.d_hv, config["BLOCK_V"]) * p.rows(config), p.n_heads)
+        triton_forward.outputs[grid](
+            q, v, h, *strides(q, v, h), gates.carried, mat_C, mat_S, vec_scale, p.d_qk**-0.5,
+            **p.places, **p.products, **config.constants,
         )  # fmt: skip
 
-    vec_pair, rows = p.run("query_gradients", of_queries, normaliser)  # first: δ of every token, which the others need
-    mat_dC, vec_dn, sca_pass, dC_0, dn_0 = _state_gradients(
-        p, q, dh, state_gradient, mat_C, vec_n, s, vec_delta, normaliser
-    )
-    vec_write = p.run("key_gradients", of_keys, normaliser, state_gradient is not None)
-    p.run("value_gradients", of_values)
-    places = {name: value for name, value in p.places.items() if name not in ("D_QK", "D_HV")}
-    triton_gates.gate_gradients[(p.num_chunks, p.n_heads)](
-        i, f, *_strides(i, f), di, df, *_strides(di, df), vec_read, vec_self, vec_pair, vec_write, sca_pass,
-        BLOCK_M=rows, WRITES=vec_write.shape[0], PASSES=sca_pass.shape[0], SIGMOID=p.sigmoid, **places,
-    )  # fmt: skip
-    return (dq, dk, dv, di, df), (dC_0, dn_0)
+    p.run("scores", of_pairs)
+    p.run("outputs", of_values)
+    saved = Saved(gates.c, gates.r, gates.carried, gates.write, vec_scale, vec_signed, gates.keep, vec_n)
+    return h, (C_T, n_T, m_T), saved
 
 
 def step(
@@ -240,110 +213,99 @@ def step(
     d_hv = v.shape[-1]
     h = torch.empty(v.shape, dtype=v.dtype, device=v.device)
     keep, write, scale = torch.empty(3, batch_size * n_heads, dtype=torch.float32, device=q.device)
-    heads = batch_size * n_heads
+    heads, overlap = batch_size * n_heads, configs.can_overlap(q.device)
+    early = {"launch_pdl": True} if overlap else {}
     triton_step.step_scalars[(heads,)](
-        q, k, i, f, *_strides(q, k, i, f), n, m, keep, write, scale, d_qk**-0.5, n_heads,
-        D_QK=d_qk, BLOCK=triton.next_power_of_2(d_qk), SIGMOID=sigmoid,
+        q, k, i, f, *strides(q, k, i, f), n, m, keep, write, scale, d_qk**-0.5, n_heads,
+        D_QK=d_qk, BLOCK=triton.next_power_of_2(d_qk), SIGMOID=sigmoid, OVERLAP=overlap, **early,
     )  # fmt: skip
 
-    def attempt(config: Config) -> None:
-        triton_step.step_matrix[(triton.cdiv(d_hv, config["BLOCK_V"]) * heads,)](
-            q, k, v, h, *_strides(q, k, v), C, keep, write, scale, n_heads, D_QK=d_qk, D_HV=d_hv, **config.constants
-        )
+    def programs(config: Config) -> int:
+        return triton.cdiv(d_hv, config["BLOCK_V"]) * heads
 
-    configs.run("step", attempt, d_qk=d_qk, d_hv=d_hv, chunk_size=1, dtype=q.dtype, device=q.device)
+    def attempt(config: Config) -> None:
+        triton_step.step_matrix[(programs(config),)](
+            q, k, v, h, *strides(q, k, v), C, keep, write, scale, n_heads, D_QK=d_qk, D_HV=d_hv,
+            OVERLAP=overlap, **early, **config.constants,
+        )  # fmt: skip
+
+    configs.run("step", attempt, d_qk=d_qk, d_hv=d_hv, chunk_size=1, dtype=q.dtype, device=q.device, programs=programs)
     return h
 
 
 class _Gates(NamedTuple):
     b: Tensor
     c: Tensor
-    peak: Tensor
-    w: Tensor
-    decay: Tensor
-    m_in: Tensor
-    m_out: Tensor
+    r: Tensor
+    carried: Tensor
+    write: Tensor
+    keep: Tensor
+    keys: Tensor
 
 
-def _gates(p: Problem, i: Tensor, f: Tensor, m_0: Tensor | None) -> tuple[_Gates, Tensor]:
+def _gates(p: Problem, k: Tensor, i: Tensor, f: Tensor, m_0: Tensor | None) -> tuple[_Gates, Tensor]:
     b, c, most_c, w = (p.result(p.n_heads, p.num_tokens, dtype=p.exponent_dtype) for _ in range(4))
     decay, peak, m_in, m_out = (p.result(p.n_heads, p.num_chunks, dtype=p.exponent_dtype) for _ in range(4))
     m_T = p.empty(p.num_seqs, p.n_heads)
-    places = {name: value for name, value in p.places.items() if name not in ("D_QK", "D_HV", "n_heads")}
+    places = {name: value for name, value in p.places_of().items() if name != "n_heads"}
     triton_gates.gate_vectors[(p.num_chunks, p.n_heads)](
-        i, f, *_strides(i, f), b, c, most_c, w, decay, peak, LEAST_LOG_F=LEAST_LOG_F, SIGMOID=p.sigmoid, **places
+        i, f, *strides(i, f), b, c, most_c, w, decay, peak, LEAST_LOG_F=LEAST_LOG_F, SIGMOID=p.sigmoid, **places
     )  # fmt: skip
     most = triton.cdiv(p.context_length, p.chunk_size)
     triton_gates.state_exponents[(p.num_seqs * p.n_heads,)](
         m_0, decay, peak, m_in, m_out, m_T, most, p.num_chunks, p.seq_chunk, p.n_heads,
         HAS_STATE=m_0 is not None, BLOCK=min(1024, max(16, triton.next_power_of_2(most))), PACKED=bool(p.table),
     )  # fmt: skip
-    return _Gates(b, c, most_c, w, decay, m_in, m_out), m_T
+    carried, write = p.result(p.n_heads, p.num_tokens), p.result(p.n_heads, p.num_tokens)
+    keep = p.result(p.n_heads, p.num_chunks)
+    keys = p.empty(p.num_chunks, p.n_heads, p.d_qk)
+    triton_gates.gate_weights[(p.num_chunks, p.n_heads)](
+        k, *strides(k), most_c, w, decay, m_in, m_out, carried, write, keep, keys, **p.places_of("D_QK"),
+        BLOCK_K=min(64, triton.next_power_of_2(p.d_qk)), BLOCK_T=min(64, p.chunk_size),
+    )  # fmt: skip
+    return _Gates(b, c, most_c, carried, write, keep, keys), m_T
 
 
-def _states(
-    p: Problem, k: Tensor, v: Tensor, state: tuple[Tensor, Tensor, Tensor] | None, gates: _Gates
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def states(
+    p: Problem, k: Tensor, v: Tensor, C_0: Tensor | None, vec_write: Tensor, sca_keep: Tensor
+) -> tuple[Tensor, Tensor]:
+    """C at the start of every chunk (all chunks, H, d_qk, d_hv), and after the last of every sequence."""
     mat_C = p.empty(p.num_chunks, p.n_heads, p.d_qk, p.d_hv, dtype=p.state_dtype)
-    vec_n = p.empty(p.num_chunks, p.n_heads, p.d_qk)
-    C_T, n_T = p.empty(p.num_seqs, p.n_heads, p.d_qk, p.d_hv), p.empty(p.num_seqs, p.n_heads, p.d_qk)
-    C_0, n_0, _ = state or (None, None, None)
+    C_T = p.empty(p.num_seqs, p.n_heads, p.d_qk, p.d_hv)
 
     def attempt(config: Config) -> None:
-        blocks = triton.cdiv(p.d_qk, config["BLOCK_K"]) * triton.cdiv(p.d_hv, config["BLOCK_V"])
-        triton_forward.states[(blocks * p.num_seqs * p.n_heads,)](
-            k, v, *_strides(k, v), C_0, n_0, gates.w, gates.decay, gates.m_in, gates.m_out, mat_C, vec_n, C_T, n_T,
-            seq_chunk=p.seq_chunk, HAS_STATE=state is not None, **p.places, **p.products, **config.constants,
+        triton_forward.states[(p.walkers(config),)](
+            k, v, *strides(k, v), C_0, vec_write, sca_keep, mat_C, C_T,
+            HAS_STATE=C_0 is not None, **p.places_of_sequences, **p.products, **config.constants,
         )  # fmt: skip
 
-    p.run("states", attempt, state is not None)
-    return mat_C, vec_n, C_T, n_T
+    p.run("states", attempt, C_0 is not None, programs=p.walkers)
+    return mat_C, C_T
 
 
-def _normalisers(p: Problem, q: Tensor, vec_n: Tensor) -> Tensor:
-    vec_nq = p.empty(p.n_heads, p.num_tokens)
-    places = {name: value for name, value in p.places.items() if name not in ("D_HV", "num_chunks")}
+def carry_vectors(
+    p: Problem, changes: Tensor, start: Tensor | None, sca_keep: Tensor, vec_n: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """n at the start of every chunk (all chunks, H, d_qk), and after the last of every sequence.
 
-    def attempt(config: Config) -> None:
-        triton_forward.normalisers[(p.rows(config), p.n_heads)](
-            q, *_strides(q), vec_n, vec_nq, **places, **config.constants
-        )
-
-    p.run("normalisers", attempt)
-    return vec_nq
-
-
-def _state_gradients(
-    p: Problem,
-    q: Tensor,
-    dh: Tensor,
-    gradient: tuple[Tensor, Tensor] | None,
-    mat_C: Tensor,
-    vec_n: Tensor,
-    s: Saved,
-    vec_delta: Tensor | None,
-    normaliser: bool,
-) -> tuple[Tensor, ...]:
-    mat_dC = p.empty(p.num_chunks, p.n_heads, p.d_qk, p.d_hv, dtype=p.state_dtype)
-    vec_dn = p.empty(p.num_chunks, p.n_heads, p.d_qk)
-    dC_0, dn_0 = p.empty(p.num_seqs, p.n_heads, p.d_qk, p.d_hv), p.empty(p.num_seqs, p.n_heads, p.d_qk)
-    dC_T, dn_T = gradient or (None, None)
-
-    def attempt(config: Config) -> Tensor:
-        k_blocks, v_blocks = triton.cdiv(p.d_qk, config["BLOCK_K"]), triton.cdiv(p.d_hv, config["BLOCK_V"])
-        sca_pass = p.empty(k_blocks * v_blocks, p.n_heads, p.num_chunks)
-        triton_backward.state_gradients[(k_blocks * v_blocks * p.num_seqs * p.n_heads,)](
-            q, dh, *_strides(q, dh), dC_T, dn_T, s.vec_peak, s.vec_scale, vec_delta, s.sca_decay, s.sca_m_in,
-            s.sca_m_out, mat_C, vec_n, mat_dC, vec_dn, sca_pass, dC_0, dn_0, p.d_qk**-0.5, seq_chunk=p.seq_chunk,
-            HAS_GRADIENT=gradient is not None, NORMALISER=normaliser, **p.places, **p.products, **config.constants,
-        )  # fmt: skip
-        return sca_pass
-
-    sca_pass = p.run("state_gradients", attempt, gradient is not None, normaliser)
-    return mat_dC, vec_dn, sca_pass, dC_0, dn_0
+    With `vec_n` backwards: dn at the end of every chunk and at the start of all, and partial sums of what passes
+    through (blocks of d_qk, H, all chunks), else empty. `changes` (parts, all chunks, H, d_qk) are partial sums.
+    """
+    backwards, width = vec_n is not None, min(16, triton.next_power_of_2(p.d_qk))
+    blocks = triton.cdiv(p.d_qk, width)
+    vec_x, x_T = p.result(p.num_chunks, p.n_heads, p.d_qk), p.empty(p.num_seqs, p.n_heads, p.d_qk)
+    sca_pass = p.empty(blocks if backwards else 0, p.n_heads, p.num_chunks)
+    places = {name: value for name, value in p.places_of_sequences.items() if name != "D_HV"}
+    most = triton.cdiv(p.context_length, p.chunk_size)
+    triton_normaliser.carry_vectors[(blocks * p.num_seqs * p.n_heads,)](
+        changes, start, sca_keep, vec_x, x_T, vec_n, sca_pass, **places,
+        PARTS=changes.shape[0], HAS_START=start is not None, BACKWARDS=backwards,
+        BLOCK_K=width, BLOCK=min(64, max(16, triton.next_power_of_2(most))),
+    )  # fmt: skip
+    return vec_x, x_T, sca_pass
 
 
-def _strides(*tensors: Tensor) -> tuple[tuple[int, ...], ...]:
+def strides(*tensors: Tensor) -> tuple[tuple[int, ...], ...]:
     """Strides of batch, token and head (batch and head for a single token) of each tensor."""
     return tuple(x.stride()[:3] for x in tensors)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from companion.kernels import launch
+from companion.kernels import launch, launch_backward
 from companion.kernels.checks import CHUNK_SIZES
 from companion.kernels.launch import Problem, Saved
 from companion.kernels.state import MLSTMState
@@ -128,10 +128,9 @@ def _(
 
     state = [new(num_seqs, n_heads, d_qk, v.shape[-1]), new(num_seqs, n_heads, d_qk), new(num_seqs, n_heads)]
     exponent = launch.exponent_dtype(q.dtype)
-    exponents = [new(n_heads, num_tokens, dtype=exponent) for _ in range(4)]
-    scales = [new(n_heads, num_tokens) for _ in range(2)]
-    of_chunks = [new(n_heads, num_chunks, dtype=exponent) for _ in range(3)]
-    return [torch.empty_like(v), *state, *exponents, *scales, *of_chunks]
+    exponents = [new(n_heads, num_tokens, dtype=exponent) for _ in range(2)]
+    weights = [new(n_heads, num_tokens) for _ in range(4)]
+    return [torch.empty_like(v), *state, *exponents, *weights, new(n_heads, num_chunks), new(num_chunks, n_heads, d_qk)]
 
 
 @torch.library.custom_op("companion::mlstm_backward", mutates_args=())
@@ -154,7 +153,9 @@ def _backward(
     start = _state(C_0, n_0, m_0)
     with _device_of(dh):
         p = Problem.of(inputs[0], inputs[2], cu_seqlens, chunk_size, sigmoid)
-        of_inputs, of_state = launch.backward(p, dh, gradient, tuple(inputs), start, Saved(*saved), normalizer_gradient)
+        of_inputs, of_state = launch_backward.backward(
+            p, dh, gradient, tuple(inputs), start, Saved(*saved), normalizer_gradient
+        )
     return [*of_inputs, *of_state]
 
 
@@ -255,17 +256,32 @@ def _through_final_exponent(
 torch.library.register_autograd("companion::mlstm_forward", _gradients, setup_context=_setup)
 
 
-@torch.library.custom_op("companion::mlstm_step", mutates_args=("C", "n", "m"))
-def _step(
+#: Defined by its schema rather than by `custom_op`, whose wrappers take as long as two launches: a step of a small
+#: batch is over before they are.
+_library = torch.library.Library("companion", "FRAGMENT")
+_library.define(
+    "mlstm_step(Tensor q, Tensor k, Tensor v, Tensor i, Tensor f, Tensor(a!) C, Tensor(b!) n, Tensor(c!) m, "
+    "bool sigmoid) -> Tensor"
+)
+
+
+@torch.library.impl(_library, "mlstm_step", "CUDA")
+@torch.library.impl(_library, "mlstm_step", "CPU")  # under Triton's interpreter
+def _step_kernels(
     q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, C: Tensor, n: Tensor, m: Tensor, sigmoid: bool
 ) -> Tensor:
     with _device_of(q):
-        return launch.step(q, k, v, i, f, C, n, m, sigmoid)
+        h = launch.step(q, k, v, i, f, C, n, m, sigmoid)
+    torch.autograd.graph.increment_version((C, n, m))  # so that a backward pass that needs the old state refuses
+    return h
 
 
-@_step.register_fake
+@torch.library.register_fake("companion::mlstm_step", lib=_library)
 def _(q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, C: Tensor, n: Tensor, m: Tensor, sigmoid: bool) -> Tensor:
     return v.new_empty(v.shape)
+
+
+_step = torch.ops.companion.mlstm_step.default
 
 
 def _ready(x: Tensor) -> Tensor:

@@ -43,6 +43,22 @@ def chunks_of(seq, chunks_per_seq, seq_chunk, PACKED: tl.constexpr):
 
 
 @triton.jit
+def sequence_of(seq, T, cu_seqlens, PACKED: tl.constexpr):
+    """Where a sequence lies: batch entry, first token and end in it, first token of all."""
+    if PACKED:
+        batch = seq.to(tl.int64) * 0
+        start = tl.load(cu_seqlens + seq).to(tl.int64)
+        end = tl.load(cu_seqlens + seq + 1).to(tl.int64)
+        token = start
+    else:
+        batch = seq.to(tl.int64)
+        start = batch * 0
+        end = start + T
+        token = batch * T
+    return batch, start, end, token
+
+
+@triton.jit
 def blocks_of(program, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
     """Block of a width, running fastest so that neighbours read the same rows, and what the rest of the number counts.
 
@@ -65,6 +81,13 @@ def load_tile(base, rows, row_stride, rows_ok, cols, NUM_COLS: tl.constexpr, DOT
     """Rows × columns of a matrix with contiguous columns, zero outside it, in the dtype in which tl.dot multiplies."""
     ok = rows_ok[:, None] & (cols < NUM_COLS)[None, :]
     return tl.load(base + rows[:, None] * row_stride + cols[None, :], mask=ok, other=0.0).to(DOT)
+
+
+@triton.jit
+def load_turned(base, rows, row_stride, rows_ok, cols, NUM_COLS: tl.constexpr, DOT: tl.constexpr):
+    """The transpose of `load_tile`, columns × rows, with nothing to turn around afterwards."""
+    ok = (cols < NUM_COLS)[:, None] & rows_ok[None, :]
+    return tl.load(base + cols[:, None] + rows[None, :] * row_stride, mask=ok, other=0.0).to(DOT)
 
 
 @triton.jit
@@ -151,3 +174,19 @@ def larger(a, b):
 def after(decay_1, peak_1, decay_2, peak_2):
     """Two stretches of tokens one after the other: m ↦ max(m + decay, peak) composed; associative."""
     return decay_1 + decay_2, tl.maximum(peak_1 + decay_2, peak_2)
+
+
+@triton.jit
+def one_then_other(keep_1, change_1, keep_2, change_2):
+    """Two chunks one after the other: x ↦ keep x + change composed; associative."""
+    return keep_1 * keep_2, keep_2 * change_1 + change_2
+
+
+@triton.jit
+def state_block(C, q, k, begin, col_v, ok_v, D_QK: tl.constexpr, D_HV: tl.constexpr, BLOCK_K: tl.constexpr):
+    """Pointers to a block of the state of a head and their mask, and its keys and queries."""
+    col_k = begin + tl.arange(0, BLOCK_K)
+    ok_k = col_k < D_QK
+    key = tl.load(k + col_k, mask=ok_k, other=0.0).to(tl.float32)
+    query = tl.load(q + col_k, mask=ok_k, other=0.0).to(tl.float32)
+    return C + col_k[:, None] * D_HV + col_v[None, :], ok_k[:, None] & ok_v[None, :], key, query

@@ -1,4 +1,4 @@
-"""Forward pass of the mLSTM: states from chunk to chunk, then nᵀq and the outputs of all chunks at once.
+"""Forward pass of the mLSTM: states from chunk to chunk, then pairs and outputs of all chunks at once.
 
 Notation as in `triton_gates`; the equations are those of `torch_forms.chunkwise` (arXiv 2503.14376).
 """
@@ -11,10 +11,12 @@ from companion.kernels.triton_common import (
     blocks_of,
     chunks_of,
     load_tile,
+    load_turned,
     locate,
     operand,
     pair_weight,
     products,
+    sequence_of,
     split,
     store_tile,
     weight,
@@ -23,12 +25,12 @@ from companion.kernels.triton_common import (
 
 @triton.jit(do_not_specialize=SIZES)
 def states(
-    k, v, k_strides, v_strides, C_0, n_0, vec_w, sca_decay, sca_m_in, sca_m_out, mat_C, vec_n, C_T, n_T,
-    T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start, seq_chunk, n_heads,
+    k, v, k_strides, v_strides, C_0, vec_write, sca_keep, mat_C, C_T,
+    T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, seq_chunk, n_heads,
     D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, HAS_STATE: tl.constexpr, PACKED: tl.constexpr,
     BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_T: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """C and n at the start of every chunk, and after the last. Grid: (d_qk blocks × d_hv blocks × sequences × H,).
+    """C at the start of every chunk, and after the last. Grid: (d_qk blocks × d_hv blocks × sequences × H,).
 
     One program carries a block of C in registers from chunk to chunk::
 
@@ -40,132 +42,88 @@ def states(
     seq, head = of_head // n_heads, (of_head % n_heads).to(tl.int64)
     first, count = chunks_of(seq, chunks_per_seq, seq_chunk, PACKED)
     ok_k = col_k < D_QK
-    own_n = block_v + 0 * col_k == 0  # every program has n, one writes it
     state = (seq.to(tl.int64) * n_heads + head) * D_QK
     if HAS_STATE:
         C = load_tile(C_0 + state * D_HV, col_k, D_HV, ok_k, col_v, D_HV, tl.float32)
-        n = tl.load(n_0 + state + col_k, mask=ok_k, other=0.0).to(tl.float32)
     else:
         C = tl.zeros((BLOCK_K, BLOCK_V), tl.float32)
-        n = tl.zeros((BLOCK_K,), tl.float32)
+    batch, begin, end, first_token = sequence_of(seq, T, cu_seqlens, PACKED)
+    keep_at = sca_keep + head * num_chunks + first
+    keep = tl.load(keep_at, mask=count > 0, other=0.0)
     for index in range(0, count):
-        chunk = first + index
-        batch, start, end, token = locate(chunk, T, chunks_per_seq, cu_seqlens, chunk_seq, chunk_start, L, PACKED)
+        chunk, start, token = first + index, begin + index * L, first_token + index * L
         at = (chunk * n_heads + head) * D_QK
         store_tile(mat_C + at * D_HV, C, col_k, D_HV, ok_k, col_v, D_HV)
-        tl.store(vec_n + at + col_k, n, mask=ok_k & own_n)
-        m_in = tl.load(sca_m_in + head * num_chunks + chunk)
-        m_out = tl.load(sca_m_out + head * num_chunks + chunk)
-        decay = tl.load(sca_decay + head * num_chunks + chunk)
-        keep = weight(decay + m_in - m_out)
         C *= keep
-        n *= keep
+        keep = tl.load(keep_at + index + 1, mask=index + 1 < count, other=0.0)  # of the next chunk, ahead of time
+        left = tl.minimum(end - start, L).to(tl.int32)
         k_at = k + batch * k_strides[0] + start * k_strides[1] + head * k_strides[2]
         v_at = v + batch * v_strides[0] + start * v_strides[1] + head * v_strides[2]
-        for begin in range(0, L, BLOCK_T):
-            row = begin + tl.arange(0, BLOCK_T)
-            ok = start + row < end
-            w = tl.load(vec_w + head * num_tokens + token + row, mask=ok, other=float("-inf"))
-            write = weight(w - m_out)
-            key = load_tile(k_at, row, k_strides[1], ok, col_k, D_QK, DOT).to(tl.float32) * write[:, None]
+        for part in tl.static_range(0, L, BLOCK_T):  # unrolled: the loop over chunks is the one that loads ahead
+            row = part + tl.arange(0, BLOCK_T)
+            ok = row < left
+            write = tl.load(vec_write + head * num_tokens + token + row, mask=ok, other=0.0)
+            key = load_turned(k_at, row, k_strides[1], ok, col_k, D_QK, DOT).to(tl.float32) * write[None, :]
             value = load_tile(v_at, row, v_strides[1], ok, col_v, D_HV, DOT)
-            C = tl.dot(tl.trans(operand(key, DOT, PRECISION)), value, C, input_precision=PRECISION)
-            n += tl.sum(key, 0)
+            C = tl.dot(operand(key, DOT, PRECISION), value, C, input_precision=PRECISION)
     store_tile(C_T + state * D_HV, C, col_k, D_HV, ok_k, col_v, D_HV)
-    tl.store(n_T + state + col_k, n, mask=ok_k & own_n)
 
 
 @triton.jit(do_not_specialize=SIZES)
-def normalisers(
-    q, q_strides, vec_n, vec_nq,
-    T, chunks_per_seq, num_tokens, cu_seqlens, chunk_seq, chunk_start, n_heads,
-    D_QK: tl.constexpr, L: tl.constexpr, PACKED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr,
+def scores(
+    q, k, q_strides, k_strides, vec_b, vec_c, vec_r, vec_carried, vec_n, mat_S, vec_scale, vec_signed, scale,
+    T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start, n_heads,
+    D_QK: tl.constexpr, L: tl.constexpr, SIGMOID: tl.constexpr, PACKED: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """nᵀq_t with n at the start of the chunk. Grid: (chunks × L / BLOCK_M, H).
+    """S_ts = exp(c_s − r_t) q_tᵀk_s/√d_qk of one block of rows t, zero for s > t. Grid: (chunks × L / BLOCK_M, H).
 
-    Not part of `outputs`: there a tile of q would feed a product and this sum from one pipelined load, which Triton on
-    Hopper gets wrong at times (other numbers on every run; triton-lang/triton issues 6691 and 8554).
+    A kernel of its own because every block of d_hv needs them. Writes also what divides and what the backward pass
+    needs per token: 1/max(|nᵀq|, exp(−m)) in `vec_scale`, and the same with the sign of nᵀq where that is the larger of
+    the two, else 0, in `vec_signed`.
+
+    q is read a second time for its product with n: a tile that feeds a product of matrices and this sum from one
+    pipelined load Triton on Hopper gets wrong at times (other numbers on every run; triton-lang/triton issues 6691 and
+    8554).
     """
     ROWS: tl.constexpr = L // BLOCK_M
     chunk, block = tl.program_id(0) // ROWS, tl.program_id(0) % ROWS
     head = tl.program_id(1).to(tl.int64)
     batch, start, end, token = locate(chunk, T, chunks_per_seq, cu_seqlens, chunk_seq, chunk_start, L, PACKED)
+    left = tl.minimum(end - start, L).to(tl.int32)
     row = block * BLOCK_M + tl.arange(0, BLOCK_M)
-    ok = start + row < end
-    q_at = q + batch * q_strides[0] + start * q_strides[1] + head * q_strides[2]
-    n_at = vec_n + (chunk.to(tl.int64) * n_heads + head) * D_QK
-    product = tl.zeros((BLOCK_M,), tl.float32)
-    for begin in range(0, D_QK, BLOCK_K):
-        col = begin + tl.arange(0, BLOCK_K)
-        n = tl.load(n_at + col, mask=col < D_QK, other=0.0)
-        product += tl.sum(load_tile(q_at, row, q_strides[1], ok, col, D_QK, tl.float32) * n[None, :], 1)
-    tl.store(vec_nq + head * num_tokens + token + row, product, mask=ok)
-
-
-@triton.jit(do_not_specialize=SIZES)
-def outputs(
-    q, k, v, h, q_strides, k_strides, v_strides, h_strides, vec_b, vec_c, vec_peak, sca_m_in, mat_C, vec_nq,
-    vec_scale, vec_signed, scale,
-    T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start, n_heads,
-    D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, SIGMOID: tl.constexpr, PACKED: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """h of one block of rows and one block of d_hv. Grid: (d_hv blocks × chunks × L / BLOCK_M, H).
-
-    Writes also what the backward pass needs per token: 1/max(|nᵀq|, exp(−m)) in `vec_scale`, and the same with the sign
-    of nᵀq where that is the larger of the two, else 0, in `vec_signed`.
-    """
-    ROWS: tl.constexpr = L // BLOCK_M
-    block_v, place = blocks_of(tl.program_id(0), D_HV, BLOCK_V)
-    chunk, block = place // ROWS, place % ROWS
-    head = tl.program_id(1).to(tl.int64)
-    col_v = block_v * BLOCK_V + tl.arange(0, BLOCK_V)
-    batch, start, end, token = locate(chunk, T, chunks_per_seq, cu_seqlens, chunk_seq, chunk_start, L, PACKED)
-    row = block * BLOCK_M + tl.arange(0, BLOCK_M)
-    ok = start + row < end
-    if start + block * BLOCK_M >= end:
+    ok = row < left
+    if block * BLOCK_M >= left:
         return
     vector = head * num_tokens + token
-    m_in = tl.load(sca_m_in + head * num_chunks + chunk)
-    r = tl.maximum(m_in, tl.load(vec_peak + vector + row, mask=ok, other=float("inf")))
+    r = tl.load(vec_r + vector + row, mask=ok, other=float("inf"))
     q_at = q + batch * q_strides[0] + start * q_strides[1] + head * q_strides[2]
     k_at = k + batch * k_strides[0] + start * k_strides[1] + head * k_strides[2]
-    v_at = v + batch * v_strides[0] + start * v_strides[1] + head * v_strides[2]
-    at = (chunk.to(tl.int64) * n_heads + head) * D_QK
-
-    # what the state brings, and the scores of the block on the diagonal: both read q once
-    read = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
-    score = tl.zeros((BLOCK_M, BLOCK_M), tl.float32)
-    for begin in range(0, D_QK, BLOCK_K):
-        col_k = begin + tl.arange(0, BLOCK_K)
-        query = load_tile(q_at, row, q_strides[1], ok, col_k, D_QK, DOT)
-        key = load_tile(k_at, row, k_strides[1], ok, col_k, D_QK, DOT)
-        C = load_tile(mat_C + at * D_HV, col_k, D_HV, col_k < D_QK, col_v, D_HV, DOT)
-        read = tl.dot(query, operand(C, DOT, PRECISION), read, input_precision=PRECISION)
-        score = tl.dot(query, tl.trans(key), score, input_precision=PRECISION)
-    carried = weight(m_in - r) * scale
-    read *= carried[:, None]
-    signed = carried * tl.load(vec_nq + vector + row, mask=ok, other=0.0)
-    c = tl.load(vec_c + vector + row, mask=ok, other=float("-inf"))
-    pairs = pair_weight(tl.where(row[:, None] >= row[None, :], c[None, :] - r[:, None], float("-inf")))
-    score *= pairs * scale
-    signed += tl.sum(score, 1)
-    value = load_tile(v_at, row, v_strides[1], ok, col_v, D_HV, DOT)
-    read = tl.dot(operand(score, DOT, PRECISION), value, read, input_precision=PRECISION)
-
-    for earlier in range(0, block * BLOCK_M, BLOCK_M):
-        col = earlier + tl.arange(0, BLOCK_M)
-        all_ok = start + col < end
+    n_at = vec_n + (chunk.to(tl.int64) * n_heads + head) * D_QK
+    carried = tl.load(vec_carried + vector + row, mask=ok, other=0.0) * scale
+    b = tl.load(vec_b + vector + row, mask=ok, other=0.0)
+    signed = tl.zeros((BLOCK_M,), tl.float32)
+    for part in tl.static_range(0, D_QK, BLOCK_K):
+        col_k = part + tl.arange(0, BLOCK_K)
+        n = tl.load(n_at + col_k, mask=col_k < D_QK, other=0.0)
+        signed += tl.sum(load_tile(q_at, row, q_strides[1], ok, col_k, D_QK, tl.float32) * n[None, :], 1)
+    signed *= carried
+    for begin in range(0, (block + 1) * BLOCK_M, BLOCK_M):
+        col = begin + tl.arange(0, BLOCK_M)
+        col_ok = col < left
+        c = tl.load(vec_c + vector + col, mask=col_ok, other=float("-inf"))
         score = products(
-            q_at, q_strides[1], row, ok, k_at, k_strides[1], col, all_ok, D_QK, BLOCK_M, BLOCK_K, DOT, PRECISION
+            q_at, q_strides[1], row, ok, k_at, k_strides[1], col, col_ok, D_QK, BLOCK_M, BLOCK_K, DOT, PRECISION
         )
-        c = tl.load(vec_c + vector + col, mask=all_ok, other=float("-inf"))
-        score *= pair_weight(c[None, :] - r[:, None]) * scale
+        exponent = tl.where(row[:, None] >= col[None, :], c[None, :] - r[:, None], float("-inf"))
+        score *= pair_weight(exponent) * scale
         signed += tl.sum(score, 1)
-        value = load_tile(v_at, col, v_strides[1], all_ok, col_v, D_HV, DOT)
-        read = tl.dot(operand(score, DOT, PRECISION), value, read, input_precision=PRECISION)
+        store_tile(mat_S + vector * L, score, row, L, ok, col, L)
+    for begin in range((block + 1) * BLOCK_M, L, BLOCK_M):  # read where later blocks of rows are larger
+        none = tl.zeros((BLOCK_M, BLOCK_M), tl.float32)
+        store_tile(mat_S + vector * L, none, row, L, ok, begin + tl.arange(0, BLOCK_M), L)
 
-    exponent = tl.load(vec_b + vector + row, mask=ok, other=0.0) + r
+    exponent = b + r
     if SIGMOID:
         inverse = tl.where(ok, weight(exponent), 0.0)
         sign = tl.zeros((BLOCK_M,), tl.float32)
@@ -173,8 +131,55 @@ def outputs(
         floor = tl.maximum(weight(-exponent), 1e-37)  # positive also where exp(−m) underflows
         inverse = 1.0 / tl.maximum(tl.abs(signed), floor)
         sign = tl.where(tl.abs(signed) > floor, tl.where(signed > 0, inverse, -inverse), 0.0)
+    tl.store(vec_scale + vector + row, inverse, mask=ok)
+    tl.store(vec_signed + vector + row, sign, mask=ok)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def outputs(
+    q, v, h, q_strides, v_strides, h_strides, vec_carried, mat_C, mat_S, vec_scale, scale,
+    T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start, n_heads,
+    D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, PACKED: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_V: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """h of one block of rows and one block of d_hv. Grid: (d_hv blocks × chunks × L / BLOCK_M, H).
+
+    Two products one after the other, of rows of q with the state and of rows of S with v::
+
+        h_t = (exp(m_in − r_t) Cᵀq_t/√d_qk + Σ_s S_ts v_s) / max(|nᵀq|, exp(−m))
+    """
+    tl.static_assert(BLOCK_M % BLOCK_S == 0)
+    ROWS: tl.constexpr = L // BLOCK_M
+    block_v, place = blocks_of(tl.program_id(0), D_HV, BLOCK_V)
+    chunk, block = place // ROWS, place % ROWS
+    head = tl.program_id(1).to(tl.int64)
+    col_v = block_v * BLOCK_V + tl.arange(0, BLOCK_V)
+    batch, start, end, token = locate(chunk, T, chunks_per_seq, cu_seqlens, chunk_seq, chunk_start, L, PACKED)
+    left = tl.minimum(end - start, L).to(tl.int32)
+    row = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    ok = row < left
+    if block * BLOCK_M >= left:
+        return
+    vector = head * num_tokens + token
+    q_at = q + batch * q_strides[0] + start * q_strides[1] + head * q_strides[2]
+    v_at = v + batch * v_strides[0] + start * v_strides[1] + head * v_strides[2]
+    at = (chunk.to(tl.int64) * n_heads + head) * D_QK
+    # vectors first: they arrive while the products run
+    carried = tl.load(vec_carried + vector + row, mask=ok, other=0.0) * scale
+    inverse = tl.load(vec_scale + vector + row, mask=ok, other=0.0)
+
+    read = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
+    for begin in range(0, D_QK, BLOCK_K):
+        col_k = begin + tl.arange(0, BLOCK_K)
+        query = load_tile(q_at, row, q_strides[1], ok, col_k, D_QK, DOT)
+        C = load_tile(mat_C + at * D_HV, col_k, D_HV, col_k < D_QK, col_v, D_HV, DOT)
+        read = tl.dot(query, operand(C, DOT, PRECISION), read, input_precision=PRECISION)
+    read *= carried[:, None]
+    for begin in range(0, (block + 1) * BLOCK_M, BLOCK_S):
+        col = begin + tl.arange(0, BLOCK_S)
+        score = load_tile(mat_S + vector * L, row, L, ok, col, L, DOT)
+        value = load_tile(v_at, col, v_strides[1], col < left, col_v, D_HV, DOT)
+        read = tl.dot(operand(score, DOT, PRECISION), value, read, input_precision=PRECISION)
     h_at = h + batch * h_strides[0] + start * h_strides[1] + head * h_strides[2]
     store_tile(h_at, read * inverse[:, None], row, h_strides[1], ok, col_v, D_HV)
-    first = block_v + 0 * row == 0
-    tl.store(vec_scale + vector + row, inverse, mask=ok & first)
-    tl.store(vec_signed + vector + row, sign, mask=ok & first)

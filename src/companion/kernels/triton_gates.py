@@ -12,7 +12,17 @@ the state, exp(b_L + m_in − m_out) for what the state keeps.
 import triton
 import triton.language as tl
 
-from companion.kernels.triton_common import SIZES, after, chunks_of, larger, locate, log_sigmoid, sigmoid_of_minus
+from companion.kernels.triton_common import (
+    SIZES,
+    after,
+    chunks_of,
+    larger,
+    load_tile,
+    locate,
+    log_sigmoid,
+    sigmoid_of_minus,
+    weight,
+)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -80,21 +90,62 @@ def state_exponents(
 
 
 @triton.jit(do_not_specialize=SIZES)
+def gate_weights(
+    k, k_strides, vec_peak, vec_w, sca_decay, sca_m_in, sca_m_out, vec_carried, vec_write, sca_keep, vec_keys,
+    T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start, n_heads,
+    D_QK: tl.constexpr, L: tl.constexpr, PACKED: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_T: tl.constexpr,
+):  # fmt: skip
+    """What the products need of the exponents: r in place of the running maximum, and three weights. Grid: (chunks, H).
+
+    exp(m_in − r_t), exp(w_s − m_out) and exp(b_L + m_in − m_out), in float32: here once, where every block of every
+    product would compute them again. `vec_keys` gets Σ_s exp(w_s − m_out) k_s, what the chunk adds to n.
+    """
+    chunk, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    batch, start, end, token = locate(chunk, T, chunks_per_seq, cu_seqlens, chunk_seq, chunk_start, L, PACKED)
+    step = tl.arange(0, L)
+    ok = start + step < end
+    at, of_chunk = head * num_tokens + token + step, head * num_chunks + chunk
+    m_in = tl.load(sca_m_in + of_chunk, mask=start < end, other=0.0)
+    m_out = tl.load(sca_m_out + of_chunk, mask=start < end, other=0.0)
+    r = tl.maximum(m_in, tl.load(vec_peak + at, mask=ok, other=0.0))
+    tl.store(vec_peak + at, r, mask=ok)
+    tl.store(vec_carried + at, weight(m_in - r), mask=ok)
+    tl.store(vec_write + at, weight(tl.load(vec_w + at, mask=ok, other=0.0) - m_out), mask=ok)
+    decay = tl.load(sca_decay + of_chunk, mask=start < end, other=0.0)
+    tl.store(sca_keep + of_chunk, weight(decay + m_in - m_out), mask=start < end)
+    k_at = k + batch * k_strides[0] + start * k_strides[1] + head * k_strides[2]
+    for begin in range(0, D_QK, BLOCK_K):
+        col_k = begin + tl.arange(0, BLOCK_K)
+        total = tl.zeros((BLOCK_K,), tl.float32)
+        for part in range(0, L, BLOCK_T):
+            row = part + tl.arange(0, BLOCK_T)
+            row_ok = start + row < end
+            w = tl.load(vec_w + head * num_tokens + token + row, mask=row_ok, other=0.0)
+            write = tl.where(row_ok, weight(w - m_out), 0.0)
+            total += tl.sum(load_tile(k_at, row, k_strides[1], row_ok, col_k, D_QK, tl.float32) * write[:, None], 0)
+        ok_k = (col_k < D_QK) & (start < end)
+        tl.store(vec_keys + (chunk.to(tl.int64) * n_heads + head) * D_QK + col_k, total, mask=ok_k)
+
+
+@triton.jit(do_not_specialize=SIZES)
 def gate_gradients(
     i, f, i_strides, f_strides, di, df, di_strides, df_strides,
-    vec_read, vec_self, vec_pair, vec_write, sca_pass,
+    vec_read, vec_self, vec_col, mat_A, vec_slope, vec_write, sca_pass, sca_pass_n,
     T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start, n_heads,
-    BLOCK_M: tl.constexpr, WRITES: tl.constexpr, PASSES: tl.constexpr,
+    COLS: tl.constexpr, NORMALISER: tl.constexpr, WRITES: tl.constexpr, PASSES: tl.constexpr,
+    NORMALISER_PASSES: tl.constexpr,
     L: tl.constexpr, SIGMOID: tl.constexpr, PACKED: tl.constexpr,
 ):  # fmt: skip
     """dĩ and df̃ from what the kernels of dq, dk and the states left. Grid: (chunks, H).
 
     log f_t weighs every pair (s before t, read at t or later). Within a chunk these are pairs of its tokens (`vec_read`
-    less `vec_pair`, summed from t on), tokens at or after t that read the incoming state (in `vec_read`), tokens before
-    t that write to the outgoing one (`vec_write`), and the state that passes through (`sca_pass`). Nothing is summed
-    over chunks, so nothing large cancels: a sum of q·dq − k·dk over all later tokens would. Leading dimensions hold
-    partial sums over blocks of rows, of d_qk and of d_hv, added here in a fixed order.
+    less sums over later t: `vec_col` and, with NORMALISER, of `vec_slope` A; these summed from t on), tokens at or
+    after t that read the incoming state (in `vec_read`), tokens before t that write to the outgoing one (`vec_write`),
+    and the state that passes through (`sca_pass` of C, `sca_pass_n` of n). Nothing is summed over chunks, so nothing
+    large cancels: a sum of q·dq − k·dk over all later tokens would. Leading dimensions hold partial sums over blocks of
+    rows, of d_qk and of d_hv, added in a fixed order.
     """
+    ROWS: tl.constexpr = L if L < 32 else 32
     chunk, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
     batch, start, end, token = locate(chunk, T, chunks_per_seq, cu_seqlens, chunk_seq, chunk_start, L, PACKED)
     step = tl.arange(0, L)
@@ -102,20 +153,31 @@ def gate_gradients(
     at = head * num_tokens + token + step
     part = (head * 0 + n_heads) * num_tokens
     read = tl.load(vec_read + at, mask=ok, other=0.0)
-    pair = tl.zeros((L,), tl.float32)
+    pair = tl.zeros((L,), vec_read.dtype.element_ty)
     from_i = tl.load(vec_self + at, mask=ok, other=0.0)
-    for block in range(L // BLOCK_M):  # rows before a token's own block have no pair with it
-        written = ok & (step < (block + 1) * BLOCK_M) & (start + block * BLOCK_M + 0 * step < end)
-        pair += tl.load(vec_pair + block * part + at, mask=written, other=0.0)
+    for block in range(COLS):  # rows before a token's own block have no pair with it
+        written = ok & (step < (block + 1) * (L // COLS)) & (start + block * (L // COLS) + 0 * step < end)
+        pair += tl.load(vec_col + block * part + at, mask=written, other=0.0)
+    if NORMALISER:
+        left = tl.minimum(end - start, L).to(tl.int32)
+        first = head * num_tokens + token
+        for begin in range(0, L, ROWS):
+            row = begin + tl.arange(0, ROWS)
+            later = (row < left)[:, None] & (row[:, None] > step[None, :])
+            A = tl.load(mat_A + (first + row)[:, None] * L + step[None, :], mask=later, other=0.0).to(pair.dtype)
+            slope = tl.load(vec_slope + first + row, mask=row < left, other=0.0)
+            pair += tl.sum(A * slope[:, None], 0)
     from_i += pair
-    write = tl.zeros((L,), tl.float32)
+    write = tl.zeros((L,), vec_read.dtype.element_ty)
     for block in range(WRITES):
         from_i += tl.load(vec_write + block * part + at, mask=ok, other=0.0)
         # of the token before: what is written strictly before t, without subtracting a sum from a sum
         write += tl.load(vec_write + block * part + at - 1, mask=ok & (step > 0), other=0.0)
-    through = tl.zeros((), tl.float32)
+    through = tl.zeros((), vec_read.dtype.element_ty)
     for block in range(PASSES):
         through += tl.load(sca_pass + (block * n_heads + head) * num_chunks + chunk, mask=start < end, other=0.0)
+    for block in range(NORMALISER_PASSES):
+        through += tl.load(sca_pass_n + (block * n_heads + head) * num_chunks + chunk, mask=start < end, other=0.0)
     d_log_f = tl.cumsum(read - pair, 0, reverse=True) + tl.cumsum(write, 0) + through
     raw_f = tl.load(f + batch * f_strides[0] + (start + step) * f_strides[1] + head * f_strides[2], mask=ok, other=0.0)
     d_f = d_log_f * sigmoid_of_minus(raw_f.to(tl.float32))
@@ -124,5 +186,5 @@ def gate_gradients(
         from_i *= sigmoid_of_minus(tl.load(i_at, mask=ok, other=0.0).to(tl.float32))
     di_at = di + batch * di_strides[0] + (start + step) * di_strides[1] + head * di_strides[2]
     df_at = df + batch * df_strides[0] + (start + step) * df_strides[1] + head * df_strides[2]
-    tl.store(di_at, from_i.to(di.dtype.element_ty), mask=ok)
-    tl.store(df_at, d_f.to(df.dtype.element_ty), mask=ok)
+    tl.store(di_at, from_i.to(tl.float32).to(di.dtype.element_ty), mask=ok)
+    tl.store(df_at, d_f.to(tl.float32).to(df.dtype.element_ty), mask=ok)

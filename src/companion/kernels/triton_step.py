@@ -2,19 +2,25 @@
 
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from companion.kernels.triton_common import SIZES, blocks_of, log_sigmoid
+from companion.kernels.triton_common import SIZES, blocks_of, log_sigmoid, state_block
 
 
 @triton.jit(do_not_specialize=SIZES)
 def step_scalars(
     q, k, i, f, q_strides, k_strides, i_strides, f_strides, n, m, sca_keep, sca_write, sca_scale, scale, n_heads,
-    D_QK: tl.constexpr, BLOCK: tl.constexpr, SIGMOID: tl.constexpr,
+    D_QK: tl.constexpr, BLOCK: tl.constexpr, SIGMOID: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """n and m of one head updated in place; what `step_matrix` needs of them. Grid: (B × H,).
 
-    A kernel of its own because every block of C needs the old n and m, which are overwritten here.
+    A kernel of its own because every block of C needs the old n and m, which are overwritten here. With OVERLAP (Hopper
+    and later: programmatic dependent launch) it is launched before the kernel in front has ended, for whose results it
+    waits; only then may `step_matrix` begin and load C, which the kernel in front may have written.
     """
+    if OVERLAP:
+        gdc_wait()
+        gdc_launch_dependents()
     batch, head = (tl.program_id(0) // n_heads).to(tl.int64), (tl.program_id(0) % n_heads).to(tl.int64)
     col = tl.arange(0, BLOCK)
     ok = col < D_QK
@@ -43,25 +49,41 @@ def step_scalars(
 @triton.jit(do_not_specialize=SIZES)
 def step_matrix(
     q, k, v, h, q_strides, k_strides, v_strides, C, sca_keep, sca_write, sca_scale, n_heads,
-    D_QK: tl.constexpr, D_HV: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr,
+    D_QK: tl.constexpr, D_HV: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """C of one head and one block of d_hv updated in place, and its part of h. Grid: (d_hv blocks × B × H,)."""
+    """C of one head and one block of d_hv updated in place, and its part of h. Grid: (d_hv blocks × B × H,).
+
+    With OVERLAP the step that follows (of the next layer) may be launched once all programs have begun.
+    """
+    if OVERLAP:
+        gdc_launch_dependents()
     block_v, of_head = blocks_of(tl.program_id(0), D_HV, BLOCK_V)
     batch, head = (of_head // n_heads).to(tl.int64), (of_head % n_heads).to(tl.int64)
     at = batch * n_heads + head
-    keep, write, inverse = tl.load(sca_keep + at), tl.load(sca_write + at), tl.load(sca_scale + at)
     col_v = block_v * BLOCK_V + tl.arange(0, BLOCK_V)
     ok_v = col_v < D_HV
-    value = tl.load(v + batch * v_strides[0] + head * v_strides[1] + col_v, mask=ok_v, other=0.0).to(tl.float32) * write
+    value = tl.load(v + batch * v_strides[0] + head * v_strides[1] + col_v, mask=ok_v, other=0.0).to(tl.float32)
+    q_at, k_at = q + batch * q_strides[0] + head * q_strides[1], k + batch * k_strides[0] + head * k_strides[1]
     read = tl.zeros((BLOCK_V,), tl.float32)
-    for begin in range(0, D_QK, BLOCK_K):
-        col_k = begin + tl.arange(0, BLOCK_K)
-        ok_k = col_k < D_QK
-        key = tl.load(k + batch * k_strides[0] + head * k_strides[1] + col_k, mask=ok_k, other=0.0).to(tl.float32)
-        query = tl.load(q + batch * q_strides[0] + head * q_strides[1] + col_k, mask=ok_k, other=0.0).to(tl.float32)
-        tile = C + at * D_QK * D_HV + col_k[:, None] * D_HV + col_v[None, :]
-        ok = ok_k[:, None] & ok_v[None, :]
-        new = keep * tl.load(tile, mask=ok, other=0.0).to(tl.float32) + key[:, None] * value[None, :]
+    if BLOCK_K >= D_QK:  # one block: on its way before the scalars are known
+        tile, ok, key, query = state_block(C + at * D_QK * D_HV, q_at, k_at, 0, col_v, ok_v, D_QK, D_HV, BLOCK_K)
+        old = tl.load(tile, mask=ok, other=0.0).to(tl.float32)
+        if OVERLAP:
+            gdc_wait()
+        keep, write, inverse = tl.load(sca_keep + at), tl.load(sca_write + at), tl.load(sca_scale + at)
+        new = keep * old + (key * write)[:, None] * value[None, :]
         tl.store(tile, new.to(C.dtype.element_ty), mask=ok)
-        read += tl.sum(new * query[:, None], 0)
+        read = tl.sum(new * query[:, None], 0)
+    else:
+        if OVERLAP:
+            gdc_wait()
+        keep, write, inverse = tl.load(sca_keep + at), tl.load(sca_write + at), tl.load(sca_scale + at)
+        for begin in range(0, D_QK, BLOCK_K):
+            tile, ok, key, query = state_block(
+                C + at * D_QK * D_HV, q_at, k_at, begin, col_v, ok_v, D_QK, D_HV, BLOCK_K
+            )
+            old = tl.load(tile, mask=ok, other=0.0).to(tl.float32)
+            new = keep * old + (key * write)[:, None] * value[None, :]
+            tl.store(tile, new.to(C.dtype.element_ty), mask=ok)
+            read += tl.sum(new * query[:, None], 0)
     tl.store(h + at * D_HV + col_v, (read * inverse).to(h.dtype.element_ty), mask=ok_v)

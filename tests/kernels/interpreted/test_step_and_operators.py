@@ -177,6 +177,15 @@ def test_one_graph_of_a_step(backend: str) -> None:
         assert not torch.equal(found, torch.zeros_like(found))
 
 
+def test_a_step_on_a_state_that_a_backward_pass_needs_is_noticed() -> None:
+    inputs = [x.requires_grad_() for x in mlstm_inputs(5, dtype=HIGH)]
+    h, state = mlstm(*inputs, return_state=True, backend="triton", chunk_size=16)
+    with torch.no_grad():
+        mlstm_step(*(x[:, 0] for x in inputs), MLSTMState(*(x.detach() for x in state)), backend="triton")
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        h.sum().backward()
+
+
 def test_a_chunk_size_that_is_not_named() -> None:
     inputs = mlstm_inputs(70, batch_size=1, n_heads=1, dtype=HIGH)
     size = ops.default_chunk_size(16, HIGH)

@@ -1,0 +1,101 @@
+"""The log of predictions: what is looked up, what a row must say."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from companion.benchmarks.mlstm_log import COLUMNS, gains, load_log
+from companion.benchmarks.records import new_record
+from companion.errors import InputError
+
+HEADER = ",".join((*COLUMNS, "measured_seconds", "measured_on", "measured_by"))
+DATA = Path(__file__).resolve().parents[2] / "data/benchmarks"
+
+
+def line(part: str, kernel: str, implementation: str, predicted: Any, measured: Any = "") -> str:
+    return f"2026-01-01,a change,{part},{kernel},8x256x512-T8192,{implementation},128,{predicted},why,{measured},,"
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Path:
+    path = tmp_path / "kernels.jsonl"
+    case = {"case": "8x256x512-T8192", "dtype": "bfloat16"}
+    mine, other = {"implementation": "companion, chunk 128"}, {"implementation": "companion, chunk 256"}
+    tuning = {**case, "part": "tuning", "kernel": "states"}
+    before = {**mine, "configuration": "states 3", "seconds_median": 1e-4}  # a candidate that is gone
+    runs = [
+        [{**tuning, **before}, {**case, "part": "forward", "implementation": "companion", "seconds_median": 6e-3}],
+        [{**tuning, **mine, "configuration": "states 0", "seconds_median": 3e-3}],
+        [{**tuning, **mine, "configuration": "states 0", "seconds_median": 2e-3}],  # again, later: counts
+        [{**tuning, **mine, "configuration": "states 1", "seconds_median": 2.5e-3}],
+        [{**tuning, **other, "configuration": "states 0", "seconds_median": 1e-3}],
+        [{**tuning, **mine, "configuration": "states 2", "skipped": "too large"}],
+        [{**case, "part": "forward", "implementation": "companion", "seconds_median": 4e-3}],
+        [{**case, "part": "step", "implementation": "companion step", "launch": "graph", "seconds_median": 5e-3}],
+        [{**case, "part": "step", "implementation": "companion step", "launch": "calls", "seconds_median": 9e-9}],
+    ]
+    for number, rows in enumerate(runs):
+        for gpu in ("GPU two", "GPU one"):
+            found = rows if gpu == "GPU one" else [{**row, "seconds_median": 1e-9} for row in rows]
+            parameters = {"gpu": gpu, "code": "after" if number else "before"}
+            record = new_record("kernels", "made up", parameters, found, packages=())
+            with path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+    return path
+
+
+def test_measurements_are_looked_up_where_the_log_has_none(tmp_path: Path, records: Path) -> None:
+    path = tmp_path / "log.csv"
+    rows = [
+        line("tuning", "states", "companion", 1e-3),
+        line("forward", "", "companion", 2e-3),
+        line("step", "", "companion step", 1e-3),
+        line("forward", "", "companion", 2e-3, 1e-3),
+        line("training", "", "companion", 2e-3),
+    ]
+    path.write_text("\n".join([HEADER, *rows]))
+    log = load_log(path, records)
+    assert log["measured_seconds"].tolist()[:4] == [2e-3, 4e-3, 5e-3, 1e-3]
+    assert log["ratio"].tolist()[:4] == pytest.approx([2, 2, 5, 0.5])
+    assert np.isnan(log["ratio"].iloc[4])
+    assert log["measured_on"].tolist()[:3] == ["GPU one"] * 3
+    assert load_log(path)["measured_seconds"].notna().tolist() == [False, False, False, True, False]
+    assert load_log(path, records, "GPU two")["measured_seconds"].iloc[0] == 1e-9
+
+
+def test_what_all_changes_brought(records: Path) -> None:
+    found = gains(records)
+    assert found[["part", "case", "implementation"]].values.tolist() == [["forward", "8x256x512-T8192", "companion"]]
+    assert found[["first_seconds", "last_seconds", "gain"]].iloc[0].tolist() == pytest.approx([6e-3, 4e-3, 1.5])
+    assert gains(records, "GPU three").empty
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (HEADER.replace("case,", "") + "\n", "no column case"),
+        (f"{HEADER}\n{line('forward', '', 'companion', 'soon')}", "predicted_seconds of row 1 is 'soon'"),
+        (f"{HEADER}\n{line('forward', '', 'companion', '')}", "predicted_seconds of row 1"),
+        (f"{HEADER}\n{line('forward', '', 'companion', 1, -1)}", "measured_seconds of row 1 is '-1'"),
+        ("", "log.csv: "),
+    ],
+)
+def test_a_wrong_log_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        load_log(path)
+
+
+def test_no_file() -> None:
+    with pytest.raises(InputError, match=r"nowhere\.csv"):
+        load_log(Path("nowhere.csv"))
+
+
+def test_the_log_of_the_book() -> None:
+    log = load_log(DATA / "kernel_predictions.csv", DATA / "kernels.jsonl")
+    assert log["ratio"].notna().any()
+    assert (log["measured_seconds"].isna() | log["measured_on"].notna()).all()
