@@ -76,6 +76,27 @@ def check_inputs(q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, layout: 
         that no backend supports.
     """
     inputs, axes = {"q": q, "k": k, "v": v, "i": i, "f": f}, AXES[layout]
+    if not _agree(q, k, v, i, f, len(axes)):
+        _complain(inputs, layout)
+    _check_dtypes(inputs)
+    sizes = dict(zip(axes, q.shape, strict=False))
+    return Sizes(sizes["B"], sizes.get("T", 1), sizes["H"], q.shape[-1], v.shape[-1])
+
+
+def _agree(q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, num_axes: int) -> bool:
+    """Whether ranks, sizes and devices fit, without saying what does not: a step of a small batch waits for it."""
+    if not all(isinstance(x, torch.Tensor) for x in (q, k, v, i, f)):
+        return False
+    most = q.shape[:-1]
+    same = k.shape == q.shape and v.shape[:-1] == most and i.shape == most and f.shape == most
+    device = q.device
+    fits = q.ndim == num_axes + 1 == v.ndim and 0 not in q.shape and 0 not in v.shape
+    return same and fits and all(x.device == device for x in (k, v, i, f))
+
+
+def _complain(inputs: dict[str, Tensor], layout: str) -> None:
+    """The error for inputs that do not agree: of the first tensor that is at fault."""
+    q, axes = inputs["q"], AXES[layout]
     widths = {"q": "d_qk", "k": "d_qk", "v": "d_hv"}
     for name, x in inputs.items():
         if not isinstance(x, torch.Tensor):
@@ -94,11 +115,8 @@ def check_inputs(q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, layout: 
                 raise InputError(f"{name}: {axis} = 0, shape {tuple(x.shape)}; every axis needs at least one element")
         if x.device != q.device:
             raise InputError(f"{name}: on {x.device} but q is on {q.device}; move all inputs to one device")
-    if k.shape[-1] != q.shape[-1]:
-        raise InputError(f"k: d_qk = {k.shape[-1]} but q has d_qk = {q.shape[-1]}; queries and keys share their size")
-    _check_dtypes(inputs)
-    sizes = dict(zip(axes, q.shape, strict=False))
-    return Sizes(sizes["B"], sizes.get("T", 1), sizes["H"], q.shape[-1], v.shape[-1])
+    d_k, d_q = inputs["k"].shape[-1], q.shape[-1]
+    raise InputError(f"k: d_qk = {d_k} but q has d_qk = {d_q}; queries and keys share their size")
 
 
 def _layouts(layout: str) -> str:
@@ -165,7 +183,9 @@ def check_updatable(state: MLSTMState) -> None:
         if a part is an expanded view, in which several elements are the same number in memory.
     """
     for part, x in zip("Cnm", state, strict=True):
-        if any(stride == 0 and size > 1 for size, stride in zip(x.shape, x.stride(), strict=True)):
+        if not x.is_contiguous() and any(
+            stride == 0 and size > 1 for size, stride in zip(x.shape, x.stride(), strict=True)
+        ):
             raise InputError(f"state.{part}: an expanded view cannot be updated in place; pass state.{part}.clone()")
 
 

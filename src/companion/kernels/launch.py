@@ -3,10 +3,10 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-import triton
 import triton.language as tl
 
 from companion.kernels import configs, triton_forward, triton_gates, triton_normaliser, triton_step
@@ -16,6 +16,16 @@ from companion.kernels.state import LEAST_LOG_F
 Tensor = torch.Tensor
 #: The interpreter multiplies bfloat16 as if its bits were integers: there every product runs in float32.
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+def cdiv(a: int, b: int) -> int:
+    """a/b rounded up. Triton's own, and its next power of two, take as long on the host as a third of a launch."""
+    return -(-a // b)
+
+
+def next_power_of_2(size: int) -> int:
+    """The least power of two that is not smaller."""
+    return 1 << (size - 1).bit_length()
 
 
 class Saved(NamedTuple):
@@ -77,7 +87,7 @@ class Problem:
         table: tuple[Tensor, ...] = ()
         bounds = bounds_of(cu_seqlens, num_tokens)
         if bounds is None:
-            num_seqs, num_chunks = batch_size, batch_size * triton.cdiv(context_length, chunk_size)
+            num_seqs, num_chunks = batch_size, batch_size * cdiv(context_length, chunk_size)
         else:
             num_seqs = bounds.numel() - 1
             num_chunks = num_tokens // chunk_size + num_seqs
@@ -85,13 +95,13 @@ class Problem:
         sizes = (context_length, n_heads, d_qk, v.shape[-1], chunk_size, q.dtype, q.device)
         return cls(*sizes, num_tokens, num_seqs, num_chunks, table, sigmoid)
 
-    @property
+    @cached_property
     def places(self) -> dict[str, Any]:
         """Arguments by which every kernel finds its chunk."""
         cu_seqlens, chunk_seq, chunk_start, _ = self.table or (None,) * 4
         return {
             "T": self.context_length,
-            "chunks_per_seq": triton.cdiv(self.context_length, self.chunk_size),
+            "chunks_per_seq": cdiv(self.context_length, self.chunk_size),
             "num_tokens": self.num_tokens,
             "num_chunks": self.num_chunks,
             "cu_seqlens": cu_seqlens,
@@ -108,7 +118,7 @@ class Problem:
         """`places` with only these of D_QK and D_HV, for kernels that need no others."""
         return {name: value for name, value in self.places.items() if name[:2] != "D_" or name in widths}
 
-    @property
+    @cached_property
     def places_of_sequences(self) -> dict[str, Any]:
         """The same for kernels that walk through whole sequences."""
         places = {name: value for name, value in self.places.items() if name not in ("chunk_seq", "chunk_start")}
@@ -119,7 +129,7 @@ class Problem:
         """First chunk of every packed sequence."""
         return self.table[3] if self.table else None
 
-    @property
+    @cached_property
     def products(self) -> dict[str, Any]:
         """How tl.dot multiplies: bfloat16 as it is, float16 as tf32 (as many digits), float32 as three of tf32."""
         if self.dtype == torch.bfloat16 and not INTERPRETED:
@@ -148,11 +158,12 @@ class Problem:
             device=self.device,
             variant=(bool(self.table), self.sigmoid, *flags),
             programs=programs,
+            size=self.num_seqs * self.n_heads,
         )
 
     def blocks(self, config: Config) -> int:
         """Blocks of a state."""
-        return triton.cdiv(self.d_qk, config["BLOCK_K"]) * triton.cdiv(self.d_hv, config["BLOCK_V"])
+        return cdiv(self.d_qk, config["BLOCK_K"]) * cdiv(self.d_hv, config["BLOCK_V"])
 
     def walkers(self, config: Config) -> int:
         """Programs of a kernel that walks along every sequence with a block of the state of every head."""
@@ -193,7 +204,7 @@ def forward(
         )  # fmt: skip
 
     def of_values(config: Config) -> None:
-        grid = (triton.cdiv(p.d_hv, config["BLOCK_V"]) * p.rows(config), p.n_heads)
+        grid = (cdiv(p.d_hv, config["BLOCK_V"]) * p.rows(config), p.n_heads)
         triton_forward.outputs[grid](
             q, v, h, *strides(q, v, h), gates.carried, mat_C, mat_S, vec_scale, p.d_qk**-0.5,
             **p.places, **p.products, **config.constants,
@@ -212,24 +223,35 @@ def step(
     batch_size, n_heads, d_qk = q.shape
     d_hv = v.shape[-1]
     h = torch.empty(v.shape, dtype=v.dtype, device=v.device)
-    keep, write, scale = torch.empty(3, batch_size * n_heads, dtype=torch.float32, device=q.device)
-    heads, overlap = batch_size * n_heads, configs.can_overlap(q.device)
+    heads = batch_size * n_heads
+    scalars = torch.empty(heads, 3, dtype=torch.float32, device=q.device)
+    overlap = configs.can_overlap(q.device)
     early = {"launch_pdl": True} if overlap else {}
     triton_step.step_scalars[(heads,)](
-        q, k, i, f, *strides(q, k, i, f), n, m, keep, write, scale, d_qk**-0.5, n_heads,
-        D_QK=d_qk, BLOCK=triton.next_power_of_2(d_qk), SIGMOID=sigmoid, OVERLAP=overlap, **early,
+        q, k, i, f, *strides(q, k, i, f, axes=2), n, m, scalars, d_qk**-0.5, n_heads,
+        D_QK=d_qk, BLOCK=next_power_of_2(d_qk), SIGMOID=sigmoid, OVERLAP=overlap, **early,
     )  # fmt: skip
 
     def programs(config: Config) -> int:
-        return triton.cdiv(d_hv, config["BLOCK_V"]) * heads
+        return cdiv(d_hv, config["BLOCK_V"]) * heads
 
     def attempt(config: Config) -> None:
         triton_step.step_matrix[(programs(config),)](
-            q, k, v, h, *strides(q, k, v), C, keep, write, scale, n_heads, D_QK=d_qk, D_HV=d_hv,
+            q, k, v, h, *strides(q, k, v, axes=2), C, scalars, n_heads, D_QK=d_qk, D_HV=d_hv,
             OVERLAP=overlap, **early, **config.constants,
         )  # fmt: skip
 
-    configs.run("step", attempt, d_qk=d_qk, d_hv=d_hv, chunk_size=1, dtype=q.dtype, device=q.device, programs=programs)
+    configs.run(
+        "step",
+        attempt,
+        d_qk=d_qk,
+        d_hv=d_hv,
+        chunk_size=1,
+        dtype=q.dtype,
+        device=q.device,
+        programs=programs,
+        size=heads,
+    )
     return h
 
 
@@ -251,17 +273,17 @@ def _gates(p: Problem, k: Tensor, i: Tensor, f: Tensor, m_0: Tensor | None) -> t
     triton_gates.gate_vectors[(p.num_chunks, p.n_heads)](
         i, f, *strides(i, f), b, c, most_c, w, decay, peak, LEAST_LOG_F=LEAST_LOG_F, SIGMOID=p.sigmoid, **places
     )  # fmt: skip
-    most = triton.cdiv(p.context_length, p.chunk_size)
+    most = cdiv(p.context_length, p.chunk_size)
     triton_gates.state_exponents[(p.num_seqs * p.n_heads,)](
         m_0, decay, peak, m_in, m_out, m_T, most, p.num_chunks, p.seq_chunk, p.n_heads,
-        HAS_STATE=m_0 is not None, BLOCK=min(1024, max(16, triton.next_power_of_2(most))), PACKED=bool(p.table),
+        HAS_STATE=m_0 is not None, BLOCK=min(1024, max(16, next_power_of_2(most))), PACKED=bool(p.table),
     )  # fmt: skip
     carried, write = p.result(p.n_heads, p.num_tokens), p.result(p.n_heads, p.num_tokens)
     keep = p.result(p.n_heads, p.num_chunks)
     keys = p.empty(p.num_chunks, p.n_heads, p.d_qk)
     triton_gates.gate_weights[(p.num_chunks, p.n_heads)](
         k, *strides(k), most_c, w, decay, m_in, m_out, carried, write, keep, keys, **p.places_of("D_QK"),
-        BLOCK_K=min(64, triton.next_power_of_2(p.d_qk)), BLOCK_T=min(64, p.chunk_size),
+        BLOCK_K=min(64, next_power_of_2(p.d_qk)), BLOCK_T=min(64, p.chunk_size),
     )  # fmt: skip
     return _Gates(b, c, most_c, carried, write, keep, keys), m_T
 
@@ -291,23 +313,23 @@ def carry_vectors(
     With `vec_n` backwards: dn at the end of every chunk and at the start of all, and partial sums of what passes
     through (blocks of d_qk, H, all chunks), else empty. `changes` (parts, all chunks, H, d_qk) are partial sums.
     """
-    backwards, width = vec_n is not None, min(16, triton.next_power_of_2(p.d_qk))
-    blocks = triton.cdiv(p.d_qk, width)
+    backwards, width = vec_n is not None, min(16, next_power_of_2(p.d_qk))
+    blocks = cdiv(p.d_qk, width)
     vec_x, x_T = p.result(p.num_chunks, p.n_heads, p.d_qk), p.empty(p.num_seqs, p.n_heads, p.d_qk)
     sca_pass = p.empty(blocks if backwards else 0, p.n_heads, p.num_chunks)
     places = {name: value for name, value in p.places_of_sequences.items() if name != "D_HV"}
-    most = triton.cdiv(p.context_length, p.chunk_size)
+    most = cdiv(p.context_length, p.chunk_size)
     triton_normaliser.carry_vectors[(blocks * p.num_seqs * p.n_heads,)](
         changes, start, sca_keep, vec_x, x_T, vec_n, sca_pass, **places,
         PARTS=changes.shape[0], HAS_START=start is not None, BACKWARDS=backwards,
-        BLOCK_K=width, BLOCK=min(64, max(16, triton.next_power_of_2(most))),
+        BLOCK_K=width, BLOCK=min(64, max(16, next_power_of_2(most))),
     )  # fmt: skip
     return vec_x, x_T, sca_pass
 
 
-def strides(*tensors: Tensor) -> tuple[tuple[int, ...], ...]:
-    """Strides of batch, token and head (batch and head for a single token) of each tensor."""
-    return tuple(x.stride()[:3] for x in tensors)
+def strides(*tensors: Tensor, axes: int = 3) -> tuple[tuple[int, ...], ...]:
+    """Strides of batch, token and head (of a single token batch and head, two axes) of each tensor."""
+    return tuple(x.stride()[:axes] for x in tensors)
 
 
 def bounds_of(cu_seqlens: Tensor | None, num_tokens: int) -> Tensor | None:

@@ -3,11 +3,10 @@
 from typing import NamedTuple
 
 import torch
-import triton
 
 from companion.kernels import triton_backward, triton_gates
 from companion.kernels.configs import Config
-from companion.kernels.launch import Problem, Saved, carry_vectors, states, strides
+from companion.kernels.launch import Problem, Saved, carry_vectors, cdiv, states, strides
 
 Tensor = torch.Tensor
 
@@ -63,7 +62,7 @@ def backward(
         return changes
 
     def of_keys(config: Config) -> Tensor:
-        blocks = triton.cdiv(p.d_qk, config["BLOCK_K"])
+        blocks = cdiv(p.d_qk, config["BLOCK_K"])
         sums = p.empty(blocks, p.n_heads, p.num_tokens)
         triton_backward.key_gradients[(blocks * p.rows(config), p.n_heads)](
             q, k, v, dk, *strides(q, k, v, dk), s.vec_write, mat_dC, vec_dn, mat_Z, vec_Z, sums, scale,
@@ -72,7 +71,7 @@ def backward(
         return sums
 
     def of_values(config: Config) -> None:
-        triton_backward.value_gradients[(triton.cdiv(p.d_hv, config["BLOCK_V"]) * p.rows(config), p.n_heads)](
+        triton_backward.value_gradients[(cdiv(p.d_hv, config["BLOCK_V"]) * p.rows(config), p.n_heads)](
             k, dh, dv, *strides(k, dh, dv), s.vec_write, mat_dC, pairs.A,
             **p.places, **p.products, **config.constants,
         )  # fmt: skip

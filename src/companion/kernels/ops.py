@@ -79,8 +79,28 @@ def mlstm_step_triton(
     return h
 
 
-@torch.library.custom_op("companion::mlstm_forward", mutates_args=())
-def _forward(
+#: Operators are defined by their schemas rather than by `custom_op`, whose wrappers take as long as several launches: a
+#: step of a small batch is over before they are, and so are most kernels of a training step of small heads.
+_library = torch.library.Library("companion", "FRAGMENT")
+_SOURCE = (
+    "Tensor q, Tensor k, Tensor v, Tensor i, Tensor f, Tensor? C_0, Tensor? n_0, Tensor? m_0, Tensor? cu_seqlens, "
+    "int chunk_size, bool sigmoid, bool normalizer_gradient"
+)
+_SAVED = ", ".join(f"Tensor {name}" for name in Saved._fields)
+_KEPT = len(Saved._fields)
+_library.define(f"mlstm_forward({_SOURCE}) -> ({', '.join(['Tensor'] * (4 + _KEPT))})")
+_library.define(
+    f"mlstm_backward(Tensor dh, Tensor? dC, Tensor? dn, {_SAVED}, {_SOURCE}) -> ({', '.join(['Tensor'] * 7)})"
+)
+_library.define(
+    "mlstm_step(Tensor q, Tensor k, Tensor v, Tensor i, Tensor f, Tensor(a!) C, Tensor(b!) n, Tensor(c!) m, "
+    "bool sigmoid) -> Tensor"
+)
+
+
+@torch.library.impl(_library, "mlstm_forward", "CUDA")
+@torch.library.impl(_library, "mlstm_forward", "CPU")  # under Triton's interpreter
+def _forward_kernels(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -93,14 +113,14 @@ def _forward(
     chunk_size: int,
     sigmoid: bool,
     normalizer_gradient: bool,
-) -> list[Tensor]:
+) -> tuple[Tensor, ...]:
     with _device_of(q):
         p = Problem.of(q, v, cu_seqlens, chunk_size, sigmoid)
         h, state, saved = launch.forward(p, q, k, v, i, f, _state(C_0, n_0, m_0))
-    return [h, *state, *saved]
+    return (h, *state, *saved)
 
 
-@_forward.register_fake
+@torch.library.register_fake("companion::mlstm_forward", lib=_library)
 def _(
     q: Tensor,
     k: Tensor,
@@ -114,7 +134,7 @@ def _(
     chunk_size: int,
     sigmoid: bool,
     normalizer_gradient: bool,
-) -> list[Tensor]:
+) -> tuple[Tensor, ...]:
     batch_size, context_length, n_heads, d_qk = q.shape
     num_tokens = batch_size * context_length
     if cu_seqlens is None:
@@ -130,58 +150,34 @@ def _(
     exponent = launch.exponent_dtype(q.dtype)
     exponents = [new(n_heads, num_tokens, dtype=exponent) for _ in range(2)]
     weights = [new(n_heads, num_tokens) for _ in range(4)]
-    return [torch.empty_like(v), *state, *exponents, *weights, new(n_heads, num_chunks), new(num_chunks, n_heads, d_qk)]
+    return (torch.empty_like(v), *state, *exponents, *weights, new(n_heads, num_chunks), new(num_chunks, n_heads, d_qk))
 
 
-@torch.library.custom_op("companion::mlstm_backward", mutates_args=())
-def _backward(
-    dh: Tensor,
-    dC: Tensor | None,
-    dn: Tensor | None,
-    inputs: list[Tensor],
-    C_0: Tensor | None,
-    n_0: Tensor | None,
-    m_0: Tensor | None,
-    cu_seqlens: Tensor | None,
-    saved: list[Tensor],
-    chunk_size: int,
-    sigmoid: bool,
-    normalizer_gradient: bool,
-) -> list[Tensor]:
+@torch.library.impl(_library, "mlstm_backward", "CUDA")
+@torch.library.impl(_library, "mlstm_backward", "CPU")
+def _backward_kernels(dh: Tensor, dC: Tensor | None, dn: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
+    saved, (q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, *options) = Saved(*rest[:_KEPT]), rest[_KEPT:]
+    chunk_size, sigmoid, normalizer_gradient = options
     gradient = None if dC is None or dn is None else (dC, dn)
     dh = _ready(dh)
-    start = _state(C_0, n_0, m_0)
     with _device_of(dh):
-        p = Problem.of(inputs[0], inputs[2], cu_seqlens, chunk_size, sigmoid)
+        p = Problem.of(q, v, cu_seqlens, chunk_size, sigmoid)
         of_inputs, of_state = launch_backward.backward(
-            p, dh, gradient, tuple(inputs), start, Saved(*saved), normalizer_gradient
+            p, dh, gradient, (q, k, v, i, f), _state(C_0, n_0, m_0), saved, normalizer_gradient
         )
-    return [*of_inputs, *of_state]
+    return (*of_inputs, *of_state)
 
 
-@_backward.register_fake
-def _(
-    dh: Tensor,
-    dC: Tensor | None,
-    dn: Tensor | None,
-    inputs: list[Tensor],
-    C_0: Tensor | None,
-    n_0: Tensor | None,
-    m_0: Tensor | None,
-    cu_seqlens: Tensor | None,
-    saved: list[Tensor],
-    chunk_size: int,
-    sigmoid: bool,
-    normalizer_gradient: bool,
-) -> list[Tensor]:
-    q, _, v, *_ = inputs
+@torch.library.register_fake("companion::mlstm_backward", lib=_library)
+def _(dh: Tensor, dC: Tensor | None, dn: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
+    q, k, v, i, f, _, _, _, cu_seqlens, *_ = rest[_KEPT:]
     num_seqs = q.shape[0] if cu_seqlens is None else cu_seqlens.numel() - 1
     shape = (num_seqs, q.shape[2], q.shape[3])
     of_state = [q.new_empty((*shape, v.shape[-1]), dtype=torch.float32), q.new_empty(shape, dtype=torch.float32)]
-    return [*(torch.empty_like(x) for x in inputs), *of_state]
+    return (*(torch.empty_like(x) for x in (q, k, v, i, f)), *of_state)
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, *options = inputs
     _, C, n, m, *saved = output
     ctx.set_materialize_grads(False)
@@ -189,7 +185,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     ctx.save_for_backward(q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, C, n, m, *saved)
 
 
-def _gradients(ctx: Any, gradients: list[Tensor | None]) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
     q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, C, n, m, *saved = ctx.saved_tensors
     dh, dC, dn, dm, *_ = gradients
     if dh is None:
@@ -200,7 +196,7 @@ def _gradients(ctx: Any, gradients: list[Tensor | None]) -> tuple[Tensor | None,
         dn = torch.zeros_like(n) if dn is None else dn.contiguous()
         of_m = (torch.zeros_like(m) if dm is None else dm) - (dC * C).sum((-1, -2)) - (dn * n).sum(-1)
     dq, dk, dv, di, df, dC_0, dn_0 = _backward(
-        dh, dC, dn, [q, k, v, i, f], C_0, n_0, m_0, cu_seqlens, saved, *ctx.options
+        dh, dC, dn, *saved, q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, *ctx.options
     )
     nothing = (None,) * 4
     to_start = None
@@ -253,16 +249,14 @@ def _through_final_exponent(
     return d_i.reshape(i.shape), d_f.reshape(f.shape), to_start
 
 
-torch.library.register_autograd("companion::mlstm_forward", _gradients, setup_context=_setup)
+def _no_second_derivative(ctx: Any, *gradients: Tensor | None) -> tuple[None, ...]:
+    raise NotImplementedError(
+        "the Triton kernels of the mLSTM have no second derivative; use backend='torch', which has"
+    )
 
 
-#: Defined by its schema rather than by `custom_op`, whose wrappers take as long as two launches: a step of a small
-#: batch is over before they are.
-_library = torch.library.Library("companion", "FRAGMENT")
-_library.define(
-    "mlstm_step(Tensor q, Tensor k, Tensor v, Tensor i, Tensor f, Tensor(a!) C, Tensor(b!) n, Tensor(c!) m, "
-    "bool sigmoid) -> Tensor"
-)
+torch.library.register_autograd("companion::mlstm_forward", _gradients, setup_context=_setup, lib=_library)
+torch.library.register_autograd("companion::mlstm_backward", _no_second_derivative, lib=_library)
 
 
 @torch.library.impl(_library, "mlstm_step", "CUDA")
@@ -281,6 +275,8 @@ def _(q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, C: Tensor, n: Tenso
     return v.new_empty(v.shape)
 
 
+_forward = torch.ops.companion.mlstm_forward.default
+_backward = torch.ops.companion.mlstm_backward.default
 _step = torch.ops.companion.mlstm_step.default
 
 

@@ -163,10 +163,10 @@ def gate_gradients(
         first = head * num_tokens + token
         for begin in range(0, L, ROWS):
             row = begin + tl.arange(0, ROWS)
-            later = (row < left)[:, None] & (row[:, None] > step[None, :])
-            A = tl.load(mat_A + (first + row)[:, None] * L + step[None, :], mask=later, other=0.0).to(pair.dtype)
+            # whole rows: a mask by element would split every load
+            A = load_tile(mat_A + first * L, row, L, row < left, step, L, pair.dtype)
             slope = tl.load(vec_slope + first + row, mask=row < left, other=0.0)
-            pair += tl.sum(A * slope[:, None], 0)
+            pair += tl.sum(tl.where(row[:, None] > step[None, :], A * slope[:, None], 0.0), 0)
     from_i += pair
     write = tl.zeros((L,), vec_read.dtype.element_ty)
     for block in range(WRITES):

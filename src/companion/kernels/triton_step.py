@@ -9,7 +9,7 @@ from companion.kernels.triton_common import SIZES, blocks_of, log_sigmoid, state
 
 @triton.jit(do_not_specialize=SIZES)
 def step_scalars(
-    q, k, i, f, q_strides, k_strides, i_strides, f_strides, n, m, sca_keep, sca_write, sca_scale, scale, n_heads,
+    q, k, i, f, q_strides, k_strides, i_strides, f_strides, n, m, scalars, scale, n_heads,
     D_QK: tl.constexpr, BLOCK: tl.constexpr, SIGMOID: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """n and m of one head updated in place; what `step_matrix` needs of them. Grid: (B × H,).
@@ -41,19 +41,20 @@ def step_scalars(
         inverse = 1.0 / tl.maximum(tl.abs(tl.sum(n_new * query, 0) * scale), tl.maximum(tl.exp(-m_new), 1e-37))
     tl.store(n + at * D_QK + col, n_new, mask=ok)
     tl.store(m + at, m_new)
-    tl.store(sca_keep + at, keep)
-    tl.store(sca_write + at, write)
-    tl.store(sca_scale + at, inverse * scale)
+    tl.store(scalars + 3 * at, keep)
+    tl.store(scalars + 3 * at + 1, write)
+    tl.store(scalars + 3 * at + 2, inverse * scale)
 
 
 @triton.jit(do_not_specialize=SIZES)
 def step_matrix(
-    q, k, v, h, q_strides, k_strides, v_strides, C, sca_keep, sca_write, sca_scale, n_heads,
+    q, k, v, h, q_strides, k_strides, v_strides, C, scalars, n_heads,
     D_QK: tl.constexpr, D_HV: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """C of one head and one block of d_hv updated in place, and its part of h. Grid: (d_hv blocks × B × H,).
 
-    With OVERLAP the step that follows (of the next layer) may be launched once all programs have begun.
+    With OVERLAP the step that follows (of the next layer) may be launched once all programs have begun. C passes
+    through the caches once: it is marked as the first to leave them.
     """
     if OVERLAP:
         gdc_launch_dependents()
@@ -67,23 +68,23 @@ def step_matrix(
     read = tl.zeros((BLOCK_V,), tl.float32)
     if BLOCK_K >= D_QK:  # one block: on its way before the scalars are known
         tile, ok, key, query = state_block(C + at * D_QK * D_HV, q_at, k_at, 0, col_v, ok_v, D_QK, D_HV, BLOCK_K)
-        old = tl.load(tile, mask=ok, other=0.0).to(tl.float32)
+        old = tl.load(tile, mask=ok, other=0.0, eviction_policy="evict_first").to(tl.float32)
         if OVERLAP:
             gdc_wait()
-        keep, write, inverse = tl.load(sca_keep + at), tl.load(sca_write + at), tl.load(sca_scale + at)
+        keep, write, inverse = tl.load(scalars + 3 * at), tl.load(scalars + 3 * at + 1), tl.load(scalars + 3 * at + 2)
         new = keep * old + (key * write)[:, None] * value[None, :]
-        tl.store(tile, new.to(C.dtype.element_ty), mask=ok)
+        tl.store(tile, new.to(C.dtype.element_ty), mask=ok, cache_modifier=".cs")
         read = tl.sum(new * query[:, None], 0)
     else:
         if OVERLAP:
             gdc_wait()
-        keep, write, inverse = tl.load(sca_keep + at), tl.load(sca_write + at), tl.load(sca_scale + at)
+        keep, write, inverse = tl.load(scalars + 3 * at), tl.load(scalars + 3 * at + 1), tl.load(scalars + 3 * at + 2)
         for begin in range(0, D_QK, BLOCK_K):
             tile, ok, key, query = state_block(
                 C + at * D_QK * D_HV, q_at, k_at, begin, col_v, ok_v, D_QK, D_HV, BLOCK_K
             )
-            old = tl.load(tile, mask=ok, other=0.0).to(tl.float32)
+            old = tl.load(tile, mask=ok, other=0.0, eviction_policy="evict_first").to(tl.float32)
             new = keep * old + (key * write)[:, None] * value[None, :]
-            tl.store(tile, new.to(C.dtype.element_ty), mask=ok)
+            tl.store(tile, new.to(C.dtype.element_ty), mask=ok, cache_modifier=".cs")
             read += tl.sum(new * query[:, None], 0)
     tl.store(h + at * D_HV + col_v, (read * inverse).to(h.dtype.element_ty), mask=ok_v)

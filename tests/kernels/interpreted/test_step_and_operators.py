@@ -97,7 +97,7 @@ def test_operator_of_the_backward_pass() -> None:
     with torch.no_grad():
         h, C, n, _, *saved = torch.ops.companion.mlstm_forward(*arguments)
         *inputs, C_0, n_0, m_0 = (x.detach() for x in arguments[:8])
-        backward = (torch.ones_like(h), C, n, inputs, C_0, n_0, m_0, None, saved, *arguments[9:])
+        backward = (torch.ones_like(h), C, n, *saved, *inputs, C_0, n_0, m_0, None, *arguments[9:])
         torch.library.opcheck(torch.ops.companion.mlstm_backward.default, backward, test_utils=CHECKS)
 
 
