@@ -117,6 +117,17 @@ def test_block_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert walkthrough.block_sizes("states", d_qk=16, d_hv=512, chunk_size=64) == {}
 
 
+def test_blocks_are_smaller_where_there_are_few_sequences() -> None:
+    pytest.importorskip("triton")
+    size = {"d_qk": 256, "d_hv": 512, "chunk_size": 128}
+    areas = []
+    for chains in (1000, 8):
+        blocks = walkthrough.block_sizes("states", **size, chains=chains, multiprocessors=132)
+        areas.append(blocks["BLOCK_K"] * blocks["BLOCK_V"])
+    assert areas[0] == 128 * 128
+    assert areas[1] < areas[0]
+
+
 def test_kernel_source() -> None:
     module = "companion.mlstm_walkthrough"
     whole = walkthrough.kernel_source(module, "head_norm")

@@ -282,14 +282,26 @@ def forget_gate_gradients(
 # ---- reading a kernel ----------------------------------------------------------------------------
 
 
-def block_sizes(kernel: str, *, d_qk: int, d_hv: int, chunk_size: int) -> dict[str, int]:
-    """Blocks that a Triton kernel tries first for bfloat16, by the name of the constant; empty without Triton."""
+def block_sizes(
+    kernel: str, *, d_qk: int, d_hv: int, chunk_size: int, chains: int | None = None, multiprocessors: int = 1
+) -> dict[str, int]:
+    """Blocks that a Triton kernel tries first for bfloat16, by the name of the constant; empty without Triton.
+
+    Parameters
+    ----------
+    chains, multiprocessors
+        sequences times heads of a kernel that walks along each with blocks of its state, and what of the GPU the blocks
+        should fill; if not given, as for many sequences.
+    """
     if find_spec("triton") is None:
         return {}
-    from companion.kernels.configs import candidates
+    from companion.kernels.configs import by_programs, candidates
 
     choices = candidates(kernel, d_qk=d_qk, d_hv=d_hv, chunk_size=chunk_size, dtype=torch.bfloat16)
-    return dict(choices[0].blocks)
+    if chains is None:
+        return dict(choices[0].blocks)
+    counts = [chains * -(-d_qk // config["BLOCK_K"]) * -(-d_hv // config["BLOCK_V"]) for config in choices]
+    return dict(choices[by_programs(counts, multiprocessors)[0]].blocks)
 
 
 def kernel_source(module: str, function: str, *, after: str = "", before: str = "") -> str:

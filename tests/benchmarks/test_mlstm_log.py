@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from companion.benchmarks.mlstm_log import COLUMNS, gains, load_log
+from companion.benchmarks.mlstm_log import COLUMNS, against_peer, gains, load_log
 from companion.benchmarks.records import new_record
 from companion.errors import InputError
 
@@ -15,8 +15,10 @@ HEADER = ",".join((*COLUMNS, "measured_seconds", "measured_on", "measured_by"))
 DATA = Path(__file__).resolve().parents[2] / "data/benchmarks"
 
 
-def line(part: str, kernel: str, implementation: str, predicted: Any, measured: Any = "") -> str:
-    return f"2026-01-01,a change,{part},{kernel},8x256x512-T8192,{implementation},128,{predicted},why,{measured},,"
+def line(part: str, kernel: str, implementation: str, predicted: Any, measured: Any = "", gpu: str = "GPU one") -> str:
+    return (
+        f"2026-01-01,a change,{part},{kernel},8x256x512-T8192,{implementation},128,{predicted},{gpu},why,{measured},,"
+    )
 
 
 @pytest.fixture
@@ -63,14 +65,35 @@ def test_measurements_are_looked_up_where_the_log_has_none(tmp_path: Path, recor
     assert np.isnan(log["ratio"].iloc[4])
     assert log["measured_on"].tolist()[:3] == ["GPU one"] * 3
     assert load_log(path)["measured_seconds"].notna().tolist() == [False, False, False, True, False]
-    assert load_log(path, records, "GPU two")["measured_seconds"].iloc[0] == 1e-9
+    path.write_text(
+        "\n".join([HEADER, *(line("tuning", "states", "companion", 1e-3, gpu=f"GPU {n}") for n in ("two", "ten"))])
+    )
+    log = load_log(path, records)
+    assert log["measured_seconds"].iloc[0] == 1e-9, "of the GPU that the row names"
+    assert np.isnan(log["measured_seconds"].iloc[1])
 
 
 def test_what_all_changes_brought(records: Path) -> None:
-    found = gains(records)
+    found = gains(records, "GPU one")
     assert found[["part", "case", "implementation"]].values.tolist() == [["forward", "8x256x512-T8192", "companion"]]
+    assert sorted(gains(records)["gpu"]) == ["GPU one", "GPU two"]
     assert found[["first_seconds", "last_seconds", "gain"]].iloc[0].tolist() == pytest.approx([6e-3, 4e-3, 1.5])
     assert gains(records, "GPU three").empty
+
+
+def test_ours_beside_a_peer_on_every_gpu(tmp_path: Path) -> None:
+    path = tmp_path / "kernels.jsonl"
+    for gpu, mine, theirs in (("GPU one", (4e-3, 2e-3), (6e-3,)), ("GPU two", (1e-3,), ())):
+        for name, times in (("companion", mine), ("peer", theirs)):
+            for seconds in times:
+                row = {"part": "forward", "case": "8x256x512-T8192", "implementation": name, "seconds_median": seconds}
+                record = new_record("kernels", "made up", {"gpu": gpu}, [{**row, "context_length": 8192}], packages=())
+                with path.open("a") as file:
+                    file.write(json.dumps(record) + "\n")
+    found = against_peer(path, "peer")
+    assert found[["gpu", "implementation", "context_length"]].values.tolist() == [["GPU one", "companion", 8192]]
+    assert found[["seconds", "peer_seconds", "ratio"]].iloc[0].tolist() == pytest.approx([2e-3, 6e-3, 3.0])
+    assert against_peer(path, "nobody").empty
 
 
 @pytest.mark.parametrize(

@@ -81,8 +81,12 @@ def test_the_last_record_of_a_cell_counts(tmp_path: Path) -> None:
         ("a", "bfloat16", "pass"), ("b", "bfloat16", "pass"), ("a", "float16", "pass"),
     ]  # fmt: skip
     write(path, "kernel_checks", [check("d")], gpu="GPU two")
-    assert list(results.load_checks(path)["case"]) == ["d"], "the GPU of the last record"
+    assert list(results.load_checks(path, "GPU two")["case"]) == ["d"]
     assert len(results.load_checks(path, "GPU one")) == 3
+    assert list(results.load_checks(path)["gpu"]) == ["GPU one"] * 3 + ["GPU two"], "any GPU, unless one is named"
+    assert results.gpus(path, "kernel_checks") == ("GPU one", "GPU two")
+    write(path, "kernel_checks", [check("a")])
+    assert results.gpus(path, "kernel_checks") == ("GPU two", "GPU one"), "the last one last"
     with pytest.raises(InputError, match="no record of GPU 'GPU three'; there are GPU one, GPU two"):
         results.load_checks(path, "GPU three")
     with pytest.raises(InputError, match="no record of benchmark 'kernels'"):
@@ -162,6 +166,24 @@ def test_rows_say_of_which_code_they_are(tmp_path: Path) -> None:
     write(path, "kernels", [timing("companion", 1024, 1e-3)], **PEAKS, code="old")
     write(path, "kernels", [timing("companion", 2048, 1e-3)], **PEAKS, code="new")
     assert results.load_timings(path).codes == ("old", "new")
+    write(path, "kernels", [timing("attention, flash", 1024, 1e-3)], **PEAKS, code="newer")
+    assert results.load_timings(path).codes == ("old", "new"), "of ours: the others have none"
+
+
+def test_candidates_that_are_gone_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    every = [check("a", configuration=f"step {number}") for number in range(3)]
+    write(path, "kernel_checks", [*every, check("b", configuration="step 2")], code="old")
+    write(path, "kernel_checks", every[:2], code="new")
+    table = results.load_checks(path)
+    found = list(zip(table["case"], table["configuration"], table["code"], strict=True))
+    assert found == [("a", "step 0", "new"), ("a", "step 1", "new"), ("b", "step 2", "old")]
+
+
+def test_ours_come_first(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    write(path, "kernels", [timing(name, 1024, 1e-3) for name in ("peer", "companion", "other")], **PEAKS)
+    assert list(results.load_timings(path).table["implementation"]) == ["companion", "peer", "other"]
 
 
 def test_rooflines(timings: results.Timings) -> None:

@@ -16,22 +16,33 @@ from companion.benchmarks.records import read_records
 from companion.errors import InputError
 
 #: What a row of the log must say, beside the columns that a lookup fills.
-COLUMNS = ("date", "change", "part", "kernel", "case", "implementation", "chunk_size", "predicted_seconds", "reason")
+COLUMNS = (
+    "date",
+    "change",
+    "part",
+    "kernel",
+    "case",
+    "implementation",
+    "chunk_size",
+    "predicted_seconds",
+    "gpu",
+    "reason",
+)
 _MEASURED = ("measured_seconds", "measured_on", "measured_by")
 
 
-def load_log(path: Path, records: Path | None = None, gpu: str | None = None) -> pd.DataFrame:
+def load_log(path: Path, records: Path | None = None) -> pd.DataFrame:
     """The log with a measurement for every prediction that has one.
 
     Parameters
     ----------
     path
-        CSV file with `COLUMNS`, and `measured_seconds`, `measured_on` (GPU), `measured_by` where they are known.
+        CSV file with `COLUMNS` (`gpu`: on which a time is expected), and `measured_seconds`, `measured_on` (GPU),
+        `measured_by` where they are known.
     records
-        file of `kernel_benchmark` for the other rows: the fastest candidate of a kernel (`tuning`), the cell of a pass,
-        the step of a CUDA graph. The last record of a cell counts; of candidates, those of the last state of the code.
-    gpu
-        whose records; by default that of the last record.
+        file of `kernel_benchmark` for the other rows, of the GPU they name: the fastest candidate of a kernel
+        (`tuning`), the cell of a pass, the step of a CUDA graph. The last record of a cell counts; of candidates, those
+        of the last state of the code.
 
     Returns
     -------
@@ -56,7 +67,7 @@ def load_log(path: Path, records: Path | None = None, gpu: str | None = None) ->
             raise InputError(f"{path}: {name} of row {row + 1} is {str(log[name].iloc[row])!r}, not a positive number")
         log[name] = numbers
     if records is not None:
-        _look_up(log, records, gpu)
+        _look_up(log, records)
     log["ratio"] = log["measured_seconds"] / log["predicted_seconds"]
     return log
 
@@ -66,43 +77,83 @@ def gains(records: Path, gpu: str | None = None) -> pd.DataFrame:
 
     Parameters
     ----------
-    records, gpu
+    records
         as of `load_log`.
+    gpu
+        whose records; by default those of every GPU.
 
     Returns
     -------
-    DataFrame with `part`, `case`, `implementation`, `first_seconds`, `last_seconds`, `gain` (their ratio), and
+    DataFrame with `gpu`, `part`, `case`, `implementation`, `first_seconds`, `last_seconds`, `gain` (their ratio), and
     `first_date`, `last_date`; steps are those of CUDA graphs.
     """
-    cells: dict[tuple[str, str, str], list[tuple[str, float, str]]] = {}
+    cells: dict[tuple[str, ...], list[tuple[str, float, str]]] = {}
     for record, result in _results(records, gpu):
         if result["part"] != "tuning" and result["implementation"].startswith("companion"):
-            cell = (result["part"], result["case"], result["implementation"])
+            cell = (record["parameters"]["gpu"], result["part"], result["case"], result["implementation"])
             found = (str(record["parameters"].get("code")), float(result["seconds_median"]), str(record["date"])[:10])
             cells.setdefault(cell, []).append(found)
     ends = ((cell, found[0], found[-1]) for cell, found in cells.items())
     rows = [(*cell, a[1], b[1], a[1] / b[1], a[2], b[2]) for cell, a, b in ends if a[0] != b[0]]
-    names = ("part", "case", "implementation", "first_seconds", "last_seconds", "gain", "first_date", "last_date")
+    names = (
+        "gpu",
+        "part",
+        "case",
+        "implementation",
+        "first_seconds",
+        "last_seconds",
+        "gain",
+        "first_date",
+        "last_date",
+    )
     return pd.DataFrame(rows, columns=list(names))
 
 
+def against_peer(records: Path, peer: str) -> pd.DataFrame:
+    """Our kernels beside a published one, wherever both were timed: the last time of each, on every GPU.
+
+    Parameters
+    ----------
+    records
+        as of `load_log`.
+    peer
+        name of an implementation in the records.
+
+    Returns
+    -------
+    DataFrame with `gpu`, `part`, `case`, `implementation` (ours), `seconds`, `peer_seconds`, `ratio` (theirs over
+    ours), and of ours `context_length` (sequences), `batch_size` and `share_of_peak_bytes`; steps are those of graphs.
+    """
+    last = {}
+    for record, result in _results(records, None):
+        if result["part"] != "tuning":
+            last[record["parameters"]["gpu"], result["part"], result["case"], result["implementation"]] = result
+    rows = []
+    for (gpu, part, case, name), mine in last.items():
+        theirs = last.get((gpu, part, case, peer))
+        if name.startswith("companion") and theirs is not None:
+            both = (float(mine["seconds_median"]), float(theirs["seconds_median"]))
+            sizes = tuple(mine.get(key) for key in ("context_length", "batch_size", "share_of_peak_bytes"))
+            rows.append((gpu, part, case, name, *both, both[1] / both[0], *sizes))
+    names = ("gpu", "part", "case", "implementation", "seconds", "peer_seconds", "ratio")
+    return pd.DataFrame(rows, columns=[*names, "context_length", "batch_size", "share_of_peak_bytes"])
+
+
 def _results(records: Path, gpu: str | None) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Timed results of one GPU with their records, oldest first."""
-    kept = [record for record in read_records(records) if record["benchmark"] == "kernels"]
-    wanted = kept[-1]["parameters"]["gpu"] if gpu is None and kept else gpu
-    for record in kept:
-        if record["parameters"]["gpu"] == wanted:
+    """Timed results, of one GPU if it is named, with their records, oldest first."""
+    for record in read_records(records):
+        if record["benchmark"] == "kernels" and (gpu is None or record["parameters"]["gpu"] == gpu):
             for result in record["results"]:
                 if result.get("skipped") is None and result.get("launch") != "calls":
                     yield record, result
 
 
-def _look_up(log: pd.DataFrame, records: Path, gpu: str | None) -> None:
+def _look_up(log: pd.DataFrame, records: Path) -> None:
     """Fill in what the records say of rows without a measurement."""
     found: dict[tuple[Any, ...], dict[Any, tuple[str, float, list[str]]]] = {}
-    for record, result in _results(records, gpu):
+    for record, result in _results(records, None):
         where = [record["parameters"]["gpu"], f"{records.name}, {str(record['date'])[:10]}"]
-        choices = found.setdefault(_cell(result), {})
+        choices = found.setdefault((record["parameters"]["gpu"], *_cell(result)), {})
         choices.pop(result.get("configuration"), None)  # the newest is the last
         choices[result.get("configuration")] = (
             str(record["parameters"].get("code")),
@@ -125,4 +176,4 @@ def _cell(result: dict[str, Any]) -> tuple[Any, ...]:
 def _wanted(row: pd.Series) -> tuple[Any, ...]:
     tuning = row["part"] == "tuning"
     name = f"{row['implementation']}, chunk {int(row['chunk_size'])}" if tuning else row["implementation"]
-    return row["part"], row["case"], name, row["kernel"] if tuning else None
+    return row["gpu"], row["part"], row["case"], name, row["kernel"] if tuning else None

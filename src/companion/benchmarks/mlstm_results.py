@@ -50,8 +50,10 @@ class Timings:
         a row per cell: the fields of a result (`data/benchmarks/README.md`); cells without a timing have `skipped`.
     peaks
         what the GPU reached in the same runs: medians over them.
-    versions, dates, commits, codes
-        of all records that the table holds rows of; `codes` compare with `kernel_session.code_hash`.
+    versions, dates, commits
+        of all records that the table holds rows of.
+    codes
+        of those that hold rows of ours: compare with `kernel_session.code_hash`.
     """
 
     table: pd.DataFrame
@@ -68,20 +70,27 @@ class Timings:
 
 
 def load_checks(path: Path, gpu: str | None = None) -> pd.DataFrame:
-    """Checks on one GPU, by default that of the last record: a row per cell, with the fields of a result.
+    """Checks on one GPU, by default on any: a row per cell, with the fields of a result.
 
-    `code` says of which state of the code a row is, `version` of which release of the implementation.
+    `gpu` says where a cell was checked last, `code` with which state of the code, `version` of which release of the
+    implementation. Cells of candidates that a case no longer has when it is checked again are left out.
 
     Raises
     ------
     InputError
         if the file cannot be read, or has no record of checks (on that GPU).
     """
-    cells, _ = _cells(path, CHECKS, gpu)
+    cells, records = _cells(path, CHECKS, gpu, everywhere=gpu is None)
     table = pd.DataFrame([result for _, result in cells])
+    table["gpu"] = [str(record["parameters"].get("gpu")) for record, _ in cells]
     table["code"] = [str(record["parameters"].get("code")) for record, _ in cells]
     table["version"] = [_version(record, result["implementation"]) for record, result in cells]
-    return table
+    place = {id(record): number for number, record in enumerate(records)}
+    places = pd.Series([place[id(record)] for record, _ in cells], index=table.index)
+    case = [table[name] for name in _KEY if name in table and name != "configuration"]
+    newest = places.groupby(case, dropna=False).transform("max")
+    same = table["code"] == [str(records[number]["parameters"].get("code")) for number in newest]
+    return table[same].reset_index(drop=True)
 
 
 def load_timings(path: Path, gpu: str | None = None) -> Timings:
@@ -93,6 +102,7 @@ def load_timings(path: Path, gpu: str | None = None) -> Timings:
         if the file cannot be read, or has no record of timings (on that GPU).
     """
     cells, records = _cells(path, TIMINGS, gpu, (*PASS_OF_PART, "step"))
+    cells.sort(key=lambda cell: not cell[1]["implementation"].startswith(OURS))  # ours first, else as recorded
     parameters = pd.DataFrame([record["parameters"] for record in records])
     first = records[-1]["parameters"]
     peaks = Hardware(
@@ -106,13 +116,14 @@ def load_timings(path: Path, gpu: str | None = None) -> Timings:
     )
     dates = sorted(record["date"] for record in records)
     commits = tuple(dict.fromkeys(str(record["git_commit"]) for record in records))
+    mine = [record for record, result in cells if result["implementation"].startswith(OURS)]
     return Timings(
         table=pd.DataFrame([result for _, result in cells]),
         peaks=peaks,
         versions=records[-1]["versions"],
         dates=(dates[0], dates[-1]),
         commits=commits,
-        codes=tuple(dict.fromkeys(str(record["parameters"].get("code")) for record in records)),
+        codes=tuple(dict.fromkeys(str(record["parameters"].get("code")) for record in mine)),
     )
 
 
@@ -331,10 +342,19 @@ def _log_crossing(contexts: np.ndarray, ratios: np.ndarray) -> float:
     return float("nan")
 
 
+def gpus(path: Path, benchmark: str) -> tuple[str, ...]:
+    """GPUs that a file has records of, the one of the last record at the end."""
+    names = [str(record["parameters"].get("gpu")) for record in read_records(path) if record["benchmark"] == benchmark]
+    return tuple(reversed(dict.fromkeys(reversed(names))))
+
+
 def _cells(
-    path: Path, benchmark: str, gpu: str | None, parts: Sequence[str] | None = None
+    path: Path, benchmark: str, gpu: str | None, parts: Sequence[str] | None = None, everywhere: bool = False
 ) -> tuple[list[tuple[Any, Any]], list[dict[str, Any]]]:
-    """The last result of every cell (of some parts) with its record, and these records in the order of the file."""
+    """The last result of every cell (of some parts) with its record, and these records in the order of the file.
+
+    On one GPU, by default that of the last record, or on any of them (`everywhere`).
+    """
     records = [record for record in read_records(path) if record["benchmark"] == benchmark]
     if parts is not None:
         records = [record for record in records if any(result["part"] in parts for result in record["results"])]
@@ -346,7 +366,7 @@ def _cells(
         raise InputError(f"{path}: no record of GPU {wanted!r}; there are {', '.join(map(str, known))}")
     last = {}
     for record in records:
-        if record["parameters"].get("gpu") == wanted:
+        if everywhere or record["parameters"].get("gpu") == wanted:
             for result in record["results"]:
                 if parts is not None and result["part"] not in parts:
                     continue
