@@ -95,6 +95,7 @@ def run_all(kernel: str, attempt: Any, **shape: Any) -> Any:
     shape.pop("device")
     shape.pop("variant", None)  # flags of the kernel: no part of its list
     shape.pop("programs", None)
+    shape.pop("size", None)  # what the number of programs depends on
     choices = configs.candidates(kernel, **shape)
     for number, config in enumerate(choices):
         if kernel in seen or (task.get("last") and number + 1 < len(choices)):

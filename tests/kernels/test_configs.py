@@ -111,6 +111,46 @@ def test_what_does_not_fit_is_passed_over_and_not_tried_again() -> None:
         )
 
 
+def test_what_worked_may_not_fit_again() -> None:
+    """Compiled anew, for pointers that are not aligned, the same configuration may need more."""
+    first, second, *_ = candidates("outputs", **SHAPE)
+    assert run() == first
+    assert run(attempt=lambda config: too_much(config) if config == first else config) == second
+    assert run() == second
+
+
+def test_the_choice_is_remembered_for_a_number_of_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few sequences: the candidate with the most programs; many: the first. Asked once for each."""
+    asked: list[int] = []
+    monkeypatch.setattr(configs, "_multiprocessors", lambda device: 100)
+    cuda = torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+
+    def choose(sequences: int) -> Config:
+        def programs(config: Config) -> int:
+            asked.append(sequences)
+            return sequences * 512 // config["BLOCK_V"]
+
+        return configs.run("outputs", whole, device=cuda, programs=programs, size=sequences, **SHAPE)
+
+    choices = candidates("outputs", **SHAPE)
+    assert choose(1000) == choices[0]
+    assert choose(1) == max(choices, key=lambda config: 512 // config["BLOCK_V"])
+    before = len(asked)
+    assert choose(1000) == choices[0]
+    assert len(asked) == before
+
+
+def test_candidates_of_wide_heads_are_not_all_for_narrow_ones() -> None:
+    size = {"chunk_size": 128, "dtype": torch.bfloat16}
+    wide, narrow = (candidates("states", d_qk=d_qk, d_hv=256, **size) for d_qk in (256, 128))
+    assert wide[0].num_warps == 8
+    assert all(config.num_warps < 8 for config in narrow)
+    wide, narrow = (candidates("query_gradients", d_qk=128, d_hv=d_hv, **size) for d_hv in (256, 128))
+    assert wide[0]["BLOCK_V"] == 128
+    assert all(config["BLOCK_V"] == 64 for config in narrow)
+
+
 def test_nothing_fits() -> None:
     with pytest.raises(InputError) as raised:
         run(attempt=too_much)

@@ -101,6 +101,14 @@ def test_operator_of_the_backward_pass() -> None:
         torch.library.opcheck(torch.ops.companion.mlstm_backward.default, backward, test_utils=CHECKS)
 
 
+def test_a_second_derivative_is_refused() -> None:
+    inputs = [x.requires_grad_() for x in mlstm_inputs(20, batch_size=1, n_heads=1, dtype=HIGH)]
+    h = mlstm(*inputs, backend="triton", chunk_size=16)
+    (dq,) = torch.autograd.grad(h.sum(), inputs[:1], create_graph=True)
+    with pytest.raises(NotImplementedError, match=r"no second derivative; use backend='torch'"):
+        dq.sum().backward()
+
+
 @pytest.mark.parametrize("of_memory", [HIGH, torch.bfloat16], ids=str)
 def test_operator_of_the_step(of_memory: torch.dtype) -> None:
     token, (C, n, m) = [x[:, 0] for x in mlstm_inputs(1, dtype=HIGH)], mlstm_state(dtype=HIGH)
