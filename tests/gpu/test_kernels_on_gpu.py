@@ -38,7 +38,7 @@ def test_a_timing_is_recorded_with_the_peaks(tmp_path: Path) -> None:
     assert all(0 < x["seconds_median"] < 1 and x["share_of_peak_flops"] < 1 for x in times)
 
 
-@pytest.mark.parametrize("kernel", ["outputs", "key_gradients"])
+@pytest.mark.parametrize("kernel", ["outputs", "key_value_gradients"])
 def test_forced_configurations_reach_forward_and_backward(kernel: str) -> None:
     from companion.kernels.configs import forced
 

@@ -86,7 +86,8 @@ seen: set[str] = set()
 
 def replace_kernels(module: ModuleType) -> None:
     for name, value in list(vars(module).items()):
-        if isinstance(value, triton.runtime.jit.JITFunction) and value.__module__ == module.__name__:
+        here = isinstance(value, triton.runtime.jit.JITFunction) and value.__module__ == module.__name__
+        if here and not name.startswith("_"):  # a part of a kernel
             setattr(module, name, Compiled(value))
 
 

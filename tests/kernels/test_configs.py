@@ -55,10 +55,10 @@ def test_candidates_fit_the_shape(kernel: str, d_qk: int, d_hv: int, chunk_size:
         for name, size in config.blocks:
             assert size & (size - 1) == 0
             assert size >= 16
-            if name in ("BLOCK_M", "BLOCK_S", "BLOCK_T"):
+            if name in ("BLOCK_M", "BLOCK_S", "BLOCK_T", "VALUE_M"):
                 assert chunk_size % size == 0
             elif size > wide:
-                assert size < 2 * (d_hv if name == "BLOCK_V" else d_qk)
+                assert size < 2 * (d_hv if name.endswith("_V") else d_qk)
             if name == "BLOCK_Q":  # no loop over d_qk
                 assert size >= d_qk
 

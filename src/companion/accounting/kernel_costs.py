@@ -117,17 +117,16 @@ KERNELS = (
     ),
     # recomputed rather than kept: states are the largest tensors by far
     _Kernel(kernel="states", stage="backward", states=1, qk_vectors=1, hv_vectors=1),
+    # and the pairs of its rows, which it reads again from the cache
     _Kernel(
-        kernel="pair_gradients", stage="backward", scores=1, weighted=1, qk_vectors=2, hv_vectors=2,
-        chunk_states=0, chunk_pairs=2,
-    ),
-    _Kernel(
-        kernel="query_gradients", stage="backward", scores=1, states=1, qk_vectors=3, hv_vectors=1, chunk_pairs=2,
+        kernel="query_gradients", stage="backward", scores=2, weighted=1, states=1, qk_vectors=3, hv_vectors=2,
+        chunk_pairs=2,
     ),
     _Kernel(kernel="state_gradients", stage="backward", states=1, qk_vectors=1, hv_vectors=1, chunk_states=2),
-    _Kernel(kernel="key_gradients", stage="backward", scores=1, states=1, qk_vectors=3, hv_vectors=1, chunk_pairs=1),
+    # dk and dv at the same time: what both read comes from memory once
     _Kernel(
-        kernel="value_gradients", stage="backward", weighted=1, states=1, qk_vectors=1, hv_vectors=2, chunk_pairs=1,
+        kernel="key_value_gradients", stage="backward", scores=1, weighted=1, states=2, qk_vectors=3, hv_vectors=3,
+        chunk_pairs=2,
     ),
     # sums over the columns of the pairs
     _Kernel(

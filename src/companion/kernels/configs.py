@@ -26,8 +26,7 @@ KERNELS = (
     "pair_gradients",
     "state_gradients",
     "query_gradients",
-    "key_gradients",
-    "value_gradients",
+    "key_value_gradients",
     "step",
 )
 #: Not a context variable: autograd runs the backward pass of CUDA tensors in a thread of its own, which must see it.
@@ -57,6 +56,12 @@ class Config:
         return f"{sizes}, {self.num_warps} warps, {self.num_stages} stages"
 
 
+def _keys_and_values(keys: tuple[int, int, int, int], values: tuple[int, int, int]) -> dict[str, int]:
+    """Blocks of the kernel of dk (tokens, d_qk, other tokens, d_hv) and dv (tokens, d_qk, d_hv)."""
+    names = ("BLOCK_M", "BLOCK_K", "BLOCK_S", "BLOCK_V", "VALUE_M", "VALUE_K", "VALUE_V")
+    return dict(zip(names, (*keys, *values), strict=True))
+
+
 #: (block sizes wanted, warps, stages); a block is cut to what the shape needs.
 _WIDE: dict[str, tuple[tuple[dict[str, int], int, int], ...]] = {
     "states": (
@@ -72,8 +77,8 @@ _WIDE: dict[str, tuple[tuple[dict[str, int], int, int], ...]] = {
         ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_S": 64, "BLOCK_V": 64}, 4, 2),
     ),
     "pair_gradients": (
-        ({"BLOCK_M": 128, "BLOCK_K": 64, "BLOCK_V": 64}, 8, 3),
-        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 64}, 4, 3),
+        ({"BLOCK_M": 128, "BLOCK_K": 64, "BLOCK_V": 64}, 8, 4),
+        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 64}, 4, 4),
         ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 64}, 4, 2),
     ),
     "state_gradients": (
@@ -87,14 +92,11 @@ _WIDE: dict[str, tuple[tuple[dict[str, int], int, int], ...]] = {
         ({"BLOCK_M": 32, "BLOCK_Q": 512, "BLOCK_S": 64, "BLOCK_V": 64}, 8, 2),
         ({"BLOCK_M": 16, "BLOCK_Q": 512, "BLOCK_S": 64, "BLOCK_V": 64}, 4, 2),
     ),
-    "key_gradients": (
-        ({"BLOCK_M": 64, "BLOCK_K": 128, "BLOCK_S": 64, "BLOCK_V": 64}, 4, 3),
-        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_S": 64, "BLOCK_V": 64}, 4, 2),
-    ),
-    "value_gradients": (
-        ({"BLOCK_M": 128, "BLOCK_K": 64, "BLOCK_S": 64, "BLOCK_V": 256}, 8, 3),
-        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_S": 64, "BLOCK_V": 128}, 4, 3),
-        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_S": 64, "BLOCK_V": 64}, 4, 2),
+    "key_value_gradients": (
+        (_keys_and_values((64, 128, 64, 64), (128, 64, 128)), 4, 3),
+        (_keys_and_values((128, 128, 64, 64), (128, 64, 256)), 8, 3),
+        (_keys_and_values((64, 128, 64, 64), (64, 64, 128)), 4, 3),
+        (_keys_and_values((64, 64, 64, 64), (64, 64, 64)), 4, 2),
     ),
     "step": (
         ({"BLOCK_K": 256, "BLOCK_V": 64}, 4, 1),
@@ -128,16 +130,17 @@ _NARROW: dict[str, tuple[tuple[dict[str, int], int, int], ...]] = {
         ({"BLOCK_M": 32, "BLOCK_Q": 512, "BLOCK_S": 32, "BLOCK_V": 32}, 8, 1),
         ({"BLOCK_M": 16, "BLOCK_Q": 512, "BLOCK_S": 16, "BLOCK_V": 16}, 8, 1),
     ),
-    "key_gradients": (
-        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_S": 32, "BLOCK_V": 32}, 4, 1),
-        ({"BLOCK_M": 32, "BLOCK_K": 32, "BLOCK_S": 32, "BLOCK_V": 32}, 4, 1),
-    ),
-    "value_gradients": (
-        ({"BLOCK_M": 64, "BLOCK_K": 32, "BLOCK_S": 32, "BLOCK_V": 64}, 4, 1),
-        ({"BLOCK_M": 32, "BLOCK_K": 32, "BLOCK_S": 32, "BLOCK_V": 32}, 4, 1),
+    "key_value_gradients": (
+        (_keys_and_values((64, 64, 32, 32), (64, 32, 64)), 4, 1),
+        (_keys_and_values((32, 32, 32, 32), (32, 32, 32)), 4, 1),
     ),
     "step": _WIDE["step"],
 }
+
+
+def power_of_2(size: int, least: int = 1) -> int:
+    """The least power of two that is not smaller than either."""
+    return max(least, 1 << (size - 1).bit_length())
 
 
 @cache
@@ -160,11 +163,12 @@ def candidates(kernel: str, *, d_qk: int, d_hv: int, chunk_size: int, dtype: tor
     """
     if kernel not in KERNELS:
         raise InputError(f"kernel {kernel!r}: there are {', '.join(KERNELS)}")
+    # Blocks of bfloat16 are 64 wide even for narrower heads: with 32 columns and 4 warps ptxas gets products on Hopper
+    # wrong (triton-lang/triton issue 11366; seen with d_qk 20 on an H200, Triton 3.6: wrong dq, dk and invalid reads).
     table, least = (_WIDE, 64) if dtype == torch.bfloat16 else (_NARROW, 16)
-    k, v = _power(d_qk, least), _power(d_hv, least)
-    limits = dict.fromkeys(("BLOCK_K", "BLOCK_Q"), k)
-    limits |= dict.fromkeys(("BLOCK_M", "BLOCK_S", "BLOCK_T"), chunk_size)
-    limits["BLOCK_V"] = v
+    k, v = power_of_2(d_qk, least), power_of_2(d_hv, least)
+    limits = dict.fromkeys(("BLOCK_K", "BLOCK_Q", "VALUE_K"), k) | dict.fromkeys(("BLOCK_V", "VALUE_V"), v)
+    limits |= dict.fromkeys(("BLOCK_M", "BLOCK_S", "BLOCK_T", "VALUE_M"), chunk_size)
     found = (
         Config(tuple((name, min(size, limits[name])) for name, size in blocks.items()), warps, stages)
         for blocks, warps, stages in table[kernel]
@@ -285,18 +289,12 @@ def _fits_registers(config: Config) -> bool:
 def _pays(kernel: str, config: Config, d_qk: int, d_hv: int) -> bool:
     """Whether a candidate that is the fastest for wide heads is for these too.
 
-    States in 8 warps want several blocks of d_qk (12 % faster there, 9 % slower at one), dq in blocks of 128 columns
-    two of them, so that one is loaded while the other is multiplied (16 % faster, 10 % slower at one).
+    States in 8 warps want several blocks of d_qk (12 % faster there, 9 % slower at one), pairs in 8 warps d_hv beyond
+    128 (2 % faster there, 6 % slower at 128), dq in blocks of 128 columns two of them, so that one is loaded while the
+    other is multiplied (16 % faster, 10 % slower at one).
     """
     if kernel == "states":
         return config.num_warps < 8 or config["BLOCK_K"] < d_qk
+    if kernel == "pair_gradients":
+        return config.num_warps < 8 or d_hv > 128
     return kernel != "query_gradients" or config["BLOCK_V"] < 128 or d_hv > 128
-
-
-def _power(size: int, least: int) -> int:
-    """The next power of two, at least `least`.
-
-    Blocks of bfloat16 are 64 wide even for narrower heads: with 32 columns and 4 warps ptxas gets products on Hopper
-    wrong (triton-lang/triton issue 11366; seen with d_qk 20 on an H200, Triton 3.6: wrong dq, dk and invalid reads).
-    """
-    return max(least, 1 << (size - 1).bit_length())

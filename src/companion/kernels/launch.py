@@ -10,7 +10,7 @@ import torch
 import triton.language as tl
 
 from companion.kernels import configs, triton_forward, triton_gates, triton_normaliser, triton_step
-from companion.kernels.configs import Config
+from companion.kernels.configs import Config, power_of_2
 from companion.kernels.state import LEAST_LOG_F
 
 Tensor = torch.Tensor
@@ -21,11 +21,6 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 def cdiv(a: int, b: int) -> int:
     """a/b rounded up. Triton's own, and its next power of two, take as long on the host as a third of a launch."""
     return -(-a // b)
-
-
-def next_power_of_2(size: int) -> int:
-    """The least power of two that is not smaller."""
-    return 1 << (size - 1).bit_length()
 
 
 class Saved(NamedTuple):
@@ -229,7 +224,7 @@ def step(
     early = {"launch_pdl": True} if overlap else {}
     triton_step.step_scalars[(heads,)](
         q, k, i, f, *strides(q, k, i, f, axes=2), n, m, scalars, d_qk**-0.5, n_heads,
-        D_QK=d_qk, BLOCK=next_power_of_2(d_qk), SIGMOID=sigmoid, OVERLAP=overlap, **early,
+        D_QK=d_qk, BLOCK=power_of_2(d_qk), SIGMOID=sigmoid, OVERLAP=overlap, **early,
     )  # fmt: skip
 
     def programs(config: Config) -> int:
@@ -276,14 +271,14 @@ def _gates(p: Problem, k: Tensor, i: Tensor, f: Tensor, m_0: Tensor | None) -> t
     most = cdiv(p.context_length, p.chunk_size)
     triton_gates.state_exponents[(p.num_seqs * p.n_heads,)](
         m_0, decay, peak, m_in, m_out, m_T, most, p.num_chunks, p.seq_chunk, p.n_heads,
-        HAS_STATE=m_0 is not None, BLOCK=min(1024, max(16, next_power_of_2(most))), PACKED=bool(p.table),
+        HAS_STATE=m_0 is not None, BLOCK=min(1024, power_of_2(most, 16)), PACKED=bool(p.table),
     )  # fmt: skip
     carried, write = p.result(p.n_heads, p.num_tokens), p.result(p.n_heads, p.num_tokens)
     keep = p.result(p.n_heads, p.num_chunks)
     keys = p.empty(p.num_chunks, p.n_heads, p.d_qk)
     triton_gates.gate_weights[(p.num_chunks, p.n_heads)](
         k, *strides(k), most_c, w, decay, m_in, m_out, carried, write, keep, keys, **p.places_of("D_QK"),
-        BLOCK_K=min(64, next_power_of_2(p.d_qk)), BLOCK_T=min(64, p.chunk_size),
+        BLOCK_K=min(64, power_of_2(p.d_qk)), BLOCK_T=min(64, p.chunk_size),
     )  # fmt: skip
     return _Gates(b, c, most_c, carried, write, keep, keys), m_T
 
@@ -313,7 +308,7 @@ def carry_vectors(
     With `vec_n` backwards: dn at the end of every chunk and at the start of all, and partial sums of what passes
     through (blocks of d_qk, H, all chunks), else empty. `changes` (parts, all chunks, H, d_qk) are partial sums.
     """
-    backwards, width = vec_n is not None, min(16, next_power_of_2(p.d_qk))
+    backwards, width = vec_n is not None, min(16, power_of_2(p.d_qk))
     blocks = cdiv(p.d_qk, width)
     vec_x, x_T = p.result(p.num_chunks, p.n_heads, p.d_qk), p.empty(p.num_seqs, p.n_heads, p.d_qk)
     sca_pass = p.empty(blocks if backwards else 0, p.n_heads, p.num_chunks)
@@ -322,7 +317,7 @@ def carry_vectors(
     triton_normaliser.carry_vectors[(blocks * p.num_seqs * p.n_heads,)](
         changes, start, sca_keep, vec_x, x_T, vec_n, sca_pass, **places,
         PARTS=changes.shape[0], HAS_START=start is not None, BACKWARDS=backwards,
-        BLOCK_K=width, BLOCK=min(64, max(16, next_power_of_2(most))),
+        BLOCK_K=width, BLOCK=min(64, power_of_2(most, 16)),
     )  # fmt: skip
     return vec_x, x_T, sca_pass
 

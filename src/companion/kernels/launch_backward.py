@@ -61,20 +61,16 @@ def backward(
         )  # fmt: skip
         return changes
 
-    def of_keys(config: Config) -> Tensor:
+    def of_keys_and_values(config: Config) -> Tensor:
         blocks = cdiv(p.d_qk, config["BLOCK_K"])
         sums = p.empty(blocks, p.n_heads, p.num_tokens)
-        triton_backward.key_gradients[(blocks * p.rows(config), p.n_heads)](
-            q, k, v, dk, *strides(q, k, v, dk), s.vec_write, mat_dC, vec_dn, mat_Z, vec_Z, sums, scale,
-            WITH_N=with_n, **p.places, **p.products, **config.constants,
+        programs = blocks * (p.chunk_size // config["BLOCK_M"])
+        programs += cdiv(p.d_hv, config["VALUE_V"]) * (p.chunk_size // config["VALUE_M"])
+        triton_backward.key_value_gradients[(programs * p.num_chunks, p.n_heads)](
+            q, k, v, dh, dk, dv, *strides(q, k, v, dh, dk, dv), s.vec_write, mat_dC, vec_dn, pairs.A, mat_Z, vec_Z,
+            sums, scale, WITH_N=with_n, **p.places, **p.products, **config.constants,
         )  # fmt: skip
         return sums
-
-    def of_values(config: Config) -> None:
-        triton_backward.value_gradients[(cdiv(p.d_hv, config["BLOCK_V"]) * p.rows(config), p.n_heads)](
-            k, dh, dv, *strides(k, dh, dv), s.vec_write, mat_dC, pairs.A,
-            **p.places, **p.products, **config.constants,
-        )  # fmt: skip
 
     # first: δ of every token, which dk and dn need
     changes = p.run("query_gradients", of_queries, normaliser)
@@ -84,8 +80,7 @@ def backward(
         vec_dn, dn_0, passing = carry_vectors(p, changes, dn_T, s.sca_keep, s.vec_n)
     else:
         vec_dn, dn_0, passing = None, p.empty(p.num_seqs, p.n_heads, p.d_qk).zero_(), sca_pass[:0]
-    vec_write = p.run("key_gradients", of_keys, with_n)
-    p.run("value_gradients", of_values)
+    vec_write = p.run("key_value_gradients", of_keys_and_values, with_n)
     triton_gates.gate_gradients[(p.num_chunks, p.n_heads)](
         i, f, *strides(i, f), di, df, *strides(di, df), vec_read, vec_self, pairs.cols, pairs.A, vec_slope, vec_write,
         sca_pass, passing, COLS=pairs.cols.shape[0], NORMALISER=normaliser, WRITES=vec_write.shape[0],

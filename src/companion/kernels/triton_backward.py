@@ -20,6 +20,8 @@ from companion.kernels.triton_common import (
     SIZES,
     blocks_of,
     chunks_of,
+    load_pairs,
+    load_pairs_turned,
     load_tile,
     load_turned,
     locate,
@@ -28,6 +30,7 @@ from companion.kernels.triton_common import (
     products,
     sequence_of,
     split,
+    store_pairs,
     store_tile,
     weight,
 )
@@ -98,7 +101,7 @@ def pair_gradients(
     D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, PACKED: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """A and B of one block of rows t, zero for s > t, and their sums. Grid: (chunks × L / BLOCK_M, H).
+    """A and B of one block of rows t, s ≤ t, and their sums. Grid: (chunks × L / BLOCK_M, H).
 
     The diagonal of B is kept in float32 (`vec_B`), and zero in `mat_B`: with closed gates it is all there is. Sums of
     A_ts dh_tᵀv_s before anything is rounded: over s < t in `vec_row`, over t > s in `vec_col` (one partial sum per
@@ -142,7 +145,7 @@ def pair_gradients(
         both = A.to(SUM) * B.to(SUM)
         B *= decay
         stored = A.to(mat_A.dtype.element_ty)
-        store_tile(mat_A + vector * L, stored, row, L, ok, col, L)
+        store_pairs(mat_A + vector * L, stored, row, ok, col, L)
         same = row[:, None] == col[None, :]
         if begin == block * BLOCK_M:
             tl.store(vec_diagonal + vector + row, tl.sum(tl.where(same, A, 0.0), 1).to(SUM), mask=ok)
@@ -150,15 +153,11 @@ def pair_gradients(
             tl.store(vec_B + vector + row, tl.sum(tl.where(same, B, 0.0), 1), mask=ok)
         of_A += tl.sum(tl.where(same, 0.0, stored.to(SUM)), 1)
         both = tl.where(same, 0.0, both)
-        store_tile(mat_B + vector * L, tl.where(same, 0.0, B), row, L, ok, col, L)
+        store_pairs(mat_B + vector * L, tl.where(same, 0.0, B), row, ok, col, L)
         of_rows += tl.sum(both, 1)
         tl.store(vec_col + block * every + vector + col, tl.sum(both, 0), mask=col_ok)
     tl.store(vec_row + vector + row, of_rows, mask=ok)
     tl.store(vec_A + vector + row, of_A, mask=ok)
-    for begin in range((block + 1) * BLOCK_M, L, BLOCK_M):  # read where other blocks are larger
-        none, col = tl.zeros((BLOCK_M, BLOCK_M), tl.float32), begin + tl.arange(0, BLOCK_M)
-        store_tile(mat_A + vector * L, none, row, L, ok, col, L)
-        store_tile(mat_B + vector * L, none, row, L, ok, col, L)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -244,19 +243,15 @@ def query_gradients(
     for begin in range(0, (block + 1) * BLOCK_M, BLOCK_S):
         col = begin + tl.arange(0, BLOCK_S)
         col_ok = col < left
-        Z = load_tile(mat_B + vector * L, row, L, ok, col, L, DOT)
+        Z = load_pairs(mat_B + vector * L, row, ok, col, L, DOT)
         key = load_tile(k_at, col, k_strides[1], col_ok, col_k, D_QK, DOT)
         if NORMALISER:
             c_col = tl.load(vec_c + vector + col, mask=col_ok, other=float("-inf"))
             earlier = row[:, None] > col[None, :]
             decay = delta[:, None] * pair_weight(tl.where(earlier, c_col[None, :] - r[:, None], float("-inf")))
             Z = Z.to(tl.float32) + decay
-            store_tile(mat_Z + vector * L, Z, row, L, ok, col, L)
+            store_pairs(mat_Z + vector * L, Z, row, ok, col, L)
         total = tl.dot(operand(Z, DOT, PRECISION), key, total, input_precision=PRECISION)
-    if NORMALISER:
-        for begin in range((block + 1) * BLOCK_M, L, BLOCK_S):  # read where other blocks are larger
-            none = tl.zeros((BLOCK_M, BLOCK_S), tl.float32)
-            store_tile(mat_Z + vector * L, none, row, L, ok, begin + tl.arange(0, BLOCK_S), L)
     own_key = load_tile(k_at, row, k_strides[1], ok, col_k, D_QK, tl.float32)
     total = (total + diagonal[:, None] * own_key) * scale
     dq_at = dq + batch * dq_strides[0] + start * dq_strides[1] + head * dq_strides[2]
@@ -264,109 +259,126 @@ def query_gradients(
 
 
 @triton.jit(do_not_specialize=SIZES)
-def key_gradients(
-    q, k, v, dk, q_strides, k_strides, v_strides, dk_strides, vec_weight, mat_dC, vec_dn, mat_Z, vec_Z, vec_write,
-    scale,
+def key_value_gradients(
+    q, k, v, dh, dk, dv, q_strides, k_strides, v_strides, dh_strides, dk_strides, dv_strides,
+    vec_weight, mat_dC, vec_dn, mat_A, mat_Z, vec_Z, vec_write, scale,
     T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start, n_heads,
     D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, WITH_N: tl.constexpr, PACKED: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_V: tl.constexpr,
+    VALUE_M: tl.constexpr, VALUE_K: tl.constexpr, VALUE_V: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dk of one block of tokens and one block of d_qk. Grid: (d_qk blocks × chunks × L / BLOCK_M, H).
+    """dk of one block of tokens and of d_qk, or dv of one block of tokens and of d_hv. Grid: (chunks × blocks, H).
+
+    In one launch because both read dC: programs of a chunk that run at the same time find it in the L2 cache.
+    """
+    KEYS: tl.constexpr = (D_QK + BLOCK_K - 1) // BLOCK_K * (L // BLOCK_M)
+    VALUES: tl.constexpr = (D_HV + VALUE_V - 1) // VALUE_V * (L // VALUE_M)
+    chunk, part = tl.program_id(0) // (KEYS + VALUES), tl.program_id(0) % (KEYS + VALUES)
+    head = tl.program_id(1).to(tl.int64)
+    batch, start, end, token = locate(chunk, T, chunks_per_seq, cu_seqlens, chunk_seq, chunk_start, L, PACKED)
+    left = tl.minimum(end - start, L).to(tl.int32)
+    vector = head * num_tokens + token
+    k_at = k + batch * k_strides[0] + start * k_strides[1] + head * k_strides[2]
+    at = (chunk.to(tl.int64) * n_heads + head) * D_QK
+    if part < KEYS:
+        q_at = q + batch * q_strides[0] + start * q_strides[1] + head * q_strides[2]
+        v_at = v + batch * v_strides[0] + start * v_strides[1] + head * v_strides[2]
+        dk_at = dk + batch * dk_strides[0] + start * dk_strides[1] + head * dk_strides[2]
+        every = n_heads.to(tl.int64) * num_tokens
+        _key_gradients(
+            q_at, k_at, v_at, dk_at, q_strides[1], k_strides[1], v_strides[1], dk_strides[1], vec_weight + vector,
+            mat_dC + at * D_HV, vec_dn + at if WITH_N else vec_dn, mat_Z + vector * L, vec_Z + vector,
+            vec_write + vector, scale, part, left, every,
+            D_QK, D_HV, L, WITH_N, BLOCK_M, BLOCK_K, BLOCK_S, BLOCK_V, DOT, PRECISION,
+        )  # fmt: skip
+    else:
+        dh_at = dh + batch * dh_strides[0] + start * dh_strides[1] + head * dh_strides[2]
+        dv_at = dv + batch * dv_strides[0] + start * dv_strides[1] + head * dv_strides[2]
+        _value_gradients(
+            k_at, dh_at, dv_at, k_strides[1], dh_strides[1], dv_strides[1], vec_weight + vector, mat_dC + at * D_HV,
+            mat_A + vector * L, part - KEYS, left,
+            D_QK, D_HV, L, VALUE_M, VALUE_K, BLOCK_S, VALUE_V, DOT, PRECISION,
+        )  # fmt: skip
+
+
+@triton.jit
+def _key_gradients(
+    q, k, v, dk, q_stride, k_stride, v_stride, dk_stride, vec_weight, mat_dC, vec_dn, mat_Z, vec_Z, vec_write, scale,
+    program, left, every,
+    D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, WITH_N: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_V: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """dk of one block of tokens and one block of d_qk; everything is of one chunk and head.
 
     WITH_N: the final state's n, or the normaliser, sends a gradient. `vec_write` gets what k·dk has through the
     outgoing state, one partial sum per block of d_qk.
     """
     tl.static_assert(BLOCK_M % BLOCK_S == 0)
-    ROWS: tl.constexpr = L // BLOCK_M
-    block_k, place = blocks_of(tl.program_id(0), D_QK, BLOCK_K)
-    chunk, block = place // ROWS, place % ROWS
-    head = tl.program_id(1).to(tl.int64)
-    batch, start, end, token = locate(chunk, T, chunks_per_seq, cu_seqlens, chunk_seq, chunk_start, L, PACKED)
-    left = tl.minimum(end - start, L).to(tl.int32)
-    if block * BLOCK_M >= left:
-        return
-    row = block * BLOCK_M + tl.arange(0, BLOCK_M)
-    ok = row < left
-    col_k = block_k * BLOCK_K + tl.arange(0, BLOCK_K)
-    ok_k = col_k < D_QK
-    vector = head * num_tokens + token
-    every = n_heads.to(tl.int64) * num_tokens
-    q_at = q + batch * q_strides[0] + start * q_strides[1] + head * q_strides[2]
-    k_at = k + batch * k_strides[0] + start * k_strides[1] + head * k_strides[2]
-    v_at = v + batch * v_strides[0] + start * v_strides[1] + head * v_strides[2]
-    at = (chunk.to(tl.int64) * n_heads + head) * D_QK
-    # first what is needed between the products: it arrives while they run
-    write = tl.load(vec_weight + vector + row, mask=ok, other=0.0)
-    diagonal = tl.load(vec_Z + vector + row, mask=ok, other=0.0)
-    if WITH_N:
-        dn = tl.load(vec_dn + at + col_k, mask=ok_k, other=0.0)
-    key = load_tile(k_at, row, k_strides[1], ok, col_k, D_QK, DOT)
+    block_k, block = blocks_of(program, D_QK, BLOCK_K)
+    if block * BLOCK_M < left:
+        row = block * BLOCK_M + tl.arange(0, BLOCK_M)
+        ok = row < left
+        col_k = block_k * BLOCK_K + tl.arange(0, BLOCK_K)
+        ok_k = col_k < D_QK
+        # first what is needed between the products: it arrives while they run
+        write = tl.load(vec_weight + row, mask=ok, other=0.0)
+        diagonal = tl.load(vec_Z + row, mask=ok, other=0.0)
+        if WITH_N:
+            dn = tl.load(vec_dn + col_k, mask=ok_k, other=0.0)
+        key = load_tile(k, row, k_stride, ok, col_k, D_QK, DOT)
 
-    total = tl.zeros((BLOCK_M, BLOCK_K), tl.float32)
-    for begin in range(0, D_HV, BLOCK_V):
-        col_v = begin + tl.arange(0, BLOCK_V)
-        value = load_tile(v_at, row, v_strides[1], ok, col_v, D_HV, DOT)
-        dC = load_tile(mat_dC + at * D_HV, col_k, D_HV, ok_k, col_v, D_HV, DOT)
-        total = tl.dot(value, tl.trans(operand(dC, DOT, PRECISION)), total, input_precision=PRECISION)
-    if WITH_N:
-        total += dn[None, :]
-    total *= write[:, None]
-    part = block_k * every + vector + row
-    tl.store(vec_write + part, tl.sum(key.to(tl.float32) * total, 1), mask=ok)
+        total = tl.zeros((BLOCK_M, BLOCK_K), tl.float32)
+        for begin in range(0, D_HV, BLOCK_V):
+            col_v = begin + tl.arange(0, BLOCK_V)
+            value = load_tile(v, row, v_stride, ok, col_v, D_HV, DOT)
+            dC = load_tile(mat_dC, col_k, D_HV, ok_k, col_v, D_HV, DOT)
+            total = tl.dot(value, tl.trans(operand(dC, DOT, PRECISION)), total, input_precision=PRECISION)
+        if WITH_N:
+            total += dn[None, :]
+        total *= write[:, None]
+        tl.store(vec_write + block_k * every + row, tl.sum(key.to(tl.float32) * total, 1), mask=ok)
 
-    total *= 1.0 / scale  # one accumulator for both parts
-    own_query = load_tile(q_at, row, q_strides[1], ok, col_k, D_QK, DOT)
-    for begin in range(block * BLOCK_M, L, BLOCK_S):
-        col = begin + tl.arange(0, BLOCK_S)
-        col_ok = col < left
-        Z = load_turned(mat_Z + vector * L, col, L, col_ok, row, L, DOT)  # rows are s, columns t
-        query = load_tile(q_at, col, q_strides[1], col_ok, col_k, D_QK, DOT)
-        total = tl.dot(operand(Z, DOT, PRECISION), query, total, input_precision=PRECISION)
-    total = (total + diagonal[:, None] * own_query.to(tl.float32)) * scale
-    dk_at = dk + batch * dk_strides[0] + start * dk_strides[1] + head * dk_strides[2]
-    store_tile(dk_at, total, row, dk_strides[1], ok, col_k, D_QK)
+        total *= 1.0 / scale  # one accumulator for both parts
+        own_query = load_tile(q, row, q_stride, ok, col_k, D_QK, DOT)
+        for begin in range(block * BLOCK_M, L, BLOCK_S):
+            col = begin + tl.arange(0, BLOCK_S)
+            col_ok = col < left
+            Z = load_pairs_turned(mat_Z, col, col_ok, row, L, DOT)
+            query = load_tile(q, col, q_stride, col_ok, col_k, D_QK, DOT)
+            total = tl.dot(operand(Z, DOT, PRECISION), query, total, input_precision=PRECISION)
+        total = (total + diagonal[:, None] * own_query.to(tl.float32)) * scale
+        store_tile(dk, total, row, dk_stride, ok, col_k, D_QK)
 
 
-@triton.jit(do_not_specialize=SIZES)
-def value_gradients(
-    k, dh, dv, k_strides, dh_strides, dv_strides, vec_weight, mat_dC, mat_A,
-    T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start, n_heads,
-    D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, PACKED: tl.constexpr,
+@triton.jit
+def _value_gradients(
+    k, dh, dv, k_stride, dh_stride, dv_stride, vec_weight, mat_dC, mat_A, program, left,
+    D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_V: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dv of one block of tokens and one block of d_hv. Grid: (d_hv blocks × chunks × L / BLOCK_M, H)."""
+    """dv of one block of tokens and one block of d_hv; everything is of one chunk and head."""
     tl.static_assert(BLOCK_M % BLOCK_S == 0)
-    ROWS: tl.constexpr = L // BLOCK_M
-    block_v, place = blocks_of(tl.program_id(0), D_HV, BLOCK_V)
-    chunk, block = place // ROWS, place % ROWS
-    head = tl.program_id(1).to(tl.int64)
-    batch, start, end, token = locate(chunk, T, chunks_per_seq, cu_seqlens, chunk_seq, chunk_start, L, PACKED)
-    left = tl.minimum(end - start, L).to(tl.int32)
-    if block * BLOCK_M >= left:
-        return
-    row = block * BLOCK_M + tl.arange(0, BLOCK_M)
-    ok = row < left
-    col_v = block_v * BLOCK_V + tl.arange(0, BLOCK_V)
-    vector = head * num_tokens + token
-    k_at = k + batch * k_strides[0] + start * k_strides[1] + head * k_strides[2]
-    dh_at = dh + batch * dh_strides[0] + start * dh_strides[1] + head * dh_strides[2]
-    at = (chunk.to(tl.int64) * n_heads + head) * D_QK
-    write = tl.load(vec_weight + vector + row, mask=ok, other=0.0)  # arrives while the products run
+    block_v, block = blocks_of(program, D_HV, BLOCK_V)
+    if block * BLOCK_M < left:
+        row = block * BLOCK_M + tl.arange(0, BLOCK_M)
+        ok = row < left
+        col_v = block_v * BLOCK_V + tl.arange(0, BLOCK_V)
+        write = tl.load(vec_weight + row, mask=ok, other=0.0)  # arrives while the products run
 
-    total = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
-    for begin in range(0, D_QK, BLOCK_K):
-        col_k = begin + tl.arange(0, BLOCK_K)
-        key = load_tile(k_at, row, k_strides[1], ok, col_k, D_QK, DOT)
-        dC = load_tile(mat_dC + at * D_HV, col_k, D_HV, col_k < D_QK, col_v, D_HV, DOT)
-        total = tl.dot(key, operand(dC, DOT, PRECISION), total, input_precision=PRECISION)
-    total *= write[:, None]
-    for begin in range(block * BLOCK_M, L, BLOCK_S):
-        col = begin + tl.arange(0, BLOCK_S)
-        col_ok = col < left
-        A = load_turned(mat_A + vector * L, col, L, col_ok, row, L, DOT)  # rows are s, columns t
-        grad = load_tile(dh_at, col, dh_strides[1], col_ok, col_v, D_HV, DOT)
-        total = tl.dot(operand(A, DOT, PRECISION), grad, total, input_precision=PRECISION)
-    dv_at = dv + batch * dv_strides[0] + start * dv_strides[1] + head * dv_strides[2]
-    store_tile(dv_at, total, row, dv_strides[1], ok, col_v, D_HV)
+        total = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
+        for begin in range(0, D_QK, BLOCK_K):
+            col_k = begin + tl.arange(0, BLOCK_K)
+            key = load_tile(k, row, k_stride, ok, col_k, D_QK, DOT)
+            dC = load_tile(mat_dC, col_k, D_HV, col_k < D_QK, col_v, D_HV, DOT)
+            total = tl.dot(key, operand(dC, DOT, PRECISION), total, input_precision=PRECISION)
+        total *= write[:, None]
+        for begin in range(block * BLOCK_M, L, BLOCK_S):
+            col = begin + tl.arange(0, BLOCK_S)
+            col_ok = col < left
+            A = load_pairs_turned(mat_A, col, col_ok, row, L, DOT)
+            grad = load_tile(dh, col, dh_stride, col_ok, col_v, D_HV, DOT)
+            total = tl.dot(operand(A, DOT, PRECISION), grad, total, input_precision=PRECISION)
+        store_tile(dv, total, row, dv_stride, ok, col_v, D_HV)

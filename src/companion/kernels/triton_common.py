@@ -98,6 +98,31 @@ def store_tile(base, tile, rows, row_stride, rows_ok, cols, NUM_COLS: tl.constex
 
 
 @triton.jit
+def load_pairs(base, t, t_ok, s, L: tl.constexpr, DOT: tl.constexpr):
+    """Tokens t × tokens s of a matrix of pairs, zero for s > t, where nothing is read; see `store_pairs`."""
+    ok = t_ok[:, None] & (t[:, None] >= (s // 16 * 16)[None, :])
+    return tl.load(base + t[:, None] * L + s[None, :], mask=ok, other=0.0).to(DOT)
+
+
+@triton.jit
+def load_pairs_turned(base, t, t_ok, s, L: tl.constexpr, DOT: tl.constexpr):
+    """The transpose of `load_pairs`, tokens s × tokens t."""
+    ok = t_ok[None, :] & (t[None, :] >= (s // 16 * 16)[:, None])
+    return tl.load(base + t[None, :] * L + s[:, None], mask=ok, other=0.0).to(DOT)
+
+
+@triton.jit
+def store_pairs(base, tile, t, t_ok, s, L: tl.constexpr):
+    """The counterpart of `load_pairs`: of a matrix that is zero for s > t nearly half is neither written nor read.
+
+    The edge runs in steps of 16 tokens s: a sector of memory, and a multiple of what a thread moves at once; a mask by
+    element would split every access. Within a step the tile must be zero for s > t.
+    """
+    ok = t_ok[:, None] & (t[:, None] >= (s // 16 * 16)[None, :])
+    tl.store(base + t[:, None] * L + s[None, :], tile.to(base.dtype.element_ty), mask=ok)
+
+
+@triton.jit
 def operand(x, DOT: tl.constexpr, PRECISION: tl.constexpr):
     """Numbers that were computed, or read in float32, as tl.dot should multiply them.
 

@@ -10,6 +10,7 @@ from companion.kernels.triton_common import (
     SIZES,
     blocks_of,
     chunks_of,
+    load_pairs,
     load_tile,
     load_turned,
     locate,
@@ -18,6 +19,7 @@ from companion.kernels.triton_common import (
     products,
     sequence_of,
     split,
+    store_pairs,
     store_tile,
     weight,
 )
@@ -76,7 +78,7 @@ def scores(
     D_QK: tl.constexpr, L: tl.constexpr, SIGMOID: tl.constexpr, PACKED: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """S_ts = exp(c_s − r_t) q_tᵀk_s/√d_qk of one block of rows t, zero for s > t. Grid: (chunks × L / BLOCK_M, H).
+    """S_ts = exp(c_s − r_t) q_tᵀk_s/√d_qk of one block of rows t, s ≤ t. Grid: (chunks × L / BLOCK_M, H).
 
     A kernel of its own because every block of d_hv needs them. Writes also what divides and what the backward pass
     needs per token: 1/max(|nᵀq|, exp(−m)) in `vec_scale`, and the same with the sign of nᵀq where that is the larger of
@@ -118,10 +120,7 @@ def scores(
         exponent = tl.where(row[:, None] >= col[None, :], c[None, :] - r[:, None], float("-inf"))
         score *= pair_weight(exponent) * scale
         signed += tl.sum(score, 1)
-        store_tile(mat_S + vector * L, score, row, L, ok, col, L)
-    for begin in range((block + 1) * BLOCK_M, L, BLOCK_M):  # read where later blocks of rows are larger
-        none = tl.zeros((BLOCK_M, BLOCK_M), tl.float32)
-        store_tile(mat_S + vector * L, none, row, L, ok, begin + tl.arange(0, BLOCK_M), L)
+        store_pairs(mat_S + vector * L, score, row, ok, col, L)
 
     exponent = b + r
     if SIGMOID:
@@ -178,7 +177,7 @@ def outputs(
     read *= carried[:, None]
     for begin in range(0, (block + 1) * BLOCK_M, BLOCK_S):
         col = begin + tl.arange(0, BLOCK_S)
-        score = load_tile(mat_S + vector * L, row, L, ok, col, L, DOT)
+        score = load_pairs(mat_S + vector * L, row, ok, col, L, DOT)
         value = load_tile(v_at, col, v_strides[1], col < left, col_v, D_HV, DOT)
         read = tl.dot(operand(score, DOT, PRECISION), value, read, input_precision=PRECISION)
     h_at = h + batch * h_strides[0] + start * h_strides[1] + head * h_strides[2]

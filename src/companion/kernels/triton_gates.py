@@ -17,6 +17,7 @@ from companion.kernels.triton_common import (
     after,
     chunks_of,
     larger,
+    load_pairs,
     load_tile,
     locate,
     log_sigmoid,
@@ -163,8 +164,7 @@ def gate_gradients(
         first = head * num_tokens + token
         for begin in range(0, L, ROWS):
             row = begin + tl.arange(0, ROWS)
-            # whole rows: a mask by element would split every load
-            A = load_tile(mat_A + first * L, row, L, row < left, step, L, pair.dtype)
+            A = load_pairs(mat_A + first * L, row, row < left, step, L, pair.dtype)
             slope = tl.load(vec_slope + first + row, mask=row < left, other=0.0)
             pair += tl.sum(tl.where(row[:, None] > step[None, :], A * slope[:, None], 0.0), 0)
     from_i += pair
