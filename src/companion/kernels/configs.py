@@ -99,6 +99,7 @@ _WIDE: dict[str, tuple[tuple[dict[str, int], int, int], ...]] = {
         (_keys_and_values((64, 64, 64, 64), (64, 64, 64)), 4, 2),
     ),
     "step": (
+        ({"BLOCK_K": 128, "BLOCK_V": 128}, 8, 1),
         ({"BLOCK_K": 256, "BLOCK_V": 64}, 4, 1),
         ({"BLOCK_K": 512, "BLOCK_V": 16}, 4, 1),
         ({"BLOCK_K": 64, "BLOCK_V": 64}, 4, 2),
@@ -291,8 +292,10 @@ def _pays(kernel: str, config: Config, d_qk: int, d_hv: int) -> bool:
 
     States in 8 warps want several blocks of d_qk (12 % faster there, 9 % slower at one), pairs in 8 warps d_hv beyond
     128 (2 % faster there, 6 % slower at 128), dq in blocks of 128 columns two of them, so that one is loaded while the
-    other is multiplied (16 % faster, 10 % slower at one).
+    other is multiplied (16 % faster, 10 % slower at one), steps in 8 warps all of d_qk in one block.
     """
+    if kernel == "step":
+        return config.num_warps < 8 or (64 < d_qk <= 128 and d_hv > 64)
     if kernel == "states":
         return config.num_warps < 8 or config["BLOCK_K"] < d_qk
     if kernel == "pair_gradients":
