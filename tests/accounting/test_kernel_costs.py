@@ -159,6 +159,7 @@ def test_tiles_above_the_diagonal_are_skipped() -> None:
         assert costs["outputs", "forward"].flops == share * pairs * 512 + state
         assert costs["pair_gradients", "backward"].flops == share * pairs * (256 + 512)
         assert costs["query_gradients", "backward"].flops == share * pairs * 256 + state
+        assert costs["key_value_gradients", "backward"].flops == share * pairs * (256 + 512) + 2 * state
     less = whole["outputs", "forward"].bytes - tiled["outputs", "forward"].bytes
     assert less == 0.375 * 256 * 2 * shape.num_tokens * shape.n_heads
     with pytest.raises(InputError, match="100 tokens do not divide the chunk of 256"):

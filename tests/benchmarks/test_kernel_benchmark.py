@@ -170,3 +170,14 @@ def test_a_failed_peer_does_not_fail_the_run(tmp_path: Path) -> None:
     assert run.num_failed == 0
     (line,) = (tmp_path / "x.jsonl").read_text().splitlines()
     assert json.loads(line)["results"][0]["verdict"] == "fail"
+
+
+def test_docstrings_are_no_code() -> None:
+    """What tells records of different code apart does not change with an explanation, but with any other character."""
+    plain = 'def f(x):\n    return "text" + x\n\n\nclass A:\n    y = 1\n'
+    told = '"""A module."""\n' + plain.replace("(x):\n", '(x):\n    """One\n\n    two.\n    """\n')
+    told = told.replace("class A:\n", 'class A:\n    """A class."""\n\n')
+    assert session.without_docstrings(told) == session.without_docstrings(plain)
+    assert session.without_docstrings(plain.replace('"text"', '"words"')) != session.without_docstrings(plain)
+    assert session.without_docstrings("# why\n" + plain) != session.without_docstrings(plain)
+    assert len(session.code_hash()) == 16

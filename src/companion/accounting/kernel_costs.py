@@ -117,10 +117,12 @@ KERNELS = (
     ),
     # recomputed rather than kept: states are the largest tensors by far
     _Kernel(kernel="states", stage="backward", states=1, qk_vectors=1, hv_vectors=1),
-    # and the pairs of its rows, which it reads again from the cache
     _Kernel(
-        kernel="query_gradients", stage="backward", scores=2, weighted=1, states=1, qk_vectors=3, hv_vectors=2,
-        chunk_pairs=2,
+        kernel="pair_gradients", stage="backward", scores=1, weighted=1, qk_vectors=2, hv_vectors=2,
+        chunk_states=0, chunk_pairs=2,
+    ),
+    _Kernel(
+        kernel="query_gradients", stage="backward", scores=1, states=1, qk_vectors=3, hv_vectors=1, chunk_pairs=2,
     ),
     _Kernel(kernel="state_gradients", stage="backward", states=1, qk_vectors=1, hv_vectors=1, chunk_states=2),
     # dk and dv at the same time: what both read comes from memory once
