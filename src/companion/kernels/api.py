@@ -130,7 +130,7 @@ def mlstm(
     Products of matrices take operands in the dtype of q (in Triton, float32 as three TF32 products, which is nearly as
     exact, and float16 in TF32, which holds it) and accumulate in float32; gates, exponents, normaliser and state are
     float32. float64 works with the torch backends and is float64 throughout. The same call of the Triton kernels gives
-    the same bits. They have no second derivative and refuse one (RuntimeError); the torch backends have it.
+    the same bits. They have no second derivative and refuse one (NotImplementedError); the torch backends have it.
 
     Raises
     ------
