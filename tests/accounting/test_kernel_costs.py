@@ -12,7 +12,9 @@ from companion.accounting.explain import chunk_terms
 from companion.accounting.flops import attention_core_flops
 from companion.accounting.inference import BF16, Precision, mlstm_recurrent_flops
 from companion.accounting.kernel_costs import (
+    CARRIED_TILE,
     CHUNK_SIZES,
+    FUSED,
     KERNEL_PRECISION,
     KERNELS,
     PASSES,
@@ -122,15 +124,72 @@ def test_states_between_kernels_take_two_bytes() -> None:
     narrow, wide = (pass_bytes(cell_kernel_costs(SHAPE, precision=p)) for p in (KERNEL_PRECISION, BF16))
     assert narrow == pass_bytes(cell_kernel_costs(SHAPE))
     assert wide - narrow == 2 * 2 * SHAPE.num_chunks * SHAPE.n_heads * (256 * 512 + 256 + 1)
-    launch = pytest.importorskip("companion.kernels.launch")
+    problem = pytest.importorskip("companion.kernels.problem")
     torch = pytest.importorskip("torch")
     v = torch.empty(1, 8, 1, 16, dtype=torch.bfloat16)
-    assert launch.Problem.of(v, v, None, 16, False).state_dtype.itemsize == KERNEL_PRECISION.bytes_per_state
+    assert problem.Problem.of(v, v, None, 16, False).state_dtype.itemsize == KERNEL_PRECISION.bytes_per_state
 
 
 def test_kernels_are_those_that_run() -> None:
     configs = pytest.importorskip("companion.kernels.configs")
-    assert {kernel.kernel for kernel in KERNELS} == {*configs.KERNELS, "gate_weights", "gate_gradients"} - {"step"}
+    counted = {kernel.kernel for kernel in (*KERNELS, *FUSED)}
+    assert counted == {*configs.KERNELS, "gate_weights", "gate_gradients"} - {"step"}
+    assert configs.TILE == CARRIED_TILE
+
+
+def test_fused_forward_by_hand() -> None:
+    """Two heads of 8 and 16, two chunks of 64 tokens: 128 tokens in all, tiles of 32."""
+    shape = CellShape(batch_size=1, context_length=128, n_heads=2, d_qk=8, d_hv=16, chunk_size=64)
+    costs = cell_kernel_costs(shape, carried_tile=32)
+    forward = {cost.kernel: cost for cost in costs if cost.stage == "forward"}
+    assert list(forward) == ["gate_weights", "scores", "states_and_outputs"]
+    pairs, state, within = 2 * 64 * 64 * 8, 2 * 128 * 8 * 16, 2 * 128 * 32 * 16
+    assert [cost.flops for cost in forward.values()] == [0, 2 * 2 * pairs, 2 * (2 * state + within)]
+    # numbers per token: k read and written; q, k, two gates, a row of a tile; q, k, v, h, two weights, the row
+    numbers = [8 + 8, 8 + 8 + 2 + 32, 8 + 8 + 16 + 16 + 2 + 32]
+    assert [cost.bytes for cost in forward.values()] == [2 * 128 * 2 * number for number in numbers]
+    tiled = cell_kernel_costs(shape, tile=16, carried_tile=32)
+    assert pass_flops(costs) - pass_flops(tiled) == 2 * 2 * pairs * 0.375, "10 of 16 tiles"
+    assert pass_bytes(tiled) == pass_bytes(costs), "pairs within tiles are moved whole"
+    two = cell_kernel_costs(shape)
+    assert [x for x in costs if x.stage == "backward"] == [x for x in two if x.stage == "backward"]
+
+
+@pytest.mark.parametrize("tile", [None, 64])
+def test_fused_forward_moves_less(tile: int | None) -> None:
+    shape = replace(SHAPE, chunk_size=128)
+    one, two = (cell_kernel_costs(shape, tile=tile, carried_tile=carried) for carried in (CARRIED_TILE, None))
+    assert pass_bytes(one) < pass_bytes(two)
+    states = 2 * shape.num_chunks * shape.n_heads * (256 * 512 + 256 + 1) * 2  # written and read
+    # v once less, k once more (written with its weights); two rows of 128 pairs, or up to the diagonal, for two of 32
+    row = 128 if tile is None else 72
+    rest = shape.num_tokens * shape.n_heads * 2 * (512 - 256 + 2 * row - 2 * 32)
+    assert pass_bytes(two) - pass_bytes(one) == states + rest
+
+
+@settings(max_examples=40)
+@given(shapes(), st.integers(1, 4), st.sampled_from([None, 16]))
+def test_fused_forward_does_not_depend_on_the_chunk(shape: CellShape, times: int, tile: int | None) -> None:
+    shape = replace(shape, context_length=256 * times)  # whole chunks of every length
+    found = []
+    for size in (32, 64, 128, 256):
+        costs = cell_kernel_costs(replace(shape, chunk_size=size), tile=tile, carried_tile=32)
+        (fused,) = (cost for cost in costs if cost.kernel == "states_and_outputs")
+        found.append((pass_bytes(costs), fused.flops, fused.bytes))
+    assert len(set(found)) == 1
+
+
+def test_a_carried_tile_divides_the_chunk() -> None:
+    for tile in (100, 0, -32, 512):
+        with pytest.raises(InputError, match=f"carried_tile: {tile} tokens do not divide the chunk of 64"):
+            cell_kernel_costs(SHAPE, carried_tile=tile)
+    with pytest.raises(InputError, match="carried_tile: 128 tokens do not divide the chunk of 64"):
+        crossing_context(ATTENTION, SHAPE, carried_tile=128)
+    scan = chunk_size_scan(SHAPE, H200, chunk_sizes=(16, 128), carried_tile=32)
+    for size, carried in ((16, None), (128, 32)):
+        costs = cell_kernel_costs(replace(SHAPE, chunk_size=size), carried_tile=carried)
+        one = scan[scan["chunk_size"] == size].drop(columns="chunk_size").reset_index(drop=True)
+        assert one.equals(cost_table(costs, H200)), "a chunk below the tile takes two kernels"
 
 
 @given(st.sampled_from(CHUNK_SIZES), st.sampled_from(CHUNK_SIZES))
@@ -160,8 +219,19 @@ def test_tiles_above_the_diagonal_are_skipped() -> None:
         assert costs["pair_gradients", "backward"].flops == share * pairs * (256 + 512)
         assert costs["query_gradients", "backward"].flops == share * pairs * 256 + state
         assert costs["key_value_gradients", "backward"].flops == share * pairs * (256 + 512) + 2 * state
-    less = whole["outputs", "forward"].bytes - tiled["outputs", "forward"].bytes
-    assert less == 0.375 * 256 * 2 * shape.num_tokens * shape.n_heads
+    # pairs are moved in stretches of 16 tokens, whatever the tile: 136 of 256 blocks of 16 × 16
+    matrix = 256 * 2 * shape.num_tokens * shape.n_heads
+    for (kernel, stage), matrices in {
+        ("scores", "forward"): 1,
+        ("outputs", "forward"): 1,
+        ("pair_gradients", "backward"): 2,
+        ("gate_gradients", "backward"): 1,
+    }.items():
+        less = whole[kernel, stage].bytes - tiled[kernel, stage].bytes
+        assert less == matrices * (1 - 136 / 256) * matrix
+    small = {(cost.kernel, cost.stage): cost for cost in cell_kernel_costs(shape, tile=8)}
+    less = whole["outputs", "forward"].bytes - small["outputs", "forward"].bytes
+    assert less == (1 - causal_share(256, 8)) * matrix, "or of the tile, if it is shorter"
     with pytest.raises(InputError, match="100 tokens do not divide the chunk of 256"):
         cell_kernel_costs(shape, tile=100)
 
@@ -202,9 +272,10 @@ def test_attention() -> None:
 @pytest.mark.parametrize("passes", PASSES)
 @pytest.mark.parametrize("hardware", [None, H200])
 @pytest.mark.parametrize("chunk", [64, 256])
-def test_crossing(passes: str, hardware: Hardware | None, chunk: int) -> None:
+@pytest.mark.parametrize("carried", [None, CARRIED_TILE])
+def test_crossing(passes: str, hardware: Hardware | None, chunk: int, carried: int | None) -> None:
     cell = replace(SHAPE, batch_size=1, chunk_size=chunk)
-    T = crossing_context(ATTENTION, cell, passes=passes, hardware=hardware)  # type: ignore[arg-type]
+    T = crossing_context(ATTENTION, cell, passes=passes, hardware=hardware, carried_tile=carried)  # type: ignore[arg-type]
 
     def measure(costs: tuple[KernelCost, ...]) -> float:
         return pass_flops(costs, passes) if hardware is None else pass_seconds(costs, hardware, passes)  # type: ignore[arg-type]
@@ -213,7 +284,7 @@ def test_crossing(passes: str, hardware: Hardware | None, chunk: int) -> None:
     for context in (int(0.9 * T) // chunk * chunk, -(-int(1.1 * T) // chunk) * chunk):
         one = replace(ATTENTION, batch_size=1, context_length=context)
         other = replace(cell, context_length=context)
-        sides.append(measure(attention_kernel_costs(one)) < measure(cell_kernel_costs(other)))
+        sides.append(measure(attention_kernel_costs(one)) < measure(cell_kernel_costs(other, carried_tile=carried)))
     assert sides == [True, False]
 
 

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 from companion.accounting.kernel_costs import (
+    CARRIED_TILE,
     CellShape,
+    Pass,
     attention_kernel_costs,
     best_kernel_chunk,
     cell_kernel_costs,
@@ -193,9 +195,16 @@ def test_rooflines(timings: results.Timings) -> None:
     shape = CellShape(batch_size=8, context_length=8192, n_heads=8, d_qk=256, d_hv=512)
     scan = chunk_size_scan(shape, peaks)
     best = CellShape(**{**vars(shape), "chunk_size": best_kernel_chunk(scan)})
+    fused = cell_kernel_costs(CellShape(**{**vars(shape), "chunk_size": 128}), carried_tile=CARRIED_TILE)
     row = table.loc[("forward", "companion", "8x256x512-T8192")]
-    assert row["roofline_seconds"] == pytest.approx(pass_seconds(cell_kernel_costs(best), peaks))
+    assert row["roofline_seconds"] == pytest.approx(pass_seconds(fused, peaks))
+    assert row["roofline_seconds"] < pass_seconds(cell_kernel_costs(best), peaks), "states and outputs in two kernels"
     assert row["roofline_share"] == pytest.approx(row["roofline_seconds"] / 4e-3)
+    both: tuple[Pass, ...] = ("forward", "forward+backward")
+    for passes, part in zip(both, ("forward", "training"), strict=True):
+        two = CellShape(**{**vars(shape), "chunk_size": best_kernel_chunk(scan, passes)})
+        least = min(pass_seconds(costs, peaks, passes) for costs in (fused, cell_kernel_costs(two)))
+        assert table.loc[(part, "companion", "8x256x512-T8192"), "roofline_seconds"] == pytest.approx(least)
     wide = CellShape(batch_size=8, context_length=8192, n_heads=32, d_qk=128, d_hv=128)
     row = table.loc[("training", "attention, cuDNN", "8x256x512-T8192")]
     expected = pass_seconds(attention_kernel_costs(wide), peaks, "forward+backward")
@@ -203,6 +212,25 @@ def test_rooflines(timings: results.Timings) -> None:
     row = table.loc[("step", "companion step, bfloat16 state", "8x256x512-B64")]
     sixty_four = CellShape(batch_size=64, context_length=1, n_heads=8, d_qk=256, d_hv=512)
     assert row["roofline_seconds"] < float(step_cost(sixty_four).roofline(peaks).seconds), "half the state to move"
+
+
+def test_two_kernels_where_they_are_less() -> None:
+    """With pairs of 128 tokens dear, and a tiny state, short chunks of two kernels take less than one kernel."""
+    shape = CellShape(batch_size=1, context_length=8192, n_heads=8, d_qk=16, d_hv=16)
+    slow = Hardware(
+        name="slow",
+        label="slow",
+        peak_flops_per_s=1e9,
+        peak_bytes_per_s=4e12,
+        memory_bytes=1e9,
+        num_multiprocessors=1,
+        source="made up",
+    )
+    chunk = best_kernel_chunk(chunk_size_scan(shape, slow))
+    two = pass_seconds(cell_kernel_costs(CellShape(**{**vars(shape), "chunk_size": chunk})), slow)
+    one = cell_kernel_costs(CellShape(**{**vars(shape), "chunk_size": 128}), carried_tile=CARRIED_TILE)
+    assert results._cell_seconds(shape, slow, "forward") == pytest.approx(two)
+    assert two < pass_seconds(one, slow)
 
 
 def test_crossing(timings: results.Timings) -> None:

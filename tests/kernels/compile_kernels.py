@@ -23,13 +23,16 @@ from companion.kernels import (
     configs,
     launch,
     launch_backward,
+    launch_fused,
     triton_backward,
     triton_forward,
+    triton_fused,
     triton_gates,
     triton_normaliser,
     triton_step,
 )
 from companion.kernels.configs import Config
+from companion.kernels.problem import Problem
 
 
 class AbsentGPU:
@@ -79,7 +82,16 @@ class Compiled:
         return launch_it
 
 
-UNCHOSEN = ("gate_vectors", "state_exponents", "gate_weights", "gate_gradients", "carry_vectors", "step_scalars")
+#: Kernels without candidates of their own; `segment_states` runs with those of `states_and_outputs`.
+UNCHOSEN = (
+    "gate_vectors",
+    "state_exponents",
+    "gate_weights",
+    "gate_gradients",
+    "carry_vectors",
+    "step_scalars",
+    "segment_states",
+)
 task: dict[str, Any] = {}
 seen: set[str] = set()
 
@@ -130,7 +142,8 @@ def compile_kernels(options: dict[str, Any]) -> None:
     task = options
     seen.clear()
     driver.set_active(AbsentGPU(options["capability"]))
-    configs.can_overlap = lambda device: options["capability"] >= 90  # type: ignore[assignment]
+    for name in ("can_overlap", "is_hopper"):
+        setattr(configs, name, lambda device: options["capability"] >= 90)
     dtype, plain = getattr(torch, options["dtype"]), options.get("plain", True)
     d_qk, d_hv, size = options["d_qk"], options["d_hv"], options["chunk_size"]
     # one head and one chunk at most, if not plain: numbers that are 1 become constants of the compiler
@@ -144,8 +157,10 @@ def compile_kernels(options: dict[str, Any]) -> None:
         n = torch.zeros(1, n_heads, d_qk)
         state = (n[..., None].expand(-1, -1, -1, d_hv).contiguous(), n, torch.zeros(1, n_heads))
         gradient = state[:2]
-    p = launch.Problem.of(q, v, places, size, not plain)
+    p = Problem.of(q, v, places, size, not plain)
     h, _, saved = launch.forward(p, q, q, v, gate, gate, state)
+    with configs.forced(outputs=0):  # states and outputs in two kernels
+        launch.forward(p, q, q, v, gate, gate, state)
     launch_backward.backward(p, h, gradient, (q, q, v, gate, gate), state, saved, plain)
     C = torch.zeros(1, n_heads, d_qk, d_hv, dtype=torch.float32 if plain else torch.bfloat16)
     token = (q[:, 0], q[:, 0], v[:, 0], gate[:, 0], gate[:, 0])
@@ -154,7 +169,8 @@ def compile_kernels(options: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     configs.run = run_all  # type: ignore[assignment]
-    for module in (triton_backward, triton_forward, triton_gates, triton_normaliser, triton_step):
+    launch_fused.segments = lambda *sizes: 2  # so that `segment_states` is launched too
+    for module in (triton_backward, triton_forward, triton_fused, triton_gates, triton_normaliser, triton_step):
         replace_kernels(module)
     for options in json.loads(sys.argv[1]):
         compile_kernels(options)

@@ -21,6 +21,8 @@ SHARED_BYTES = {90: 232_448, 80: 166_912}
 SMALLEST_SHARED_BYTES = 101_376
 #: Above this a kernel keeps its tiles in memory rather than in registers.
 SPILL_BYTES = 2048
+#: Kernels without candidates that every task runs.
+UNCHOSEN = ("gate_vectors", "state_exponents", "gate_weights", "gate_gradients", "carry_vectors", "step_scalars")
 WIDE = {"d_qk": 256, "d_hv": 512}
 TASKS = (
     {"capability": 90, **WIDE, "chunk_size": 128, "dtype": "bfloat16"},
@@ -49,24 +51,22 @@ def test_every_candidate_compiles_and_one_fits(number: int, compiled: list[list[
     task, records = TASKS[number], compiled[number]
     assert [record for record in records if "error" in record] == []
     names = {record["function"] for record in records if record["configuration"] is None}
-    assert names == {
-        "gate_vectors",
-        "state_exponents",
-        "gate_weights",
-        "gate_gradients",
-        "carry_vectors",
-        "step_scalars",
-    }
+    fused = task["capability"] == 90 and task["dtype"] == "bfloat16" and task.get("plain", True)
+    assert names == {*UNCHOSEN, *(["segment_states"] if fused else [])}
     sizes = {name: task[name] for name in ("d_qk", "d_hv", "chunk_size")}
     for kernel in configs.KERNELS:
         of_step = {"chunk_size": 1} if kernel == "step" else {}
         choices = configs.candidates(kernel, dtype=getattr(torch, str(task["dtype"])), **{**sizes, **of_step})
         found = [record for record in records if record.get("kernel") == kernel]
+        if kernel == "states_and_outputs" and not fused:
+            assert found == []
+            continue
         assert [x["configuration"] for x in found] == [str(x) for x in choices][-1 if task.get("last") else 0 :]
         sizes_in_memory = [x["shared_bytes"] for x in found]
         assert max(sizes_in_memory) <= SHARED_BYTES[task["capability"]], kernel  # none in vain
-        assert min(sizes_in_memory) <= SMALLEST_SHARED_BYTES, kernel
-    assert max(record["shared_bytes"] for record in records) > 1024
+        if kernel != "states_and_outputs":  # on Hopper only
+            assert min(sizes_in_memory) <= SMALLEST_SHARED_BYTES, kernel
+    assert 1024 < max(record["shared_bytes"] for record in records) <= SHARED_BYTES[task["capability"]]
 
 
 def test_registers_suffice(compiled: list[list[dict[str, Any]]]) -> None:

@@ -46,7 +46,9 @@ def test_candidates_fit_the_shape(kernel: str, d_qk: int, d_hv: int, chunk_size:
     The one exception: blocks of heads are at least 64 wide in bfloat16.
     """
     found = candidates(kernel, d_qk=d_qk, d_hv=d_hv, chunk_size=chunk_size, dtype=dtype)
-    assert found
+    carries = kernel == "states_and_outputs"  # only states in bfloat16 that fit the registers
+    fits = dtype == torch.bfloat16 and d_qk <= 256 and chunk_size >= 32 and d_qk % 8 == d_hv % 8 == 0
+    assert bool(found) == (fits or not carries)
     assert len(set(found)) == len(found)
     wide = 64 if dtype == torch.bfloat16 else 16
     for config in found:
@@ -59,7 +61,7 @@ def test_candidates_fit_the_shape(kernel: str, d_qk: int, d_hv: int, chunk_size:
                 assert chunk_size % size == 0
             elif size > wide:
                 assert size < 2 * (d_hv if name.endswith("_V") else d_qk)
-            if name == "BLOCK_Q":  # no loop over d_qk
+            if name == "BLOCK_Q" or (name == "BLOCK_K" and carries):  # no loop over d_qk
                 assert size >= d_qk
 
 
@@ -122,7 +124,7 @@ def test_what_worked_may_not_fit_again() -> None:
 def test_the_choice_is_remembered_for_a_number_of_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few sequences: the candidate with the most programs; many: the first. Asked once for each."""
     asked: list[int] = []
-    monkeypatch.setattr(configs, "_multiprocessors", lambda device: 100)
+    monkeypatch.setattr(configs, "multiprocessors", lambda device: 100)
     cuda = torch.device("cuda", 0)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
 

@@ -4,7 +4,8 @@ The chunkwise cell is a chain of kernels, one after another, so the least time o
 least times, not the larger of summed FLOPs and summed bytes as in `companion.accounting.mlstm_forms`. Only products of
 matrices are counted: they run on the units whose peak a `Hardware` states. Forward FLOPs are thus the matrix products
 of the convention `tfla`, forward bytes those of `chunkwise_per_token`, q and k once more (pairs and normaliser have
-kernels of their own) and the pairs, written and read; tests hold them equal.
+kernels of their own) and the pairs, written and read; tests hold them equal. Where one kernel carries the state from
+tile to tile (`carried_tile`), no state is moved forward and only pairs within tiles are.
 """
 
 from collections.abc import Sequence
@@ -27,6 +28,10 @@ Pass = Literal["forward", "forward+backward"]
 PASSES: tuple[Pass, ...] = ("forward", "forward+backward")
 #: Chunk lengths that the Triton kernels take.
 CHUNK_SIZES = (16, 32, 64, 128, 256)
+#: Tokens of a tile from which the fused forward pass carries the state to the next: `companion.kernels.configs.TILE`.
+CARRIED_TILE = 32
+#: Rows of pairs are moved up to the diagonal in stretches of this many tokens (`triton_common.store_pairs`).
+_STRETCH = 16
 #: The kernels keep the states between them in the two bytes of their inputs, and carry them in four.
 KERNEL_PRECISION = replace(BF16, bytes_per_state=2.0)
 #: Stages of each pass.
@@ -96,6 +101,8 @@ class _Kernel:
     weighted: int = 0
     #: products of 2·L·d_qk·d_hv FLOP: keys times values into a state, queries times a state, and their gradients.
     states: int = 0
+    #: products of 2·L·carried_tile·d_hv FLOP: weights times values within tiles, computed whole.
+    tile_weighted: int = 0
     #: vectors of d_qk and of d_hv numbers read or written per token, and gates.
     qk_vectors: int
     hv_vectors: int
@@ -104,6 +111,8 @@ class _Kernel:
     chunk_states: int = 1
     #: matrices of L × L numbers per chunk, for pairs of its tokens, read or written.
     chunk_pairs: int = 0
+    #: rows of carried_tile numbers per token, for pairs within tiles, read or written.
+    tile_pairs: int = 0
 
 
 #: Kernels of `companion.kernels` by name: those of whole vectors or pairs, not those of gates and of n alone.
@@ -136,9 +145,25 @@ KERNELS = (
     ),
 )  # fmt: skip
 
+#: The forward kernels where one carries the state from tile to tile: they take the place of those of `KERNELS`.
+FUSED = (
+    # keys once more, written with their weights
+    _Kernel(kernel="gate_weights", stage="forward", qk_vectors=2, hv_vectors=0, gates=0, chunk_states=0),
+    # all pairs computed, for the normaliser's sums; those within tiles written
+    _Kernel(kernel="scores", stage="forward", scores=1, qk_vectors=2, hv_vectors=0, chunk_states=0, tile_pairs=1),
+    _Kernel(
+        kernel="states_and_outputs", stage="forward", states=2, tile_weighted=1, qk_vectors=2, hv_vectors=2,
+        chunk_states=0, tile_pairs=1,
+    ),
+)  # fmt: skip
+
 
 def cell_kernel_costs(
-    shape: CellShape, *, tile: int | None = None, precision: Precision = KERNEL_PRECISION
+    shape: CellShape,
+    *,
+    tile: int | None = None,
+    carried_tile: int | None = None,
+    precision: Precision = KERNEL_PRECISION,
 ) -> tuple[KernelCost, ...]:
     """Every kernel of forward and backward pass, whole batch.
 
@@ -147,8 +172,11 @@ def cell_kernel_costs(
     shape
         batch, heads and chunk.
     tile
-        side of the square tiles of pairs (tokens): those above the diagonal are skipped. By default none is: all L²
-        pairs are computed.
+        side of the square tiles of pairs (tokens): those above the diagonal are skipped, and pairs are moved up to it
+        in stretches of 16 tokens, or of a shorter tile. By default all L² pairs are computed and moved.
+    carried_tile
+        tokens of a tile from which the state is carried to the next: the forward pass is that of `FUSED`, without
+        states in memory (that at the end is not counted). By default states and outputs are two kernels.
     precision
         bytes per number of vectors, gates and pairs (`bytes_per_activation`) and of states (`bytes_per_state`). What a
         second block reads again is taken to come from the cache.
@@ -156,15 +184,23 @@ def cell_kernel_costs(
     Raises
     ------
     InputError
-        if a tile does not divide the chunk.
+        if a tile of either kind does not divide the chunk.
     """
     L, qk, hv = shape.chunk_size, shape.d_qk, shape.d_hv
     share = causal_share(L, tile)
+    moved_share = 1.0 if tile is None else (1 + min(tile, _STRETCH) / L) / 2
+    kernels: tuple[_Kernel, ...] = KERNELS
+    if carried_tile is not None:
+        _check_divides("carried_tile", carried_tile, L)
+        kernels = (*FUSED, *(each for each in KERNELS if each.stage == "backward"))
+    in_tile = carried_tile or 0
     scores, weighted, state = share * 2 * L**2 * qk, share * 2 * L**2 * hv, 2 * L * qk * hv
     costs = []
-    for each in KERNELS:
-        flops = each.scores * scores + each.weighted * weighted + each.states * state
-        numbers = each.qk_vectors * qk + each.hv_vectors * hv + each.gates + each.chunk_pairs * share * L
+    for each in kernels:
+        flops: float = each.scores * scores + each.weighted * weighted + each.states * state
+        flops += each.tile_weighted * 2 * L * in_tile * hv
+        numbers: float = each.qk_vectors * qk + each.hv_vectors * hv + each.gates
+        numbers += each.chunk_pairs * moved_share * L + each.tile_pairs * in_tile
         moved = shape.num_tokens * numbers * precision.bytes_per_activation
         moved += shape.num_chunks * each.chunk_states * (qk * hv + qk + 1) * precision.bytes_per_state
         total = float(shape.n_heads * shape.num_chunks * flops)
@@ -182,8 +218,7 @@ def causal_share(chunk_size: int, tile: int | None = None) -> float:
     """
     if tile is None:
         return 1.0
-    if tile < 1 or chunk_size % tile:
-        raise InputError(f"tile: {tile} tokens do not divide the chunk of {chunk_size}")
+    _check_divides("tile", tile, chunk_size)
     return (1 + tile / chunk_size) / 2
 
 
@@ -255,6 +290,7 @@ def chunk_size_scan(
     *,
     chunk_sizes: Sequence[int] = CHUNK_SIZES,
     tile: int | None = None,
+    carried_tile: int | None = None,
     precision: Precision = KERNEL_PRECISION,
 ) -> pd.DataFrame:
     """Roofline seconds of every kernel over the chunk length.
@@ -263,6 +299,8 @@ def chunk_size_scan(
     ----------
     tile
         as in `cell_kernel_costs`; a chunk that it does not divide is computed whole.
+    carried_tile
+        as there; a chunk that it does not divide is computed with states and outputs in two kernels.
 
     Returns
     -------
@@ -270,9 +308,9 @@ def chunk_size_scan(
     """
     tables = []
     for size in chunk_sizes:
-        fitting = tile if tile and size % tile == 0 else None
+        fitting, carried = (each if each and size % each == 0 else None for each in (tile, carried_tile))
         one = replace(shape, chunk_size=int(size))
-        costs = cell_kernel_costs(one, tile=fitting, precision=precision)
+        costs = cell_kernel_costs(one, tile=fitting, carried_tile=carried, precision=precision)
         tables.append(cost_table(costs, hardware).assign(chunk_size=int(size)))
     return pd.concat(tables, ignore_index=True)
 
@@ -298,12 +336,13 @@ def crossing_context(
     passes: Pass = "forward",
     hardware: str | Hardware | None = None,
     tile: int | None = None,
+    carried_tile: int | None = None,
     precision: Precision = KERNEL_PRECISION,
 ) -> float:
     """Tokens from which attention costs more than the cell: FLOPs, or with `hardware` roofline seconds.
 
     Per token the cell costs the same at any context and attention ever more. `context_length` of the shapes does not
-    matter; batches are taken as one sequence.
+    matter; batches are taken as one sequence. Tiles as in `cell_kernel_costs`.
 
     Returns
     -------
@@ -312,10 +351,10 @@ def crossing_context(
     Raises
     ------
     InputError
-        for an unknown pass.
+        for an unknown pass, or a tile that does not divide the chunk.
     """
     one_chunk = replace(cell, batch_size=1, context_length=cell.chunk_size)
-    costs = cell_kernel_costs(one_chunk, tile=tile, precision=precision)
+    costs = cell_kernel_costs(one_chunk, tile=tile, carried_tile=carried_tile, precision=precision)
 
     def measure(kernels: Sequence[KernelCost]) -> float:
         return pass_flops(kernels, passes) if hardware is None else pass_seconds(kernels, hardware, passes)
@@ -332,6 +371,11 @@ def crossing_context(
     if excess(0.0) >= 0:
         return 1.0
     return float(np.exp(brentq(excess, 0.0, np.log(1e12))))
+
+
+def _check_divides(name: str, tile: int, chunk_size: int) -> None:
+    if tile < 1 or chunk_size % tile:
+        raise InputError(f"{name}: {tile} tokens do not divide the chunk of {chunk_size}")
 
 
 def _of_pass(costs: Sequence[KernelCost], passes: Pass) -> list[KernelCost]:

@@ -143,7 +143,7 @@ def _cells(
                 cell = _Cell(case, inputs, reference, dtype, mode, implementation, device, baseline)
                 fields = cell.fields()
                 if configurations:
-                    for kernel in _kernels():
+                    for kernel in _kernels(case, cell.size, dtype):
                         yield {**fields, "configuration": kernel}, lambda c=cell, k=kernel: c.all_configurations(k)  # type: ignore[misc]
                 else:
                     yield fields, cell.default
@@ -306,10 +306,12 @@ def _gate(case: Case) -> str:
     return "exponential" if case.gate == "exponential" else "sigmoid"
 
 
-def _kernels() -> tuple[str, ...]:
-    from companion.kernels.configs import KERNELS
+def _kernels(case: Case, size: int, dtype: torch.dtype) -> tuple[str, ...]:
+    """Kernels of sequences that have a configuration for a case."""
+    from companion.kernels.configs import KERNELS, candidates
 
-    return tuple(kernel for kernel in KERNELS if kernel != "step")
+    shape: dict[str, Any] = {"d_qk": case.d_qk, "d_hv": case.d_hv, "chunk_size": size, "dtype": dtype}
+    return tuple(kernel for kernel in KERNELS if kernel != "step" and candidates(kernel, **shape))
 
 
 def failure(error: Exception) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from companion.accounting.inference import BF16
 from companion.accounting.kernel_costs import (
+    CARRIED_TILE,
     CellShape,
     Pass,
     attention_kernel_costs,
@@ -33,6 +34,8 @@ from companion.hardware import Hardware
 
 CHECKS, TIMINGS = "kernel_checks", "kernels"
 _KEY = ("part", "case", "dtype", "implementation", "upstream", "configuration", "launch")
+#: Tokens of the chunks with which our forward pass carries the state in one kernel.
+_FUSED_CHUNK = 128
 #: Parts of the timings, and what the accounting calls them.
 PASS_OF_PART: dict[str, Pass] = {"forward": "forward", "training": "forward+backward"}
 #: Our kernels in the records of timings: with the full gradient, and without the part through the normaliser.
@@ -197,8 +200,9 @@ def case_shape(row: Any) -> CellShape:
 def with_rooflines(timings: Timings) -> pd.DataFrame:
     """The timed cells with `roofline_seconds` and `roofline_share`, for the mLSTM, attention and steps.
 
-    The mLSTM's is the sum over our kernels at the chunk length that makes it least: one yardstick for all, whatever
-    chunks an implementation uses, and whatever it leaves out. Another division into kernels may have less to move.
+    The mLSTM's is the sum over our kernels, whichever is less: states and outputs in two kernels at the chunk length
+    that makes it least, or in one at chunks of 128. It is one yardstick for all, whatever chunks an implementation
+    uses, and whatever it leaves out. Another division into kernels may have less to move.
     """
     table = timings.table[_column(timings.table, "skipped").isna()].copy()
     least = [_least_seconds(row, timings.peaks) for _, row in table.iterrows()]
@@ -227,8 +231,8 @@ class Crossing:
     measured
         tokens, interpolated between the timed contexts on logarithmic axes; NaN if no two of them have it between.
     by_roofline, by_flops
-        tokens predicted from the rooflines at the measured peaks, and from FLOPs alone, both at the chunk length of
-        the least roofline time.
+        tokens predicted from the rooflines at the measured peaks, and from FLOPs alone, both for the kernels and the
+        chunk length of the least roofline time.
     table
         context_length, and seconds: attention (its faster backend), cell, attention_roofline, cell_roofline.
     """
@@ -272,12 +276,12 @@ def crossing(timings: Timings, heads: Sequence[int], part: str, ours: str = OURS
     measured = _log_crossing(both.index.to_numpy(float), (both["attention"] / both["cell"]).to_numpy())
     passes, (n_heads, d_qk, d_hv) = PASS_OF_PART[part], map(int, heads)
     shape = CellShape(batch_size=1, context_length=NUM_TOKENS, n_heads=n_heads, d_qk=d_qk, d_hv=d_hv)
-    chunk = best_kernel_chunk(chunk_size_scan(shape, timings.peaks), passes)
+    chunk, carried = _least_kernels(shape, timings.peaks, passes)
     width = min(ATTENTION_WIDTH, n_heads * d_hv)
     attends = replace(shape, n_heads=n_heads * d_hv // width, d_qk=width, d_hv=width)
     shapes = (attends, replace(shape, chunk_size=chunk))
-    by_roofline = crossing_context(*shapes, passes=passes, hardware=timings.peaks)
-    by_flops = crossing_context(*shapes, passes=passes)
+    by_roofline = crossing_context(*shapes, passes=passes, hardware=timings.peaks, carried_tile=carried)
+    by_flops = crossing_context(*shapes, passes=passes, carried_tile=carried)
     table = both.rename_axis("context_length").reset_index()
     return Crossing(measured=measured, by_roofline=by_roofline, by_flops=by_flops, table=table)
 
@@ -299,18 +303,8 @@ def measure_here() -> tuple[Timings | None, str]:
 
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "kernels.jsonl"
-        words = [
-            "--quick",
-            "--part",
-            "forward",
-            "training",
-            "--implementations",
-            "companion",
-            "torch",
-            "--out",
-            str(out),
-        ]
-        if (status := kernel_benchmark.main(words)) or not out.exists():
+        words = ["--quick", "--part", "forward", "training", "--implementations", "companion", "torch"]
+        if (status := kernel_benchmark.main([*words, "--out", str(out)])) or not out.exists():
             return None, f"The benchmark ended with status {status} and timed nothing; run it by itself to see why."
         return load_timings(out), ""
 
@@ -326,10 +320,21 @@ def _least_seconds(row: pd.Series, peaks: Hardware) -> float:
     return _cell_seconds(shape, peaks, passes)
 
 
-@cache
 def _cell_seconds(shape: CellShape, peaks: Hardware, passes: Pass) -> float:
-    chunk = best_kernel_chunk(chunk_size_scan(shape, peaks), passes)
-    return pass_seconds(cell_kernel_costs(replace(shape, chunk_size=chunk)), peaks, passes)
+    chunk, carried = _least_kernels(shape, peaks, passes)
+    return pass_seconds(cell_kernel_costs(replace(shape, chunk_size=chunk), carried_tile=carried), peaks, passes)
+
+
+@cache
+def _least_kernels(shape: CellShape, peaks: Hardware, passes: Pass) -> tuple[int, int | None]:
+    """Chunk length and `carried_tile` of least roofline time: two kernels at any chunk, or one at `_FUSED_CHUNK`."""
+    ways = ((best_kernel_chunk(chunk_size_scan(shape, peaks), passes), None), (_FUSED_CHUNK, CARRIED_TILE))
+
+    def seconds(way: tuple[int, int | None]) -> float:
+        costs = cell_kernel_costs(replace(shape, chunk_size=way[0]), carried_tile=way[1])
+        return pass_seconds(costs, peaks, passes)
+
+    return min(ways, key=seconds)
 
 
 def _log_crossing(contexts: np.ndarray, ratios: np.ndarray) -> float:

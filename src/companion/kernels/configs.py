@@ -23,12 +23,16 @@ KERNELS = (
     "states",
     "scores",
     "outputs",
+    "states_and_outputs",
     "pair_gradients",
     "state_gradients",
     "query_gradients",
     "key_value_gradients",
     "step",
 )
+#: Tokens of a tile of `states_and_outputs`: three of (d_qk, d_hv) = (256, 128) fit the shared memory of a
+#: multiprocessor, of 64 tokens only two, and then the next is loaded when the one before is done.
+TILE = 32
 #: Not a context variable: autograd runs the backward pass of CUDA tensors in a thread of its own, which must see it.
 _forced: dict[str, int] = {}
 _observers: list[Callable[[str, "Config", Callable[["Config"], Any]], Any]] = []
@@ -75,6 +79,12 @@ _WIDE: dict[str, tuple[tuple[dict[str, int], int, int], ...]] = {
         ({"BLOCK_M": 128, "BLOCK_K": 64, "BLOCK_S": 64, "BLOCK_V": 256}, 8, 3),
         ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_S": 64, "BLOCK_V": 128}, 4, 3),
         ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_S": 64, "BLOCK_V": 64}, 4, 2),
+    ),
+    "states_and_outputs": (
+        ({"BLOCK_K": 256, "BLOCK_V": 128}, 8, 3),
+        ({"BLOCK_K": 256, "BLOCK_V": 128}, 4, 3),
+        ({"BLOCK_K": 256, "BLOCK_V": 256}, 8, 3),
+        ({"BLOCK_K": 256, "BLOCK_V": 64}, 4, 3),
     ),
     "pair_gradients": (
         ({"BLOCK_M": 128, "BLOCK_K": 64, "BLOCK_V": 64}, 8, 4),
@@ -148,6 +158,9 @@ def power_of_2(size: int, least: int = 1) -> int:
 def candidates(kernel: str, *, d_qk: int, d_hv: int, chunk_size: int, dtype: torch.dtype) -> tuple[Config, ...]:
     """Configurations that may run for a shape, the one that is tried first in front; none twice.
 
+    None at all for `states_and_outputs` where the state of a head does not fit the registers or is not in bfloat16,
+    tiles do not divide the chunk or heads are no multiples of 16 bytes.
+
     Parameters
     ----------
     kernel
@@ -167,6 +180,8 @@ def candidates(kernel: str, *, d_qk: int, d_hv: int, chunk_size: int, dtype: tor
     # Blocks of bfloat16 are 64 wide even for narrower heads: with 32 columns and 4 warps ptxas gets products on Hopper
     # wrong (triton-lang/triton issue 11366; seen with d_qk 20 on an H200, Triton 3.6: wrong dq, dk and invalid reads).
     table, least = (_WIDE, 64) if dtype == torch.bfloat16 else (_NARROW, 16)
+    if kernel == "states_and_outputs" and (dtype != torch.bfloat16 or chunk_size % TILE or d_qk % 8 or d_hv % 8):
+        return ()
     k, v = power_of_2(d_qk, least), power_of_2(d_hv, least)
     limits = dict.fromkeys(("BLOCK_K", "BLOCK_Q", "VALUE_K"), k) | dict.fromkeys(("BLOCK_V", "VALUE_V"), v)
     limits |= dict.fromkeys(("BLOCK_M", "BLOCK_S", "BLOCK_T", "VALUE_M"), chunk_size)
@@ -237,7 +252,7 @@ def run(
         raise InputError(f"{kernel}: no configuration {wanted}, there are {len(choices)}")
     order = tuple(range(len(choices)))
     if programs is not None and device.type == "cuda":
-        order = by_programs([programs(config) for config in choices], _multiprocessors(device))
+        order = by_programs([programs(config) for config in choices], multiprocessors(device))
     if kernel == "query_gradients" and device.type == "cuda" and torch.cuda.get_device_capability(device) < (9, 0):
         order = order[::-1]  # without Hopper's products only 16 rows of all of d_qk fit the registers
     if wanted is not None:
@@ -270,6 +285,11 @@ def by_programs(counts: Sequence[int], multiprocessors: int) -> tuple[int, ...]:
     return (*filling, *rest)
 
 
+def is_forced(kernel: str) -> bool:
+    """Whether a candidate of a kernel was asked for by `forced`."""
+    return kernel in _forced
+
+
 @cache
 def can_overlap(device: torch.device) -> bool:
     """Whether a kernel may begin before the one in front of it has ended (programmatic dependent launch)."""
@@ -277,7 +297,16 @@ def can_overlap(device: torch.device) -> bool:
 
 
 @cache
-def _multiprocessors(device: torch.device) -> int:
+def is_hopper(device: torch.device) -> bool:
+    """Whether products take one operand from registers and the other from shared memory, filled by descriptors."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] == 9
+
+
+@cache
+def multiprocessors(device: torch.device) -> int:
+    """Of a GPU; where kernels are interpreted a few."""
+    if device.type != "cuda":
+        return 4
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
@@ -296,6 +325,9 @@ def _pays(kernel: str, config: Config, d_qk: int, d_hv: int) -> bool:
     """
     if kernel == "step":
         return config.num_warps < 8 or (64 < d_qk <= 128 and d_hv > 64)
+    if kernel == "states_and_outputs":  # a block of the state in 128 registers of every thread, no fewer in 8 warps
+        each = config["BLOCK_K"] * config["BLOCK_V"] // (32 * config.num_warps)
+        return d_qk <= config["BLOCK_K"] and (each == 128 or (each < 128 and config.num_warps < 8))
     if kernel == "states":
         return config.num_warps < 8 or config["BLOCK_K"] < d_qk
     if kernel == "pair_gradients":

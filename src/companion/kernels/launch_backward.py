@@ -6,7 +6,8 @@ import torch
 
 from companion.kernels import triton_backward, triton_gates
 from companion.kernels.configs import Config
-from companion.kernels.launch import Problem, Saved, carry_vectors, cdiv, states, strides
+from companion.kernels.launch import Saved, carry_vectors, states
+from companion.kernels.problem import Problem, cdiv, strides
 
 Tensor = torch.Tensor
 

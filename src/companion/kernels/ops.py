@@ -7,7 +7,8 @@ import torch
 
 from companion.kernels import launch, launch_backward
 from companion.kernels.checks import CHUNK_SIZES
-from companion.kernels.launch import Problem, Saved
+from companion.kernels.launch import Saved
+from companion.kernels.problem import Problem, bounds_of, exponent_dtype
 from companion.kernels.state import MLSTMState
 
 Tensor = torch.Tensor
@@ -147,7 +148,7 @@ def _(
         return q.new_empty(shape, dtype=dtype)
 
     state = [new(num_seqs, n_heads, d_qk, v.shape[-1]), new(num_seqs, n_heads, d_qk), new(num_seqs, n_heads)]
-    exponent = launch.exponent_dtype(q.dtype)
+    exponent = exponent_dtype(q.dtype)
     exponents = [new(n_heads, num_tokens, dtype=exponent) for _ in range(2)]
     weights = [new(n_heads, num_tokens) for _ in range(4)]
     return (torch.empty_like(v), *state, *exponents, *weights, new(n_heads, num_chunks), new(num_chunks, n_heads, d_qk))
@@ -219,7 +220,7 @@ def _through_final_exponent(
     equals), and from there to every log f in its sum. In float64, as sums over whole sequences are compared.
     """
     batch_size, context_length, n_heads = i.shape
-    bounds = launch.bounds_of(cu_seqlens, context_length)
+    bounds = bounds_of(cu_seqlens, context_length)
     if bounds is None:
         bounds = torch.arange(batch_size + 1, device=i.device) * context_length
     starts, ends = bounds[:-1], bounds[1:].contiguous()

@@ -69,7 +69,8 @@ def state_gradients(
     C_at = mat_C + (first * n_heads + head) * D_QK * D_HV
     # of the last chunk, and in the loop of the chunk before: loaded ahead of time
     keep = tl.load(keep_at + count - 1, mask=count > 0, other=0.0)
-    C = load_tile(C_at + (count - 1) * n_heads * D_QK * D_HV, col_k, D_HV, ok_k & (count > 0), col_v, D_HV, DOT)
+    some = col_k < tl.where(count > 0, D_QK, 0)  # one comparison: Triton 3.9 interprets no mask of a block & a scalar
+    C = load_tile(C_at + (count - 1) * n_heads * D_QK * D_HV, col_k, D_HV, some, col_v, D_HV, DOT)
     for index in range(0, count):
         number = count - 1 - index
         chunk, start, token = first + number, begin + number * L, first_token + number * L
@@ -77,7 +78,8 @@ def state_gradients(
         dC *= keep
         tl.store(sca_pass + part + chunk, tl.sum(tl.sum(dC * C.to(tl.float32), 1), 0))
         keep = tl.load(keep_at + number - 1, mask=number > 0, other=0.0)
-        C = load_tile(C_at + (number - 1) * n_heads * D_QK * D_HV, col_k, D_HV, ok_k & (number > 0), col_v, D_HV, DOT)
+        some = col_k < tl.where(number > 0, D_QK, 0)
+        C = load_tile(C_at + (number - 1) * n_heads * D_QK * D_HV, col_k, D_HV, some, col_v, D_HV, DOT)
         left = tl.minimum(end - start, L).to(tl.int32)
         q_at = q + batch * q_strides[0] + start * q_strides[1] + head * q_strides[2]
         dh_at = dh + batch * dh_strides[0] + start * dh_strides[1] + head * dh_strides[2]

@@ -77,6 +77,26 @@ def split(program, D_QK: tl.constexpr, BLOCK_K: tl.constexpr, D_HV: tl.constexpr
 
 
 @triton.jit
+def segment_of(
+    program, T, n_heads, num_seqs, tiles_per_segment, D_HV: tl.constexpr, BLOCK_V: tl.constexpr, TILE: tl.constexpr
+):  # fmt: skip
+    """First column of a block of d_hv, batch entry, head, segment, its first tile and the first after it."""
+    block_v, rest = blocks_of(program, D_HV, BLOCK_V)
+    head, rest = (rest % n_heads).to(tl.int64), rest // n_heads
+    batch, segment = (rest % num_seqs).to(tl.int64), rest // num_seqs
+    first = segment * tiles_per_segment
+    last = tl.minimum(first + tiles_per_segment, (T + TILE - 1) // TILE)
+    return block_v * BLOCK_V, batch, head, segment, first, last
+
+
+@triton.jit
+def rows_of(x, strides, batch, head, T, WIDTH: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr):
+    """Descriptor of the tokens of a sequence and head, by tiles; zero beyond its end and width."""
+    base = x + batch * strides[0] + head * strides[2]
+    return tl.make_tensor_descriptor(base, [T, WIDTH], [strides[1], 1], [TILE, BLOCK])
+
+
+@triton.jit
 def load_tile(base, rows, row_stride, rows_ok, cols, NUM_COLS: tl.constexpr, DOT: tl.constexpr):
     """Rows × columns of a matrix with contiguous columns, zero outside it, in the dtype in which tl.dot multiplies."""
     ok = rows_ok[:, None] & (cols < NUM_COLS)[None, :]

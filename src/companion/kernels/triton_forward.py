@@ -75,14 +75,15 @@ def states(
 def scores(
     q, k, q_strides, k_strides, vec_b, vec_c, vec_r, vec_carried, vec_n, mat_S, vec_scale, vec_signed, scale,
     T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start, n_heads,
-    D_QK: tl.constexpr, L: tl.constexpr, SIGMOID: tl.constexpr, PACKED: tl.constexpr,
+    D_QK: tl.constexpr, L: tl.constexpr, SIGMOID: tl.constexpr, PACKED: tl.constexpr, TILE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """S_ts = exp(c_s − r_t) q_tᵀk_s/√d_qk of one block of rows t, s ≤ t. Grid: (chunks × L / BLOCK_M, H).
 
-    A kernel of its own because every block of d_hv needs them. Writes also what divides and what the backward pass
-    needs per token: 1/max(|nᵀq|, exp(−m)) in `vec_scale`, and the same with the sign of nᵀq where that is the larger of
-    the two, else 0, in `vec_signed`.
+    A kernel of its own because every block of d_hv needs them. With a TILE only pairs within a tile are written, TILE
+    numbers for every token: the others come through the state that `triton_fused` carries. Writes also what divides and
+    what the backward pass needs per token: 1/max(|nᵀq|, exp(−m)) in `vec_scale`, and the same with the sign of nᵀq
+    where that is the larger of the two, else 0, in `vec_signed`.
 
     q is read a second time for its product with n: a tile that feeds a product of matrices and this sum from one
     pipelined load Triton on Hopper gets wrong at times (other numbers on every run; triton-lang/triton issues 6691 and
@@ -120,7 +121,12 @@ def scores(
         exponent = tl.where(row[:, None] >= col[None, :], c[None, :] - r[:, None], float("-inf"))
         score *= pair_weight(exponent) * scale
         signed += tl.sum(score, 1)
-        store_pairs(mat_S + vector * L, score, row, ok, col, L)
+        if TILE == 0:
+            store_pairs(mat_S + vector * L, score, row, ok, col, L)
+        elif begin == block * BLOCK_M:
+            near = ok[:, None] & (row[:, None] // TILE == col[None, :] // TILE)
+            place = mat_S + (vector + row)[:, None] * TILE + (col % TILE)[None, :]
+            tl.store(place, score.to(mat_S.dtype.element_ty), mask=near)
 
     exponent = b + r
     if SIGMOID:

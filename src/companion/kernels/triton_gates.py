@@ -22,6 +22,7 @@ from companion.kernels.triton_common import (
     locate,
     log_sigmoid,
     sigmoid_of_minus,
+    store_tile,
     weight,
 )
 
@@ -92,14 +93,21 @@ def state_exponents(
 
 @triton.jit(do_not_specialize=SIZES)
 def gate_weights(
-    k, k_strides, vec_peak, vec_w, sca_decay, sca_m_in, sca_m_out, vec_carried, vec_write, sca_keep, vec_keys,
+    k, k_strides, vec_c, vec_peak, vec_w, sca_decay, sca_m_in, sca_m_out, vec_carried, vec_write, sca_keep, vec_keys,
+    vec_tile, sca_tile, keys, keys_strides,
     T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start, n_heads,
     D_QK: tl.constexpr, L: tl.constexpr, PACKED: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_T: tl.constexpr,
+    TILE: tl.constexpr,
 ):  # fmt: skip
     """What the products need of the exponents: r in place of the running maximum, and three weights. Grid: (chunks, H).
 
     exp(m_in − r_t), exp(w_s − m_out) and exp(b_L + m_in − m_out), in float32: here once, where every block of every
     product would compute them again. `vec_keys` gets Σ_s exp(w_s − m_out) k_s, what the chunk adds to n.
+
+    With a TILE the same for a state that is carried from tile to tile within the chunk, for `triton_fused`. Within the
+    chunk it is kept relative to R, r of the last token so far (m_in before the first, m_out after the last): weights
+    exp(R before the tile − r_t) in `vec_tile`, exp(R before − R after) in `sca_tile`, and `keys` gets exp(c_s − R
+    after) k_s.
     """
     chunk, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
     batch, start, end, token = locate(chunk, T, chunks_per_seq, cu_seqlens, chunk_seq, chunk_start, L, PACKED)
@@ -109,22 +117,48 @@ def gate_weights(
     m_in = tl.load(sca_m_in + of_chunk, mask=start < end, other=0.0)
     m_out = tl.load(sca_m_out + of_chunk, mask=start < end, other=0.0)
     r = tl.maximum(m_in, tl.load(vec_peak + at, mask=ok, other=0.0))
+    decay = tl.load(sca_decay + of_chunk, mask=start < end, other=0.0)
+    left = tl.minimum(end - start, L).to(tl.int32)
+    vector = head * num_tokens + token
+    if TILE > 0:
+        # of other tokens: whether `vec_peak` holds the running maximum or r by then, the larger of m_in and it is r
+        before = step // TILE * TILE - 1
+        r_before = tl.maximum(m_in, tl.load(vec_peak + vector + before, mask=ok & (before >= 0), other=float("-inf")))
+        tl.store(vec_tile + at, weight(r_before - r), mask=ok)
+        first = tl.arange(0, L // TILE) * TILE
+        inside = first < left
+        r_first = tl.load(vec_peak + vector + first - 1, mask=inside & (first > 0), other=float("-inf"))
+        r_first = tl.maximum(m_in, r_first)
+        more = first + TILE < left
+        r_last = tl.maximum(m_in, tl.load(vec_peak + vector + first + TILE - 1, mask=more, other=float("-inf")))
+        keep = weight(tl.where(more, r_first - r_last, decay + r_first - m_out))
+        tl.store(sca_tile + of_chunk * (L // TILE) + first // TILE, keep, mask=inside)
     tl.store(vec_peak + at, r, mask=ok)
     tl.store(vec_carried + at, weight(m_in - r), mask=ok)
     tl.store(vec_write + at, weight(tl.load(vec_w + at, mask=ok, other=0.0) - m_out), mask=ok)
-    decay = tl.load(sca_decay + of_chunk, mask=start < end, other=0.0)
     tl.store(sca_keep + of_chunk, weight(decay + m_in - m_out), mask=start < end)
     k_at = k + batch * k_strides[0] + start * k_strides[1] + head * k_strides[2]
+    if TILE > 0:
+        keys_at = keys + batch * keys_strides[0] + start * keys_strides[1] + head * keys_strides[2]
     for begin in range(0, D_QK, BLOCK_K):
         col_k = begin + tl.arange(0, BLOCK_K)
         total = tl.zeros((BLOCK_K,), tl.float32)
         for part in range(0, L, BLOCK_T):
             row = part + tl.arange(0, BLOCK_T)
             row_ok = start + row < end
-            w = tl.load(vec_w + head * num_tokens + token + row, mask=row_ok, other=0.0)
+            w = tl.load(vec_w + vector + row, mask=row_ok, other=0.0)
             write = tl.where(row_ok, weight(w - m_out), 0.0)
-            total += tl.sum(load_tile(k_at, row, k_strides[1], row_ok, col_k, D_QK, tl.float32) * write[:, None], 0)
-        ok_k = (col_k < D_QK) & (start < end)
+            key = load_tile(k_at, row, k_strides[1], row_ok, col_k, D_QK, tl.float32)
+            total += tl.sum(key * write[:, None], 0)
+            if TILE > 0:
+                after = row // TILE * TILE + TILE
+                within = row_ok & (after < left)
+                c = tl.load(vec_c + vector + row, mask=within, other=0.0)
+                r_after = tl.load(vec_peak + vector + after - 1, mask=within, other=0.0)
+                write = tl.where(within, weight(c - tl.maximum(m_in, r_after)), write)
+                store_tile(keys_at, key * write[:, None], row, keys_strides[1], row_ok, col_k, D_QK)
+        # one comparison: the interpreter of Triton 3.9 takes no mask that is a block & a scalar
+        ok_k = col_k < tl.where(start < end, D_QK, 0)
         tl.store(vec_keys + (chunk.to(tl.int64) * n_heads + head) * D_QK + col_k, total, mask=ok_k)
 
 

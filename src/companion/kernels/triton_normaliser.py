@@ -66,5 +66,5 @@ def carry_vectors(
         for part in tl.static_range(PARTS):
             written = (done + BLOCK <= count) & (part * (L // PARTS) < end - begin - number * L)
             at = ((part * num_chunks + first + number) * n_heads + head) * D_QK
-            x += tl.load(changes + at + col, mask=ok_k & written, other=0.0)
+            x += tl.load(changes + at + col, mask=col < tl.where(written, D_QK, 0), other=0.0)
     tl.store(x_T + state, x, mask=ok_k)

@@ -153,7 +153,10 @@ def test_every_configuration(dtype: torch.dtype) -> None:
     # numbers of one candidate per block size, for every kernel; as many runs as the longest list has
     numbers = {name: list({x.blocks: at for at, x in enumerate(found)}.values()) for name, found in choices.items()}
     for turn in range(max(map(len, numbers.values()))):
-        chosen = {name: own[turn % len(own)] for name, own in numbers.items()}
-        with configs.forced(**chosen):
-            found = outcome(kernels, inputs, before, chunk_size=case.chunk_size)
-        check(found, expected, TOLERANCE[dtype])
+        chosen = {name: own[turn % len(own)] for name, own in numbers.items() if own}
+        assert ("states_and_outputs" in chosen) == (dtype == BRAIN)
+        fused = {name: number for name, number in chosen.items() if name != "outputs"}
+        for numbers_of_run in (chosen, fused) if dtype == BRAIN else (chosen,):
+            with configs.forced(**numbers_of_run):
+                found = outcome(kernels, inputs, before, chunk_size=case.chunk_size)
+            check(found, expected, TOLERANCE[dtype])

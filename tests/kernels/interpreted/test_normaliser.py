@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from companion.kernels.launch import Problem, carry_vectors
+from companion.kernels.launch import carry_vectors
+from companion.kernels.problem import Problem
 
 L, HEADS = 16, 2
 
