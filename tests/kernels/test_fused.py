@@ -78,7 +78,7 @@ def test_where_it_is_one_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
         {"of": repeated},
         {"bounds": torch.tensor([0, 50, 192])},
     ],
-    ids=str,
+    ids=["float32", "float16", "wide keys", "short chunks", "odd values", "sliced", "shifted", "repeated", "packed"],
 )
 def test_where_it_is_two(monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]) -> None:
     assert tile(monkeypatch, **changes) == 0
