@@ -7,7 +7,7 @@ import torch
 from mlstm_comparison import GRADIENTS, OUTPUTS, TOLERANCE, check, check_against_oracle, kernels, outcome
 from mlstm_inputs import Inputs, mlstm_inputs, mlstm_state, relative_error
 
-from companion.kernels import MLSTMState, configs
+from companion.kernels import MLSTMState, configs, launch_fused
 from companion.kernels.oracle import mlstm_oracle
 from companion.kernels.torch_forms import chunkwise
 
@@ -139,6 +139,22 @@ def test_the_same_call_gives_the_same_bits() -> None:
     inputs, before = Case(40, 16, 20, 36, with_state=True).inputs(HALF)
     first, second = (outcome(kernels, inputs, before, chunk_size=16) for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("context_length", [150, 192])
+@pytest.mark.parametrize("with_state", [False, True])
+def test_a_sequence_in_segments(context_length: int, with_state: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """States and outputs in one kernel: three segments of two tiles, the last one shorter or not."""
+    wanted: list[int] = []
+    monkeypatch.setattr(launch_fused, "segments", lambda *sizes: wanted.append(sizes[-1]) or 3)
+    inputs, before = Case(context_length, 64, 16, 24, with_state=with_state, batch_size=2).inputs(BRAIN)
+    with torch.no_grad():  # the backward pass knows no segments
+        found, expected = (
+            kernels(*inputs, initial_state=before, chunk_size=64),
+            mlstm_oracle(*inputs, initial_state=before),
+        )
+    assert wanted == [-(-context_length // 32)]
+    check(*({"h": h, **state._asdict()} for h, state in (found, expected)), TOLERANCE[BRAIN] / 2)
 
 
 @pytest.mark.parametrize("dtype", [HIGH, HALF, BRAIN], ids=str)
