@@ -3,8 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# More workers than this only wait for each other: the book is built once.
-PYTEST_ARGS ?= -q -n auto --maxprocesses=4 --dist=loadfile
+# More workers than this only wait for each other: the book is built once. Files in the order of tests/conftest.py.
+PYTEST_ARGS ?= -q -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help book test sync lint clean

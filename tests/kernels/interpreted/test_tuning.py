@@ -10,7 +10,7 @@ from companion.benchmarks import kernel_tuning as tuning
 from companion.benchmarks.kernel_shapes import Shape
 from companion.kernels import configs
 
-SHAPE = Shape(1, 40, 80, batch_size=1, context_length=40)
+SHAPE = Shape(1, 24, 40, batch_size=1, context_length=20)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_every_candidate_once(timed: list[str]) -> None:
     expected = [
         (kernel, config)
         for kernel in tuning.KERNELS
-        for config in configs.candidates(kernel, d_qk=40, d_hv=80, chunk_size=32, dtype=torch.float32)
+        for config in configs.candidates(kernel, d_qk=24, d_hv=40, chunk_size=32, dtype=torch.float32)
     ]
     assert [(x["kernel"], x["blocks"]) for x in found] == [(kernel, dict(config.blocks)) for kernel, config in expected]
     assert all(x["seconds_median"] == 1.0 and x["difference"] < 1e-4 for x in found)
