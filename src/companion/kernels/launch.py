@@ -10,6 +10,9 @@ from companion.kernels.problem import Problem, cdiv, strides
 from companion.kernels.state import LEAST_LOG_F
 
 Tensor = torch.Tensor
+#: Bytes of C that a step brings into the L2 cache before the kernel in front of it has ended, in all (what memory moves
+#: in the microseconds in between; far more drives out what is still needed) and by one program.
+FETCHED, FETCHED_BY_PROGRAM = 2**23, 2**17
 
 
 class Saved(NamedTuple):
@@ -81,9 +84,10 @@ def step(
     scalars = torch.empty(heads, 3, dtype=torch.float32, device=q.device)
     overlap = configs.can_overlap(q.device)
     early = {"launch_pdl": True} if overlap else {}
+    lines = min(C.numel() * C.element_size(), FETCHED, heads * FETCHED_BY_PROGRAM) // triton_step.LINE.value
     triton_step.step_scalars[(heads,)](
-        q, k, i, f, *strides(q, k, i, f, axes=2), n, m, scalars, d_qk**-0.5, n_heads,
-        D_QK=d_qk, BLOCK=power_of_2(d_qk), SIGMOID=sigmoid, OVERLAP=overlap, **early,
+        q, k, i, f, *strides(q, k, i, f, axes=2), C, n, m, scalars, d_qk**-0.5, n_heads, lines,
+        D_QK=d_qk, BLOCK=power_of_2(d_qk), SIGMOID=sigmoid, OVERLAP=overlap, num_warps=2, **early,
     )  # fmt: skip
 
     def programs(config: Config) -> int:

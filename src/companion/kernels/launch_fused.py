@@ -2,6 +2,7 @@
 
 import contextvars
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,8 @@ from companion.kernels.problem import INTERPRETED, Problem, cdiv, strides
 Tensor = torch.Tensor
 #: Tiles of a segment at least: fewer take as long as loading the states of the segments before.
 LEAST_TILES = 8
+#: Arguments of kernels that look their chunk up.
+_OF_CHUNKS = ("cu_seqlens", "chunk_seq", "chunk_start", "PACKED")
 
 
 class Tiles(NamedTuple):
@@ -54,6 +57,7 @@ def _describable(x: Tensor) -> bool:
     return x.data_ptr() % 16 == 0 and x.stride(1) > 0 and not any(size % 16 for size in near)
 
 
+@cache
 def segments(programs: int, slots: int, tiles: int) -> int:
     """Into how many segments to cut every sequence of a number of tiles, so that the slots of a GPU are busy.
 
@@ -99,10 +103,6 @@ def states_and_outputs(
 
     p.run("states_and_outputs", lambda config: _with_memory(lambda: attempt(config)), C_0 is not None)
     return C_T
-
-
-#: Arguments of kernels that look their chunk up.
-_OF_CHUNKS = ("cu_seqlens", "chunk_seq", "chunk_start", "PACKED")
 
 
 def _with_memory(launch: Callable[[], None]) -> None:

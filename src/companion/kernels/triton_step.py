@@ -6,19 +6,41 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from companion.kernels.triton_common import SIZES, blocks_of, log_sigmoid, state_block
 
+#: Bytes of a line of the L2 cache.
+LINE = tl.constexpr(128)
 
-@triton.jit(do_not_specialize=SIZES)
+
+@triton.jit
+def _fetch(C, lines, WIDTH: tl.constexpr):
+    """Bring this program's share of the first `lines` of C into the L2 cache.
+
+    Nothing waits for them, and whoever writes them meanwhile writes to that cache as well.
+    """
+    share = tl.cdiv(lines, tl.num_programs(0))
+    first = tl.program_id(0) * share
+    end = tl.minimum(first + share, lines)
+    for begin in range(first, end, WIDTH):
+        line = tl.minimum(begin + tl.arange(0, WIDTH), end - 1).to(tl.int64)
+        tl.inline_asm_elementwise(
+            "prefetch.global.L2 [$1]; mov.b32 $0, 0;", "=r,l", [C.to(tl.int64) + line * LINE],
+            dtype=tl.int32, is_pure=False, pack=1,
+        )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=(*SIZES, "lines"))
 def step_scalars(
-    q, k, i, f, q_strides, k_strides, i_strides, f_strides, n, m, scalars, scale, n_heads,
+    q, k, i, f, q_strides, k_strides, i_strides, f_strides, C, n, m, scalars, scale, n_heads, lines,
     D_QK: tl.constexpr, BLOCK: tl.constexpr, SIGMOID: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """n and m of one head updated in place; what `step_matrix` needs of them. Grid: (B × H,).
 
     A kernel of its own because every block of C needs the old n and m, which are overwritten here. With OVERLAP (Hopper
     and later: programmatic dependent launch) it is launched before the kernel in front has ended, for whose results it
-    waits; only then may `step_matrix` begin and load C, which the kernel in front may have written.
+    waits; only then may `step_matrix` begin and load C, which the kernel in front may have written. Until then the
+    first `lines` of C are brought into the L2 cache: memory has work while one kernel ends and the next begins.
     """
     if OVERLAP:
+        _fetch(C, lines, BLOCK)
         gdc_wait()
         gdc_launch_dependents()
     batch, head = (tl.program_id(0) // n_heads).to(tl.int64), (tl.program_id(0) % n_heads).to(tl.int64)
