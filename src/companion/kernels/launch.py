@@ -13,7 +13,7 @@ Tensor = torch.Tensor
 #: Bytes of C that a step brings into the L2 cache before the kernel in front of it has ended (what memory moves in the
 #: microseconds in between; far more drives out what is still needed), where C has at least so many: a smaller one is
 #: read faster by its own programs (8 MB in 8 µs, fetched in 19).
-FETCHED, LEAST_TO_FETCH = 2**23, 2**26
+FETCHED, LEAST_TO_FETCH = 10 * 2**20, 2**26
 
 
 class Saved(NamedTuple):
@@ -88,7 +88,7 @@ def step(
     lines = FETCHED // triton_step.LINE.value if C.numel() * C.element_size() >= LEAST_TO_FETCH else 0
     triton_step.step_scalars[(heads,)](
         q, k, i, f, *strides(q, k, i, f, axes=2), C, n, m, scalars, d_qk**-0.5, n_heads, lines,
-        D_QK=d_qk, BLOCK=power_of_2(d_qk), SIGMOID=sigmoid, OVERLAP=overlap, num_warps=2, **early,
+        D_QK=d_qk, D_HV=d_hv, BLOCK=power_of_2(d_qk), SIGMOID=sigmoid, OVERLAP=overlap, num_warps=2, **early,
     )  # fmt: skip
 
     def programs(config: Config) -> int:

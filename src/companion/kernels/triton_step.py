@@ -11,36 +11,38 @@ LINE = tl.constexpr(128)
 
 
 @triton.jit
-def _fetch(C, lines, WIDTH: tl.constexpr):
-    """Bring this program's share of the first `lines` of C into the L2 cache.
+def _fetch(C, lines, HEAD: tl.constexpr, WIDTH: tl.constexpr):
+    """Bring this program's share of `lines` of C into the L2 cache: of the first heads the first quarter of each.
 
-    Nothing waits for them, and whoever writes them meanwhile writes to that cache as well.
+    A quarter, so that all programs that begin with `step_matrix` find something there. Nothing waits for the lines, and
+    whoever writes them meanwhile writes to that cache as well. HEAD are the bytes of a head.
     """
+    QUARTER: tl.constexpr = (HEAD + 4 * LINE - 1) // (4 * LINE)
     share = tl.cdiv(lines, tl.num_programs(0))
     first = tl.program_id(0) * share
     end = tl.minimum(first + share, lines)
     for begin in range(first, end, WIDTH):
-        line = tl.minimum(begin + tl.arange(0, WIDTH), end - 1).to(tl.int64)
+        line = tl.minimum(begin + tl.arange(0, WIDTH), end - 1)
+        address = C.to(tl.int64) + (line // QUARTER).to(tl.int64) * HEAD + line % QUARTER * LINE
         tl.inline_asm_elementwise(
-            "prefetch.global.L2 [$1]; mov.b32 $0, 0;", "=r,l", [C.to(tl.int64) + line * LINE],
-            dtype=tl.int32, is_pure=False, pack=1,
-        )  # fmt: skip
+            "prefetch.global.L2 [$1]; mov.b32 $0, 0;", "=r,l", [address], dtype=tl.int32, is_pure=False, pack=1
+        )
 
 
 @triton.jit(do_not_specialize=(*SIZES, "lines"))
 def step_scalars(
     q, k, i, f, q_strides, k_strides, i_strides, f_strides, C, n, m, scalars, scale, n_heads, lines,
-    D_QK: tl.constexpr, BLOCK: tl.constexpr, SIGMOID: tl.constexpr, OVERLAP: tl.constexpr,
+    D_QK: tl.constexpr, D_HV: tl.constexpr, BLOCK: tl.constexpr, SIGMOID: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """n and m of one head updated in place; what `step_matrix` needs of them. Grid: (B × H,).
 
     A kernel of its own because every block of C needs the old n and m, which are overwritten here. With OVERLAP (Hopper
     and later: programmatic dependent launch) it is launched before the kernel in front has ended, for whose results it
-    waits; only then may `step_matrix` begin and load C, which the kernel in front may have written. Until then the
-    first `lines` of C are brought into the L2 cache: memory has work while one kernel ends and the next begins.
+    waits; only then may `step_matrix` begin and load C, which the kernel in front may have written. Until then `lines`
+    of C are brought into the L2 cache: memory has work while one kernel ends and the next begins.
     """
     if OVERLAP:
-        _fetch(C, lines, BLOCK)
+        _fetch(C, lines, D_QK * D_HV * C.dtype.element_ty.primitive_bitwidth // 8, 64)
         gdc_wait()
         gdc_launch_dependents()
     batch, head = (tl.program_id(0) // n_heads).to(tl.int64), (tl.program_id(0) % n_heads).to(tl.int64)
