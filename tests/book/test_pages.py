@@ -91,22 +91,27 @@ def soups(built_book: Path) -> dict[str, BeautifulSoup]:
 
 @pytest.fixture(scope="module")
 def visits(browser: Any, site: str, soups: dict[str, BeautifulSoup]) -> list[Visit]:
-    """Every page at every width."""
+    """Every page at every width, some pages at a time, as most of it is waiting."""
+    refresh = {"http-equiv": re.compile("refresh", re.IGNORECASE)}  # index.html only leads to the preface
+    names = [name for name, soup in soups.items() if not soup.find("meta", attrs=refresh)]
     done = []
     context = browser.new_context(viewport={"width": WIDTHS[0], "height": 900})
-    for name, soup in soups.items():
-        if soup.find("meta", attrs={"http-equiv": re.compile("refresh", re.IGNORECASE)}):
-            continue  # index.html only leads to the preface
-        page, visit = context.new_page(), Visit(name)
-        watch(page, visit, site)
-        page.goto(site + name, wait_until="load")
-        settle(page)
+    for begin in range(0, len(names), 6):
+        opened = [(context.new_page(), Visit(name)) for name in names[begin : begin + 6]]
+        for page, visit in opened:
+            watch(page, visit, site)
+            page.goto(site + visit.name, wait_until="load")
+        for page, _ in opened:
+            settle(page)
         for width in WIDTHS:
-            page.set_viewport_size({"width": width, "height": 900})
-            page.wait_for_timeout(450)  # the theme's sidebar moves, and it looks for what scrolls 300 ms later
-            visit.facts[width] = page.evaluate(FACTS)
-        page.close()
-        done.append(visit)
+            for page, _ in opened:
+                page.set_viewport_size({"width": width, "height": 900})
+            opened[0][0].wait_for_timeout(450)  # the theme's sidebar moves, and looks for what scrolls 300 ms later
+            for page, visit in opened:
+                visit.facts[width] = page.evaluate(FACTS)
+        for page, visit in opened:
+            page.close()
+            done.append(visit)
     context.close()
     return done
 
