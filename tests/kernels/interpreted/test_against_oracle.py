@@ -15,7 +15,7 @@ HIGH, HALF, BRAIN = torch.float32, torch.float16, torch.bfloat16
 
 
 class Case(NamedTuple):
-    """A shape, and where the gradient comes from. One head unless it says so: each takes the interpreter as long again."""
+    """A shape, and where the gradient comes from. One head unless it says so: each takes as long again."""
 
     context_length: int
     chunk_size: int
