@@ -100,7 +100,7 @@ def visits(browser: Any, site: str, soups: dict[str, BeautifulSoup]) -> list[Vis
         opened = [(context.new_page(), Visit(name)) for name in names[begin : begin + 6]]
         for page, visit in opened:
             watch(page, visit, site)
-            page.goto(site + visit.name, wait_until="load")
+            page.goto(site + visit.page, wait_until="load")
         for page, _ in opened:
             settle(page)
         for width in WIDTHS:
