@@ -320,8 +320,7 @@ def _kernel_manager(ipython_dir: Path) -> type:
     from jupyter_client.manager import AsyncKernelManager
 
     class InterpreterKernelManager(AsyncKernelManager):
-        # One kernel in four does not end when it is asked to: half of this is waited before it is told to, not 2.5 s.
-        shutdown_wait_time = 1.0
+        shutdown_wait_time = 1.0  # one kernel in four does not end when it is asked to, which took 2.5 s
 
         @property
         def kernel_spec(self) -> KernelSpec:

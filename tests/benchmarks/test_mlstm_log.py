@@ -73,6 +73,14 @@ def test_measurements_are_looked_up_where_the_log_has_none(tmp_path: Path, recor
     assert np.isnan(log["measured_seconds"].iloc[1])
 
 
+def test_a_record_from_before_a_prediction_does_not_measure_it(tmp_path: Path, records: Path) -> None:
+    """A change that nobody has timed yet would look as if it had been, by the kernels that it replaces."""
+    path = tmp_path / "log.csv"
+    rows = [line("forward", "", "companion", 2e-3), line("forward", "", "companion", 2e-3).replace("2026", "2999", 1)]
+    path.write_text("\n".join([HEADER, *rows]))
+    assert load_log(path, records)["measured_seconds"].notna().tolist() == [True, False]
+
+
 def test_what_all_changes_brought(records: Path) -> None:
     found = gains(records, "GPU one")
     assert found[["part", "case", "implementation"]].values.tolist() == [["forward", "8x256x512-T8192", "companion"]]
@@ -87,12 +95,14 @@ def test_ours_beside_a_peer_on_every_gpu(tmp_path: Path) -> None:
         for name, times in (("companion", mine), ("peer", theirs)):
             for seconds in times:
                 row = {"part": "forward", "case": "8x256x512-T8192", "implementation": name, "seconds_median": seconds}
-                record = new_record("kernels", "made up", {"gpu": gpu}, [{**row, "context_length": 8192}], packages=())
+                parameters = {"gpu": gpu, "code": f"{name} of {seconds}"}
+                record = new_record("kernels", "made up", parameters, [{**row, "context_length": 8192}], packages=())
                 with path.open("a") as file:
                     file.write(json.dumps(record) + "\n")
     found = against_peer(path, "peer")
     assert found[["gpu", "implementation", "context_length"]].values.tolist() == [["GPU one", "companion", 8192]]
     assert found[["seconds", "peer_seconds", "ratio"]].iloc[0].tolist() == pytest.approx([2e-3, 6e-3, 3.0])
+    assert found["code"].tolist() == ["companion of 0.002"], "of ours, not of the peer"
     assert against_peer(path, "nobody").empty
 
 

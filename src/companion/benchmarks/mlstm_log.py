@@ -42,7 +42,7 @@ def load_log(path: Path, records: Path | None = None) -> pd.DataFrame:
     records
         file of `kernel_benchmark` for the other rows, of the GPU they name: the fastest candidate of a kernel
         (`tuning`), the cell of a pass, the step of a CUDA graph. The last record of a cell counts; of candidates, those
-        of the last state of the code.
+        of the last state of the code. Records of a day before the prediction tell nothing of it.
 
     Returns
     -------
@@ -122,21 +122,23 @@ def against_peer(records: Path, peer: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame with `gpu`, `part`, `case`, `implementation` (ours), `seconds`, `peer_seconds`, `ratio` (theirs over
-    ours), and of ours `context_length` (sequences), `batch_size` and `share_of_peak_bytes`; steps are those of graphs.
+    ours), and of ours `context_length` (sequences), `batch_size`, `share_of_peak_bytes` and `code` (the state of the
+    kernels, as `kernel_session.code_hash` gives it); steps are those of graphs.
     """
-    last = {}
+    last, codes = {}, {}
     for record, result in _results(records, None):
         if result["part"] != "tuning":
-            last[record["parameters"]["gpu"], result["part"], result["case"], result["implementation"]] = result
+            cell = (record["parameters"]["gpu"], result["part"], result["case"], result["implementation"])
+            last[cell], codes[cell] = result, record["parameters"].get("code")
     rows = []
     for (gpu, part, case, name), mine in last.items():
         theirs = last.get((gpu, part, case, peer))
         if name.startswith("companion") and theirs is not None:
             both = (float(mine["seconds_median"]), float(theirs["seconds_median"]))
             sizes = tuple(mine.get(key) for key in ("context_length", "batch_size", "share_of_peak_bytes"))
-            rows.append((gpu, part, case, name, *both, both[1] / both[0], *sizes))
+            rows.append((gpu, part, case, name, *both, both[1] / both[0], *sizes, codes[gpu, part, case, name]))
     names = ("gpu", "part", "case", "implementation", "seconds", "peer_seconds", "ratio")
-    return pd.DataFrame(rows, columns=[*names, "context_length", "batch_size", "share_of_peak_bytes"])
+    return pd.DataFrame(rows, columns=[*names, "context_length", "batch_size", "share_of_peak_bytes", "code"])
 
 
 def _results(records: Path, gpu: str | None) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
@@ -150,20 +152,22 @@ def _results(records: Path, gpu: str | None) -> Iterator[tuple[dict[str, Any], d
 
 def _look_up(log: pd.DataFrame, records: Path) -> None:
     """Fill in what the records say of rows without a measurement."""
-    found: dict[tuple[Any, ...], dict[Any, tuple[str, float, list[str]]]] = {}
+    found: dict[tuple[Any, ...], dict[Any, tuple[str, float, list[str], str]]] = {}
     for record, result in _results(records, None):
-        where = [record["parameters"]["gpu"], f"{records.name}, {str(record['date'])[:10]}"]
+        day = str(record["date"])[:10]
+        where = [record["parameters"]["gpu"], f"{records.name}, {day}"]
         choices = found.setdefault((record["parameters"]["gpu"], *_cell(result)), {})
         choices.pop(result.get("configuration"), None)  # the newest is the last
         choices[result.get("configuration")] = (
             str(record["parameters"].get("code")),
             float(result["seconds_median"]),
             where,
+            day,
         )
     known = {}
     for number, row in log[log["measured_seconds"].isna()].iterrows():
-        if cells := list(found.get(_wanted(row), {}).values()):
-            _, seconds, where = min((x for x in cells if x[0] == cells[-1][0]), key=lambda x: x[1])
+        if cells := [x for x in found.get(_wanted(row), {}).values() if x[3] >= str(row["date"])]:
+            _, seconds, where, _ = min((x for x in cells if x[0] == cells[-1][0]), key=lambda x: x[1])
             known[number] = [seconds, *where]
     log.update(pd.DataFrame.from_dict(known, orient="index", columns=list(_MEASURED)))
 
