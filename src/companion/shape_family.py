@@ -65,6 +65,8 @@ class ShapeFamily:
             d_qk=self.qk_ratio * d_hv,
             d_ff=self.ff_ratio * d,
             vocab_size=float(self.vocab_size),
+            tied_embeddings=0,
+            qk_norm=0,
         )
 
     def num_params(self, d_model: Any) -> Any:
