@@ -16,6 +16,7 @@ from companion import cli_fits as fits
 from companion.accounting import CONVENTIONS, PAPER
 from companion.cli_bench import add_bench
 from companion.cli_context import add_context
+from companion.cli_import import add_import
 from companion.cli_inference import add_inference
 from companion.cli_options import (
     add_bootstrap,
@@ -104,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_ledger(command)
     data = subparsers.add_parser("data", help="check run tables", description="Check run tables.")
     _add_data_check(command, data.add_subparsers(title="commands", metavar="COMMAND", required=True))
+    add_import(command, subparsers)
     add_inference(command, subparsers)
     add_bench(command, subparsers)
     _add_book(command)

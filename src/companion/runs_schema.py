@@ -79,6 +79,7 @@ _SPECS = (
     ColumnSpec("train_loss", "number", "nats per token", "training cross-entropy at the end", upper=MAX_LOSS),
     ColumnSpec("multiplicity_in_published_fits", "integer", "", "times the run was counted in the published fits"),
     ColumnSpec("source", "text", "", "how the loss was obtained"),
+    ColumnSpec("derived", "text", "", "columns of the row that were computed at import, and how"),
     ColumnSpec("loss_uncertainty", "number", "nats per token", "error of val_loss as a record of what was measured"),
     ColumnSpec(
         "imposed_published_fit", "integer", "", "1 if val_loss was reconstructed with a published fit", False, 2, True
