@@ -27,13 +27,11 @@ def add_import(command: Callable[..., argparse.ArgumentParser], subparsers: Any)
         "  companion import runs isoflops_curves.json --preset cs336 --output runs.csv\n"
         "  companion import runs sweep.csv --architecture gpt --map val_loss='C4 Eval Loss' num_params=N\n"
         "  companion import runs wandb.csv --map num_params='n_emb + n_rest' 'num_tokens=batch * seq_len * steps'\n"
-        "Units in cells or headers are understood (412M, 2.1B, ZFLOP, PF-days, 'params (M)'). What is missing and follows\n"
+        "Units in cells or headers are read (412M, 2.1B, ZFLOP, PF-days, 'params (M)'). What is missing and follows\n"
         "from other columns is computed and marked in the column 'derived'.",
         to=to,
     )
-    parser.add_argument(
-        "file", type=Path, metavar="FILE", help="file with a row or an object per run, or a folder of JSON files"
-    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="file of runs, or a folder of JSON files, one run each")
     parser.add_argument("--output", type=Path, metavar="FILE", help="run table to write (default: NAME_runs.csv, here)")
     parser.add_argument("--force", action="store_true", help="overwrite the output")
     parser.add_argument(
@@ -45,13 +43,11 @@ def add_import(command: Callable[..., argparse.ArgumentParser], subparsers: Any)
         help="column of the run table = column of the file, or an expression of them",
     )
     parser.add_argument("--preset", choices=tuple(PRESETS), help="mapping of a well-known set of runs")
-    parser.add_argument(
-        "--architecture", metavar="NAME", help="architecture of all runs (default: the file's, else 'model')"
-    )
+    parser.add_argument("--architecture", metavar="NAME", help="of all runs (default: the file's, else 'model')")
     parser.add_argument(
         "--convention",
         choices=tuple(CONVENTIONS),
-        help="count of a missing train_flops (default: shapes if there, else 6ND)",
+        help="count of a missing train_flops (default: by shapes, or 6ND)",
     )
     parser.add_argument("--keep", action="append", default=[], metavar="NAME", help="keep this column too (repeatable)")
     parser.add_argument("--format", choices=sorted(set(FORMATS.values())), help="of the file (default: by its name)")
@@ -109,5 +105,6 @@ def _print(imported: Imported, output: Path) -> None:
     if imported.left_out:
         print(f"left out: {', '.join(imported.left_out)}")
     counts = imported.runs["architecture"].value_counts()
-    print(f"{output}: {len(imported.runs)} runs ({', '.join(f'{n} {name}' for name, n in counts.items())})")
+    number = f"{len(imported.runs)} run{'s' if len(imported.runs) != 1 else ''}"
+    print(f"{output}: {number} ({', '.join(f'{n} {name}' for name, n in counts.items())})")
     print(f"next: companion data check {output}")

@@ -1,8 +1,8 @@
 """A run table from what people have: other names, other units, split counts, missing compute.
 
-`import_runs` reads a file (`companion.runs_import_files`), finds the columns of a run table in it, converts units, derives
-what follows from other columns, and says all of it: `Imported.mapping`, `.derived`, `.dropped`. What was derived is also
-marked in every row, in the column `derived`.
+`import_runs` reads a file (`companion.runs_import_files`), finds the columns of a run table in it, converts units,
+derives what follows from other columns, and says all of it: `Imported.mapping`, `.derived`, `.dropped`. What was
+derived is also marked in every row, in the column `derived`.
 """
 
 import ast
@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from companion.errors import InputError
-from companion.runs import COLUMNS, load_runs
+from companion.runs import COLUMNS, REQUIRED_COLUMNS, load_runs
 from companion.runs_import_derive import Derivation, derive
 from companion.runs_import_files import KEY, read_records
 from companion.runs_import_values import ALIASES, PARTS, header_unit, plain_name, read_number
@@ -155,7 +155,9 @@ def import_runs(
     if preset is not None:
         if preset not in PRESETS:
             raise InputError(f"preset {preset!r} is not known; there are {', '.join(PRESETS)}")
-        given = PRESETS[preset] | given
+        # what a set has only in part (a learning rate, say) is taken where it is
+        usual = {n: v for n, v in PRESETS[preset].items() if v in cells.columns or n in REQUIRED_COLUMNS}
+        given = usual | given
     if architecture is not None:
         given.pop("architecture", None)
     sources = _find_columns(cells, given, source, skip=() if architecture is None else ("architecture",))
@@ -171,9 +173,7 @@ def import_runs(
     for name, label in labels.items():
         table[_safe_name(label)] = cells.loc[table.index, name]
     table, repeated = _without_repeats(table)
-    left_out = [
-        name for name in cells.columns if name not in {*sources.values(), *labels} and name not in said.values()
-    ]
+    left_out = [name for name in cells.columns if name not in {*sources.values(), *labels}]
     return Imported(
         source=source,
         runs=table,
@@ -222,6 +222,8 @@ def _candidates(cells: pd.DataFrame, target: str) -> list[str]:
             if ending and len(alias) == 1:
                 continue
             named = [name for name, short in plain.items() if short == alias]
+            if alias == "model":
+                named = [name for name in named if _names_families(cells[name])]
             fitting = [name for name in named if text or _numeric(cells[name])]
             if fitting:
                 return fitting
@@ -240,6 +242,12 @@ def _numeric(column: pd.Series) -> bool:
     except InputError:
         return False
     return True
+
+
+def _names_families(column: pd.Series) -> bool:
+    """Whether a column `model` holds architectures rather than sizes such as 160m or single runs."""
+    names = [str(text) for text in column.dropna()]
+    return len(set(names)) < max(2, len(names)) and not any(re.search(r"\d+[kmbKMB]\b", name) for name in names)
 
 
 def _budgets(column: pd.Series) -> bool:
@@ -339,7 +347,7 @@ def _listed(cells: pd.DataFrame) -> str:
 
 def _complete(found: Derivation, source: str) -> tuple[pd.DataFrame, list[str]]:
     """Typed table of the rows that have all required values, and which rows have not."""
-    values, notes = found.values.copy(), []
+    values, notes = found.table.copy(), list[str]()
     for name in ("num_params", "num_tokens", "train_flops", "val_loss"):
         empty = values[name].isna()
         if empty.all():
@@ -364,7 +372,7 @@ def _typed(column: pd.Series, name: str, kind: str, source: str) -> pd.Series:
         return column.astype(str).where(column.notna(), None)
     if kind == "number":
         return column.astype(float)
-    whole = []
+    whole: list[int | None] = []
     for row, value in column.items():
         if pd.isna(value):
             whole.append(None)
@@ -375,7 +383,8 @@ def _typed(column: pd.Series, name: str, kind: str, source: str) -> pd.Series:
         if abs(number) >= 2**63:
             raise InputError(f"{source}: row {row}, column {name!r}: {value} is beyond 2^63")
         whole.append(number)
-    return pd.Series(whole, index=column.index, dtype=object)
+    complete = all(number is not None for number in whole)
+    return pd.Series(whole, index=column.index, dtype=np.int64 if complete else object)
 
 
 def _rows(index: Any) -> str:
@@ -394,14 +403,10 @@ def _labels(cells: pd.DataFrame, used: set[str], keep: Sequence[str], source: st
     """Further columns to keep: those asked for, and text that tells few sets of runs apart."""
     if missing := [name for name in keep if name not in cells.columns]:
         raise InputError(f"{source}: --keep {missing[0]}: no such column; there are {_listed(cells)}")
-    few = [
-        name
-        for name in cells.columns
-        if name not in used
-        and not _numeric(cells[name])
-        and 2 <= cells[name].nunique() <= min(MAX_LABELS, len(cells) - 1)
-    ]
-    return {name: name for name in cells.columns if (name in few or name in keep) and name not in used}
+    most = min(MAX_LABELS, len(cells) - 1)
+    others = [name for name in cells.columns if name not in used]
+    few = [name for name in others if not _numeric(cells[name]) and 2 <= cells[name].nunique() <= most]
+    return {name: name for name in others if name in few or name in keep}
 
 
 def _safe_name(name: str) -> str:

@@ -1,7 +1,7 @@
 """Records of training runs as people have them: CSV, TSV, JSON, JSON lines, Parquet, read as text cells.
 
-Nested objects become names with dots (`config.model.d_model`, `results.0.loss`). Nothing is converted here: a cell keeps
-its text, so that `412M` and `3e18 FLOP` reach `companion.runs_import_values`.
+Nested objects become names with dots (`config.model.d_model`, `results.0.loss`). Nothing is converted here: a cell
+keeps its text, so that `412M` and `3e18 FLOP` reach `companion.runs_import_values`.
 """
 
 import csv

@@ -50,7 +50,7 @@ def unit_factor(unit: str, in_header: bool = False) -> float | None:
 
 
 def header_unit(name: str) -> float | None:
-    """The factor that a column's name announces, as in `params (M)`, `tokens_B` or `compute [PF-days]`; None if none."""
+    """The factor that a column's name announces, as in `params (M)`, `tokens_B`, `compute [PF-days]`; None if none."""
     match = _HEADER_UNIT.search(name)
     if match is None:
         return None
@@ -100,7 +100,7 @@ def read_number(text: str, decimal_comma: bool = False) -> Number:
 
 #: Other names of the columns of a run table, in the order of preference, lower case with underscores.
 ALIASES: dict[str, tuple[str, ...]] = {
-    "architecture": ("architecture", "arch", "model_family", "family", "model_type", "architecture_name"),
+    "architecture": ("architecture", "arch", "model_family", "family", "model_type", "architecture_name", "model"),
     "num_params": (
         "num_params",
         "n_params",
