@@ -6,6 +6,7 @@ addresses and interpreter versions are left out, so that a second run gives the 
 
 import contextlib
 import json
+import logging
 import os
 import re
 import signal
@@ -29,6 +30,8 @@ _KERNEL_ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
 }
+# What papermill logs of a dead kernel is in our error; without a handler Python would print it on stderr as well.
+logging.getLogger("papermill").addHandler(logging.NullHandler())
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _CELL_FILE = re.compile(r"\S*/ipykernel_\d+/\d+\.py")

@@ -12,7 +12,7 @@ from companion.book_notebooks import read
 from companion.errors import InputError
 
 _WORDS = {"none": None, "null": None, "true": True, "false": False}
-_OPENING, _CLOSING = "[{(\"'", "]})\"'"
+_OPENING, _CLOSING = "[{\"'", "]}\"'"
 
 
 def parameters_of(source: Path) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def _read_compound(text: str) -> Any:
             raise InputError(f"{text} has a {opening} inside")
         return inner
     parts = _split(text[1:-1])
-    if opening in "[(":
+    if opening == "[":
         return [read_value(part) for part in parts]
     pairs = [_partition(part) for part in parts]
     return {str(read_value(key)): read_value(value) for key, value in pairs}
@@ -190,7 +190,7 @@ def _split(text: str, at: str = ",") -> list[str]:
         elif character in "\"'":
             quote = character
         else:
-            depth += (character in "[{(") - (character in "]})")
+            depth += (character in "[{") - (character in "]}")
     return parts if parts[-1].strip() else parts[:-1]
 
 
