@@ -266,15 +266,7 @@ def fit_inference(
     InputError
         if there are no such timings, or too few for the parameters.
     """
-    rows = measured(table, architecture, quantity, model_size)
-    least = smallest_batch if smallest_batch is not None else (SMALLEST_BATCH if quantity == "step_time" else 1)
-    rows = rows[(rows["prefill_length"] > 0) & (rows["batch_size"] >= least)]
-    names = PARAMETERS[quantity]
-    if len(rows) <= len(names):
-        raise InputError(
-            f"{table.attrs.get('source', 'timings')}: {len(rows)} {quantity} timings of {architecture} {model_size} "
-            f"with a prompt and a batch of at least {least}; {len(names) + 1} are needed"
-        )
+    rows, names = fitted_rows(table, architecture, model_size, quantity, smallest_batch), PARAMETERS[quantity]
     times = rows[COLUMNS[quantity]].to_numpy(dtype=float)
     design = design_of(rows, quantity)
     free, singular = free_columns(design / times[:, None])
@@ -293,7 +285,29 @@ def fit_inference(
         log_residuals=np.log(np.where(predicted > 0, predicted, np.nan) / times),
         singular_values=singular,
     )
-    return replace(fit, reasons=_reasons(fit, free, level))
+    return replace(fit, reasons=unidentified(fit, free, level))
+
+
+def fitted_rows(
+    table: pd.DataFrame, architecture: str, model_size: str, quantity: Quantity, smallest_batch: int | None = None
+) -> pd.DataFrame:
+    """The timings of one size that a fit uses: with a prompt, and a batch of at least `smallest_batch`.
+
+    Raises
+    ------
+    InputError
+        if there are no such timings, or too few for the parameters of the quantity.
+    """
+    rows = measured(table, architecture, quantity, model_size)
+    least = smallest_batch if smallest_batch is not None else (SMALLEST_BATCH if quantity == "step_time" else 1)
+    rows = rows[(rows["prefill_length"] > 0) & (rows["batch_size"] >= least)]
+    needed = len(PARAMETERS[quantity]) + 1
+    if len(rows) < needed:
+        raise InputError(
+            f"{table.attrs.get('source', 'timings')}: {len(rows)} {quantity} timings of {architecture} {model_size} "
+            f"with a prompt and a batch of at least {least}; {needed} are needed"
+        )
+    return rows
 
 
 def solve_times(
@@ -339,7 +353,8 @@ def free_columns(design: Array) -> tuple[NDArray[np.bool_], Array]:
     return (np.abs(null) > 1e-6).any(axis=0) | (norms == 0), singular
 
 
-def _reasons(fit: InferenceFit, free: Sequence[bool] | NDArray[np.bool_], level: float) -> dict[str, str]:
+def unidentified(fit: InferenceFit, free: Sequence[bool] | NDArray[np.bool_], level: float) -> dict[str, str]:
+    """Why a parameter is not identified, by name: its column is tied to others, or its rate has no positive interval."""
     names = PARAMETERS[fit.quantity]
     tied = [name for name, is_free in zip(names, free, strict=True) if is_free]
     reasons = {}
