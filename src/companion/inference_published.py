@@ -8,11 +8,10 @@ come from another procedure, found out from the numbers and recorded in `data/in
 * the Huber loss of each residual, handed to `least_squares` as if it were a residual: the objective is the sum of the
   *squares* of the Huber losses, fourth powers of small residuals;
 * MINPACK's `lmdif` without scaling of the parameters, all tolerances 1e-15, from one start;
-* a count of FLOPs and bytes of their own (`published_work`).
+* a count of FLOPs and bytes of their own (`companion.inference_published_count`).
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,23 +19,16 @@ from numpy.typing import NDArray
 from scipy.optimize import leastsq
 from scipy.special import huber
 
-from companion.accounting.conventions import PAPER, TFLA
-from companion.accounting.flops import forward_flops
-from companion.accounting.inference import BF16, cache_numbers
-from companion.accounting.params import count_params
-from companion.architectures import XLSTM
 from companion.errors import InputError
-from companion.fitting.bootstrap import resample_counts
+from companion.inference_published_count import published_work
+from companion.inference_solve import free_columns, usable_resamples
 from companion.inference_time import (
     COLUMNS,
     PARAMETERS,
     Array,
     InferenceFit,
     Quantity,
-    by_model,
     fitted_rows,
-    free_columns,
-    middle_context,
     unidentified,
 )
 
@@ -71,6 +63,11 @@ OBJECTIVES = {
 }
 #: The objective of most fits of a quantity.
 USUAL_OBJECTIVE = {"ttft": "milliseconds", "step_time": "logarithms"}
+#: The models in words.
+PUBLISHED_FORMS = {
+    "ttft": "seconds = prefill FLOPs by the authors' count / alpha_eff + eps",
+    "step_time": "seconds = bytes of the step by the authors' count / beta_eff + eps + batch_size * eps_bp",
+}
 #: Where the published searches start; rates in FLOP/s or bytes/s, constants in seconds.
 STARTS = {
     ("xlstm", "ttft"): (0.9 * 900e12, 2e-3),
@@ -78,62 +75,6 @@ STARTS = {
     ("xlstm", "step_time"): (3.35e12, 1e-4, 1e-5),
     ("transformer", "step_time"): (3.35e12, 1e-4, 1e-5),
 }
-
-# ---- the authors' count -------------------------------------------------------------------------
-
-#: FLOPs of the prefill: attention with 0.65 of the scores, the tighter count of the mLSTM with chunks of 128.
-TRANSFORMER_COUNT = replace(PAPER, name="published prefill", attention_causal_factor=0.65)
-XLSTM_COUNT = replace(TFLA, name="published prefill", chunk_size=128, mlstm_causal_factor=0.75)
-#: Share of the weights' bytes that counts in a step: the Transformer's as if 100 steps shared one read.
-WEIGHTS_SHARE = {"transformer": 0.01, "xlstm": 1.0}
-
-
-def published_work(rows: pd.DataFrame, quantity: Quantity) -> Array:
-    """FLOPs of the prefill (`ttft`) or bytes of the step (`step_time`) by the authors' count, shape (n,).
-
-    Recovered from the column `work` of `data/inference_fit_rows.csv`, whose nine digits it has in every row.
-
-    Prefill, beside `forward_flops` under `TRANSFORMER_COUNT` or `XLSTM_COUNT`: logits of the last token alone; per
-    token and block 8·d more for a Transformer; for an xLSTM 11·d and 2·H more, and 2·d·H less, as the two gates are
-    priced at half a product.
-
-    Step: weights (see `WEIGHTS_SHARE`) in 2 bytes; keys and values, or the state read and written, as in
-    `companion.accounting.inference.count_step`; activations in 2 bytes: V + 3·d numbers, and per block 8·d + 3·d_ff for
-    a Transformer, 18·d + 4·H + 3·d_ff for an xLSTM.
-    """
-    result = np.zeros(len(rows))
-    batch, prompt = (rows[name].to_numpy(dtype=float) for name in ("batch_size", "prefill_length"))
-    for model, at in by_model(rows):
-        if quantity == "ttft":
-            result[at] = batch[at] * _prefill(model, prompt[at])
-        else:
-            weights = count_params(model)
-            read = (weights.total - weights.embedding) * BF16.bytes_per_weight * WEIGHTS_SHARE[model.name]
-            result[at] = read + batch[at] * _moved_per_sequence(model, middle_context(rows)[at])
-    return result
-
-
-def _prefill(model: Any, prompt: Array) -> Array:
-    d, H = model.d_model, model.n_heads
-    is_xlstm = model.name == XLSTM.name
-    forward = forward_flops(model, prompt, XLSTM_COUNT if is_xlstm else TRANSFORMER_COUNT)
-    more = 11 * d + 2 * H - 2 * d * H if is_xlstm else 8 * d
-    logits = 2.0 * d * model.vocab_size
-    return np.asarray(forward.total - forward.unembedding + model.n_layers * prompt * more + logits)
-
-
-def _moved_per_sequence(model: Any, context: Array) -> Array:
-    d, vocabulary = model.d_model, model.vocab_size
-    if model.name == XLSTM.name:
-        cache = 2 * cache_numbers(model, context) * BF16.bytes_per_state  # read and written
-        block = 18 * d + 4 * model.n_heads + 3 * model.d_ff
-    else:
-        cache = cache_numbers(model, context + 1) * BF16.bytes_per_cache
-        block = 8 * d + 3 * model.d_ff
-    return np.asarray(cache + (model.n_layers * block + 3 * d + vocabulary) * BF16.bytes_per_activation)
-
-
-# ---- the fit ------------------------------------------------------------------------------------
 
 
 def published_draw(num_rows: int, seed: int = PUBLISHED_SEED) -> NDArray[np.int64]:
@@ -186,11 +127,10 @@ def fit_published(
     counts = np.ones(len(rows)) if every_row_once else published_draw(len(rows)).astype(float)
     free, singular = free_columns((design / times[:, None])[counts > 0])
     solution = solve_published(design, times, start, chosen, counts)
-    draws = resample_counts(np.zeros(len(rows)), num_resamples, seed) if num_resamples else np.empty((0, len(rows)))
-    resamples = []
-    for draw in draws.astype(float):
-        undetermined = free_columns((design / times[:, None])[draw > 0])[0].any()
-        resamples.append(solution * np.nan if undetermined else solve_published(design, times, start, chosen, draw))
+    resamples = [
+        solve_published(design, times, start, chosen, draw) if kept else np.full(len(start), np.nan)
+        for draw, kept in usable_resamples(design / times[:, None], num_resamples, seed)
+    ]
     predicted = design @ solution
     fit = InferenceFit(
         architecture=architecture,
@@ -251,7 +191,10 @@ def solve_published(
     counts
         how often each row counts, shape (n,); once unless given.
     """
-    root = np.ones(len(times)) if counts is None else np.sqrt(counts)
+    # MINPACK wants as many terms as parameters; rows that count 0 times change nothing
+    missing = max(0, len(start) - len(times))
+    root = np.pad(np.ones(len(times)) if counts is None else np.sqrt(counts), (0, missing))
+    design, times = np.pad(design, ((0, missing), (0, 0)), mode="edge"), np.pad(times, (0, missing), mode="edge")
 
     def terms(parameters: Array) -> Array:
         # a step may try a rate of exactly 0; an infinite time is no better than a very long one
@@ -259,9 +202,9 @@ def solve_published(
         predicted = np.clip(design[:, 0] / rate + design[:, 1:] @ parameters[1:], -1e100, 1e100)
         return root * objective.terms(predicted, times)
 
-    found, *_ = leastsq(
-        terms, start, xtol=TOLERANCE, ftol=TOLERANCE, gtol=TOLERANCE, diag=np.ones(len(start)), maxfev=MOST_CALLS
-    )
+    options = {"xtol": TOLERANCE, "ftol": TOLERANCE, "gtol": TOLERANCE, "maxfev": MOST_CALLS}
+    with np.errstate(all="ignore"):  # a step may go anywhere; MINPACK takes it back where the terms grow
+        found, *_ = leastsq(terms, start, diag=np.ones(len(start)), full_output=True, **options)
     return np.concatenate([1 / found[:1], found[1:]])
 
 

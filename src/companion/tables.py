@@ -5,6 +5,7 @@ Run tables have a reader of their own (`companion.runs`): they may be large, and
 
 import csv
 import os
+import stat
 from typing import Any
 
 import numpy as np
@@ -44,8 +45,7 @@ def read_table(path: str | os.PathLike[str], schema: pa.DataFrameSchema) -> pd.D
 def _cells(source: str) -> pd.DataFrame:
     """All cells as text, empty ones as None."""
     try:
-        if os.path.getsize(source) > MAX_TABLE_BYTES:
-            raise InputError(f"{source}: larger than {MAX_TABLE_BYTES // 2**20} MiB")
+        _check_file(source)
         with open(source, encoding="utf-8-sig", newline="") as file:
             rows = [(number, row) for number, row in enumerate(csv.reader(file, strict=True), 1) if any(row)]
     except FileNotFoundError:
@@ -66,6 +66,19 @@ def _cells(source: str) -> pd.DataFrame:
             raise InputError(f"{source}: row {number}: has {len(row)} cells, the header has {len(names)} columns")
     cells = [[cell.strip() or None for cell in row] for _, row in rows[1:]]
     return pd.DataFrame(cells, columns=names, index=[number for number, _ in rows[1:]], dtype=object)
+
+
+def _check_file(source: str) -> None:
+    """An InputError for what is no file of a table's size; a pipe or a device may never end."""
+    if "\0" in source:
+        raise InputError(f"{source!r}: is not the name of a file")
+    status = os.stat(source)
+    if stat.S_ISDIR(status.st_mode):
+        raise InputError(f"{source}: is a folder, not a CSV file")
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{source}: is not a regular file")
+    if status.st_size > MAX_TABLE_BYTES:
+        raise InputError(f"{source}: larger than {MAX_TABLE_BYTES // 2**20} MiB")
 
 
 def _numbers(column: pd.Series, whole: bool, source: str) -> pd.Series:
