@@ -18,7 +18,7 @@ from companion.errors import InputError, NotApplicable
 from companion.fitting.bootstrap import percentile_interval
 from companion.fitting.overtraining import OvertrainingSlopes, fit_slopes_by_ratio
 from companion.fitting.parametric import PARAMETERS, ParametricFit, fit_parametric
-from companion.fitting.uncertainty import ParametricBootstrap
+from companion.fitting.uncertainty import MOST, ParametricBootstrap
 from companion.laws import LossSurface
 
 #: Ratios of tokens to parameters among which an optimum is looked for.
@@ -26,8 +26,6 @@ SEARCHED_RATIOS = np.geomspace(0.3, 3e4, 600)
 SERVING_FLOPS_PER_PARAM = 2.0
 #: How much more compute than the optimum equal loss may take.
 LARGEST_FACTOR = 1e6
-#: An interval is undefined when more than this share of the resamples is lost.
-MOST = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
