@@ -145,6 +145,29 @@ def fit_published(
     return replace(fit, reasons=unidentified(fit, free, level))
 
 
+def search_shortfall(table: pd.DataFrame, architecture: str, model_size: str, quantity: Quantity) -> dict[str, float]:
+    """How far the published search of a fit stops from the least value of its own objective.
+
+    Returns
+    -------
+    `excess`: objective at its end over the least one that a search in parameters near 1 finds, minus 1; and by name the
+    parameters there over those at its end, minus 1.
+    """
+    rows, chosen = fitted_rows(table, architecture, model_size, quantity), _objective(USUAL_OBJECTIVE[quantity])
+    times, design = rows[COLUMNS[quantity]].to_numpy(dtype=float), published_design(rows, quantity)
+    start, counts = np.array(STARTS[architecture, quantity]), published_draw(len(rows)).astype(float)
+    end = solve_published(design, times, start, chosen, counts)
+    units = np.abs([1 / end[0], *end[1:]])
+    scaled = design / np.array([units[0], *1 / units[1:]])
+    better = solve_published(scaled, times, start / units, chosen, counts) * np.array([1 / units[0], *units[1:]])
+    objectives = [(counts * chosen.terms(design @ where, times) ** 2).sum() for where in (end, better)]
+    change = better / end - 1
+    change[0] = end[0] / better[0] - 1
+    return {"excess": float(objectives[0] / objectives[1] - 1)} | dict(
+        zip(PARAMETERS[quantity], change.tolist(), strict=True)
+    )
+
+
 def published_draws(
     table: pd.DataFrame, architecture: str, model_size: str, quantity: Quantity, objective: str, *, num_draws: int
 ) -> dict[str, Array]:

@@ -77,6 +77,29 @@ def count_differences(rows: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
     return found.assign(ratio=found["published"] / found["ours"])
 
 
+def count_table(timings: pd.DataFrame, prompts: tuple[int, int] = (128, 16384), batch_size: int = 8) -> pd.DataFrame:
+    """The authors' count of every model of a table over ours, and the terms of the difference as shares of ours.
+
+    Returns
+    -------
+    DataFrame with `architecture`, `model_size`; `prefill_short` and `prefill_long`: ratio at both prompts;
+    `mixer_core`, `gates`, `norms` at the longer one; `step`: ratio of the bytes of a step after it, with a batch; and
+    `weights`, `activations`.
+    """
+    models = timings.drop_duplicates(["architecture", "model_size"])
+    found = models[["architecture", "model_size"]].reset_index(drop=True)
+    short, long = (models.assign(prefill_length=prompt, batch_size=batch_size) for prompt in prompts)
+    prefill, step = count_differences(long, "ttft"), count_differences(long, "step_time")
+    found["prefill_short"] = count_differences(short, "ttft")["ratio"].to_numpy()
+    found["prefill_long"] = prefill["ratio"].to_numpy()
+    for name in TERMS["ttft"]:
+        found[name] = (prefill[name] / prefill["ours"]).to_numpy()
+    found["step"] = step["ratio"].to_numpy()
+    for name in ("weights", "activations"):
+        found[name] = (step[name] / step["ours"]).to_numpy()
+    return found
+
+
 def _prefill(model: Any, prompt: Array) -> dict[str, Any]:
     """FLOPs of one sequence by part; `gates` and `norms` are what the authors count beyond ours."""
     d, H = model.d_model, model.n_heads
