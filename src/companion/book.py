@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+from companion import book_sections
 from companion.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -282,15 +283,20 @@ def _execute_one(source: Path, parameters: dict[str, Any]) -> str:
 
     with tempfile.TemporaryDirectory(prefix="companion-") as folder:
         partial = Path(folder) / "notebook.ipynb"
+        unexecuted = read(source)
+        own_table = any(name.endswith("_file") and value is not None for name, value in parameters.items())
+        parts = book_sections.Parts(unexecuted.cells, own_table=own_table)
         try:
             notebook = papermill.execute_notebook(
-                read(source),
+                unexecuted,
                 partial,
                 parameters=parameters,
                 kernel_name=_KERNELSPEC["name"],
                 kernel_manager_class=_kernel_manager(Path(folder) / "ipython"),
                 progress_bar=False,
                 resources={"metadata": {"path": str(source.resolve().parent)}},
+                allow_error_names=list(book_sections.ERRORS),
+                **_hooks(parts),
             )
         except PapermillExecutionError as error:
             exception = f"{error.ename}: {error.evalue}"
@@ -303,7 +309,27 @@ def _execute_one(source: Path, parameters: dict[str, Any]) -> str:
                 raise NotebookError(source, None, "", death) from error
             code = "".join(cells[begun[-1]]["source"])
             raise _failure(source, begun[-1], code, death, bool(parameters)) from error
+    sources = {cell.id: cell.source for cell in unexecuted.cells}
+    for cell in notebook.cells:
+        cell.source = sources.get(cell.id, cell.source)
+    notebook.cells = parts.finish(notebook.cells)
     return _dump(_without_noise(notebook))
+
+
+def _hooks(parts: book_sections.Parts) -> dict[str, Callable[..., None]]:
+    """Callbacks of nbclient that leave out what `parts` says: of left-out cells only imports and functions run."""
+    from nbclient.exceptions import CellExecutionError
+
+    def on_cell_execute(cell: Any, cell_index: int) -> None:
+        cell.source = parts.source_to_run(cell.id, cell.source)
+
+    def on_cell_error(cell: Any, cell_index: int, execute_reply: Any) -> None:
+        content = execute_reply["content"]
+        if not parts.accepts(cell.id, content["ename"], _ANSI.sub("", content["evalue"])):
+            raise CellExecutionError.from_cell_and_msg(cell, content)
+        cell.outputs = []
+
+    return {"on_cell_execute": on_cell_execute, "on_cell_error": on_cell_error}
 
 
 def _failure(source: Path, index: int, code: str, error: str, injected: bool) -> NotebookError:
