@@ -111,7 +111,7 @@ def choose_pair(names: Sequence[str], first: str | None = None, second: str | No
         raise InputError(f"first and second are both {first}: a comparison needs two architectures")
     if absent := [name for name in (first, second) if name not in (None, *names)]:
         raise InputError(f"no runs with architecture {absent[0]} to compare; there are {', '.join(names)}")
-    rest = [name for name in (*PAPER_PAIR, *names) if name in names and name not in (first, second)]
+    rest = [name for name in dict.fromkeys((*PAPER_PAIR, *names)) if name in names and name not in (first, second)]
     chosen = [name if name is not None else (rest.pop(0) if rest else None) for name in (first, second)]
     if None in chosen:
         raise NotApplicable(f"a comparison needs two architectures; there is {', '.join(names) or 'none'} only")

@@ -8,6 +8,8 @@ list items and paragraphs that show one of its numbers. So the notebook itself n
 
 import ast
 import re
+import symtable
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -100,7 +102,7 @@ class Parts:
             return source
         reason = self._missing[lost[0]] if out is None else out.reason
         if out is None:
-            self._followers[cell_id] = reason
+            self._follow(cell_id, reason)
         self._missing |= dict.fromkeys(names.assigned, reason)
         return names.harmless
 
@@ -112,7 +114,8 @@ class Parts:
             found = re.search(r"name '(\w+)' is not defined", error)
             if found is None or found[1] not in self._missing:
                 return False
-            reason = self._followers[cell_id] = self._missing[found[1]]
+            reason = self._missing[found[1]]
+            self._follow(cell_id, reason)
         elif error_name == NOT_APPLICABLE or (error_name == INPUT_ERROR and self.own_table):
             part, reason = self._part_of[cell_id], " ".join(error.split())
             part.reason, part.since = reason, self._position[cell_id]
@@ -124,8 +127,8 @@ class Parts:
 
     @property
     def reasons(self) -> list[tuple[str, str]]:
-        """Title and reason of every section and exercise that is left out, in the order of the page."""
-        parts = {part: None for part in self._part_of.values() if part.reason}
+        """Title and reason of every section that is left out, in the order of the page."""
+        parts = {part: None for part in self._part_of.values() if part.reason and part.level < _EXERCISE_LEVEL}
         return [(part.title, part.reason) for part in parts]
 
     def finish(self, cells: list[Any]) -> list[Any]:
@@ -136,7 +139,7 @@ class Parts:
         cells
             the executed cells, in the order of the source, their text unchanged.
         """
-        if not self.reasons:
+        if not any(part.reason for part in self._part_of.values()):
             return cells
         shown: list[Any] = []
         glued, said = _glued(cells), set()
@@ -159,6 +162,14 @@ class Parts:
                 said.add((part, reason))
                 shown.append(_note(cell, reason))
         return _without_dead_links(shown, self._labels())
+
+    def _follow(self, cell_id: str, reason: str) -> None:
+        """Leave out a cell that uses what is missing, with the whole exercise if it belongs to one."""
+        part = self._part_of[cell_id]
+        if part.level == _EXERCISE_LEVEL:
+            part.reason, part.since = reason, self._position[cell_id]
+        else:
+            self._followers[cell_id] = reason
 
     def _dropped(self, cell_id: str, part: Part) -> bool:
         out = part.left_out()
@@ -220,22 +231,24 @@ def _entered(piece: str, part: Part) -> Part:
 
 def _names(source: str) -> _Names:
     try:
-        tree = ast.parse(source)
+        tree, scope = ast.parse(source), symtable.symtable(source, "cell", "exec")
     except SyntaxError:  # a magic of IPython: it reads and assigns nothing that can be seen
         return _Names(frozenset(), frozenset(), "")
-    plain = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
-    harmless = [node for node in tree.body if isinstance(node, plain)]
-    rest = [node for node in tree.body if not isinstance(node, plain)]
-    found = [node for statement in rest for node in ast.walk(statement) if isinstance(node, ast.Name)]
-    assigned = {node.id for node in found if isinstance(node.ctx, ast.Store)}
-    used = {node.id for node in found if isinstance(node.ctx, ast.Load)} - assigned
-    for function in (node for node in harmless if isinstance(node, ast.FunctionDef)):
-        inside = [node for node in ast.walk(function) if isinstance(node, ast.Name)]
-        own = {node.arg for node in ast.walk(function) if isinstance(node, ast.arg)}
-        own |= {node.id for node in inside if isinstance(node.ctx, ast.Store)}
-        if function.name in used:
-            used |= {node.id for node in inside if isinstance(node.ctx, ast.Load)} - own - assigned
-    return _Names(frozenset(used), frozenset(assigned), "\n".join(ast.unparse(node) for node in harmless))
+    harmless = [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef)]
+    plain = {symbol.get_name() for symbol in scope.get_symbols() if symbol.is_imported() or symbol.is_namespace()}
+    assigned = {symbol.get_name() for symbol in scope.get_symbols() if symbol.is_assigned()} - plain
+    functions = {node.name for node in harmless if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    used = {symbol.get_name() for symbol in scope.get_symbols() if symbol.is_referenced()}
+    used |= set(_free(scope, functions))
+    return _Names(frozenset(used - assigned - plain), frozenset(assigned), "\n".join(map(ast.unparse, harmless)))
+
+
+def _free(scope: symtable.SymbolTable, skipped: Set[str] = frozenset()) -> Iterator[str]:
+    """Names that lambdas and comprehensions read from the notebook; what functions read shows when they are called."""
+    for inner in scope.get_children():
+        if inner.get_name() not in skipped:
+            yield from (symbol.get_name() for symbol in inner.get_symbols() if symbol.is_global())
+            yield from _free(inner)
 
 
 def _glued(cells: list[Any]) -> set[str]:
