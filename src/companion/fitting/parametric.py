@@ -84,6 +84,16 @@ class ParametricFit:
         return {name: float(getattr(self.law, name)) for name in PARAMETERS}
 
     @property
+    def identified(self) -> bool:
+        """Whether the runs determine the parameters; if not, neither they nor intervals or optima mean anything."""
+        return self.status != NOT_IDENTIFIED
+
+    @property
+    def intervals_withheld(self) -> str:
+        """Why no intervals can be given, in one sentence; empty where they can."""
+        return "" if self.identified else f"the law is not identified: {self.status_detail}"
+
+    @property
     def num_rows(self) -> int:
         """Rows with a weight above 0."""
         return int((self.data["weight"] > 0).sum())
