@@ -1,6 +1,6 @@
 """What a chapter can do with a run table: which context length, which architectures, and why not the others."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import pandas as pd
 
 from companion.architectures import ARCHITECTURES
 from companion.errors import InputError, NotApplicable
+from companion.fitting.parametric import ParametricFit
 from companion.runs import load_paper_runs, load_runs, subset
 from companion.runs_context import choose_context
 from companion.runs_where import table_name
@@ -139,6 +140,30 @@ def need_paper(of_paper: bool) -> None:
         if a table of the reader is shown.
     """
     need(of_paper, "this part is about the paper's runs and its published values, not about your table")
+
+
+def need_identified(fits: Mapping[str, ParametricFit]) -> None:
+    """Leave out what follows in a section unless the runs determine every one of some fitted laws.
+
+    Parameters
+    ----------
+    fits
+        by what the reader calls them, such as the name of an architecture.
+
+    Raises
+    ------
+    NotApplicable
+        with the first law that is not identified, and why.
+    """
+    for name, fit in fits.items():
+        need(fit.identified, f"the law of {name} is not identified: {fit.status_detail}")
+
+
+def of_experiment(runs: pd.DataFrame, experiment: str | None) -> pd.DataFrame:
+    """The runs of an experiment, or all of them where the table does not name it."""
+    if experiment is None or "experiment" not in runs or not (runs["experiment"] == experiment).any():
+        return runs
+    return subset(runs, experiment=experiment)
 
 
 def need_costs(runs: pd.DataFrame) -> None:
