@@ -9,7 +9,8 @@ import pandas as pd
 
 from companion.architectures import ARCHITECTURES
 from companion.errors import InputError, NotApplicable
-from companion.fitting.parametric import ParametricFit
+from companion.fitting.isoflop_select import isoflop_runs
+from companion.fitting.parametric import ParametricFit, fit_parametric
 from companion.runs import load_paper_runs, load_runs, subset
 from companion.runs_context import choose_context
 from companion.runs_where import table_name
@@ -157,6 +158,20 @@ def need_identified(fits: Mapping[str, ParametricFit]) -> None:
     """
     for name, fit in fits.items():
         need(fit.identified, f"the law of {name} is not identified: {fit.status_detail}")
+
+
+def need_identified_isoflop(runs: pd.DataFrame) -> None:
+    """A check for `select_runs`: IsoFLOP runs that determine the parametric law.
+
+    Raises
+    ------
+    NotApplicable
+        if they do not.
+    InputError
+        if the runs form no budgets, or are too few for the law.
+    """
+    name = str(runs["architecture"].iloc[0])
+    need_identified({name: fit_parametric(isoflop_runs(runs, name))})
 
 
 def of_experiment(runs: pd.DataFrame, experiment: str | None) -> pd.DataFrame:
