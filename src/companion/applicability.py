@@ -171,7 +171,9 @@ def need_identified_isoflop(runs: pd.DataFrame) -> None:
         if the runs form no budgets, or are too few for the law.
     """
     name = str(runs["architecture"].iloc[0])
-    need_identified({name: fit_parametric(isoflop_runs(runs, name))})
+    iso = isoflop_runs(runs, name)
+    need(iso["isoflop_budget"].nunique() > 1, "one IsoFLOP budget; the growth of the best size needs at least two")
+    need_identified({name: fit_parametric(iso)})
 
 
 def of_experiment(runs: pd.DataFrame, experiment: str | None) -> pd.DataFrame:
