@@ -9,6 +9,7 @@ import pandas as pd
 
 from companion.architectures import ARCHITECTURES
 from companion.errors import InputError, NotApplicable
+from companion.fitting.context import comparable_architectures
 from companion.fitting.isoflop_select import isoflop_runs
 from companion.fitting.parametric import ParametricFit, fit_parametric
 from companion.runs import load_paper_runs, load_runs, subset
@@ -51,6 +52,7 @@ def select_runs(
     *,
     at_least: int = 1,
     usable: Callable[[pd.DataFrame], Any] | None = None,
+    all_contexts: bool = False,
 ) -> Selection:
     """The runs of a chapter: a table, one context length, and the architectures that can be used.
 
@@ -67,6 +69,8 @@ def select_runs(
     usable
         called with the runs of one architecture at the context: an `InputError` means that they cannot be used, and
         its message is the reason. An architecture without runs at the context cannot be used either.
+    all_contexts
+        the tables hold the runs of every context, for a chapter that compares them; the context length is chosen still.
 
     Raises
     ------
@@ -82,7 +86,7 @@ def select_runs(
     for name in _names(runs, architectures):
         try:
             own = runs[runs["architecture"] == name]
-            if choice.context_length is not None:
+            if choice.context_length is not None and not all_contexts:
                 own = subset(own, context_length=choice.context_length)
             if usable is not None:
                 usable(own)
@@ -93,7 +97,7 @@ def select_runs(
     if len(tables) < at_least:
         raise NotApplicable(_too_few(runs, tables, unusable, at_least))
     left = [f"left out: {name} ({reason})" for name, reason in unusable.items()]
-    note = "; ".join([choice.note or "all runs of the table", *left])
+    note = "; ".join([*([choice.note] if choice.note and not all_contexts else []), *left]) or "all runs of the table"
     return Selection(
         runs=runs, tables=tables, context_length=choice.context_length, of_paper=runs_file is None, note=note
     )
@@ -174,6 +178,21 @@ def need_identified_isoflop(runs: pd.DataFrame) -> None:
     iso = isoflop_runs(runs, name)
     need(iso["isoflop_budget"].nunique() > 1, "one IsoFLOP budget; the growth of the best size needs at least two")
     need_identified({name: fit_parametric(iso)})
+
+
+def need_contexts(runs: pd.DataFrame) -> None:
+    """A check for `select_runs`: models that can be counted, with optima at two contexts of one budget.
+
+    Raises
+    ------
+    NotApplicable
+        if there is one context only, the accounting does not know the models, or no budget has two optima.
+    """
+    name = str(runs["architecture"].iloc[0])
+    lengths = runs["context_length"].dropna().unique() if "context_length" in runs else []
+    need(len(lengths) > 1, f"{len(lengths) or 'no'} context length; optima are compared over at least two")
+    need_costs(runs)
+    need(comparable_architectures(runs, [name]), "no IsoFLOP budget has an optimum at two contexts")
 
 
 def of_experiment(runs: pd.DataFrame, experiment: str | None) -> pd.DataFrame:
