@@ -15,6 +15,7 @@ from companion import cli_commands as commands
 from companion import cli_fits as fits
 from companion.accounting import CONVENTIONS, PAPER
 from companion.cli_bench import add_bench
+from companion.cli_book import add_book
 from companion.cli_context import add_context
 from companion.cli_inference import add_inference
 from companion.cli_options import (
@@ -106,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_data_check(command, data.add_subparsers(title="commands", metavar="COMMAND", required=True))
     add_inference(command, subparsers)
     add_bench(command, subparsers)
-    _add_book(command)
+    add_book(command)
     return parser
 
 
@@ -242,22 +243,6 @@ def _add_data_check(command: Callable[..., argparse.ArgumentParser], to: Any) ->
     parser.add_argument("file", type=Path, metavar="FILE", help="run table (CSV)")
     parser.add_argument("--strict", action="store_true", help="columns that are not known are errors")
     add_json(parser)
-
-
-def _add_book(command: Callable[..., argparse.ArgumentParser]) -> None:
-    parser = command(
-        "book",
-        commands.book,
-        "execute the notebooks and build the html of the book",
-        "  companion book\n"
-        "  companion book --jobs 4 --output /tmp/book\n"
-        "  companion book --parameters runs_file=/data/my_runs.csv   (chapters on your own table)",
-    )
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="build folder (default: _build of the checkout)")
-    parser.add_argument("--jobs", type=whole, metavar="N", help="notebooks at a time (default: all cores)")
-    parser.add_argument(
-        "--parameters", action="append", default=[], metavar="NAME=VALUE", help="set a notebook parameter (repeatable)"
-    )
 
 
 if __name__ == "__main__":

@@ -273,7 +273,7 @@ def _or_undefined(value: float | None, style: Any) -> str:
     return style(value) if value is not None and math.isfinite(value) else "undefined"
 
 
-# ---- ledger and book ----------------------------------------------------------------------------
+# ---- ledger -------------------------------------------------------------------------------------
 
 
 def ledger(arguments: argparse.Namespace) -> None:
@@ -295,21 +295,3 @@ def ledger(arguments: argparse.Namespace) -> None:
     print()
     print_table(counts)
     return None
-
-
-def book(arguments: argparse.Namespace) -> None:
-    """`companion book`: execute and build; say where the html is."""
-    try:
-        from companion.book import build
-    except ImportError as error:
-        raise InputError(f"the book needs the extra 'book' ({error})") from error
-    given: dict[str, Any] = {}
-    for text in arguments.parameters:
-        name, equals, value = text.partition("=")
-        if not equals or not name.isidentifier():
-            raise InputError(f"--parameters {text!r}: write NAME=VALUE")
-        try:
-            given[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise InputError(f"--parameters {text!r}: the value is not a number, string, list or mapping") from None
-    build(arguments.output, parameters=given or None, jobs=arguments.jobs)
