@@ -187,7 +187,8 @@ def fit_shape_family(runs: pd.DataFrame, architecture: str) -> ShapeFamily:
     Raises
     ------
     InputError
-        if the architecture has no count, or there are fewer than two different widths.
+        if the architecture has no count, there are fewer than two different widths, or the shapes make no family: N
+        or the cost of a token does not rise with the width.
     """
     if architecture not in ARCHITECTURES:
         raise InputError(f"no shapes for architecture {architecture!r}, only for {', '.join(ARCHITECTURES)}")
@@ -217,7 +218,22 @@ def fit_shape_family(runs: pd.DataFrame, architecture: str) -> ShapeFamily:
     member = family.shapes(models["d_model"].to_numpy(dtype=float))
     member.n_layers = models["n_layers"].to_numpy(dtype=float)
     deviation = np.abs(count_params(member).total / models["num_params"].to_numpy(dtype=float) - 1).max()
+    _check_family(family)
     return ShapeFamily(**{**vars(family), "largest_deviation": float(deviation)})
+
+
+def has_shapes(runs: pd.DataFrame, architecture: str) -> bool:
+    """Whether a run table gives the shapes of at least one run of an architecture."""
+    return not _distinct(runs, architecture).empty
+
+
+def _check_family(family: ShapeFamily) -> None:
+    """Widths far apart must have sizes and costs that rise, or no inverse of them means anything."""
+    widths = np.geomspace(SMALLEST_WIDTH, LARGEST_WIDTH, 200)
+    with np.errstate(all="ignore"):
+        rising = [np.diff(np.log(family.num_params(widths))), np.diff(np.log(family.flops_per_token(widths, 8192.0)))]
+    if not all(np.isfinite(steps).all() and (steps > 0).all() for steps in rising):
+        raise InputError(f"shapes of {family.architecture}: depth and heads do not grow with d_model in a regular way")
 
 
 @lru_cache(maxsize=8)
