@@ -32,6 +32,7 @@ from companion.cli_options import (
 from companion.cli_plan import add_plan
 from companion.errors import InputError
 from companion.fitting.isoflop import X_COLUMNS
+from companion.fitting.parametric_solver import MAX_ITERATIONS
 
 
 class _Parser(argparse.ArgumentParser):
@@ -186,7 +187,14 @@ def _add_fit(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--jobs", type=whole, default=1, metavar="N", help="processes for the bootstrap (default: 1)")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="Dask scheduler for the bootstrap, tcp://host:port")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="write the fit as JSON")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write the fit and its resamples as JSON")
+    parser.add_argument(
+        "--max-iterations",
+        type=whole,
+        default=MAX_ITERATIONS,
+        metavar="N",
+        help="Newton steps of every start (default: %(default)s)",
+    )
     add_level(parser)
     add_json(parser)
 

@@ -74,19 +74,23 @@ def add_level(parser: argparse.ArgumentParser) -> None:
 
 def whole(text: str) -> int:
     """A positive whole number; 1e9 is one too."""
+    return _whole(text, 1, "a positive whole number")
+
+
+def count(text: str) -> int:
+    """A whole number of at least 0."""
+    return _whole(text, 0, "a whole number of at least 0")
+
+
+def _whole(text: str, least: int, kind: str) -> int:
     try:
         value = float(text)
         number = int(text) if text.strip().lstrip("+-").isdigit() else int(value)
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if number != value or number <= 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
+    if number != value or number < least:
+        raise argparse.ArgumentTypeError(f"{text} is not {kind}")
     return number
-
-
-def count(text: str) -> int:
-    """A whole number of at least 0."""
-    return 0 if text.strip() == "0" else whole(text)
 
 
 def positive(text: str) -> float:
@@ -123,5 +127,5 @@ def budgets(text: str) -> list[float]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 6e18,1e19") from None
     if not all(0 < budget < float("inf") for budget in budgets):
-        raise argparse.ArgumentTypeError(f"{text!r} holds a budget that is not positive and finite")
+        raise argparse.ArgumentTypeError(f"{text!r} holds a number that is not positive and finite")
     return budgets

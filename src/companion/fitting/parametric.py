@@ -101,15 +101,14 @@ class ParametricFit:
 
     @property
     def intervals_withheld(self) -> str:
-        """Why no intervals can be given, in one clause; empty where they can."""
-        if not self.identified:
-            return f"the law is not identified: {self.status_detail}"
+        """Why no intervals can be given, in one line; empty where they can."""
+        reasons = [] if self.identified else [f"the law is not identified: {self.status_detail}"]
         if self.num_rows - self.num_free < MIN_DEGREES:
-            return (
-                f"{self.num_rows} runs for {self.num_free} free parameters; intervals need at least "
-                f"{self.num_free + MIN_DEGREES}"
+            needed = self.num_free + MIN_DEGREES
+            reasons.append(
+                f"{self.num_rows} runs for {self.num_free} free parameters, intervals need at least {needed}"
             )
-        return ""
+        return "; ".join(reasons)
 
     @property
     def num_rows(self) -> int:
@@ -221,23 +220,24 @@ class ParametricFit:
 
         return show_fit(self)
 
+    def as_dict(self) -> dict[str, Any]:
+        """Everything of the fit in lists, numbers and text."""
+        return {
+            "parameters": self.parameters,
+            "objective": self.objective,
+            "status": self.status,
+            "status_detail": self.status_detail,
+            "gamma_free": self.gamma_free,
+            "huber_delta": None if math.isinf(self.huber_delta) else self.huber_delta,
+            "theta": self.theta.tolist(),
+            "start_objectives": self.start_objectives.tolist(),
+            "seconds": self.seconds,
+            "data": {name: column.tolist() for name, column in self.data.items()},
+        }
+
     def to_json(self) -> str:
         """Everything of the fit as one JSON object; `from_json` takes it back."""
-        return json.dumps(
-            {
-                "parameters": self.parameters,
-                "objective": self.objective,
-                "status": self.status,
-                "status_detail": self.status_detail,
-                "gamma_free": self.gamma_free,
-                "huber_delta": None if math.isinf(self.huber_delta) else self.huber_delta,
-                "theta": self.theta.tolist(),
-                "start_objectives": self.start_objectives.tolist(),
-                "seconds": self.seconds,
-                "data": {name: column.tolist() for name, column in self.data.items()},
-            },
-            allow_nan=False,
-        )
+        return json.dumps(self.as_dict(), allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> "ParametricFit":
@@ -279,6 +279,7 @@ def fit_parametric(
     weights: str | None = None,
     num_starts: int = 32,
     max_iterations: int = MAX_ITERATIONS,
+    progress: bool = False,
 ) -> ParametricFit:
     """The law of least objective.
 
@@ -296,6 +297,8 @@ def fit_parametric(
         points of the variable-projection grid from which Newton steps start.
     max_iterations
         Newton steps of every start; more of them end what is `out of iterations`.
+    progress
+        count the steps on stderr once two seconds have passed.
 
     Raises
     ------
@@ -311,7 +314,7 @@ def fit_parametric(
     starts = projected_starts(rows, gamma, num_starts)
     if len(data) > MANY_ROWS:
         starts = _leading_ends(starts, rows, free, max_iterations)
-    solutions = minimize_all(starts, rows, free, max_iterations)
+    solutions = minimize_all(starts, rows, free, max_iterations, progress=progress)
     return _finished(solutions, data, rows, gamma, begin, max_iterations)
 
 

@@ -6,11 +6,13 @@ therefore covers the six-dimensional space; the best points of the grid are the 
 parameters, because the Huber loss of logarithms is not a linear least-squares problem.
 """
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from companion.fitting.parametric_kernel import Array, Derivatives, Rows, derivatives
 
@@ -147,6 +149,7 @@ def minimize_all(
     free: NDArray[np.bool_],
     max_iterations: int = MAX_ITERATIONS,
     tolerance: float = 1e-14,
+    progress: bool = False,
 ) -> Solutions:
     """Newton steps with Levenberg-Marquardt damping for every start at once, inside the box.
 
@@ -160,7 +163,10 @@ def minimize_all(
         data; weights of shape (n,) or (R, n).
     free
         which of the six parameters move, shape (6,).
+    progress
+        count the steps on stderr once two seconds have passed.
     """
+    bar = tqdm(desc="Newton steps", delay=2, disable=not progress, file=sys.stderr)
     theta = np.clip(theta, LOWER, UPPER)
     state = derivatives(theta, rows)
     damping = np.full(len(theta), 1e-3)
@@ -169,6 +175,7 @@ def minimize_all(
     iterations = 0
     while active.any() and iterations < max_iterations:
         iterations += 1
+        bar.update()
         at = np.flatnonzero(active)
         proposal = np.clip(theta[at] + _steps(theta[at], _take(state, at), damping[at], free), LOWER, UPPER)
         trial = derivatives(proposal, rows, rows.weights_of(at))
@@ -183,6 +190,7 @@ def minimize_all(
         quiet[at] = np.where(small, quiet[at] + 1, np.where(better, 0, quiet[at]))
         # a damping this large means that no step, however short, goes down: a kink of the Huber loss
         active[at] = (quiet[at] < 3) & (damping[at] < 1e14)
+    bar.close()
     return Solutions(theta, state.objective, ~active & np.isfinite(state.objective), iterations)
 
 

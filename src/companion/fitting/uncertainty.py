@@ -4,6 +4,7 @@ The bootstrap refits every resample from the optimum and from the basins that th
 batches of fixed size, so the result does not depend on how many processes or machines share them.
 """
 
+import json
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -68,12 +69,34 @@ class ParametricBootstrap:
         free[1:3] = False  # A and B are boxed in centred coordinates; their bounds follow the exponents
         return float(((self.theta <= LOWER + 1e-9) | (self.theta >= UPPER - 1e-9))[:, free].any(axis=1).mean())
 
+    def as_dict(self) -> dict[str, Any]:
+        """Seed, cluster and `theta` as lists; null where a resample could not be fitted."""
+        theta = [[None if math.isnan(value) else value for value in row] for row in self.theta.tolist()]
+        return {"seed": self.seed, "cluster": self.cluster, "theta": theta}
+
+    @classmethod
+    def from_json(cls, text: str) -> "ParametricBootstrap":
+        """The bootstrap in a file that `companion fit --save` wrote.
+
+        Raises
+        ------
+        InputError
+            if the text is not a saved fit, or was saved without resamples.
+        """
+        fit = ParametricFit.from_json(text)
+        try:
+            read = json.loads(text)["bootstrap"]
+            theta = np.array(read["theta"], dtype=float).reshape(-1, 6)
+            return cls(fit=fit, theta=theta, seed=int(read["seed"]), cluster=read["cluster"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"not a saved bootstrap: {' '.join(str(error).split())}") from error
+
     @property
     def withheld(self) -> str:
         """Why there are no intervals, in one clause; empty where there are."""
         if self.fit.intervals_withheld:
             return self.fit.intervals_withheld
-        return f"{self.lost:.1%} of the resamples could not be fitted" if self.lost > MOST else ""
+        return f"{self.lost:.1%} of the resamples hold too few different runs for a fit" if self.lost > MOST else ""
 
     def interval(self, parameter: str, level: float = 0.95) -> tuple[float, float]:
         """Percentile interval of one free parameter.
@@ -164,9 +187,9 @@ def bootstrap_parametric(
     """
     if not 1 <= num_resamples <= MAX_RESAMPLES:
         raise InputError(f"bootstrap: {num_resamples} resamples; 1 to {MAX_RESAMPLES} can be drawn")
-    labels = _labels(fit, cluster)
     if fit.intervals_withheld:
         return ParametricBootstrap(fit=fit, theta=np.full((num_resamples, 6), np.nan), seed=seed, cluster=cluster)
+    labels = _labels(fit, cluster)
     size = max(1, min(BATCH, BATCH_NUMBERS // len(fit.data)))
     batches = _resampled_weights(fit, labels, num_resamples, size, seed)
     from tqdm import tqdm
