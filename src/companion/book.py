@@ -42,6 +42,8 @@ class Chapter:
     name: str
     status: str
     reason: str | None = None
+    #: title and reason of each section that a built chapter leaves out.
+    left_out: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,10 @@ class Build:
     def lines(self) -> list[str]:
         """What was built, a line a chapter, and at last the path of the html."""
         width = max((len(chapter.name) for chapter in self.chapters), default=0)
-        lines = [
-            f"{chapter.name:{width}}  {chapter.status}" + (f": {chapter.reason}" if chapter.reason else "")
-            for chapter in self.chapters
-        ]
+        lines = []
+        for chapter in self.chapters:
+            lines.append(f"{chapter.name:{width}}  {chapter.status}" + (f": {chapter.reason}" if chapter.reason else ""))
+            lines += [f"{'':{width}}    without {title!r}: {reason}" for title, reason in chapter.left_out]
         built = sum(chapter.status == BUILT for chapter in self.chapters)
         share = f"{built}" if self.complete else f"{built} of {len(self.chapters)}"
         return [*lines, f"{self.index} ({share} notebooks, {self.seconds:.0f} s)"]
@@ -144,7 +146,7 @@ def _chapter(execution: Execution) -> Chapter:
     """What became of a chapter: an error that a reader's input explains leaves it out, any other is a failure."""
     failure, name = execution.failure, execution.source.stem
     if failure is None:
-        return Chapter(name, BUILT)
+        return Chapter(name, BUILT, left_out=execution.left_out)
     if failure.exception == "NotApplicable":
         return Chapter(name, LEFT_OUT, failure.reason)
     if failure.exception == "InputError" and execution.parameters:

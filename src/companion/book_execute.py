@@ -13,7 +13,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 
 from companion.book_notebooks import KERNELSPEC, LANGUAGE, dump, name_cells, read, write
 from companion.book_parameters import choose, parameters_of
+from companion.book_sections import ERRORS, Parts
 from companion.errors import InputError
 
 _INJECTED = "injected-parameters"  # papermill's tag
@@ -66,6 +67,7 @@ class Execution:
     parameters: dict[str, Any]  # that it was given
     path: Path | None
     failure: NotebookError | None
+    left_out: tuple[tuple[str, str], ...] = ()  # title and reason of each section that the table cannot answer
 
 
 def execute(
@@ -141,12 +143,13 @@ def try_all(
     try:
         for run in as_completed(runs):
             path = runs[run]
-            written, failure = out_dir / f"{path.stem}.ipynb", None
+            written = out_dir / f"{path.stem}.ipynb"
             try:
-                write(written, run.result())
+                text, left_out = run.result()
+                write(written, text)
+                done[path] = Execution(path, own[path], written, None, left_out)
             except NotebookError as error:
-                failure = error
-            done[path] = Execution(path, own[path], None if failure else written, failure)
+                done[path] = Execution(path, own[path], None, error)
             bar.set_postfix_str(path.stem)
             bar.update()
     finally:  # after an interrupt no notebook is begun, and those that run lose their kernels
@@ -181,22 +184,29 @@ class _Kernels:
                     os.killpg(process.pid, signal.SIGKILL)
 
 
-def _execute_one(source: Path, parameters: dict[str, Any], kernels: _Kernels) -> str:
-    """Run one notebook; return the text of the executed .ipynb."""
+def _execute_one(
+    source: Path, parameters: dict[str, Any], kernels: _Kernels
+) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Run one notebook; return the text of the executed .ipynb, and the sections left out with their reasons."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
+    unexecuted = read(source)
+    own_table = any(name.endswith("_file") and value is not None for name, value in parameters.items())
+    parts = Parts(unexecuted.cells, own_table=own_table)
     with tempfile.TemporaryDirectory(prefix="companion-") as folder:
         partial = Path(folder) / "notebook.ipynb"
         try:
             notebook = papermill.execute_notebook(
-                read(source),
+                unexecuted,
                 partial,
                 parameters=parameters,
                 kernel_name=KERNELSPEC["name"],
                 kernel_manager_class=_kernel_manager(Path(folder) / "ipython", kernels),
                 progress_bar=False,
                 resources={"metadata": {"path": str(source.resolve().parent)}},
+                allow_error_names=list(ERRORS),
+                **_hooks(parts),
             )
         except PapermillExecutionError as error:
             raised = (error.ename, error.evalue)
@@ -209,7 +219,27 @@ def _execute_one(source: Path, parameters: dict[str, Any], kernels: _Kernels) ->
                 raise NotebookError(source, None, "", *death) from error
             code = "".join(cells[begun[-1]]["source"])
             raise _failure(source, begun[-1], code, death, bool(parameters)) from error
-    return dump(_without_noise(notebook))
+    sources = {cell.id: cell.source for cell in unexecuted.cells}
+    for cell in notebook.cells:  # of a left-out cell only a part was run
+        cell.source = sources.get(cell.id, cell.source)
+    notebook.cells = parts.finish(notebook.cells)
+    return dump(_without_noise(notebook)), tuple(parts.reasons)
+
+
+def _hooks(parts: Parts) -> dict[str, Callable[..., None]]:
+    """Callbacks of nbclient that leave out what `parts` says: of a left-out cell only imports and functions run."""
+    from nbclient.exceptions import CellExecutionError
+
+    def on_cell_execute(cell: Any, cell_index: int) -> None:
+        cell.source = parts.source_to_run(cell.id, cell.source)
+
+    def on_cell_error(cell: Any, cell_index: int, execute_reply: Any) -> None:
+        content = execute_reply["content"]
+        if not parts.accepts(cell.id, content["ename"], _ANSI.sub("", content["evalue"])):
+            raise CellExecutionError.from_cell_and_msg(cell, content)
+        cell.outputs = []
+
+    return {"on_cell_execute": on_cell_execute, "on_cell_error": on_cell_error}
 
 
 def _failure(source: Path, index: int, code: str, raised: tuple[str, str], injected: bool) -> NotebookError:

@@ -89,12 +89,14 @@ def design_precision(
     sizes, tokens = np.asarray(num_params, dtype=float), np.asarray(num_tokens, dtype=float)
     free = np.array([True] * 5 + [gamma_free])
     rows = make_rows(sizes, tokens, law.predict(sizes, tokens), np.ones(sizes.size), 1.0)
-    logs = [np.log(value) for value in (law.E, law.A, law.B)]
+    logs = [np.log(max(value, np.finfo(float).tiny)) for value in (law.E, law.A, law.B)]
     theta = from_raw(np.array([*logs, law.alpha, law.beta, np.log(law.gamma)]), rows.center)
     design = jacobian(theta[None], rows)[0][:, free]
     norms = np.linalg.norm(design, axis=0)
+    blind = norms < 1e-200  # a term of the law that is zero at its bound leaves its column without a direction
+    norms[blind] = 1.0
     _, singular, directions = np.linalg.svd(design / norms, full_matrices=False)
-    known = sizes.size >= free.sum() and singular[-1] > 1e-14 * singular[0]
+    known = sizes.size >= free.sum() and not blind.any() and singular[-1] > 1e-14 * singular[0]
     scale = noise * np.sqrt(sizes.size / num_runs)
 
     def error(gradient: Array) -> float:
