@@ -14,8 +14,11 @@ COMMANDS = re.findall(r"^\.venv/bin/companion (.+)$", README, re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands_run(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.chdir(ROOT)
+def test_commands_run(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data").symlink_to(ROOT / "data")  # what a command writes does not stay in the checkout
+    monkeypatch.chdir(tmp_path)
     assert cli.main(shlex.split(command)) == 0
     assert capsys.readouterr().out
 

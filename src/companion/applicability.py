@@ -245,7 +245,9 @@ def _names(runs: pd.DataFrame, requested: Sequence[str] | None) -> list[str]:
         return there
     names = [requested] if isinstance(requested, str) else list(requested)
     if missing := [name for name in names if name not in there]:
-        raise InputError(f"{table_name(runs)}: no runs with architecture {missing[0]}; the table has {', '.join(there)}")
+        raise InputError(
+            f"{table_name(runs)}: no runs with architecture {missing[0]}; the table has {', '.join(there)}"
+        )
     return names
 
 

@@ -8,7 +8,6 @@ import csv
 import io
 import json
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pandas as pd
 
 from companion.errors import InputError
 from companion.runs import MAX_FILE_BYTES
+from companion.tables import open_table, path_name, unreadable
 
 #: Formats by the ending of a file's name.
 FORMATS = {
@@ -64,7 +64,6 @@ def read_records(path: str | os.PathLike[str], file_format: str | None = None) -
     if chosen is None:
         raise InputError(f"{source}: format {source.suffix or 'without an ending'} is not known; give --format")
     if chosen == "parquet":
-        _regular(source)
         return _parquet(source)
     text = _text(source)
     if chosen in ("csv", "tsv"):
@@ -72,26 +71,17 @@ def read_records(path: str | os.PathLike[str], file_format: str | None = None) -
     return _frame(_json_lines(text, source) if chosen == "jsonl" else _json(text, source), source)
 
 
-def _regular(source: Path) -> None:
-    """Raise an InputError unless the path is a regular file of an acceptable size."""
+def _bytes(source: Path) -> bytes:
     try:
-        status = os.stat(source)
-    except FileNotFoundError:
-        raise InputError(f"{source}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{source}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{source}: is not a regular file")
-    if status.st_size > MAX_FILE_BYTES:
-        raise InputError(f"{source}: larger than {MAX_FILE_BYTES // 2**20} MiB")
+        with open_table(source, MAX_FILE_BYTES) as file:
+            return file.read()
+    except OSError as error:
+        raise unreadable(path_name(source), error) from None
 
 
 def _text(source: Path) -> str:
-    _regular(source)
     try:
-        text = source.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{source}: cannot be read: {error.strerror}") from None
+        text = _bytes(source).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{source}: byte {error.start} is not UTF-8; save it as UTF-8 text") from None
     if not text.strip():
@@ -238,7 +228,7 @@ def _parquet(source: Path) -> pd.DataFrame:
     except ImportError:
         raise InputError(f"{source}: Parquet needs pyarrow (pip install pyarrow)") from None
     try:
-        table = pyarrow.parquet.read_table(source)
+        table = pyarrow.parquet.read_table(io.BytesIO(_bytes(source)))
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(f"{source}: is not a Parquet table: {' '.join(str(error).split())[:200]}") from None
     return _frame(table.to_pylist(), source)
