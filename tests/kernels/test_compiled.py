@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 pytest.importorskip("triton", reason="Triton is not installed (extra 'kernels', on Linux)")
 
 import torch
+from progress import run
 
 from companion.kernels import configs
 
@@ -39,10 +39,9 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, An
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment |= {"TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("cache")), "TRITON_DUMP_PTXAS_LOG": "1"}
     script = Path(__file__).with_name("compile_kernels.py")
-    command = [sys.executable, str(script), json.dumps(TASKS)]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
-    assert run.returncode == 0, run.stderr[-5_000:]
-    records = [json.loads(line) for line in run.stdout.splitlines()]
+    found = run([sys.executable, "-u", str(script), json.dumps(TASKS)], env=environment)
+    assert found.returncode == 0, found.stderr[-5_000:]
+    records = [json.loads(line) for line in found.stdout.splitlines()]
     return [[record for record in records if task.items() <= record.items()] for task in TASKS]
 
 

@@ -7,35 +7,48 @@ import sys
 from pathlib import Path
 
 import pytest
+from progress import run
 
 pytest.importorskip("triton", reason="Triton is not installed (extra 'kernels', on Linux)")
 
 HERE = Path(__file__).parent
+INTERPRETED = HERE / "interpreted"
+#: Files that share a process.
+GROUPS = (
+    ("against_oracle", "common"),
+    ("cancelling_sums", "normaliser"),
+    ("tuning", "hard_inputs"),
+    ("sequences_and_layouts", "step_and_operators"),
+)
 
 
 def python(*arguments: str, interpret: bool) -> subprocess.CompletedProcess[str]:
     """Run Python with these arguments; pytest-xdist's variables stay behind, this process is none of its workers."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environment["TRITON_INTERPRET"] = str(int(interpret))
-    command = [sys.executable, *arguments]
-    return subprocess.run(
-        command, env=environment, cwd=HERE.parents[1], capture_output=True, text=True, timeout=900, check=False
-    )
+    return run([sys.executable, "-u", *arguments], env=environment, cwd=HERE.parents[1])
 
 
-def test_kernels_under_the_interpreter() -> None:
+@pytest.mark.parametrize("files", GROUPS, ids=lambda files: files[0])
+def test_kernels_under_the_interpreter(files: tuple[str, ...]) -> None:
     """Not one process for every test: Triton and torch take seconds to import. None may be skipped or left out."""
-    run = python("-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "interpreted"), interpret=True)
-    assert run.returncode == 0, run.stdout[-20_000:] + run.stderr[-2_000:]
-    summary = run.stdout.splitlines()[-1]
-    assert re.match(r"\d{2,} passed", summary), run.stdout[-2_000:]
+    paths = [str(INTERPRETED / f"test_{name}.py") for name in files]
+    found = python("-m", "pytest", "-q", "-p", "no:cacheprovider", *paths, interpret=True)
+    assert found.returncode == 0, found.stdout[-20_000:] + found.stderr[-2_000:]
+    summary = found.stdout.splitlines()[-1]
+    assert re.match(r"\d+ passed", summary), found.stdout[-2_000:]
     assert "skipped" not in summary
+
+
+def test_every_interpreted_test_is_in_a_group() -> None:
+    grouped = sorted(name for files in GROUPS for name in files)
+    assert grouped == sorted(path.stem.removeprefix("test_") for path in INTERPRETED.glob("test_*.py"))
 
 
 def test_import_gives_no_warning() -> None:
     """And needs no GPU: nothing is compiled or looked up before the first call."""
-    run = python("-W", "error", "-c", "import companion.kernels.ops", interpret=False)
-    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    found = python("-W", "error", "-c", "import companion.kernels.ops", interpret=False)
+    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
 
 
 def test_torch_forms_do_without_triton() -> None:

@@ -88,7 +88,9 @@ def mlstm(
         (B, T, H, d_hv), in the dtype of q and k.
     i, f
         (B, T, H): pre-activations ĩ and f̃ of the input and the forget gate. They may have another dtype than q; float32
-        is best. ĩ must be finite (a large negative one keeps a token out); f̃ of −inf, or −1e9, forgets all before.
+        is best. ĩ must be finite (a large negative one keeps a token out); f̃ of −inf, or −1e9, forgets all before. No
+        gate forgets more than e^-1e6 in one token in the chunkwise forms (e^-1000 in `triton` with bfloat16): h is
+        right as long as no ĩ lies further than that, less a hundred, below an earlier one (or the initial m).
     initial_state
         memory before the first token; empty if not given.
     return_state
@@ -128,9 +130,11 @@ def mlstm(
     Notes
     -----
     Products of matrices take operands in the dtype of q (in Triton, float32 as three TF32 products, which is nearly as
-    exact, and float16 in TF32, which holds it) and accumulate in float32; gates, exponents, normaliser and state are
-    float32. float64 works with the torch backends and is float64 throughout. The same call of the Triton kernels gives
-    the same bits. They have no second derivative and refuse one (NotImplementedError); the torch backends have it.
+    exact, and float16 in TF32, which holds it) and accumulate in float32; gates, normaliser and state are float32,
+    exponents float64 (float32 in Triton for bfloat16). float64 works with the torch backends and is float64 throughout.
+    The normaliser is taken to be at least 1e-30 (1e-200 in float64): where exp(−m) and nᵀq are both smaller, as with
+    zero queries, h is 0 if Cᵀq is. The same call of the Triton kernels gives the same bits. They have no second
+    derivative and refuse one (NotImplementedError); the torch backends have it.
 
     Raises
     ------

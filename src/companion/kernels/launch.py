@@ -7,13 +7,14 @@ import torch
 from companion.kernels import configs, launch_fused, triton_forward, triton_gates, triton_normaliser, triton_step
 from companion.kernels.configs import Config, power_of_2
 from companion.kernels.problem import Problem, cdiv, strides
-from companion.kernels.state import LEAST_LOG_F
+from companion.kernels.state import LEAST_LOG_F, LEAST_NORMALIZER
 
 Tensor = torch.Tensor
 #: Bytes of C that a step brings into the L2 cache before the kernel in front of it has ended (what memory moves in the
 #: microseconds in between; far more drives out what is still needed), where C has at least so many: a smaller one is
 #: read faster by its own programs (8 MB in 8 µs, fetched in 19).
 FETCHED, LEAST_TO_FETCH = 10 * 2**20, 2**26
+_LEAST_NORMALIZER = LEAST_NORMALIZER[torch.float32]
 
 
 class Saved(NamedTuple):
@@ -48,7 +49,8 @@ def forward(
     def of_pairs(config: Config) -> None:
         triton_forward.scores[(p.rows(config), p.n_heads)](
             q, k, *strides(q, k), gates.b, gates.c, gates.r, gates.carried, vec_n, mat_S, vec_scale, vec_signed,
-            p.d_qk**-0.5, SIGMOID=p.sigmoid, TILE=tile, **p.places_of("D_QK"), **p.products, **config.constants,
+            p.d_qk**-0.5, SIGMOID=p.sigmoid, TILE=tile, LEAST_NORMALIZER=_LEAST_NORMALIZER,
+            **p.places_of("D_QK"), **p.products, **config.constants,
         )  # fmt: skip
 
     p.run("scores", of_pairs, tile > 0)
@@ -88,7 +90,8 @@ def step(
     lines = FETCHED // triton_step.LINE.value if C.numel() * C.element_size() >= LEAST_TO_FETCH else 0
     triton_step.step_scalars[(heads,)](
         q, k, i, f, *strides(q, k, i, f, axes=2), C, n, m, scalars, d_qk**-0.5, n_heads, lines,
-        D_QK=d_qk, D_HV=d_hv, BLOCK=power_of_2(d_qk), SIGMOID=sigmoid, OVERLAP=overlap, num_warps=2, **early,
+        D_QK=d_qk, D_HV=d_hv, BLOCK=power_of_2(d_qk), LEAST_NORMALIZER=_LEAST_NORMALIZER, SIGMOID=sigmoid,
+        OVERLAP=overlap, num_warps=2, **early,
     )  # fmt: skip
 
     def programs(config: Config) -> int:
@@ -132,7 +135,8 @@ def _gates(p: Problem, k: Tensor, i: Tensor, f: Tensor, m_0: Tensor | None, tile
     m_T = p.empty(p.num_seqs, p.n_heads)
     places = {name: value for name, value in p.places_of().items() if name != "n_heads"}
     triton_gates.gate_vectors[(p.num_chunks, p.n_heads)](
-        i, f, *strides(i, f), b, c, most_c, w, decay, peak, LEAST_LOG_F=LEAST_LOG_F, SIGMOID=p.sigmoid, **places
+        i, f, *strides(i, f), b, c, most_c, w, decay, peak,
+        LEAST_LOG_F=LEAST_LOG_F[p.exponent_dtype], SIGMOID=p.sigmoid, **places,
     )  # fmt: skip
     most = cdiv(p.context_length, p.chunk_size)
     triton_gates.state_exponents[(p.num_seqs * p.n_heads,)](

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from companion.kernels.state import MLSTMState
+from companion.kernels.state import LEAST_NORMALIZER, MLSTMState
 
 
 def mlstm_oracle(
@@ -104,8 +104,10 @@ def _steps(
             outputs.append(read * torch.exp(m)[..., None])
         else:
             normaliser = torch.einsum("bhk,bhk->bh", n, q[:, t]).abs()
-            inverse = 1 / torch.maximum(normaliser, torch.exp((-m).clamp_max(700)))
-            if not normalizer_gradient:  # a constant is the unscaled maximum: m, which cancels in h, keeps its gradient
-                inverse = inverse.detach() * torch.exp(m - m.detach())
-            outputs.append(read * inverse[..., None])
+            floor = torch.exp((-m).clamp_max(700)).clamp_min(LEAST_NORMALIZER[torch.float64])
+            size = torch.maximum(normaliser, floor)
+            if normalizer_gradient:
+                outputs.append(read / size[..., None])
+            else:  # a constant is the unscaled maximum: m, which cancels in h, keeps its gradient
+                outputs.append(read / size.detach()[..., None] * torch.exp(m - m.detach())[..., None])
     return torch.stack(outputs, dim=1), C, n, m

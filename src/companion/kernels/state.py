@@ -4,9 +4,13 @@ from typing import NamedTuple
 
 import torch
 
-#: The chunkwise forms take no log f below this. Such a gate forgets everything (e^-1000 is below the least float64),
-#: and sums of larger numbers over a chunk would lose the digits of all other gates: f̃ of −1e9 is a usual way to reset.
-LEAST_LOG_F = -1000.0
+#: The chunkwise forms take no log f below this, by the dtype of their exponents: sums of larger numbers over a chunk
+#: would lose the digits of all other gates, and f̃ of −1e9 is a usual way to reset. Such a gate forgets everything
+#: unless ĩ of later tokens lies nearly as far below what is remembered.
+LEAST_LOG_F = {torch.float32: -1e3, torch.float64: -1e6}
+#: Least normaliser by the dtype of the arithmetic: it stands in for exp(−m) where that underflows, so that a token
+#: whose nᵀq is 0 too (zero queries or keys) has h = 0, as the equations say, and finite gradients.
+LEAST_NORMALIZER = {torch.float32: 1e-30, torch.float64: 1e-200}
 
 
 class MLSTMState(NamedTuple):

@@ -1,13 +1,14 @@
 """The mLSTM in plain torch: step, recurrent, parallel and chunkwise form, on any device and in any dtype.
 
 All are differentiable by autograd and take any number of tokens. Products of matrices run in the dtype of q, k and v,
-as under autocast; gates, exponents, the normaliser and the state are in float32 (float64 for float64 inputs).
+as under autocast; gates, the normaliser and the state are in float32 (float64 for float64 inputs). Sums of log f reach
+the thousands, where float32 leaves a difference three digits: the exponents of the chunkwise form are float64.
 """
 
 import torch
 from torch.nn.functional import logsigmoid, pad
 
-from companion.kernels.state import LEAST_LOG_F, MLSTMState
+from companion.kernels.state import LEAST_LOG_F, LEAST_NORMALIZER, MLSTMState
 
 Tensor = torch.Tensor
 #: Tokens per chunk where a caller names none.
@@ -53,7 +54,7 @@ def recurrent_step(
     C = keep[..., None, None] * C + (write[..., None] * key)[..., :, None] * v.to(high)[..., None, :]
     n = keep[..., None] * n + write[..., None] * key
     read = (query[..., None, :] @ C).squeeze(-2)
-    h = read * _inverse_normaliser((query * n).sum(-1), m_new, gate, normalizer_gradient)[..., None]
+    h = _normalized(read, (query * n).sum(-1), m_new, gate, normalizer_gradient)
     return h.to(v.dtype), MLSTMState(*(x.to(old.dtype) for x, old in zip((C, n, m_new), state, strict=True)))
 
 
@@ -142,13 +143,15 @@ def chunkwise(
     h of shape (B, T, H, d_hv) in the dtype of v, and the state after the last token.
     """
     context_length, dtype, high = q.shape[1], q.dtype, torch.promote_types(q.dtype, torch.float32)
+    exact = torch.float64
     size = min(chunk_size, context_length)
     missing = -context_length % size
     # (B, H, number of chunks, L, width); filled tokens keep the state: log f = 0 and ĩ = −inf
     q, k, v = (_to_chunks(pad(x, (0, 0, 0, 0, 0, missing)), size) for x in (q, k, v))
-    log_f = _to_chunks(pad(logsigmoid(f.to(high)).clamp_min(LEAST_LOG_F), (0, 0, 0, missing)), size)
+    log_f = logsigmoid(f.to(high)).clamp_min(LEAST_LOG_F[exact]).to(exact)
+    log_f = _to_chunks(pad(log_f, (0, 0, 0, missing)), size)
     log_i = logsigmoid(i.to(high)) if gate == "sigmoid" else i.to(high)
-    log_i = _to_chunks(pad(log_i, (0, 0, 0, missing), value=-torch.inf), size)
+    log_i = _to_chunks(pad(log_i.to(exact), (0, 0, 0, missing), value=-torch.inf), size)
     q = q * q.shape[-1] ** -0.5
 
     b = log_f.cumsum(-1)
@@ -158,20 +161,21 @@ def chunkwise(
 
     r = torch.maximum(m[..., None], c.cummax(-1).values)
     causal = torch.ones(size, size, dtype=torch.bool, device=q.device).tril()
-    weights = torch.exp((c[..., None, :] - r[..., :, None]).masked_fill(~causal, -torch.inf))
+    weights = torch.exp((c[..., None, :] - r[..., :, None]).masked_fill(~causal, -torch.inf).to(high))
     scores = weights * (q @ k.transpose(-1, -2)).to(high)
-    carried = torch.exp(m[..., None] - r)
+    carried = torch.exp(m[..., None] - r).to(high)
     read = (scores.to(dtype) @ v).to(high) + carried[..., None] * (q @ C.to(dtype)).to(high)
     signed = scores.sum(-1) + carried * (q.to(high) @ n[..., None]).squeeze(-1)
-    h = read * _inverse_normaliser(signed, b + r, gate, normalizer_gradient)[..., None]
+    h = _normalized(read, signed, b + r, gate, normalizer_gradient)
     h = h.to(dtype).flatten(2, 3)[:, :, :context_length]
-    return h.transpose(1, 2), last
+    return h.transpose(1, 2), last._replace(m=last.m.to(high))
 
 
 def _states(
     k: Tensor, v: Tensor, b: Tensor, c: Tensor, state: MLSTMState
 ) -> tuple[list[tuple[Tensor, ...]], MLSTMState]:
-    """The state at the start of every chunk, and the one after the last."""
+    """The state at the start of every chunk, and the one after the last, with m in the dtype of the exponents."""
+    state = state._replace(m=state.m.to(b.dtype))
     total, peak = b[..., -1], c.amax(-1)
     before = []
     for chunk in range(k.shape[2]):
@@ -179,21 +183,26 @@ def _states(
         C, n, m = state
         whole = total[:, :, chunk]
         m_new = whole + torch.maximum(m, peak[:, :, chunk])
-        keep = torch.exp(whole + m - m_new)
-        write = torch.exp(whole[..., None] + c[:, :, chunk] - m_new[..., None])
+        keep = torch.exp(whole + m - m_new).to(C.dtype)
+        write = torch.exp(whole[..., None] + c[:, :, chunk] - m_new[..., None]).to(C.dtype)
         key = write[..., None] * k[:, :, chunk].to(write.dtype)
         product = (key.to(v.dtype).transpose(-1, -2) @ v[:, :, chunk]).to(write.dtype)
         state = MLSTMState(keep[..., None, None] * C + product, keep[..., None] * n + key.sum(-2), m_new)
     return before, state
 
 
-def _inverse_normaliser(signed: Tensor, m: Tensor, gate: str, gradient: bool) -> Tensor:
+def _normalized(read: Tensor, signed: Tensor, m: Tensor, gate: str, gradient: bool) -> Tensor:
+    """h from what was read, (..., d_hv), with nᵀq and m of every token, (...)."""
+    high = read.dtype
     if gate == "sigmoid":
-        return torch.exp(m)
+        return read * torch.exp(m).to(high)[..., None]
     # exp(−m) must not overflow: its gradient would be 0·∞ for a token whose h is 0 by then
-    inverse = 1 / torch.maximum(signed.abs(), torch.exp((-m).clamp_max(80 if m.dtype == torch.float32 else 700)))
+    floor = torch.exp((-m).clamp_max(80 if high == torch.float32 else 700)).to(high)
+    size = torch.maximum(signed.abs(), floor.clamp_min(LEAST_NORMALIZER[high]))
+    if gradient:
+        return read / size[..., None]  # not times its inverse, whose gradient would square it and overflow
     # the constant is max(|ñᵀq|, 1), not its scaled value: m has to cancel in h, so its own gradient stays
-    return inverse if gradient else inverse.detach() * torch.exp(m - m.detach())
+    return read / size.detach()[..., None] * torch.exp(m - m.detach()).to(high)[..., None]
 
 
 def _to_chunks(x: Tensor, size: int) -> Tensor:

@@ -76,7 +76,8 @@ def scores(
     q, k, q_strides, k_strides, vec_b, vec_c, vec_r, vec_carried, vec_n, mat_S, vec_scale, vec_signed, scale,
     T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start, n_heads,
     D_QK: tl.constexpr, L: tl.constexpr, SIGMOID: tl.constexpr, PACKED: tl.constexpr, TILE: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    LEAST_NORMALIZER: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """S_ts = exp(c_s − r_t) q_tᵀk_s/√d_qk of one block of rows t, s ≤ t. Grid: (chunks × L / BLOCK_M, H).
 
@@ -133,7 +134,7 @@ def scores(
         inverse = tl.where(ok, weight(exponent), 0.0)
         sign = tl.zeros((BLOCK_M,), tl.float32)
     else:
-        floor = tl.maximum(weight(-exponent), 1e-37)  # positive also where exp(−m) underflows
+        floor = tl.maximum(weight(-exponent), LEAST_NORMALIZER)  # positive also where exp(−m) underflows
         inverse = 1.0 / tl.maximum(tl.abs(signed), floor)
         sign = tl.where(tl.abs(signed) > floor, tl.where(signed > 0, inverse, -inverse), 0.0)
     tl.store(vec_scale + vector + row, inverse, mask=ok)

@@ -32,7 +32,8 @@ def _fetch(C, lines, HEAD: tl.constexpr, WIDTH: tl.constexpr):
 @triton.jit(do_not_specialize=(*SIZES, "lines"))
 def step_scalars(
     q, k, i, f, q_strides, k_strides, i_strides, f_strides, C, n, m, scalars, scale, n_heads, lines,
-    D_QK: tl.constexpr, D_HV: tl.constexpr, BLOCK: tl.constexpr, SIGMOID: tl.constexpr, OVERLAP: tl.constexpr,
+    D_QK: tl.constexpr, D_HV: tl.constexpr, BLOCK: tl.constexpr, LEAST_NORMALIZER: tl.constexpr,
+    SIGMOID: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """n and m of one head updated in place; what `step_matrix` needs of them. Grid: (B × H,).
 
@@ -62,7 +63,9 @@ def step_scalars(
     if SIGMOID:
         inverse = tl.exp(m_new)
     else:
-        inverse = 1.0 / tl.maximum(tl.abs(tl.sum(n_new * query, 0) * scale), tl.maximum(tl.exp(-m_new), 1e-37))
+        inverse = 1.0 / tl.maximum(
+            tl.abs(tl.sum(n_new * query, 0) * scale), tl.maximum(tl.exp(-m_new), LEAST_NORMALIZER)
+        )
     tl.store(n + at * D_QK + col, n_new, mask=ok)
     tl.store(m + at, m_new)
     tl.store(scalars + 3 * at, keep)

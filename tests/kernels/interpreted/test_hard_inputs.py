@@ -106,3 +106,64 @@ def _operator(x: list[torch.Tensor], bounds: torch.Tensor) -> tuple[torch.Tensor
 
     q, k, v, i, f = x
     return mlstm_triton(q, k, v, i, f, cu_seqlens=bounds, chunk_size=16)
+
+
+FORMS = ("triton", "torch", "torch-parallel", "torch-recurrent")
+
+
+@pytest.mark.parametrize("backend", FORMS)
+def test_a_gate_that_forgets_more_than_all_but_less_than_the_input_gates_differ(backend: str) -> None:
+    """The second token writes e^3500 beside what its gate leaves of a memory of e^5000."""
+    q, k, v, i, f = tensors(1, 2, 1)
+    for forgets, wins in ((-2000.0, 1), (-1000.0, 0), (-1e5, 1)):  # what is left is e^3000, e^4000, nothing
+        i[0, :, 0], f[0, :, 0] = torch.tensor([5000.0, 3500.0]), torch.tensor([0.0, forgets])
+        h, state = mlstm(q, k, v, i, f, backend=backend, return_state=True)
+        expected, after = mlstm_oracle(q, k, v, i, f)
+        assert relative(h, expected) < 1e-5
+        assert relative(state.C, after.C) < 1e-5
+        kept = k[0, wins, 0, :, None] * v[0, wins, 0]
+        assert relative(state.C[0, 0], kept) < 1e-5, "one token is all that is remembered"
+
+
+@pytest.mark.parametrize("backend", FORMS)
+@pytest.mark.parametrize("level", [45.0, 100.0, 700.0])
+def test_gradients_of_a_large_memory(backend: str, level: float) -> None:
+    """70 tokens: the second chunk is filled up with 58 that have no queries and no keys."""
+    leaves = tensors(1, 70, 1)
+    leaves[3] = leaves[3] + level
+    leaves = [x.requires_grad_() for x in leaves]
+    weight = torch.randn(1, 70, 1, 32, generator=torch.Generator().manual_seed(1))
+    h = mlstm(*leaves, backend=backend)
+    expected, _ = mlstm_oracle(*leaves)
+    found, right = torch.autograd.grad(h, leaves, weight), torch.autograd.grad(expected, leaves, weight.double())
+    assert relative(h, expected) < 1e-6 * level
+    for one, other in zip(found, right, strict=True):
+        assert relative(one, other) < 2e-6 * level
+
+
+@pytest.mark.parametrize("backend", FORMS)
+@pytest.mark.parametrize("zero", [0, 1], ids=["queries", "keys"])
+@pytest.mark.parametrize("normalizer_gradient", [True, False])
+def test_zero_queries_or_keys_of_a_large_memory(backend: str, zero: int, normalizer_gradient: bool) -> None:
+    """exp(−m) underflows and nᵀq is 0: the equations give h = 0, and no gradient may be NaN."""
+    leaves = tensors(1, 20, 1)
+    leaves[3] = leaves[3] + 150
+    leaves[zero][:, 3:9] = 0
+    if zero == 1:
+        leaves[1][:] = 0
+    leaves = [x.requires_grad_() for x in leaves]
+    h = mlstm(*leaves, backend=backend, normalizer_gradient=normalizer_gradient)
+    expected, _ = mlstm_oracle(*leaves)
+    assert torch.isfinite(expected).all()
+    assert (h[:, 3:9] == 0).all()
+    assert torch.allclose(h.double(), expected, rtol=1e-3, atol=1e-4)
+    for gradient in torch.autograd.grad(h, leaves, torch.randn_like(h)):
+        assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("backend", ["triton", "torch"])
+def test_a_step_with_zero_queries_or_keys(backend: str) -> None:
+    q, k, v, i, f = tensors(2, 2)
+    k[0], q[1] = 0, 0
+    h, _ = mlstm_step(q, k, v, i + 150, f, MLSTMState.empty(2, 2, 16, 32), backend=backend)
+    assert (h == 0).all()
