@@ -134,7 +134,6 @@ def test_extrapolate(capsys: pytest.CaptureFixture[str]) -> None:
         (["fit", RUNS, "--huber-delta", "-1"], "-1 is not positive"),
         (["fit", RUNS, "--weights", "times"], "no column 'times'"),
         (["fit", RUNS, "--where", "num_params < 1"], "no runs where"),
-        (["fit", RUNS, "--where", "num_params == 83634688", "--gamma", "1"], "'num_params' holds one value only"),
         (["fit", RUNS, "--where", "train_flops > 5e22"], "runs for 6 free parameters"),
         (["overtraining", RUNS], "several architecture values are mixed"),
         (["overtraining", RUNS, "--architecture", "xlstm", "--context-length", "2048"], "no ratio"),

@@ -58,7 +58,7 @@ def test_own_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (HEADER + ROW + ROW, "row 2, column 'name': 'mine' stands there twice"),
+        (HEADER + ROW + ROW, "row 2, column 'name': 'mine' appears twice"),
         (HEADER + ROW.replace("1e12", "0"), "row 2, column 'peak_bytes_per_s': 0.0 must be positive"),
         (HEADER + ROW.replace("1e12", "fast"), "row 2, column 'peak_bytes_per_s': 'fast' is not a number"),
         (HEADER + ROW.replace("80,", "80.5,"), "row 2, column 'num_multiprocessors': '80.5' is not a whole number"),

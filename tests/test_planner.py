@@ -16,7 +16,7 @@ from companion.errors import InputError
 from companion.fitting.compute_optimal import Laws, compute_optimal
 from companion.hardware import get_hardware
 from companion.planner import COST_OPTIMAL, LOSS_OPTIMAL, Knowledge, PlannedModel, Request, learn, plan
-from companion.planner_costs import SEARCHED_WIDTHS, cost_curve, needed_bytes, served_shapes
+from companion.planner_costs import SEARCHED_WIDTHS, cost_curve, needed_bytes, numbers_of, served_shapes
 from companion.runs import load_paper_runs
 from companion.shape_family import FamilyScale
 
@@ -188,7 +188,10 @@ def test_a_law_of_ones_own_runs() -> None:
         ({"train_flops": 1e21, "context_length": 0}, "context_length 0 is not a positive whole number"),
         ({"train_flops": 1e21, "hardware": "abacus"}, "hardware 'abacus' is not known; there are a100-sxm"),
         ({"train_flops": 1e21, "utilisation": 1.5}, "utilisation 1.5 is not between 0 and 1"),
-        ({"train_flops": 1e21, "prompt_length": 9000}, "prompt_length 9000 exceeds the context of 8192"),
+        (
+            {"train_flops": 1e21, "prompt_length": 9000, "context_length": 8192},
+            "prompt_length 9000 exceeds the context of 8192",
+        ),
         ({"train_flops": 1e21, "prefill_tokens": -1.0}, "prefill_tokens -1.0 is not a number of at least 0"),
         ({"train_flops": 1e21, "timing": "guessed"}, "timing 'guessed' is not one of measured, roofline"),
         ({"train_flops": 1e21, "price_per_gpu_hour": 0.0}, "price_per_gpu_hour 0.0 is not a positive number"),
@@ -258,10 +261,16 @@ def test_a_table_without_contexts_has_a_law_of_no_context() -> None:
     assert not any("T = 8192" in warning for warning in model.warnings)
 
 
-def test_a_single_resample_is_still_a_resample() -> None:
+def test_resamples_too_few_for_an_interval_give_none() -> None:
     learned = learn(architectures=["xlstm"], num_resamples=1)
     one = learned["xlstm"]
     for model in plan(REQUEST, learned).models:
-        shapes = one.family.at(model.intervals["num_params"][0])
-        [seconds] = one.ttft.samples(shapes, REQUEST.prompt, REQUEST.batch_size)
-        assert model.intervals["ttft_s"] == pytest.approx((seconds, seconds), rel=1e-9), "its coefficients, its scatter"
+        assert all(math.isnan(low) and math.isnan(high) for low, high in model.intervals.values())
+        assert "no intervals: 1 resamples, at least 20 are needed at 95 %" in model.warnings
+    scale = FamilyScale(family=one.family, context_length=8192)
+    found = {"d_model": np.array([2048.0]), "num_tokens": np.array([1e10]), "loss": np.array([2.5])}
+    values = numbers_of(REQUEST, one, scale, found, scattered=True)
+    [seconds] = one.ttft.samples(one.family.shapes(2048.0), REQUEST.prompt, REQUEST.batch_size)
+    assert values["ttft_s"][0] == pytest.approx(seconds, rel=1e-9), "its coefficients, its scatter"
+    half = plan(REQUEST, learned, level=0.5).models[0].warnings
+    assert any("at least 2 are needed at 50 %" in warning for warning in half)

@@ -82,11 +82,12 @@ CELLS = [  # the bad row is row 3 of the file
     ("xlstm,100000000,2000000000,-1.2e18,3.5", "train_flops", "-1.2e+18 must be positive"),
     ("xlstm,-100000000,2000000000,1.2e18,3.5", "num_params", "-100000000 must be positive"),
     ("xlstm,0,2000000000,1.2e18,3.5", "num_params", "0 must be positive"),
-    ("xlstm,100000000.5,2000000000,1.2e18,3.5", "num_params", "100000000.5 is not a whole number"),
+    ("xlstm,0.41,2000000000,1.2e18,3.5", "num_params", "0.41 is not a whole number; write all digits, not millions"),
+    ("xlstm,100000000,2.5,1.2e18,3.5", "num_tokens", "2.5 is not a whole number; write all digits, not millions"),
     ("xlstm,100000000,9223372036854775808,1.2e18,3.5", "num_tokens", "9223372036854775808 is beyond 2^63"),
     ("xlstm,100000000,1e19,1.2e18,3.5", "num_tokens", "1e19 is beyond 2^63"),
-    ("xlstm,100000000,2000000000,1.2e15,3.5", "train_flops", "1.2e+15 is 0.001 times 6 N D, outside 0.05 to 50"),
-    ("xlstm,100,2000000000,1.2e18,3.5", "train_flops", "1.2e+18 is 1e+06 times 6 N D, outside 0.05 to 50"),
+    ("xlstm,100000000,2000000000,1.2e15,3.5", "train_flops", "1.2e+15 is 0.001 times 6 N D, outside 0.005 to 200"),
+    ("xlstm,100,2000000000,1.2e18,3.5", "train_flops", "1.2e+18 is 1e+06 times 6 N D, outside 0.005 to 200"),
 ]
 
 
@@ -266,14 +267,14 @@ def test_seeds_of_one_configuration_are_fine(tmp_path: Path) -> None:
 
 
 def test_unknown_columns_are_kept_and_reported_once(tmp_path: Path) -> None:
-    path = write(tmp_path, f"{HEADER},seed,cluster\n{ROW},1,a\n{OTHER},,b\n")
-    with pytest.warns(RunTableWarning, match="'seed', 'cluster'") as caught:
+    path = write(tmp_path, f"{HEADER},node,cluster\n{ROW},1,a\n{OTHER},,b\n")
+    with pytest.warns(RunTableWarning, match="'node', 'cluster'") as caught:
         runs = load_runs(path)
     assert len(caught) == 1
     assert caught[0].filename == __file__
-    assert runs["seed"].tolist() == pytest.approx([1, np.nan], nan_ok=True)
+    assert runs["node"].tolist() == pytest.approx([1, np.nan], nan_ok=True)
     assert runs["cluster"].tolist() == ["a", "b"]
-    assert failure(path, strict=True).startswith("row 1, column 'seed' is not known; known are architecture")
+    assert failure(path, strict=True).startswith("row 1, column 'node' is not known; known are architecture")
 
 
 def test_a_column_without_any_value_is_reported(tmp_path: Path) -> None:
@@ -355,7 +356,9 @@ def test_check_runs_names_row_and_column(paper: pd.DataFrame, column: str, value
 def test_check_runs_on_wrong_types_and_index(paper: pd.DataFrame) -> None:
     with pytest.raises(InputError, match=r"^mine: column 'val_loss' is missing$"):
         check_runs(paper.drop(columns="val_loss"), "mine")
-    with pytest.raises(InputError, match=r"^mine: column 'num_params': 'float64' fails"):
-        check_runs(paper.assign(num_params=paper["num_params"].astype(float)), "mine")
+    with pytest.raises(InputError, match=r"^mine: row 0, column 'num_params': '\d+' is not a number$"):
+        check_runs(paper.assign(num_params=paper["num_params"].astype(str)), "mine")
+    with pytest.raises(InputError, match=r"^mine: row 0, column 'n_layers': 12.5 is not a whole number$"):
+        check_runs(paper.assign(n_layers=12.5), "mine")
     with pytest.raises(InputError, match="reset_index"):
         check_runs(pd.concat([paper, paper]), "mine")

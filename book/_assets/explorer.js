@@ -85,6 +85,22 @@
     return `${Number(mantissa)}×10${raised}`;
   }
 
+  // At another context length than that of the runs the law stays as it is
+  function notesOfLaws() {
+    const at = words.context_length[1];
+    const apart = new Map();
+    for (const { name, law_context: context } of model.architectures) {
+      if (context !== null && context !== setting.context_length) {
+        apart.set(context, [...(apart.get(context) ?? []), model.look[name].label]);
+      }
+    }
+    return [...apart].map(([context, labels]) => {
+      const whose = labels.length < model.architectures.length ? ` of ${labels.join(" and ")}` : "";
+      const where = `T = ${at(context)}; at T = ${at(setting.context_length)} only the cost is counted anew`;
+      return ["open", `The loss${whose} is the law of ${where}.`];
+    });
+  }
+
   // What a reader must know of these numbers: what does not fit, what no data stand behind
   function notesOf(result) {
     const label = (name) => model.look[name].label;
@@ -121,12 +137,7 @@
       const scaled = `Times on ${target.label} are scaled by its peaks from ${timed.label}`;
       notes.push(["open", `${scaled}; nothing was timed on it.`]);
     }
-    if (setting.context_length !== model.law_context) {
-      const at = words.context_length[1];
-      const where = `T = ${at(model.law_context)}; at T = ${at(setting.context_length)} only the cost is counted anew`;
-      notes.push(["open", `The loss is the law of ${where}.`]);
-    }
-    return notes;
+    return [...model.notes, ...notes, ...notesOfLaws()];
   }
 
   function showNotes(result) {

@@ -15,6 +15,7 @@ from companion import cli_commands as commands
 from companion import cli_fits as fits
 from companion.accounting import CONVENTIONS, PAPER
 from companion.cli_bench import add_bench
+from companion.cli_book import add_book
 from companion.cli_context import add_context
 from companion.cli_inference import add_inference
 from companion.cli_options import (
@@ -31,6 +32,7 @@ from companion.cli_options import (
 from companion.cli_plan import add_plan
 from companion.errors import InputError
 from companion.fitting.isoflop import X_COLUMNS
+from companion.fitting.parametric_solver import MAX_ITERATIONS
 
 
 class _Parser(argparse.ArgumentParser):
@@ -106,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_data_check(command, data.add_subparsers(title="commands", metavar="COMMAND", required=True))
     add_inference(command, subparsers)
     add_bench(command, subparsers)
-    _add_book(command)
+    add_book(command)
     return parser
 
 
@@ -138,7 +140,9 @@ def _add_params(command: Callable[..., argparse.ArgumentParser]) -> None:
         commands.params,
         "number of parameters from shapes, by component",
         "  companion params --architecture transformer --size 400m\n"
-        "  companion params --architecture xlstm --d-model 1024 --n-layers 24 --n-heads 4 --json",
+        "  companion params --architecture xlstm --d-model 1024 --n-layers 24 --n-heads 4 --json\n"
+        "  companion params --architecture transformer --d-model 4096 --n-layers 32 --n-heads 32 --n-kv-heads 8 \\\n"
+        "      --d-ff 14336 --vocab-size 128256   (Llama 3 8B)",
     )
     add_shapes(parser)
     add_json(parser)
@@ -183,7 +187,14 @@ def _add_fit(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--jobs", type=whole, default=1, metavar="N", help="processes for the bootstrap (default: 1)")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="Dask scheduler for the bootstrap, tcp://host:port")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="write the fit as JSON")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write the fit and its resamples as JSON")
+    parser.add_argument(
+        "--max-iterations",
+        type=whole,
+        default=MAX_ITERATIONS,
+        metavar="N",
+        help="Newton steps of every start (default: %(default)s)",
+    )
     add_level(parser)
     add_json(parser)
 
@@ -242,22 +253,6 @@ def _add_data_check(command: Callable[..., argparse.ArgumentParser], to: Any) ->
     parser.add_argument("file", type=Path, metavar="FILE", help="run table (CSV)")
     parser.add_argument("--strict", action="store_true", help="columns that are not known are errors")
     add_json(parser)
-
-
-def _add_book(command: Callable[..., argparse.ArgumentParser]) -> None:
-    parser = command(
-        "book",
-        commands.book,
-        "execute the notebooks and build the html of the book",
-        "  companion book\n"
-        "  companion book --jobs 4 --output /tmp/book\n"
-        "  companion book --parameters runs_file=/data/my_runs.csv   (chapters on your own table)",
-    )
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="build folder (default: _build of the checkout)")
-    parser.add_argument("--jobs", type=whole, metavar="N", help="notebooks at a time (default: all cores)")
-    parser.add_argument(
-        "--parameters", action="append", default=[], metavar="NAME=VALUE", help="set a notebook parameter (repeatable)"
-    )
 
 
 if __name__ == "__main__":

@@ -27,13 +27,18 @@ def add_shapes(parser: argparse.ArgumentParser) -> None:
     for option, meaning in (
         ("--d-model", "width of the residual stream"),
         ("--n-layers", "number of blocks"),
-        ("--n-heads", "heads of the sequence mixer; must divide d_model"),
+        ("--n-heads", "heads of the sequence mixer; must divide d_model unless both head widths are given"),
         ("--d-qk", "width of queries and keys per head (default: d_hv, for xlstm d_hv/2)"),
         ("--d-hv", "width of values per head (default: d_model/n_heads)"),
         ("--d-ff", "inner width of the feed-forward network (default: about 8/3 of d_model)"),
         ("--vocab-size", f"rows of the embedding (default: {VOCAB_SIZE})"),
     ):
         parser.add_argument(option, type=whole, metavar="N", help=meaning)
+    parser.add_argument(
+        "--n-kv-heads", type=whole, metavar="N", help="heads of keys and values of a transformer (default: n_heads)"
+    )
+    parser.add_argument("--tied-embeddings", action="store_true", help="one matrix for embedding and unembedding")
+    parser.add_argument("--qk-norm", action="store_true", help="a transformer normalizes queries and keys per head")
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
@@ -69,19 +74,23 @@ def add_level(parser: argparse.ArgumentParser) -> None:
 
 def whole(text: str) -> int:
     """A positive whole number; 1e9 is one too."""
+    return _whole(text, 1, "a positive whole number")
+
+
+def count(text: str) -> int:
+    """A whole number of at least 0."""
+    return _whole(text, 0, "a whole number of at least 0")
+
+
+def _whole(text: str, least: int, kind: str) -> int:
     try:
         value = float(text)
         number = int(text) if text.strip().lstrip("+-").isdigit() else int(value)
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if number != value or number <= 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
+    if number != value or number < least:
+        raise argparse.ArgumentTypeError(f"{text} is not {kind}")
     return number
-
-
-def count(text: str) -> int:
-    """A whole number of at least 0."""
-    return 0 if text.strip() == "0" else whole(text)
 
 
 def positive(text: str) -> float:
@@ -118,5 +127,5 @@ def budgets(text: str) -> list[float]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 6e18,1e19") from None
     if not all(0 < budget < float("inf") for budget in budgets):
-        raise argparse.ArgumentTypeError(f"{text!r} holds a budget that is not positive and finite")
+        raise argparse.ArgumentTypeError(f"{text!r} holds a number that is not positive and finite")
     return budgets

@@ -60,7 +60,17 @@ def add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--architecture", action="append", choices=tuple(ARCHITECTURES), help="only this one (may be repeated)"
     )
     parser.add_argument(
-        "--context-length", type=whole, default=8192, metavar="T", help="tokens, of training and of a full request"
+        "--context-length",
+        type=whole,
+        metavar="T",
+        help="tokens, of training and of a full request (default: that of the runs behind the law)",
+    )
+    parser.add_argument(
+        "--law-context",
+        type=whole,
+        metavar="T",
+        help="context length of the runs that give the law (default: the only one of the table; of several, "
+        "--context-length if its runs suffice)",
     )
     for option, meaning in (
         ("--prefill-tokens", "tokens read as prompts over the model's life"),
@@ -93,12 +103,12 @@ def run(arguments: argparse.Namespace) -> None:
     """Plan, and print as text or as one JSON object."""
     names = [field.name for field in fields(Request) if hasattr(arguments, field.name)]
     request = Request(**{name: getattr(arguments, name) for name in names})
-    runs = load_runs(arguments.runs) if arguments.runs else None
-    there = [name for name in ARCHITECTURES if runs is None or (runs["architecture"] == name).any()]
     known = learn(
-        runs=runs,
+        runs=load_runs(arguments.runs) if arguments.runs else None,
         timings=load_inference(arguments.timings) if arguments.timings else None,
-        architectures=arguments.architecture or there or tuple(ARCHITECTURES),
+        architectures=arguments.architecture,
+        context_length=arguments.law_context,
+        prefer_context=arguments.context_length,
         num_resamples=arguments.bootstrap,
         seed=arguments.seed,
     )
@@ -106,7 +116,17 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         return print_json(
             {
-                "request": {**asdict(request), "prompt_length": request.prompt},
+                "request": {**asdict(planned.request), "prompt_length": planned.request.prompt},
+                "laws": {
+                    name: {
+                        "context_length": one.law_context,
+                        "num_runs": one.fit.num_rows,
+                        "status": one.fit.status,
+                        "status_detail": one.fit.status_detail,
+                    }
+                    for name, one in known.items()
+                },
+                "left_out": known.left_out,
                 "plans": [model.as_dict() for model in planned.models],
                 "level": planned.level,
                 "num_resamples": arguments.bootstrap,
@@ -119,6 +139,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _print_plan(planned: Plan) -> None:
+    for note in planned.first:
+        print(f"note: {note}")
     told: dict[str, list[str]] = {}
     for model in planned.models:
         print(f"{model.architecture}, {model.objective} ({100 * planned.level:g} % intervals)")
@@ -130,7 +152,7 @@ def _print_plan(planned: Plan) -> None:
             told.setdefault(warning, []).append(f"{model.architecture} {model.objective}")
     for warning, whose in told.items():
         print(f"warning: {warning} ({', '.join(whose)})")
-    for note in planned.notes:
+    for note in planned.notes[len(planned.first) :]:
         print(f"warning: {note}")
 
 
@@ -139,6 +161,7 @@ def _lines(model: PlannedModel) -> pd.DataFrame:
     for name, (words, style) in _LINES.items():
         if name in model.numbers:
             low, high = model.intervals[name]
-            band = f"{style(low)} to {style(high)}" if math.isfinite(low) and low < high else "–"
+            ends = (style(low), style(high)) if math.isfinite(low) else ("", "")
+            band = f"{ends[0]} to {ends[1]}" if ends[0] != ends[1] else "–"
             rows.append({"": words, "value": style(model.numbers[name]), "interval": band})
     return pd.DataFrame(rows)

@@ -7,7 +7,7 @@ computes the same numbers in the page. A browser test holds both together.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,14 @@ import pandas as pd
 
 from companion.accounting.conventions import PAPER
 from companion.accounting.inference import BF16, RECURRENT_GATE_FLOPS, count_prefill, count_step
-from companion.errors import InputError
+from companion.errors import InputError, NotApplicable
 from companion.fitting.bootstrap import percentile_interval
 from companion.fitting.compute_optimal import Laws, compute_optimal
 from companion.fitting.parametric import PARAMETERS
 from companion.formatting import power_of_ten
 from companion.hardware import REFERENCE_HARDWARE, get_hardware, known_hardware
 from companion.inference_time import middle_context
-from companion.planner import Knowledge, learn
+from companion.planner_knowledge import Knowledge, learn, without_name
 from companion.planner_request import LAW_CONTEXT
 from companion.runtime_model import RuntimeModel
 from companion.shape_family import DIFFERENCE_STEP, LARGEST_WIDTH, SMALLEST_WIDTH, FamilyScale
@@ -54,6 +54,7 @@ class Control:
         return min(self.steps, key=lambda step: abs(math.log(step / value)))
 
 
+_CONTEXTS = tuple(2**k for k in range(8, 21))
 #: The sliders, the one source of their ranges.
 CONTROLS: tuple[Control, ...] = (
     Control(
@@ -63,7 +64,7 @@ CONTROLS: tuple[Control, ...] = (
         "FLOP",
         (*(float(f"{digit}e{power}") for power in range(18, 25) for digit in (1, 2, 3, 4, 6, 8)), 1e25),
     ),
-    Control("context_length", "context", "context T", "tokens", tuple(float(2**k) for k in range(8, 21))),
+    Control("context_length", "context", "context T", "tokens", tuple(map(float, _CONTEXTS))),
     Control(
         "tokens_per_param",
         "ratio",
@@ -134,11 +135,15 @@ def link_value(value: float | None) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Explorer:
-    """What is known of every architecture, and the setting that the page opens with."""
+    """What is known of every architecture, and the setting that the page opens with.
+
+    `left_out` gives the reason for every architecture of the tables that the page cannot show.
+    """
 
     known: Mapping[str, Knowledge]
     default: Setting = Setting()
     level: float = 0.95
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -153,16 +158,43 @@ class Explorer:
     ) -> "Explorer":
         """The explorer of a run table and a table of timings, by default the paper's (see `companion.planner.learn`).
 
-        The law is fitted to all runs at T = 8192, or to those of one `experiment`. `architectures` are by default all
-        of the table. `default` is moved to the nearest steps of the sliders.
+        The law is that of the table's context length (see `learn`), from all runs or those of one `experiment`.
+        `architectures` are by default all that the planner knows. `default` is moved to the nearest steps of the
+        sliders; without it the page opens at the context length of the laws. An architecture without an identified law,
+        without intervals, or without an optimum at the opening is left out.
+
+        Raises
+        ------
+        NotApplicable
+            if no architecture is left; the message says why for each.
         """
-        there = architectures or (("transformer", "xlstm") if runs is None else sorted(set(runs["architecture"])))
+        known = learn(runs, timings, architectures, experiment=experiment, num_resamples=num_resamples)
         start = default or Setting()
+        if default is None and (context := _law_context(known)) is not None:
+            start = replace(start, context_length=min(max(context, _CONTEXTS[0]), _CONTEXTS[-1]))
         moved = {
             c.name: type(value)(c.nearest(value)) for c in CONTROLS if (value := getattr(start, c.name)) is not None
         }
-        start = Setting(**{**asdict(start), **moved})
-        return cls(known=learn(runs, timings, there, experiment=experiment, num_resamples=num_resamples), default=start)
+        explorer = cls(known=known, default=replace(start, **moved))
+        left_out = dict(known.left_out)
+        for name, knowledge in known.items():
+            if knowledge.bootstrap.withheld:
+                left_out[name] = f"{name}: no intervals: {knowledge.bootstrap.withheld}"
+                continue
+            try:
+                explorer._evaluate_one(knowledge, explorer.default)
+            except InputError as error:
+                left_out[name] = str(error)
+        shown = {name: knowledge for name, knowledge in known.items() if name not in left_out}
+        if not shown:
+            raise NotApplicable("; ".join(without_name(name, reason) for name, reason in left_out.items()))
+        return replace(explorer, known=shown, left_out=left_out)
+
+    @property
+    def notes(self) -> list[tuple[str, str]]:
+        """What a reader must know before any number, with its kind: `bad` for what is missing, `open` for choices."""
+        missing = [("bad", f"{without_name(name, reason)} (left out)") for name, reason in self.left_out.items()]
+        return missing + [("open", f"{name}: {note}") for name, one in self.known.items() for note in one.notes]
 
     def evaluate(self, setting: Setting | None = None) -> dict[str, dict[str, Any]]:
         """Everything the page shows at a setting, by architecture.
@@ -253,7 +285,8 @@ class Explorer:
             "search": {"smallest": SMALLEST_WIDTH, "largest": LARGEST_WIDTH, "difference_step": DIFFERENCE_STEP},
             "margin": _MARGIN,
             "level": self.level,
-            "law_context": LAW_CONTEXT,
+            "law_context": _law_context(self.known),
+            "notes": self.notes,
             "controls": [
                 {name: getattr(control, name) for name in ("name", "key", "label")}
                 | {"steps": [{"value": v, "link": link_value(v), "text": control.text(v)} for v in control.steps]}
@@ -262,6 +295,12 @@ class Explorer:
             "optimal": OPTIMAL,
             "default": asdict(self.default),
         }
+
+
+def _law_context(known: Mapping[str, Knowledge]) -> int | None:
+    """The context length of most laws; None where no table names one."""
+    contexts = [knowledge.law_context for knowledge in known.values() if knowledge.law_context is not None]
+    return max(contexts, key=contexts.count) if contexts else None
 
 
 _OF_OPTIMUM = ("num_params", "num_tokens", "tokens_per_param", "loss")
@@ -333,6 +372,7 @@ def _architecture(knowledge: Knowledge) -> dict[str, Any]:
         "ttft": _runtime(knowledge.ttft),
         "step_time": _runtime(knowledge.step_time),
         "ranges": _ranges(knowledge),
+        "law_context": knowledge.law_context,
     }
 
 

@@ -45,7 +45,10 @@ class Parabola:
     @property
     def x_opt(self) -> float:
         """x at the minimum; NaN where the curvature is not positive."""
-        return 10 ** (-self.linear / (2 * self.quadratic)) if self.has_minimum else float("nan")
+        if not self.has_minimum:
+            return float("nan")
+        with np.errstate(over="ignore"):  # a nearly flat parabola may have its minimum at infinity
+            return float(np.power(10.0, -self.linear / (2 * self.quadratic)))
 
     @property
     def loss_opt(self) -> float:

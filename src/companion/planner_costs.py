@@ -11,7 +11,8 @@ from companion.errors import InputError
 from companion.fitting.compute_optimal import Laws
 from companion.fitting.parametric import ParametricFit
 from companion.hardware import get_hardware
-from companion.planner_request import SECONDS_PER_HOUR, Knowledge, Request
+from companion.planner_knowledge import Knowledge
+from companion.planner_request import SECONDS_PER_HOUR, Request
 from companion.runtime_model import RuntimeModel
 from companion.shape_family import LARGEST_WIDTH, SMALLEST_WIDTH, FamilyScale
 
@@ -124,7 +125,7 @@ def passes_of(request: Request, shapes: Any) -> tuple[InferencePass, InferencePa
     batch, precision = request.batch_size, request.precision
     return (
         count_prefill(shapes, request.prompt, batch, precision=precision),
-        count_step(shapes, request.context_length, batch, precision=precision),
+        count_step(shapes, request.context, batch, precision=precision),
     )
 
 
@@ -141,7 +142,7 @@ def cost_curve(request: Request, knowledge: Knowledge, loss: float, widths: Any 
     DataFrame with `num_params`, `num_tokens`, `tokens_per_param`, `train_gpu_hours`, `serve_gpu_hours`,
     `total_gpu_hours` and `fits`; sizes that never reach the loss are left out.
     """
-    scale = FamilyScale(family=knowledge.family, context_length=request.context_length)
+    scale = FamilyScale(family=knowledge.family, context_length=request.context)
     width = np.asarray(widths, dtype=float)
     size = knowledge.family.num_params(width)
     tokens = Laws.of(knowledge.fit.law).tokens_for(loss, size)
@@ -180,7 +181,7 @@ def numbers_of(
         pass_seconds(request, model, coefficients, shapes, context, paired=True)
         for model, coefficients, context in (
             (knowledge.ttft, rows[0], request.prompt),
-            (knowledge.step_time, rows[1], request.context_length),
+            (knowledge.step_time, rows[1], request.context),
             (knowledge.step_time, rows[1], request.mean_context),
         )
     ]

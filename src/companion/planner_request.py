@@ -1,27 +1,21 @@
-"""What is planned for, and what the tables teach about each architecture."""
+"""What is planned for: a budget and a workload."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
-
-import pandas as pd
 
 from companion.accounting.conventions import PAPER
 from companion.accounting.inference import BF16, Precision, check_batch_size
 from companion.errors import InputError
-from companion.fitting.parametric import ParametricFit, fit_parametric
-from companion.fitting.uncertainty import ParametricBootstrap, bootstrap_parametric
 from companion.hardware import REFERENCE_HARDWARE, get_hardware
-from companion.planner_warnings import Ranges
-from companion.runs import load_paper_runs, subset
-from companion.runtime_model import RuntimeModel, fit_runtime_model, paper_runtime_model
-from companion.shape_family import ShapeFamily, fit_shape_family
+from companion.runs_context import PAPER_CONTEXT
 
-#: Context length whose runs give the loss laws.
-LAW_CONTEXT = 8192
+#: Context length whose runs give the loss laws of the paper's table.
+LAW_CONTEXT = PAPER_CONTEXT
 SECONDS_PER_HOUR = 3600.0
 TIMINGS = ("measured", "roofline")
+#: Largest values of what a count multiplies: beyond them no device and no law has anything to say.
+_LARGEST = {"context_length": 2**40, "prompt_length": 2**40, "kv_groups": 2**16, "batch_size": 2**40}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +31,7 @@ class Request:
     target_loss
         nats per token.
     context_length
-        T in tokens: of training, and of a full request.
+        T in tokens: of training, and of a full request; None takes that of the runs behind the laws.
     prefill_tokens, generated_tokens
         tokens the model will read as prompts, and write, over its life.
     prompt_length
@@ -55,8 +49,8 @@ class Request:
         `measured`: times as the authors' kernels would take them (`companion.runtime_model`); `roofline`: the least
         that the hardware allows, for any kernel.
     kv_groups
-        query heads of a Transformer that share one head of keys and values when it is served (1: as trained). The law
-        is that of models with `kv_groups` 1; the loss is taken to be the same.
+        query heads of a Transformer that share one head of keys and values when it is served (1: as trained; at most
+        65,536). The law is that of models with `kv_groups` 1; the loss is taken to be the same.
     precision
         bytes per number when serving.
 
@@ -69,7 +63,7 @@ class Request:
     train_flops: float | None = None
     gpu_hours: float | None = None
     target_loss: float | None = None
-    context_length: int = LAW_CONTEXT
+    context_length: int | None = None
     prefill_tokens: float = 0.0
     generated_tokens: float = 0.0
     prompt_length: int | None = None
@@ -100,11 +94,20 @@ class Request:
         check_batch_size(self.batch_size)
         if self.gpu_hours is not None and not math.isfinite(self.gpu_hours * self.flops_per_second * SECONDS_PER_HOUR):
             raise InputError(f"plan: gpu_hours {self.gpu_hours:g} is too large")
-        for name in ("context_length", "prompt_length", "kv_groups"):
-            if (value := getattr(self, name)) is not None and not (value > 0 and value == int(value)):
+        for name, largest in _LARGEST.items():
+            if (value := getattr(self, name)) is None:
+                continue
+            if not (math.isfinite(value) and value > 0 and value == int(value)):
                 raise InputError(f"plan: {name} {value} is not a positive whole number")
-        if self.prompt_length is not None and self.prompt_length > self.context_length:
+            if value > largest:
+                raise InputError(f"plan: {name} {value} is too large; the largest is {largest}")
+        if None not in (self.prompt_length, self.context_length) and self.prompt > self.context:
             raise InputError(f"plan: prompt_length {self.prompt_length} exceeds the context of {self.context_length}")
+
+    @property
+    def context(self) -> int:
+        """T in tokens; that of the paper's laws as long as nobody chose one."""
+        return LAW_CONTEXT if self.context_length is None else self.context_length
 
     @property
     def prompt(self) -> int:
@@ -113,12 +116,12 @@ class Request:
             return self.prompt_length
         served = self.prefill_tokens + self.generated_tokens
         share = self.prefill_tokens / served if served else 1.0
-        return min(self.context_length, max(PAPER.chunk_size, round(self.context_length * share)))
+        return min(self.context, max(PAPER.chunk_size, round(self.context * share)))
 
     @property
     def mean_context(self) -> int:
         """Tokens of context half-way through the generation of a request that fills the context."""
-        return max(1, (self.prompt + self.context_length + 1) // 2)
+        return max(1, (self.prompt + self.context + 1) // 2)
 
     @property
     def budget_flops(self) -> float | None:
@@ -131,71 +134,3 @@ class Request:
     def flops_per_second(self) -> float:
         """FLOP/s of training on one device."""
         return self.utilisation * get_hardware(self.hardware).peak_flops_per_s
-
-
-@dataclass(frozen=True, kw_only=True)
-class Knowledge:
-    """All that is known of one architecture: law, its doubt, shapes, times, and how far its data reach."""
-
-    architecture: str
-    fit: ParametricFit
-    bootstrap: ParametricBootstrap
-    family: ShapeFamily
-    ttft: RuntimeModel
-    step_time: RuntimeModel
-    ranges: Ranges
-    #: context length of the runs behind the law; None where the table names none.
-    law_context: int | None
-
-
-def learn(
-    runs: pd.DataFrame | None = None,
-    timings: pd.DataFrame | None = None,
-    architectures: Sequence[str] = ("transformer", "xlstm"),
-    *,
-    experiment: str | None = None,
-    num_resamples: int = 200,
-    seed: int = 0,
-) -> dict[str, Knowledge]:
-    """Fit everything the planner needs, from the paper's tables unless others are given.
-
-    Parameters
-    ----------
-    runs
-        a run table; its runs at T = 8192 give the laws (all runs where it names no context).
-    timings
-        a table of inference timings (`companion.inference_time.load_inference`).
-    architectures
-        which to plan for.
-    experiment
-        only runs of this experiment.
-    num_resamples, seed
-        of all bootstraps.
-
-    Raises
-    ------
-    InputError
-        as the fits do.
-    """
-    table, known = load_paper_runs() if runs is None else runs, {}
-    for name in architectures:
-        context = LAW_CONTEXT if "context_length" in table else None
-        chosen = subset(table, architecture=name, context_length=context, experiment=experiment)
-        fit = fit_parametric(chosen)
-        times = {
-            quantity: paper_runtime_model(name, quantity, num_resamples, seed)
-            if timings is None
-            else fit_runtime_model(timings, name, quantity, num_resamples=num_resamples, seed=seed)
-            for quantity in ("ttft", "step_time")
-        }
-        known[name] = Knowledge(
-            architecture=name,
-            fit=fit,
-            bootstrap=bootstrap_parametric(fit, num_resamples, seed=seed),
-            family=fit_shape_family(table, name),
-            ttft=times["ttft"],
-            step_time=times["step_time"],
-            ranges=Ranges.of(chosen, table[table["architecture"] == name]),
-            law_context=context,
-        )
-    return known

@@ -106,16 +106,25 @@ def choices(
     -------
     DataFrame: `choice` and the columns of `Plan.table`; a choice without any plan is left out.
     """
-    architectures = tuple(known)
     plans: dict[str, Plan] = {"as planned": plan(request, known)}
     experiments = sorted(runs["experiment"].dropna().unique()) if "experiment" in runs else []
     if len(experiments) > 1:
         for experiment in experiments:
             label = f"law of {experiment} runs only"
             try:
-                other = learn(runs, None, architectures, experiment=experiment, num_resamples=num_resamples)
-                # another law, the same times
-                same = {n: replace(one, ttft=known[n].ttft, step_time=known[n].step_time) for n, one in other.items()}
+                # another law at the same context, the same times
+                same = {
+                    name: replace(one, ttft=known[name].ttft, step_time=known[name].step_time)
+                    for name in known
+                    for one in learn(
+                        runs,
+                        None,
+                        [name],
+                        context_length=known[name].law_context,
+                        experiment=experiment,
+                        num_resamples=num_resamples,
+                    ).values()
+                }
                 plans[label] = plan(request, same)
             except InputError:
                 continue  # too few runs of that kind for a law, or none of its optima in reach

@@ -1,10 +1,17 @@
 """Where a plan leaves the data that its numbers come from."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from companion.fitting.uncertainty import MOST
+
+#: Relative distance up to which numbers are equal but for rounding.
+_SAME = 1e-9
 #: What a plan predicts and a run table knows, with how it is told.
 _COLUMNS = {
     "num_params": "parameters",
@@ -33,6 +40,33 @@ class Ranges:
             limits={name: (float(values.min()), float(values.max())) for name, values in columns.items()},
             contexts=tuple(int(context) for context in contexts),
         )
+
+
+def no_intervals(widths: NDArray[np.float64], num_resamples: int, level: float) -> str:
+    """Why resampled models (their `d_model`, NaN for none) give no intervals; empty where they do.
+
+    Most are lost; or so few are left that not one is expected in both tails together; or they are all the same.
+    """
+    usable = widths[np.isfinite(widths)]
+    if usable.size < (1 - MOST) * num_resamples:
+        return f"{1 - usable.size / num_resamples:.0%} of the resamples have no such model"
+    if usable.size * (1 - level) < 1 - 1e-9:
+        return f"{usable.size} resamples, at least {math.ceil(1 / (1 - level) - 1e-6)} are needed at {100 * level:g} %"
+    if np.ptp(usable) <= _SAME * usable.mean():
+        return "all resamples end at the same model"
+    return ""
+
+
+def off_center(values: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]) -> list[str]:
+    """A sentence on values that lie outside their own interval: what is fitted to all runs is in a tail of refits."""
+    names = []
+    for name, value in values.items():
+        low, high = intervals[name]
+        if value < low * (1 - _SAME) or value > high * (1 + _SAME):
+            names.append(name)
+    if not names:
+        return []
+    return [f"outside of its own interval: {', '.join(names)}; refits to resampled runs lie to one side of the fit"]
 
 
 def below_roofline(values: Mapping[str, float]) -> list[str]:

@@ -6,40 +6,44 @@ A table has one row per training run and at least `architecture, num_params, num
 run beats.
 """
 
+import codecs
 import csv
+import io
 import os
-import stat
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from itertools import islice
-from typing import Any, BinaryIO
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any, TextIO
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from companion.errors import InputError
+from companion.messages import cut, plural, show
 from companion.paths import data_dir
+from companion.runs_cells import convert, convert_unknown
+from companion.runs_header import check_header
 from companion.runs_schema import (
     COLUMNS,
     OPTIONAL_COLUMNS,
+    OPTIONAL_SHAPE_COLUMNS,
     REQUIRED_COLUMNS,
     RUN_SCHEMA,
     SHAPE_COLUMNS,
     RunTableWarning,
-    check_header,
     check_runs,
-    convert,
-    convert_unknown,
-    show,
+    check_with_notes,
 )
-from companion.runs_where import table_name, where_mask
+from companion.runs_where import table_name, where_mask, why_missing
+from companion.tables import csv_fault, open_table, path_name, separator_fault, text_fault, unreadable
 
 __all__ = [
     "COLUMNS",
     "MAX_FILE_BYTES",
     "OPTIONAL_COLUMNS",
+    "OPTIONAL_SHAPE_COLUMNS",
     "REQUIRED_COLUMNS",
     "RUN_SCHEMA",
     "SHAPE_COLUMNS",
@@ -56,8 +60,9 @@ __all__ = [
 
 MAX_FILE_BYTES = 256 * 2**20
 """Largest file that `load_runs` reads, bytes."""
-_CHUNK_ROWS = 50_000
-_SEPARATORS = ((";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars"))
+_CHUNK_ROWS = 20_000
+_BLOCK_BYTES = 2**20
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 # ---- loading -------------------------------------------------------------------------------------
@@ -84,29 +89,10 @@ def load_runs(path: str | os.PathLike[str], strict: bool = False) -> pd.DataFram
     InputError
         one line that names the file, the row (as a spreadsheet numbers it: the header is row 1), column and value.
     """
-    source = _one_line(path)
-    with _open(path, source) as handle:
-        records = _records(handle, source)
-        header_row, fields = next(records, (0, []))
-        if not fields:
-            raise InputError(f"{source}: the file is empty")
-        text = ",".join(fields)
-        for separator, words in _SEPARATORS:
-            if text.count(separator) >= len(fields):
-                raise InputError(f"{source}: row {header_row}: columns are separated by {words}; save it with commas")
-        names = [name.strip() for name in fields]
-        check_header(names, source, header_row, strict)
-        frame = _frame(records, names, source)
-    empty = [name for name in names if name in COLUMNS and frame[name].isna().all()]
-    if empty and strict:
-        raise InputError(f"{source}: row {header_row}, column {show(empty[0])}: has no value in any row")
-    if empty:
-        warnings.warn(
-            RunTableWarning(f"{source}: no value in any row: column {', '.join(map(show, empty))}"), stacklevel=2
-        )
-    checked = check_runs(frame, source).reset_index(drop=True)
-    checked.attrs["source"] = source
-    return checked
+    frame, notes = read_runs(path, strict)
+    for note in notes:
+        warnings.warn(RunTableWarning(f"{frame.attrs['source']}: {note}"), stacklevel=2)
+    return frame.reset_index(drop=True)
 
 
 def load_paper_runs() -> pd.DataFrame:
@@ -120,84 +106,99 @@ def load_paper_runs() -> pd.DataFrame:
     return load_runs(data_dir() / "runs.csv")
 
 
-def _one_line(path: str | os.PathLike[str]) -> str:
-    text = os.fspath(path)
-    return text if text.isprintable() and text else repr(text)
+def read_runs(path: str | os.PathLike[str], strict: bool = False) -> tuple[pd.DataFrame, list[str]]:
+    """A checked run table whose index names the rows of the file, and the notes that `load_runs` warns of."""
+    source = path_name(path)
+    _check_encoding(path, source)
+    with open_table(path, MAX_FILE_BYTES) as handle:
+        text = io.TextIOWrapper(handle, encoding="utf-8-sig", newline="\n")
+        chunks = _chunks(text, source)
+        first = next(chunks, None)
+        if first is None:
+            raise InputError(f"{source}: the file is empty")
+        rows, lines = first
+        header_row, names = rows[0], [name.strip() for name in lines[0]]
+        if fault := separator_fault(lines[0]):
+            raise InputError(f"{source}: row {header_row}: {fault}")
+        notes = check_header(names, source, header_row, strict, lines[1:1001])
+        frame = _frame(chain([(rows[1:], lines[1:])], chunks), names, source)
+    empty = [name for name in names if name in COLUMNS and frame[name].isna().all()]
+    if empty and strict:
+        raise InputError(f"{source}: row {header_row}, column {show(empty[0])}: has no value in any row")
+    if empty:
+        notes.append(f"no value in any row: column {', '.join(map(show, empty))}")
+    checked, more = check_with_notes(frame, source)
+    checked.attrs["source"] = source
+    return checked, notes + more
 
 
-def _open(path: str | os.PathLike[str], source: str) -> BinaryIO:
-    """Open a regular file of an acceptable size for reading bytes."""
+def _check_encoding(path: str | os.PathLike[str], source: str) -> None:
+    """Raise an InputError that names the row if the file is not text in UTF-8. Reads it once, at little cost."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        status = os.stat(path)
-        if stat.S_ISDIR(status.st_mode):
-            raise InputError(f"{source}: is a folder, not a CSV file")
-        if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"{source}: is not a regular file")
-        if status.st_size > MAX_FILE_BYTES:
-            size, limit = status.st_size / 2**20, MAX_FILE_BYTES / 2**20
-            raise InputError(f"{source}: the file is too large: {size:.4g} MiB, the limit is {limit:g} MiB")
-        return open(path, "rb")
-    except FileNotFoundError:
-        raise InputError(f"{source}: no such file") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        if isinstance(error, InputError):
-            raise
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(f"{source}: cannot be read: {reason}") from None
+        with open_table(path, MAX_FILE_BYTES) as handle:
+            try:
+                while block := handle.read(_BLOCK_BYTES):
+                    if b"\0" in block or (block.startswith(_UTF16_MARKS) and handle.tell() == len(block)):
+                        break
+                    decoder.decode(block)
+                else:
+                    decoder.decode(b"", final=True)
+                    return
+            except UnicodeDecodeError:
+                pass
+            handle.seek(0)
+            for number, line in enumerate(handle, start=1):
+                if fault := text_fault(line, number):
+                    raise InputError(f"{source}: {fault}")
+    except OSError as error:
+        raise unreadable(source, error) from None
 
 
-def _lines(handle: BinaryIO, source: str) -> Iterator[str]:
-    for number, raw in enumerate(handle, start=1):
-        if number == 1 and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise InputError(f"{source}: row 1: the text is UTF-16; save it as UTF-8")
-        if b"\0" in raw:
-            raise InputError(f"{source}: row {number}: holds NUL bytes; this is a binary file, not CSV")
-        try:
-            yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            problem = f"byte 0x{raw[error.start]:02x} is not UTF-8; a binary file, or text to save as UTF-8"
-            raise InputError(f"{source}: row {number}: {problem}") from None
-
-
-def _records(handle: BinaryIO, source: str) -> Iterator[tuple[int, list[str]]]:
-    """(row number, fields) of every row that is not blank."""
-    reader = csv.reader(_lines(handle, source), strict=True)
+def _chunks(text: TextIO, source: str) -> Iterator[tuple[list[int], list[list[str]]]]:
+    """Row numbers and fields of all rows that are not blank, in pieces."""
     row = 0
+    here: list[int] = []
+    lines: list[list[str]] = []
     try:
-        for row, fields in enumerate(reader, start=1):
-            if fields and not (len(fields) == 1 and not fields[0].strip()):
-                yield row, fields
+        for row, fields in enumerate(csv.reader(text, strict=True), start=1):
+            if len(fields) > 1 or (fields and fields[0].strip()):
+                here.append(row)
+                lines.append(fields)
+                if len(lines) >= _CHUNK_ROWS:
+                    yield here, lines
+                    here, lines = [], []
     except csv.Error as error:
-        reason = str(error)
-        if "new-line character" in reason:
-            reason = "lines end in a lone carriage return; save it with line feeds"
-        elif "end of data" in reason:
-            reason = "a quotation mark is never closed"
-        raise InputError(f"{source}: row {row + 1}: is not CSV: {reason}") from None
+        raise InputError(f"{source}: row {row + 1}: {csv_fault(error)}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{source}: changed while it was read") from None
+    except OSError as error:
+        raise unreadable(source, error) from None
+    if lines:
+        yield here, lines
 
 
-def _frame(records: Iterator[tuple[int, list[str]]], names: Sequence[str], source: str) -> pd.DataFrame:
-    """Typed table of all records, indexed by row number. Works in pieces, so that text never piles up."""
-    rows: list[int] = []
+def _frame(chunks: Iterable[tuple[list[int], list[list[str]]]], names: Sequence[str], source: str) -> pd.DataFrame:
+    """Typed table of all rows, indexed by row number. Works in pieces, so that text never piles up."""
+    rows: list[NDArray[np.int64]] = []
     pieces: dict[str, list[pd.Series]] = {name: [] for name in names if name in COLUMNS}
     others: dict[str, list[str]] = {name: [] for name in names if name not in COLUMNS}
-    while chunk := list(islice(records, _CHUNK_ROWS)):
-        for row, fields in chunk:
-            if len(fields) != len(names):
-                raise InputError(f"{source}: row {row}: has {len(fields)} cells, the header has {len(names)} columns")
-        here = [row for row, _ in chunk]
-        for name, cells in zip(names, zip(*(fields for _, fields in chunk), strict=True), strict=True):
+    for here, lines in chunks:
+        if set(map(len, lines)) - {len(names)}:
+            row, line = next((row, line) for row, line in zip(here, lines, strict=True) if len(line) != len(names))
+            raise InputError(f"{source}: row {row}: has {len(line)} cells, the header has {len(names)} columns")
+        for name, cells in zip(names, zip(*lines, strict=True), strict=False):
             if name in COLUMNS:
                 pieces[name].append(convert(name, cells, here, source))
             else:
                 others[name].extend(map(sys.intern, cells))
-        rows.extend(here)
-    if not rows:
+        rows.append(np.array(here, dtype=np.int64))
+    if not sum(map(len, rows)):
         raise InputError(f"{source}: has a header but no runs")
     columns = {name: pd.concat(parts, ignore_index=True) for name, parts in pieces.items()}
-    columns |= {name: convert_unknown(name, cells) for name, cells in others.items()}
+    columns |= {name: convert_unknown(name, others.pop(name)) for name in list(others)}
     frame = pd.DataFrame({name: columns[name] for name in names})
-    frame.index = pd.Index(rows)
+    frame.index = pd.Index(np.concatenate(rows))
     return frame
 
 
@@ -231,38 +232,39 @@ def subset(
         if a column asked for is absent or nothing matches; the message lists what the table has.
     """
     label = table_name(runs, source)
-    chosen = runs
-    wanted: dict[str, Any] = {
+    keep = np.ones(len(runs), dtype=bool)
+    asked: dict[str, Any] = {
         "architecture": architecture.strip().lower() if architecture is not None else None,
         "context_length": context_length,
         "experiment": experiment,
     }
     path: list[str] = []
-    for column, value in wanted.items():
+    for column, value in asked.items():
         if value is None:
             continue
-        if column not in runs.columns:
-            raise InputError(f"{label}: no column {column!r}, so runs with {column} {value} cannot be chosen")
-        kept = chosen[chosen[column] == value]
-        if kept.empty:
-            there = ", ".join(_plain_values(chosen[column])) or "none"
-            having = f" among those with {', '.join(path)}" if path else ""
-            raise InputError(f"{label}: no runs with {column} {value}{having}; the table has {there}")
+        if problem := why_missing(runs, column):
+            raise InputError(f"{label}: {problem}, so runs with {column} {value} cannot be chosen")
+        kept = keep & (runs[column] == value).to_numpy(bool)
+        having = f" among those with {', '.join(path)}" if path else ""
+        if not kept.any():
+            there = _plain_values(runs.loc[keep, column])
+            there = f"the table has {there}" if there else f"their {column} is empty"
+            raise InputError(f"{label}: no runs with {column} {value}{having}; {there}")
         path.append(f"{column} {value}")
-        chosen = kept
+        keep = kept
     if where is not None:
-        chosen = chosen[where_mask(chosen, where, label)]
-        if chosen.empty:
+        keep = keep & where_mask(runs, where, label)  # over all runs: a column that is empty in some is not empty
+        if not keep.any():
             having = f" among those with {', '.join(path)}" if path else ""
             raise InputError(f"{label}: no runs where {show(where)}{having}")
-    return chosen.copy()
+    return runs[keep].copy()
 
 
-def _plain_values(column: pd.Series) -> list[str]:
+def _plain_values(column: pd.Series) -> str:
+    """The values of a column in order, at most 20 of them."""
     values = sorted(column.dropna().unique().tolist())
-    return [
-        f"{value:g}" if isinstance(value, float) and not value.is_integer() else str(value) for value in values[:20]
-    ]
+    named = [f"{value:.15g}" if isinstance(value, float) else cut(str(value)) for value in values[:20]]
+    return ", ".join(named) + (f" and {len(values) - 20} more" if len(values) > 20 else "")
 
 
 # ---- what a table holds --------------------------------------------------------------------------
@@ -300,7 +302,7 @@ def assign_budgets(runs: pd.DataFrame, tolerance: float = 0.1, source: str | Non
     todo = np.isnan(budgets)
     if "experiment" in runs.columns and (runs["experiment"] == "isoflop").any():
         todo &= (runs["experiment"] == "isoflop").to_numpy(bool)
-    keys = [key for key in ("architecture", "context_length") if key in runs.columns]
+    keys = [key for key in ("architecture", "context_length") if key in runs.columns and runs[key].notna().any()]
     logs = np.log10(runs["train_flops"].to_numpy(np.float64))
     groups = runs.groupby(keys, dropna=False, sort=False).ngroup().to_numpy()
     for group in np.unique(groups[todo]):
@@ -309,15 +311,24 @@ def assign_budgets(runs: pd.DataFrame, tolerance: float = 0.1, source: str | Non
         for cluster in np.split(at, np.flatnonzero(np.diff(logs[at]) > tolerance) + 1):
             low, high = logs[cluster[0]], logs[cluster[-1]]
             if high - low > 2 * tolerance:
-                name = " ".join(str(runs[key].iloc[cluster[0]]) for key in keys)
-                raise InputError(
-                    f"{table_name(runs, source)}: column 'train_flops': runs of {name} from {10**low:.3g} to "
-                    f"{10**high:.3g} FLOP form no separate budgets (no gap above {tolerance:g} in log10); "
-                    "name them in a column isoflop_budget"
-                )
+                raise InputError(_no_budgets(runs, cluster, keys, tolerance, table_name(runs, source)))
             budgets[cluster] = float(f"{10 ** logs[cluster].mean():.1e}")
     result["isoflop_budget"] = budgets
     return result
+
+
+def _no_budgets(
+    runs: pd.DataFrame, cluster: NDArray[np.intp], keys: Sequence[str], tolerance: float, label: str
+) -> str:
+    """Why a cluster of runs is no budget, and what to do."""
+    first = runs.iloc[cluster[0]]
+    of = " ".join(str(first[key]) if key == "architecture" else f"T = {first[key]:g}" for key in keys)
+    flops = runs["train_flops"].iloc[cluster]
+    return (
+        f"{label}: column 'train_flops': {plural(len(cluster), 'run')} of {of} from {flops.min():.3g} to "
+        f"{flops.max():.3g} FLOP form no separate budgets (no gap above {tolerance:g} in log10); "
+        "name them in a column isoflop_budget"
+    )
 
 
 def summary(runs: pd.DataFrame) -> dict[str, Any]:
@@ -347,9 +358,9 @@ def summary(runs: pd.DataFrame) -> dict[str, Any]:
         result[name] = _range(runs[name])
     result["tokens_per_param"] = _range(ratio)
     result["sum_train_flops"] = float(runs["train_flops"].sum())
-    for name, plural in (("context_length", "context_lengths"), ("isoflop_budget", "isoflop_budgets")):
+    for name, several in (("context_length", "context_lengths"), ("isoflop_budget", "isoflop_budgets")):
         known = runs[name].dropna().unique().tolist() if name in runs.columns else []
-        result[plural] = sorted(_plain(value) for value in known)
+        result[several] = sorted(_plain(value) for value in known)
     result["num_repeated_configurations"] = int(runs.duplicated(same).sum())
     result["num_runs_in_published_fits"] = None if counted is None else int(counted.fillna(1).sum())
     return result

@@ -2,16 +2,13 @@
 
 One row is one training run. Only five columns are required (`REQUIRED_COLUMNS`); `COLUMNS` describes all that the
 package knows. `RUN_SCHEMA` is the same as a pandera schema, for a table that is in memory already; `check_runs`
-applies it and turns what it finds into one line that names row, column and value. `check_header` and `convert` take
-text to typed columns.
+applies it and turns what it finds into one line that names row, column and value. `companion.runs_header` and
+`companion.runs_cells` take text to typed columns.
 """
 
-import difflib
-import re
 import warnings
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -20,27 +17,38 @@ import pandera.pandas as pa
 from numpy.typing import NDArray
 
 from companion.errors import InputError
+from companion.messages import name_rows, plural, show
+from companion.runs_overflow import Wrapped, wrapped_flops, wrapped_products
 
 MAX_LOSS = 20.0
 """No language model has a cross-entropy this high (nats per token; a uniform guess over 50304 tokens costs 10.8)."""
-FLOPS_RATIO = (0.05, 50.0)
-"""Range of train_flops / (6 N D) outside which a unit must have slipped (the paper's runs lie within 0.7 to 2.1)."""
+FLOPS_RATIO = (0.005, 200.0)
+"""Range of train_flops / (6 N D) outside which a unit must have slipped: a slip is a factor of 1000 or more.
+
+The paper's runs lie within 0.7 to 2.1. Mixtures of experts, of which N counts all experts, go down to 0.03, models
+whose N leaves out large embeddings or whose context is long go up."""
+_MIN_ROUNDED = 1e5
 _INT64_MAX = 2**63 - 1
 
 
 class RunTableWarning(UserWarning):
-    """A run table holds something that is ignored: a column nobody knows, or one without any value."""
+    """A run table holds something that a reader should know.
+
+    A column that is ignored because nobody knows it or it has no value, numbers that were rounded, products of whole
+    numbers that wrapped.
+    """
 
 
 @dataclass(frozen=True)
 class ColumnSpec:
     """One column of a run table: `kind` of its values, `unit` and `meaning` in words, `required` or not.
 
-    Numbers and integers are positive; `upper` is an exclusive upper bound, `zero` allows zero.
+    Numbers and integers are positive; `upper` is an exclusive upper bound, `zero` allows zero. A flag is the integer
+    0 or 1, which may be written as false or true.
     """
 
     name: str
-    kind: Literal["text", "integer", "number"]
+    kind: Literal["text", "integer", "number", "flag"]
     unit: str
     meaning: str
     required: bool = False
@@ -54,6 +62,7 @@ _SPECS = (
     ColumnSpec("context_length", "integer", "tokens", "T, tokens per training sequence"),
     ColumnSpec("isoflop_budget", "number", "FLOP", "nominal compute of the IsoFLOP profile the run belongs to"),
     ColumnSpec("num_params", "integer", "parameters", "N, all trained parameters, embedding included", True),
+    ColumnSpec("num_active_params", "integer", "parameters", "parameters that one token uses, of a mixture of experts"),
     ColumnSpec("num_tokens", "integer", "tokens", "D, tokens seen in training", True),
     ColumnSpec("train_flops", "number", "FLOP", "C, compute of the whole training, forward and backward", True),
     ColumnSpec(
@@ -65,6 +74,13 @@ _SPECS = (
     ColumnSpec("d_qk", "integer", "", "width of queries and keys, per head"),
     ColumnSpec("d_hv", "integer", "", "width of values, per head"),
     ColumnSpec("d_ff", "integer", "", "inner width of the feed-forward layer"),
+    ColumnSpec("vocab_size", "integer", "", "rows of the embedding; empty: 50304"),
+    ColumnSpec("n_kv_heads", "integer", "", "heads of keys and values of a transformer; empty: n_heads"),
+    ColumnSpec(
+        "tied_embeddings", "flag", "", "1 if embedding and unembedding share a matrix; empty: 0", False, 2, True
+    ),
+    ColumnSpec("qk_norm", "flag", "", "1 if a transformer normalizes queries and keys; empty: 0", False, 2, True),
+    ColumnSpec("seed", "integer", "", "seed of the run, which tells repeated runs apart", zero=True),
     ColumnSpec("batch_size_seqs", "integer", "sequences", "sequences per optimizer step"),
     ColumnSpec("train_steps", "integer", "steps", "optimizer steps"),
     ColumnSpec("learning_rate", "number", "", "peak learning rate"),
@@ -83,173 +99,23 @@ COLUMNS: dict[str, ColumnSpec] = {spec.name: spec for spec in _SPECS}
 """All columns the package knows, by name, in the order of the project's own table."""
 REQUIRED_COLUMNS: tuple[str, ...] = tuple(name for name, spec in COLUMNS.items() if spec.required)
 OPTIONAL_COLUMNS: tuple[str, ...] = tuple(name for name, spec in COLUMNS.items() if not spec.required)
+ROUNDED_COLUMNS: tuple[str, ...] = ("num_params", "num_active_params", "num_tokens")
+"""Whole numbers that may be given as fractions, which are rounded with a note: they are read off plots, or derived."""
 SHAPE_COLUMNS: tuple[str, ...] = ("d_model", "n_layers", "n_heads", "d_qk", "d_hv", "d_ff")
-
-
-def show(value: object) -> str:
-    """`value` as an error message prints it: on one line, text in quotes and cut after 60 characters."""
-    if isinstance(value, (bool, np.bool_)):
-        return str(bool(value))
-    if isinstance(value, (int, np.integer)):
-        return str(int(value))
-    if isinstance(value, (float, np.floating)):
-        return f"{float(value):.15g}"
-    text = str(value)
-    return repr(text if len(text) <= 60 else text[:57] + "...")
-
-
-# ---- header --------------------------------------------------------------------------------------
-
-_SYMBOLS = {"n": "num_params", "d": "num_tokens", "c": "train_flops", "arch": "architecture", "model": "architecture"}
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s\-]+", "_", name.strip().lower())
-
-
-def _near(name: str, candidates: Sequence[str], cutoff: float) -> str | None:
-    """The one of `candidates` that `name` is likely meant to be, or None. Both sides are compared in lower case."""
-    plain = {_plain(candidate): candidate for candidate in candidates}
-    match = difflib.get_close_matches(_plain(name), list(plain), n=1, cutoff=cutoff)
-    return plain[match[0]] if match else None
-
-
-def check_header(names: Sequence[str], source: str, row: int = 1, strict: bool = False) -> None:
-    """Check the column names of a table.
-
-    A required column that is missing, a name given twice, no name, or a name that looks like a misspelt known one is an
-    error. Any other unknown column is kept and reported by one `RunTableWarning`; with `strict` it is an error too.
-
-    Raises
-    ------
-    InputError
-        one line with `source`, `row` (of the header) and the column.
-    """
-    where = f"{source}: row {row}, column"
-    for place, name in enumerate(names, start=1):
-        if not name:
-            raise InputError(f"{where} {place}: has no name (a row index written along? drop it with index=False)")
-        if name in names[: place - 1]:
-            raise InputError(f"{where} {show(name)}: appears twice (columns {names.index(name) + 1} and {place})")
-    unknown = [name for name in names if name not in COLUMNS]
-    missing = [name for name in REQUIRED_COLUMNS if name not in names]
-    for name in missing:
-        symbol = [other for other in unknown if _SYMBOLS.get(_plain(other)) == name]
-        guess = symbol[0] if symbol else _near(name, unknown, 0.6)
-        if guess is not None:
-            raise InputError(f"{where} {show(name)} is missing; did you mean {show(guess)}?")
-    if len(missing) == len(REQUIRED_COLUMNS):
-        wanted = ", ".join(REQUIRED_COLUMNS)
-        raise InputError(f"{where} {show(missing[0])} is missing, and so are all others of a run table ({wanted})")
-    if missing:
-        raise InputError(f"{where} {show(missing[0])} is missing; the table has {', '.join(map(show, names))}"[:500])
-    absent = [name for name in COLUMNS if name not in names]
-    for name in unknown:
-        guess = _near(name, absent, 0.85)
-        if guess is not None:
-            raise InputError(f"{where} {show(name)} is not known; did you mean {show(guess)}?")
-    if unknown and strict:
-        raise InputError(f"{where} {show(unknown[0])} is not known; known are {', '.join(COLUMNS)}")
-    if unknown:
-        listed = ", ".join(map(show, unknown[:10])) + (" and more" if len(unknown) > 10 else "")
-        warnings.warn(RunTableWarning(f"{source}: kept without a check: column {listed}"), stacklevel=3)
-
-
-# ---- cells ---------------------------------------------------------------------------------------
-
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_NO_VALUE = {"nan", "null", "none", "na", "n/a", "#n/a", "<na>"}
-_INFINITE = {"inf", "infinity", "#div/0!"}
-
-
-def _bad_cell(text: str, spec: ColumnSpec | None) -> str | None:
-    """What is wrong with a cell that should hold a number, or None."""
-    if not text:
-        return "the cell is empty" if spec is not None and spec.required else None
-    plain = text.lower().lstrip("+-")
-    if plain in _NO_VALUE:
-        return f"{show(text)} is no value" + ("" if spec is None or spec.required else "; leave the cell empty")
-    if plain in _INFINITE or (_NUMBER.fullmatch(text) and np.isinf(float(text))):
-        return f"{show(text)} is infinite"
-    return None if _NUMBER.fullmatch(text) else f"{show(text)} is not a number"
-
-
-def _numbers(texts: Sequence[str], rows: Sequence[int], spec: ColumnSpec, source: str) -> NDArray[np.float64]:
-    joined = "".join(texts)
-    try:
-        if "_" in joined or not joined.isascii():
-            raise ValueError("Python reads 1_000 and other scripts' digits; a table should not hold them")
-        values = np.array([text or "nan" for text in texts], dtype=object).astype(np.float64)
-        suspicious: NDArray[np.intp] = np.flatnonzero(~np.isfinite(values))
-    except ValueError:
-        suspicious = np.arange(len(texts))
-    for i in suspicious.tolist():
-        problem = _bad_cell(texts[i], spec)
-        if problem:
-            raise InputError(f"{source}: row {rows[i]}, column {spec.name!r}: {problem}")
-    return np.array([text or "nan" for text in texts], dtype=object).astype(np.float64)
-
-
-def convert(name: str, cells: Sequence[str], rows: Sequence[int], source: str) -> pd.Series:
-    """Turn the text cells of one column into values.
-
-    Parameters
-    ----------
-    name, cells
-        a key of `COLUMNS` and its cells (n,); an empty cell means "not known" and is allowed in optional columns.
-    rows
-        row numbers (n,) for messages.
-
-    Returns
-    -------
-    Series (n,): int64 for integers, float64 for numbers and for integers with empty cells (NaN), str for text.
-
-    Raises
-    ------
-    InputError
-        for the first cell that is empty though required, not a number, NaN, infinite, not whole or beyond 2^63.
-    """
-    spec = COLUMNS[name]
-    texts = [cell.strip() for cell in cells]
-    if spec.kind == "text":
-        for text, row in zip(texts, rows, strict=True):
-            if spec.required and (not text or text.lower() in _NO_VALUE):
-                problem = f"{show(text)} is no value" if text else "the cell is empty"
-                raise InputError(f"{source}: row {row}, column {name!r}: {problem}")
-        if name == "architecture":
-            texts = [text.lower() for text in texts]
-        return pd.Series([text or None for text in texts], name=name)
-    values = _numbers(texts, rows, spec, source)
-    if spec.kind == "number":
-        return pd.Series(values, name=name)
-    known = ~np.isnan(values)
-    exact: dict[int, int] = {}
-    for i in np.flatnonzero(known & (np.abs(values) >= 2.0**53)).tolist():  # float64 misses whole numbers from here on
-        exact[i] = int(Decimal(texts[i]).to_integral_value())
-        if abs(exact[i]) > _INT64_MAX:
-            raise InputError(
-                f"{source}: row {rows[i]}, column {name!r}: {texts[i]} is beyond 2^63, too large for a count"
-            )
-    for i in np.flatnonzero(known & (np.abs(values - np.rint(values)) > 1e-6)).tolist():
-        raise InputError(f"{source}: row {rows[i]}, column {name!r}: {texts[i]} is not a whole number")
-    if not known.all():
-        return pd.Series(np.rint(values), name=name)
-    values[list(exact)] = 0.0
-    integers = np.rint(values).astype(np.int64)
-    for i, value in exact.items():
-        integers[i] = value
-    return pd.Series(integers, name=name)
-
-
-def convert_unknown(name: str, cells: Sequence[str]) -> pd.Series:
-    """A column the package does not know: float64 if every filled cell is a finite number, else the text as it is."""
-    texts = [cell.strip() for cell in cells]
-    if any(texts) and all(_bad_cell(text, None) is None for text in texts):
-        return pd.Series(np.array([float(text or "nan") for text in texts]), name=name)
-    return pd.Series([text or None for text in texts], name=name)
+OPTIONAL_SHAPE_COLUMNS: tuple[str, ...] = ("vocab_size", "n_kv_heads", "tied_embeddings", "qk_norm")
+"""Shapes with a default, which every count uses where a table has them."""
 
 
 # ---- the schema ----------------------------------------------------------------------------------
+
+
+def fraction_fault(name: str, value: float) -> str:
+    """What is wrong with a number with a fractional part in a column of whole numbers; empty if it may be rounded."""
+    if name not in ROUNDED_COLUMNS:
+        return "is not a whole number"
+    if abs(value) < _MIN_ROUNDED:
+        return "is not a whole number; write all digits, not millions or billions"
+    return ""
 
 
 def _column(spec: ColumnSpec) -> pa.Column:
@@ -259,6 +125,8 @@ def _column(spec: ColumnSpec) -> pa.Column:
             pa.Check.ge(0, error="must not be negative") if spec.zero else pa.Check.gt(0, error="must be positive")
         )
         checks.append(pa.Check(np.isfinite, error="must be finite"))
+    if spec.kind in ("integer", "flag") and not spec.required:
+        checks.append(pa.Check(lambda values: values == np.rint(values), error="is not a whole number"))
     if spec.upper is not None:
         checks.append(pa.Check.lt(spec.upper, error=f"must be below {spec.upper:g}"))
     dtype = "int64" if spec.required and spec.kind == "integer" else None
@@ -266,60 +134,19 @@ def _column(spec: ColumnSpec) -> pa.Column:
     return pa.Column(dtype, checks, nullable=not spec.required, required=spec.required, description=spec.meaning + unit)
 
 
-def _product(frame: pd.DataFrame) -> pd.Series:
-    """batch_size_seqs * context_length * train_steps in float64; NaN where one of them is not known."""
-    factors = ("batch_size_seqs", "context_length", "train_steps")
-    if not set(factors) <= set(frame.columns):
-        return pd.Series(np.nan, index=frame.index)
-    return frame[list(factors)].astype(float).prod(axis=1, skipna=False)
-
-
-def _flops_ratio(frame: pd.DataFrame) -> pd.Series:
-    return frame["train_flops"] / (6.0 * frame["num_params"].astype(float) * frame["num_tokens"].astype(float))
-
-
-def _tokens_message(frame: pd.DataFrame, at: int) -> str:
-    tokens, product = frame["num_tokens"].iloc[at], _product(frame).iloc[at]
-    return f"column 'num_tokens': {show(tokens)} is not batch_size_seqs * context_length * train_steps = {product:.15g}"
-
-
-def _flops_message(frame: pd.DataFrame, at: int) -> str:
-    flops, ratio = frame["train_flops"].iloc[at], _flops_ratio(frame).iloc[at]
-    low, high = FLOPS_RATIO
-    return (
-        f"column 'train_flops': {show(flops)} is {ratio:.3g} times 6 N D, outside {low:g} to {high:g}: "
-        "a unit has slipped in train_flops, num_params or num_tokens"
-    )
-
-
-def _twin_message(frame: pd.DataFrame, at: int) -> str:
-    columns = list(frame.columns)
-    twins = frame.groupby(columns, dropna=False, sort=False).ngroup().to_numpy()
-    first = frame.index[np.flatnonzero(twins == twins[at])[0]]
-    return f"every column: the same as row {first}; remove one, or tell repeated runs apart by a column such as seed"
-
-
-_ROW_CHECKS: dict[str, tuple[Callable[[pd.DataFrame], Any], Callable[[pd.DataFrame, int], str]]] = {
-    "flops": (lambda frame: _flops_ratio(frame).between(*FLOPS_RATIO), _flops_message),
-    "tokens": (lambda frame: _product(frame).isna() | (_product(frame) == frame["num_tokens"]), _tokens_message),
-    "twins": (lambda frame: ~frame.duplicated(), _twin_message),
-}
-
 RUN_SCHEMA: pa.DataFrameSchema = pa.DataFrameSchema(
     {name: _column(spec) for name, spec in COLUMNS.items()}, name="run table"
 )
 """Columns, types and ranges of a run table. `check_runs` adds the checks that need more than one column."""
-_ROW_SCHEMA = pa.DataFrameSchema(
-    checks=[pa.Check(check, error=name, ignore_na=False) for name, (check, _) in _ROW_CHECKS.items()]
-)
 
 
 def check_runs(frame: pd.DataFrame, source: str = "the run table") -> pd.DataFrame:
     """Check a table that is in memory: columns, types and ranges, then what ties columns together.
 
-    Those are: train_flops within `FLOPS_RATIO` of 6 N D; num_tokens equal to batch_size_seqs * context_length *
-    train_steps where all are known; no row equal to another in every column (repeated seeds differ in their loss and
-    are fine).
+    Those are: train_flops within `FLOPS_RATIO` of 6 N D, where N is num_active_params if it is known; num_tokens equal
+    to batch_size_seqs * context_length * train_steps where all are known; no row equal to another in every column
+    (repeated seeds differ in their loss and are fine). Two things are warned of (`RunTableWarning`): fractions in
+    `ROUNDED_COLUMNS`, and train_flops that are 6 N D wrapped in 64-bit integers.
 
     Parameters
     ----------
@@ -328,41 +155,160 @@ def check_runs(frame: pd.DataFrame, source: str = "the run table") -> pd.DataFra
 
     Returns
     -------
-    `frame` itself.
+    `frame` itself; if numbers had to be rounded or turned into integers, a copy with them.
 
     Raises
     ------
     InputError
         for the first row that fails, with `source`, row, column and value.
     """
+    checked, notes = check_with_notes(frame, source)
+    for note in notes:
+        warnings.warn(RunTableWarning(f"{source}: {note}"), stacklevel=2)
+    return checked
+
+
+def check_with_notes(frame: pd.DataFrame, source: str) -> tuple[pd.DataFrame, list[str]]:
+    """`check_runs` that returns its warnings, without `source`, instead of raising them."""
     if not frame.index.is_unique:
         twice = frame.index[frame.index.duplicated()][0]
         raise InputError(f"{source}: row {show(twice)}: the index names more than one row; use reset_index(drop=True)")
+    _refuse_text(frame, source)
+    frame, notes = _with_whole_counts(frame, source)
     try:
         RUN_SCHEMA.validate(frame, lazy=True)
     except pa.errors.SchemaErrors as error:
         raise InputError(_first_failure(frame, error, source)) from None
-    try:
-        _ROW_SCHEMA.validate(frame, lazy=True)
-    except pa.errors.SchemaErrors as error:
-        cases = error.failure_cases
-        for name, (_, message) in _ROW_CHECKS.items():
-            failed = cases.loc[cases["check"] == name, "index"]
-            if len(failed):
-                row = failed.min()
-                raise InputError(f"{source}: row {row}, {message(frame, frame.index.to_list().index(row))}") from None
-        raise InputError(f"{source}: {' '.join(str(error).split())}"[:500]) from None
-    return frame
+    wrapped = _wrapped_flops(frame)
+    at, message = _first_bad_row(frame, wrapped)
+    if at is not None:
+        raise InputError(f"{source}: row {frame.index[at]}, {message}")
+    return frame, notes + ([overflow_message(frame, wrapped)] if wrapped.positions.size else [])
+
+
+def _refuse_text(frame: pd.DataFrame, source: str) -> None:
+    for name in frame.columns.intersection(list(COLUMNS)):
+        column = frame[name]
+        if COLUMNS[name].kind == "text" or pd.api.types.is_numeric_dtype(column):
+            continue
+        wrong = np.array([pd.notna(value) and not isinstance(value, Real) for value in column], dtype=bool)
+        if wrong.any():
+            at = int(np.argmax(wrong))
+            raise InputError(
+                f"{source}: row {frame.index[at]}, column {name!r}: {show(column.iloc[at])} is not a number"
+            )
+
+
+def _with_whole_counts(frame: pd.DataFrame, source: str) -> tuple[pd.DataFrame, list[str]]:
+    """The frame with int64 in `ROUNDED_COLUMNS`, and notes on what was rounded. Bad values stay, for the schema."""
+    changed: dict[str, Any] = {}
+    notes = []
+    for name in (name for name in ROUNDED_COLUMNS if name in frame.columns and frame[name].dtype != np.int64):
+        values = frame[name].to_numpy(np.float64, na_value=np.nan)
+        known = np.isfinite(values)
+        fractions = np.flatnonzero(known & (np.abs(values - np.rint(values)) > 1e-6))
+        for at in fractions.tolist():
+            if problem := fraction_fault(name, float(values[at])):
+                raise InputError(f"{source}: row {frame.index[at]}, column {name!r}: {show(values[at])} {problem}")
+        if fractions.size:
+            rows = name_rows(frame.index[fractions].tolist())
+            first = show(values[fractions[0]])
+            notes.append(f"column {name!r}: {plural(fractions.size, 'fraction')} rounded, {rows} (first {first})")
+        if known.all() and (np.abs(values) < 2.0**63).all():
+            whole = frame[name].astype(np.int64) if pd.api.types.is_integer_dtype(frame[name]) else np.rint(values)
+            changed[name] = np.asarray(whole).astype(np.int64)
+        elif fractions.size:
+            changed[name] = np.rint(values)
+    return (frame.assign(**changed) if changed else frame), notes
+
+
+# ---- what ties columns together -------------------------------------------------------------------
+
+
+def flops_ratio(frame: pd.DataFrame) -> pd.Series:
+    """train_flops / (6 N D) of every run; N is num_active_params where it is known, else num_params."""
+    params = frame["num_params"].astype(float)
+    if "num_active_params" in frame.columns:
+        params = frame["num_active_params"].astype(float).fillna(params)
+    return frame["train_flops"] / (6.0 * params * frame["num_tokens"].astype(float))
+
+
+def overflow_message(frame: pd.DataFrame, wrapped: Wrapped | None = None) -> str:
+    """One line on train_flops that are 6 N D wrapped: which rows, and the right value of the first; empty if none."""
+    wrapped = _wrapped_flops(frame) if wrapped is None else wrapped
+    if not wrapped.positions.size:
+        return ""
+    rows = frame.index[wrapped.positions].tolist()
+    given, right, bits = frame["train_flops"].iloc[wrapped.positions[0]], wrapped.right[0], wrapped.bits[0]
+    return (
+        f"column 'train_flops': {plural(len(rows), 'value')} overflowed {bits}-bit integers, {name_rows(rows)}: "
+        f"row {rows[0]} has {given:.7g}, 6 N D is {right:.7g}; compute 6.0 * N * D in floating point"
+    )
+
+
+def _wrapped_flops(frame: pd.DataFrame) -> Wrapped:
+    return wrapped_flops(frame["num_params"], frame["num_tokens"], frame["train_flops"])
+
+
+def _token_factors(frame: pd.DataFrame) -> NDArray[np.float64] | None:
+    """batch_size_seqs, context_length and train_steps (3, n) in float64, or None where the table lacks one."""
+    factors = ["batch_size_seqs", "context_length", "train_steps"]
+    if not set(factors) <= set(frame.columns):
+        return None
+    return frame[factors].to_numpy(np.float64, na_value=np.nan).T
+
+
+def _first_bad_row(frame: pd.DataFrame, wrapped: Wrapped) -> tuple[int | None, str]:
+    """Position of the first row whose columns contradict each other, and how; None if there is none."""
+    ratio = flops_ratio(frame).to_numpy(np.float64)
+    if (bad := ~((ratio >= FLOPS_RATIO[0]) & (ratio <= FLOPS_RATIO[1]))).any():
+        at = int(np.argmax(bad))
+        return at, f"column 'train_flops': {_flops_problem(frame, at, ratio[at], wrapped)}"
+    if (factors := _token_factors(frame)) is not None:
+        product, tokens = factors.prod(axis=0), frame["num_tokens"].to_numpy(np.float64)
+        if (bad := ~np.isnan(product) & (product != tokens)).any():
+            at = int(np.argmax(bad))
+            found = wrapped_products(tokens[[at]], factors[:, [at]]).row(0)
+            how = f" ({found[1]}-bit integers overflowed)" if found else ""
+            return at, (
+                f"column 'num_tokens': {show(frame['num_tokens'].iloc[at])} is not "
+                f"batch_size_seqs * context_length * train_steps = {product[at]:.15g}{how}"
+            )
+    likely = frame.duplicated(["num_params", "num_tokens", "val_loss"], keep=False).to_numpy(bool)
+    if likely.any():
+        same = frame[likely]
+        if (twice := same.duplicated().to_numpy(bool)).any():
+            at = int(np.flatnonzero(likely)[np.argmax(twice)])
+            groups = same.groupby(list(frame.columns), dropna=False, sort=False).ngroup().to_numpy()
+            first = same.index[int(np.argmax(groups == groups[np.argmax(twice)]))]
+            return at, (
+                f"every column: the same as row {first}; "
+                "remove one, or tell repeated runs apart by a column such as seed"
+            )
+    return None, ""
+
+
+def _flops_problem(frame: pd.DataFrame, at: int, ratio: float, wrapped: Wrapped) -> str:
+    value, (low, high) = show(frame["train_flops"].iloc[at]), FLOPS_RATIO
+    if found := wrapped.row(at):
+        return f"{value} is 6 N D overflowed in {found[1]}-bit integers; the right value is {found[0]:.7g}"
+    experts = "; a mixture of experts needs num_active_params" if ratio < low else ""
+    return (
+        f"{value} is {ratio:.3g} times 6 N D, outside {low:g} to {high:g}: "
+        f"a unit has slipped in train_flops, num_params or num_tokens{experts}"
+    )
 
 
 def _first_failure(frame: pd.DataFrame, error: pa.errors.SchemaErrors, source: str) -> str:
     cases = error.failure_cases
     whole = cases[cases["index"].isna()]
-    if len(whole):  # a column that is missing or has another type
+    if len(whole) and (whole["check"] == "column_in_dataframe").any():
+        missing = whole.loc[whole["check"] == "column_in_dataframe", "failure_case"].iloc[0]
+        return f"{source}: column {show(missing)} is missing"
+    if len(whole) == len(cases):  # a column of another type, without a row that explains it
         case = whole.iloc[0]
-        if case["check"] == "column_in_dataframe":
-            return f"{source}: column {show(case['failure_case'])} is missing"
         return f"{source}: column {show(case['column'])}: {show(case['failure_case'])} fails {show(case['check'])}"
+    cases = cases[cases["index"].notna()]
     row = cases["index"].min()
     here = cases[cases["index"] == row]
     order = {name: place for place, name in enumerate(frame.columns)}
@@ -371,4 +317,18 @@ def _first_failure(frame: pd.DataFrame, error: pa.errors.SchemaErrors, source: s
     if check == "not_nullable":
         return f"{source}: row {row}, column {name!r}: has no value"
     value = frame.loc[row, name]
-    return f"{source}: row {row}, column {name!r}: {show(value)} {check if ' ' in check else 'fails ' + check}"
+    text = f"{show(value)} {check if ' ' in check else 'fails ' + check}"
+    if found := _wrapped_at(frame, name, frame.index.get_loc(row)):
+        text += f": the product overflowed {found[1]}-bit integers, the right value is {found[0]:.7g}"
+    return f"{source}: row {row}, column {name!r}: {text}"
+
+
+def _wrapped_at(frame: pd.DataFrame, name: str, at: Any) -> tuple[float, int] | None:
+    """Right value and bits if a cell that fails the schema is a wrapped product."""
+    line = frame.iloc[[at]]
+    if name == "num_tokens" and (factors := _token_factors(line)) is not None:
+        return wrapped_products(line[name], factors).row(0)
+    counts = line[["num_params", "num_tokens"]].to_numpy(np.float64)
+    if name == "train_flops" and np.isfinite(counts).all() and (counts > 0).all():
+        return _wrapped_flops(line).row(0)
+    return None

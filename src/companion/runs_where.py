@@ -4,6 +4,8 @@ A condition is parsed and walked, never executed: nothing in it can call, import
 """
 
 import ast
+import keyword
+import re
 from typing import Any
 
 import numpy as np
@@ -11,12 +13,22 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from companion.errors import InputError
-from companion.runs_schema import show
+from companion.messages import cut, show
 
 
 def table_name(runs: pd.DataFrame, source: str | None = None) -> str:
     """What messages call a table: `source` if given, else the file it was loaded from."""
     return source if source is not None else str(runs.attrs.get("source", "the run table"))
+
+
+def why_missing(runs: pd.DataFrame, column: str) -> str:
+    """Why a column cannot be used, for messages: it is not there, or empty in every row. Empty text if it has values.
+
+    A column without a value is treated like one that is not there, but a reader who sees it needs another message.
+    """
+    if column not in runs.columns:
+        return f"no column {show(column)}"
+    return "" if runs[column].notna().any() else f"column {show(column)} is empty"
 
 
 _COMPARE = {ast.Eq: "equal", ast.NotEq: "not_equal", ast.Lt: "less", ast.LtE: "less_equal", ast.Gt: "greater"}
@@ -27,22 +39,26 @@ _ARITHMETIC = {ast.Add: "add", ast.Sub: "subtract", ast.Mult: "multiply", ast.Di
 def where_mask(runs: pd.DataFrame, where: str, source: str | None = None) -> NDArray[np.bool_]:
     """Rows (n,) for which a condition holds.
 
-    Understood are names of columns, numbers, text in quotes, + - * /, comparisons (chains too), `in` and `not in` a
-    list, `and`, `or`, `not`. Numbers are compared in float64, so num_params * num_tokens does not overflow. A
-    comparison with a missing value is false, except `!=` and `not in`. Examples::
+    Supported: column names, numbers, text in quotes, + - * /, comparisons (chains too), `in` and `not in` a list,
+    `and`, `or`, `not`. A name with spaces or other signs goes between backquotes, as in `pandas.DataFrame.query`.
+    Numbers are compared in float64, so num_params * num_tokens does not overflow. A comparison with a missing value is
+    false, except `!=` and `not in`. Examples::
 
         num_tokens / num_params > 100 and source != 'figure'
         isoflop_budget in [6e18, 1e19, 3e19]
+        `C4 Eval Loss` < 4
 
     Raises
     ------
     InputError
-        one line that says which part is not understood, or which column is unknown.
+        one line that says which part is not understood, or which column is unknown or empty.
     """
     label = table_name(runs, source)
 
     def refuse(problem: str) -> InputError:
         return InputError(f"{label}: where {show(where)}: {problem}")
+
+    quoted: dict[str, str] = {}
 
     def number(value: Any) -> Any:
         if isinstance(value, float) or (isinstance(value, np.ndarray) and value.dtype == np.float64):
@@ -98,23 +114,61 @@ def where_mask(runs: pd.DataFrame, where: str, source: str | None = None) -> NDA
                     left = comparator
                 return result
             case ast.Name(id=name):
-                if name not in runs.columns:
-                    raise refuse(f"no column {show(name)}; the table has {', '.join(map(str, runs.columns))}")
+                name = quoted.get(name, name)
+                if problem := why_missing(runs, name):
+                    there = "" if name in runs.columns else f"; the table has {_list_columns(runs)}"
+                    raise refuse(problem + there)
                 column = runs[name]
                 return column.to_numpy(np.float64 if pd.api.types.is_numeric_dtype(column) else object)
             case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
                 return float(value)
             case ast.Constant(value=str() as value):
                 return value
-        raise refuse(
-            f"{show(ast.unparse(node))} is not understood; write columns, constants, comparisons, and, or, not, in"
-        )
+        text = ast.unparse(node)
+        for placeholder, name in quoted.items():
+            text = text.replace(placeholder, f"`{name}`")
+        raise refuse(f"{show(text)} is not understood; write columns, constants, comparisons, and, or, not, in")
 
     if len(where) > 1000:
         raise refuse("longer than 1000 characters")
     try:
-        return condition(evaluate(ast.parse(where.strip(), mode="eval").body))
+        tree = ast.parse(_without_backquotes(where.strip(), quoted), mode="eval")
+        return condition(evaluate(tree.body))
     except InputError:
         raise
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
-        raise refuse("not a condition such as num_params > 1e9 and source == 'pickle'") from None
+        hint = "not a condition such as num_params > 1e9 and source == 'pickle'"
+        spaced = [name for name in map(str, runs.columns) if not _is_plain(name) and name in where]
+        if spaced and not quoted:
+            hint = f"write {', '.join(f'`{name}`' for name in spaced[:3])} in backquotes, or rename the column"
+        raise refuse(hint) from None
+
+
+_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`([^`]*)`""")
+
+
+def _without_backquotes(where: str, names: dict[str, str]) -> str:
+    """The condition with every `name` outside of text replaced by a placeholder, which `names` maps back to it."""
+    prefix = "column_"
+    while prefix in where:
+        prefix += "_"
+
+    def replace(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name is None:
+            return match.group(0)
+        placeholder = f"{prefix}{len(names)}_"
+        names[placeholder] = name
+        return f" {placeholder} "
+
+    return _QUOTED.sub(replace, where)
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a condition reaches a column by its bare name."""
+    return name.isascii() and name.isidentifier() and not keyword.iskeyword(name)
+
+
+def _list_columns(runs: pd.DataFrame) -> str:
+    """The columns of a table as a condition names them."""
+    return cut(", ".join(name if _is_plain(name) else f"`{name}`" for name in map(str, runs.columns)), 500)

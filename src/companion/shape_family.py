@@ -34,8 +34,9 @@ class ShapeFamily:
     """One shape per size of an architecture, as functions of `d_model` (real numbers).
 
     n_layers = depth·d_model^depth_exponent, d_hv = head_width·d_model^head_width_exponent, d_qk = qk_ratio·d_hv,
-    d_ff = ff_ratio·d_model, n_heads = d_model / d_hv. `smallest` and `largest` are the num_params of the models it was
-    fitted to, `largest_deviation` how far their N lies from that of the family at the same d_model and n_layers.
+    d_ff = ff_ratio·d_model, n_heads = d_model / d_hv; `vocab_size` is the one most models have. `smallest` and `largest`
+    are the num_params of the models it was fitted to, `largest_deviation` how far their N lies from that of the family
+    at the same d_model and n_layers.
     """
 
     architecture: str
@@ -65,6 +66,8 @@ class ShapeFamily:
             d_qk=self.qk_ratio * d_hv,
             d_ff=self.ff_ratio * d,
             vocab_size=float(self.vocab_size),
+            tied_embeddings=0,
+            qk_norm=0,
         )
 
     def num_params(self, d_model: Any) -> Any:
@@ -184,7 +187,8 @@ def fit_shape_family(runs: pd.DataFrame, architecture: str) -> ShapeFamily:
     Raises
     ------
     InputError
-        if the architecture has no count, or there are fewer than two different widths.
+        if the architecture has no count, there are fewer than two different widths, or the shapes make no family: N
+        or the cost of a token does not rise with the width.
     """
     if architecture not in ARCHITECTURES:
         raise InputError(f"no shapes for architecture {architecture!r}, only for {', '.join(ARCHITECTURES)}")
@@ -206,7 +210,7 @@ def fit_shape_family(runs: pd.DataFrame, architecture: str) -> ShapeFamily:
         head_width_exponent=float(width_exponent),
         qk_ratio=0.5 if architecture == XLSTM.name else 1.0,
         ff_ratio=float(np.exp(np.log(models["d_ff"] / models["d_model"]).mean())),
-        vocab_size=VOCAB_SIZE,
+        vocab_size=int(models["vocab_size"].mode().iloc[0]),
         smallest=float(models["num_params"].min()),
         largest=float(models["num_params"].max()),
         largest_deviation=0.0,
@@ -214,7 +218,22 @@ def fit_shape_family(runs: pd.DataFrame, architecture: str) -> ShapeFamily:
     member = family.shapes(models["d_model"].to_numpy(dtype=float))
     member.n_layers = models["n_layers"].to_numpy(dtype=float)
     deviation = np.abs(count_params(member).total / models["num_params"].to_numpy(dtype=float) - 1).max()
+    _check_family(family)
     return ShapeFamily(**{**vars(family), "largest_deviation": float(deviation)})
+
+
+def has_shapes(runs: pd.DataFrame, architecture: str) -> bool:
+    """Whether a run table gives the shapes of at least one run of an architecture."""
+    return not _distinct(runs, architecture).empty
+
+
+def _check_family(family: ShapeFamily) -> None:
+    """Widths far apart must have sizes and costs that rise, or no inverse of them means anything."""
+    widths = np.geomspace(SMALLEST_WIDTH, LARGEST_WIDTH, 200)
+    with np.errstate(all="ignore"):
+        rising = [np.diff(np.log(family.num_params(widths))), np.diff(np.log(family.flops_per_token(widths, 8192.0)))]
+    if not all(np.isfinite(steps).all() and (steps > 0).all() for steps in rising):
+        raise InputError(f"shapes of {family.architecture}: depth and heads do not grow with d_model in a regular way")
 
 
 @lru_cache(maxsize=8)
@@ -226,6 +245,9 @@ def paper_family(architecture: str) -> ShapeFamily:
 def _distinct(runs: pd.DataFrame, architecture: str) -> pd.DataFrame:
     columns = list(SHAPE_COLUMNS)
     if not set(columns) <= set(runs.columns):
-        return pd.DataFrame(columns=[*columns, "num_params"])
+        return pd.DataFrame(columns=[*columns, "vocab_size", "num_params"])
     chosen = runs[(runs["architecture"] == architecture) & runs[columns].notna().all(axis=1)]
+    vocabulary = chosen["vocab_size"].fillna(VOCAB_SIZE) if "vocab_size" in chosen else VOCAB_SIZE
+    chosen = chosen.assign(vocab_size=vocabulary)
+    columns.append("vocab_size")
     return chosen.drop_duplicates(columns)[[*columns, "num_params"]]

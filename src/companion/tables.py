@@ -6,16 +6,18 @@ Run tables have a reader of their own (`companion.runs`): they may be large, and
 import csv
 import os
 import stat
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
 from companion.errors import InputError
+from companion.messages import cut, show
 
 #: Largest file that is read, bytes.
 MAX_TABLE_BYTES = 64 * 2**20
+_SEPARATORS = ((";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars"))
 
 
 def read_table(path: str | os.PathLike[str], schema: pa.DataFrameSchema) -> pd.DataFrame:
@@ -28,11 +30,11 @@ def read_table(path: str | os.PathLike[str], schema: pa.DataFrameSchema) -> pd.D
     InputError
         one line that names the file, and the row (the header is row 1), column and value at fault.
     """
-    source = os.fspath(path)
-    frame = _cells(source)
+    source = path_name(path)
+    frame = _cells(path, source)
     if missing := [name for name, column in schema.columns.items() if column.required and name not in frame]:
-        there = ", ".join(map(str, frame.columns[:20]))
-        raise InputError(f"{source}: column {', '.join(map(repr, missing))} is missing; there are {there}")
+        there = cut(", ".join(map(str, frame.columns[:20])), 400)
+        raise InputError(f"{source}: column {', '.join(map(show, missing))} is missing; the table has {there}")
     for name, column in schema.columns.items():
         if name in frame and column.dtype is not None and str(column.dtype).startswith(("int", "float")):
             frame[name] = _numbers(frame[name], str(column.dtype).startswith("int"), source)
@@ -42,43 +44,113 @@ def read_table(path: str | os.PathLike[str], schema: pa.DataFrameSchema) -> pd.D
         raise InputError(f"{source}: {_first_fault(error.failure_cases)}") from None
 
 
-def _cells(source: str) -> pd.DataFrame:
-    """All cells as text, empty ones as None."""
+def open_table(path: str | os.PathLike[str], limit: int) -> BinaryIO:
+    """A regular file of at most `limit` bytes, open for reading bytes.
+
+    Raises
+    ------
+    InputError
+        if the path is a folder, a pipe, a device, missing, too large or not readable: one line that begins with it.
+    """
+    source = path_name(path)
     try:
-        _check_file(source)
-        with open(source, encoding="utf-8-sig", newline="") as file:
-            rows = [(number, row) for number, row in enumerate(csv.reader(file, strict=True), 1) if any(row)]
-    except FileNotFoundError:
-        raise InputError(f"{source}: no such file") from None
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise InputError(f"{source}: is a folder, not a CSV file")
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"{source}: is not a regular file")
+        if status.st_size > limit:
+            size = f"{status.st_size / 2**20:.4g} MiB, the limit is {limit / 2**20:g} MiB"
+            raise InputError(f"{source}: the file is too large: {size}")
+        return open(path, "rb")
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise unreadable(source, error) from None
+
+
+def unreadable(source: str, error: OSError | ValueError) -> InputError:
+    """What to raise for an error of the operating system, while a file is opened or read."""
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"{source}: no such file")
+    reason = error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)
+    return InputError(f"{source}: cannot be read: {reason}")
+
+
+def path_name(path: str | os.PathLike[str]) -> str:
+    """A path as messages print it, on one line."""
+    text = os.fspath(path)
+    return text if text.isprintable() and text else repr(text)
+
+
+def text_fault(raw: bytes, number: int) -> str:
+    """Why a line of a file, number from 1, is not text in UTF-8; empty if it is."""
+    if number == 1 and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "row 1: the text is UTF-16; save it as UTF-8"
+    if b"\0" in raw:
+        return f"row {number}: holds NUL bytes; this is a binary file, or UTF-16 text, not CSV in UTF-8"
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        problem = f"byte 0x{raw[error.start]:02x} is not UTF-8; a binary file, or text to save as UTF-8"
+        return f"row {number}: {problem}"
+    return ""
+
+
+def csv_fault(error: csv.Error) -> str:
+    """What is wrong with text that the csv module cannot read."""
+    reason = str(error)
+    if "new-line character" in reason:
+        reason = "lines end in a lone carriage return; save it with line feeds"
+    elif "end of data" in reason:
+        reason = "a quotation mark is never closed"
+    elif "field limit" in reason:
+        reason = f"{reason} characters; is a quotation mark never closed?"
+    return f"is not CSV: {reason}"
+
+
+def separator_fault(fields: list[str]) -> str:
+    """How a header that was split at commas is separated in truth; empty if by commas."""
+    text = ",".join(fields)
+    for separator, words in _SEPARATORS:
+        if text.count(separator) >= len(fields):
+            return f"columns are separated by {words}; save it with commas"
+    return ""
+
+
+def _cells(path: str | os.PathLike[str], source: str) -> pd.DataFrame:
+    """All cells as text, empty ones as None."""
+    row = 0
+    try:
+        with open_table(path, MAX_TABLE_BYTES) as file:
+            lines = file.read().split(b"\n")
+        for number, line in enumerate(lines, 1):
+            if fault := text_fault(line, number):
+                raise InputError(f"{source}: {fault}")
+        texts = [line.decode("utf-8-sig" if number == 0 else "utf-8") + "\n" for number, line in enumerate(lines)]
+        rows = []
+        for row, fields in enumerate(csv.reader(texts, strict=True), 1):
+            if any(field.strip() for field in fields):
+                rows.append((row, fields))
     except OSError as error:
-        raise InputError(f"{source}: cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{source}: not a CSV table in UTF-8: {error}") from None
+        raise unreadable(source, error) from None
+    except csv.Error as error:
+        raise InputError(f"{source}: row {row + 1}: {csv_fault(error)}") from None
     if not rows:
         raise InputError(f"{source}: the file is empty")
     names = [name.strip() for name in rows[0][1]]
-    if len(set(names)) < len(names):
-        raise InputError(f"{source}: row 1: a column stands there twice")
+    if fault := separator_fault(names):
+        raise InputError(f"{source}: row {rows[0][0]}: {fault}")
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise InputError(f"{source}: row {rows[0][0]}, column {show(name)}: appears twice")
     if len(rows) == 1:
         raise InputError(f"{source}: has a header but no rows")
-    for number, row in rows[1:]:
-        if len(row) != len(names):
-            raise InputError(f"{source}: row {number}: has {len(row)} cells, the header has {len(names)} columns")
-    cells = [[cell.strip() or None for cell in row] for _, row in rows[1:]]
+    for number, fields in rows[1:]:
+        if len(fields) != len(names):
+            raise InputError(f"{source}: row {number}: has {len(fields)} cells, the header has {len(names)} columns")
+    cells = [[cell.strip() or None for cell in fields] for _, fields in rows[1:]]
     return pd.DataFrame(cells, columns=names, index=[number for number, _ in rows[1:]], dtype=object)
-
-
-def _check_file(source: str) -> None:
-    """An InputError for what is no file of a table's size; a pipe or a device may never end."""
-    if "\0" in source:
-        raise InputError(f"{source!r}: is not the name of a file")
-    status = os.stat(source)
-    if stat.S_ISDIR(status.st_mode):
-        raise InputError(f"{source}: is a folder, not a CSV file")
-    if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{source}: is not a regular file")
-    if status.st_size > MAX_TABLE_BYTES:
-        raise InputError(f"{source}: larger than {MAX_TABLE_BYTES // 2**20} MiB")
 
 
 def _numbers(column: pd.Series, whole: bool, source: str) -> pd.Series:
@@ -92,13 +164,14 @@ def _numbers(column: pd.Series, whole: bool, source: str) -> pd.Series:
         fault = "a whole number of at most 2^53"
     if wrong.any():
         row: Any = wrong.idxmax()
-        raise InputError(f"{source}: row {row}, column {column.name!r}: {column[row]!r} is not {fault}")
+        raise InputError(f"{source}: row {row}, column {column.name!r}: {show(column[row])} is not {fault}")
     return values.astype(int) if whole and values.notna().all() else values
 
 
 def _first_fault(cases: pd.DataFrame) -> str:
     """The first failure in the order of the rows, in words."""
     case = cases.sort_values("index", kind="stable").iloc[0]
-    words = {"not_nullable": "the cell is empty", "field_uniqueness": f"{case['failure_case']!r} stands there twice"}
-    told = words.get(str(case["check"]), f"{case['failure_case']} {case['check']}")
-    return f"row {case['index']}, column {case['column']!r}: {told}"
+    check, value = str(case["check"]), case["failure_case"]
+    words = {"not_nullable": "the cell is empty", "field_uniqueness": f"{show(value)} appears twice"}
+    place = f"row {case['index']}, " if pd.notna(case["index"]) else ""
+    return f"{place}column {show(case['column'])}: {words.get(check, f'{value} {check}')}"

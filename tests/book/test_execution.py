@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_book import plain_book, source, texts
 
 from companion import book
 from companion.benchmarks.records import append_record, read_records
@@ -42,19 +43,6 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
 }
 
-HEADER = """---
-jupytext:
-  formats: md:myst,ipynb
-kernelspec:
-  display_name: Python 3
-  language: python
-  name: python3
----
-
-# A test
-
-"""
-
 
 def own_records(folder: Path) -> Path:
     """Records as a reader makes them who has a GPU and no other implementation: one state of ours, nothing skipped."""
@@ -68,22 +56,6 @@ def own_records(folder: Path) -> Path:
                 record["parameters"]["gpu"] = "NVIDIA GeForce RTX 4090"
                 append_record(folder / f"{name}.jsonl", record)
     return folder
-
-
-def source(folder: Path, *cells: str, name: str = "01_test", parameters: str | None = "scale = 2") -> Path:
-    """A small MyST notebook."""
-    tagged = [] if parameters is None else [f":tags: [parameters]\n\n{parameters}"]
-    blocks = "\n\n".join(f"```{{code-cell}} ipython3\n{cell}\n```" for cell in [*tagged, *cells])
-    path = folder / f"{name}.md"
-    path.write_text(HEADER + blocks + "\n")
-    return path
-
-
-def texts(executed: Path) -> str:
-    """All text that the cells put out."""
-    cells = json.loads(executed.read_text())["cells"]
-    outputs = [output for cell in cells for output in cell.get("outputs", [])]
-    return "".join("".join(o.get("text", o.get("data", {}).get("text/plain", ""))) for o in outputs)
 
 
 def test_committed_pairs_are_in_step() -> None:
@@ -115,7 +87,7 @@ def test_every_chapter_has_a_variant() -> None:
 )
 def test_chapter_runs_with_changed_parameters(stem: str, parameters: dict[str, Any], tmp_path: Path) -> None:
     path = NOTEBOOKS / f"{stem}.md"
-    assert set(parameters) <= book.parameters_of(path)
+    assert set(parameters) <= set(book.parameters_of(path))
     if "records_folder" in parameters:
         parameters = parameters | {"records_folder": str(own_records(tmp_path / "records"))}
     (executed,) = book.execute([path], tmp_path, parameters)
@@ -238,30 +210,22 @@ def test_missing_files(tmp_path: Path) -> None:
 
 
 def test_sphinx_warning_fails_the_build(tmp_path: Path) -> None:
-    (tmp_path / "notebooks").mkdir()
-    chapters = tmp_path / "book" / "chapters"
-    chapters.mkdir(parents=True)
-    (chapters / "09_stale.ipynb").write_text("{}")
+    plain_book(tmp_path, "# Title\n\n{doc}`nowhere`\n")
     source(tmp_path / "notebooks", "scale")
-    (tmp_path / "_config.yml").write_text(
-        "title: t\nexecute:\n  execute_notebooks: 'off'\nonly_build_toc_files: true\n"
-    )
-    (tmp_path / "book" / "_toc.yml").write_text("format: jb-book\nroot: index\nchapters:\n- glob: chapters/*\n")
-    (tmp_path / "book" / "index.md").write_text("# Title\n\n{doc}`nowhere`\n")
     html = tmp_path / "_build" / "html"
     html.mkdir(parents=True)
     (html / "index.html").write_text("an earlier build")
+    (html / ".companion-book").touch()
 
     with pytest.raises(InputError) as raised:
         book.build(root=tmp_path, progress=False)
     assert "book/index.md:3: WARNING: unknown document: 'nowhere'" in str(raised.value)
     assert (html / "index.html").read_text() == "an earlier build"
     assert sorted(p.name for p in (tmp_path / "_build").iterdir()) == ["html", "sphinx.log"]
-    assert [p.name for p in chapters.iterdir()] == ["01_test.ipynb"]
 
     (tmp_path / "book" / "index.md").write_text("# Title\n")
     said: list[str] = []
-    index = book.build(root=tmp_path, progress=False, report=said.append)
+    index = book.build(root=tmp_path, progress=False, report=said.append).index
     assert index == html / "index.html"
     assert "an earlier build" not in index.read_text()
     assert said[0].startswith(str(index))

@@ -6,9 +6,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from companion.errors import InputError
+from companion.formatting import percent
 
 #: More resamples than this fill the memory and teach nothing.
 MAX_RESAMPLES = 1_000_000
+#: Resamples times rows that fit into the memory of a small machine as counts (8 bytes each: 2.4 GB).
+MAX_COUNTS = 300_000_000
+#: Share of lost resamples above which a fit warns.
+MANY_LOST = 0.01
+
+
+def check_resamples(num_resamples: int) -> None:
+    """Raise an InputError unless the number of resamples is from 1 to `MAX_RESAMPLES`."""
+    if not 1 <= num_resamples <= MAX_RESAMPLES:
+        raise InputError(f"bootstrap: {num_resamples} resamples; 1 to {MAX_RESAMPLES} can be drawn")
 
 
 def resample_counts(strata: Any, num_resamples: int, seed: int) -> NDArray[np.int64]:
@@ -29,10 +40,19 @@ def resample_counts(strata: Any, num_resamples: int, seed: int) -> NDArray[np.in
     -------
     array
         int64, shape (R, n).
+
+    Raises
+    ------
+    InputError
+        if R is not from 1 to `MAX_RESAMPLES`, or R·n is above `MAX_COUNTS`.
     """
-    if not 1 <= num_resamples <= MAX_RESAMPLES:
-        raise InputError(f"bootstrap: {num_resamples} resamples; 1 to {MAX_RESAMPLES} can be drawn")
+    check_resamples(num_resamples)
     labels = np.asarray(strata)
+    if num_resamples * labels.size > MAX_COUNTS:
+        raise InputError(
+            f"bootstrap: {num_resamples} resamples of {labels.size} rows do not fit into memory: at most "
+            f"{MAX_COUNTS // labels.size} resamples (--bootstrap {MAX_COUNTS // labels.size})"
+        )
     rng = np.random.default_rng(seed)
     counts = np.zeros((num_resamples, labels.size), dtype=np.int64)
     for label in np.unique(labels):
@@ -54,3 +74,82 @@ def percentile_interval(samples: Any, level: float = 0.95) -> tuple[float, float
         return (float("nan"), float("nan"))
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return (float(low), float(high))
+
+
+# ---- resamples without a value ---------------------------------------------------------------------
+
+
+def lost_share(samples: Any) -> float:
+    """Share of the samples that are not finite, between 0 and 1; 0 without samples."""
+    values = np.asarray(samples, dtype=float)
+    return float(np.mean(~np.isfinite(values))) if values.size else 0.0
+
+
+def interval_with_lost(samples: Any, level: float = 0.95) -> tuple[float, float]:
+    """Equal-tailed percentile interval that counts lost resamples as outside it, half of them on each side.
+
+    An interval of the surviving resamples alone holds the truth less often than its level says. With lost resamples as
+    its outermost members, the interval has no end as soon as their share reaches 1 - level.
+
+    Parameters
+    ----------
+    samples
+        shape (R,); a value that is not finite is a lost resample.
+    level
+        between 0 and 1.
+
+    Returns
+    -------
+    pair of float
+        (NaN, NaN) where `undefined_reason` gives one.
+    """
+    if undefined_reason(samples, level):
+        return (float("nan"), float("nan"))
+    values, lost = np.asarray(samples, dtype=float), lost_share(samples)
+    return percentile_interval(values, 1 - (1 - level - lost) / (1 - lost))
+
+
+def undefined_reason(samples: Any, level: float = 0.95) -> str | None:
+    """Why `interval_with_lost` gives no interval, in words; None where it gives one."""
+    if not 0 < level < 1:
+        raise InputError(f"level {level} of an interval is not between 0 and 1")
+    values = np.asarray(samples, dtype=float)
+    if not values.size:
+        return "no resamples"
+    lost = lost_share(values)
+    if lost >= 1 - level:
+        return f"{percent(lost, 3)} of the resamples lost an optimum"
+    kept = values[np.isfinite(values)]
+    # a spread within rounding is none: an interval of zero width says that the value is known exactly
+    if np.ptp(kept) <= 1e-12 * np.abs(kept).max():
+        return "all resamples are equal"
+    return None
+
+
+def in_order_of(values: Any, guide: Any) -> NDArray[np.float64]:
+    """The same values, arranged so that their ranks follow those of `guide` (Iman and Conover, 1982).
+
+    It gives resamples another distribution and keeps what they have in common with other results of the same resample.
+
+    Parameters
+    ----------
+    values, guide
+        shape (R,); values that are not finite are lost, and stand half below and half above all others.
+
+    Returns
+    -------
+    array
+        shape (R,).
+    """
+    order = np.argsort(_lost_at_the_ends(np.asarray(guide, dtype=float)), kind="stable")
+    sorted_values = np.asarray(values, dtype=float)
+    result = np.empty_like(sorted_values)
+    result[order] = sorted_values[np.argsort(_lost_at_the_ends(sorted_values), kind="stable")]
+    return result
+
+
+def _lost_at_the_ends(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    lost = np.flatnonzero(~np.isfinite(values))
+    result = values.copy()
+    result[lost[::2]], result[lost[1::2]] = -np.inf, np.inf
+    return result

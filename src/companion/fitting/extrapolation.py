@@ -5,6 +5,7 @@ asked of every cut-off: which loss do the withheld runs reach (parametric law), 
 withheld budgets (parametric law against the power law through IsoFLOP parabolas).
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,10 @@ import pandas as pd
 from companion.errors import InputError
 from companion.fitting.isoflop import fit_isoflop, fit_profile, isoflop_groups
 from companion.fitting.parametric import HUBER_DELTA, ParametricFit, fit_parametric
-from companion.laws import LossSurface
+from companion.laws import LossSurface, PowerLaw
+
+#: Runs below the lowest default cut-off.
+MIN_FITTED = 15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +48,47 @@ class Extrapolation:
 
 
 def default_cutoffs(runs: pd.DataFrame, number: int = 6) -> list[float]:
-    """Cut-offs with at least 15 runs below and one above, evenly spread in log compute, FLOP."""
+    """Cut-offs with at least 15 runs below and one above, evenly spread in log compute, FLOP; no two fit the same runs.
+
+    Raises
+    ------
+    InputError
+        for fewer than 16 runs, or where the 15th already has the most compute.
+    """
     flops = np.sort(runs["train_flops"].to_numpy(dtype=float))
-    if flops.size < 16:
-        raise InputError(f"extrapolation: {flops.size} runs; at least 16 are needed for a cut-off")
+    if flops.size <= MIN_FITTED:
+        raise InputError(
+            f"extrapolation: {_plural(flops.size, 'run')}; at least {MIN_FITTED + 1} are needed for a cut-off"
+        )
     # just above the 15th run, so that it is fitted, and just below the last, so that it is withheld
-    low, high = np.log10(flops[14]) + 1e-6, np.log10(flops[-1]) - 1e-6
+    low, high = np.log10(flops[MIN_FITTED - 1]) + 1e-6, np.log10(flops[-1]) - 1e-6
     # rounded up to three digits, so that the 15th run stays below
-    return sorted({float(f"{1.005 * 10**value:.3g}") for value in np.linspace(low, high, number + 1)[:-1]})
+    spread = sorted({float(f"{1.005 * 10**value:.3g}") for value in np.linspace(low, high, number + 1)[:-1]})
+    # where budgets lie close together, rounding up reaches the last run: a cut-off midway does not
+    inside = [cutoff for cutoff in spread if cutoff < flops[-1]]
+    if not inside:
+        below = flops[flops < flops[-1]]
+        if below.size < MIN_FITTED:
+            raise InputError(
+                f"extrapolation: {_plural(below.size, 'run')} below the most compute, {flops[-1]:g} FLOP; at least "
+                f"{MIN_FITTED} are needed"
+            )
+        inside = [float(np.sqrt(below[-1] * flops[-1]))]
+    return different_cutoffs(runs, inside)[0]
+
+
+def different_cutoffs(runs: pd.DataFrame, cutoffs: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Cut-offs of which no two select the same runs, ascending, and those that would repeat a lower one."""
+    flops = runs["train_flops"].to_numpy(dtype=float)
+    kept: dict[int, float] = {}
+    repeated = []
+    for cutoff in sorted(cutoffs):
+        number = int((flops <= cutoff).sum())
+        if number in kept:
+            repeated.append(cutoff)
+        else:
+            kept[number] = cutoff
+    return list(kept.values()), repeated
 
 
 def extrapolate(
@@ -61,8 +98,11 @@ def extrapolate(
     gamma: float | None = None,
     huber_delta: float = HUBER_DELTA,
     weights: str | None = None,
+    progress: bool = False,
 ) -> list[Extrapolation]:
     """Fit the runs up to each cut-off and predict the rest.
+
+    Look at `fit.identified` before the errors: below a cut-off often only one ratio or budget is left.
 
     Parameters
     ----------
@@ -72,14 +112,18 @@ def extrapolate(
         FLOP.
     gamma, huber_delta, weights
         as in `companion.fitting.parametric.fit_parametric`.
+    progress
+        show a progress bar on stderr once two seconds have passed.
 
     Raises
     ------
     InputError
         if a cut-off leaves too few runs to fit, or none to predict.
     """
+    from tqdm import tqdm
+
     results = []
-    for cutoff in cutoffs:
+    for cutoff in tqdm(cutoffs, desc="cut-offs", delay=2, disable=not progress, file=sys.stderr):
         below = runs["train_flops"] <= cutoff
         if below.all():
             raise InputError(f"extrapolation: no run lies above the cut-off {cutoff:g}")
@@ -101,12 +145,14 @@ def extrapolate(
 def optimum_on_profile(law: LossSurface, profile: pd.DataFrame) -> float:
     """N\\* of a law along the runs of one budget, whose sizes and tokens say how D falls with N at that compute.
 
-    log D is interpolated linearly in log N between the runs, so exact FLOP counts are respected; the minimum is taken
-    over the range of sizes, and is NaN where it lies at an end of it.
+    One straight line of log D over log N is fitted to the runs of the budget, so exact FLOP counts are respected; the
+    minimum is searched over the range of sizes. NaN where it lies at an end of the range, or there is one size only.
     """
     order = np.argsort(profile["num_params"].to_numpy())
     log_n = np.log(profile["num_params"].to_numpy(dtype=float)[order])
     log_d = np.log(profile["num_tokens"].to_numpy(dtype=float)[order])
+    if not log_n[-1] > log_n[0]:
+        return float("nan")
     # a straight line is enough for D(N) at fixed C, and does not follow the scatter of single runs
     slope, intercept = np.polyfit(log_n, log_d, 1)
     grid = np.linspace(log_n[0], log_n[-1], 4001)
@@ -123,34 +169,66 @@ def compare_optima(runs: pd.DataFrame, *, gamma: float | None = None, weights: s
     DataFrame
         one row per withheld budget and pair of methods: `isoflop_budget`, `highest_fitted_budget`, `decades` between
         them, `measured` (parabola of the withheld budget), `parabola` (power law through the lower optima) and
-        `parametric` (law fitted to the runs of the lower budgets), all sizes in parameters.
+        `parametric` (law fitted to the runs of the lower budgets), all sizes in parameters, and `status` of that law.
+        `parabola` is NaN where fewer than two lower budgets have an optimum, `parametric` where the law cannot be
+        fitted, is not identified, or has no optimum among the sizes. Pairs without `measured`, or without both
+        predictions, are left out.
+
+    Raises
+    ------
+    InputError
+        for fewer than three budgets, runs that have none, or where nothing can be compared.
     """
     groups = isoflop_groups(runs, "num_params", weights)
     budgets = list(groups)
     if len(budgets) < 3:
-        raise InputError(f"extrapolation of optima: {len(budgets)} budgets; at least 3 are needed")
+        raise InputError(f"extrapolation of optima: {_plural(len(budgets), 'budget')}; at least 3 are needed")
+    measured = {
+        budget: fit_profile(
+            budget, group["num_params"], group["val_loss"], group["train_flops"], group[weights] if weights else None
+        )
+        for budget, group in groups.items()
+    }
     rows = []
     for last in range(1, len(budgets) - 1):
         below = pd.concat(groups[budget] for budget in budgets[: last + 1])
-        power_law = fit_isoflop(below, weights=weights, num_resamples=0).power_law.law
-        surface = fit_parametric(below, gamma=gamma, weights=weights).law
+        power_law, fit = _law_through_optima(below, weights), _surface(below, gamma, weights)
         for budget in budgets[last + 1 :]:
-            group = groups[budget]
-            measured = fit_profile(
-                budget,
-                group["num_params"],
-                group["val_loss"],
-                group["train_flops"],
-                group[weights] if weights else None,
-            )
+            parabola = measured[budget].fit
             rows.append(
                 {
                     "isoflop_budget": budget,
                     "highest_fitted_budget": budgets[last],
                     "decades": float(np.log10(budget / budgets[last])),
-                    "measured": measured.fit.law.x_opt if measured.fit else float("nan"),
-                    "parabola": float(power_law.predict(measured.mean_train_flops)),
-                    "parametric": optimum_on_profile(surface, group),
+                    "measured": parabola.law.x_opt if parabola else np.nan,
+                    "parabola": float(power_law.predict(measured[budget].mean_train_flops)) if power_law else np.nan,
+                    "parametric": optimum_on_profile(fit.law, groups[budget]) if fit and fit.identified else np.nan,
+                    "status": fit.status if fit else "too few runs",
                 }
             )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    compared = table["measured"].notna() & table[["parabola", "parametric"]].notna().any(axis=1)
+    if not compared.any():
+        raise InputError("extrapolation of optima: no withheld budget has a measured and a predicted optimum")
+    return table[compared].reset_index(drop=True)
+
+
+def _law_through_optima(runs: pd.DataFrame, weights: str | None) -> PowerLaw | None:
+    """The power law through the parabola optima; None where fewer than two budgets have one."""
+    try:
+        power_law = fit_isoflop(runs, weights=weights, num_resamples=0).power_law
+    except InputError:
+        return None
+    return power_law.law if power_law else None
+
+
+def _surface(runs: pd.DataFrame, gamma: float | None, weights: str | None) -> ParametricFit | None:
+    """The parametric law; None for no more runs than parameters."""
+    try:
+        return fit_parametric(runs, gamma=gamma, weights=weights)
+    except InputError:
+        return None
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -11,37 +11,33 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from companion.errors import InputError
+from companion.errors import InputError, NotApplicable
+from companion.fitting.overtraining_groups import (
+    MIN_RUNS,
+    PRESET_RATIOS,
+    RATIO_TOLERANCE,
+    distinct_computes,
+    group_by_ratio,
+    ratio_groups,
+    token_param_preset,
+)
 from companion.fitting.power_law import PowerLawFit, fit_power_law
 
-#: Tokens per parameter that the Token/Param runs aim at.
-PRESET_RATIOS = (22.0, 44.0, 110.0, 220.0, 550.0, 1100.0, 2200.0)
-#: A run belongs to a preset when its ratio is this close to it.
-RATIO_TOLERANCE = 0.18
+__all__ = [
+    "PRESET_RATIOS",
+    "RATIO_TOLERANCE",
+    "OvertrainingSlopes",
+    "fit_overtraining",
+    "fit_overtraining_slopes",
+    "fit_slopes_by_ratio",
+    "ratio_groups",
+    "token_param_preset",
+]
 
-
-def token_param_preset(runs: pd.DataFrame, tolerance: float = RATIO_TOLERANCE) -> NDArray[np.float64]:
-    """The preset ratio of every run of the Token/Param design; NaN where none is within 18 %.
-
-    Parameters
-    ----------
-    runs
-        a run table, n rows; where it has no column `experiment`, every run counts.
-    tolerance
-        relative distance from the preset, above 0.
-
-    Returns
-    -------
-    array
-        float64, shape (n,).
-    """
-    ratio = (runs["num_tokens"] / runs["num_params"]).to_numpy(dtype=float)
-    presets = np.array(PRESET_RATIOS)
-    nearest = presets[np.argmin(np.abs(np.log(ratio[:, None] / presets)), axis=1)]
-    result = np.where(np.abs(ratio / nearest - 1) <= tolerance, nearest, np.nan)
-    if "experiment" in runs:
-        result[(runs["experiment"] != "tokenparam").to_numpy()] = np.nan
-    return result
+#: More ratios without a line than this are listed in one sentence.
+_LISTED = 8
+#: Squared residuals of log loss per run below which a line is exact but for rounding.
+_NO_SCATTER = 1e-24
 
 
 def fit_overtraining(runs: pd.DataFrame, ratio: float, train_flops: Any = None) -> PowerLawFit:
@@ -102,36 +98,6 @@ class OvertrainingSlopes:
         )
 
 
-def ratio_groups(runs: pd.DataFrame, gap: float = 0.12) -> NDArray[np.float64]:
-    """A ratio of tokens to parameters for every run of a table that aims at no known presets, shape (n,).
-
-    Runs are sorted by log10 of D/N; a gap above `gap` (decades) starts a new group, named by the geometric mean of its
-    ratios to two digits. Runs of the design `isoflop`, where the table says so, belong to none (NaN).
-
-    Raises
-    ------
-    InputError
-        if a group is wider than twice the gap: then the runs form no separate ratios.
-    """
-    log_ratio = np.log10((runs["num_tokens"] / runs["num_params"]).to_numpy(dtype=float))
-    chosen = np.ones(len(runs), dtype=bool)
-    if "experiment" in runs:
-        chosen = (runs["experiment"] != "isoflop").to_numpy()
-    result = np.full(len(runs), np.nan)
-    at = np.flatnonzero(chosen)
-    at = at[np.argsort(log_ratio[at], kind="stable")]
-    for group in np.split(at, np.flatnonzero(np.diff(log_ratio[at]) > gap) + 1):
-        if group.size:
-            low, high = log_ratio[group[[0, -1]]]
-            if high - low > 2 * gap:
-                raise InputError(
-                    f"over-training: tokens per parameter from {10**low:.3g} to {10**high:.3g} form no separate ratios "
-                    f"(no gap above {gap:g} in log10)"
-                )
-            result[group] = float(f"{10 ** log_ratio[group].mean():.1e}")
-    return result
-
-
 def fit_overtraining_slopes(
     runs: pd.DataFrame,
     train_flops: Any = None,
@@ -143,8 +109,8 @@ def fit_overtraining_slopes(
     Parameters
     ----------
     runs
-        a run table of one architecture. Where it has runs of the design `tokenparam` near the paper's presets, those
-        are the groups; otherwise `ratio_groups` finds them.
+        a run table of one architecture. Runs of the design `tokenparam` about the paper's presets carry their names;
+        any other table keeps the ratios that it has (`companion.fitting.overtraining_groups`).
     train_flops
         FLOP by another count, shape (n,).
     keep_left_out
@@ -154,23 +120,29 @@ def fit_overtraining_slopes(
 
     Raises
     ------
-    InputError
+    NotApplicable
         if no ratio has three runs of different compute.
+    InputError
+        if runs of several architectures are mixed.
     """
     if "architecture" in runs and len(names := sorted(runs["architecture"].dropna().unique())) > 1:
         raise InputError(f"runs of several architecture values are mixed ({', '.join(names)}): choose one")
     flops = np.asarray(runs["train_flops"] if train_flops is None else train_flops, dtype=float)
-    presets = token_param_preset(runs, tolerance)
-    known = "experiment" in runs and np.isfinite(presets).any()
-    ratios = presets if known else ratio_groups(runs)
-    notes: list[str] = []
+    groups = group_by_ratio(runs, tolerance)
+    ratios, notes = groups.ratios, list(groups.warnings)
     if "left_out_of_published_slopes" in runs and not keep_left_out:
         left_out = (runs["left_out_of_published_slopes"] == 1).to_numpy() & np.isfinite(ratios)
         ratios = np.where(left_out, np.nan, ratios)
         if left_out.any():
             notes.append(f"{left_out.sum()} run left out as published (column left_out_of_published_slopes)")
+    used = np.isfinite(ratios)
+    if "context_length" in runs and len(contexts := np.unique(runs.loc[used, "context_length"].dropna())) > 1:
+        notes.append(f"one line for several context_length values: {', '.join(f'{value:g}' for value in contexts)}")
     data = runs[["num_params", "num_tokens", "val_loss"]].astype(float).assign(token_param_ratio=ratios)
-    slopes = fit_slopes_by_ratio(data.assign(train_flops=flops).dropna(subset="token_param_ratio"))
+    try:
+        slopes = fit_slopes_by_ratio(data.assign(train_flops=flops)[used])
+    except NotApplicable as error:
+        raise NotApplicable("; ".join([str(error), *notes])) from error
     return replace(slopes, warnings=(*notes, *slopes.warnings))
 
 
@@ -181,19 +153,28 @@ def fit_slopes_by_ratio(data: pd.DataFrame) -> OvertrainingSlopes:
     ----------
     data
         columns token_param_ratio, num_params, num_tokens, train_flops, val_loss.
+
+    Raises
+    ------
+    NotApplicable
+        if no ratio has three runs of different compute.
     """
     laws: dict[float, PowerLawFit] = {}
-    notes, parts = [], []
+    short: dict[float, str] = {}
+    parts = []
     for ratio, group in data.groupby("token_param_ratio"):
-        if group["train_flops"].nunique() < 3:
-            notes.append(f"ratio {ratio:g}: {len(group)} run{'s' * (len(group) > 1)}, fewer than 3, left out")
+        if (computes := distinct_computes(group["train_flops"])) < MIN_RUNS:
+            number = f"{len(group)} run{'s' * (len(group) > 1)}"
+            equal = f" of {computes} different compute{'s' * (computes > 1)}" if len(group) >= MIN_RUNS else ""
+            short[float(str(ratio))] = f"{number}{equal}, fewer than 3, left out"
             continue
         part = group.sort_values("train_flops", kind="stable")
         fit = fit_power_law(part["train_flops"], part["val_loss"])
         laws[float(str(ratio))] = fit
         parts.append(part.assign(residual=fit.residuals))
+    notes = _without_a_line(short)
     if not laws:
-        raise InputError("; ".join(["over-training: no ratio of tokens to parameters has three runs", *notes]))
+        raise NotApplicable("; ".join(["over-training: no ratio of tokens to parameters has three runs", *notes]))
     own_squares = sum(float((part["residual"] ** 2).sum()) for part in parts)
     centred = [(_centred(part["train_flops"]), _centred(part["val_loss"])) for part in parts]
     spread = sum(float((x**2).sum()) for x, _ in centred)
@@ -202,8 +183,14 @@ def fit_slopes_by_ratio(data: pd.DataFrame) -> OvertrainingSlopes:
     num_runs, num_laws = sum(x.size for x, _ in centred), len(laws)
     degrees = (num_laws - 1, num_runs - 2 * num_laws)
     f_statistic = float("nan")
-    # below 1e-24 per run the lines are exact but for rounding: nothing to test against
-    if degrees[0] > 0 and degrees[1] > 0 and own_squares > 1e-24 * num_runs:
+    exact = own_squares <= _NO_SCATTER * num_runs
+    if exact:
+        notes.append("the lines go through all runs exactly: no scatter to judge them by")
+    elif degrees[0] == 0:
+        notes.append("one ratio only: there is nothing to compare its slope with")
+    elif degrees[1] == 0:
+        notes.append("as many runs as the lines have parameters: no scatter to compare slopes by")
+    if degrees[0] > 0 and degrees[1] > 0 and not exact:
         f_statistic = max(common_squares - own_squares, 0.0) / degrees[0] / (own_squares / degrees[1])
     columns = ["token_param_ratio", "num_params", "num_tokens", "train_flops", "val_loss", "residual"]
     return OvertrainingSlopes(
@@ -216,6 +203,14 @@ def fit_slopes_by_ratio(data: pd.DataFrame) -> OvertrainingSlopes:
         warnings=tuple(notes),
         data=pd.concat(parts, ignore_index=True)[columns],
     )
+
+
+def _without_a_line(short: dict[float, str]) -> list[str]:
+    """A sentence per ratio with too few runs, or one for all of them where they are many."""
+    if len(short) <= _LISTED:
+        return [f"ratio {ratio:g}: {reason}" for ratio, reason in short.items()]
+    numbers = ", ".join(f"{ratio:g}" for ratio in list(short)[:_LISTED])
+    return [f"{len(short)} ratios have fewer than 3 runs of different compute, left out: {numbers}, ..."]
 
 
 def _centred(values: pd.Series) -> NDArray[np.float64]:

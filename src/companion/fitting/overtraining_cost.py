@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from companion.errors import InputError
+from companion.errors import InputError, NotApplicable
 from companion.fitting.bootstrap import percentile_interval
 from companion.fitting.overtraining import OvertrainingSlopes, fit_slopes_by_ratio
-from companion.fitting.parametric import PARAMETERS, fit_parametric
-from companion.fitting.uncertainty import ParametricBootstrap
+from companion.fitting.parametric import PARAMETERS, ParametricFit, fit_parametric
+from companion.fitting.uncertainty import MOST, ParametricBootstrap
 from companion.laws import LossSurface
 
 #: Ratios of tokens to parameters among which an optimum is looked for.
@@ -55,15 +55,19 @@ class ComputeScale:
         return 2.0 + np.polyval(slope, np.log(np.asarray(num_params, dtype=float) / self.center))
 
     def num_params(self, train_flops: Any, ratio: Any) -> Any:
-        """N at which a model trained on M·N tokens costs C; shapes broadcast."""
+        """N at which a model trained on M·N tokens costs C; shapes broadcast.
+
+        NaN where the curve, far from its runs, has no such N.
+        """
         target = np.log(np.asarray(train_flops, dtype=float) / np.asarray(ratio, dtype=float))
         size = np.exp((target - self.coefficients[-1]) / 2)
-        for _ in range(40):  # Newton in ln N; the exponent is close to 2, so few steps are needed
-            off = np.log(self.train_flops(size, 1.0)) - target
-            size = size * np.exp(-off / self.flops_exponent(size))
-            if np.max(np.abs(off)) < 1e-13:
-                break
-        return size
+        with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+            for _ in range(40):  # Newton in ln N; the exponent is close to 2, so few steps are needed
+                off = np.log(self.train_flops(size, 1.0)) - target
+                size = size * np.exp(-off / self.flops_exponent(size))
+                if np.max(np.abs(off)) < 1e-13:
+                    break
+        return np.where(np.abs(off) < 1e-6, size, np.nan)
 
 
 def fit_compute_scale(runs: pd.DataFrame) -> ComputeScale:
@@ -79,7 +83,8 @@ def fit_compute_scale(runs: pd.DataFrame) -> ComputeScale:
     if not size.size:
         raise InputError("compute per parameter and token: there are no runs")
     center = float(np.exp(np.log(size).mean()))
-    degree = {1: 0, 2: 1, 3: 1, 4: 1}.get(np.unique(size).size, 2)
+    # sizes that differ by rounding only say nothing of a slope
+    degree = {1: 0, 2: 1, 3: 1, 4: 1}.get(np.unique(np.round(np.log10(size), 3)).size, 2)
     coefficients = np.polyfit(np.log(size / center), price, degree)
     deviation = np.abs(np.expm1(np.polyval(coefficients, np.log(size / center)) - price)).max()
     return ComputeScale(coefficients=tuple(coefficients.tolist()), center=center, largest_deviation=float(deviation))
@@ -120,17 +125,19 @@ def optimum(law: LossSurface, scale: ComputeScale, train_flops: float) -> Optimu
 
     Raises
     ------
-    InputError
+    NotApplicable
         if the least loss lies at an end of `SEARCHED_RATIOS`.
     """
     size = _sizes(scale, train_flops, 0, tuple(SEARCHED_RATIOS))[0]
     loss = law.predict(size, SEARCHED_RATIOS * size)
+    loss = np.where(np.isfinite(loss), loss, np.inf)
     best = int(np.argmin(loss))
-    if not 0 < best < loss.size - 1:
-        raise InputError(f"over-training: the law has no optimum at {train_flops:g} FLOP with a ratio of 0.3 to 3e4")
+    if not (0 < best < loss.size - 1 and np.isfinite(loss[best - 1 : best + 2]).all()):
+        raise NotApplicable(f"over-training: the law has no optimum at {train_flops:g} FLOP with a ratio of 0.3 to 3e4")
     step = np.log(SEARCHED_RATIOS[1] / SEARCHED_RATIOS[0])
     before, here, after = loss[best - 1 : best + 2]
-    shift = 0.5 * (before - after) / (before - 2 * here + after)  # vertex of the parabola through three points
+    curvature = before - 2 * here + after
+    shift = 0.5 * (before - after) / curvature if curvature > 0 else 0.0  # vertex of the parabola through three points
     ratio = float(SEARCHED_RATIOS[best] * np.exp(shift * step))
     found = float(scale.num_params(train_flops, ratio))
     return Optimum(
@@ -230,7 +237,13 @@ def bootstrap_table(
 
     Returns
     -------
-    DataFrame with `NAME_low` and `NAME_high` for every column, and the rows of the table.
+    DataFrame with `NAME_low` and `NAME_high` for every column, and the rows of the table. All bounds are NaN where most
+    resamples have no fit or no optimum; `attrs["lost"]` is their share, to be said above 1 %.
+
+    Raises
+    ------
+    NotApplicable
+        if no resample has an optimum.
     """
     found: list[NDArray[np.float64]] = []
     for row in bootstrap.samples[list(PARAMETERS)].dropna().to_numpy():
@@ -240,12 +253,17 @@ def bootstrap_table(
         except InputError:
             continue
     if not found:
-        raise InputError("over-training: no resample of the law has an optimum")
+        raise NotApplicable("over-training: no resample of the law has an optimum")
+    lost = 1 - len(found) / len(bootstrap.samples)
     bounds: dict[str, list[float]] = {}
     for name, values in zip(columns, np.array(found).transpose(2, 1, 0), strict=True):
+        if lost > MOST:
+            values = np.full_like(values, np.nan)
         pairs = [percentile_interval(resamples, level) for resamples in values]
         bounds[f"{name}_low"], bounds[f"{name}_high"] = [low for low, _ in pairs], [high for _, high in pairs]
-    return pd.DataFrame(bounds)
+    table_of_bounds = pd.DataFrame(bounds)
+    table_of_bounds.attrs["lost"] = lost
+    return table_of_bounds
 
 
 def penalty_by_law(runs: pd.DataFrame, scale: ComputeScale, train_flops: float, ratio: float) -> pd.DataFrame:
@@ -260,22 +278,33 @@ def penalty_by_law(runs: pd.DataFrame, scale: ComputeScale, train_flops: float, 
     Returns
     -------
     DataFrame with one row per set of runs and form: `runs`, `num_runs`, `gamma_free`, `gamma`, `E`, `optimal_ratio`,
-    `penalty` (relative; both NaN where the law has no optimum), `rms` (of log loss) and `status`.
+    `penalty` (relative; both NaN where the law has no optimum or is not identified), `rms` (of log loss) and `status`.
     """
     sets: dict[str, pd.DataFrame] = {}
     if "experiment" in runs and len(kinds := runs["experiment"].dropna().unique()) > 1:
         sets = {str(kind): runs[runs["experiment"] == kind] for kind in sorted(kinds)}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for kind, group in {**sets, "all": runs}.items():
         for gamma in (None, 1.0) if len(group) > 8 else ():
-            fit = fit_parametric(group, gamma=gamma)
-            row = {"runs": kind, "num_runs": len(group), "gamma_free": gamma is None, "gamma": fit.law.gamma}
-            row |= {"E": fit.law.E, "optimal_ratio": np.nan, "penalty": np.nan}
+            row: dict[str, Any] = {"runs": kind, "num_runs": len(group), "gamma_free": gamma is None}
             try:
-                row["optimal_ratio"] = optimum(fit.law, scale, train_flops).ratio
-                cost = cost_at_equal_compute(fit.law, scale, train_flops, [ratio])
-                row["penalty"] = float(cost["relative_penalty"].iloc[0])
-            except InputError:
-                pass  # a law without an optimum says nothing of the price
+                fit = fit_parametric(group, gamma=gamma)
+            except InputError as error:  # one size, say
+                unknown = dict.fromkeys(("gamma", "E", "optimal_ratio", "penalty", "rms"), np.nan)
+                rows.append(row | unknown | {"status": str(error)})
+                continue
+            row |= {"gamma": fit.law.gamma, "E": fit.law.E} | _price(fit, scale, train_flops, ratio)
             rows.append(row | {"rms": float(np.sqrt(np.mean(fit.residuals**2))), "status": fit.status})
     return pd.DataFrame(rows)
+
+
+def _price(fit: ParametricFit, scale: ComputeScale, train_flops: float, ratio: float) -> dict[str, float]:
+    """`optimal_ratio` and `penalty` by a fit; NaN where the law says nothing of the price."""
+    if fit.identified:
+        try:
+            cost = cost_at_equal_compute(fit.law, scale, train_flops, [ratio])
+            best = optimum(fit.law, scale, train_flops).ratio
+            return {"optimal_ratio": best, "penalty": float(cost["relative_penalty"].iloc[0])}
+        except NotApplicable:
+            return dict.fromkeys(("optimal_ratio", "penalty"), np.nan)
+    return dict.fromkeys(("optimal_ratio", "penalty"), np.nan)

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from companion.errors import InputError
 from companion.laws import Parabola
 
+#: Sizes this close, in decades, are one size: a parabola through them would be drawn by rounding.
+SAME_SIZE = 1e-6
+
 
 @dataclass(frozen=True, kw_only=True)
 class ParabolaFit:
@@ -25,6 +28,12 @@ class ParabolaFit:
     loss_opt_standard_error: float
     residuals: NDArray[np.float64]
     degrees_of_freedom: float
+
+
+def num_sizes(x: Any) -> int:
+    """How many different sizes there are; sizes that differ by rounding (`SAME_SIZE` decades) are one."""
+    z = np.sort(np.log10(np.asarray(x, dtype=float)))
+    return int(np.sum(np.diff(z) > SAME_SIZE)) + 1 if z.size else 0
 
 
 def fit_parabola(x: Any, loss: Any, weights: Any = None) -> ParabolaFit:
@@ -46,8 +55,8 @@ def fit_parabola(x: Any, loss: Any, weights: Any = None) -> ParabolaFit:
     """
     x, loss = np.asarray(x, dtype=float), np.asarray(loss, dtype=float)
     w = np.ones_like(x) if weights is None else np.asarray(weights, dtype=float)
-    if np.unique(x[w > 0]).size < 3:
-        raise InputError(f"parabola: {np.unique(x[w > 0]).size} different sizes; at least 3 are needed")
+    if (different := num_sizes(x[w > 0])) < 3:
+        raise InputError(f"parabola: {different} different size{'s' * (different != 1)}; at least 3 are needed")
     z = np.log10(x)
     center = np.average(z, weights=w)
     u = z - center
@@ -67,14 +76,18 @@ def fit_parabola(x: Any, loss: Any, weights: Any = None) -> ParabolaFit:
         linear=float(linear - 2 * quadratic * center),
         constant=float(constant - linear * center + quadratic * center**2),
     )
-    u_opt = -linear / (2 * quadratic) if quadratic > 0 else np.nan
-    opt_gradient = np.array([-u_opt / quadratic, -1 / (2 * quadratic), 0.0]) if quadratic > 0 else np.full(3, np.nan)
-    loss_gradient = np.array([u_opt**2, u_opt, 1.0])
+    with np.errstate(over="ignore", invalid="ignore"):  # a nearly flat profile knows nothing of its optimum
+        u_opt = -linear / (2 * quadratic) if quadratic > 0 else np.nan
+        opt_gradient = (
+            np.array([-u_opt / quadratic, -1 / (2 * quadratic), 0.0]) if quadratic > 0 else np.full(3, np.nan)
+        )
+        loss_gradient = np.array([u_opt**2, u_opt, 1.0])
+        opt_variance, loss_variance = (gradient @ covariance @ gradient for gradient in (opt_gradient, loss_gradient))
     return ParabolaFit(
         law=law,
         standard_errors=tuple(np.sqrt(np.diag(to_uncentred @ covariance @ to_uncentred.T)).tolist()),
-        log10_x_opt_standard_error=float(np.sqrt(opt_gradient @ covariance @ opt_gradient)),
-        loss_opt_standard_error=float(np.sqrt(loss_gradient @ covariance @ loss_gradient)),
+        log10_x_opt_standard_error=float(np.sqrt(opt_variance)),
+        loss_opt_standard_error=float(np.sqrt(loss_variance)),
         residuals=residuals,
         degrees_of_freedom=dof,
     )
@@ -97,14 +110,16 @@ def optima_of_resamples(x: Any, loss: Any, weights: Any) -> tuple[NDArray[np.flo
     """
     z = np.log10(np.asarray(x, dtype=float))
     loss, w = np.asarray(loss, dtype=float), np.asarray(weights, dtype=float)
-    center, scale = z.mean(), max(float(z.std()), 1e-12)
+    center, scale = z.mean(), max(float(z.std()), SAME_SIZE)
     u = (z - center) / scale
     design = np.stack([u**2, u, np.ones_like(u)], axis=1)
-    sizes = (z[:, None] == np.unique(z)[None, :]).astype(float)
-    solvable = ((w @ sizes) > 0).sum(axis=1) >= 3
-    normal = np.einsum("rn,ni,nj->rij", w, design, design)
+    order = np.argsort(z, kind="stable")
+    starts = np.flatnonzero(np.diff(z[order], prepend=-np.inf) > SAME_SIZE)
+    solvable = np.logical_or.reduceat(w[:, order] > 0, starts, axis=1).sum(axis=1) >= 3
+    moments = w @ np.stack([u**power for power in range(5)], axis=1)  # (R, 5)
+    normal = moments[:, [[4, 3, 2], [3, 2, 1], [2, 1, 0]]]
     normal[~solvable] = np.eye(3)
-    right = np.einsum("rn,ni,n->ri", w, design, loss)
+    right = w @ (design * loss[:, None])
     quadratic, linear, constant = np.linalg.solve(normal, right[..., None])[..., 0].T
     valid = solvable & (quadratic > 0)
     safe = np.where(valid, quadratic, 1.0)

@@ -17,10 +17,20 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from companion.errors import InputError
-from companion.fitting.isoflop import check_weights
+from companion.fitting.identification import free_directions
+from companion.fitting.parametric_input import check_options, checked_columns
 from companion.fitting.parametric_kernel import Array, Rows, jacobian, log_predictions, make_rows, to_raw
-from companion.fitting.parametric_solver import LOWER, UPPER, Solutions, minimize_all, projected_starts
+from companion.fitting.parametric_solver import (
+    LOWER,
+    MAX_ITERATIONS,
+    UPPER,
+    Solutions,
+    creep_to_bounds,
+    minimize_all,
+    projected_starts,
+)
 from companion.laws import LossSurface
+from companion.output_file import write_whole
 
 #: Names of the parameters, as in the law.
 PARAMETERS = ("E", "A", "B", "alpha", "beta", "gamma")
@@ -30,8 +40,8 @@ HUBER_DELTA = 1e-3
 SAME_OPTIMUM = 1e-6
 #: Above this many rows the starts are run to their ends on a part of the table first.
 MANY_ROWS = 1000
-#: Condition number of the scaled design above which parameters trade off almost freely.
-ILL_CONDITIONED = 1e4
+#: Residual degrees of freedom below which resampled runs say nothing about their scatter.
+MIN_DEGREES = 2
 
 CONVERGED, AT_BOUND, NOT_IDENTIFIED, OUT_OF_ITERATIONS = (
     "converged",
@@ -52,7 +62,8 @@ class ParametricFit:
     objective
         sum of weighted Huber terms.
     status
-        `converged`; `at a bound`; `not identified` (parameters trade off freely on this design); `out of iterations`.
+        `not identified` (parameters trade off freely on this design), which wins over all others; `at a bound`; `out of
+        iterations`; `converged`.
     status_detail
         which parameters, and why; empty for `converged`.
     data
@@ -84,6 +95,22 @@ class ParametricFit:
         return {name: float(getattr(self.law, name)) for name in PARAMETERS}
 
     @property
+    def identified(self) -> bool:
+        """Whether the runs determine the parameters; if not, neither they nor intervals or optima mean anything."""
+        return self.status != NOT_IDENTIFIED
+
+    @property
+    def intervals_withheld(self) -> str:
+        """Why no intervals can be given, in one line; empty where they can."""
+        reasons = [] if self.identified else [f"the law is not identified: {self.status_detail}"]
+        if self.num_rows - self.num_free < MIN_DEGREES:
+            needed = self.num_free + MIN_DEGREES
+            reasons.append(
+                f"{self.num_rows} runs for {self.num_free} free parameters, intervals need at least {needed}"
+            )
+        return "; ".join(reasons)
+
+    @property
     def num_rows(self) -> int:
         """Rows with a weight above 0."""
         return int((self.data["weight"] > 0).sum())
@@ -97,6 +124,18 @@ class ParametricFit:
     def free(self) -> NDArray[np.bool_]:
         """Which of the six parameters are free, shape (6,)."""
         return np.array([True] * 5 + [self.gamma_free])
+
+    @property
+    def free_names(self) -> list[str]:
+        """Names of the free parameters."""
+        return [name for name, free in zip(PARAMETERS, self.free, strict=True) if free]
+
+    @property
+    def at_bound(self) -> list[str]:
+        """Free parameters at the edge of the solver's box; those of E, 1e-6 and below, mean a law without a floor."""
+        theta = np.where(self.free, self.theta_centred, 0.5 * (LOWER + UPPER))
+        edge = 1e-9 * (UPPER - LOWER)
+        return [PARAMETERS[at] for at in np.flatnonzero((theta <= LOWER + edge) | (theta >= UPPER - edge))]
 
     @cached_property
     def rows(self) -> Rows:
@@ -128,14 +167,14 @@ class ParametricFit:
     @cached_property
     def correlations(self) -> pd.DataFrame:
         """Correlations of the free parameters (logarithms of E, A, B, gamma), to first order."""
-        names = [name for name, free in zip(PARAMETERS, self.free, strict=True) if free]
+        names = self.free_names
         inverse = np.linalg.pinv(self._design.T @ self._design)
         # from centred to plain log A, log B: they carry alpha and beta along
         transform = np.eye(6)
         transform[1, 3], transform[2, 4] = self.rows.center
         transform = transform[np.ix_(self.free, self.free)]
         covariance = transform @ inverse @ transform.T
-        scale = np.sqrt(np.diag(covariance))
+        scale = np.sqrt(np.maximum(np.diag(covariance), 1e-300))
         return pd.DataFrame(covariance / np.outer(scale, scale), index=names, columns=names)
 
     @cached_property
@@ -143,6 +182,13 @@ class ParametricFit:
         first = jacobian(self.theta_centred[None], self.rows)[0][:, self.free]
         size = np.maximum(1.0, np.abs(self.residuals) / self.huber_delta)
         return first * np.sqrt(self.rows.weights / size)[:, None]
+
+    @cached_property
+    def worst_direction(self) -> Array:
+        """The direction of the scaled free parameters that the runs know least about, unit norm, shape (5,) or (6,)."""
+        # where runs are fewer than parameters only the full decomposition has the directions that no run sees
+        few = len(self.data) < self.num_free
+        return np.linalg.svd(self._scaled_design, full_matrices=few)[2][-1]
 
     @property
     def _scaled_design(self) -> Array:
@@ -174,23 +220,24 @@ class ParametricFit:
 
         return show_fit(self)
 
+    def as_dict(self) -> dict[str, Any]:
+        """Everything of the fit in lists, numbers and text."""
+        return {
+            "parameters": self.parameters,
+            "objective": self.objective,
+            "status": self.status,
+            "status_detail": self.status_detail,
+            "gamma_free": self.gamma_free,
+            "huber_delta": None if math.isinf(self.huber_delta) else self.huber_delta,
+            "theta": self.theta.tolist(),
+            "start_objectives": self.start_objectives.tolist(),
+            "seconds": self.seconds,
+            "data": {name: column.tolist() for name, column in self.data.items()},
+        }
+
     def to_json(self) -> str:
         """Everything of the fit as one JSON object; `from_json` takes it back."""
-        return json.dumps(
-            {
-                "parameters": self.parameters,
-                "objective": self.objective,
-                "status": self.status,
-                "status_detail": self.status_detail,
-                "gamma_free": self.gamma_free,
-                "huber_delta": None if math.isinf(self.huber_delta) else self.huber_delta,
-                "theta": self.theta.tolist(),
-                "start_objectives": self.start_objectives.tolist(),
-                "seconds": self.seconds,
-                "data": {name: column.tolist() for name, column in self.data.items()},
-            },
-            allow_nan=False,
-        )
+        return json.dumps(self.as_dict(), allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> "ParametricFit":
@@ -220,10 +267,8 @@ class ParametricFit:
             raise InputError(f"not a saved fit: {' '.join(str(error).split())}") from error
 
     def save(self, path: Path) -> None:
-        """Write `to_json` to a file, whole or not at all."""
-        part = path.with_name(path.name + ".part")
-        part.write_text(self.to_json(), encoding="utf-8")
-        part.replace(path)
+        """Write `to_json` to a file, whole or not at all; see `companion.output_file.write_whole` for errors."""
+        write_whole(path, self.to_json())
 
 
 def fit_parametric(
@@ -233,6 +278,8 @@ def fit_parametric(
     huber_delta: float = HUBER_DELTA,
     weights: str | None = None,
     num_starts: int = 32,
+    max_iterations: int = MAX_ITERATIONS,
+    progress: bool = False,
 ) -> ParametricFit:
     """The law of least objective.
 
@@ -248,6 +295,10 @@ def fit_parametric(
         column of row weights, e.g. `multiplicity_in_published_fits`.
     num_starts
         points of the variable-projection grid from which Newton steps start.
+    max_iterations
+        Newton steps of every start; more of them end what is `out of iterations`.
+    progress
+        count the steps on stderr once two seconds have passed.
 
     Raises
     ------
@@ -256,28 +307,22 @@ def fit_parametric(
         single number of tokens, or a wrong option.
     """
     begin = time.perf_counter()
-    if gamma is not None and not (math.isfinite(gamma) and gamma > 0):
-        raise InputError(f"gamma {gamma} is not a positive number")
-    if not huber_delta > 0:
-        raise InputError(f"huber_delta {huber_delta} is not positive")
-    if num_starts < 1:
-        raise InputError(f"num_starts {num_starts}: at least 1 is needed")
-    data = _checked(runs, weights, num_free=5 if gamma is not None else 6)
+    check_options(gamma, huber_delta, num_starts, max_iterations)
+    data = checked_columns(runs, weights, num_free=5 if gamma is not None else 6)
     rows = _rows(data, huber_delta)
     free = np.array([True] * 5 + [gamma is None])
     starts = projected_starts(rows, gamma, num_starts)
     if len(data) > MANY_ROWS:
-        starts = _leading_ends(starts, rows, free)
-    solutions = minimize_all(starts, rows, free)
-    return _finished(solutions, data, rows, gamma, time.perf_counter() - begin)
+        starts = _leading_ends(starts, rows, free, max_iterations)
+    solutions = minimize_all(starts, rows, free, max_iterations, progress=progress)
+    return _finished(solutions, data, rows, gamma, begin, max_iterations)
 
 
-def _leading_ends(starts: Array, rows: Rows, free: NDArray[np.bool_], keep: int = 4) -> Array:
+def _leading_ends(starts: Array, rows: Rows, free: NDArray[np.bool_], max_iterations: int, keep: int = 4) -> Array:
     """Where the starts end on a part of a large table, the best few different ends: the basins, found at less cost."""
     used = np.flatnonzero(rows.weights > 0)
     part = np.sort(np.random.default_rng(0).permutation(used)[:MANY_ROWS])
-    sample = replace(rows, **{name: getattr(rows, name)[part] for name in ("log_n", "log_d", "log_loss", "weights")})
-    ends = minimize_all(starts, sample, free)
+    ends = minimize_all(starts, rows.part(part), free, max_iterations)
     order = np.argsort(ends.objective)
     distinct = [order[0]]
     for at in order[1:]:
@@ -290,16 +335,20 @@ def _leading_ends(starts: Array, rows: Rows, free: NDArray[np.bool_], keep: int 
 
 
 def _finished(
-    solutions: Solutions, data: pd.DataFrame, rows: Rows, gamma: float | None, seconds: float
+    solutions: Solutions, data: pd.DataFrame, rows: Rows, gamma: float | None, begin: float, max_iterations: int
 ) -> ParametricFit:
-    best = int(np.nanargmin(solutions.objective))
-    theta = to_raw(solutions.theta[best], rows.center)
-    parameters = dict(zip(PARAMETERS, (*np.exp(theta[:3]), theta[3], theta[4], np.exp(theta[5])), strict=True))
+    free = np.array([True] * 5 + [gamma is None])
+    best = creep_to_bounds(solutions.best(), rows, free, max_iterations)
+    theta = to_raw(best.theta[0], rows.center)
+    parameters = dict(
+        zip(PARAMETERS, (*np.exp(np.clip(theta[:3], -690, 690)), theta[3], theta[4], np.exp(theta[5])), strict=True)
+    )
     if gamma is not None:
         parameters["gamma"] = gamma
+    objective = float(best.objective[0])
     fit = ParametricFit(
         law=LossSurface(**{name: float(value) for name, value in parameters.items()}),
-        objective=float(solutions.objective[best]),
+        objective=objective,
         status=CONVERGED,
         status_detail="",
         data=data,
@@ -307,29 +356,19 @@ def _finished(
         huber_delta=rows.huber_delta,
         theta=theta,
         start_objectives=np.sort(solutions.objective[np.isfinite(solutions.objective)]),
-        seconds=seconds,
+        seconds=time.perf_counter() - begin,
     )
-    status, detail = _judge(fit, solutions.theta[best], bool(solutions.converged[best]))
-    object.__setattr__(fit, "status", status)
-    object.__setattr__(fit, "status_detail", detail)
-    return fit
+    status, detail = _judge(fit, bool(best.converged[0]), max_iterations)
+    return replace(fit, status=status, status_detail=detail)
 
 
-def _judge(fit: ParametricFit, theta_centred: Array, converged: bool) -> tuple[str, str]:
+def _judge(fit: ParametricFit, converged: bool, max_iterations: int) -> tuple[str, str]:
     """Status and its reason: what stops a reader from trusting the parameters, the gravest first."""
-    at_bound = [
-        name
-        for name, value, low, high, free in zip(PARAMETERS, theta_centred, LOWER, UPPER, fit.free, strict=True)
-        if free and not low < value < high
-    ]
-    if at_bound:
-        return AT_BOUND, ", ".join(at_bound)
-    if not fit.conditioning < ILL_CONDITIONED:
-        directions = np.linalg.svd(fit._scaled_design)[2]
-        names = np.array(PARAMETERS)[fit.free]
-        involved = names[np.abs(directions[-1]) > 0.2]
-        return NOT_IDENTIFIED, f"{', '.join(involved)} trade off freely (condition number {fit.conditioning:.2g})"
-    return (CONVERGED, "") if converged else (OUT_OF_ITERATIONS, "the steps did not settle")
+    if reason := free_directions(fit):
+        return NOT_IDENTIFIED, reason
+    if fit.at_bound:
+        return AT_BOUND, ", ".join(fit.at_bound)
+    return (CONVERGED, "") if converged else (OUT_OF_ITERATIONS, f"{max_iterations} steps did not settle")
 
 
 def _rows(data: pd.DataFrame, huber_delta: float) -> Rows:
@@ -339,33 +378,3 @@ def _rows(data: pd.DataFrame, huber_delta: float) -> Rows:
 def _conditioning(design: Array) -> float:
     singular = np.linalg.svd(design, compute_uv=False)
     return float(singular[0] / singular[-1]) if singular[-1] > 0 else math.inf
-
-
-def _checked(runs: pd.DataFrame, weights: str | None, num_free: int) -> pd.DataFrame:
-    """The columns a fit needs as float64, weights included, or an error that names column and row."""
-    data = {}
-    for name in ("num_params", "num_tokens", "val_loss"):
-        if name not in runs:
-            raise InputError(f"fit: there is no column {name!r}; there are {', '.join(map(str, runs.columns))}")
-        values = pd.to_numeric(runs[name], errors="coerce").to_numpy(dtype=float)
-        wrong = ~(np.isfinite(values) & (values > 0))
-        if wrong.any():
-            at = int(np.argmax(wrong))
-            raise InputError(
-                f"fit: column {name!r}, row {runs.index[at]}: {runs[name].iloc[at]!r} is not a positive number"
-            )
-        data[name] = values
-    data["weight"] = np.ones(len(runs))
-    if weights is not None:
-        if len(runs):
-            check_weights(runs, weights)
-        data["weight"] = runs[weights].to_numpy(dtype=float)
-    used = data["weight"] > 0
-    if used.sum() <= num_free:
-        raise InputError(f"fit: {used.sum()} runs for {num_free} free parameters; at least {num_free + 1} are needed")
-    for name in ("num_params", "num_tokens"):
-        if np.unique(data[name][used]).size < 2:
-            raise InputError(
-                f"fit: column {name!r} holds one value only, {data[name][used][0]:g}; its exponent has no meaning"
-            )
-    return pd.DataFrame(data)

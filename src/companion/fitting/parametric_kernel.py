@@ -9,13 +9,17 @@ A parameter vector theta is (e, a, b, alpha, beta, log gamma). Row r of every ar
 starts of a fit, or all resamples of a bootstrap, take their steps together.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+
+#: Rows that are worked on at a time: what a derivative needs besides its result stays below 100 MB.
+BLOCK = 65_536
 
 #: Order of the internal parameters.
 THETA = ("e", "a", "b", "alpha", "beta", "log_gamma")
@@ -39,6 +43,24 @@ class Rows:
     def weights_of(self, rows: Any) -> Array:
         """Weights of some of the parameter vectors."""
         return self.weights if self.weights.ndim == 1 else self.weights[rows]
+
+    def part(self, chosen: Any) -> "Rows":
+        """Some of the rows, same center."""
+        return replace(
+            self,
+            log_n=self.log_n[chosen],
+            log_d=self.log_d[chosen],
+            log_loss=self.log_loss[chosen],
+            weights=self.weights[..., chosen],
+        )
+
+    def blocks(self) -> Iterator["Rows"]:
+        """The rows in order, at most `BLOCK` at a time; a small table is its own only block."""
+        if self.log_n.size <= BLOCK:
+            yield self
+            return
+        for start in range(0, self.log_n.size, BLOCK):
+            yield self.part(slice(start, start + BLOCK))
 
 
 def make_rows(num_params: Any, num_tokens: Any, loss: Any, weights: Any, huber_delta: float) -> Rows:
@@ -81,7 +103,11 @@ def huber(residuals: Array, delta: float) -> Array:
 
 def objective(theta: Array, rows: Rows) -> Array:
     """Sum of weighted Huber terms for every parameter vector, shape (R,)."""
-    return (rows.weights * huber(log_predictions(theta, rows) - rows.log_loss, rows.huber_delta)).sum(axis=1)
+    terms = (
+        (part.weights * huber(log_predictions(theta, part) - part.log_loss, part.huber_delta)).sum(axis=1)
+        for part in rows.blocks()
+    )
+    return sum(terms, start=np.zeros(len(theta)))
 
 
 @dataclass
@@ -92,6 +118,13 @@ class Derivatives:
     gradient: Array
     hessian: Array
     gauss_newton: Array
+
+    def add(self, other: "Derivatives") -> None:
+        """Those of further rows of the table."""
+        self.objective += other.objective
+        self.gradient += other.gradient
+        self.hessian += other.hessian
+        self.gauss_newton += other.gauss_newton
 
     def put(self, rows: Any, other: "Derivatives") -> None:
         """Overwrite some rows."""
@@ -110,7 +143,15 @@ def derivatives(theta: Array, rows: Rows, weights: Array | None = None) -> Deriv
     The Hessian is exact where no residual sits on the edge between the quadratic and the linear part. `gauss_newton`
     leaves second derivatives out and gives rows in the linear part the weight of iteratively reweighted least squares.
     """
-    w = rows.weights if weights is None else weights
+    blocks = (rows if weights is None else replace(rows, weights=weights)).blocks()
+    result = _derivatives(theta, next(blocks))
+    for block in blocks:
+        result.add(_derivatives(theta, block))
+    return result
+
+
+def _derivatives(theta: Array, rows: Rows) -> Derivatives:
+    w = rows.weights
     delta = rows.huber_delta
     log_fit, first, parts = _pieces(theta, rows)
     q, u, p0, p1, gamma, slopes = parts

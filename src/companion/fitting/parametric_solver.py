@@ -6,11 +6,13 @@ therefore covers the six-dimensional space; the best points of the grid are the 
 parameters, because the Huber loss of logarithms is not a linear least-squares problem.
 """
 
-from dataclasses import dataclass, replace
+import sys
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from companion.fitting.parametric_kernel import Array, Derivatives, Rows, derivatives
 
@@ -18,6 +20,9 @@ from companion.fitting.parametric_kernel import Array, Derivatives, Rows, deriva
 #: these exponents a law is a step. The prefactors are those of the centred law: the term in N at the mean size.
 LOWER = np.array([np.log(1e-6), -40.0, -40.0, 1e-3, 1e-3, np.log(0.01)])
 UPPER = np.array([np.log(1e3), 40.0, 40.0, 10.0, 10.0, np.log(20.0)])
+
+#: Newton steps of a start.
+MAX_ITERATIONS = 300
 
 _ALPHAS = (0.05, 0.1, 0.17, 0.25, 0.35, 0.5, 0.7, 0.9, 1.2, 1.7)
 _GAMMAS = (0.12, 0.2, 0.3, 0.45, 0.7, 1.0, 1.6)
@@ -34,6 +39,13 @@ class Solutions:
     objective: Array
     converged: NDArray[np.bool_]
     iterations: int
+
+    def best(self) -> "Solutions":
+        """The end of least objective alone, R = 1."""
+        at = int(np.nanargmin(self.objective))
+        return Solutions(
+            self.theta[at : at + 1], self.objective[at : at + 1], self.converged[at : at + 1], self.iterations
+        )
 
 
 def projected_starts(rows: Rows, gamma: float | None, number: int) -> Array:
@@ -57,7 +69,7 @@ def projected_starts(rows: Rows, gamma: float | None, number: int) -> Array:
     used = np.flatnonzero(rows.weights > 0)
     if used.size > _GRID_ROWS:
         used = np.sort(np.random.default_rng(0).permutation(used)[:_GRID_ROWS])
-        rows = replace(rows, **{k: getattr(rows, k)[used] for k in ("log_n", "log_d", "log_loss", "weights")})
+        rows = rows.part(used)
     alpha, beta, exponent, balance = (
         axis.ravel() for axis in np.meshgrid(_ALPHAS, _ALPHAS, gammas, _BALANCES, indexing="ij")
     )
@@ -91,6 +103,40 @@ def projected_starts(rows: Rows, gamma: float | None, number: int) -> Array:
     return np.clip(theta[_unique(chosen)[:number]], LOWER, UPPER)
 
 
+def creep_to_bounds(
+    best: Solutions, rows: Rows, free: NDArray[np.bool_], max_iterations: int = MAX_ITERATIONS
+) -> Solutions:
+    """The best end with parameters at their bounds where the objective falls, or stays the same, all the way there.
+
+    Newton steps approach such a bound ever more slowly: E enters the loss by exp(e), and at E = 1e-4 another step gains
+    less than rounding. So every parameter on its way out is put at its bound, and the others follow.
+
+    Parameters
+    ----------
+    best
+        one end, R = 1.
+    rows, free, max_iterations
+        as in `minimize_all`.
+    """
+    lowest = float(np.exp(rows.log_loss[rows.weights > 0].min()))
+    inner_low = np.array([np.log(0.05 * lowest), -8.0, -8.0, 0.02, 0.02, np.log(0.03)])
+    inner_high = np.array([np.log(1e2), 15.0, 15.0, 4.0, 4.0, np.log(8.0)])
+    for _ in range(int(free.sum())):
+        theta = best.theta[0]
+        leaving = [(at, LOWER) for at in np.flatnonzero(free & (theta > LOWER) & (theta < inner_low))]
+        leaving += [(at, UPPER) for at in np.flatnonzero(free & (theta < UPPER) & (theta > inner_high))]
+        if not leaving:
+            break
+        starts = np.tile(theta, (len(leaving), 1))
+        for row, (at, bound) in enumerate(leaving):
+            starts[row, at] = bound[at]
+        end = minimize_all(starts, rows, free, max_iterations).best()
+        if not end.objective[0] <= best.objective[0]:
+            break
+        best = end
+    return best
+
+
 def _unique(indices: NDArray[np.intp]) -> NDArray[np.intp]:
     """Without repeats, order kept."""
     _, first = np.unique(indices, return_index=True)
@@ -98,7 +144,12 @@ def _unique(indices: NDArray[np.intp]) -> NDArray[np.intp]:
 
 
 def minimize_all(
-    theta: Array, rows: Rows, free: NDArray[np.bool_], max_iterations: int = 300, tolerance: float = 1e-14
+    theta: Array,
+    rows: Rows,
+    free: NDArray[np.bool_],
+    max_iterations: int = MAX_ITERATIONS,
+    tolerance: float = 1e-14,
+    progress: bool = False,
 ) -> Solutions:
     """Newton steps with Levenberg-Marquardt damping for every start at once, inside the box.
 
@@ -112,7 +163,10 @@ def minimize_all(
         data; weights of shape (n,) or (R, n).
     free
         which of the six parameters move, shape (6,).
+    progress
+        count the steps on stderr once two seconds have passed.
     """
+    bar = tqdm(desc="Newton steps", delay=2, disable=not progress, file=sys.stderr)
     theta = np.clip(theta, LOWER, UPPER)
     state = derivatives(theta, rows)
     damping = np.full(len(theta), 1e-3)
@@ -121,6 +175,7 @@ def minimize_all(
     iterations = 0
     while active.any() and iterations < max_iterations:
         iterations += 1
+        bar.update()
         at = np.flatnonzero(active)
         proposal = np.clip(theta[at] + _steps(theta[at], _take(state, at), damping[at], free), LOWER, UPPER)
         trial = derivatives(proposal, rows, rows.weights_of(at))
@@ -135,6 +190,7 @@ def minimize_all(
         quiet[at] = np.where(small, quiet[at] + 1, np.where(better, 0, quiet[at]))
         # a damping this large means that no step, however short, goes down: a kink of the Huber loss
         active[at] = (quiet[at] < 3) & (damping[at] < 1e14)
+    bar.close()
     return Solutions(theta, state.objective, ~active & np.isfinite(state.objective), iterations)
 
 
@@ -151,7 +207,11 @@ def _steps(theta: Array, state: Derivatives, damping: Array, free: NDArray[np.bo
     scale = np.einsum("rii->ri", state.gauss_newton)
     scale = np.maximum(scale, 1e-12 * scale.max(axis=1, keepdims=True) + 1e-300)
     matrix = matrix + damping[:, None, None] * (np.eye(6) * scale[:, :, None])
-    step = -np.linalg.solve(_pinned(matrix, stuck), np.where(stuck, 0.0, gradient)[..., None])[..., 0]
+    matrix, right = _pinned(matrix, stuck), np.where(stuck, 0.0, gradient)[..., None]
+    try:
+        step = -np.linalg.solve(matrix, right)[..., 0]
+    except np.linalg.LinAlgError:  # identical columns whose damping is lost in rounding
+        step = -np.matmul(np.linalg.pinv(matrix, hermitian=True), right)[..., 0]
     # at most one unit of a logarithm at a time: the quadratic model says little beyond
     return step / np.maximum(1.0, np.abs(step).max(axis=1, keepdims=True))
 

@@ -265,7 +265,7 @@ def compare_architectures(runs: pd.DataFrame, first: str, second: str, reading: 
 def front_table(runs: pd.DataFrame, first: str, second: str, by: str = "context_length") -> pd.DataFrame:
     """Two architectures compared in every reading, for each value of a column (or once, if there is no such column).
 
-    Values of the column for which one architecture has no runs are left out.
+    Values of the column for which one architecture has no runs, or the fronts share no range, are left out.
 
     Returns
     -------
@@ -276,15 +276,18 @@ def front_table(runs: pd.DataFrame, first: str, second: str, by: str = "context_
     Raises
     ------
     InputError
-        if no value has runs of both.
+        if no value has runs of both whose fronts share a range.
     """
-    groups = list(runs.groupby(by)) if by in runs else [("all", runs)]
+    groups = list(runs.groupby(by)) if by in runs and runs[by].notna().any() else [("all", runs)]
     rows = []
     for value, group in groups:
         if not {first, second} <= set(group["architecture"]):
             continue
         for reading in READINGS:
-            found = compare_architectures(group, first, second, reading)
+            try:
+                found = compare_architectures(group, first, second, reading)
+            except InputError:
+                continue
             front = found.second
             rows.append(
                 {
@@ -301,7 +304,7 @@ def front_table(runs: pd.DataFrame, first: str, second: str, by: str = "context_
                 }
             )
     if not rows:
-        raise InputError(f"no {by} has runs of both {first} and {second}")
+        raise InputError(f"no {by} has runs of both {first} and {second} whose fronts share a range")
     return pd.DataFrame(rows)
 
 

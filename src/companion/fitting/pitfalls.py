@@ -296,7 +296,7 @@ def fit_product(runs: pd.DataFrame) -> ProductFit:
     Raises
     ------
     InputError
-        for fewer than five runs.
+        for fewer than five runs, or where their sizes and tokens leave the prefactor without a value.
     """
     n, d, loss = (runs[name].to_numpy(dtype=float) for name in ("num_params", "num_tokens", "val_loss"))
     if loss.size < 5:
@@ -315,6 +315,8 @@ def fit_product(runs: pd.DataFrame) -> ProductFit:
     end = least_squares(residuals, start, xtol=1e-12, ftol=1e-12, gtol=1e-14, x_scale="jac")
     e, k, a, b = end.x.tolist()
     log_k = k + a * center[0] + b * center[1]
+    if not abs(log_k) < math.log(np.finfo(float).max):
+        raise InputError(f"product form: the runs do not determine its exponents (a = {a:.3g}, b = {b:.3g})")
     rms = float(np.sqrt(np.mean(end.fun**2)))
     return ProductFit(E=math.exp(e), K=math.exp(log_k), a=a, b=b, rms=rms)
 

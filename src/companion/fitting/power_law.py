@@ -10,6 +10,9 @@ from scipy import stats
 from companion.errors import InputError
 from companion.laws import PowerLaw
 
+#: A standard error of the exponent below this is rounding.
+ROUNDING = 1e-12
+
 
 @dataclass(frozen=True, kw_only=True)
 class PowerLawFit:
@@ -42,16 +45,19 @@ class PowerLawFit:
     def interval(self, parameter: str, level: float = 0.95) -> tuple[float, float]:
         """Student-t confidence interval of `exponent` or `prefactor` (the latter from its logarithm).
 
-        With three points the factor is 12.7 standard errors at 95 %, not 2.
+        With three points the factor is 12.7 standard errors at 95 %, not 2. (NaN, NaN) without a degree of freedom, for
+        points that lie on the law within rounding, and where an end is not a number that can be written.
         """
-        t = stats.t.ppf((1 + level) / 2, self.degrees_of_freedom) if self.degrees_of_freedom > 0 else np.nan
+        known = self.degrees_of_freedom > 0 and self.exponent_standard_error > ROUNDING
+        t = stats.t.ppf((1 + level) / 2, self.degrees_of_freedom) if known else np.nan
         if parameter == "exponent":
             half = t * self.exponent_standard_error
             return (self.law.exponent - half, self.law.exponent + half)
         if parameter == "prefactor":
-            center, half = np.log(self.law.prefactor), t * self.log_prefactor_standard_error
-            with np.errstate(over="ignore"):  # an interval that reaches infinity says so
-                return (float(np.exp(center - half)), float(np.exp(center + half)))
+            half = t * self.log_prefactor_standard_error
+            with np.errstate(over="ignore", divide="ignore"):
+                center = np.log(self.law.prefactor)
+                return _finite(np.exp(center - half), np.exp(center + half))
         raise InputError(f"a power law has no parameter {parameter!r}; there are exponent and prefactor")
 
 
@@ -88,5 +94,22 @@ def fit_power_law(x: Any, y: Any, weights: Any = None) -> PowerLawFit:
     covariance = variance * np.array(
         [[1 / w.sum() + mean_x**2 / spread, -mean_x / spread], [-mean_x / spread, 1 / spread]]
     )
-    law = PowerLaw(prefactor=float(np.exp(mean_y - exponent * mean_x)), exponent=exponent)
+    with np.errstate(over="ignore"):  # y at x = 1 may be too large or too small to write
+        law = PowerLaw(prefactor=float(np.exp(mean_y - exponent * mean_x)), exponent=exponent)
     return PowerLawFit(law=law, covariance=covariance, residuals=residuals, degrees_of_freedom=dof)
+
+
+def undefined_power_law() -> PowerLawFit:
+    """A law without a value, for points that define none: prefactor, exponent and errors are NaN."""
+    return PowerLawFit(
+        law=PowerLaw(prefactor=float("nan"), exponent=float("nan")),
+        covariance=np.full((2, 2), np.nan),
+        residuals=np.empty(0),
+        degrees_of_freedom=0.0,
+    )
+
+
+def _finite(low: float, high: float) -> tuple[float, float]:
+    """Both ends of a positive quantity, or (NaN, NaN) where one is infinite, or zero by underflow."""
+    known = np.isfinite([low, high]).all() and low > 0
+    return (float(low), float(high)) if known else (float("nan"), float("nan"))

@@ -4,9 +4,12 @@ The bootstrap refits every resample from the optimum and from the basins that th
 batches of fixed size, so the result does not depend on how many processes or machines share them.
 """
 
+import json
 import math
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,14 +18,20 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from companion.errors import InputError
-from companion.fitting.bootstrap import percentile_interval, resample_counts
+from companion.fitting.bootstrap import MAX_RESAMPLES, percentile_interval
+from companion.fitting.identification import NEEDED_VALUES
 from companion.fitting.parametric import PARAMETERS, ParametricFit
 from companion.fitting.parametric_kernel import Array, Rows, log_predictions, objective, to_raw
 from companion.fitting.parametric_solver import LOWER, UPPER, minimize_all
+from companion.fitting.sharing import shared
 from companion.laws import LossSurface
 
-#: Resamples that take their Newton steps together.
-BATCH = 125
+#: Resamples that take their Newton steps together, and how many numbers their weights may hold in all.
+BATCH, BATCH_NUMBERS = 125, 2**19
+#: Share of lost resamples above which the others no longer stand for all.
+MOST = 0.5
+#: Residuals that a prediction band uses: more of them change no digit that is printed.
+NOISE_VALUES = 2000
 #: Parameters whose profile is one-dimensional in the solver's coordinates.
 PROFILED = ("E", "alpha", "beta", "gamma")
 
@@ -32,7 +41,8 @@ class ParametricBootstrap:
     """Refits of resampled runs.
 
     `theta` has shape (R, 6): log E, log A, log B, alpha, beta, log gamma; rows of resamples that could not be fitted
-    are NaN. `cluster` is the column whose values were drawn whole, None for single runs.
+    are NaN. `cluster` is the column whose values were drawn whole, None for single runs. Where `withheld` gives a
+    reason, every interval and band is NaN.
     """
 
     fit: ParametricFit
@@ -59,28 +69,65 @@ class ParametricBootstrap:
         free[1:3] = False  # A and B are boxed in centred coordinates; their bounds follow the exponents
         return float(((self.theta <= LOWER + 1e-9) | (self.theta >= UPPER - 1e-9))[:, free].any(axis=1).mean())
 
+    def as_dict(self) -> dict[str, Any]:
+        """Seed, cluster and `theta` as lists; null where a resample could not be fitted."""
+        theta = [[None if math.isnan(value) else value for value in row] for row in self.theta.tolist()]
+        return {"seed": self.seed, "cluster": self.cluster, "theta": theta}
+
+    @classmethod
+    def from_json(cls, text: str) -> "ParametricBootstrap":
+        """The bootstrap in a file that `companion fit --save` wrote.
+
+        Raises
+        ------
+        InputError
+            if the text is not a saved fit, or was saved without resamples.
+        """
+        fit = ParametricFit.from_json(text)
+        try:
+            read = json.loads(text)["bootstrap"]
+            theta = np.array(read["theta"], dtype=float).reshape(-1, 6)
+            return cls(fit=fit, theta=theta, seed=int(read["seed"]), cluster=read["cluster"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"not a saved bootstrap: {' '.join(str(error).split())}") from error
+
+    @property
+    def withheld(self) -> str:
+        """Why there are no intervals, in one clause; empty where there are."""
+        if self.fit.intervals_withheld:
+            return self.fit.intervals_withheld
+        return f"{self.lost:.1%} of the resamples hold too few different runs for a fit" if self.lost > MOST else ""
+
     def interval(self, parameter: str, level: float = 0.95) -> tuple[float, float]:
         """Percentile interval of one free parameter.
 
-        (NaN, NaN) for a fixed gamma, and where the resamples agree to the last digit, at a bound: an interval without
-        width would claim to know what the runs cannot say.
+        (NaN, NaN) for a fixed gamma, where intervals are withheld, and where the resamples agree to the last digit, at
+        a bound: an interval without width would claim to know what the runs cannot say.
         """
         if parameter not in PARAMETERS:
             raise InputError(f"no parameter {parameter!r}; there are {', '.join(PARAMETERS)}")
         if parameter == "gamma" and not self.fit.gamma_free:
             return (float("nan"), float("nan"))
-        low, high = percentile_interval(self.samples[parameter], level)
-        return (low, high) if low < high else (float("nan"), float("nan"))
+        return self._interval(self.samples[parameter], level)
 
     def interval_of(self, function: Callable[[LossSurface], float], level: float = 0.95) -> tuple[float, float]:
-        """Percentile interval of any number computed from a law, e.g. `lambda law: law.optimum(1e21)[0]`."""
+        """Percentile interval of any number computed from a law, e.g. `lambda law: law.optimum(1e21)[0]`.
+
+        (NaN, NaN) as for `interval`, and where the number is not finite for most of the resamples.
+        """
         usable = self.samples[list(PARAMETERS)].dropna().to_numpy()
         laws = (LossSurface(**dict(zip(PARAMETERS, row.tolist(), strict=True))) for row in usable)
-        return percentile_interval([function(law) for law in laws], level)
+        return self._interval([function(law) for law in laws], level)
+
+    def _interval(self, values: Any, level: float) -> tuple[float, float]:
+        low, high = percentile_interval(values, level)
+        few = np.isfinite(np.asarray(values, dtype=float)).sum() < (1 - MOST) * len(self.theta)
+        return (float("nan"), float("nan")) if few or self.withheld or not low < high else (low, high)
 
     def confidence_band(self, num_params: Any, num_tokens: Any, level: float = 0.95) -> tuple[Array, Array]:
         """Interval of the law's loss at points of shape (n,): where the mean of many runs would lie."""
-        return _quantiles(np.exp(self._log_curves(num_params, num_tokens)), level)
+        curves = self._log_curves(num_params, num_tokens)
+        return _no_band(curves) if self.withheld else _quantiles(np.exp(curves), level)
 
     def prediction_band(self, num_params: Any, num_tokens: Any, level: float = 0.95) -> tuple[Array, Array]:
         """Interval of the loss of a single new run at points of shape (n,): the law's own doubt plus the runs' scatter.
@@ -89,9 +136,10 @@ class ParametricBootstrap:
         residual, so no chance enters.
         """
         curves = self._log_curves(num_params, num_tokens)
-        weights = self.fit.rows.weights
+        if self.withheld:
+            return _no_band(curves)
         widening = np.sqrt(self.fit.num_rows / (self.fit.num_rows - self.fit.num_free))
-        noise = np.repeat(self.fit.residuals * widening, np.ceil(weights).astype(int))
+        noise = _repeated(self.fit.residuals * widening, self.fit.rows.weights)
         bands = [_quantiles(np.exp((curve[:, None] + noise).ravel()), level) for curve in curves.T]
         low, high = np.array(bands).T
         return low, high
@@ -112,13 +160,14 @@ def bootstrap_parametric(
     cluster: str | None = None,
     num_jobs: int = 1,
     scheduler: str | None = None,
+    progress: bool = False,
 ) -> ParametricBootstrap:
-    """Refit resampled runs.
+    """Refit resampled runs; where the fit withholds intervals (`ParametricFit.intervals_withheld`), all NaN at once.
 
     Parameters
     ----------
     fit
-        the fit whose doubt is wanted.
+        the fit whose uncertainty is asked for.
     num_resamples, seed
         R and the seed of the draws; the same seed gives the same bits, however the work is shared.
     cluster
@@ -127,21 +176,36 @@ def bootstrap_parametric(
         processes on this machine (joblib).
     scheduler
         address of a Dask scheduler (`tcp://host:8786`) that takes the batches instead.
+    progress
+        show a progress bar on stderr once two seconds have passed.
 
     Raises
     ------
     InputError
-        for an unknown cluster column, fewer than three clusters, or a scheduler that does not answer.
+        for an unknown cluster column, fewer than three clusters, too many resamples, or a scheduler that does not
+        answer.
     """
-    weights = _resampled_weights(fit, num_resamples, seed, cluster)
-    batches = [weights[start : start + BATCH] for start in range(0, num_resamples, BATCH)]
-    theta = np.concatenate(_shared(fit, batches, num_jobs, scheduler))
-    return ParametricBootstrap(fit=fit, theta=theta, seed=seed, cluster=cluster)
+    if not 1 <= num_resamples <= MAX_RESAMPLES:
+        raise InputError(f"bootstrap: {num_resamples} resamples; 1 to {MAX_RESAMPLES} can be drawn")
+    if fit.intervals_withheld:
+        return ParametricBootstrap(fit=fit, theta=np.full((num_resamples, 6), np.nan), seed=seed, cluster=cluster)
+    labels = _labels(fit, cluster)
+    size = max(1, min(BATCH, BATCH_NUMBERS // len(fit.data)))
+    batches = _resampled_weights(fit, labels, num_resamples, size, seed)
+    from tqdm import tqdm
+
+    theta = []
+    with tqdm(total=num_resamples, desc="resamples", delay=2, disable=not progress, file=sys.stderr) as bar:
+        for part in shared(partial(refit, fit), batches, num_jobs if num_resamples > size else 1, scheduler):
+            theta.append(part)
+            bar.update(len(part))
+    return ParametricBootstrap(fit=fit, theta=np.concatenate(theta), seed=seed, cluster=cluster)
 
 
-def _resampled_weights(fit: ParametricFit, num_resamples: int, seed: int, cluster: str | None) -> Array:
+def _labels(fit: ParametricFit, cluster: str | None) -> NDArray[np.intp]:
+    """What every row is drawn with: itself, or all rows of the same value."""
     if cluster is None:
-        return resample_counts(np.zeros(len(fit.data)), num_resamples, seed) * fit.rows.weights
+        return np.arange(len(fit.data))
     if cluster not in ("num_params", "num_tokens"):
         raise InputError(f"bootstrap: cluster {cluster!r} is not one of num_params, num_tokens")
     values, labels = np.unique(fit.data[cluster], return_inverse=True)
@@ -149,27 +213,18 @@ def _resampled_weights(fit: ParametricFit, num_resamples: int, seed: int, cluste
         raise InputError(
             f"bootstrap: {values.size} different {cluster}; at least 3 are needed to draw them as clusters"
         )
-    return resample_counts(np.zeros(values.size), num_resamples, seed)[:, labels] * fit.rows.weights
+    return labels
 
 
-def _shared(fit: ParametricFit, batches: Sequence[Array], num_jobs: int, scheduler: str | None) -> list[Array]:
-    """Refit all batches here, in processes, or on a Dask cluster."""
-    if scheduler is not None:
-        try:
-            from distributed import Client
-        except ImportError as error:
-            raise InputError(f"a scheduler needs dask: pip install 'dask[distributed]' ({error})") from error
-        try:
-            client = Client(scheduler, timeout="10s")
-        except (OSError, ValueError) as error:
-            raise InputError(f"scheduler {scheduler}: {' '.join(str(error).split())}") from error
-        with client:
-            return list(client.gather(client.map(refit, [fit] * len(batches), batches, pure=False)))
-    if num_jobs == 1 or len(batches) == 1:
-        return [refit(fit, batch) for batch in batches]
-    from joblib import Parallel, delayed
-
-    return list(Parallel(n_jobs=num_jobs)(delayed(refit)(fit, batch) for batch in batches))
+def _resampled_weights(
+    fit: ParametricFit, labels: NDArray[np.intp], num_resamples: int, size: int, seed: int
+) -> Iterator[Array]:
+    """Weights of the resamples, `size` at a time, shape (size, n); one stream of draws, so the size does not matter."""
+    number, rng = int(labels.max()) + 1, np.random.default_rng(seed)
+    chances = np.full(number, 1 / number)
+    for start in range(0, num_resamples, size):
+        counts = rng.multinomial(number, chances, size=min(size, num_resamples - start))
+        yield counts[:, labels] * fit.rows.weights
 
 
 def refit(fit: ParametricFit, weights: Array) -> Array:
@@ -190,16 +245,31 @@ def refit(fit: ParametricFit, weights: Array) -> Array:
         solutions = minimize_all(np.tile(start, (len(weights), 1)), rows, fit.free, tolerance=1e-10)
         better = solutions.objective < best_objective
         best_theta[better], best_objective[better] = solutions.theta[better], solutions.objective[better]
-    distinct = np.array([np.unique(fit.rows.log_n[row > 0]).size for row in weights])
-    best_theta[(distinct < 2) | ((weights > 0).sum(axis=1) <= fit.num_free)] = np.nan
+    _put_floor_at_zero(best_theta, best_objective, rows, fit.free)
+    for name in ("log_n", "log_d"):
+        distinct = np.array([np.unique(getattr(fit.rows, name)[row > 0]).size for row in weights])
+        best_theta[distinct < NEEDED_VALUES] = np.nan
+    best_theta[(weights > 0).sum(axis=1) <= fit.num_free] = np.nan
     return to_raw(best_theta, rows.center)
+
+
+def _put_floor_at_zero(theta: Array, least: Array, rows: Rows, free: NDArray[np.bool_]) -> None:
+    """Move E to its bound wherever a small E ends no lower: steps towards it stop early (see `creep_to_bounds`)."""
+    small = np.log(0.05) + float(rows.log_loss.min())
+    creeping = np.flatnonzero((theta[:, 0] > LOWER[0]) & (theta[:, 0] < small))
+    if creeping.size:
+        start = theta[creeping]
+        start[:, 0] = LOWER[0]
+        ends = minimize_all(start, replace(rows, weights=rows.weights[creeping]), free, tolerance=1e-10)
+        lower = ends.objective <= least[creeping]
+        theta[creeping[lower]] = ends.theta[lower]
 
 
 def _starts(fit: ParametricFit) -> Array:
     """The optimum, and two places at some distance on either side of it along the worst-known direction."""
     theta = fit.theta_centred
     direction = np.zeros(6)
-    direction[fit.free] = np.linalg.svd(fit._scaled_design)[2][-1]
+    direction[fit.free] = fit.worst_direction
     direction /= np.abs(direction).max()
     return np.clip(np.stack([theta, theta + 0.3 * direction, theta - 0.3 * direction]), LOWER, UPPER)
 
@@ -217,7 +287,10 @@ class Profile:
     drop: Array
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Where the drop stays below the chi-squared quantile; infinite (or 0) where the grid ends before it rises."""
+        """Where the drop stays below the chi-squared quantile; infinite (or 0) where the grid ends before it rises.
+
+        (NaN, NaN) where it has no width: runs without scatter.
+        """
         threshold = stats.chi2.ppf(level, 1)
         inside = self.drop <= threshold
         if not inside.any():
@@ -225,7 +298,7 @@ class Profile:
         first, last = np.flatnonzero(inside)[[0, -1]]
         low = 0.0 if first == 0 else self._crossing(first - 1, first, threshold)
         high = float("inf") if last == len(inside) - 1 else self._crossing(last + 1, last, threshold)
-        return (low, high)
+        return (low, high) if low < high else (float("nan"), float("nan"))
 
     def _crossing(self, outside: int, inside: int, threshold: float) -> float:
         # drop is close to quadratic, so its root is close to linear
@@ -255,12 +328,17 @@ def profile(fit: ParametricFit, parameter: str, width: float = 1.2, num_points: 
     values = getattr(fit.law, parameter) * np.exp(width * steps * np.abs(steps))
     if parameter == "E":  # it may lie above the lowest losses, not above all
         values = values[values < np.exp(fit.rows.log_loss).max()]
+    logs = parameter in ("E", "gamma")
+    inner = np.log(values) if logs else values
+    values = values[(inner >= LOWER[index]) & (inner <= UPPER[index])]
     theta = np.tile(fit.theta_centred, (len(values), 1))
-    theta[:, index] = values if parameter in ("alpha", "beta") else np.log(values)
+    theta[:, index] = np.log(values) if logs else values
     free = fit.free.copy()
     free[index] = False
     least = _continued(theta, fit.rows, free, int(np.argmin(np.abs(values - getattr(fit.law, parameter)))))
-    return Profile(parameter=parameter, values=values, drop=2 * (least - fit.objective) / _score_scale(fit))
+    with np.errstate(over="ignore"):  # runs without scatter
+        drop = 2 * (least - fit.objective) / max(_score_scale(fit), 1e-300)
+    return Profile(parameter=parameter, values=values, drop=drop)
 
 
 def _continued(theta: Array, rows: Rows, free: NDArray[np.bool_], middle: int) -> Array:
@@ -293,3 +371,19 @@ def _score_scale(fit: ParametricFit) -> float:
 def _quantiles(samples: Array, level: float) -> tuple[Array, Array]:
     low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return low, high
+
+
+def _no_band(curves: Array) -> tuple[Array, Array]:
+    nothing = np.full(curves.shape[1], np.nan)
+    return nothing, nothing.copy()
+
+
+def _repeated(values: Array, weights: Array) -> Array:
+    """Values as often as their weights say, rounded up; of a large table `NOISE_VALUES` quantiles instead."""
+    times = np.ceil(weights)
+    if times.sum() <= NOISE_VALUES:
+        return np.repeat(values, times.astype(int))
+    order = np.argsort(values)
+    share = np.cumsum(weights[order]) / weights.sum()
+    places = (np.arange(NOISE_VALUES) + 0.5) / NOISE_VALUES
+    return values[order][np.minimum(np.searchsorted(share, places), len(values) - 1)]

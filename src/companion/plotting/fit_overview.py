@@ -12,7 +12,7 @@ from companion.plotting.surface import count_ticks
 
 
 def fit_overview(fit: ParametricFit) -> Figure:
-    """Left: contours of the fitted loss over N and D, with the runs. Right: residuals over N·D."""
+    """Left: contours of the fitted loss over N and D, with the runs. Right: observed over fitted loss, minus 1, over N·D."""
     used = fit.data[fit.data["weight"] > 0]
     size, tokens = used["num_params"].to_numpy(), used["num_tokens"].to_numpy()
     figure, (left, right) = subplots(1, 2, height=3.4)
@@ -23,9 +23,9 @@ def fit_overview(fit: ParametricFit) -> Figure:
     left.clabel(contours, fontsize=8, fmt="%.2f")
     left.plot(size, tokens, ".", color=INK, markersize=3.5)
     left.set(xscale="log", yscale="log", xlabel=LABELS["num_params"], ylabel=LABELS["num_tokens"])
-    right.plot(size * tokens, fit.residuals[fit.data["weight"] > 0], ".", color=INK, markersize=4)
+    right.plot(size * tokens, np.expm1(fit.residuals[fit.data["weight"] > 0]), ".", color=INK, markersize=4)
     right.axhline(0, color="#888888", linewidth=1)
-    right.set(xscale="log", xlabel="parameters × tokens N·D", ylabel="observed against fitted loss")
+    right.set(xscale="log", xlabel="parameters × tokens N·D", ylabel="observed over fitted loss − 1 (%)")
     right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
     for axis in (left.xaxis, left.yaxis):
         count_ticks(axis, (1.0, 3.0))

@@ -23,6 +23,7 @@ from companion.plotting.style import (
     LABELS,
     architecture_look,
     count_ticks,
+    panels,
     subplots,
 )
 
@@ -45,7 +46,7 @@ def isoflop_profiles(fits: Mapping[str, IsoflopFit], level: float = 0.95) -> Fig
     level
         of the horizontal interval at each optimum (delta method, Student's t).
     """
-    figure, axes = subplots(1, len(fits), height=4.2, sharey=True)
+    figure, axes = panels(len(fits), height=4.2, sharey=True)
     budgets = sorted({profile.isoflop_budget for fit in fits.values() for profile in fit.profiles})
     markers = dict(zip(budgets, islice(cycle(_BUDGET_MARKERS), len(budgets)), strict=True))
     x_column = next(iter(fits.values())).x_column
@@ -180,7 +181,7 @@ def one_sided_profiles(
     x_column
         what the profiles are drawn over.
     """
-    figure, axes = subplots(1, len(profiles), height=3.8)
+    figure, axes = panels(len(profiles), height=3.8)
     for ax, (name, look) in zip(axes, architecture_look(profiles).items(), strict=True):
         profile = profiles[name]
         ax.plot(profile.x, profile.loss, look["marker"], color=look["color"], markersize=4, alpha=0.6, linewidth=0)

@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLo
 
 from companion.fitting.overtraining import OvertrainingSlopes
 from companion.formatting import count
-from companion.plotting.style import INK, LABELS, architecture_look, subplots
+from companion.plotting.style import INK, LABELS, architecture_look, panels, subplots
 
 GREY = "#888888"
 RATIO_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -36,7 +36,7 @@ def overtraining_lines(slopes: Mapping[str, OvertrainingSlopes], spare: Mapping[
     spare
         by architecture: further runs (columns train_flops, val_loss) that no line uses, as crosses.
     """
-    figure, axes = subplots(1, len(slopes), height=4.3, sharey=True)
+    figure, axes = panels(len(slopes), height=4.3, sharey=True)
     markers = ratio_markers([ratio for fits in slopes.values() for ratio in set(fits.laws)])
     drawn: set[float] = set()
     for ax, (name, look) in zip(axes, architecture_look(slopes).items(), strict=True):
@@ -83,7 +83,7 @@ def slopes_by_ratio(
     level
         of the thin bars and the band.
     """
-    figure, axes = subplots(1, len(slopes), height=3.9, sharey=True)
+    figure, axes = panels(len(slopes), height=3.9, sharey=True)
     for ax, (name, look) in zip(axes, architecture_look(slopes).items(), strict=True):
         fits, color = slopes[name], look["color"]
         ratios = np.array(list(fits.laws))
@@ -135,7 +135,7 @@ def bending_lines(
     level
         of `low` and `high`, for the legend.
     """
-    figure, axes = subplots(1, len(slopes), height=3.9, sharey=True)
+    figure, axes = panels(len(slopes), height=3.9, sharey=True)
     ratios = sorted({ratio for table in curves.values() for ratio in table["token_param_ratio"]})
     dashes = dict(zip(ratios, cycle(DASHES), strict=False))
     markers = ratio_markers([ratio for fits in slopes.values() for ratio in fits.laws])
@@ -178,7 +178,7 @@ def above_the_front(excess: Mapping[str, pd.DataFrame], implied: Mapping[str, pd
     implied
         by architecture: columns token_param_ratio, train_flops, relative_penalty.
     """
-    figure, axes = subplots(1, len(excess), height=4.1, sharey=True)
+    figure, axes = panels(len(excess), height=4.1, sharey=True)
     markers = ratio_markers(sorted({ratio for table in excess.values() for ratio in table["token_param_ratio"]}))
     for ax, (name, look) in zip(axes, architecture_look(excess).items(), strict=True):
         for ratio, group in excess[name].groupby("token_param_ratio"):
@@ -238,7 +238,7 @@ def window_slopes(windows: Mapping[str, pd.DataFrame], common: Mapping[str, floa
     common
         by architecture: the common slope, as a line.
     """
-    figure, axes = subplots(1, len(windows), height=3.5, sharey=True)
+    figure, axes = panels(len(windows), height=3.5, sharey=True)
     for ax, (name, look) in zip(axes, architecture_look(windows).items(), strict=True):
         for whole, group in windows[name].groupby("whole"):
             fill = look["color"] if whole else "none"

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from companion.fitting.isoflop import IsoflopProfile
 from companion.fitting.pareto import READINGS, FrontComparison, ParetoFront, Reading
-from companion.plotting.style import ARCHITECTURE_COLORS, INK, LABELS, architecture_look, subplots
+from companion.plotting.style import ARCHITECTURE_COLORS, INK, LABELS, architecture_look, panels, subplots
 
 _READING_STYLES: dict[Reading, str] = {"hull": "-", "linear": "--", "steps": ":"}
 _READING_LABELS: dict[Reading, str] = {"hull": "convex hull", "linear": "lines from run to run", "steps": "steps"}
@@ -22,7 +22,7 @@ _SMALL: dict[str, Any] = {"s": 14, "linewidths": 0.8}
 def coverage(runs: pd.DataFrame) -> Figure:
     """Tokens against parameters, one panel per experiment, with lines of equal C = 6·N·D."""
     parts = _parts(runs, "experiment")
-    figure, axes = subplots(1, len(parts), height=4.0, sharex=True, sharey=True)
+    figure, axes = panels(len(parts), height=4.0, sharex=True, sharey=True)
     (left, right), (bottom, top) = (
         (runs[column].min() / 1.5, runs[column].max() * 1.5) for column in ("num_params", "num_tokens")
     )
@@ -45,7 +45,7 @@ def coverage(runs: pd.DataFrame) -> Figure:
 def ratio_over_compute(runs: pd.DataFrame) -> Figure:
     """Tokens per parameter against compute, one panel per architecture, filled and hollow marks by experiment."""
     names, parts = _names(runs), _parts(runs, "experiment")
-    figure, axes = subplots(1, len(names), sharex=True, sharey=True)
+    figure, axes = panels(len(names), sharex=True, sharey=True)
     for ax, (architecture, look) in zip(axes, architecture_look(names).items(), strict=True):
         for place, part in enumerate(parts.values()):
             rows = part[part["architecture"] == architecture]
@@ -203,4 +203,4 @@ def _iso_line(ax: Axes, decade: int, sizes: tuple[float, float], tokens: tuple[f
 def _legend(figure: Figure, ax: Axes, **kwargs: Any) -> None:
     """One legend above the panels, where it hides nothing."""
     handles, labels = ax.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), **kwargs)
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 6), **kwargs)

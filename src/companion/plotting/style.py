@@ -21,7 +21,9 @@ ARCHITECTURE_COLORS = {"transformer": "#de8f05", "xlstm": "#0173b2"}
 ARCHITECTURE_MARKERS = {"transformer": "s", "xlstm": "o"}
 ARCHITECTURE_LABELS = {"transformer": "Transformer", "xlstm": "xLSTM"}
 #: For architectures that the book does not know: the rest of the palette.
-_SPARE_COLORS, _SPARE_MARKERS = ("#029e73", "#cc78bc", "#ca9161", "#949494"), ("^", "D", "v", "P")
+_SPARE_COLORS = ("#029e73", "#cc78bc", "#ca9161", "#949494")
+#: Their number has no divisor in common with that of the colours: twenty architectures look different.
+_SPARE_MARKERS = ("^", "D", "v", "P", "X")
 
 #: Names and units of the axes.
 LABELS = {
@@ -87,6 +89,19 @@ def subplots(
         ax.grid(True, which="major")
         ax.set_axisbelow(True)
     return figure, axes
+
+
+def panels(number: int, *, height: float = 3.6, **kwargs: Any) -> tuple[Figure, list[Axes]]:
+    """A figure with as many panels as asked for, at most three in a row, each row of the given height (inches).
+
+    Further arguments go to `subplots`. Panels of an unfinished last row are removed.
+    """
+    columns = min(max(number, 1), 3)
+    rows = -(-max(number, 1) // columns)
+    figure, axes = subplots(rows, columns, height=height if rows == 1 else 0.8 * height * rows, **kwargs)
+    for spare in axes[number:] if number else []:
+        spare.remove()
+    return figure, axes[: max(number, 1)]
 
 
 def count_ticks(axis: Axis) -> None:

@@ -15,7 +15,7 @@ from scipy import stats
 from companion.fitting.parametric import ParametricFit
 from companion.fitting.uncertainty import Profile
 from companion.formatting import count
-from companion.plotting.style import INK, LABELS, architecture_look, subplots
+from companion.plotting.style import INK, LABELS, architecture_look, panels, subplots
 
 GREY = "#888888"
 #: How a design of runs is drawn everywhere in the chapter.
@@ -39,7 +39,7 @@ def loss_contours(
     flops_per_nd
         by architecture: k of C = k·N·D, for the path.
     """
-    figure, axes = subplots(1, len(fits), height=4.3, sharex=True, sharey=True)
+    figure, axes = panels(len(fits), height=4.3, sharex=True, sharey=True)
     every = pd.concat(tables.values())
     n = np.geomspace(every["num_params"].min() / 1.5, every["num_params"].max() * 1.5, 90)
     d = np.geomspace(every["num_tokens"].min() / 1.5, every["num_tokens"].max() * 1.5, 90)
@@ -120,7 +120,7 @@ def misfit_slices(
     fits
         by architecture: the fits at whose gamma the slices were taken.
     """
-    figure, axes = subplots(1, len(misfits), height=3.7, sharey=True)
+    figure, axes = panels(len(misfits), height=3.7, sharey=True)
     factors = [1.05, 1.2, 1.5, 2.0, 3.0, 5.0, 8.0]
     for ax, (name, look) in zip(axes, architecture_look(misfits).items(), strict=True):
         ratio = misfits[name] / np.nanmin(misfits[name])
@@ -138,15 +138,15 @@ def misfit_slices(
 
 
 def residuals_over_compute(fits: Mapping[str, ParametricFit], tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """log(observed / fitted) against compute, a panel per architecture, markers by design."""
-    figure, axes = subplots(1, len(fits), height=3.6, sharey=True, sharex=True)
+    """Observed over fitted loss, minus 1, against compute; a panel per architecture, markers by design."""
+    figure, axes = panels(len(fits), height=3.6, sharey=True, sharex=True)
     markers = _design_markers(pd.concat(tables.values()))
     for ax, (name, look) in zip(axes, architecture_look(fits).items(), strict=True):
-        residuals = pd.Series(fits[name].residuals, index=tables[name].index)
+        relative = pd.Series(np.expm1(fits[name].residuals), index=tables[name].index)
         for design, marker in markers.items():
             runs = _of_design(tables[name], design)
             ax.plot(
-                runs["train_flops"], residuals[runs.index], marker, color=look["color"], markersize=4, alpha=0.6,
+                runs["train_flops"], relative[runs.index], marker, color=look["color"], markersize=4, alpha=0.6,
                 linewidth=0, label=DESIGN_LABELS.get(design, design),
             )  # fmt: skip
         ax.axhline(0, color=GREY, linewidth=0.8)
@@ -211,7 +211,7 @@ def profiles(
 
 def correlation_maps(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Correlations of the parameters as numbers on colour, a panel per architecture."""
-    figure, axes = subplots(1, len(tables), height=3.7)
+    figure, axes = panels(len(tables), height=3.7)
     for ax, (name, look) in zip(axes, architecture_look(tables).items(), strict=True):
         values = tables[name].to_numpy()
         ax.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1)

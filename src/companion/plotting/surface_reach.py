@@ -11,7 +11,7 @@ from matplotlib.ticker import PercentFormatter
 from companion.fitting.parametric import ParametricFit
 from companion.fitting.uncertainty import ParametricBootstrap
 from companion.formatting import count, significant
-from companion.plotting.style import INK, LABELS, architecture_look, subplots
+from companion.plotting.style import INK, LABELS, architecture_look, panels, subplots
 from companion.plotting.surface import DASHES, DESIGN_LABELS, GREY, count_ticks
 
 
@@ -36,7 +36,7 @@ def bands(
     num_tokens
         where the bands should reach at least.
     """
-    figure, axes = subplots(1, len(bootstraps), height=3.8, sharey=True)
+    figure, axes = panels(len(bootstraps), height=3.8, sharey=True)
     for ax, (name, look) in zip(axes, architecture_look(bootstraps).items(), strict=True):
         near = {label: t[np.abs(t["num_params"] / num_params - 1) < 0.1] for label, t in
                 {"fitted": tables[name], "withheld": withheld[name]}.items()}  # fmt: skip
@@ -104,7 +104,7 @@ def optima_over_compute(
 
 
 def extrapolation_errors(tables: Mapping[tuple[str, str], pd.DataFrame]) -> Figure:
-    """Error of the loss of the withheld runs over their distance from the cut-off, a panel per architecture.
+    """Predicted over observed loss, minus 1, of withheld runs over their distance from the cut-off, a panel per name.
 
     Parameters
     ----------
@@ -113,12 +113,12 @@ def extrapolation_errors(tables: Mapping[tuple[str, str], pd.DataFrame]) -> Figu
     """
     names = list(dict.fromkeys(name for name, _ in tables))
     variants = list(dict.fromkeys(variant for _, variant in tables))
-    figure, axes = subplots(1, len(names), height=3.6, sharey=True, sharex=True)
+    figure, axes = panels(len(names), height=3.6, sharey=True, sharex=True)
     for ax, (name, look) in zip(axes, architecture_look(names).items(), strict=True):
         for variant, dashes, fill in zip(variants, DASHES, (look["color"], "none", "none", "none"), strict=False):
             rows = tables[name, variant].sort_values("decades")
             ax.plot(
-                rows["decades"], rows["log_error"], linestyle=dashes, color=look["color"], marker=look["marker"],
+                rows["decades"], np.expm1(rows["log_error"]), linestyle=dashes, color=look["color"], marker=look["marker"],
                 markerfacecolor=fill, markersize=5, label=variant,
             )  # fmt: skip
         ax.axhline(0, color=GREY, linewidth=0.8)
@@ -147,7 +147,7 @@ def design_disagreement(
     flops_per_nd
         by architecture: k of C = k·N·D.
     """
-    figure, axes = subplots(1, len(fits), height=3.8, sharey=True, sharex=True)
+    figure, axes = panels(len(fits), height=3.8, sharey=True, sharex=True)
     flops_all = np.concatenate([t[reference]["train_flops"].to_numpy(dtype=float) for t in tables.values()])
     flops = np.geomspace(flops_all.min() / 3, flops_all.max() * 10, 200)
     for ax, (name, look) in zip(axes, architecture_look(fits).items(), strict=True):
