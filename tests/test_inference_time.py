@@ -13,6 +13,7 @@ from companion.architectures import make_architecture
 from companion.errors import InputError
 from companion.inference_time import (
     PARAMETERS,
+    by_model,
     design_of,
     fit_inference,
     free_columns,
@@ -231,7 +232,7 @@ def row_of(text: str, **values: str) -> str:
         ({"ttft_s": "-0.1"}, "row 2, column 'ttft_s': -0.1 is not a time in seconds (1e-9 to 3e7)"),
         ({"step_time_s": "1e-320"}, "row 2, column 'step_time_s': 1e-320 is not a time in seconds (1e-9 to 3e7)"),
         ({"step_time_s": "slow"}, "row 2, column 'step_time_s': 'slow' is not a number"),
-        ({"n_heads": "7"}, "xlstm 160m: d_model 768 is not divisible by n_heads 7"),
+        ({"n_heads": "7"}, "xlstm 160m: d_model 768 is not divisible by n_heads 7: give d_qk and d_hv"),
         ({"generation_length": ""}, "row 2, column 'generation_length': the cell is empty"),
     ],
 )
@@ -241,6 +242,38 @@ def test_faults_of_a_table(tmp_path: Path, values: dict[str, str], words: str) -
     with pytest.raises(InputError) as raised:
         load_inference(path)
     assert str(raised.value) == f"{path}: {words}"
+
+
+def test_shapes_that_deviate(tmp_path: Path, timings: pd.DataFrame) -> None:
+    """Grouped heads, tied embeddings, a vocabulary and widths of one's own; empty cells stand for the usual."""
+    row = timings[(timings["architecture"] == "transformer") & (timings["prefill_length"] == 128)].iloc[[0]]
+    path = tmp_path / "mine.csv"
+    several = pd.concat([row.assign(n_kv_heads=4, vocab_size=32000, tied_embeddings=1, qk_norm=1), row])
+    several.to_csv(path, index=False)
+    (first, one), (usual, other) = by_model(load_inference(path))
+    assert (one.tolist(), other.tolist()) == ([0], [1])
+    assert (first.n_kv_heads, first.vocab_size, bool(first.tied_embeddings), bool(first.qk_norm)) == (
+        4,
+        32000,
+        True,
+        True,
+    )
+    assert usual == model_of(row.iloc[0])
+    assert num_params(first) < num_params(usual)
+    # heads that do not divide the width, with widths of their own
+    row.assign(n_heads=7, d_qk=64, d_hv=64).to_csv(path, index=False)
+    assert by_model(load_inference(path))[0][0].d_qk == 64
+    for values, words in (
+        ({"architecture": "xlstm", "n_kv_heads": 2}, "xlstm 160m: an xlstm has no n_kv_heads: leave the cell empty"),
+        ({"n_kv_heads": 5}, "n_kv_heads 5 does not divide n_heads 12"),
+        ({"vocab_size": 0.5}, "vocab_size: 0.5 is not a positive whole number"),
+        ({"tied_embeddings": 2}, "tied_embeddings: .* is neither true nor false"),
+    ):
+        row.assign(**values).to_csv(path, index=False)
+        with pytest.raises(InputError, match=words):
+            load_inference(path)
+    row.assign(architecture="xlstm", n_kv_heads=12, qk_norm=0).to_csv(path, index=False)
+    assert by_model(load_inference(path))[0][0].name == "xlstm"
 
 
 def test_tables_without_times(tmp_path: Path, timings: pd.DataFrame) -> None:

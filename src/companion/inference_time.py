@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from companion.accounting.conventions import PAPER, Convention, get_convention
 from companion.accounting.flops import forward_flops
 from companion.accounting.inference import BF16, Precision, count_prefill, count_step
-from companion.architectures import ARCHITECTURES, Architecture, make_architecture
+from companion.architectures import ARCHITECTURES, XLSTM, Architecture, make_architecture
 from companion.errors import InputError, NotApplicable
 from companion.fitting.bootstrap import percentile_interval
 from companion.hardware import REFERENCE_HARDWARE, Hardware, get_hardware
@@ -50,6 +50,8 @@ FORMS = {
 SMALLEST_BATCH = 8
 
 _SHAPES = ("d_model", "n_layers", "n_heads", "d_ff")
+#: Shapes that a table may have; an empty cell stands for the value that `make_architecture` takes.
+_MORE_SHAPES = ("d_qk", "d_hv", "vocab_size", "n_kv_heads", "tied_embeddings", "qk_norm")
 
 
 def _column(dtype: type, *, strict: bool = True) -> pa.Column:
@@ -68,6 +70,7 @@ _SCHEMA = pa.DataFrameSchema(
         ),
         "model_size": pa.Column(object),
         **{name: _column(int) for name in _SHAPES},
+        **{name: pa.Column(float, nullable=True, required=False) for name in _MORE_SHAPES},
         "num_params": pa.Column(int, pa.Check.gt(0, error="must be positive"), required=False),
         "batch_size": _column(int),
         "prefill_length": _column(int, strict=False),
@@ -82,7 +85,8 @@ def load_inference(path: str | os.PathLike[str]) -> pd.DataFrame:
     """A table of inference timings with the columns of `data/inference.csv` (see `data/README.md`).
 
     Needed are `architecture, model_size, d_model, n_layers, n_heads, d_ff, batch_size, prefill_length,
-    generation_length` and one of `ttft_s`, `step_time_s`; a time may be missing in any row.
+    generation_length` and one of `ttft_s`, `step_time_s`; a time may be missing in any row. Shapes that the model
+    deviates in may be there too: `d_qk`, `d_hv`, `vocab_size`, `n_kv_heads`, `tied_embeddings`, `qk_norm` (0 or 1).
 
     What does not stop a fit but may mislead it (another unit than seconds, rows that repeat others, an empty column of
     times) is a `UserWarning` each, and a sentence in the list `attrs["notes"]` of the result.
@@ -98,7 +102,7 @@ def load_inference(path: str | os.PathLike[str]) -> pd.DataFrame:
         raise InputError(f"{os.fspath(path)}: neither column 'ttft_s' nor 'step_time_s' is there")
     if all(values.isna().all() for values in times.values()):
         raise InputError(f"{os.fspath(path)}: column {', '.join(map(repr, times))} is empty: there is no time")
-    for _, row in table.drop_duplicates(["architecture", *_SHAPES]).iterrows():
+    for _, row in table.drop_duplicates(_shape_columns(table)).iterrows():
         try:
             model_of(row)
         except InputError as error:
@@ -117,7 +121,7 @@ def _notes(table: pd.DataFrame, times: dict[str, pd.Series]) -> list[str]:
         if column in times:
             least = least_seconds(table, quantity, device)  # type: ignore[arg-type]
             found.append(unit_note(column, times[column].to_numpy(dtype=float), least, device.label))
-    keys = ["architecture", *_SHAPES, "batch_size", "prefill_length", "generation_length", *times]
+    keys = [*_shape_columns(table), "batch_size", "prefill_length", "generation_length", *times]
     found.append(repeats_note(table, keys))
     return [note for note in found if note]
 
@@ -173,7 +177,18 @@ def measured(table: pd.DataFrame, architecture: str, quantity: Quantity, model_s
 
 def model_of(row: Any) -> Architecture:
     """The model that a row of the table times."""
-    return make_architecture(row["architecture"], **{name: int(row[name]) for name in _SHAPES})
+    shapes = {name: int(row[name]) for name in _SHAPES}
+    given = {name: row[name] for name in _MORE_SHAPES if name in row and not pd.isna(row[name])}
+    if row["architecture"] == XLSTM.name:  # what says "no grouped heads, no normed queries" needs no saying
+        given = {name: value for name, value in given.items() if (name, value) != ("n_kv_heads", row["n_heads"])}
+        given = {name: value for name, value in given.items() if (name, value) != ("qk_norm", 0)}
+        if wrong := [name for name in ("n_kv_heads", "qk_norm") if name in given]:
+            raise InputError(f"an xlstm has no {wrong[0]}: leave the cell empty")
+    return make_architecture(row["architecture"], **shapes, **given)
+
+
+def _shape_columns(table: pd.DataFrame) -> list[str]:
+    return ["architecture", *_SHAPES, *(name for name in _MORE_SHAPES if name in table)]
 
 
 def prefill_flops(rows: pd.DataFrame, convention: str | Convention = PAPER) -> Array:
@@ -204,7 +219,7 @@ def middle_context(rows: pd.DataFrame) -> Array:
 
 def by_model(rows: pd.DataFrame) -> list[tuple[Architecture, NDArray[np.intp]]]:
     """Every different model of the rows, and the positions of its rows."""
-    labels = rows.groupby(["architecture", *_SHAPES], sort=False).ngroup().to_numpy()
+    labels = rows.groupby(_shape_columns(rows), sort=False, dropna=False).ngroup().to_numpy()
     places = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     return [(model_of(rows.iloc[at[0]]), at) for at in places]
 
@@ -305,8 +320,8 @@ def fit_inference(
     level
         of the interval that must lie above 0 for a rate to count as identified.
     objective
-        `relative`: squares of log residuals; `milliseconds`: squares of Huber-transformed residuals in milliseconds, as
-        the published times to first token were fitted.
+        `relative`: squares of log residuals; `milliseconds`: squares of Huber-transformed residuals in
+        milliseconds, the published objective of the time to first token (`companion.inference_published` has the rest).
     smallest_batch
         leaves smaller batches out; by default 8 for step times, as published.
 
