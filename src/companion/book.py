@@ -114,6 +114,7 @@ def build(
     choose(parameters or {}, {source: parameters_of(source) for source in notebooks})  # refused before any work
     with staging(out) as stage:
         shutil.copy(root / "_config.yml", stage)
+        # a checkout may still hold chapters that an earlier version executed there
         shutil.copytree(root / "book", stage / "book", ignore=shutil.ignore_patterns("chapters"))
         pages = stage / "book" / "chapters"
         done = try_all(notebooks, pages, parameters, jobs=jobs, progress=progress)
