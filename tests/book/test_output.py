@@ -181,9 +181,7 @@ def test_interrupt(tmp_path: Path) -> None:
     root, out = plain_book(tmp_path / "checkout"), tmp_path / "out"
     for name in ("01_a", "02_b", "03_c"):
         started = tmp_path / name
-        cell = (
-            f"import os, time, pathlib\npathlib.Path({str(started)!r}).write_text(str(os.getpid()))\ntime.sleep(3600)"
-        )
+        cell = f"import os, time, pathlib\npathlib.Path({str(started)!r}).write_text(str(os.getpid()))\ntime.sleep(300)"
         source(root / "notebooks", cell, name=name)
     code = (
         "import pathlib, signal, sys; from companion import book, cli; book.ROOT = pathlib.Path(sys.argv[1]);"
