@@ -185,7 +185,7 @@ def _write_summary(built: Build, path: Path, parameters: Mapping[str, Any]) -> N
     result = {
         "made_by": "companion book",
         "complete": built.complete,
-        "parameters": {name: repr(value) if isinstance(value, float) else value for name, value in parameters.items()},
+        "parameters": json.loads(json.dumps(dict(parameters)), parse_constant=str),  # JSON has no infinity
         "chapters": [asdict(chapter) for chapter in built.chapters],
     }
     write(path, json.dumps(result, indent=2, ensure_ascii=False) + "\n")

@@ -77,9 +77,15 @@ def publish(stage: Path, out: Path) -> Path:
     """Put the html of a stage into its place, for the earlier one; return its `index.html`."""
     (stage / MARKER).write_text("Made by `companion book`, which replaces this folder at its next build.\n")
     with tempfile.TemporaryDirectory(dir=out, prefix=_STAGE) as aside:
+        earlier = Path(aside) / HTML
         if (out / HTML).is_dir():
-            os.replace(out / HTML, Path(aside) / HTML)
-        os.replace(stage, out / HTML)
+            os.replace(out / HTML, earlier)
+        try:
+            os.replace(stage, out / HTML)
+        except BaseException:
+            if earlier.is_dir():
+                os.replace(earlier, out / HTML)
+            raise
     return out / HTML / "index.html"
 
 

@@ -13,7 +13,7 @@ import pytest
 from small_book import plain_book, source, texts
 
 from companion import book
-from companion.book_output import MARKER, check_output, staging
+from companion.book_output import MARKER, check_output, publish, staging
 from companion.errors import InputError
 
 
@@ -207,3 +207,26 @@ def test_interrupt(tmp_path: Path) -> None:
     assert list(out.iterdir()) == [], "the stage and the lock are gone"
     (executed,) = book.execute([source(tmp_path, "scale")], tmp_path / "later")
     assert "2" in texts(executed)
+
+
+def test_earlier_html_outlives_a_failed_replacement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out" / "html").mkdir(parents=True)
+    (tmp_path / "out" / "html" / "index.html").write_text("earlier")
+    stage = tmp_path / "stage"
+    stage.mkdir()
+    (tmp_path / "out" / "html" / MARKER).touch()
+    replace = os.replace
+
+    def fail_for_the_stage(source: Path, target: Path) -> None:
+        if source == stage:
+            raise OSError("gone")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail_for_the_stage)
+    with pytest.raises(OSError, match="gone"):
+        publish(stage, tmp_path / "out")
+    monkeypatch.undo()
+    assert (tmp_path / "out" / "html" / "index.html").read_text() == "earlier"
+    publish(stage, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["html"]
+    assert [path.name for path in (tmp_path / "out" / "html").iterdir()] == [MARKER]
