@@ -130,7 +130,7 @@ def test_streams_that_are_closed(results: dict[str, tuple[int, str, str]]) -> No
 
 def test_version() -> None:
     """In a process of its own, by the module's name."""
-    done = subprocess.run([sys.executable, "-m", "companion.cli", "--version"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "companion", "--version"], capture_output=True, text=True)
     citation = (Path(__file__).parents[1] / "CITATION.cff").read_text()
     assert re.fullmatch(r"companion (\d+\.\d+\.\d+)\n", done.stdout)
     assert f"version: {done.stdout.split()[1]}\n" in citation
@@ -168,3 +168,19 @@ def test_faults_of_ours_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(cli_commands, "params", lambda arguments, error=error: (_ for _ in ()).throw(error))
         with pytest.raises(type(error)):
             cli.main(PARAMS)
+
+
+def test_interrupt_while_the_command_is_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from companion import __main__ as command
+
+    class Interrupted:
+        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+            if name == "companion.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "companion.cli", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    assert command.main() == 130
+    assert capsys.readouterr().err == "companion: interrupted\n"

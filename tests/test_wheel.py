@@ -150,7 +150,7 @@ def test_help_reads_no_table(installed: Path) -> None:
 
 
 def test_book_needs_a_checkout(installed: Path) -> None:
-    done = run(installed, "import sys; from companion import cli; sys.exit(cli.main(['book']))")
+    done = run(installed, "import sys; from companion.__main__ import main; sys.argv[1:] = ['book']; sys.exit(main())")
     assert done.returncode == 2
     assert "no _config.yml there; the book is built in a checkout" in done.stderr
     assert len(done.stderr.splitlines()) == 1
