@@ -27,12 +27,14 @@ def check_output(out: Path, root: Path) -> Path:
         a file, below a file, a link, not writable, a folder that holds other things by its nature (the checkout, the
         home folder, the current one), or with an `html/`, `sphinx.log` or `summary.json` that no build made.
     """
-    given, out = out, out.expanduser().absolute()
-    folder = out.resolve()
+    given, folder = out, Path(os.path.realpath(os.path.expanduser(out)))
     ancestor = next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))
     if not ancestor.is_dir():
         raise InputError(f"output {given}: {ancestor} is a file, not a folder")
-    taken = {Path.cwd().resolve(): "the current folder", Path.home().resolve(): "your home folder"}
+    taken = {
+        Path.cwd().resolve(): "the current folder",
+        Path(os.path.realpath(os.path.expanduser("~"))): "your home folder",
+    }
     taken[root.resolve()] = "the checkout"
     for place, name in taken.items():
         if place == folder or place.is_relative_to(folder):

@@ -1,6 +1,7 @@
 """`companion book`: execute the notebooks and build the html, on the reader's own table if one is given."""
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def _checked(name: str, value: Any) -> Any:
     """
     if value is None or not name.endswith(("_file", "_folder")):
         return value
-    path = Path(str(value)).expanduser().absolute()
+    path = Path(os.path.expanduser(str(value))).absolute()
     if not path.exists():
         raise InputError(f"--parameters {name}={value}: no such {name.rpartition('_')[2]}")
     if name in _TABLES:

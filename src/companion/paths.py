@@ -21,7 +21,7 @@ def data_dir() -> Path:
     here = Path(__file__).resolve()
     override = os.environ.get(DATA_VARIABLE)
     # `_data` is missing in a checkout on a system without links
-    folders = [Path(override).expanduser()] if override else [here.parent / "_data", here.parents[2] / "data"]
+    folders = [Path(os.path.expanduser(override))] if override else [here.parent / "_data", here.parents[2] / "data"]
     for folder in folders:
         if (folder / "runs.csv").is_file():
             return folder.resolve()

@@ -52,6 +52,11 @@ def a_dangling_link(folder: Path) -> Path:
     return folder / "dangling"
 
 
+def a_link_to_itself(folder: Path) -> Path:
+    (folder / "loop").symlink_to(folder / "loop")
+    return folder / "loop"
+
+
 def own_file(name: str, text: str = "mine") -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         (folder / "own").mkdir()
@@ -77,6 +82,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "the current folder": (lambda folder: Path("."), "the current folder"),
     "the current folder by its name": (lambda folder: folder / "here" / ".." / "here", "the current folder"),
     "home": (lambda folder: Path("~"), "your home folder"),
+    "a link to itself": (a_link_to_itself, "output .*: File exists|Too many levels"),
     "not a folder of the system": (lambda folder: Path("/proc/1/fd/x"), "output /proc/1/fd/x: "),
 }
 
