@@ -12,6 +12,7 @@ import yaml
 
 from companion.accounting import Breakdown, count_flops, count_params, get_convention, num_params
 from companion.architectures import ARCHITECTURES, XLSTM, Architecture, make_architecture, preset
+from companion.cli_output import writes_utf8
 from companion.errors import InputError
 from companion.fitting.isoflop import IsoflopFit, IsoflopProfile, fit_isoflop
 from companion.fitting.isoflop_joint import JointIsoflopFit, fit_isoflop_joint
@@ -29,7 +30,7 @@ _SHAPE_OPTIONS = ("tied_embeddings", *_ATTENTION)
 
 def print_json(value: Any) -> None:
     """One JSON object; NaN and infinity become null, NumPy numbers plain ones."""
-    print(json.dumps(_plain(value), indent=2, allow_nan=False, ensure_ascii=False))
+    print(json.dumps(_plain(value), indent=2, allow_nan=False, ensure_ascii=not writes_utf8()))
 
 
 def _plain(value: Any) -> Any:
