@@ -54,7 +54,7 @@ def test_whole_numbers_come_back_exactly(tmp_path_factory: pytest.TempPathFactor
         ("", "the file is empty"),
         ("name,size\n", "has a header but no rows"),
         ("name,name\na,b\n", "row 1, column 'name': appears twice"),
-        ("name,size\na,1\nb\n", "row 3: has 1 cells, the header has 2 columns"),
+        ("name,size\na,1\nb\n", "row 3: has 1 cell, the header has 2 columns"),
         ("name,length\na,1\n", "column 'size' is missing; the table has name, length"),
         ("name,size\na,1\n\nb,two\n", "row 4, column 'size': 'two' is not a number"),
         ("name,size\na,nan\n", "row 2, column 'size': 'nan' is not a number"),

@@ -88,7 +88,7 @@ def _small_profiles(runs: pd.DataFrame) -> list[Finding]:
     keys = ["architecture", "isoflop_budget"]
     keys += ["context_length"] if "context_length" in runs.columns and runs["context_length"].notna().any() else []
     labelled = runs[runs["isoflop_budget"].notna()]
-    sizes = labelled.groupby(keys, dropna=False)["num_params"].transform("nunique")
+    sizes = labelled.groupby(keys)["num_params"].transform("nunique")
     small = labelled[sizes < 3]
     if small.empty:
         return []

@@ -207,7 +207,7 @@ def _with_whole_counts(frame: pd.DataFrame, source: str) -> tuple[pd.DataFrame, 
     for name in (name for name in ROUNDED_COLUMNS if name in frame.columns and frame[name].dtype != np.int64):
         values = frame[name].to_numpy(np.float64, na_value=np.nan)
         known = np.isfinite(values)
-        fractions = np.flatnonzero(known & (np.abs(values - np.rint(values)) > 1e-6))
+        fractions = np.flatnonzero(np.abs(np.where(known, values, 0) - np.where(known, np.rint(values), 0)) > 1e-6)
         for at in fractions.tolist():
             if problem := fraction_fault(name, float(values[at])):
                 raise InputError(f"{source}: row {frame.index[at]}, column {name!r}: {show(values[at])} {problem}")
