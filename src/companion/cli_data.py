@@ -62,7 +62,7 @@ def data_check(arguments: argparse.Namespace) -> None:
         print(f"finding: {entry.message}")
     print(_ratio_line(result["flops_ratio"], len(runs)))
     shown = {
-        key: value[:_MAX_LISTED] + [f"and {len(value) - _MAX_LISTED:,} more"]
+        key: [*value[:_MAX_LISTED], f"and {len(value) - _MAX_LISTED:,} more"]
         if isinstance(value, list) and len(value) > _MAX_LISTED
         else value
         for key, value in result.items()
