@@ -18,6 +18,7 @@ from companion.accounting import CONVENTIONS, PAPER
 from companion.cli_bench import add_bench
 from companion.cli_book import add_book
 from companion.cli_context import add_context
+from companion.cli_data import add_data
 from companion.cli_import import add_import
 from companion.cli_inference import add_inference
 from companion.cli_options import (
@@ -135,8 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     add_context(command)
     add_plan(command)
     _add_ledger(command)
-    data = subparsers.add_parser("data", help="check run tables", description="Check run tables.")
-    _add_data_check(command, data.add_subparsers(title="commands", metavar="COMMAND", required=True))
+    add_data(command, subparsers)
     add_import(command, subparsers)
     add_inference(command, subparsers)
     add_bench(command, subparsers)
@@ -279,19 +279,6 @@ def _add_ledger(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--section", action="append", help="only this section (may be repeated)")
     parser.add_argument("--verdict", choices=commands.VERDICTS, help="only rows with this verdict")
-    add_json(parser)
-
-
-def _add_data_check(command: Callable[..., argparse.ArgumentParser], to: Any) -> None:
-    parser = command(
-        "check",
-        commands.data_check,
-        "check a run table and say what it holds",
-        "  companion data check data/runs.csv\n  companion data check my_runs.csv --strict --json",
-        to=to,
-    )
-    parser.add_argument("file", type=Path, metavar="FILE", help="run table (CSV)")
-    parser.add_argument("--strict", action="store_true", help="columns that are not known are errors")
     add_json(parser)
 
 

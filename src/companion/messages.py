@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-MAX_ROWS_NAMED = 5
+MAX_ROWS_NAMED = 10
 """Most rows that one message names."""
 
 
@@ -15,15 +15,17 @@ def plural(number: int, noun: str) -> str:
 
 
 def name_rows(rows: Sequence[Any]) -> str:
-    """The first rows by name, and how many more there are: row 3; rows 3, 5; rows 2, 3, 4, 5, 6 and 20 more."""
+    """The first rows by name, and how many more there are: row 3; rows 3, 5; rows 2, 3, 4 and 20 more."""
     named = ", ".join(str(row) for row in rows[:MAX_ROWS_NAMED])
     more = f" and {len(rows) - MAX_ROWS_NAMED:,} more" if len(rows) > MAX_ROWS_NAMED else ""
     return f"{'row' if len(rows) == 1 else 'rows'} {named}{more}"
 
 
 def cut(text: str, length: int = 60) -> str:
-    """Text on one line, at most that long."""
+    """Text on one line, at most that long; signs that do not print are escaped, as in a string literal."""
     text = " ".join(text.split())
+    if not text.isprintable():
+        text = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
