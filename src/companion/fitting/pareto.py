@@ -265,7 +265,7 @@ def compare_architectures(runs: pd.DataFrame, first: str, second: str, reading: 
 def front_table(runs: pd.DataFrame, first: str, second: str, by: str = "context_length") -> pd.DataFrame:
     """Two architectures compared in every reading, for each value of a column (or once, if there is no such column).
 
-    Values of the column for which one architecture has no runs are left out.
+    Values of the column for which one architecture has no runs, or the fronts share no range, are left out.
 
     Returns
     -------
@@ -276,7 +276,7 @@ def front_table(runs: pd.DataFrame, first: str, second: str, by: str = "context_
     Raises
     ------
     InputError
-        if no value has runs of both.
+        if no value has runs of both whose fronts share a range.
     """
     groups = list(runs.groupby(by)) if by in runs else [("all", runs)]
     rows = []
@@ -284,7 +284,10 @@ def front_table(runs: pd.DataFrame, first: str, second: str, by: str = "context_
         if not {first, second} <= set(group["architecture"]):
             continue
         for reading in READINGS:
-            found = compare_architectures(group, first, second, reading)
+            try:
+                found = compare_architectures(group, first, second, reading)
+            except InputError:  # the fronts share no range
+                continue
             front = found.second
             rows.append(
                 {
@@ -301,7 +304,7 @@ def front_table(runs: pd.DataFrame, first: str, second: str, by: str = "context_
                 }
             )
     if not rows:
-        raise InputError(f"no {by} has runs of both {first} and {second}")
+        raise InputError(f"no {by} has runs of both {first} and {second} whose fronts share a range")
     return pd.DataFrame(rows)
 
 
