@@ -286,7 +286,7 @@ def front_table(runs: pd.DataFrame, first: str, second: str, by: str = "context_
         for reading in READINGS:
             try:
                 found = compare_architectures(group, first, second, reading)
-            except InputError:
+            except InputError:  # the fronts share no range
                 continue
             front = found.second
             rows.append(
