@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from companion.accounting import num_params
-from companion.architectures import ARCHITECTURES, PRESET_SIZES, XLSTM, Transformer, make_architecture, preset
+from companion.architectures import (
+    ARCHITECTURES,
+    PRESET_SIZES,
+    VOCAB_SIZE,
+    XLSTM,
+    Transformer,
+    make_architecture,
+    preset,
+)
 from companion.errors import InputError
 from companion.runs import load_paper_runs
 
@@ -47,11 +55,24 @@ def test_arrays_stand_for_many_architectures() -> None:
         ({"n_heads": "8"}, "n_heads: '8' is not a number"),
         ({"n_heads": True}, "n_heads: True is not a number"),
         ({"vocab_size": np.array([50304, 0])}, "vocab_size: 0"),
+        ({"n_kv_heads": 3}, "n_kv_heads 3 does not divide n_heads 8"),
+        ({"n_heads": np.array([8, 6]), "d_hv": 64, "n_kv_heads": 4}, "n_kv_heads 4 does not divide n_heads 6"),
+        ({"tied_embeddings": 2}, "tied_embeddings: 2 is neither true nor false"),
+        ({"qk_norm": "maybe"}, "qk_norm: 'maybe' is neither true nor false"),
+        ({"tied_embeddings": np.array([0.0, np.nan])}, "tied_embeddings: .* is neither"),
     ],
 )
 def test_wrong_shapes_are_named(shapes: dict, words: str) -> None:
     with pytest.raises(InputError, match=words.replace("'", ".")):
         Transformer(**{"d_model": 512, "n_layers": 10, "n_heads": 8, **shapes})
+
+
+def test_heads_need_not_divide_the_width_when_their_widths_are_given() -> None:
+    model = make_architecture("transformer", d_model=2560, n_layers=2, n_heads=48, d_qk=64, d_hv=64, d_ff=64)
+    # q, k, v and the output projection are 2560 x (48 * 64) each
+    assert num_params(model) == 2 * (4 * 2560 * 48 * 64 + 3 * 2560 * 64 + 2 * 2560) + 2560 + 2 * VOCAB_SIZE * 2560
+    with pytest.raises(InputError, match="2560 is not divisible by n_heads 48: give d_qk and d_hv"):
+        make_architecture("xlstm", d_model=2560, n_layers=2, n_heads=48)
 
 
 def test_odd_heads_of_an_xlstm_need_d_qk() -> None:

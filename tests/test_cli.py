@@ -234,3 +234,26 @@ def test_undefined_numbers_are_null(capsys: pytest.CaptureFixture[str]) -> None:
     result = run_json(capsys, "isoflop", RUNS, *options)
     assert result["exponent_standard_error"] is None
     assert np.isfinite(result["exponent"])
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        # the released checkpoints of Llama 3 8B (arXiv 2407.21783) and Qwen3 0.6B (arXiv 2505.09388)
+        ("--d-model 4096 --n-layers 32 --n-heads 32 --n-kv-heads 8 --d-ff 14336 --vocab-size 128256", 8_030_261_248),
+        (
+            "--d-model 1024 --n-layers 28 --n-heads 16 --n-kv-heads 8 --d-qk 128 --d-hv 128 --d-ff 3072 "
+            "--vocab-size 151936 --tied-embeddings --qk-norm",
+            596_049_920,
+        ),
+    ],
+)
+def test_params_of_published_models(options: str, expected: int, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["params"], ["flops", "--context-length", "4096"], ["inference", "count", "--context-length", "8"]):
+        assert cli.main([*command, "--architecture", "transformer", *options.split(), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["num_params"] == expected
+
+
+def test_an_xlstm_has_no_grouped_heads(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["params", "--architecture", "xlstm", "--size", "7b", "--n-kv-heads", "2", "--qk-norm"]) == 2
+    assert "--n-kv-heads, --qk-norm: an xlstm has no keys and values" in capsys.readouterr().err

@@ -115,7 +115,7 @@ def test_conventions_and_chunks(capsys: pytest.CaptureFixture[str]) -> None:
         ([*COUNT, "xlstm", *SEVEN, "--hardware", "tpu"], "hardware 'tpu' is not known; there are a100-sxm"),
         ([*COUNT, "xlstm", "--size", "9b", "--context-length", "64"], "invalid choice: '9b'"),
         ([*COUNT, "xlstm", "--context-length", "64"], "missing --d-model, --n-layers, --n-heads (or give --size)"),
-        ([*COUNT, "xlstm", *SEVEN, "--n-kv-heads", "2"], "--n-kv-heads 2: an xlstm has no keys and values to share"),
+        ([*COUNT, "xlstm", *SEVEN, "--n-kv-heads", "2"], "--n-kv-heads: an xlstm has no keys and values to share"),
         ([*COUNT, "transformer", *SEVEN, "--n-kv-heads", "5"], "n_kv_heads 5 does not divide n_heads 32"),
         ([*COUNT, "transformer", *SEVEN, "--bytes-per-weight", "0"], "--bytes-per-weight: 0 is not positive"),
         ([*COUNT, "transformer", "--size", "7b"], "--context-length"),

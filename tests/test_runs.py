@@ -266,14 +266,14 @@ def test_seeds_of_one_configuration_are_fine(tmp_path: Path) -> None:
 
 
 def test_unknown_columns_are_kept_and_reported_once(tmp_path: Path) -> None:
-    path = write(tmp_path, f"{HEADER},seed,cluster\n{ROW},1,a\n{OTHER},,b\n")
-    with pytest.warns(RunTableWarning, match="'seed', 'cluster'") as caught:
+    path = write(tmp_path, f"{HEADER},node,cluster\n{ROW},1,a\n{OTHER},,b\n")
+    with pytest.warns(RunTableWarning, match="'node', 'cluster'") as caught:
         runs = load_runs(path)
     assert len(caught) == 1
     assert caught[0].filename == __file__
-    assert runs["seed"].tolist() == pytest.approx([1, np.nan], nan_ok=True)
+    assert runs["node"].tolist() == pytest.approx([1, np.nan], nan_ok=True)
     assert runs["cluster"].tolist() == ["a", "b"]
-    assert failure(path, strict=True).startswith("row 1, column 'seed' is not known; known are architecture")
+    assert failure(path, strict=True).startswith("row 1, column 'node' is not known; known are architecture")
 
 
 def test_a_column_without_any_value_is_reported(tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+from foreign import table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from companion.accounting import CONVENTIONS, PAPER, count_flops, num_params
 from companion.architectures import Transformer, preset
 from companion.errors import InputError
-from companion.runs import SHAPE_COLUMNS, load_paper_runs
+from companion.runs import SHAPE_COLUMNS, load_paper_runs, load_runs
 from companion.shape_family import (
     LARGEST_WIDTH,
     SMALLEST_WIDTH,
@@ -173,3 +174,10 @@ def test_bad_input() -> None:
         FamilyScale(family=paper_family("xlstm"), context_length=PAPER.chunk_size - 1)
     with pytest.raises(InputError, match="not a positive whole number"):
         FamilyScale(family=family, context_length=0)
+
+
+def test_the_vocabulary_is_that_of_the_table() -> None:
+    runs = load_runs(table("vocab"))
+    few = runs[runs["vocab_size"] == 32000]
+    assert fit_shape_family(few, "transformer").vocab_size == 32000
+    assert fit_shape_family(runs.assign(vocab_size=float("nan")), "transformer").vocab_size == 50304

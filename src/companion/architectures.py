@@ -32,7 +32,7 @@ class Architecture(ABC):
     n_layers
         number of blocks.
     n_heads
-        heads of the sequence mixer; must divide `d_model`.
+        heads of the sequence mixer; must divide `d_model` unless `d_hv` is given.
     d_ff
         inner width of the feed-forward network; `None` takes the architecture's rule.
     d_qk
@@ -40,12 +40,14 @@ class Architecture(ABC):
     d_hv
         width of values and hidden states per head; `None` takes `d_model / n_heads`.
     vocab_size
-        rows of the embedding and of the (untied) unembedding.
+        rows of the embedding and of the unembedding.
+    tied_embeddings
+        True if embedding and unembedding share one matrix; the paper's models do not.
 
     Raises
     ------
     InputError
-        if a shape is not a positive whole number, or `n_heads` does not divide `d_model`.
+        if a shape is not a positive whole number, or `n_heads` does not divide `d_model` and `d_hv` is not given.
     """
 
     name: ClassVar[str]
@@ -57,23 +59,28 @@ class Architecture(ABC):
     d_qk: Shape = None
     d_hv: Shape = None
     vocab_size: Shape = VOCAB_SIZE
+    tied_embeddings: Shape = False
 
     def __post_init__(self) -> None:
         for field in ("d_model", "n_layers", "n_heads"):
             self._set(field, _positive_whole(getattr(self, field), field))
-        remainder = np.asarray(self.d_model % self.n_heads)
-        if np.any(remainder):
-            d_model, n_heads = (np.broadcast_to(v, remainder.shape).flat[np.argmax(remainder != 0)]
-                                for v in (self.d_model, self.n_heads))  # fmt: skip
-            raise InputError(f"d_model {d_model} is not divisible by n_heads {n_heads}")
         if self.d_hv is None:
-            self._set("d_hv", self.d_model // self.n_heads)
+            self._set("d_hv", self._default_d_hv())
         if self.d_qk is None:
             self._set("d_qk", self._default_d_qk())
         if self.d_ff is None:
             self._set("d_ff", self._default_d_ff())
         for field in ("d_ff", "d_qk", "d_hv", "vocab_size"):
             self._set(field, _positive_whole(getattr(self, field), field))
+        self._set("tied_embeddings", _flag(self.tied_embeddings, "tied_embeddings"))
+
+    def _default_d_hv(self) -> Shape:
+        remainder = np.asarray(self.d_model % self.n_heads)
+        if np.any(remainder):
+            d_model, n_heads = (np.broadcast_to(v, remainder.shape).flat[np.argmax(remainder != 0)]
+                                for v in (self.d_model, self.n_heads))  # fmt: skip
+            raise InputError(f"d_model {d_model} is not divisible by n_heads {n_heads}: give d_qk and d_hv")
+        return self.d_model // self.n_heads
 
     @abstractmethod
     def _default_d_qk(self) -> Shape:
@@ -96,7 +103,9 @@ class Transformer(Architecture):
     """Llama-2 style Transformer: causal attention with rotary embedding, SwiGLU, RMSNorm, no biases.
 
     Queries, keys and values all have width `d_model / n_heads` unless given. With fewer `n_kv_heads` than `n_heads`
-    several query heads share one head of keys and values (grouped heads, arXiv 2305.13245); the paper's models do not.
+    several query heads share one head of keys and values (grouped heads, arXiv 2305.13245); with `qk_norm` an RMSNorm
+    of width `d_qk`, shared by the heads of a layer, scales queries and keys (Qwen3, arXiv 2505.09388). The paper's
+    models have neither.
 
     Raises
     ------
@@ -108,14 +117,20 @@ class Transformer(Architecture):
 
     #: heads of keys and values; `None` takes `n_heads`.
     n_kv_heads: Shape = None
+    #: whether queries and keys are normalized per head.
+    qk_norm: Shape = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._set("qk_norm", _flag(self.qk_norm, "qk_norm"))
         if self.n_kv_heads is None:
             self._set("n_kv_heads", self.n_heads)
         self._set("n_kv_heads", _positive_whole(self.n_kv_heads, "n_kv_heads"))
-        if np.any(np.asarray(self.n_heads % self.n_kv_heads)):
-            raise InputError(f"n_kv_heads {self.n_kv_heads} does not divide n_heads {self.n_heads}")
+        remainder = np.asarray(self.n_heads % self.n_kv_heads)
+        if np.any(remainder):
+            n_heads, n_kv_heads = (np.broadcast_to(v, remainder.shape).flat[np.argmax(remainder != 0)]
+                                   for v in (self.n_heads, self.n_kv_heads))  # fmt: skip
+            raise InputError(f"n_kv_heads {n_kv_heads} does not divide n_heads {n_heads}")
 
     def _default_d_qk(self) -> Shape:
         return self.d_hv
@@ -196,3 +211,11 @@ def _positive_whole(value: Shape, field: str) -> Shape:
     if np.any(wrong):
         raise InputError(f"{field}: {array[wrong].flat[0] if array.ndim else array} is not a positive whole number")
     return array.astype(np.int64) if array.ndim else int(array)
+
+
+def _flag(value: Shape, field: str) -> Shape:
+    """The value as bool (or an array of 0 and 1); an error that names the field otherwise."""
+    array = np.asarray(value)
+    if array.dtype == object or not np.isin(array, (0, 1)).all():
+        raise InputError(f"{field}: {value!r} is neither true nor false")
+    return array.astype(np.int64) if array.ndim else bool(array)

@@ -138,7 +138,9 @@ def _add_params(command: Callable[..., argparse.ArgumentParser]) -> None:
         commands.params,
         "number of parameters from shapes, by component",
         "  companion params --architecture transformer --size 400m\n"
-        "  companion params --architecture xlstm --d-model 1024 --n-layers 24 --n-heads 4 --json",
+        "  companion params --architecture xlstm --d-model 1024 --n-layers 24 --n-heads 4 --json\n"
+        "  companion params --architecture transformer --d-model 4096 --n-layers 32 --n-heads 32 --n-kv-heads 8 \\\n"
+        "      --d-ff 14336 --vocab-size 128256   (Llama 3 8B)",
     )
     add_shapes(parser)
     add_json(parser)

@@ -11,16 +11,20 @@ import pandas as pd
 import yaml
 
 from companion.accounting import Breakdown, count_flops, count_params, get_convention, num_params
-from companion.architectures import ARCHITECTURES, Architecture, make_architecture, preset
+from companion.architectures import ARCHITECTURES, XLSTM, Architecture, make_architecture, preset
 from companion.errors import InputError
 from companion.fitting.isoflop import IsoflopFit, IsoflopProfile, fit_isoflop
 from companion.fitting.isoflop_joint import JointIsoflopFit, fit_isoflop_joint
 from companion.formatting import count, interval, power_of_ten, significant
 from companion.ledger import DIFFERS, NOT_ATTEMPTED, REPRODUCED, build_ledger, summarize, to_frame
 from companion.runs import SHAPE_COLUMNS, assign_budgets, load_runs, subset, summary
+from companion.runs_flops import models_of
 
 VERDICTS = (REPRODUCED, DIFFERS, NOT_ATTEMPTED)
 _SHAPES = ("d_model", "n_layers", "n_heads", "d_qk", "d_hv", "d_ff", "vocab_size")
+_ATTENTION = ("n_kv_heads", "qk_norm")
+#: What a model may have besides its shapes; allowed beside --size.
+_SHAPE_OPTIONS = ("tied_embeddings", *_ATTENTION)
 
 
 def print_json(value: Any) -> None:
@@ -49,15 +53,18 @@ def print_table(table: pd.DataFrame) -> None:
 def read_architecture(arguments: argparse.Namespace) -> Architecture:
     """The model that the options of `companion.cli_options.add_shapes` describe."""
     given = {name: value for name in _SHAPES if (value := getattr(arguments, name)) is not None}
+    options = {name: value for name in _SHAPE_OPTIONS if (value := getattr(arguments, name))}
+    if arguments.architecture == XLSTM.name and (wrong := [_option(name) for name in options if name in _ATTENTION]):
+        raise InputError(f"{', '.join(wrong)}: an {XLSTM.name} has no keys and values to share or normalize")
     if arguments.size:
         if given:
             raise InputError(
                 f"--size {arguments.size} sets all shapes: leave out {', '.join(_option(n) for n in given)}"
             )
-        return preset(arguments.architecture, arguments.size)
+        return replace(preset(arguments.architecture, arguments.size), **options)
     if missing := [_option(name) for name in ("d_model", "n_layers", "n_heads") if name not in given]:
         raise InputError(f"missing {', '.join(missing)} (or give --size)")
-    return make_architecture(arguments.architecture, **given)
+    return make_architecture(arguments.architecture, **given, **options)
 
 
 def _option(name: str) -> str:
@@ -149,8 +156,8 @@ def _against_accounting(runs: pd.DataFrame) -> dict[str, Any] | None:
     if known.empty:
         return None
     equal, worst = 0, 0.0
-    for name, rows in known.groupby("architecture"):
-        architecture = make_architecture(str(name), **{shape: rows[shape].to_numpy() for shape in SHAPE_COLUMNS})
+    for _, rows in known.groupby("architecture"):
+        architecture = models_of(rows)
         equal += int((num_params(architecture) == rows["num_params"].to_numpy()).sum())
         ours = count_flops(architecture, rows["context_length"].to_numpy()).train_flops(rows["num_tokens"].to_numpy())
         worst = max(worst, float(np.abs(ours / rows["train_flops"].to_numpy() - 1).max()))

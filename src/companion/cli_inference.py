@@ -11,10 +11,9 @@ import pandas as pd
 
 from companion.accounting import CONVENTIONS, PAPER, get_convention, num_params
 from companion.accounting.inference import InferencePass, Precision, cache_numbers, count_prefill, count_step
-from companion.architectures import ARCHITECTURES, Architecture, Transformer
+from companion.architectures import ARCHITECTURES, Transformer
 from companion.cli_commands import print_json, print_table, read_architecture
 from companion.cli_options import add_bootstrap, add_json, add_level, add_shapes, positive, whole
-from companion.errors import InputError
 from companion.formatting import count as as_count
 from companion.formatting import power_of_ten, significant
 from companion.hardware import REFERENCE_HARDWARE, get_hardware
@@ -68,9 +67,6 @@ def _add_count(command: Callable[..., argparse.ArgumentParser], to: Any) -> None
         to=to,
     )
     add_shapes(parser)
-    parser.add_argument(
-        "--n-kv-heads", type=whole, metavar="N", help="heads of keys and values of a transformer (default: n_heads)"
-    )
     parser.add_argument("--context-length", required=True, type=whole, metavar="T", help="tokens of one sequence")
     parser.add_argument("--batch-size", type=whole, default=1, metavar="B", help="sequences (default: %(default)s)")
     parser.add_argument(
@@ -161,7 +157,7 @@ def _warnings(found: InferenceFit) -> list[str]:
 
 def count(arguments: argparse.Namespace) -> None:
     """`companion inference count`: a prefill of T tokens, and a step at T tokens of context."""
-    architecture = _shared_heads(read_architecture(arguments), arguments.n_kv_heads)
+    architecture = read_architecture(arguments)
     convention = get_convention(arguments.convention)
     if arguments.chunk_size:
         convention = replace(convention, chunk_size=arguments.chunk_size)
@@ -190,14 +186,6 @@ def count(arguments: argparse.Namespace) -> None:
         return print_json(result)
     _print_count(result, hardware.label)
     return None
-
-
-def _shared_heads(architecture: Architecture, n_kv_heads: int | None) -> Architecture:
-    if n_kv_heads is None:
-        return architecture
-    if not isinstance(architecture, Transformer):
-        raise InputError(f"--n-kv-heads {n_kv_heads}: an {architecture.name} has no keys and values to share")
-    return replace(architecture, n_kv_heads=n_kv_heads)
 
 
 def _pass_result(one: InferencePass, hardware: str) -> dict[str, Any]:

@@ -27,13 +27,18 @@ def add_shapes(parser: argparse.ArgumentParser) -> None:
     for option, meaning in (
         ("--d-model", "width of the residual stream"),
         ("--n-layers", "number of blocks"),
-        ("--n-heads", "heads of the sequence mixer; must divide d_model"),
+        ("--n-heads", "heads of the sequence mixer; must divide d_model unless both head widths are given"),
         ("--d-qk", "width of queries and keys per head (default: d_hv, for xlstm d_hv/2)"),
         ("--d-hv", "width of values per head (default: d_model/n_heads)"),
         ("--d-ff", "inner width of the feed-forward network (default: about 8/3 of d_model)"),
         ("--vocab-size", f"rows of the embedding (default: {VOCAB_SIZE})"),
     ):
         parser.add_argument(option, type=whole, metavar="N", help=meaning)
+    parser.add_argument(
+        "--n-kv-heads", type=whole, metavar="N", help="heads of keys and values of a transformer (default: n_heads)"
+    )
+    parser.add_argument("--tied-embeddings", action="store_true", help="one matrix for embedding and unembedding")
+    parser.add_argument("--qk-norm", action="store_true", help="a transformer normalizes queries and keys per head")
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:

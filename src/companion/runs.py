@@ -24,6 +24,7 @@ from companion.paths import data_dir
 from companion.runs_schema import (
     COLUMNS,
     OPTIONAL_COLUMNS,
+    OPTIONAL_SHAPE_COLUMNS,
     REQUIRED_COLUMNS,
     RUN_SCHEMA,
     SHAPE_COLUMNS,
@@ -40,6 +41,7 @@ __all__ = [
     "COLUMNS",
     "MAX_FILE_BYTES",
     "OPTIONAL_COLUMNS",
+    "OPTIONAL_SHAPE_COLUMNS",
     "REQUIRED_COLUMNS",
     "RUN_SCHEMA",
     "SHAPE_COLUMNS",

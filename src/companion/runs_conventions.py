@@ -18,10 +18,9 @@ from companion.accounting import (
     num_params,
 )
 from companion.accounting.breakdown import COMPONENTS
-from companion.architectures import ARCHITECTURES, Architecture, make_architecture
+from companion.architectures import ARCHITECTURES, Architecture
 from companion.errors import InputError
-from companion.runs import SHAPE_COLUMNS
-from companion.runs_flops import NEEDED_COLUMNS, recount
+from companion.runs_flops import NEEDED_COLUMNS, models_of, recount
 
 
 def countable(runs: pd.DataFrame) -> pd.DataFrame:
@@ -42,13 +41,14 @@ def check_counts(runs: pd.DataFrame, convention: str | Convention = PAPER, digit
     convention
         what `train_flops` is held to follow.
     digits
-        significant digits that the table's `train_flops` carries.
+        significant digits to which both values of `train_flops` are compared.
 
     Returns
     -------
     DataFrame with one row per `architecture` and `context_length` of the countable runs: `num_runs`,
-    `num_params_equal` (runs whose N is exactly that of the shapes), `train_flops_equal` (runs whose C, rounded to that
-    many digits, is the table's), and `largest_difference` (relative, of C). No rows if nothing can be counted.
+    `num_params_equal` (runs whose N is exactly that of the shapes), `train_flops_equal` (runs whose C is that of the
+    table, both rounded to that many digits), and `largest_difference` (relative, of C). No rows if nothing can be
+    counted.
     """
     chosen = countable(runs)
     by, whole = ["architecture", "context_length"], ["num_runs", "num_params_equal", "train_flops_equal"]
@@ -56,15 +56,19 @@ def check_counts(runs: pd.DataFrame, convention: str | Convention = PAPER, digit
         kinds = dict.fromkeys([*whole, "context_length"], int) | {"largest_difference": float}
         return pd.DataFrame(columns=[*by, *whole, "largest_difference"]).astype(kinds)
     ours = recount(chosen, convention)
-    rounded = np.array([float(f"{value:.{digits - 1}e}") for value in ours])
     frame = chosen[by].assign(
         num_runs=1,
         num_params_equal=_num_params(chosen) == chosen["num_params"],
-        train_flops_equal=rounded == chosen["train_flops"].to_numpy(),
+        train_flops_equal=_rounded(ours, digits) == _rounded(chosen["train_flops"], digits),
         largest_difference=(ours / chosen["train_flops"] - 1).abs(),
     )
     how = {name: "max" if name == "largest_difference" else "sum" for name in frame.columns[2:]}
     return frame.groupby(by).agg(how).reset_index().astype({"context_length": int})
+
+
+def _rounded(values: pd.Series, digits: int) -> np.ndarray:
+    """Values to so many significant digits."""
+    return np.array([float(f"{value:.{digits - 1}e}") for value in values])
 
 
 def convention_ratios(runs: pd.DataFrame, conventions: Sequence[str | Convention] = tuple(CONVENTIONS)) -> pd.DataFrame:
@@ -117,8 +121,8 @@ def smallest_model(runs: pd.DataFrame, architecture: str) -> Architecture:
     rows = rows[rows["architecture"] == architecture]
     if rows.empty:
         raise InputError(f"no run of architecture {architecture!r} has the shapes that a count needs")
-    row = rows.sort_values("num_params", kind="stable").iloc[0]
-    return make_architecture(architecture, **{shape: int(row[shape]) for shape in SHAPE_COLUMNS})
+    smallest = models_of(rows.sort_values("num_params", kind="stable").iloc[:1])
+    return type(smallest)(**{name: np.asarray(value).item() for name, value in smallest.shapes().items()})
 
 
 def share_table(runs: pd.DataFrame, convention: str | Convention = PAPER) -> pd.DataFrame:
@@ -133,8 +137,8 @@ def share_table(runs: pd.DataFrame, convention: str | Convention = PAPER) -> pd.
     """
     chosen = countable(runs)
     shares = chosen[["architecture", "num_params"]].assign(params_share=np.nan, flops_share=np.nan, core_share=np.nan)
-    for name, group in chosen.groupby("architecture"):
-        model = _models(str(name), group)
+    for _, group in chosen.groupby("architecture"):
+        model = models_of(group)
         weights, flops = count_params(model), count_flops(model, group["context_length"].to_numpy(), convention)
         shares.loc[group.index, "params_share"] = (weights.embedding + weights.unembedding) / weights.total
         shares.loc[group.index, "flops_share"] = flops.share("embedding") + flops.share("unembedding")
@@ -142,13 +146,8 @@ def share_table(runs: pd.DataFrame, convention: str | Convention = PAPER) -> pd.
     return shares
 
 
-def _models(architecture: str, rows: pd.DataFrame) -> Architecture:
-    """All rows of one architecture as one object of arrays."""
-    return make_architecture(architecture, **{shape: rows[shape].to_numpy() for shape in SHAPE_COLUMNS})
-
-
 def _num_params(runs: pd.DataFrame) -> pd.Series:
     result = pd.Series(0, index=runs.index)
-    for name, group in runs.groupby("architecture"):
-        result[group.index] = num_params(_models(str(name), group))
+    for _, group in runs.groupby("architecture"):
+        result[group.index] = num_params(models_of(group))
     return result

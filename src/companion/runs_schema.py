@@ -36,11 +36,12 @@ class RunTableWarning(UserWarning):
 class ColumnSpec:
     """One column of a run table: `kind` of its values, `unit` and `meaning` in words, `required` or not.
 
-    Numbers and integers are positive; `upper` is an exclusive upper bound, `zero` allows zero.
+    Numbers and integers are positive; `upper` is an exclusive upper bound, `zero` allows zero. A flag is the integer
+    0 or 1, which may be written as false or true.
     """
 
     name: str
-    kind: Literal["text", "integer", "number"]
+    kind: Literal["text", "integer", "number", "flag"]
     unit: str
     meaning: str
     required: bool = False
@@ -65,6 +66,13 @@ _SPECS = (
     ColumnSpec("d_qk", "integer", "", "width of queries and keys, per head"),
     ColumnSpec("d_hv", "integer", "", "width of values, per head"),
     ColumnSpec("d_ff", "integer", "", "inner width of the feed-forward layer"),
+    ColumnSpec("vocab_size", "integer", "", "rows of the embedding; empty: 50304"),
+    ColumnSpec("n_kv_heads", "integer", "", "heads of keys and values of a transformer; empty: n_heads"),
+    ColumnSpec(
+        "tied_embeddings", "flag", "", "1 if embedding and unembedding share a matrix; empty: 0", False, 2, True
+    ),
+    ColumnSpec("qk_norm", "flag", "", "1 if a transformer normalizes queries and keys; empty: 0", False, 2, True),
+    ColumnSpec("seed", "integer", "", "seed of the run, which tells repeated runs apart", zero=True),
     ColumnSpec("batch_size_seqs", "integer", "sequences", "sequences per optimizer step"),
     ColumnSpec("train_steps", "integer", "steps", "optimizer steps"),
     ColumnSpec("learning_rate", "number", "", "peak learning rate"),
@@ -84,6 +92,8 @@ COLUMNS: dict[str, ColumnSpec] = {spec.name: spec for spec in _SPECS}
 REQUIRED_COLUMNS: tuple[str, ...] = tuple(name for name, spec in COLUMNS.items() if spec.required)
 OPTIONAL_COLUMNS: tuple[str, ...] = tuple(name for name, spec in COLUMNS.items() if not spec.required)
 SHAPE_COLUMNS: tuple[str, ...] = ("d_model", "n_layers", "n_heads", "d_qk", "d_hv", "d_ff")
+OPTIONAL_SHAPE_COLUMNS: tuple[str, ...] = ("vocab_size", "n_kv_heads", "tied_embeddings", "qk_norm")
+"""Shapes with a default, which every count uses where a table has them."""
 
 
 def show(value: object) -> str:
@@ -159,6 +169,7 @@ def check_header(names: Sequence[str], source: str, row: int = 1, strict: bool =
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _NO_VALUE = {"nan", "null", "none", "na", "n/a", "#n/a", "<na>"}
+_FLAGS = {"false": "0", "no": "0", "true": "1", "yes": "1"}
 _INFINITE = {"inf", "infinity", "#div/0!"}
 
 
@@ -219,6 +230,8 @@ def convert(name: str, cells: Sequence[str], rows: Sequence[int], source: str) -
         if name == "architecture":
             texts = [text.lower() for text in texts]
         return pd.Series([text or None for text in texts], name=name)
+    if spec.kind == "flag":
+        texts = [_FLAGS.get(text.lower(), text) for text in texts]
     values = _numbers(texts, rows, spec, source)
     if spec.kind == "number":
         return pd.Series(values, name=name)

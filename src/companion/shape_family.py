@@ -34,7 +34,7 @@ class ShapeFamily:
     """One shape per size of an architecture, as functions of `d_model` (real numbers).
 
     n_layers = depth·d_model^depth_exponent, d_hv = head_width·d_model^head_width_exponent, d_qk = qk_ratio·d_hv,
-    d_ff = ff_ratio·d_model, n_heads = d_model / d_hv. `smallest` and `largest` are the num_params of the models it was
+    d_ff = ff_ratio·d_model, n_heads = d_model / d_hv; `vocab_size` is the one most models have. `smallest` and `largest` are the num_params of the models it was
     fitted to, `largest_deviation` how far their N lies from that of the family at the same d_model and n_layers.
     """
 
@@ -65,6 +65,8 @@ class ShapeFamily:
             d_qk=self.qk_ratio * d_hv,
             d_ff=self.ff_ratio * d,
             vocab_size=float(self.vocab_size),
+            tied_embeddings=0,
+            qk_norm=0,
         )
 
     def num_params(self, d_model: Any) -> Any:
@@ -207,7 +209,7 @@ def fit_shape_family(runs: pd.DataFrame, architecture: str) -> ShapeFamily:
         head_width_exponent=float(width_exponent),
         qk_ratio=0.5 if architecture == XLSTM.name else 1.0,
         ff_ratio=float(np.exp(np.log(models["d_ff"] / models["d_model"]).mean())),
-        vocab_size=VOCAB_SIZE,
+        vocab_size=int(models["vocab_size"].mode().iloc[0]),
         smallest=float(models["num_params"].min()),
         largest=float(models["num_params"].max()),
         largest_deviation=0.0,
@@ -242,6 +244,9 @@ def paper_family(architecture: str) -> ShapeFamily:
 def _distinct(runs: pd.DataFrame, architecture: str) -> pd.DataFrame:
     columns = list(SHAPE_COLUMNS)
     if not set(columns) <= set(runs.columns):
-        return pd.DataFrame(columns=[*columns, "num_params"])
+        return pd.DataFrame(columns=[*columns, "vocab_size", "num_params"])
     chosen = runs[(runs["architecture"] == architecture) & runs[columns].notna().all(axis=1)]
+    vocabulary = chosen["vocab_size"].fillna(VOCAB_SIZE) if "vocab_size" in chosen else VOCAB_SIZE
+    chosen = chosen.assign(vocab_size=vocabulary)
+    columns.append("vocab_size")
     return chosen.drop_duplicates(columns)[[*columns, "num_params"]]

@@ -1,5 +1,7 @@
 """Parameter counts: a hand count, the paper's runs, and properties."""
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given
 from strategies import architectures
@@ -37,6 +39,29 @@ def test_hand_count_of_a_tiny_xlstm() -> None:
     assert counted.mixer_projections == 8 + 8 + 16 + 16 + 2 * (8 + 2)
     assert counted.output_gate == 16
     assert counted.norms == 12 + 4
+
+
+def test_llama_3_8b() -> None:
+    # arXiv 2407.21783, table 3 (shapes); 8,030,261,248 parameters in the released checkpoint
+    model = Transformer(d_model=4096, n_layers=32, n_heads=32, n_kv_heads=8, d_ff=14336, vocab_size=128256)
+    assert num_params(model) == 8_030_261_248
+
+
+def test_qwen3_0_6b() -> None:
+    # arXiv 2505.09388, table 1 (shapes, tied embeddings, norm of queries and keys); 596,049,920 in the checkpoint
+    model = Transformer(
+        **{"d_model": 1024, "n_layers": 28, "n_heads": 16, "n_kv_heads": 8, "d_qk": 128, "d_hv": 128, "d_ff": 3072},
+        **{"vocab_size": 151936, "tied_embeddings": True, "qk_norm": True},
+    )
+    assert num_params(model) == 596_049_920
+    assert count_params(model).embedding == 0
+
+
+@given(architectures())
+def test_a_shared_embedding_saves_one_matrix(architecture: Architecture) -> None:
+    tied = replace(architecture, tied_embeddings=True)
+    assert num_params(architecture) - num_params(tied) == architecture.vocab_size * architecture.d_model
+    assert count_params(tied).unembedding == count_params(architecture).unembedding
 
 
 @given(architectures())

@@ -103,7 +103,8 @@ def forward_flops(architecture: Architecture, context_length: Any, convention: C
 
     Source: arXiv 2510.02228, appendix on FLOP accounting, for `paper` and `tfla`.
     """
-    a, T = architecture, context_length
+    a: Any = architecture
+    T = context_length
     if convention.rule == "6ND":
         weights = count_params(a).as_dict()
         return Breakdown(**{name: 2.0 * T * weights[name] for name in convention.counted_weights})
@@ -117,6 +118,7 @@ def forward_flops(architecture: Architecture, context_length: Any, convention: C
         output_gate = 2 * d * hidden + convention.output_gate_elementwise_flops * hidden
         core = mlstm_core_flops(a.n_heads, a.d_qk, a.d_hv, T, convention)
     else:
+        normed = normed + a.qk_norm * (a.n_heads + a.n_kv_heads) * a.d_qk
         core = attention_core_flops(a.n_heads, a.d_qk, a.d_hv, T, convention)
     logits = 2.0 * T * d * a.vocab_size
     return Breakdown(

@@ -248,13 +248,15 @@ def activations_per_token(architecture: Any) -> Any:
 
     Per block with q the width of queries, keys and values together and h = H·d_hv: norms 4·d, residuals 6·d, products
     2·d + q + h, the mixer's core q + h, feed-forward 2·d + 6·d_ff. An xLSTM block adds gates, head norm and output
-    gate: d + 6·h + 4·H.
+    gate: d + 6·h + 4·H. Normalized queries and keys are read and written once more.
     """
     a = architecture
     hidden = a.n_heads * a.d_hv
     per_block = 14 * a.d_model + 2 * qkv_width(a) + 2 * hidden + 6 * a.d_ff
     if a.name == XLSTM.name:
         per_block = per_block + a.d_model + 6 * hidden + 4 * a.n_heads
+    else:
+        per_block = per_block + a.qk_norm * 2 * (a.n_heads + a.n_kv_heads) * a.d_qk
     return a.n_layers * per_block + 4 * a.d_model
 
 

@@ -27,9 +27,11 @@ def count_params(architecture: Architecture) -> Breakdown:
     Per block, with d = `d_model`, H = `n_heads`: q, k, v have `d·H·(2·d_qk + d_hv)` weights (with grouped heads
     `d·H·d_qk + d·n_kv_heads·(d_qk + d_hv)`) and the output projection `d·H·d_hv`. An mLSTM layer adds
     `2·d·H + 2·H` for its two gates with bias, and `d·H·d_hv` for the output gate. SwiGLU has `3·d·d_ff`. A Transformer
-    block has two norms of width d; an xLSTM block has a third, over the `H·d_hv` hidden states.
+    block has two norms of width d, and `2·d_qk` more weights with `qk_norm`; an xLSTM block has a third norm, over the
+    `H·d_hv` hidden states. Embedding and unembedding have `V·d` each; a shared matrix counts once, as
+    unembedding, where it is multiplied with.
     """
-    a = architecture
+    a: Any = architecture
     d, heads, hidden = a.d_model, a.n_heads, a.n_heads * a.d_hv
     projections = d * qkv_width(a) + d * hidden
     norms = 2 * d
@@ -38,8 +40,10 @@ def count_params(architecture: Architecture) -> Breakdown:
         projections = projections + 2 * d * heads + 2 * heads
         norms = norms + hidden
         output_gate = d * hidden
+    else:
+        norms = norms + a.qk_norm * 2 * a.d_qk
     return Breakdown(
-        embedding=a.vocab_size * d,
+        embedding=(1 - a.tied_embeddings) * a.vocab_size * d,
         mixer_projections=a.n_layers * projections,
         mixer_core=0 * d,
         output_gate=a.n_layers * output_gate,

@@ -72,8 +72,9 @@ def _symbolic_shapes(architecture: str) -> Any:
     if architecture not in ARCHITECTURES:
         raise InputError(f"architecture {architecture!r} is not known; there are {', '.join(ARCHITECTURES)}")
     # duck-typed: counting reads attributes only
-    # keys and values for every head, as in the paper's models
-    return SimpleNamespace(name=architecture, **{**SYMBOLS, "n_kv_heads": SYMBOLS["n_heads"]})
+    # keys and values for every head, no shared embedding, no norm of queries: as in the paper's models
+    options = {"n_kv_heads": SYMBOLS["n_heads"], "tied_embeddings": 0, "qk_norm": 0}
+    return SimpleNamespace(name=architecture, **{**SYMBOLS, **options})
 
 
 def _simplified(breakdown: Breakdown, substitutions: dict[Any, Any] | None = None) -> Breakdown:

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from companion.accounting import count_params
-from companion.architectures import make_architecture
 from companion.errors import InputError, NotApplicable
 from companion.fitting.isoflop import fit_isoflop, isoflop_groups
 from companion.fitting.isoflop_bias import FLOPS_PER_PARAM_AND_TOKEN, GRIDS, SizeGrid, grid_bias
@@ -21,8 +20,7 @@ from companion.fitting.parametric import fit_parametric
 from companion.fitting.parametric_kernel import Array, Rows, from_raw, jacobian, make_rows
 from companion.fitting.power_law import fit_power_law
 from companion.laws import LossSurface
-from companion.runs import SHAPE_COLUMNS
-from companion.runs_flops import missing_for_recount
+from companion.runs_flops import missing_for_recount, models_of
 
 
 def size_exponent(law: LossSurface) -> float:
@@ -258,9 +256,8 @@ def embedding_params(runs: pd.DataFrame) -> pd.Series:
     if reason := missing_for_recount(runs):
         raise InputError(f"the embedding cannot be counted: {reason}")
     result = pd.Series(np.nan, index=runs.index, name="embedding_params")
-    for name, group in runs.groupby("architecture"):
-        shapes = {shape: group[shape].to_numpy() for shape in SHAPE_COLUMNS}
-        count = count_params(make_architecture(str(name), **shapes))
+    for _, group in runs.groupby("architecture"):
+        count = count_params(models_of(group))
         result[group.index] = np.asarray(count.embedding + count.unembedding, dtype=float)
     return result
 
