@@ -206,7 +206,8 @@ def _frame(chunks: Iterable[tuple[list[int], list[list[str]]]], names: Sequence[
         if set(map(len, lines)) - {len(names)}:
             row, line = next((row, line) for row, line in zip(here, lines, strict=True) if len(line) != len(names))
             has, should = plural(len(line), "cell"), plural(len(names), "column")
-            raise InputError(f"{source}: row {row}: has {has}, the header has {should}")
+            hint = "; a comma inside a number or text without quotes?" if len(line) > len(names) else ""
+            raise InputError(f"{source}: row {row}: has {has}, the header has {should}{hint}")
         for name, cells in zip(names, zip(*lines, strict=True), strict=False):
             if name in COLUMNS:
                 pieces[name].append(convert(name, cells, here, source))
