@@ -155,6 +155,7 @@ FILES = [
     (HEADER, "has a header but no runs"),
     (f"{HEADER}\n\n", "has a header but no runs"),
     (table(ROW + ",1"), "row 3: has 6 cells, the header has 5 columns"),
+    (table(ROW.replace("3.5", "3,5")), "row 3: has 6 cells, the header has 5 columns; a comma inside a number"),
     (table("xlstm,1"), "row 3: has 2 cells, the header has 5 columns"),
     (f"{HEADER}\n{OTHER}\n\n\nxlstm,1\n", "row 5: has 2 cells, the header has 5 columns"),
     (table(ROW).replace(",", ";"), "row 1: columns are separated by semicolons"),

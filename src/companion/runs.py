@@ -84,9 +84,11 @@ def load_runs(path: str | os.PathLike[str], strict: bool = False) -> pd.DataFram
 
     Returns
     -------
-    DataFrame with the file's columns in its order and a fresh index: num_params and num_tokens int64; other whole
-    numbers int64, or float64 with NaN where cells are empty; architecture in lower case. Unknown columns are kept:
-    float64 if all their cells are numbers, else text. `attrs["source"]` holds the path, for messages.
+    DataFrame with the file's columns in its order and a fresh index: num_params and num_tokens int64 (fractions are
+    rounded, with a `RunTableWarning`); other whole numbers int64, or float64 with NaN where cells are empty;
+    architecture in lower case. Unknown columns are kept: float64 if all their cells are numbers, else text.
+    `attrs["source"]` holds the path, for messages. `companion.runs_findings.find_all` says what in a table that loads
+    may change conclusions.
 
     Raises
     ------
@@ -204,7 +206,8 @@ def _frame(chunks: Iterable[tuple[list[int], list[list[str]]]], names: Sequence[
         if set(map(len, lines)) - {len(names)}:
             row, line = next((row, line) for row, line in zip(here, lines, strict=True) if len(line) != len(names))
             has, should = plural(len(line), "cell"), plural(len(names), "column")
-            raise InputError(f"{source}: row {row}: has {has}, the header has {should}")
+            hint = "; a comma inside a number or text without quotes?" if len(line) > len(names) else ""
+            raise InputError(f"{source}: row {row}: has {has}, the header has {should}{hint}")
         for name, cells in zip(names, zip(*lines, strict=True), strict=False):
             if name in COLUMNS:
                 pieces[name].append(convert(name, cells, here, source))

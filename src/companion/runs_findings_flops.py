@@ -109,9 +109,9 @@ def _active_findings(runs: pd.DataFrame) -> list[Finding]:
         found.append(finding("active_params", "num_active_params", message, runs, above))
     if (below := active < total).any():
         message = (
-            "column 'num_active_params': fits take num_params as N, "
-            f"{np.median((total / active)[below]):.3g} times as many (median); to fit with those of one token, write "
-            "them into num_params (companion.runs.with_active_params)"
+            f"column 'num_active_params': fits take num_params as N, {np.median((total / active)[below]):.3g} times "
+            "as many (median); to fit with those of one token: companion import runs FILE "
+            "--map num_params=num_active_params, or companion.runs.with_active_params"
         )
         found.append(finding("active_params", "num_active_params", message, runs, below))
     return found
