@@ -59,7 +59,7 @@ def test_the_committed_record_covers() -> None:
     # not by withholding: where the runs scatter little, most intervals are given
     quiet = table[(table["noise"] == 0.002) & ~table["unequal"] & (table["half_width"] == 0.5)]
     assert (quiet["given"] > 0.8).all()
-    assert (table.loc[table["quantity"] == "joint_exponent", "given"] > 0.8).all()
+    assert (table.loc[table["quantity"] == "joint_exponent", "given"] > 0.7).all()
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
