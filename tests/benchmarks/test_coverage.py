@@ -56,9 +56,10 @@ def test_the_committed_record_covers() -> None:
         given = row["given"] * intervals
         if given >= 50:
             assert row["noise_free"] >= 0.93 - 3 * np.sqrt(0.93 * 0.07 / given), row
-    # not by withholding: where runs are many or scatter little, nearly all intervals are given
+    # not by withholding: where the runs scatter little, most intervals are given
     quiet = table[(table["noise"] == 0.002) & ~table["unequal"] & (table["half_width"] == 0.5)]
-    assert (quiet["given"] > 0.9).all()
+    assert (quiet["given"] > 0.8).all()
+    assert (table.loc[table["quantity"] == "joint_exponent", "given"] > 0.7).all()
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
