@@ -128,10 +128,13 @@ def standard_errors(fit: "ParametricFit") -> tuple[Array, int]:
     return errors, degrees
 
 
-def distinct_values(logs: NDArray[np.float64]) -> int:
-    """How many values differ by more than `SAME` from the one below."""
-    ordered = np.sort(logs)
-    return int(1 + (np.diff(ordered) > SAME).sum()) if ordered.size else 0
+def distinct_values(logs: NDArray[np.float64], most: int = NEEDED_VALUES) -> int:
+    """How many values lie further than `SAME` above the lowest of their group, counted up to `most`."""
+    number = 0
+    while logs.size and number < most:
+        logs = logs[logs > logs.min() + SAME]
+        number += 1
+    return number
 
 
 def _number(number: int, plural: str) -> str:
