@@ -10,12 +10,15 @@ import pandas as pd
 from companion.architectures import ARCHITECTURES
 from companion.errors import InputError, NotApplicable
 from companion.fitting.context import comparable_architectures
-from companion.fitting.isoflop_select import isoflop_runs
+from companion.fitting.isoflop import IsoflopFit, fit_isoflop
+from companion.fitting.isoflop_select import budgets_between, isoflop_runs
 from companion.fitting.parametric import ParametricFit, fit_parametric
 from companion.runs import load_paper_runs, load_runs, subset
 from companion.runs_context import choose_context
 from companion.runs_where import table_name
 
+#: Mean train_flops of the budgets behind the paper's main laws, FLOP (arXiv 2510.02228).
+PAPER_BUDGETS = (5e18, 2e20)
 #: Architectures that a chapter compares where a table has both.
 PAPER_PAIR = ("xlstm", "transformer")
 
@@ -178,6 +181,59 @@ def need_identified_isoflop(runs: pd.DataFrame) -> None:
     iso = isoflop_runs(runs, name)
     need(iso["isoflop_budget"].nunique() > 1, "one IsoFLOP budget; the growth of the best size needs at least two")
     need_identified({name: fit_parametric(iso)})
+
+
+def need_profiles(runs: pd.DataFrame) -> None:
+    """A check for `select_runs`: IsoFLOP runs with the optimum of at least one budget.
+
+    Raises
+    ------
+    NotApplicable
+        if the runs form no budgets, or no budget has an optimum.
+    """
+    try:
+        fit_isoflop(isoflop_runs(runs, str(runs["architecture"].iloc[0])), num_resamples=0)
+    except InputError as error:
+        reasons = str(error).split("; ")
+        more = f"; {len(reasons) - 2} more such budgets" if len(reasons) > 2 else ""
+        raise NotApplicable("; ".join(reasons[:2]) + more) from None
+
+
+def need_laws(fits: Mapping[str, IsoflopFit]) -> None:
+    """Leave out what follows in a section unless the optima define every one of some power laws.
+
+    Parameters
+    ----------
+    fits
+        by what the reader calls them.
+
+    Raises
+    ------
+    NotApplicable
+        with the first law that is undefined, and why.
+    """
+    for name, fit in fits.items():
+        need(fit.law_defined, f"the power law of {name} is undefined: {fit.law_fault}")
+
+
+def main_budgets(iso: pd.DataFrame, budget_range: Sequence[float] | None, of_paper: bool) -> list[float]:
+    """Budgets behind the main laws of a chapter, ascending: those in a range, or all of a reader's own table.
+
+    Parameters
+    ----------
+    iso
+        from `companion.fitting.isoflop_select.isoflop_runs`.
+    budget_range
+        lowest and highest mean train_flops, FLOP; None takes `PAPER_BUDGETS` for the paper's runs.
+
+    Raises
+    ------
+    InputError
+        if fewer than two budgets lie in a given range.
+    """
+    if budget_range is None and not of_paper:
+        return sorted(map(float, iso["isoflop_budget"].unique()))
+    return budgets_between(iso, *(budget_range or PAPER_BUDGETS))
 
 
 def need_contexts(runs: pd.DataFrame) -> None:
