@@ -266,7 +266,7 @@ def test_resamples_too_few_for_an_interval_give_none() -> None:
     one = learned["xlstm"]
     for model in plan(REQUEST, learned).models:
         assert all(math.isnan(low) and math.isnan(high) for low, high in model.intervals.values())
-        assert "no intervals: 1 resamples, at least 20 are needed at 95 %" in model.warnings
+        assert "no intervals: 1 resample, at least 20 are needed at 95 %" in model.warnings
     scale = FamilyScale(family=one.family, context_length=8192)
     found = {"d_model": np.array([2048.0]), "num_tokens": np.array([1e10]), "loss": np.array([2.5])}
     values = numbers_of(REQUEST, one, scale, found, scattered=True)

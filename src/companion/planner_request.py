@@ -16,6 +16,7 @@ SECONDS_PER_HOUR = 3600.0
 TIMINGS = ("measured", "roofline")
 #: Largest values of what a count multiplies: beyond them no device and no law has anything to say.
 _LARGEST = {"context_length": 2**40, "prompt_length": 2**40, "kv_groups": 2**16, "batch_size": 2**40}
+_LARGEST_PRICE = 1e12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,8 @@ class Request:
         for name in (*given, *(["price_per_gpu_hour"] if self.price_per_gpu_hour is not None else [])):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise InputError(f"plan: {name} {getattr(self, name)} is not a positive number")
+        if self.price_per_gpu_hour is not None and self.price_per_gpu_hour > _LARGEST_PRICE:
+            raise InputError(f"plan: price_per_gpu_hour {self.price_per_gpu_hour:g} is too large")
         for name in ("prefill_tokens", "generated_tokens"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise InputError(f"plan: {name} {getattr(self, name)} is not a number of at least 0")

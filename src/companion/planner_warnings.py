@@ -51,7 +51,8 @@ def no_intervals(widths: NDArray[np.float64], num_resamples: int, level: float) 
     if usable.size < (1 - MOST) * num_resamples:
         return f"{1 - usable.size / num_resamples:.0%} of the resamples have no such model"
     if usable.size * (1 - level) < 1 - 1e-9:
-        return f"{usable.size} resamples, at least {math.ceil(1 / (1 - level) - 1e-6)} are needed at {100 * level:g} %"
+        number = f"{usable.size} resample{'s' * (usable.size != 1)}"
+        return f"{number}, at least {math.ceil(1 / (1 - level) - 1e-6)} are needed at {100 * level:g} %"
     if np.ptp(usable) <= _SAME * usable.mean():
         return "all resamples end at the same model"
     return ""
