@@ -18,6 +18,7 @@ from companion.cli_bench import add_bench
 from companion.cli_book import add_book
 from companion.cli_context import add_context
 from companion.cli_inference import add_inference
+from companion.cli_isoflop import add_isoflop
 from companion.cli_options import (
     add_bootstrap,
     add_json,
@@ -25,7 +26,6 @@ from companion.cli_options import (
     add_level,
     add_runs,
     add_shapes,
-    add_weights,
     budgets,
     whole,
 )
@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_flops(command)
     _add_params(command)
-    _add_isoflop(command)
+    add_isoflop(command)
     _add_fit(command)
     _add_overtraining(command)
     _add_extrapolate(command)
@@ -145,27 +145,6 @@ def _add_params(command: Callable[..., argparse.ArgumentParser]) -> None:
         "      --d-ff 14336 --vocab-size 128256   (Llama 3 8B)",
     )
     add_shapes(parser)
-    add_json(parser)
-
-
-def _add_isoflop(command: Callable[..., argparse.ArgumentParser]) -> None:
-    parser = command(
-        "isoflop",
-        commands.isoflop,
-        "IsoFLOP optima of a run table and the power law through them",
-        "  companion isoflop data/runs.csv --architecture xlstm --context-length 8192\n"
-        "  companion isoflop data/runs.csv --architecture xlstm --context-length 8192 --x num_tokens --json \\\n"
-        "      --weights multiplicity_in_published_fits --budgets 6e18,1e19,3e19,1e20   (as published)\n"
-        "  companion isoflop my_runs.csv --where \"num_params > 1e8 and experiment == 'isoflop'\"",
-    )
-    add_runs(parser)
-    parser.add_argument(
-        "--x", default=X_COLUMNS[0], choices=X_COLUMNS, help="what the profiles run over (default: %(default)s)"
-    )
-    add_weights(parser)
-    parser.add_argument("--budgets", type=budgets, metavar="C,C,...", help="only these budgets (default: all)")
-    add_bootstrap(parser)
-    add_level(parser)
     add_json(parser)
 
 

@@ -13,11 +13,9 @@ import yaml
 from companion.accounting import Breakdown, count_flops, count_params, get_convention, num_params
 from companion.architectures import ARCHITECTURES, XLSTM, Architecture, make_architecture, preset
 from companion.errors import InputError
-from companion.fitting.isoflop import IsoflopFit, IsoflopProfile, fit_isoflop
-from companion.fitting.isoflop_joint import JointIsoflopFit, fit_isoflop_joint
-from companion.formatting import count, interval, power_of_ten, significant
+from companion.formatting import count
 from companion.ledger import DIFFERS, NOT_ATTEMPTED, REPRODUCED, build_ledger, summarize, to_frame
-from companion.runs import SHAPE_COLUMNS, assign_budgets, load_runs, subset, summary
+from companion.runs import SHAPE_COLUMNS, load_runs, summary
 from companion.runs_flops import models_of
 
 VERDICTS = (REPRODUCED, DIFFERS, NOT_ATTEMPTED)
@@ -162,122 +160,6 @@ def _against_accounting(runs: pd.DataFrame) -> dict[str, Any] | None:
         ours = count_flops(architecture, rows["context_length"].to_numpy()).train_flops(rows["num_tokens"].to_numpy())
         worst = max(worst, float(np.abs(ours / rows["train_flops"].to_numpy() - 1).max()))
     return {"num_compared": len(known), "num_params_equal": equal, "largest_relative_train_flops_difference": worst}
-
-
-def isoflop(arguments: argparse.Namespace) -> None:
-    """`companion isoflop`: optima, power law, intervals; the joint fit beside the two-step one."""
-    runs = load_runs(arguments.file)
-    runs = subset(runs, arguments.architecture, arguments.context_length, where=arguments.where)
-    notes = []
-    if "isoflop_budget" not in runs:
-        runs = assign_budgets(runs)
-        found = ", ".join(f"{budget:g}" for budget in sorted(runs["isoflop_budget"].dropna().unique()))
-        notes.append(f"no column isoflop_budget: budgets {found} were read off gaps in train_flops")
-    options = {"weights": arguments.weights, "budgets": arguments.budgets}
-    try:
-        fit = fit_isoflop(runs, arguments.x, num_resamples=arguments.bootstrap, seed=arguments.seed, **options)
-    except InputError as error:
-        raise InputError(f"{arguments.file}: {error}") from error
-    notes += fit.warnings
-    joint = None
-    try:
-        joint = fit_isoflop_joint(runs, arguments.x, **options)
-    except InputError as error:
-        notes.append(str(error))
-    result = _isoflop_result(fit, joint, arguments, notes)
-    if arguments.json:
-        return print_json(result)
-    _print_isoflop(fit, joint, result)
-    return None
-
-
-def _isoflop_result(
-    fit: IsoflopFit, joint: JointIsoflopFit | None, arguments: argparse.Namespace, notes: list[str]
-) -> dict[str, Any]:
-    law, level = fit.power_law, arguments.level
-    intervals = {
-        name: {"student_t": law.interval(name, level), "bootstrap": fit.bootstrap_interval(name, level)}
-        for name in ("exponent", "prefactor")
-    }
-    return {
-        "file": str(arguments.file),
-        "architecture": arguments.architecture,
-        "context_length": arguments.context_length,
-        "x": fit.x_column,
-        "weights": arguments.weights,
-        "exponent": law.law.exponent,
-        "prefactor": law.law.prefactor,
-        "exponent_standard_error": law.exponent_standard_error,
-        "prefactor_standard_error": law.prefactor_standard_error,
-        "intervals": {"level": level, **intervals},
-        "optima": [_optimum_result(profile, fit, level) for profile in fit.profiles],
-        "joint": joint
-        and {
-            "exponent": joint.law.exponent,
-            "prefactor": joint.law.prefactor,
-            "exponent_standard_error": joint.exponent_standard_error,
-            "exponent_interval": joint.interval(level),
-            "degrees_of_freedom": joint.degrees_of_freedom,
-        },
-        "num_resamples": arguments.bootstrap,
-        "share_of_lost_resamples": fit.lost_resamples,
-        "seed": arguments.seed,
-        "warnings": notes,
-    }
-
-
-def _optimum_result(profile: IsoflopProfile, fit: IsoflopFit, level: float) -> dict[str, Any]:
-    bounds: tuple[float, float] = (math.nan, math.nan)
-    if profile.has_optimum and fit.x_opt_resamples.size:
-        column = fit.x_opt_resamples[:, fit.optima.index(profile)]
-        bounds = tuple(np.nanquantile(column, [(1 - level) / 2, (1 + level) / 2]))
-    parabola = profile.fit
-    return {
-        "isoflop_budget": profile.isoflop_budget,
-        "mean_train_flops": profile.mean_train_flops,
-        "num_runs": int(profile.x.size),
-        "num_sizes": int(np.unique(profile.x).size),
-        "x_opt": parabola.law.x_opt if parabola else None,
-        "x_opt_interval": bounds,
-        "log10_x_opt_standard_error": parabola.log10_x_opt_standard_error if parabola else None,
-        "loss_opt": parabola.law.loss_opt if parabola else None,
-        "loss_opt_standard_error": parabola.loss_opt_standard_error if parabola else None,
-        "warnings": list(profile.warnings),
-    }
-
-
-def _print_isoflop(fit: IsoflopFit, joint: JointIsoflopFit | None, result: dict[str, Any]) -> None:
-    symbol = {"num_params": "N*(C)", "num_tokens": "D*(C)"}[fit.x_column]
-    law, level = fit.power_law, f"{100 * result['intervals']['level']:g} %"
-    print(f"{symbol} = {law.law.prefactor:.6g} * C^{law.law.exponent:.6f}   (two steps, as published)")
-    print(f"  exponent: standard error {law.exponent_standard_error:.6f};", end=" ")
-    bounds = result["intervals"]["exponent"]
-    print(f"{level}: Student t {interval(bounds['student_t'], 4)}, bootstrap {interval(bounds['bootstrap'], 4)}")
-    if joint:
-        print(f"{symbol} = {joint.law.prefactor:.6g} * C^{joint.law.exponent:.6f}   (joint fit of all runs)")
-        print(f"  exponent: standard error {joint.exponent_standard_error:.6f};", end=" ")
-        print(f"{level}: {interval(result['joint']['exponent_interval'], 4)}")
-    print_table(
-        pd.DataFrame(
-            [
-                {
-                    "budget": power_of_ten(row["isoflop_budget"]),
-                    "runs": row["num_runs"],
-                    "sizes": row["num_sizes"],
-                    f"{fit.x_column} at optimum": _or_undefined(row["x_opt"], lambda v: count(v, 4)),
-                    f"{level} bootstrap": " to ".join(count(v, 3) for v in row["x_opt_interval"]),
-                    "loss at optimum": _or_undefined(row["loss_opt"], lambda v: significant(v, 5)),
-                }
-                for row in result["optima"]
-            ]
-        )
-    )
-    for note in result["warnings"]:
-        print(f"warning: {note}")
-
-
-def _or_undefined(value: float | None, style: Any) -> str:
-    return style(value) if value is not None and math.isfinite(value) else "undefined"
 
 
 # ---- ledger -------------------------------------------------------------------------------------

@@ -101,29 +101,42 @@ def interval_with_lost(samples: Any, level: float = 0.95) -> tuple[float, float]
     Returns
     -------
     pair of float
-        (NaN, NaN) where `undefined_reason` gives one.
+        (NaN, NaN) without samples, and where the share of lost ones reaches 1 - level.
     """
-    if undefined_reason(samples, level):
-        return (float("nan"), float("nan"))
     values, lost = np.asarray(samples, dtype=float), lost_share(samples)
+    if not values.size or _no_end(lost, level):
+        return (float("nan"), float("nan"))
     return percentile_interval(values, 1 - (1 - level - lost) / (1 - lost))
 
 
+def standard_spread(samples: Any) -> float:
+    """Half the width of the interval that holds 68.3 % of the samples: a standard error that heavy tails do not move.
+
+    NaN where that interval is undefined.
+    """
+    low, high = interval_with_lost(samples, 0.6827)
+    return (high - low) / 2
+
+
 def undefined_reason(samples: Any, level: float = 0.95) -> str | None:
-    """Why `interval_with_lost` gives no interval, in words; None where it gives one."""
-    if not 0 < level < 1:
-        raise InputError(f"level {level} of an interval is not between 0 and 1")
+    """Why resamples of an estimate give no interval, in words; None where they give one.
+
+    Resamples that are all equal give none either: an interval of zero width says that the value is known exactly.
+    """
     values = np.asarray(samples, dtype=float)
     if not values.size:
         return "no resamples"
-    lost = lost_share(values)
-    if lost >= 1 - level:
+    if _no_end(lost := lost_share(values), level):
         return f"{percent(lost, 3)} of the resamples lost an optimum"
     kept = values[np.isfinite(values)]
-    # a spread within rounding is none: an interval of zero width says that the value is known exactly
-    if np.ptp(kept) <= 1e-12 * np.abs(kept).max():
-        return "all resamples are equal"
-    return None
+    return "all resamples are equal" if np.ptp(kept) <= 1e-12 * np.abs(kept).max() else None
+
+
+def _no_end(lost: float, level: float) -> bool:
+    """Whether so many resamples are lost that an interval of this level has no end."""
+    if not 0 < level < 1:
+        raise InputError(f"level {level} of an interval is not between 0 and 1")
+    return lost >= 1 - level - 1e-9
 
 
 def in_order_of(values: Any, guide: Any) -> NDArray[np.float64]:

@@ -13,12 +13,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from companion.errors import InputError
-from companion.fitting.bootstrap import percentile_interval, resample_counts
-from companion.fitting.isoflop import X_COLUMNS, IsoflopProfile, check_weights, fit_profile
+from companion.errors import InputError, NotApplicable
+from companion.fitting.bootstrap import (
+    MANY_LOST,
+    in_order_of,
+    interval_with_lost,
+    lost_share,
+    resample_counts,
+    undefined_reason,
+)
+from companion.fitting.isoflop import X_COLUMNS, IsoflopProfile, check_weights, fit_profile, law_undefined, unlabelled
 from companion.fitting.isoflop_select import isoflop_runs
+from companion.fitting.optimum_draws import draw_optima, parabola_spread
 from companion.fitting.parabola import optima_of_resamples
 from companion.fitting.power_law import PowerLawFit, fit_power_law
+from companion.formatting import percent
 from companion.runs_where import table_name
 
 Array = NDArray[np.float64]
@@ -26,15 +35,14 @@ Array = NDArray[np.float64]
 #: Labels of budgets at several contexts that lie this close (log10) are one budget: labels read off gaps in
 #: `train_flops` differ in their second digit.
 SAME_BUDGET = 0.05
-#: Share of resamples without an optimum above which the intervals are warned about.
-MANY_LOST = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContextOptimum:
     """The optimum of one IsoFLOP profile at one context length.
 
-    `quantity` is `num_params` or `num_tokens`. Resamples have shape (R,), NaN where a resample has no optimum.
+    `quantity` is `num_params` or `num_tokens`. Resamples have shape (R,), NaN where a resample has no optimum;
+    `spread_fault` says why none has one although the profile does, and is empty otherwise.
     """
 
     isoflop_budget: float
@@ -43,16 +51,17 @@ class ContextOptimum:
     profile: IsoflopProfile
     x_opt_resamples: Array
     loss_opt_resamples: Array
+    spread_fault: str = ""
 
     @property
     def x_opt(self) -> float:
         """N\\* or D\\*; NaN where the profile has no minimum."""
-        return self.profile.fit.law.x_opt if self.profile.fit else float("nan")
+        return self.profile.x_opt
 
     @property
     def loss_opt(self) -> float:
         """Loss at the bottom of the parabola, nats per token."""
-        return self.profile.fit.law.loss_opt if self.profile.fit else float("nan")
+        return self.profile.loss_opt
 
     @property
     def mean_train_flops(self) -> float:
@@ -60,8 +69,15 @@ class ContextOptimum:
         return self.profile.mean_train_flops
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Percentile interval of `x_opt`."""
-        return percentile_interval(self.x_opt_resamples, level)
+        """Interval of `x_opt` over the resamples; (NaN, NaN) where `undefined` gives a reason."""
+        return interval_with_lost(self.x_opt_resamples, level)
+
+    def undefined(self, level: float = 0.95) -> str | None:
+        """Why there is no interval, in words; None where there is one."""
+        if not self.profile.has_optimum:
+            return self.profile.fault
+        known = self.spread_fault if self.x_opt_resamples.size else ""
+        return known or undefined_reason(self.x_opt_resamples, level)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,18 +112,27 @@ class ContextTrend:
     @property
     def lost_resamples(self) -> float:
         """Share of resamples that lack one of the optima, between 0 and 1; 0 without a bootstrap."""
-        return float(np.mean(~np.isfinite(self.exponent_resamples))) if self.exponent_resamples.size else 0.0
+        return lost_share(self.exponent_resamples)
 
     def interval(self, parameter: str, level: float = 0.95) -> tuple[float, float]:
-        """Percentile interval of `exponent` or `prefactor` over resampled runs; (NaN, NaN) without a bootstrap.
+        """Interval of `exponent` or `prefactor` over the resamples; (NaN, NaN) where `undefined` gives a reason.
 
         It knows how well each optimum is known, not that a power law may be the wrong curve; the Student interval of
         `power_law` judges by the distance of the optima from the line, with one degree of freedom for three contexts.
         """
+        if self.undefined(parameter, level):
+            return (float("nan"), float("nan"))
+        return interval_with_lost(self._samples(parameter), level)
+
+    def undefined(self, parameter: str, level: float = 0.95) -> str | None:
+        """Why there is no interval, in words; None where there is one."""
+        return law_undefined(parameter, self._samples(parameter), level)
+
+    def _samples(self, parameter: str) -> Array:
         samples = {"exponent": self.exponent_resamples, "prefactor": self.prefactor_resamples}
         if parameter not in samples:
             raise InputError(f"a trend has no parameter {parameter!r}; there are exponent and prefactor")
-        return percentile_interval(samples[parameter], level)
+        return samples[parameter]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +183,7 @@ class ContextFit:
             raise InputError(f"no budget of {self.architecture} has an optimum at T = {first} and T = {last}")
         logs = np.mean([np.log(b.x_opt / a.x_opt) for a, b in both])
         samples = np.mean([np.log(b.x_opt_resamples / a.x_opt_resamples) for a, b in both], axis=0)
-        low, high = percentile_interval(np.exp(samples), level)
+        low, high = interval_with_lost(np.exp(samples), level)
         return float(np.exp(logs)), low, high
 
     def trends_table(self, level: float = 0.95) -> pd.DataFrame:
@@ -167,8 +192,8 @@ class ContextFit:
         Returns
         -------
         DataFrame with `isoflop_budget`, `quantity`, `exponent`, `prefactor`, `exponent_interval`, `prefactor_interval`
-        (pairs), `num_contexts`, `context_lengths` (list) and `exponent_standard_error` (of the line through the
-        optima; NaN for two).
+        (pairs), `num_contexts`, `context_lengths` (list), `exponent_interval_undefined` (why there is no interval;
+        None if there is one) and `exponent_standard_error` (of the line through the optima; NaN for two).
         """
         return pd.DataFrame(
             [
@@ -181,6 +206,7 @@ class ContextFit:
                     "prefactor_interval": trend.interval("prefactor", level),
                     "num_contexts": trend.num_contexts,
                     "context_lengths": list(trend.context_lengths),
+                    "exponent_interval_undefined": trend.undefined("exponent", level),
                     "exponent_standard_error": trend.power_law.exponent_standard_error,
                 }
                 for trend in self.trends
@@ -192,8 +218,9 @@ class ContextFit:
 
         Returns
         -------
-        DataFrame with `isoflop_budget`, `context_length`, `quantity`, `x_opt`, `x_opt_interval`, `loss_opt`,
-        `loss_opt_interval` (nats per token), `mean_train_flops` and `num_runs`.
+        DataFrame with `isoflop_budget`, `context_length`, `quantity`, `x_opt`, `x_opt_interval`,
+        `x_opt_interval_undefined` (why there is none; None if there is one), `loss_opt`, `loss_opt_interval`
+        (nats per token), `mean_train_flops` and `num_runs`.
         """
         return pd.DataFrame(
             [
@@ -203,8 +230,9 @@ class ContextFit:
                     "quantity": optimum.quantity,
                     "x_opt": optimum.x_opt,
                     "x_opt_interval": optimum.interval(level),
+                    "x_opt_interval_undefined": optimum.undefined(level),
                     "loss_opt": optimum.loss_opt,
-                    "loss_opt_interval": percentile_interval(optimum.loss_opt_resamples, level),
+                    "loss_opt_interval": interval_with_lost(optimum.loss_opt_resamples, level),
                     "mean_train_flops": optimum.mean_train_flops,
                     "num_runs": int(optimum.profile.x.size),
                 }
@@ -243,7 +271,7 @@ def fit_context_optima(
     label = table_name(runs)
     name = _only_architecture(runs, architecture, label)
     if "context_length" not in runs or runs["context_length"].isna().all():
-        raise InputError(f"{label}: no column 'context_length': there are no contexts to compare")
+        raise NotApplicable(f"{label}: no column 'context_length': there are no contexts to compare")
     chosen = isoflop_runs(runs, name)
     chosen = chosen[chosen["context_length"].notna()]
     chosen = chosen.assign(isoflop_budget=_shared_budgets(chosen["isoflop_budget"].to_numpy(dtype=float)))
@@ -252,23 +280,27 @@ def fit_context_optima(
             check_weights(chosen, weights)
         except InputError as error:
             raise InputError(f"{label}: {error}") from error
+        chosen = chosen[chosen[weights].to_numpy(dtype=float) > 0]
     base = chosen[weights].to_numpy(dtype=float) if weights else np.ones(len(chosen))
     strata = chosen.groupby(["isoflop_budget", "context_length"]).ngroup().to_numpy()
     counts = resample_counts(strata, num_resamples, seed) if num_resamples else np.zeros((0, len(chosen)), np.int64)
-    optima, notes = [], []
-    contexts = chosen.groupby("isoflop_budget")["context_length"].unique()
-    for budget, lengths in contexts.items():
+    notes, kept = list(unlabelled(runs[runs["architecture"] == name])), []
+    for budget, lengths in chosen.groupby("isoflop_budget")["context_length"].unique().items():
         if len(lengths) < 2:
             notes.append(f"budget {budget:.3g}: runs at one context length only, T = {lengths[0]:.0f}: left out")
         else:
-            optima += list(_optima(chosen, float(budget), base, counts))  # type: ignore[arg-type]
+            kept.append(float(budget))  # type: ignore[arg-type]
+    optima = _optima(chosen, kept, base, counts, seed)
     notes += [
         f"T = {each.context_length}, {each.quantity}, {note}" for each in optima for note in each.profile.warnings
     ]
+    notes += _spread_notes(optima) if num_resamples else []
     trends = tuple(_trends(optima))
     if not trends:
         there = ", ".join(f"{length:.0f}" for length in sorted(chosen["context_length"].unique()))
-        raise InputError(f"{label}: no budget of {name} has an optimum at two context lengths; there are T = {there}")
+        raise NotApplicable(
+            f"{label}: no budget of {name} has an optimum at two context lengths; there are T = {there}"
+        )
     return ContextFit(
         architecture=name,
         runs=chosen,
@@ -293,24 +325,77 @@ def comparable_architectures(runs: pd.DataFrame, names: Sequence[str]) -> list[s
     return [name for name in names if fits(name)]
 
 
-def _optima(runs: pd.DataFrame, budget: float, base: Array, counts: NDArray[np.int64]) -> Iterator[ContextOptimum]:
-    at_budget = (runs["isoflop_budget"] == budget).to_numpy()
-    for length in sorted(runs.loc[at_budget, "context_length"].unique()):
-        rows = np.flatnonzero(at_budget & (runs["context_length"] == length).to_numpy())
-        group, drawn = runs.iloc[rows], counts[:, rows] * base[rows]
-        for quantity in X_COLUMNS:
-            profile = fit_profile(budget, group[quantity], group["val_loss"], group["train_flops"], base[rows])
-            x_opt, loss_opt = np.empty(0), np.empty(0)
-            if len(drawn):
-                x_opt, loss_opt = optima_of_resamples(profile.x, profile.loss, drawn)
-            yield ContextOptimum(
+def _optima(
+    runs: pd.DataFrame, budgets: Sequence[float], base: Array, counts: NDArray[np.int64], seed: int
+) -> list[ContextOptimum]:
+    """Optima of all profiles of the budgets: by budget, context and quantity."""
+    keys, rows_of = [], []
+    for budget in budgets:
+        at_budget = (runs["isoflop_budget"] == budget).to_numpy()
+        for length in sorted(runs.loc[at_budget, "context_length"].unique()):
+            keys.append((budget, int(length)))
+            rows_of.append(np.flatnonzero(at_budget & (runs["context_length"] == length).to_numpy()))
+    by_quantity = {name: _optima_of(name, keys, rows_of, runs, base, counts, seed) for name in X_COLUMNS}
+    return [by_quantity[name][index] for index in range(len(keys)) for name in X_COLUMNS]
+
+
+def _optima_of(
+    quantity: str,
+    keys: Sequence[tuple[float, int]],
+    rows_of: Sequence[NDArray[np.intp]],
+    runs: pd.DataFrame,
+    base: Array,
+    counts: NDArray[np.int64],
+    seed: int,
+) -> list[ContextOptimum]:
+    profiles = []
+    for (budget, _), rows in zip(keys, rows_of, strict=True):
+        group = runs.iloc[rows]
+        profiles.append(fit_profile(budget, group[quantity], group["val_loss"], group["train_flops"], base[rows]))
+    drawn = _drawn(profiles, len(counts), seed)
+    result = []
+    for index, ((budget, length), profile) in enumerate(zip(keys, profiles, strict=True)):
+        x_opt, loss_opt, fault = drawn.get(index, (np.full(len(counts), np.nan), np.full(len(counts), np.nan), ""))
+        if len(counts) and index in drawn:
+            # values from what the runs leave open, ranks from the resampled runs: so resample r of an optimum goes
+            # with resample r of a law that was fitted to the same resampled runs
+            rows = rows_of[index]
+            guide = optima_of_resamples(profile.x, profile.loss, counts[:, rows] * base[rows])
+            x_opt, loss_opt = in_order_of(x_opt, guide[0]), in_order_of(loss_opt, guide[1])
+        result.append(
+            ContextOptimum(
                 isoflop_budget=budget,
-                context_length=int(length),
+                context_length=length,
                 quantity=quantity,
                 profile=profile,
-                x_opt_resamples=np.where(np.isfinite(x_opt), x_opt, np.nan),
+                x_opt_resamples=x_opt,
                 loss_opt_resamples=loss_opt,
+                spread_fault=fault,
             )
+        )
+    return result
+
+
+def _drawn(profiles: Sequence[IsoflopProfile], num_resamples: int, seed: int) -> dict[int, tuple[Array, Array, str]]:
+    """Drawn optima, losses there and why there are none, for every profile that has an optimum."""
+    usable = [index for index, profile in enumerate(profiles) if profile.has_optimum]
+    if not usable or not num_resamples:
+        return {}
+    spreads = [parabola_spread(profiles[i].x, profiles[i].loss, profiles[i].weights) for i in usable]
+    log_x_opt, loss_opt = draw_optima(spreads, num_resamples, seed)
+    return {
+        index: (10 ** log_x_opt[:, column], loss_opt[:, column], spreads[column].fault)
+        for column, index in enumerate(usable)
+    }
+
+
+def _spread_notes(optima: Sequence[ContextOptimum]) -> Iterator[str]:
+    for each in optima:
+        label = f"T = {each.context_length}, {each.quantity}, budget {each.isoflop_budget:.3g}"
+        if each.spread_fault:
+            yield f"{label}: no interval, {each.spread_fault}"
+        elif each.profile.has_optimum and (lost := lost_share(each.x_opt_resamples)) > MANY_LOST:
+            yield f"{label}: {percent(lost, 3)} of the resamples lost the optimum; intervals count them as outside"
 
 
 def _trends(optima: list[ContextOptimum]) -> Iterator[ContextTrend]:
@@ -344,7 +429,7 @@ def _trend_notes(trends: tuple[ContextTrend, ...]) -> list[str]:
         if trend.num_contexts == 2:
             notes.append(f"{label}: two contexts leave no degree of freedom, the power law goes through both")
         if trend.lost_resamples > MANY_LOST:
-            notes.append(f"{label}: {trend.lost_resamples:.0%} of the resamples lack an optimum and are left out")
+            notes.append(f"{label}: {trend.lost_resamples:.0%} of the resamples lack an optimum")
     return notes
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from companion.accounting.conventions import PAPER, Convention, get_convention
 from companion.accounting.flops import forward_flops
 from companion.errors import InputError
-from companion.fitting.bootstrap import percentile_interval
+from companion.fitting.bootstrap import interval_with_lost
 from companion.fitting.compute_optimal import Laws, compute_for_loss, compute_optimal
 from companion.fitting.context import ContextFit
 from companion.fitting.context_prediction import Explanation, paired_laws
@@ -166,5 +166,5 @@ def _trained_sizes(explanation: Explanation) -> tuple[float, float]:
 
 def _with_interval(name: str, values: Any, level: float) -> dict[str, float]:
     """The first value, and the interval of the others."""
-    low, high = percentile_interval(values[1:], level)
+    low, high = interval_with_lost(values[1:], level)
     return {name: float(values[0]), f"{name}_low": low, f"{name}_high": high}

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from companion.accounting.conventions import PAPER, Convention, get_convention
 from companion.architectures import ARCHITECTURES
 from companion.errors import InputError
-from companion.fitting.bootstrap import percentile_interval
+from companion.fitting.bootstrap import interval_with_lost
 from companion.fitting.compute_optimal import ComputeOptimal, Laws, compute_optimal
 from companion.fitting.context import ContextFit, ContextOptimum
 from companion.fitting.overtraining_cost import ComputeScale, fit_compute_scale
@@ -321,11 +321,11 @@ def _shift_row(seen: tuple[float, Array], said: tuple[float, Array], level: floa
 
 
 def _bounds(name: str, resamples: Array, level: float) -> dict[str, Any]:
-    low, high = percentile_interval(resamples, level)
+    low, high = interval_with_lost(resamples, level)
     return {f"{name}_low": low, f"{name}_high": high}
 
 
 def _judged(resamples: Array, level: float, name: str) -> dict[str, Any]:
-    low, high = percentile_interval(resamples, level)
+    low, high = interval_with_lost(resamples, level)
     verdict = UNKNOWN if np.isnan(low) else INSIDE if low <= 1 <= high else OUTSIDE
     return {f"{name}_low": low, f"{name}_high": high, "verdict": verdict}

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from companion.errors import InputError
-from companion.fitting.bootstrap import percentile_interval
+from companion.fitting.bootstrap import interval_with_lost
 from companion.fitting.compute_optimal import Laws
 from companion.fitting.context_prediction import (
     Explanation,
@@ -121,7 +121,7 @@ def worth_table(worths: Sequence[TokenWorth], level: float = 0.95) -> pd.DataFra
     for each in worths:
         row: dict[str, float] = {"context_length": each.context_length, "num_runs": each.num_runs}
         for name in ("worth", "floor"):
-            low, high = percentile_interval(getattr(each, f"{name}_resamples"), level)
+            low, high = interval_with_lost(getattr(each, f"{name}_resamples"), level)
             row |= {name: getattr(each, name), f"{name}_low": low, f"{name}_high": high}
         rows.append(row | {"rms_before": each.rms_before, "rms_after": each.rms_after})
     return pd.DataFrame(rows)
@@ -142,7 +142,7 @@ def losses_at_optima(explanation: Explanation, level: float = 0.95) -> pd.DataFr
         runs = profile_runs(explanation.measured, optimum)
         predicted = explanation.law_fit.law.predict(runs["num_params"], runs["num_tokens"])
         by_law = fit_parabola(optimum.profile.x, predicted, optimum.profile.weights).law.loss_opt
-        low, high = percentile_interval(optimum.loss_opt_resamples, level)
+        low, high = interval_with_lost(optimum.loss_opt_resamples, level)
         row = {"isoflop_budget": optimum.isoflop_budget, "context_length": optimum.context_length}
         row |= {"measured": optimum.loss_opt, "measured_low": low, "measured_high": high, "law": by_law}
         rows.append(row | {"difference": optimum.loss_opt - by_law})
@@ -166,7 +166,7 @@ def loss_differences(explanation: Explanation, level: float = 0.95) -> pd.DataFr
         residuals = loss - laws.predict(size, tokens)
         drawn = (measured.counts[:, here] * weights).T
         means = (residuals[:, 1:] * drawn).sum(axis=0) / drawn.sum(axis=0)
-        low, high = percentile_interval(means, level)
+        low, high = interval_with_lost(means, level)
         mean = float(np.average(residuals[:, 0], weights=weights))
         row = {"context_length": length, "num_runs": len(runs), "difference": mean}
         scatter = float(np.sqrt(np.average((residuals[:, 0] - mean) ** 2, weights=weights)))

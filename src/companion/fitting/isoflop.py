@@ -112,7 +112,7 @@ class IsoflopFit:
         """Why `bootstrap_interval` gives no interval, in words; None where it gives one."""
         samples = self._samples(parameter)
         known = self.law_fault or next(filter(None, self.spread_faults), "")
-        return ("no resamples" if not samples.size else known) or _reason(parameter, samples, level)
+        return ("no resamples" if not samples.size else known) or law_undefined(parameter, samples, level)
 
     def optimum_interval(self, profile: IsoflopProfile, level: float = 0.95) -> tuple[float, float]:
         """Interval of the optimum of one of `profiles`; (NaN, NaN) where `optimum_undefined` gives a reason."""
@@ -151,7 +151,8 @@ def says_nothing(parameter: str, bounds: tuple[float, float]) -> bool:
     return not bounds[0] > 0 or np.log10(bounds[1]) - np.log10(bounds[0]) > WIDEST_PREFACTOR
 
 
-def _reason(parameter: str, samples: NDArray[np.float64], level: float) -> str | None:
+def law_undefined(parameter: str, samples: NDArray[np.float64], level: float) -> str | None:
+    """Why resamples of a law's `exponent` or `prefactor` give no interval, in words; None where they give one."""
     if reason := undefined_reason(samples, level):
         return reason
     if says_nothing(parameter, interval_with_lost(samples, level)):
@@ -256,7 +257,7 @@ def fit_isoflop(
         for budget, g in groups.items()
     )
     usable = [profile for profile in profiles if profile.has_optimum]
-    notes = [*_unlabelled(runs), *(note for profile in profiles for note in profile.warnings)]
+    notes = [*unlabelled(runs), *(note for profile in profiles for note in profile.warnings)]
     if not usable:
         raise InputError("; ".join([f"no budget of {len(profiles)} has an optimum", *notes]))
     fault = _law_fault(usable)
@@ -312,12 +313,12 @@ def _lost_notes(
             yield f"budget {profile.isoflop_budget:.3g}: no interval, {fault}"
         elif (lost := lost_share(samples)) > MANY_LOST:
             yield (
-                f"budget {profile.isoflop_budget:.3g}: {percent(lost, 3)} of the resamples lost the optimum (no minimum, "
-                "or one far outside the sampled sizes); the interval counts them as outside"
+                f"budget {profile.isoflop_budget:.3g}: {percent(lost, 3)} of the resamples lost the optimum (no "
+                "minimum, or one far outside the sampled sizes); the interval counts them as outside"
             )
 
 
-def _unlabelled(runs: pd.DataFrame) -> Iterator[str]:
+def unlabelled(runs: pd.DataFrame) -> Iterator[str]:
     """A note on IsoFLOP runs without a budget, where other runs have one."""
     if "isoflop_budget" not in runs or runs["isoflop_budget"].isna().all():
         return
@@ -363,9 +364,8 @@ def check_weights(runs: pd.DataFrame, column: str) -> None:
     values = pd.to_numeric(runs[column], errors="coerce").to_numpy(dtype=float)
     wrong = ~(np.isfinite(values) & (values >= 0))
     if wrong.any():
-        raise InputError(
-            f"weights: column {column!r} holds {show(runs[column].iloc[int(np.argmax(wrong))])}, not a weight of at least 0"
-        )
+        found = show(runs[column].iloc[int(np.argmax(wrong))])
+        raise InputError(f"weights: column {column!r} holds {found}, not a weight of at least 0")
     if not (values > 0).any():
         raise InputError(f"weights: column {column!r} holds no weight above 0")
     positive = values[values > 0]

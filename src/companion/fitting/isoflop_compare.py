@@ -10,7 +10,7 @@ from scipy import stats
 
 from companion.accounting import Convention, get_convention
 from companion.errors import InputError
-from companion.fitting.bootstrap import percentile_interval
+from companion.fitting.bootstrap import interval_with_lost, standard_spread
 from companion.fitting.isoflop import X_COLUMNS, IsoflopFit, fit_isoflop, isoflop_groups
 from companion.fitting.isoflop_checks import law_scatter
 from companion.fitting.isoflop_joint import JointIsoflopFit, fit_isoflop_joint
@@ -62,7 +62,7 @@ def exponent_choices(
         "published, all budgets": lambda: published(budgets=every),
         "each run once": lambda: fit_isoflop(runs, x, budgets=main, num_resamples=num_resamples, seed=seed),
         "joint": lambda: fit_isoflop_joint(runs, x, budgets=main),
-        "joint, runs repeated": lambda: fit_isoflop_joint(runs, x, budgets=main, weights=weights),
+        "joint, runs repeated": lambda: fit_isoflop_joint(_repeated(groups, weights), x),
         "joint, all budgets": lambda: fit_isoflop_joint(runs, x, budgets=every),
         f"joint, within {window:g} decades": lambda: fit_isoflop_joint(
             near_optimum(pd.concat(groups.values()), window, x), x
@@ -77,20 +77,30 @@ def exponent_choices(
     rows = []
     for choice, fit in choices.items():
         try:
-            rows += _rows(choice, fit())
+            fitted = fit()
         except InputError:
             continue
+        if isinstance(fitted, JointIsoflopFit) or fitted.law_defined:
+            rows += _rows(choice, fitted)
     return pd.DataFrame(rows)
+
+
+def _repeated(groups: dict[float, pd.DataFrame], weights: str | None) -> pd.DataFrame:
+    """The runs as a table that lists each as often as it counts, as if its repetitions were runs of their own."""
+    runs = pd.concat(groups.values())
+    return runs.loc[runs.index.repeat(runs[weights].to_numpy(dtype=int))] if weights else runs
 
 
 def _rows(choice: str, fit: IsoflopFit | JointIsoflopFit) -> list[dict[str, Any]]:
     if isinstance(fit, JointIsoflopFit):
-        return [_row(choice, fit.law.exponent, fit.exponent_standard_error, fit.interval(), fit.degrees_of_freedom)]
+        return [
+            _row(choice, fit.law.exponent, fit.exponent_standard_error, fit.interval(), fit.interval_degrees_of_freedom)
+        ]
     law: PowerLawFit = fit.power_law
     exponent, dof = law.law.exponent, law.degrees_of_freedom
     rows = [_row(choice, exponent, law.exponent_standard_error, law.interval("exponent"), dof)]
     if fit.exponent_resamples.size:
-        error = float(np.nanstd(fit.exponent_resamples))
+        error = standard_spread(fit.exponent_resamples)
         rows.append(_row(f"{choice}, bootstrap", exponent, error, fit.bootstrap_interval("exponent"), np.nan))
     return rows
 
@@ -177,7 +187,7 @@ def optimum_ratio(first: IsoflopFit, second: IsoflopFit, level: float = 0.95) ->
             continue
         shift = (other.mean_train_flops / profile.mean_train_flops) ** first.power_law.law.exponent
         samples = shift * first.x_opt_resamples[:, i] / np.roll(second.x_opt_resamples[:, j], 1)
-        low, high = percentile_interval(samples, level)
+        low, high = interval_with_lost(samples, level)
         rows.append(
             {
                 "isoflop_budget": other.isoflop_budget,
@@ -267,7 +277,7 @@ def exponent_errors(runs: pd.DataFrame, budgets: Sequence[float], weights: str |
     return {
         "optima": len(once.optima),
         "published": law.exponent_standard_error,
-        "bootstrap": float(np.nanstd(once.exponent_resamples)),
+        "bootstrap": standard_spread(once.exponent_resamples),
         "joint": joint.exponent_standard_error,
         "exponent": joint.law.exponent,
         "half_published": law.interval("exponent")[1] - law.law.exponent,

@@ -5,7 +5,8 @@ intervals that are far too narrow: a resample repeats runs, passes near those it
 table does not show. Here the coefficients are drawn from their multivariate Student distribution around the fit: a
 variance s²·nu/chi²(nu), then normal coefficients with that variance. Under normal scatter of equal size within one
 profile, the drawn optima have the quantiles of Fieller's exact interval, and what is computed from several optima
-carries the error of each. Sources: Fieller (1954); Box and Tiao, Bayesian Inference in Statistical Analysis (1973), 2.7.
+carries the error of each. Sources: Fieller (1954); Box and Tiao, Bayesian Inference in Statistical Analysis (1973),
+section 2.7.
 
 One degree of freedom says next to nothing about a variance. Such a profile takes the larger of its own variance and the
 mean over the profiles, as if it had `SHARED_DEGREES` degrees of freedom: `companion.benchmarks.coverage` shows that the
