@@ -17,6 +17,7 @@ from companion.accounting import CONVENTIONS, PAPER
 from companion.cli_bench import add_bench
 from companion.cli_book import add_book
 from companion.cli_context import add_context
+from companion.cli_data import add_data
 from companion.cli_inference import add_inference
 from companion.cli_isoflop import add_isoflop
 from companion.cli_options import (
@@ -104,8 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     add_context(command)
     add_plan(command)
     _add_ledger(command)
-    data = subparsers.add_parser("data", help="check run tables", description="Check run tables.")
-    _add_data_check(command, data.add_subparsers(title="commands", metavar="COMMAND", required=True))
+    add_data(command, subparsers)
     add_inference(command, subparsers)
     add_bench(command, subparsers)
     add_book(command)
@@ -221,17 +221,6 @@ def _add_ledger(command: Callable[..., argparse.ArgumentParser]) -> None:
     add_json(parser)
 
 
-def _add_data_check(command: Callable[..., argparse.ArgumentParser], to: Any) -> None:
-    parser = command(
-        "check",
-        commands.data_check,
-        "check a run table and say what it holds",
-        "  companion data check data/runs.csv\n  companion data check my_runs.csv --strict --json",
-        to=to,
-    )
-    parser.add_argument("file", type=Path, metavar="FILE", help="run table (CSV)")
-    parser.add_argument("--strict", action="store_true", help="columns that are not known are errors")
-    add_json(parser)
 
 
 if __name__ == "__main__":

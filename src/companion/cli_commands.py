@@ -8,15 +8,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from companion.accounting import Breakdown, count_flops, count_params, get_convention, num_params
-from companion.architectures import ARCHITECTURES, XLSTM, Architecture, make_architecture, preset
+from companion.architectures import XLSTM, Architecture, make_architecture, preset
 from companion.errors import InputError
 from companion.formatting import count
 from companion.ledger import DIFFERS, NOT_ATTEMPTED, REPRODUCED, build_ledger, summarize, to_frame
-from companion.runs import SHAPE_COLUMNS, load_runs, summary
-from companion.runs_flops import models_of
 
 VERDICTS = (REPRODUCED, DIFFERS, NOT_ATTEMPTED)
 _SHAPES = ("d_model", "n_layers", "n_heads", "d_qk", "d_hv", "d_ff", "vocab_size")
@@ -133,36 +130,6 @@ def params(arguments: argparse.Namespace) -> None:
 # ---- run tables and fits ------------------------------------------------------------------------
 
 
-def data_check(arguments: argparse.Namespace) -> None:
-    """`companion data check`: load with all checks, then say what the table holds and whether counts agree."""
-    runs = load_runs(arguments.file, strict=arguments.strict)
-    result = {"file": str(arguments.file), **summary(runs), "accounting": _against_accounting(runs)}
-    if arguments.json:
-        return print_json(result)
-    print(f"{arguments.file}: {result['num_runs']} runs, no fault found")
-    print(yaml.safe_dump(_plain(result), sort_keys=False, allow_unicode=True, width=110), end="")
-    return None
-
-
-def _against_accounting(runs: pd.DataFrame) -> dict[str, Any] | None:
-    """How rows with known shapes compare with our counts; None where there are none to compare."""
-    if not {*SHAPE_COLUMNS, "context_length"} <= set(runs.columns):
-        return None
-    known = runs[
-        runs["architecture"].isin(ARCHITECTURES) & runs[[*SHAPE_COLUMNS, "context_length"]].notna().all(axis=1)
-    ]
-    if known.empty:
-        return None
-    equal, worst = 0, 0.0
-    for _, rows in known.groupby("architecture"):
-        architecture = models_of(rows)
-        equal += int((num_params(architecture) == rows["num_params"].to_numpy()).sum())
-        ours = count_flops(architecture, rows["context_length"].to_numpy()).train_flops(rows["num_tokens"].to_numpy())
-        worst = max(worst, float(np.abs(ours / rows["train_flops"].to_numpy() - 1).max()))
-    return {"num_compared": len(known), "num_params_equal": equal, "largest_relative_train_flops_difference": worst}
-
-
-# ---- ledger -------------------------------------------------------------------------------------
 
 
 def ledger(arguments: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-MAX_ROWS_NAMED = 5
+MAX_ROWS_NAMED = 10
 """Most rows that one message names."""
 
 
@@ -15,7 +15,7 @@ def plural(number: int, noun: str) -> str:
 
 
 def name_rows(rows: Sequence[Any]) -> str:
-    """The first rows by name, and how many more there are: row 3; rows 3, 5; rows 2, 3, 4, 5, 6 and 20 more."""
+    """The first rows by name, and how many more there are: row 3; rows 3, 5; rows 2, 3, 4 and 20 more."""
     named = ", ".join(str(row) for row in rows[:MAX_ROWS_NAMED])
     more = f" and {len(rows) - MAX_ROWS_NAMED:,} more" if len(rows) > MAX_ROWS_NAMED else ""
     return f"{'row' if len(rows) == 1 else 'rows'} {named}{more}"

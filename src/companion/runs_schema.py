@@ -128,7 +128,8 @@ def _column(spec: ColumnSpec) -> pa.Column:
     if spec.kind in ("integer", "flag") and not spec.required:
         checks.append(pa.Check(lambda values: values == np.rint(values), error="is not a whole number"))
     if spec.upper is not None:
-        checks.append(pa.Check.lt(spec.upper, error=f"must be below {spec.upper:g}"))
+        words = "; a perplexity? write its logarithm, nats per token" if spec.upper == MAX_LOSS else ""
+        checks.append(pa.Check.lt(spec.upper, error=f"must be below {spec.upper:g}{words}"))
     dtype = "int64" if spec.required and spec.kind == "integer" else None
     unit = f" [{spec.unit}]" if spec.unit else ""
     return pa.Column(dtype, checks, nullable=not spec.required, required=spec.required, description=spec.meaning + unit)

@@ -169,6 +169,11 @@ def _is_plain(name: str) -> bool:
     return name.isascii() and name.isidentifier() and not keyword.iskeyword(name)
 
 
+def quote_column(name: str) -> str:
+    """The name of a column as a condition names it: between backquotes if it holds spaces or other signs."""
+    return name if _is_plain(name) else f"`{name}`"
+
+
 def _list_columns(runs: pd.DataFrame) -> str:
     """The columns of a table as a condition names them."""
-    return cut(", ".join(name if _is_plain(name) else f"`{name}`" for name in map(str, runs.columns)), 500)
+    return cut(", ".join(quote_column(str(name)) for name in runs.columns), 500)
