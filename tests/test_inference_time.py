@@ -13,6 +13,7 @@ from companion.architectures import make_architecture
 from companion.errors import InputError
 from companion.inference_time import (
     PARAMETERS,
+    by_model,
     design_of,
     fit_inference,
     free_columns,
@@ -101,6 +102,57 @@ class TestKnownCoefficients:
         assert bounds[0] == bounds[1] != bounds[2]
 
 
+class TestFewTimings:
+    """Fewer timings than parameters, tied columns, exact times: what can be known is given, the rest is named."""
+
+    def few(self, timings: pd.DataFrame, number: int) -> pd.DataFrame:
+        exact = simulated(timings, "transformer", "step_time", [1 / 1e12, 2e-3, 3e-5], 0)
+        # prompts and batches that differ, in the first three rows already
+        rows = exact[(exact["batch_size"] >= 8) & (exact["prefill_length"] > 0)].sort_values("prefill_length")
+        return rows.iloc[[0, 20, -1, 7, 15]].iloc[:number]
+
+    @pytest.mark.parametrize("number", [1, 2])
+    def test_fewer_timings_than_parameters(self, timings: pd.DataFrame, number: int) -> None:
+        fit = fit_inference(self.few(timings, number), "transformer", "400m", "step_time", num_resamples=20)
+        assert not any(fit.identified.values())
+        assert all(f"{number} timing" in reason and "3 parameters" in reason for reason in fit.reasons.values())
+        assert fit.rms_log_error < 1e-8, "the times themselves are described"
+        assert np.isnan(fit.interval("eps_s")).all()
+
+    def test_as_many_timings_as_parameters(self, timings: pd.DataFrame) -> None:
+        fit = fit_inference(self.few(timings, 3), "transformer", "400m", "step_time", num_resamples=20)
+        assert all(fit.identified.values())
+        assert list(fit.parameters.values()) == pytest.approx([1e12, 2e-3, 3e-5], rel=1e-6)
+        assert np.isnan(fit.interval("eps_s")).all(), "no residuals, no intervals"
+
+    def test_lost_resamples(self, timings: pd.DataFrame) -> None:
+        """Only one of eleven timings has another batch: a third of the resamples leave it out."""
+        rows = simulated(timings, "transformer", "step_time", [1 / 1e12, 2e-3, 3e-5], 0.01)
+        rows = rows[rows["prefill_length"] > 0]
+        table = pd.concat([rows[rows["batch_size"] == 8].iloc[:10], rows[rows["batch_size"] == 16].iloc[:1]])
+        fit = fit_inference(table, "transformer", "400m", "step_time", num_resamples=200)
+        assert fit.num_lost / 200 == pytest.approx((1 - 1 / len(table)) ** len(table), abs=0.1)
+        assert np.isfinite(fit.interval("eps_s")).all()
+        few = table.iloc[[0, 0, 0, 1, -1]]  # 58 % of the resamples leave out one of the last two
+        lost = fit_inference(few, "transformer", "400m", "step_time", num_resamples=200)
+        assert lost.num_lost > 100
+        assert np.isnan(lost.interval("eps_s")).all(), "most resamples lost: no interval"
+
+    def test_one_prompt_and_one_batch(self, timings: pd.DataFrame) -> None:
+        rows = measured(timings, "xlstm", "ttft", "400m")
+        rows = rows[(rows["prefill_length"] == 1024) & (rows["batch_size"] == 1)]
+        table = pd.concat([rows.assign(ttft_s=rows["ttft_s"] * factor) for factor in (1, 1.01, 1.02, 0.99)])
+        fit = fit_inference(table, "xlstm", "400m", "ttft", num_resamples=20)
+        assert fit.identified == {"alpha_eff_flops_per_s": False, "eps_s": False}
+        assert "trades off exactly with eps_s" in fit.reasons["alpha_eff_flops_per_s"]
+
+    def test_one_batch_leaves_its_constant_free(self, timings: pd.DataFrame) -> None:
+        rows = measured(timings, "transformer", "step_time", "400m")
+        fit = fit_inference(rows[rows["batch_size"] == 8], "transformer", "400m", "step_time", num_resamples=20)
+        assert fit.identified == {"beta_eff_bytes_per_s": True, "eps_s": False, "eps_bp_s": False}
+        assert "trades off exactly with eps_bp_s" in fit.reasons["eps_s"]
+
+
 class TestIdentification:
     def test_state_is_proportional_to_the_batch(self, timings: pd.DataFrame) -> None:
         """Issue of the published form: bytes of the mLSTM state and batch size are one column."""
@@ -149,21 +201,19 @@ class TestIdentification:
         assert np.isnan(fit.rms_log_error)
 
 
-def test_published_rows_are_near(timings: pd.DataFrame) -> None:
-    """Rates within an eighth, bandwidths within 3 %; the fits do not come out again to their digits (chapter 8)."""
-    compared = 0
-    for entry in load_published()["inference_fits"]:
-        log_space = "log" in entry["form"]
+def test_every_timing_once_comes_near_the_published_rates(timings: pd.DataFrame) -> None:
+    """One resample, other counts and squares of Huber losses moved rates by up to an eighth (see the ledger)."""
+    entries = load_published()["inference_fits"]
+    assert len(entries) == 11
+    for entry in entries:
         fit = fit_inference(
             timings, entry["architecture"], entry["model_size"], entry["quantity"], num_resamples=0,
-            objective="relative" if log_space else "milliseconds",
+            objective="milliseconds" if entry["objective"] == "milliseconds" else "relative",
         )  # fmt: skip
         name = PARAMETERS[entry["quantity"]][0]
         xlstm = entry["architecture"] == "xlstm"
         tolerance = 0.03 if entry["quantity"] == "step_time" else 0.005 if xlstm else 0.12
         assert fit.parameters[name] == pytest.approx(entry[name], rel=tolerance)
-        compared += 1
-    assert compared == 11
 
 
 def row_of(text: str, **values: str) -> str:
@@ -182,7 +232,7 @@ def row_of(text: str, **values: str) -> str:
         ({"ttft_s": "-0.1"}, "row 2, column 'ttft_s': -0.1 is not a time in seconds (1e-9 to 3e7)"),
         ({"step_time_s": "1e-320"}, "row 2, column 'step_time_s': 1e-320 is not a time in seconds (1e-9 to 3e7)"),
         ({"step_time_s": "slow"}, "row 2, column 'step_time_s': 'slow' is not a number"),
-        ({"n_heads": "7"}, "xlstm 160m: d_model 768 is not divisible by n_heads 7"),
+        ({"n_heads": "7"}, "xlstm 160m: d_model 768 is not divisible by n_heads 7: give d_qk and d_hv"),
         ({"generation_length": ""}, "row 2, column 'generation_length': the cell is empty"),
     ],
 )
@@ -192,6 +242,38 @@ def test_faults_of_a_table(tmp_path: Path, values: dict[str, str], words: str) -
     with pytest.raises(InputError) as raised:
         load_inference(path)
     assert str(raised.value) == f"{path}: {words}"
+
+
+def test_shapes_that_deviate(tmp_path: Path, timings: pd.DataFrame) -> None:
+    """Grouped heads, tied embeddings, a vocabulary and widths of one's own; empty cells stand for the usual."""
+    row = timings[(timings["architecture"] == "transformer") & (timings["prefill_length"] == 128)].iloc[[0]]
+    path = tmp_path / "mine.csv"
+    several = pd.concat([row.assign(n_kv_heads=4, vocab_size=32000, tied_embeddings=1, qk_norm=1), row])
+    several.to_csv(path, index=False)
+    (first, one), (usual, other) = by_model(load_inference(path))
+    assert (one.tolist(), other.tolist()) == ([0], [1])
+    assert (first.n_kv_heads, first.vocab_size, bool(first.tied_embeddings), bool(first.qk_norm)) == (
+        4,
+        32000,
+        True,
+        True,
+    )
+    assert usual == model_of(row.iloc[0])
+    assert num_params(first) < num_params(usual)
+    # heads that do not divide the width, with widths of their own
+    row.assign(n_heads=7, d_qk=64, d_hv=64).to_csv(path, index=False)
+    assert by_model(load_inference(path))[0][0].d_qk == 64
+    for values, words in (
+        ({"architecture": "xlstm", "n_kv_heads": 2}, "xlstm 160m: an xlstm has no n_kv_heads: leave the cell empty"),
+        ({"n_kv_heads": 5}, "n_kv_heads 5 does not divide n_heads 12"),
+        ({"vocab_size": 0.5}, "vocab_size: 0.5 is not a positive whole number"),
+        ({"tied_embeddings": 2}, "tied_embeddings: .* is neither true nor false"),
+    ):
+        row.assign(**values).to_csv(path, index=False)
+        with pytest.raises(InputError, match=words):
+            load_inference(path)
+    row.assign(architecture="xlstm", n_kv_heads=12, qk_norm=0).to_csv(path, index=False)
+    assert by_model(load_inference(path))[0][0].name == "xlstm"
 
 
 def test_tables_without_times(tmp_path: Path, timings: pd.DataFrame) -> None:
@@ -212,8 +294,8 @@ def test_bad_input(timings: pd.DataFrame) -> None:
         fit_inference(timings, "mamba", "7b", "ttft")
     with pytest.raises(InputError, match="quantity 'speed' is not one of ttft, step_time"):
         fit_inference(timings, "xlstm", "7b", "speed")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"1 step_time timings of xlstm 7b .* batch of at least 128; 4 are needed"):
-        fit_inference(timings, "xlstm", "7b", "step_time", smallest_batch=128)
+    with pytest.raises(InputError, match=r"0 step_time timings of xlstm 7b .* batch of at least 256"):
+        fit_inference(timings, "xlstm", "7b", "step_time", smallest_batch=256)
     fit = fit_inference(timings, "xlstm", "7b", "ttft", num_resamples=5)
     with pytest.raises(InputError, match="ttft has no parameter 'beta'"):
         fit.interval("beta")

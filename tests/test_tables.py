@@ -1,5 +1,6 @@
 """Small tables: types, and one line for every fault."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +90,21 @@ def test_files_that_cannot_be_read(path: Path, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(tables, "MAX_TABLE_BYTES", 10)
     with pytest.raises(InputError, match="too large"):
         read_table(path, SCHEMA)
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    """A pipe without a writer would wait for ever, a device would never end."""
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match=r"pipe.csv: is not a regular file"):
+        read_table(pipe, SCHEMA)
+    with pytest.raises(InputError, match="/dev/zero: is not a regular file"):
+        read_table("/dev/zero", SCHEMA)
+    with pytest.raises(InputError, match="is a folder, not a CSV file"):
+        read_table(tmp_path, SCHEMA)
+    with pytest.raises(InputError, match="embedded null byte"):
+        read_table("a\0b.csv", SCHEMA)
+    link = tmp_path / "link.csv"
+    link.symlink_to(tmp_path / "gone.csv")
+    with pytest.raises(InputError, match="no such file"):
+        read_table(link, SCHEMA)

@@ -17,10 +17,19 @@ from companion.cli_options import add_bootstrap, add_json, add_level, add_shapes
 from companion.formatting import count as as_count
 from companion.formatting import power_of_ten, significant
 from companion.hardware import REFERENCE_HARDWARE, get_hardware
+from companion.inference_published import PUBLISHED_FORMS, fit_published
 from companion.inference_time import COLUMNS, FORMS, InferenceFit, fit_inference, load_inference
 
 _GIB = 2**30
 _OBJECTIVES = ("relative", "milliseconds")
+_PROCEDURES = ("all-rows", "published")
+#: Objective of each procedure unless one is given, by quantity.
+_USUAL_OBJECTIVE = {
+    "all-rows": dict.fromkeys(COLUMNS, "relative"),
+    "published": {"ttft": "milliseconds", "step_time": "relative"},
+}
+#: Names of the objectives in the published procedure.
+_PUBLISHED_OBJECTIVE = {"relative": "logarithms", "milliseconds": "milliseconds"}
 
 
 def add_inference(command: Callable[..., argparse.ArgumentParser], subparsers: Any) -> None:
@@ -34,7 +43,8 @@ def add_inference(command: Callable[..., argparse.ArgumentParser], subparsers: A
         fit,
         "the paper's runtime model of one model size, and which of its parameters the timings determine",
         "  companion inference fit data/inference.csv --architecture transformer --model-size 7b --quantity ttft\n"
-        "  companion inference fit data/inference.csv --architecture xlstm --model-size 7b --quantity step_time --json",
+        "  companion inference fit data/inference.csv --architecture xlstm --model-size 160m --quantity ttft \\\n"
+        "      --procedure published --json",
         to=to,
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="table of timings (CSV, see data/README.md)")
@@ -42,10 +52,17 @@ def add_inference(command: Callable[..., argparse.ArgumentParser], subparsers: A
     parser.add_argument("--model-size", required=True, metavar="SIZE", help="as in the column model_size")
     parser.add_argument("--quantity", required=True, choices=tuple(COLUMNS))
     parser.add_argument(
+        "--procedure",
+        default=_PROCEDURES[0],
+        choices=_PROCEDURES,
+        help="every timing once, or as published: one resample of them, squares of Huber losses, the authors' count of "
+        "FLOPs and bytes (default: %(default)s)",
+    )
+    parser.add_argument(
         "--objective",
-        default=_OBJECTIVES[0],
         choices=_OBJECTIVES,
-        help="squares of log residuals, or Huber loss of milliseconds as published (default: %(default)s)",
+        help="residuals of logarithms, or of milliseconds with a Huber loss (default: relative; with --procedure "
+        "published milliseconds for ttft)",
     )
     parser.add_argument(
         "--smallest-batch", type=whole, metavar="B", help="leave smaller batches out (default: 8 for step_time, else 1)"
@@ -88,24 +105,17 @@ def _add_count(command: Callable[..., argparse.ArgumentParser], to: Any) -> None
 
 def fit(arguments: argparse.Namespace) -> None:
     """`companion inference fit`: parameters, intervals, and what is not identified."""
-    found = fit_inference(
-        load_inference(arguments.file),
-        arguments.architecture,
-        arguments.model_size,
-        arguments.quantity,
-        num_resamples=arguments.bootstrap,
-        seed=arguments.seed,
-        level=arguments.level,
-        objective=arguments.objective,
-        smallest_batch=arguments.smallest_batch,
-    )
+    timings = load_inference(arguments.file)
+    objective = arguments.objective or _USUAL_OBJECTIVE[arguments.procedure][arguments.quantity]
+    found = _fit_as(arguments, timings, objective)
     result = {
         "file": str(arguments.file),
         "architecture": found.architecture,
         "model_size": found.model_size,
         "quantity": found.quantity,
-        "form": FORMS[found.quantity],
-        "objective": arguments.objective,
+        "form": (PUBLISHED_FORMS if arguments.procedure == "published" else FORMS)[found.quantity],
+        "procedure": arguments.procedure,
+        "objective": objective,
         "parameters": found.parameters,
         "intervals": {name: found.interval(name, arguments.level) for name in found.parameters},
         "identified": found.identified,
@@ -115,11 +125,14 @@ def fit(arguments: argparse.Namespace) -> None:
         "level": arguments.level,
         "num_resamples": arguments.bootstrap,
         "seed": arguments.seed,
-        "warnings": _warnings(found),
+        "warnings": [*timings.attrs["notes"], *_warnings(found, arguments.bootstrap)],
     }
     if arguments.json:
         return print_json(result)
-    print(f"{found.architecture} {found.model_size}, {len(found.log_residuals)} timings: {result['form']}")
+    number = len(found.log_residuals)
+    print(f"{found.architecture} {found.model_size}, {number} timing{'s' * (number != 1)}: {result['form']}")
+    if arguments.procedure == "published":
+        print("one resample of the timings, as published; intervals: over further resamples")
     print(f"rms of ln(predicted/measured): {_or_undefined(found.rms_log_error, 3)}")
     level = f"{100 * arguments.level:g} % bootstrap"
     print_table(
@@ -135,18 +148,38 @@ def fit(arguments: argparse.Namespace) -> None:
             ]
         )
     )
-    for note in result["warnings"]:
+    for note in _warnings(found, arguments.bootstrap):  # the table's own notes are on stderr
         print(f"warning: {note}")
     return None
+
+
+def _fit_as(arguments: argparse.Namespace, timings: pd.DataFrame, objective: Any) -> InferenceFit:
+    where = (timings, arguments.architecture, arguments.model_size, arguments.quantity)
+    options: dict[str, Any] = {
+        "num_resamples": arguments.bootstrap,
+        "seed": arguments.seed,
+        "level": arguments.level,
+        "smallest_batch": arguments.smallest_batch,
+    }
+    if arguments.procedure == "published":
+        return fit_published(*where, objective=_PUBLISHED_OBJECTIVE[objective], **options)
+    return fit_inference(*where, objective=objective, **options)
 
 
 def _or_undefined(value: float, digits: int = 5) -> str:
     return "undefined" if math.isnan(value) else f"{value:.{digits}g}"
 
 
-def _warnings(found: InferenceFit) -> list[str]:
-    """What is not identified, and constants that no clock could show."""
+def _warnings(found: InferenceFit, num_resamples: int) -> list[str]:
+    """What is not identified, intervals that are missing, and constants that no clock could show."""
     told = [f"{name} is not identified: {reason}" for name, reason in found.reasons.items()]
+    number, parameters = len(found.log_residuals), len(found.parameters)
+    if number == parameters and not found.reasons:
+        told.append(f"{number} timings for {parameters} parameters: the fit goes through each, no intervals")
+    if found.num_lost > 0.01 * num_resamples:
+        lost = f"{found.num_lost} of {num_resamples} resamples leave a parameter free that all timings determine"
+        undefined = found.num_lost > len(found.resamples) / 2
+        told.append(f"{lost}: {'intervals are undefined' if undefined else 'intervals are of the others'}")
     for name, value in found.parameters.items():
         if name.endswith("_s") and name.startswith("eps") and value < 0:
             told.append(f"{name} is negative ({value:.3g} s): the form does not fit these times")

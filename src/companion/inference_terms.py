@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 
 from companion.accounting.conventions import PAPER
-from companion.accounting.inference import BF16, Precision, cache_numbers, count_prefill, count_step
+from companion.accounting.inference import BF16, Precision, cache_numbers
 from companion.accounting.params import num_params
 from companion.errors import InputError
 from companion.hardware import REFERENCE_HARDWARE, Hardware, get_hardware
+from companion.inference_solve import least_squares_start, relative_nnls, solve_times
 from companion.inference_time import (
     COLUMNS,
     SMALLEST_BATCH,
@@ -26,12 +27,12 @@ from companion.inference_time import (
     design_of,
     fit_inference,
     generation_bytes,
+    least_seconds,
     measured,
     middle_context,
     model_of,
-    solve_times,
 )
-from companion.runtime_model import RuntimeModel, fit_runtime_model, relative_nnls
+from companion.runtime_model import RuntimeModel, fit_runtime_model
 
 #: Ratio of the time per cached token to that of a single sequence from which a batch counts as two waves.
 SECOND_WAVE = 1.5
@@ -90,7 +91,7 @@ def fixed_bandwidths(
     found = []
     for bandwidth in bandwidths:
         known = design[:, 0] / bandwidth
-        start = np.linalg.lstsq(design[:, 1:] / times[:, None], 1 - known / times, rcond=None)[0]
+        start = least_squares_start(design[:, 1:] / times[:, None], 1 - known / times)
         eps, eps_bp = solve_times(design[:, 1:], times, start, known=known)
         residuals = np.log((known + design[:, 1:] @ [eps, eps_bp]) / times)
         found.append({"beta_eff_bytes_per_s": bandwidth, "eps_s": eps, "eps_bp_s": eps_bp})
@@ -313,12 +314,4 @@ def against_roofline(
     rows = measured(table, architecture, quantity)
     if quantity == "ttft":
         rows = rows[rows["prefill_length"] >= PAPER.chunk_size]
-    least = pd.Series(np.nan, index=rows.index)
-    for model, at in by_model(rows):
-        batch = rows["batch_size"].to_numpy()[at]
-        if quantity == "ttft":
-            counted = count_prefill(model, rows["prefill_length"].to_numpy()[at], batch)
-        else:
-            counted = count_step(model, middle_context(rows)[at], batch)
-        least.iloc[at] = counted.roofline(hardware).seconds
-    return rows[COLUMNS[quantity]] / least
+    return rows[COLUMNS[quantity]] / least_seconds(rows, quantity, hardware)

@@ -10,6 +10,7 @@ at once.
 """
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -18,15 +19,16 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
-from scipy.special import huber
 
 from companion.accounting.conventions import PAPER, Convention, get_convention
 from companion.accounting.flops import forward_flops
-from companion.accounting.inference import BF16, Precision, count_step
-from companion.architectures import ARCHITECTURES, Architecture, make_architecture
-from companion.errors import InputError
-from companion.fitting.bootstrap import percentile_interval, resample_counts
+from companion.accounting.inference import BF16, Precision, count_prefill, count_step
+from companion.architectures import ARCHITECTURES, XLSTM, Architecture, make_architecture
+from companion.errors import InputError, NotApplicable
+from companion.fitting.bootstrap import percentile_interval
+from companion.hardware import REFERENCE_HARDWARE, Hardware, get_hardware
+from companion.inference_checks import gaps_note, repeats_note, unit_note
+from companion.inference_solve import free_columns, least_squares_start, solve_times, usable_resamples
 from companion.paths import data_dir
 from companion.tables import read_table
 
@@ -44,12 +46,12 @@ FORMS = {
     "ttft": "seconds = prefill FLOPs without unembedding / alpha_eff + eps",
     "step_time": "seconds = bytes of cache or state / beta_eff + eps + batch_size * eps_bp",
 }
-#: Smallest over largest singular value of the scaled design below which a direction counts as free.
-FREE_DIRECTION = 1e-7
 #: Step times are fitted from this batch on (the authors' choice).
 SMALLEST_BATCH = 8
 
 _SHAPES = ("d_model", "n_layers", "n_heads", "d_ff")
+#: Shapes that a table may have; an empty cell stands for the value that `make_architecture` takes.
+_MORE_SHAPES = ("d_qk", "d_hv", "vocab_size", "n_kv_heads", "tied_embeddings", "qk_norm")
 
 
 def _column(dtype: type, *, strict: bool = True) -> pa.Column:
@@ -68,6 +70,7 @@ _SCHEMA = pa.DataFrameSchema(
         ),
         "model_size": pa.Column(object),
         **{name: _column(int) for name in _SHAPES},
+        **{name: pa.Column(float, nullable=True, required=False) for name in _MORE_SHAPES},
         "num_params": pa.Column(int, pa.Check.gt(0, error="must be positive"), required=False),
         "batch_size": _column(int),
         "prefill_length": _column(int, strict=False),
@@ -82,7 +85,11 @@ def load_inference(path: str | os.PathLike[str]) -> pd.DataFrame:
     """A table of inference timings with the columns of `data/inference.csv` (see `data/README.md`).
 
     Needed are `architecture, model_size, d_model, n_layers, n_heads, d_ff, batch_size, prefill_length,
-    generation_length` and one of `ttft_s`, `step_time_s`; a time may be missing in any row.
+    generation_length` and one of `ttft_s`, `step_time_s`; a time may be missing in any row. Shapes that the model
+    deviates in may be there too: `d_qk`, `d_hv`, `vocab_size`, `n_kv_heads`, `tied_embeddings`, `qk_norm` (0 or 1).
+
+    What does not stop a fit but may mislead it (another unit than seconds, rows that repeat others, an empty column of
+    times) is a `UserWarning` each, and a sentence in the list `attrs["notes"]` of the result.
 
     Raises
     ------
@@ -90,15 +97,50 @@ def load_inference(path: str | os.PathLike[str]) -> pd.DataFrame:
         one line that names file, row, column and value.
     """
     table = read_table(path, _SCHEMA)
-    if not set(COLUMNS.values()) & set(table.columns):
+    times = {name: table[name] for name in COLUMNS.values() if name in table}
+    if not times:
         raise InputError(f"{os.fspath(path)}: neither column 'ttft_s' nor 'step_time_s' is there")
-    for _, row in table.drop_duplicates(["architecture", *_SHAPES]).iterrows():
+    if all(values.isna().all() for values in times.values()):
+        raise InputError(f"{os.fspath(path)}: column {', '.join(map(repr, times))} is empty: there is no time")
+    for _, row in table.drop_duplicates(_shape_columns(table)).iterrows():
         try:
             model_of(row)
         except InputError as error:
             raise InputError(f"{os.fspath(path)}: {row['architecture']} {row['model_size']}: {error}") from error
     table.attrs["source"] = os.fspath(path)
+    table.attrs["notes"] = _notes(table, times)
+    for note in table.attrs["notes"]:
+        warnings.warn(f"{os.fspath(path)}: {note}", UserWarning, stacklevel=2)
     return table
+
+
+def _notes(table: pd.DataFrame, times: dict[str, pd.Series]) -> list[str]:
+    device = get_hardware(REFERENCE_HARDWARE)
+    found = [gaps_note(times)]
+    for quantity, column in COLUMNS.items():
+        if column in times:
+            least = least_seconds(table, quantity, device)  # type: ignore[arg-type]
+            found.append(unit_note(column, times[column].to_numpy(dtype=float), least, device.label))
+    keys = [*_shape_columns(table), "batch_size", "prefill_length", "generation_length", *times]
+    found.append(repeats_note(table, keys))
+    return [note for note in found if note]
+
+
+def least_seconds(rows: pd.DataFrame, quantity: Quantity, hardware: str | Hardware = REFERENCE_HARDWARE) -> Array:
+    """Roofline time of every row, shape (n,); NaN for a prefill of a prompt below one chunk."""
+    least = np.full(len(rows), np.nan)
+    batch = rows["batch_size"].to_numpy()
+    prompt = rows["prefill_length"].to_numpy()
+    for model, at in by_model(rows):
+        if quantity == "ttft":
+            at = at[prompt[at] >= PAPER.chunk_size]
+            if not len(at):
+                continue
+            counted = count_prefill(model, prompt[at], batch[at])
+        else:
+            counted = count_step(model, middle_context(rows)[at], batch[at])
+        least[at] = counted.roofline(hardware).seconds
+    return least
 
 
 def load_paper_inference() -> pd.DataFrame:
@@ -112,27 +154,41 @@ def measured(table: pd.DataFrame, architecture: str, quantity: Quantity, model_s
     Raises
     ------
     InputError
-        if the quantity, architecture or size is not in the table; the message says what is.
+        if the quantity or size is not in the table; the message says what is.
+    NotApplicable
+        if the table has no such column of times, or no timings of the architecture.
     """
     source = table.attrs.get("source", "the table of timings")
     if quantity not in COLUMNS:
         raise InputError(f"quantity {quantity!r} is not one of {', '.join(COLUMNS)}")
     if COLUMNS[quantity] not in table:
-        raise InputError(f"{source}: no column {COLUMNS[quantity]!r}")
+        raise NotApplicable(f"{source}: no column {COLUMNS[quantity]!r}")
     chosen = table
     for name, value in (("architecture", architecture), ("model_size", model_size)):
         if value is not None:
             kept = chosen[chosen[name] == value]
             if kept.empty:
                 there = ", ".join(dict.fromkeys(map(str, chosen[name])))
-                raise InputError(f"{source}: no rows with {name} {value}; there are {there}")
+                error = NotApplicable if name == "architecture" else InputError
+                raise error(f"{source}: no rows with {name} {value}; there are {there}")
             chosen = kept
     return chosen[chosen[COLUMNS[quantity]].notna()]
 
 
 def model_of(row: Any) -> Architecture:
     """The model that a row of the table times."""
-    return make_architecture(row["architecture"], **{name: int(row[name]) for name in _SHAPES})
+    shapes = {name: int(row[name]) for name in _SHAPES}
+    given = {name: row[name] for name in _MORE_SHAPES if name in row and not pd.isna(row[name])}
+    if row["architecture"] == XLSTM.name:  # what says "no grouped heads, no normed queries" needs no saying
+        given = {name: value for name, value in given.items() if (name, value) != ("n_kv_heads", row["n_heads"])}
+        given = {name: value for name, value in given.items() if (name, value) != ("qk_norm", 0)}
+        if wrong := [name for name in ("n_kv_heads", "qk_norm") if name in given]:
+            raise InputError(f"an xlstm has no {wrong[0]}: leave the cell empty")
+    return make_architecture(row["architecture"], **shapes, **given)
+
+
+def _shape_columns(table: pd.DataFrame) -> list[str]:
+    return ["architecture", *_SHAPES, *(name for name in _MORE_SHAPES if name in table)]
 
 
 def prefill_flops(rows: pd.DataFrame, convention: str | Convention = PAPER) -> Array:
@@ -163,7 +219,7 @@ def middle_context(rows: pd.DataFrame) -> Array:
 
 def by_model(rows: pd.DataFrame) -> list[tuple[Architecture, NDArray[np.intp]]]:
     """Every different model of the rows, and the positions of its rows."""
-    labels = rows.groupby(["architecture", *_SHAPES], sort=False).ngroup().to_numpy()
+    labels = rows.groupby(_shape_columns(rows), sort=False, dropna=False).ngroup().to_numpy()
     places = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     return [(model_of(rows.iloc[at[0]]), at) for at in places]
 
@@ -200,17 +256,25 @@ class InferenceFit:
         return {name: name not in self.reasons for name in PARAMETERS[self.quantity]}
 
     def interval(self, parameter: str, level: float = 0.95) -> tuple[float, float]:
-        """Percentile interval of a parameter; a rate whose inverse may be 0 has no upper end (infinite)."""
+        """Percentile interval of a parameter; a rate whose inverse may be 0 has no upper end (infinite).
+
+        NaN where the parameter is not determined, without resamples, or where more than half of them are lost.
+        """
         names = PARAMETERS[self.quantity]
         if parameter not in names:
             raise InputError(f"{self.quantity} has no parameter {parameter!r}; there are {', '.join(names)}")
         column = names.index(parameter)
-        if np.isnan(self.coefficients[column]) or not self.resamples.size:
+        if np.isnan(self.coefficients[column]) or not self.resamples.size or self.num_lost > len(self.resamples) / 2:
             return (float("nan"), float("nan"))
         low, high = percentile_interval(self.resamples[:, column], level)
         if column > 0:
             return (low, high)
         return (1 / high if high > 0 else float("nan"), 1 / low if low > 0 else float("inf"))
+
+    @property
+    def num_lost(self) -> int:
+        """Resamples that left a parameter free which all timings determine; with most lost there are no intervals."""
+        return int(np.isnan(self.resamples).any(axis=1).sum())
 
     @property
     def rms_log_error(self) -> float:
@@ -252,7 +316,7 @@ def fit_inference(
     architecture, model_size, quantity
         which timings.
     num_resamples, seed
-        bootstrap over the rows.
+        bootstrap over the rows. A resample whose rows leave a parameter free that all rows determine is lost (NaN).
     level
         of the interval that must lie above 0 for a rate to count as identified.
     objective
@@ -264,24 +328,19 @@ def fit_inference(
     Raises
     ------
     InputError
-        if there are no such timings, or too few for the parameters.
+        if there are no such timings.
     """
-    rows = measured(table, architecture, quantity, model_size)
-    least = smallest_batch if smallest_batch is not None else (SMALLEST_BATCH if quantity == "step_time" else 1)
-    rows = rows[(rows["prefill_length"] > 0) & (rows["batch_size"] >= least)]
-    names = PARAMETERS[quantity]
-    if len(rows) <= len(names):
-        raise InputError(
-            f"{table.attrs.get('source', 'timings')}: {len(rows)} {quantity} timings of {architecture} {model_size} "
-            f"with a prompt and a batch of at least {least}; {len(names) + 1} are needed"
-        )
+    rows, names = fitted_rows(table, architecture, model_size, quantity, smallest_batch), PARAMETERS[quantity]
     times = rows[COLUMNS[quantity]].to_numpy(dtype=float)
     design = design_of(rows, quantity)
-    free, singular = free_columns(design / times[:, None])
-    start = np.linalg.lstsq(design / times[:, None], np.ones(len(rows)), rcond=FREE_DIRECTION)[0]
+    relative = design / times[:, None]
+    free, singular = free_columns(relative)
+    start = least_squares_start(relative, np.ones(len(rows)))
     solution = solve_times(design, times, start, objective)
-    counts = resample_counts(np.zeros(len(rows)), num_resamples, seed) if num_resamples else np.empty((0, len(rows)))
-    resamples = [solve_times(design, times, solution, objective, weights) for weights in counts.astype(float)]
+    resamples = [
+        solve_times(design, times, solution, objective, weights) if kept else np.full(len(names), np.nan)
+        for weights, kept in usable_resamples(relative, num_resamples, seed)
+    ]
     predicted = design @ solution
     fit = InferenceFit(
         architecture=architecture,
@@ -293,60 +352,43 @@ def fit_inference(
         log_residuals=np.log(np.where(predicted > 0, predicted, np.nan) / times),
         singular_values=singular,
     )
-    return replace(fit, reasons=_reasons(fit, free, level))
+    return replace(fit, reasons=unidentified(fit, free, level))
 
 
-def solve_times(
-    design: Array,
-    times: Array,
-    start: Array,
-    objective: Literal["relative", "milliseconds"] = "relative",
-    weights: Array | None = None,
-    known: Array | float = 0.0,
-) -> Array:
-    """Coefficients of least weighted squares of log residuals, or of Huber-transformed milliseconds; shape (k,).
+def fitted_rows(
+    table: pd.DataFrame, architecture: str, model_size: str, quantity: Quantity, smallest_batch: int | None = None
+) -> pd.DataFrame:
+    """The timings of one size that a fit uses: with a prompt, and a batch of at least `smallest_batch`.
 
-    `known` seconds, a number or shape (n,), are added to what the coefficients predict.
+    Raises
+    ------
+    InputError
+        if there are no such timings.
     """
-    scale = np.abs(design).max(axis=0)
-    scaled, root = design / scale, np.ones(len(times)) if weights is None else np.sqrt(weights)
-
-    def residuals(coefficients: Array) -> Array:
-        predicted = known + scaled @ coefficients
-        if objective == "milliseconds":
-            return root * huber(1.0, 1e3 * (predicted - times))
-        # below a thousandth of the time the logarithm goes on as its tangent: no step can leave its domain
-        ratio = predicted / times
-        return root * np.where(ratio > 1e-3, np.log(np.maximum(ratio, 1e-3)), np.log(1e-3) + (ratio - 1e-3) * 1e3)
-
-    def jacobian(coefficients: Array) -> Array:
-        predicted = known + scaled @ coefficients
-        if objective == "milliseconds":
-            slope = 1e3 * np.clip(1e3 * (predicted - times), -1, 1)
-        else:
-            slope = 1 / np.maximum(predicted, 1e-3 * times)
-        return (root * slope)[:, None] * scaled
-
-    found = least_squares(residuals, start * scale, jacobian, method="lm", x_scale="jac", xtol=1e-13, ftol=1e-13)
-    return np.asarray(found.x / scale)
+    rows = measured(table, architecture, quantity, model_size)
+    least = smallest_batch if smallest_batch is not None else (SMALLEST_BATCH if quantity == "step_time" else 1)
+    rows = rows[(rows["prefill_length"] > 0) & (rows["batch_size"] >= least)]
+    if rows.empty:
+        raise InputError(
+            f"{table.attrs.get('source', 'timings')}: 0 {quantity} timings of {architecture} {model_size} "
+            f"with a prompt and a batch of at least {least}"
+        )
+    return rows
 
 
-def free_columns(design: Array) -> tuple[NDArray[np.bool_], Array]:
-    """Which coefficients a design leaves free, shape (k,), and its singular values with columns of unit norm."""
-    norms = np.linalg.norm(design, axis=0)
-    _, singular, directions = np.linalg.svd(design / np.where(norms > 0, norms, 1.0), full_matrices=False)
-    null = directions[singular < FREE_DIRECTION * singular[0]]
-    return (np.abs(null) > 1e-6).any(axis=0) | (norms == 0), singular
-
-
-def _reasons(fit: InferenceFit, free: Sequence[bool] | NDArray[np.bool_], level: float) -> dict[str, str]:
-    names = PARAMETERS[fit.quantity]
+def unidentified(fit: InferenceFit, free: Sequence[bool] | NDArray[np.bool_], level: float) -> dict[str, str]:
+    """Why a parameter is not identified, by name: its column is tied to others, or its rate may be infinite or less."""
+    names, number = PARAMETERS[fit.quantity], len(fit.log_residuals)
     tied = [name for name, is_free in zip(names, free, strict=True) if is_free]
     reasons = {}
     for name in tied:
         others = " and ".join(other for other in tied if other != name)
         reasons[name] = f"trades off exactly with {others}: their columns are proportional in these measurements"
-    if names[0] not in reasons and fit.resamples.size:
+        if len(tied) > 2:
+            reasons[name] = f"trades off exactly with {others}: a combination of their columns cancels here"
+        if number < len(names):
+            reasons[name] = f"{number} timing{'s' * (number > 1)} cannot determine {len(names)} parameters"
+    if names[0] not in reasons and fit.resamples.size and fit.num_lost <= len(fit.resamples) / 2:
         low, high = percentile_interval(fit.resamples[:, 0], level)
         if not low > 0:
             reasons[names[0]] = (

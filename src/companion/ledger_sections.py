@@ -18,7 +18,7 @@ from companion.errors import InputError
 from companion.fitting.isoflop import fit_profile, isoflop_groups
 from companion.fitting.overtraining import token_param_preset
 from companion.fitting.power_law import PowerLawFit, fit_power_law
-from companion.inference_time import fit_inference
+from companion.inference_published import USUAL_OBJECTIVE, published_draws
 from companion.ledger_parametric import fit_as_published, values_and_spreads
 from companion.runs import SHAPE_COLUMNS, subset
 from companion.runs_flops import recount
@@ -215,24 +215,20 @@ def parametric_fits(data: PaperData, entry: dict[str, Any]) -> dict[str, Value]:
 
 
 def inference_fits(data: PaperData, entry: dict[str, Any]) -> dict[str, Value]:
-    """The runtime model of one size by the published objective: milliseconds for TTFT, unless fitted in logarithms."""
-    quantity = entry["quantity"]
-    in_logarithms = quantity == "step_time" or "log-space" in entry["form"]
-    fit = fit_inference(
-        data.inference,
-        entry["architecture"],
-        entry["model_size"],
-        quantity,
-        num_resamples=0,
-        objective="relative" if in_logarithms else "milliseconds",
+    """The runtime model of one size by the published procedure, on one resample of its timings."""
+    quantity, objective = entry["quantity"], entry["objective"]
+    note = "one resample of the timings (default_rng(0)); squares of Huber losses are summed"
+    if objective == "plain logarithms":
+        note = "one resample of the timings (default_rng(0)); least squares of logarithms, in a cell of its own"
+    elif quantity == "ttft" and objective != USUAL_OBJECTIVE[quantity]:
+        note += "; of logarithms, in a cell of its own"
+    draws = published_draws(
+        data.inference, entry["architecture"], entry["model_size"], quantity, objective, num_draws=NUM_DRAWS
     )
-    note = "objective and rows as described; the authors' count of FLOPs or bytes, or their rows, differ"
-    if quantity == "ttft" and entry["architecture"] == "xlstm":
-        note = "FLOPs go with batch times prompt, so no count of them can move eps: rows or objective differ"
-    found = fit.parameters
     if quantity == "ttft":
-        found["alpha_over_peak"] = found["alpha_eff_flops_per_s"] / entry.get("peak_assumed_flops_per_s", np.nan)
-    return {name: Value(value, note=note) for name, value in found.items() if np.isfinite(value)}
+        draws["alpha_over_peak"] = draws["alpha_eff_flops_per_s"] / entry.get("peak_assumed_flops_per_s", np.nan)
+    values = {name: replace(_from_draws(found.tolist()), note=note) for name, found in draws.items()}
+    return {name: value for name, value in values.items() if np.isfinite(value.ours)}
 
 
 def inference_model_sizes(data: PaperData, entry: dict[str, Any]) -> dict[str, Value]:

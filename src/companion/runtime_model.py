@@ -13,7 +13,6 @@ time is a sum of physical terms with coefficients that all sizes of an architect
 Coefficients are found by non-negative least squares of relative errors, intervals by a bootstrap over (size, batch).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -21,16 +20,16 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from companion.accounting.conventions import PAPER
 from companion.accounting.flops import forward_flops
 from companion.accounting.inference import BF16, Precision, check_batch_size, count_step
 from companion.accounting.params import num_params
 from companion.architectures import XLSTM
-from companion.errors import InputError
+from companion.errors import InputError, NotApplicable
 from companion.fitting.bootstrap import percentile_interval, resample_counts
 from companion.hardware import REFERENCE_HARDWARE, Hardware, get_hardware
+from companion.inference_solve import free_columns, relative_nnls
 from companion.inference_time import (
     COLUMNS,
     Quantity,
@@ -159,17 +158,31 @@ class RuntimeModel:
         """Root mean square of the log residuals."""
         return float(np.sqrt(np.mean(self.log_residuals**2)))
 
+    @property
+    def free(self) -> dict[str, str]:
+        """Terms whose coefficient the timings leave free, and why; predictions for models like those timed stand."""
+        design = self.design
+        free = np.asarray(free_columns(design / self.rows[COLUMNS[self.quantity]].to_numpy(dtype=float)[:, None])[0])
+        occurs = {term.name: bool(column.any()) for term, column in zip(self.terms, design.T, strict=True)}
+        names = [term.name for column, term in enumerate(self.terms) if free[column]]
+        tied = [name for name in names if occurs[name]]
+        others = {name: " and ".join(other for other in tied if other != name) for name in tied}
+        return {name: f"trades off with {others[name]}" if name in tied else "occurs in no timing" for name in names}
+
     def table(self, level: float = 0.95) -> pd.DataFrame:
         """A row per term: `term`, `kind`, `unit`, `rate` (units per second), its interval, `share` of all fitted time.
 
-        `identified` is False where the bootstrap cannot tell the coefficient from 0; the upper end is then infinite.
+        `identified` is False where the bootstrap cannot tell the coefficient from 0 (the upper end is then infinite),
+        and where the timings leave it free (see `free`: rate and interval are then NaN if its term occurs at all).
         """
-        total = self.coefficients * self.design.sum(axis=0)
+        total, free = self.coefficients * self.design.sum(axis=0), self.free
         rows = []
         for column, term in enumerate(self.terms):
             low, high = percentile_interval(self.resamples[:, column], level)
             with np.errstate(divide="ignore"):
                 rates = 1 / np.array([self.coefficients[column], high, low])
+            if "trades off" in free.get(term.name, ""):
+                rates, low = np.full(3, np.nan), np.nan
             rows.append(
                 {
                     "term": term.name,
@@ -323,17 +336,29 @@ def fit_runtime_model(
     Raises
     ------
     InputError
+        if the architecture or quantity has no runtime model.
+    NotApplicable
         if there are no such timings, or fewer (size, batch) pairs than terms.
     """
+    if (architecture, quantity) not in TERMS:
+        there = ", ".join(dict.fromkeys(name for name, _ in TERMS))
+        raise NotApplicable(
+            f"runtime model of {architecture}, {quantity}: no terms are known; there are models of {there}"
+        )
     rows = measured(table, architecture, quantity)
     if quantity == "ttft":
         rows = rows[rows["prefill_length"] > 0]
+    if rows.empty:
+        raise NotApplicable(
+            f"{table.attrs.get('source', 'the table of timings')}: no {quantity} timings of {architecture}"
+            + (" with a prompt" if quantity == "ttft" else "")
+        )
     if "num_params" not in rows:
         rows = rows.assign(num_params=[num_params(model_of(row)) for _, row in rows.iterrows()])
     groups = rows.groupby(["model_size", "batch_size"], sort=False).ngroup().to_numpy()
     terms = TERMS[architecture, quantity]
     if len(np.unique(groups)) <= len(terms):
-        raise InputError(
+        raise NotApplicable(
             f"runtime model of {architecture}, {quantity}: {len(np.unique(groups))} pairs of size and batch for "
             f"{len(terms)} terms; at least {len(terms) + 1} are needed"
         )
@@ -351,7 +376,7 @@ def fit_runtime_model(
         hardware=peaks,
         coefficients=coefficients,
         resamples=np.array([solve(weights) for weights in counts]).reshape(-1, len(terms)),
-        log_residuals=np.log(design @ coefficients / times),
+        log_residuals=np.log(np.maximum(design @ coefficients / times, np.finfo(float).tiny)),
         rows=rows,
     )
 
@@ -372,16 +397,3 @@ def _design(rows: pd.DataFrame, architecture: str, quantity: Quantity, hardware:
         sizes = features(quantity, model, context[at], batch[at], hardware)
         design[at] = np.stack([np.broadcast_to(sizes[term.name], len(at)) for term in terms], axis=1)
     return design
-
-
-def relative_nnls(design: Array, times: Array) -> Callable[[Array], Array]:
-    """Least squares of predicted/measured − 1 with coefficients of at least 0, as a function of row weights."""
-    relative = design / times[:, None]
-    scale = relative.max(axis=0)
-    scale[scale == 0] = 1.0  # a term that occurs in no row: its coefficient is 0
-
-    def solve(weights: Array) -> Array:
-        root = np.sqrt(weights)
-        return np.asarray(nnls(relative / scale * root[:, None], root)[0] / scale)
-
-    return solve

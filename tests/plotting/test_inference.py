@@ -18,6 +18,7 @@ from companion.plotting.inference import (
     tokens_text,
 )
 from companion.plotting.inference_compare import measured_ratio, ratio_over_context
+from companion.plotting.inference_draws import constants_over_draws, ratios_over_draws
 
 T = np.array([128.0, 2048.0, 32768.0])
 
@@ -144,3 +145,36 @@ def test_ratio_over_context() -> None:
 
 def test_tokens_text() -> None:
     assert [tokens_text(v) for v in (64, 512, 2048, 3000, 131072, 2**20)] == ["64", "512", "2k", "2.93k", "128k", "1M"]
+
+
+def test_constants_over_draws_have_a_bar_and_two_markers_each() -> None:
+    effects = pd.DataFrame(
+        {
+            "architecture": ["xlstm", "xlstm", "transformer"],
+            "model_size": ["160m", "7b", "7b"],
+            "parameter": "eps_s",
+            "drawn": [1e-3, 2e-3, -3e-3],
+            "once": [1.5e-3, 2e-3, -1e-3],
+            "low": [0.5e-3, 1e-3, -5e-3],
+            "high": [2e-3, 3e-3, 1e-3],
+        }
+    )
+    figure = constants_over_draws(effects, "eps_s", "ε (ms)", 1e-3)
+    left, right = figure.axes
+    assert [ax.get_title() for ax in (left, right)] == ["xLSTM", "Transformer"]
+    assert left.get_ylabel() == "ε (ms)"
+    np.testing.assert_allclose(left.lines[0].get_ydata(), [0.5, 2])
+    once, drawn = left.lines[2], left.lines[3]
+    np.testing.assert_allclose(once.get_ydata(), [1.5, 2])
+    np.testing.assert_allclose(drawn.get_ydata(), [1, 2])
+    assert once.get_markerfacecolor() == "none" != drawn.get_markerfacecolor()
+    assert [text.get_text() for text in left.get_xticklabels()] == ["160m", "7b"]
+
+
+def test_ratios_over_draws() -> None:
+    ratios = pd.DataFrame({"model_size": ["160m"], "measured": [0.66], "drawn": [0.4], "once": [0.45]})
+    figure = ratios_over_draws(ratios.assign(low=0.38, high=0.5), "ratio")
+    [ax] = figure.axes
+    assert [line.get_ydata()[0] for line in ax.lines[:4]] == [0.38, 0.45, 0.4, 0.66]
+    assert ax.get_ylim()[0] == 0
+    assert figure.legends[0].get_texts()[0].get_text() == "measured"
