@@ -12,11 +12,13 @@ from companion.errors import InputError, NotApplicable
 from companion.fitting.context import comparable_architectures
 from companion.fitting.isoflop import IsoflopFit, fit_isoflop
 from companion.fitting.isoflop_select import budgets_between, isoflop_runs
-from companion.fitting.parametric import ParametricFit, fit_parametric
+from companion.fitting.parametric import PARAMETERS, ParametricFit, fit_parametric
 from companion.runs import load_paper_runs, load_runs, subset
 from companion.runs_context import choose_context
 from companion.runs_where import table_name
 
+#: Runs that a law with six free parameters needs at least.
+LAW_RUNS = len(PARAMETERS) + 1
 #: Mean train_flops of the budgets behind the paper's main laws, FLOP (arXiv 2510.02228).
 PAPER_BUDGETS = (5e18, 2e20)
 #: Architectures that a chapter compares where a table has both.
