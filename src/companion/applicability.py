@@ -181,7 +181,10 @@ def need_identified_isoflop(runs: pd.DataFrame) -> None:
     """
     name = str(runs["architecture"].iloc[0])
     iso = isoflop_runs(runs, name)
-    need(iso["isoflop_budget"].nunique() > 1, "one IsoFLOP budget; the growth of the best size needs at least two")
+    need(
+        len(iso["isoflop_budget"].drop_duplicates()) > 1,
+        "one IsoFLOP budget; the growth of the best size needs at least two",
+    )
     need_identified({name: fit_parametric(iso)})
 
 
@@ -247,8 +250,8 @@ def need_contexts(runs: pd.DataFrame) -> None:
         if there is one context only, the accounting does not know the models, or no budget has two optima.
     """
     name = str(runs["architecture"].iloc[0])
-    lengths = runs["context_length"].dropna().unique() if "context_length" in runs else []
-    need(len(lengths) > 1, f"{len(lengths) or 'no'} context length; optima are compared over at least two")
+    lengths = runs["context_length"].nunique() if "context_length" in runs else 0
+    need(lengths > 1, f"{lengths or 'no'} context length; optima are compared over at least two")
     need_costs(runs)
     need(comparable_architectures(runs, [name]), "no IsoFLOP budget has an optimum at two contexts")
 
@@ -303,12 +306,17 @@ def _names(runs: pd.DataFrame, requested: Sequence[str] | None) -> list[str]:
         return there
     names = [requested] if isinstance(requested, str) else list(requested)
     if missing := [name for name in names if name not in there]:
-        raise InputError(f"{table_name(runs)}: no runs with architecture {missing[0]}; the table has {', '.join(there)}")
+        raise InputError(
+            f"{table_name(runs)}: no runs with architecture {missing[0]}; the table has {', '.join(there)}"
+        )
     return names
 
 
 def _too_few(runs: pd.DataFrame, tables: dict[str, Any], unusable: dict[str, str], at_least: int) -> str:
-    reasons = "; ".join(f"{name}: {reason}" for name, reason in unusable.items())
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in unusable.items():
+        by_reason.setdefault(reason, []).append(name)
+    reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in by_reason.items())
     if at_least == 1:
         return f"{table_name(runs)}: {reasons}"
     there = ", ".join(tables) or "none"

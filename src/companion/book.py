@@ -64,7 +64,9 @@ class Build:
         width = max((len(chapter.name) for chapter in self.chapters), default=0)
         lines = []
         for chapter in self.chapters:
-            lines.append(f"{chapter.name:{width}}  {chapter.status}" + (f": {chapter.reason}" if chapter.reason else ""))
+            lines.append(
+                f"{chapter.name:{width}}  {chapter.status}" + (f": {chapter.reason}" if chapter.reason else "")
+            )
             lines += [f"{'':{width}}    without {title!r}: {reason}" for title, reason in chapter.left_out]
         built = sum(chapter.status == BUILT for chapter in self.chapters)
         share = f"{built}" if self.complete else f"{built} of {len(self.chapters)}"

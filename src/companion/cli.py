@@ -221,7 +221,5 @@ def _add_ledger(command: Callable[..., argparse.ArgumentParser]) -> None:
     add_json(parser)
 
 
-
-
 if __name__ == "__main__":
     sys.exit(main())

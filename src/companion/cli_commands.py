@@ -130,8 +130,6 @@ def params(arguments: argparse.Namespace) -> None:
 # ---- run tables and fits ------------------------------------------------------------------------
 
 
-
-
 def ledger(arguments: argparse.Namespace) -> None:
     """`companion ledger`: rows of all or some sections, and their count by verdict."""
     rows = build_ledger(sections=arguments.section)

@@ -104,7 +104,7 @@ def optima_over_compute(
 
 
 def extrapolation_errors(tables: Mapping[tuple[str, str], pd.DataFrame]) -> Figure:
-    """Predicted over observed loss, minus 1, of withheld runs over their distance from the cut-off, a panel per name.
+    """Predicted over observed loss − 1 of withheld runs, over their distance from the cut-off; a panel per name.
 
     Parameters
     ----------
