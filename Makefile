@@ -27,7 +27,7 @@ lint: $(STAMP)  ## style and types
 	$(BIN)/mypy
 
 clean:  ## remove what the other targets made, the virtual environment included
-	rm -rf $(VENV) _build book/chapters .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf $(VENV) _build build .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: no python3 found; set PYTHON=/path/to/python3.11" >&2; exit 2; }

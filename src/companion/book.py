@@ -20,7 +20,7 @@ from companion.book_execute import Execution, NotebookError, execute, try_all
 from companion.book_left_out import stand_in
 from companion.book_notebooks import ROOT, dump, read, sources, sync, write
 from companion.book_output import LOG, LOG_HEAD, SUMMARY, check_output, publish, staging
-from companion.book_parameters import choose, parameters_of
+from companion.book_parameters import choose, defaults_of, parameters_of
 from companion.errors import InputError
 
 __all__ = [
@@ -115,9 +115,10 @@ def build(
     root = _checkout(root)
     out = check_output(root / "_build" if out is None else out, root)
     notebooks = sources(root / "notebooks")
-    choose(parameters or {}, {source: parameters_of(source) for source in notebooks})  # refused before any work
+    choose(parameters or {}, {source: defaults_of(source) for source in notebooks})  # refused before any work
     with staging(out) as stage:
         shutil.copy(root / "_config.yml", stage)
+        # a checkout may still hold chapters that an earlier version executed there
         shutil.copytree(root / "book", stage / "book", ignore=shutil.ignore_patterns("chapters"))
         pages = stage / "book" / "chapters"
         done = try_all(notebooks, pages, parameters, jobs=jobs, progress=progress)
@@ -188,7 +189,7 @@ def _write_summary(built: Build, path: Path, parameters: Mapping[str, Any]) -> N
     result = {
         "made_by": "companion book",
         "complete": built.complete,
-        "parameters": {name: repr(value) if isinstance(value, float) else value for name, value in parameters.items()},
+        "parameters": json.loads(json.dumps(dict(parameters)), parse_constant=str),  # JSON has no infinity
         "chapters": [asdict(chapter) for chapter in built.chapters],
     }
     write(path, json.dumps(result, indent=2, ensure_ascii=False) + "\n")

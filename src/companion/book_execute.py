@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from companion.book_notebooks import KERNELSPEC, LANGUAGE, dump, name_cells, read, write
-from companion.book_parameters import choose, parameters_of
+from companion.book_parameters import choose, defaults_of
 from companion.book_sections import ERRORS, Parts
 from companion.errors import InputError
 
@@ -130,7 +130,7 @@ def try_all(
     from tqdm import tqdm
 
     paths = [Path(path) for path in notebooks]
-    own = choose(parameters or {}, {path: parameters_of(path) for path in paths})
+    own = choose(parameters or {}, {path: defaults_of(path) for path in paths})
     if progress is None:
         progress = sys.stderr.isatty() and not os.environ.get("CI")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

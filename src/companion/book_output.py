@@ -27,12 +27,14 @@ def check_output(out: Path, root: Path) -> Path:
         a file, below a file, a link, not writable, a folder that holds other things by its nature (the checkout, the
         home folder, the current one), or with an `html/`, `sphinx.log` or `summary.json` that no build made.
     """
-    given, out = out, out.expanduser().absolute()
-    folder = out.resolve()
+    given, folder = out, Path(os.path.realpath(os.path.expanduser(out)))
     ancestor = next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))
     if not ancestor.is_dir():
         raise InputError(f"output {given}: {ancestor} is a file, not a folder")
-    taken = {Path.cwd().resolve(): "the current folder", Path.home().resolve(): "your home folder"}
+    taken = {
+        Path.cwd().resolve(): "the current folder",
+        Path(os.path.realpath(os.path.expanduser("~"))): "your home folder",
+    }
     taken[root.resolve()] = "the checkout"
     for place, name in taken.items():
         if place == folder or place.is_relative_to(folder):
@@ -77,9 +79,15 @@ def publish(stage: Path, out: Path) -> Path:
     """Put the html of a stage into its place, for the earlier one; return its `index.html`."""
     (stage / MARKER).write_text("Made by `companion book`, which replaces this folder at its next build.\n")
     with tempfile.TemporaryDirectory(dir=out, prefix=_STAGE) as aside:
+        earlier = Path(aside) / HTML
         if (out / HTML).is_dir():
-            os.replace(out / HTML, Path(aside) / HTML)
-        os.replace(stage, out / HTML)
+            os.replace(out / HTML, earlier)
+        try:
+            os.replace(stage, out / HTML)
+        except BaseException:
+            if earlier.is_dir():
+                os.replace(earlier, out / HTML)
+            raise
     return out / HTML / "index.html"
 
 

@@ -15,8 +15,19 @@ _WORDS = {"none": None, "null": None, "true": True, "false": False}
 _OPENING, _CLOSING = "[{\"'", "]}\"'"
 
 
-def parameters_of(source: Path) -> dict[str, Any]:
-    """Names that the `parameters` cell of a notebook assigns, each with its default: what `execute` can change.
+def parameters_of(source: Path) -> set[str]:
+    """Names that the `parameters` cell of a notebook assigns: what `execute` can change.
+
+    Raises
+    ------
+    InputError
+        as `defaults_of`.
+    """
+    return set(defaults_of(source))
+
+
+def defaults_of(source: Path) -> dict[str, Any]:
+    """Names that the `parameters` cell of a notebook assigns, each with its default.
 
     A default that is no literal is an empty list if it is written as a list, else None.
 

@@ -1,16 +1,17 @@
-"""The `companion` command: options, dispatch, and how errors and notes are told.
+"""The `companion` command: options, dispatch, and what becomes of errors and notes.
 
-Results go to stdout, notes and errors to stderr, one line each. Exit status: 0 done, 1 a check failed, 2 bad input.
+Results go to stdout, notes and errors to stderr, one line each. Exit status: 0 done, 1 a check failed, chapters were
+left out or the output could not be written, 2 bad input, 130 interrupted.
 """
 
 import argparse
-import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from companion import __version__
 from companion import cli_commands as commands
 from companion import cli_fits as fits
 from companion.accounting import CONVENTIONS, PAPER
@@ -30,17 +31,22 @@ from companion.cli_options import (
     budgets,
     whole,
 )
+from companion.cli_output import flush, is_write_error, lose, prepare_streams, tell
 from companion.cli_plan import add_plan
 from companion.errors import InputError
 from companion.fitting.isoflop import X_COLUMNS
 from companion.fitting.parametric_solver import MAX_ITERATIONS
+from companion.paths import data_dir
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage text."""
+    """Says what is wrong in one line, without the usage text; help that cannot be written is an error."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see {self.prog} --help)")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        (file or sys.stdout).write(message)  # argparse's own passes over an OSError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,37 +56,61 @@ def main(argv: Sequence[str] | None = None) -> int:
     ----------
     argv
         arguments after the program's name; those of the process if not given.
+
+    Raises
+    ------
+    SystemExit
+        after `--help` and `--version`, with status 0.
     """
+    prepare_streams()
+    if sys.stdout is None:
+        tell("companion: standard output is closed; to see nothing, send it to /dev/null")
+        return 1
     with warnings.catch_warnings():
         warnings.showwarning = _note  # type: ignore[assignment]
         warnings.simplefilter("always", UserWarning)
         try:
-            arguments = _parser().parse_args(argv)
-            status = arguments.run(arguments)
-            sys.stdout.flush()
-            return int(status or 0)
-        except InputError as error:
-            print(f"companion: {' '.join(str(error).split())}", file=sys.stderr)
-            return 2
-        except BrokenPipeError:
-            # the reader of our output left (`companion ledger | head`): nothing to say, and nothing more to flush
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
-        except KeyboardInterrupt:
-            print("companion: interrupted", file=sys.stderr)
-            return 130
+            return flush(_run(argv))
+        except SystemExit:  # from argparse
+            if status := flush(0):
+                return status
+            raise
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    """The exit status of a command; what its user can mend is one line, anything else a traceback."""
+    try:
+        arguments = _parser().parse_args(argv)
+        return int(arguments.run(arguments) or 0)
+    except InputError as error:
+        tell(f"companion: {error}")
+        return 2
+    except KeyboardInterrupt:
+        tell("companion: interrupted")
+        return 130
+    except MemoryError as error:
+        tell(f"companion: not enough memory ({error}): take fewer runs (--where) or fewer resamples (--bootstrap)")
+        return 1
+    except OSError as error:
+        if is_write_error(error):
+            return lose(error)
+        if error.filename is None:
+            raise
+        tell(f"companion: {error.filename}: {error.strerror}")
+        return 2
 
 
 def _note(message: Warning | str, *_: Any) -> None:
-    print(f"note: {' '.join(str(message).split())}", file=sys.stderr)
+    tell(f"note: {message}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="companion",
         description="Companion to the paper xLSTM Scaling Laws: FLOP accounting, run tables, fits and the book.",
-        epilog="'companion COMMAND --help' shows the options of a command, with examples.",
+        epilog=f"'companion COMMAND --help' shows the options of a command, with examples. {_tables()}",
     )
+    parser.add_argument("--version", action="version", version=f"companion {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def command(
@@ -110,6 +140,14 @@ def _parser() -> argparse.ArgumentParser:
     add_bench(command, subparsers)
     add_book(command)
     return parser
+
+
+def _tables() -> str:
+    """Where the files of the examples are."""
+    try:
+        return f"The tables that examples call data/ are in {data_dir()}."
+    except InputError as error:
+        return f"The project's own tables are missing: {error}."
 
 
 def _add_flops(command: Callable[..., argparse.ArgumentParser]) -> None:

@@ -1,12 +1,24 @@
 """`companion book`: execute the notebooks and build the html, on the reader's own table if one is given."""
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from companion.cli_options import whole
 from companion.errors import InputError
+from companion.inference_time import load_inference
+from companion.ledger import load_published
+from companion.runs import load_runs
+
+#: Parameters that name a table, and what reads it.
+_TABLES: dict[str, Callable[[Path], object]] = {
+    "runs_file": load_runs,
+    "timings_file": load_inference,
+    "inference_file": load_inference,
+    "published_file": load_published,
+}
 
 
 def add_book(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -45,22 +57,24 @@ def run(arguments: argparse.Namespace) -> int:
         from companion.book_parameters import read_parameters
     except ImportError as error:
         raise InputError(f"the book needs the extra 'book' ({error})") from error
-    given = {name: _from_here(name, value) for name, value in read_parameters(arguments.parameters).items()}
+    given = {name: _checked(name, value) for name, value in read_parameters(arguments.parameters).items()}
     built = build(arguments.output, parameters=given or None, jobs=arguments.jobs)
     return 0 if built.complete else 1
 
 
-def _from_here(name: str, value: Any) -> Any:
-    """The absolute path of a file or folder that is given: notebooks run in their own folder.
+def _checked(name: str, value: Any) -> Any:
+    """The value of a parameter; of a file or folder the absolute path, as notebooks run in a folder of their own.
 
     Raises
     ------
     InputError
-        there is no such file or folder.
+        there is no such file or folder, or a table cannot be read: better now than in every chapter.
     """
     if value is None or not name.endswith(("_file", "_folder")):
         return value
-    path = Path(str(value)).expanduser()
+    path = Path(os.path.expanduser(str(value))).absolute()
     if not path.exists():
         raise InputError(f"--parameters {name}={value}: no such {name.rpartition('_')[2]}")
-    return str(path.absolute())
+    if name in _TABLES:
+        _TABLES[name](path)
+    return str(path)

@@ -11,6 +11,7 @@ import pandas as pd
 
 from companion.accounting import Breakdown, count_flops, count_params, get_convention, num_params
 from companion.architectures import XLSTM, Architecture, make_architecture, preset
+from companion.cli_output import writes_utf8
 from companion.errors import InputError
 from companion.formatting import count
 from companion.ledger import DIFFERS, NOT_ATTEMPTED, REPRODUCED, build_ledger, summarize, to_frame
@@ -24,7 +25,7 @@ _SHAPE_OPTIONS = ("tied_embeddings", *_ATTENTION)
 
 def print_json(value: Any) -> None:
     """One JSON object; NaN and infinity become null, NumPy numbers plain ones."""
-    print(json.dumps(_plain(value), indent=2, allow_nan=False, ensure_ascii=False))
+    print(json.dumps(_plain(value), indent=2, allow_nan=False, ensure_ascii=not writes_utf8()))
 
 
 def _plain(value: Any) -> Any:

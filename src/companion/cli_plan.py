@@ -14,7 +14,7 @@ from companion.cli_commands import print_json, print_table
 from companion.cli_options import add_json, add_level, count, positive, whole
 from companion.formatting import count as as_count
 from companion.formatting import power_of_ten, significant
-from companion.hardware import REFERENCE_HARDWARE, known_hardware
+from companion.hardware import REFERENCE_HARDWARE
 from companion.inference_time import load_inference
 from companion.planner import Plan, PlannedModel, Request, learn, plan
 from companion.planner_request import TIMINGS
@@ -82,7 +82,7 @@ def add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--batch-size", type=whole, default=8, metavar="B", help="sequences served at once (default: 8)"
     )
     parser.add_argument(
-        "--hardware", default=REFERENCE_HARDWARE, metavar="NAME", help=f"one of {', '.join(known_hardware())}"
+        "--hardware", default=REFERENCE_HARDWARE, metavar="NAME", help="row of data/hardware.csv (default: %(default)s)"
     )
     parser.add_argument(
         "--timing", choices=TIMINGS, default=TIMINGS[0], help="times of the authors' kernels, or the hardware's least"

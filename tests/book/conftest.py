@@ -40,7 +40,7 @@ def built_book(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path
             pytest.fail(f"the book does not build:\n{failed.read_text()}", pytrace=False)
         if not html.is_dir():
             source = shared / "source"
-            shutil.copytree(book.ROOT / "book", source / "book", ignore=shutil.ignore_patterns("chapters"))
+            shutil.copytree(book.ROOT / "book", source / "book")
             shutil.copytree(book.ROOT / "notebooks", source / "notebooks")
             shutil.copytree(book.ROOT / "data", source / "data")
             shutil.copy(book.ROOT / "_config.yml", source)

@@ -87,7 +87,7 @@ def test_every_chapter_has_a_variant() -> None:
 )
 def test_chapter_runs_with_changed_parameters(stem: str, parameters: dict[str, Any], tmp_path: Path) -> None:
     path = NOTEBOOKS / f"{stem}.md"
-    assert set(parameters) <= set(book.parameters_of(path))
+    assert set(parameters) <= book.parameters_of(path)
     if "records_folder" in parameters:
         parameters = parameters | {"records_folder": str(own_records(tmp_path / "records"))}
     (executed,) = book.execute([path], tmp_path, parameters)

@@ -2,9 +2,11 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+from foreign import table
 from small_book import real_book, source
 
 from companion import book, cli
@@ -47,7 +49,7 @@ def test_chapters_that_do_not_apply(
 ) -> None:
     root, out = real_book(tmp_path / "checkout", INDEX), tmp_path / "out"
     write_chapters(root)
-    (tmp_path / "mine.csv").write_text("the table of someone\n")
+    shutil.copy(table("xlstm_alone"), tmp_path / "mine.csv")
     monkeypatch.setattr(book, "ROOT", root)
     monkeypatch.chdir(tmp_path)
     assert cli.main(["book", "--output", "out", "--parameters", "runs_file=mine.csv"]) == 1

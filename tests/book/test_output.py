@@ -13,7 +13,7 @@ import pytest
 from small_book import plain_book, source, texts
 
 from companion import book
-from companion.book_output import MARKER, check_output, staging
+from companion.book_output import MARKER, check_output, publish, staging
 from companion.errors import InputError
 
 
@@ -52,6 +52,11 @@ def a_dangling_link(folder: Path) -> Path:
     return folder / "dangling"
 
 
+def a_link_to_itself(folder: Path) -> Path:
+    (folder / "loop").symlink_to(folder / "loop")
+    return folder / "loop"
+
+
 def own_file(name: str, text: str = "mine") -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         (folder / "own").mkdir()
@@ -77,6 +82,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "the current folder": (lambda folder: Path("."), "the current folder"),
     "the current folder by its name": (lambda folder: folder / "here" / ".." / "here", "the current folder"),
     "home": (lambda folder: Path("~"), "your home folder"),
+    "a link to itself": (a_link_to_itself, "output .*: File exists|Too many levels"),
     "not a folder of the system": (lambda folder: Path("/proc/1/fd/x"), "output /proc/1/fd/x: "),
 }
 
@@ -181,9 +187,7 @@ def test_interrupt(tmp_path: Path) -> None:
     root, out = plain_book(tmp_path / "checkout"), tmp_path / "out"
     for name in ("01_a", "02_b", "03_c"):
         started = tmp_path / name
-        cell = (
-            f"import os, time, pathlib\npathlib.Path({str(started)!r}).write_text(str(os.getpid()))\ntime.sleep(3600)"
-        )
+        cell = f"import os, time, pathlib\npathlib.Path({str(started)!r}).write_text(str(os.getpid()))\ntime.sleep(300)"
         source(root / "notebooks", cell, name=name)
     code = (
         "import pathlib, signal, sys; from companion import book, cli; book.ROOT = pathlib.Path(sys.argv[1]);"
@@ -209,3 +213,26 @@ def test_interrupt(tmp_path: Path) -> None:
     assert list(out.iterdir()) == [], "the stage and the lock are gone"
     (executed,) = book.execute([source(tmp_path, "scale")], tmp_path / "later")
     assert "2" in texts(executed)
+
+
+def test_earlier_html_outlives_a_failed_replacement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out" / "html").mkdir(parents=True)
+    (tmp_path / "out" / "html" / "index.html").write_text("earlier")
+    stage = tmp_path / "stage"
+    stage.mkdir()
+    (tmp_path / "out" / "html" / MARKER).touch()
+    replace = os.replace
+
+    def fail_for_the_stage(source: Path, target: Path) -> None:
+        if source == stage:
+            raise OSError("gone")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail_for_the_stage)
+    with pytest.raises(OSError, match="gone"):
+        publish(stage, tmp_path / "out")
+    monkeypatch.undo()
+    assert (tmp_path / "out" / "html" / "index.html").read_text() == "earlier"
+    publish(stage, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["html"]
+    assert [path.name for path in (tmp_path / "out" / "html").iterdir()] == [MARKER]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from small_book import source, texts
 
 from companion import book
-from companion.book_parameters import adapt, choose, read_parameters, read_value
+from companion.book_parameters import adapt, choose, defaults_of, read_parameters, read_value
 from companion.errors import InputError
 
 VALUES: dict[str, Any] = {
@@ -168,7 +168,7 @@ def test_defaults_of_a_cell(tmp_path: Path) -> None:
     cell = (
         "a: int = 1\nb, c = 2, 3\nd = [2**k for k in range(3)]\ne = float('inf')\nf = g = 'x'\nh = [1.0, float('inf')]"
     )
-    defaults = book.parameters_of(source(tmp_path, parameters=cell))
+    defaults = defaults_of(source(tmp_path, parameters=cell))
     assert defaults == {"a": 1, "d": [], "e": None, "f": "x", "g": "x", "h": []}
     for chapter in book.sources(book.ROOT / "notebooks"):
         assert book.parameters_of(chapter), chapter.name
