@@ -135,24 +135,6 @@ def test_ledger_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert {entry["section"] for entry in result["summary"]} >= {"isoflop_optima", "parametric_fits"}
 
 
-def test_data_check(capsys: pytest.CaptureFixture[str]) -> None:
-    result = run_json(capsys, "data", "check", RUNS)
-    assert result["num_runs"] == 640
-    assert result["accounting"]["num_params_equal"] == result["accounting"]["num_compared"] == 640
-    assert result["accounting"]["largest_relative_train_flops_difference"] < 1e-5
-
-
-def test_extra_column_is_a_note_and_an_error_when_strict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "extra.csv"
-    load_paper_runs().head(20).assign(colour="red").to_csv(path, index=False)
-    assert cli.main(["data", "check", str(path)]) == 0
-    notes = capsys.readouterr().err.splitlines()
-    assert len(notes) == 1
-    assert notes[0].startswith("note: ")
-    assert "colour" in notes[0]
-    assert "colour" in error_line(capsys, "data", "check", str(path), "--strict")
-
-
 # ---- errors -------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import foreign
 import numpy as np
 import pandas as pd
 import pytest
@@ -154,6 +155,7 @@ FILES = [
     (HEADER, "has a header but no runs"),
     (f"{HEADER}\n\n", "has a header but no runs"),
     (table(ROW + ",1"), "row 3: has 6 cells, the header has 5 columns"),
+    (table(ROW.replace("3.5", "3,5")), "row 3: has 6 cells, the header has 5 columns; a comma inside a number"),
     (table("xlstm,1"), "row 3: has 2 cells, the header has 5 columns"),
     (f"{HEADER}\n{OTHER}\n\n\nxlstm,1\n", "row 5: has 2 cells, the header has 5 columns"),
     (table(ROW).replace(",", ";"), "row 1: columns are separated by semicolons"),
@@ -239,6 +241,62 @@ def test_an_unreadable_file(tmp_path: Path) -> None:
     assert failure(path).startswith("cannot be read")
 
 
+def test_a_hint_names_a_column_only_if_its_values_fit(tmp_path: Path) -> None:
+    """`model` of columns_with_spaces.csv (hadasah/scaling_laws) holds names of sizes such as misfitting_12m."""
+    header = HEADER.replace("architecture", "model")
+    for names, offered in (
+        (["misfitting_12m", "misfitting_12m"], False),
+        (["llama2-7b", "llama2-13b"], False),
+        (["run1", "run2", "run3", "run4"], False),
+        (["1", "1"], False),
+        (["gpt", "mamba2"], True),
+    ):
+        lines = [f"{name},{i + 1}00000000,2000000000,{1.2 * (i + 1)}e18,3.5" for i, name in enumerate(names)]
+        message = failure(write(tmp_path, "\n".join([header, *lines])))
+        assert message.startswith("row 1, column 'architecture' is missing")
+        assert ("did you mean 'model'?" in message) == offered, names
+        assert ("add it, with one name of your own" in message) != offered
+    fits = write(tmp_path, f"{HEADER},n_head\n{ROW},8\n")
+    assert failure(fits) == "row 1, column 'n_head' is not known; did you mean 'n_heads'?"
+    with pytest.warns(RunTableWarning, match="'n_head', 'N'"):
+        load_runs(write(tmp_path, f"{HEADER},n_head,N\n{ROW},eight,1\n"))
+    text = write(tmp_path, f"{HEADER.replace('num_params', 'params')}\n{ROW.replace('100000000', 'large')}\n")
+    assert "did you mean" not in failure(text)
+
+
+def test_read_errors_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert failure(Path("/dev/zero")) == "is not a regular file"
+    memory = Path("/proc/self/mem")
+    if memory.exists():
+        assert failure(memory) == "cannot be read: Input/output error"
+    path = write(tmp_path, table(ROW))
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_check_encoding", lambda path, source: None)
+        path.write_bytes(table(ROW).encode() + b"\xff")
+        assert failure(path) == "changed while it was read"
+
+
+def test_a_cell_says_how_to_write_the_number(tmp_path: Path) -> None:
+    for cell, words in (
+        ('"100,000,000"', "remove the separators of thousands"),
+        ('"1,25"', "write the decimal point, 1.25"),
+        ("412M", "write the number out, without a letter"),
+    ):
+        message = failure(write(tmp_path, table(ROW.replace("100000000", cell))))
+        assert message.startswith("row 3, column 'num_params'")
+        assert words in message
+    assert len(failure(write(tmp_path, table(ROW.replace("2000000000", "1" * 300))))) < 200
+
+
+def test_a_table_of_many_columns(tmp_path: Path) -> None:
+    names = [f"c{i}" for i in range(300)]
+    path = write(tmp_path, f"{HEADER},{','.join(names)}\n{ROW}{',1' * 300}\n")
+    with pytest.warns(RunTableWarning, match="'c9' and more"):
+        assert load_runs(path).shape == (1, 305)
+    assert len(failure(write(tmp_path, ",".join(names) + "\n" + ",".join(names)))) < 500
+    assert len(failure(write(tmp_path, ",".join(["architecture", *names]) + "\n" + ",".join(["a", *names])))) < 600
+
+
 # ---- what is accepted ----------------------------------------------------------------------------
 
 
@@ -253,6 +311,67 @@ def test_types_and_spelling_of_a_readers_table(tmp_path: Path) -> None:
     assert runs["d_model"].tolist() == pytest.approx([np.nan, 512], nan_ok=True)
     assert runs.index.tolist() == [0, 1]
     assert runs.attrs["source"].endswith("table.csv")
+
+
+def test_fractions_of_parameters_and_tokens_are_rounded_with_a_note(tmp_path: Path) -> None:
+    """digitised_fractions.csv was made for this project: N and D as read off a plot."""
+    with pytest.warns(RunTableWarning) as caught:
+        runs = load_runs(foreign.table("digitised_fractions"))
+    assert len(caught) == 2
+    assert caught[0].filename == __file__
+    assert "column 'num_params': 15 fractions rounded, rows 2, 3, 4," in str(caught[0].message)
+    assert "(first 73050884.586)" in str(caught[0].message)
+    text = pd.read_csv(foreign.table("digitised_fractions"))
+    for name in ("num_params", "num_tokens"):
+        assert runs[name].dtype == np.int64
+        assert runs[name].tolist() == text[name].round().tolist()
+    row = ROW.replace("100000000", "100000000.25")
+    with pytest.warns(RunTableWarning, match=r"1 fraction rounded, row 3 \(first 100000000.25\)"):
+        assert load_runs(write(tmp_path, table(row)))["num_params"].tolist() == [200_000_000, 100_000_000]
+    bad = table(f"{ROW},12.5", f"{HEADER},n_layers")
+    assert failure(write(tmp_path, bad)) == "row 3, column 'n_layers': 12.5 is not a whole number"
+
+
+@given(st.lists(st.floats(1e5, 1e15), min_size=1, max_size=6))
+def test_fractions_in_memory(values: list[float]) -> None:
+    runs = pd.DataFrame({"architecture": "gpt", "num_params": values, "num_tokens": 10**9, "val_loss": 3.0})
+    runs = runs.assign(train_flops=6e9 * runs["num_params"], seed=range(len(runs)))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        checked = check_runs(runs)
+    assert checked["num_params"].dtype == np.int64
+    assert checked["num_params"].tolist() == np.rint(values).astype(np.int64).tolist()
+    rounded = sum(abs(value - round(value)) > 1e-6 for value in values)
+    assert len(caught) == (rounded > 0)
+    assert not rounded or f"{rounded} fraction" in str(caught[0].message)
+    assert runs["num_params"].tolist() == values  # the table itself stays as it is
+
+
+def test_whole_floats_in_memory_are_counts(paper: pd.DataFrame) -> None:
+    floats = paper.assign(num_params=paper["num_params"].astype(float), num_tokens=paper["num_tokens"].astype(object))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        checked = check_runs(floats)
+    pd.testing.assert_frame_equal(checked, paper)
+    for bad, problem in ((np.nan, "has no value"), (np.inf, "must be finite|fails"), (0.3, "write all digits")):
+        with pytest.raises(InputError, match=rf"^mine: row 5, column 'num_params': .*({problem})"):
+            check_runs(floats.assign(num_params=floats["num_params"].where(floats.index != 5, bad)), "mine")
+
+
+def test_overflow_is_an_error_where_the_value_cannot_stand(tmp_path: Path) -> None:
+    n, d = 3_000_000_000, 100_000_000_000
+    with np.errstate(over="ignore"):
+        negative = int((6 * np.array([n]) * np.array([d]))[0])
+    assert negative < 0
+    message = failure(write(tmp_path, table(f"xlstm,{n},{d},{negative},3.5")))
+    assert message.endswith("must be positive: the product overflowed 64-bit integers, the right value is 1.8e+21")
+    small = (6 * n * d) % 2**32
+    message = failure(write(tmp_path, table(f"xlstm,{n},{d},{small},3.5")))
+    assert f"{small} is 6 N D overflowed in 32-bit integers; the right value is 1.8e+21" in message
+    header = f"{HEADER},batch_size_seqs,context_length,train_steps"
+    tokens = 256 * 8192 * 3000 - 2**32
+    row = f"xlstm,100000000,{tokens},{6e8 * tokens},3.5,256,8192,3000"
+    assert "6291456000 (32-bit integers overflowed)" in failure(write(tmp_path, f"{header}\n{row}\n"))
 
 
 def test_whole_numbers_are_exact_up_to_2_63(tmp_path: Path) -> None:

@@ -146,6 +146,58 @@ def test_where_is_read_and_never_executed(paper: pd.DataFrame, where: str) -> No
     assert "\n" not in str(caught.value)
 
 
+def test_where_reaches_names_with_spaces_by_backquotes(paper: pd.DataFrame) -> None:
+    runs = paper.rename(columns={"val_loss": "C4 Eval Loss", "num_params": "N/1", "d_model": "class", "d_ff": "µ"})
+    for where, same in (
+        ("`C4 Eval Loss` > 3", "val_loss > 3"),
+        ("source != '`C4 Eval Loss`' and 2e9 < `N/1`*2", "num_params > 1e9"),
+        ("`class` == 1024 or `num_tokens`>1e11", "d_model == 1024 or num_tokens > 1e11"),
+        ("`µ`>3000", "d_ff > 3000"),
+    ):
+        assert (where_mask(runs, where) == where_mask(paper, same)).all()
+    for where, words in (
+        ("C4 Eval Loss > 3", "write `C4 Eval Loss` in backquotes, or rename the column"),
+        ("`C4 Loss` > 3", "no column 'C4 Loss'; the table has architecture"),
+        ("C4 > 3", "`C4 Eval Loss`, `class`"),
+        ("`C4 Eval Loss`.x > 3", "'`C4 Eval Loss`.x' is not understood"),
+        ("`C4 Eval Loss > 3", "not a condition|in backquotes"),
+    ):
+        with pytest.raises(InputError, match=words) as caught:
+            subset(runs, where=where, source="mine.csv")
+        assert "column_" not in str(caught.value)
+
+
+@given(st.text(max_size=12), st.text(max_size=12))
+def test_where_reaches_every_name_without_a_backquote(name: str, text: str) -> None:
+    name = name.replace("`", "") or "a"
+    runs = pd.DataFrame({name: [1.0, 3.0], "other": [text, "b"]})
+    if name != "other":
+        assert where_mask(runs, f"`{name}` > 2").tolist() == [False, True]
+        assert where_mask(runs, f"{text!r} == `other`").tolist() == [True, text == "b"]
+
+
+def test_a_column_that_is_empty_is_not_missing(paper: pd.DataFrame) -> None:
+    empty = paper.assign(context_length=np.nan, experiment=None)
+    for choice, column in (
+        ({"context_length": 8192}, "context_length"),
+        ({"experiment": "isoflop"}, "experiment"),
+        ({"where": "context_length > 1"}, "context_length"),
+    ):
+        with pytest.raises(InputError, match=f"column '{column}' is empty"):
+            subset(empty, **choice)
+    partly = paper.assign(context_length=paper["context_length"].where(paper["architecture"] == "xlstm"))
+    with pytest.raises(InputError, match="among those with architecture transformer; their context_length is empty"):
+        subset(partly, architecture="transformer", context_length=8192)
+    with pytest.raises(InputError, match="no runs where"):
+        subset(partly, architecture="transformer", where="context_length > 1")
+    columns = [*REQUIRED_COLUMNS, "experiment"]
+    alike = assign_budgets(
+        paper.loc[paper["experiment"] == "isoflop", columns].assign(experiment=None, context_length=np.nan)
+    )
+    without = assign_budgets(paper.loc[paper["experiment"] == "isoflop", list(REQUIRED_COLUMNS)])
+    assert alike["isoflop_budget"].equals(without["isoflop_budget"])
+
+
 def test_where_names_the_unknown_column(paper: pd.DataFrame) -> None:
     with pytest.raises(InputError, match="no column 'val_los'; the table has architecture, experiment"):
         where_mask(paper, "val_los > 3")
@@ -179,7 +231,7 @@ def test_a_table_without_experiment_and_context(paper: pd.DataFrame) -> None:
 
 def test_runs_that_form_no_budgets(paper: pd.DataFrame) -> None:
     spread = paper.iloc[:20][list(REQUIRED_COLUMNS)].assign(train_flops=np.geomspace(1e18, 1e20, 20))
-    with pytest.raises(InputError, match=r"runs of transformer from 1e\+18 to 1e\+20 FLOP form no separate budgets"):
+    with pytest.raises(InputError, match=r"20 runs of transformer from 1e\+18 to 1e\+20 FLOP form no"):
         assign_budgets(spread, tolerance=0.2)
     assert assign_budgets(spread, tolerance=0.05)["isoflop_budget"].nunique() == 20
     wide, narrow = (spread.assign(train_flops=np.geomspace(1e18, 10**top, 20)) for top in (18.21, 18.19))

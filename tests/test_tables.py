@@ -55,7 +55,7 @@ def test_whole_numbers_come_back_exactly(tmp_path_factory: pytest.TempPathFactor
         ("", "the file is empty"),
         ("name,size\n", "has a header but no rows"),
         ("name,name\na,b\n", "row 1, column 'name': appears twice"),
-        ("name,size\na,1\nb\n", "row 3: has 1 cells, the header has 2 columns"),
+        ("name,size\na,1\nb\n", "row 3: has 1 cell, the header has 2 columns"),
         ("name,length\na,1\n", "column 'size' is missing; the table has name, length"),
         ("name,size\na,1\n\nb,two\n", "row 4, column 'size': 'two' is not a number"),
         ("name,size\na,nan\n", "row 2, column 'size': 'nan' is not a number"),
@@ -86,6 +86,21 @@ def test_files_that_cannot_be_read(path: Path, tmp_path: Path, monkeypatch: pyte
     path.write_bytes(b"name,size\n\xff,1\n")
     with pytest.raises(InputError, match="row 2: byte 0xff is not UTF-8"):
         read_table(path, SCHEMA)
+    path.write_bytes("name,size\na,1\n".encode("utf-16"))
+    with pytest.raises(InputError, match="row 1: the text is UTF-16"):
+        read_table(path, SCHEMA)
+    path.write_bytes(b"name,size\n\0,1\n")
+    with pytest.raises(InputError, match="row 2: holds NUL bytes"):
+        read_table(path, SCHEMA)
+    path.write_text("name;size\na;1\n")
+    with pytest.raises(InputError, match="row 1: columns are separated by semicolons"):
+        read_table(path, SCHEMA)
+    os.mkfifo(tmp_path / "pipe")
+    for special in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(InputError, match="is not a regular file"):
+            read_table(special, SCHEMA)
+    with pytest.raises(InputError, match=r"^'a\\x00b': cannot be read: embedded null byte"):
+        read_table("a\0b", SCHEMA)
     path.write_text("name,size\na,1\n")
     monkeypatch.setattr(tables, "MAX_TABLE_BYTES", 10)
     with pytest.raises(InputError, match="too large"):

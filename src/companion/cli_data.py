@@ -20,6 +20,9 @@ from companion.runs_findings import find_all, ratio_range
 from companion.runs_findings_flops import USUAL_RATIO
 from companion.runs_flops import models_of
 
+#: Most entries of a list that the text shows; --json has them all.
+_MAX_LISTED = 50
+
 
 def add_data(command: Callable[..., argparse.ArgumentParser], subparsers: Any) -> None:
     """`companion data` with its commands."""
@@ -58,7 +61,13 @@ def data_check(arguments: argparse.Namespace) -> None:
     for entry in findings:
         print(f"finding: {entry.message}")
     print(_ratio_line(result["flops_ratio"], len(runs)))
-    shown = {key: value for key, value in result.items() if key not in ("findings", "warnings", "flops_ratio")}
+    shown = {
+        key: [*value[:_MAX_LISTED], f"and {len(value) - _MAX_LISTED:,} more"]
+        if isinstance(value, list) and len(value) > _MAX_LISTED
+        else value
+        for key, value in result.items()
+        if key not in ("findings", "warnings", "flops_ratio")
+    }
     print(yaml.safe_dump(_plain(shown), sort_keys=False, allow_unicode=True, width=110), end="")
     return None
 

@@ -22,8 +22,10 @@ def name_rows(rows: Sequence[Any]) -> str:
 
 
 def cut(text: str, length: int = 60) -> str:
-    """Text on one line, at most that long."""
+    """Text on one line, at most that long; signs that do not print are escaped, as in a string literal."""
     text = " ".join(text.split())
+    if not text.isprintable():
+        text = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
     return text if len(text) <= length else text[: length - 3] + "..."
 
 

@@ -8,11 +8,13 @@ run beats.
 
 import codecs
 import csv
+import gc
 import io
 import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any, TextIO
 
@@ -82,9 +84,11 @@ def load_runs(path: str | os.PathLike[str], strict: bool = False) -> pd.DataFram
 
     Returns
     -------
-    DataFrame with the file's columns in its order and a fresh index: num_params and num_tokens int64; other whole
-    numbers int64, or float64 with NaN where cells are empty; architecture in lower case. Unknown columns are kept:
-    float64 if all their cells are numbers, else text. `attrs["source"]` holds the path, for messages.
+    DataFrame with the file's columns in its order and a fresh index: num_params and num_tokens int64 (fractions are
+    rounded, with a `RunTableWarning`); other whole numbers int64, or float64 with NaN where cells are empty;
+    architecture in lower case. Unknown columns are kept: float64 if all their cells are numbers, else text.
+    `attrs["source"]` holds the path, for messages. `companion.runs_findings.find_all` says what in a table that loads
+    may change conclusions.
 
     Raises
     ------
@@ -123,7 +127,8 @@ def read_runs(path: str | os.PathLike[str], strict: bool = False) -> tuple[pd.Da
         if fault := separator_fault(lines[0]):
             raise InputError(f"{source}: row {header_row}: {fault}")
         notes = check_header(names, source, header_row, strict, lines[1:1001])
-        frame = _frame(chain([(rows[1:], lines[1:])], chunks), names, source)
+        with _collector_paused():
+            frame = _frame(chain([(rows[1:], lines[1:])], chunks), names, source)
     empty = [name for name in names if name in COLUMNS and frame[name].isna().all()]
     if empty and strict:
         raise InputError(f"{source}: row {header_row}, column {show(empty[0])}: has no value in any row")
@@ -157,6 +162,18 @@ def _check_encoding(path: str | os.PathLike[str], source: str) -> None:
         raise unreadable(source, error) from None
 
 
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Without the search for cycles: millions of lists of text hold none, and set it off again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def _chunks(text: TextIO, source: str) -> Iterator[tuple[list[int], list[list[str]]]]:
     """Row numbers and fields of all rows that are not blank, in pieces."""
     row = 0
@@ -188,7 +205,9 @@ def _frame(chunks: Iterable[tuple[list[int], list[list[str]]]], names: Sequence[
     for here, lines in chunks:
         if set(map(len, lines)) - {len(names)}:
             row, line = next((row, line) for row, line in zip(here, lines, strict=True) if len(line) != len(names))
-            raise InputError(f"{source}: row {row}: has {len(line)} cells, the header has {len(names)} columns")
+            has, should = plural(len(line), "cell"), plural(len(names), "column")
+            hint = "; a comma inside a number or text without quotes?" if len(line) > len(names) else ""
+            raise InputError(f"{source}: row {row}: has {has}, the header has {should}{hint}")
         for name, cells in zip(names, zip(*lines, strict=True), strict=False):
             if name in COLUMNS:
                 pieces[name].append(convert(name, cells, here, source))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from companion.errors import NotApplicable
+from companion.messages import plural
 from companion.runs_where import table_name
 
 #: Context length of the paper's main runs (arXiv 2510.02228): chosen where a table has it and several others.
@@ -61,4 +62,5 @@ def choose_context(
         return ContextChoice(there[0], f"context_length {there[0]}: the only one of {label}")
     most = PAPER_CONTEXT if PAPER_CONTEXT in there else min(there, key=lambda length: (-counts[length], length))
     others = ", ".join(str(length) for length in there if length != most)
-    return ContextChoice(most, f"context_length {most} of {label} ({counts[most]} runs); there are also {others}")
+    runs_there = plural(int(counts[most]), "run")
+    return ContextChoice(most, f"context_length {most} of {label} ({runs_there}); there are also {others}")

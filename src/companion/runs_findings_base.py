@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 #: Most rows that a finding lists as data.
 MAX_ROWS_LISTED = 20
+#: Factor between the compute of a run and its budget from which the run belongs elsewhere.
+LABEL_FACTOR = 1.25
 
 
 @dataclass(frozen=True)

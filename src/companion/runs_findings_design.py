@@ -7,7 +7,7 @@ import pandas as pd
 
 from companion.messages import cut, name_rows, plural
 from companion.runs_findings_base import Finding, finding
-from companion.runs_schema import COLUMNS, SHAPE_COLUMNS
+from companion.runs_schema import COLUMNS, SHAPE_COLUMNS, used_params
 from companion.runs_where import quote_column
 
 #: Language models have more parameters, and see more tokens.
@@ -22,7 +22,7 @@ def design_findings(runs: pd.DataFrame) -> list[Finding]:
 
 
 def _magnitudes(runs: pd.DataFrame) -> list[Finding]:
-    params, tokens = runs["num_params"].to_numpy(np.float64), runs["num_tokens"].to_numpy(np.float64)
+    params, tokens = used_params(runs).to_numpy(np.float64), runs["num_tokens"].to_numpy(np.float64)
     every = np.ones(len(runs), dtype=bool)
     few = []
     if params.max() < _FEW_PARAMS:
@@ -88,7 +88,7 @@ def _small_profiles(runs: pd.DataFrame) -> list[Finding]:
     keys = ["architecture", "isoflop_budget"]
     keys += ["context_length"] if "context_length" in runs.columns and runs["context_length"].notna().any() else []
     labelled = runs[runs["isoflop_budget"].notna()]
-    sizes = labelled.groupby(keys, dropna=False)["num_params"].transform("nunique")
+    sizes = labelled.groupby(keys)["num_params"].transform("nunique")
     small = labelled[sizes < 3]
     if small.empty:
         return []

@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from companion.messages import name_rows
-from companion.runs_findings_base import MAX_ROWS_LISTED, Finding, finding
+from companion.runs_findings_base import LABEL_FACTOR, MAX_ROWS_LISTED, Finding, finding
 from companion.runs_overflow import wrapped_flops
 from companion.runs_schema import flops_ratio, overflow_message
 
@@ -21,7 +21,6 @@ _OTHER_COUNTS = {
     4: "the backward pass only?",
     8: "with the activations computed again?",
 }
-_LABEL_FACTOR = 1.25
 
 
 def ratio_range(runs: pd.DataFrame) -> dict[str, Any]:
@@ -110,9 +109,9 @@ def _active_findings(runs: pd.DataFrame) -> list[Finding]:
         found.append(finding("active_params", "num_active_params", message, runs, above))
     if (below := active < total).any():
         message = (
-            "column 'num_active_params': fits take num_params as N, "
-            f"{np.median((total / active)[below]):.3g} times as many (median); to fit with those of one token, write them "
-            "into num_params (companion.runs.with_active_params)"
+            f"column 'num_active_params': fits take num_params as N, {np.median((total / active)[below]):.3g} times "
+            "as many (median); to fit with those of one token: companion import runs FILE "
+            "--map num_params=num_active_params, or companion.runs.with_active_params"
         )
         found.append(finding("active_params", "num_active_params", message, runs, below))
     return found
@@ -148,8 +147,8 @@ def label_findings(runs: pd.DataFrame) -> list[Finding]:
             found.append(finding("label_factor", "isoflop_budget", message, runs, here[near]))
         else:
             # without one factor for all, a label is held against the compute itself, unless most are off anyway
-            centre = 1.0 if 2 * (np.abs(np.log(ratio)) <= np.log(_LABEL_FACTOR)).sum() >= here.size else centre
-        wrong = here[np.abs(np.log(ratio / centre)) > np.log(_LABEL_FACTOR)]
+            centre = 1.0 if 2 * (np.abs(np.log(ratio)) <= np.log(LABEL_FACTOR)).sum() >= here.size else centre
+        wrong = here[np.abs(np.log(ratio / centre)) > np.log(LABEL_FACTOR)]
         if wrong.size:
             found.append(_wrong_labels(runs, wrong, here, centre))
     return found
@@ -162,7 +161,7 @@ def _wrong_labels(runs: pd.DataFrame, wrong: NDArray[np.intp], here: NDArray[np.
     told = []
     for at in wrong[:3]:
         meant = labels[np.argmin(np.abs(np.log(labels / (centre * flops[at]))))]
-        fits = abs(np.log(meant / (centre * flops[at]))) <= np.log(_LABEL_FACTOR) and meant != label[at]
+        fits = abs(np.log(meant / (centre * flops[at]))) <= np.log(LABEL_FACTOR) and meant != label[at]
         belongs = f" as in runs labelled {meant:.3g}" if fits else ""
         told.append(f"row {runs.index[at]} is labelled {label[at]:.3g}, its train_flops is {flops[at]:.3g}{belongs}")
     more = f" and {wrong.size - 3} more rows" if wrong.size > 3 else ""

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from companion.messages import name_rows
-from companion.runs_findings_base import Finding, finding
+from companion.runs_findings_base import LABEL_FACTOR, Finding, finding
 
 #: Below this median, losses are unlikely to be nats per token of text (large models reach 1.6 to 1.9).
 _LOW_MEDIAN = 1.3
@@ -16,6 +16,8 @@ _HIGH, _HIGH_TRAINED, _TRAINED_FLOPS = 7.5, 5.5, 1e18
 _VOCAB_SIZE = 50304
 #: An outlier needs this distance from its profile (nats per token) and this probability under normal noise, times runs.
 _OUTLIER_NATS, _OUTLIER_PROBABILITY = 0.05, 1e-3
+#: Fewest runs of a profile in which one can be far off, and most profiles that are looked at (one by one).
+_MIN_PROFILE, _MAX_PROFILES = 6, 2000
 #: Columns that do not describe how a run was made.
 _OUTCOMES = ("val_loss", "train_loss", "loss_uncertainty", "source", "multiplicity_in_published_fits", "derived")
 
@@ -119,7 +121,13 @@ def _outliers(runs: pd.DataFrame) -> list[Finding]:
         return []
     keys = ["architecture", "isoflop_budget"]
     keys += ["context_length"] if "context_length" in runs.columns and runs["context_length"].notna().any() else []
-    groups = runs[runs["isoflop_budget"].notna()].groupby(keys, dropna=False)
+    # a run of another compute is off for that reason, and its label is a finding of its own
+    centre = runs.groupby(keys)["train_flops"].transform("median")
+    near = (runs["train_flops"] / centre).between(1 / LABEL_FACTOR, LABEL_FACTOR)
+    sizes = runs.groupby(keys)["train_flops"].transform("size")
+    groups = runs[near & (sizes >= _MIN_PROFILE)].groupby(keys)
+    if groups.ngroups > _MAX_PROFILES:
+        return []
     found = []
     for _, group in groups:
         distance, probability = _left_out(
@@ -141,7 +149,7 @@ def _left_out(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[n
     Externally studentized residuals, t-distributed with n - 4 degrees of freedom; nothing is far in fewer than 6 runs.
     """
     nothing = np.zeros(x.size), np.ones(x.size)
-    if x.size < 6 or np.unique(x).size < 4:
+    if x.size < _MIN_PROFILE or np.unique(x).size < 4:
         return nothing
     scaled = (x - x.mean()) / x.std()
     q, _ = np.linalg.qr(np.stack([np.ones_like(x), scaled, scaled**2], axis=1))

@@ -207,7 +207,7 @@ def _with_whole_counts(frame: pd.DataFrame, source: str) -> tuple[pd.DataFrame, 
     for name in (name for name in ROUNDED_COLUMNS if name in frame.columns and frame[name].dtype != np.int64):
         values = frame[name].to_numpy(np.float64, na_value=np.nan)
         known = np.isfinite(values)
-        fractions = np.flatnonzero(known & (np.abs(values - np.rint(values)) > 1e-6))
+        fractions = np.flatnonzero(np.abs(np.where(known, values, 0) - np.where(known, np.rint(values), 0)) > 1e-6)
         for at in fractions.tolist():
             if problem := fraction_fault(name, float(values[at])):
                 raise InputError(f"{source}: row {frame.index[at]}, column {name!r}: {show(values[at])} {problem}")
@@ -228,10 +228,15 @@ def _with_whole_counts(frame: pd.DataFrame, source: str) -> tuple[pd.DataFrame, 
 
 def flops_ratio(frame: pd.DataFrame) -> pd.Series:
     """train_flops / (6 N D) of every run; N is num_active_params where it is known, else num_params."""
+    return frame["train_flops"] / (6.0 * used_params(frame) * frame["num_tokens"].astype(float))
+
+
+def used_params(frame: pd.DataFrame) -> pd.Series:
+    """Parameters that one token uses, float64: num_active_params where it is known, else num_params."""
     params = frame["num_params"].astype(float)
     if "num_active_params" in frame.columns:
         params = frame["num_active_params"].astype(float).fillna(params)
-    return frame["train_flops"] / (6.0 * params * frame["num_tokens"].astype(float))
+    return params
 
 
 def overflow_message(frame: pd.DataFrame, wrapped: Wrapped | None = None) -> str:
@@ -293,7 +298,7 @@ def _flops_problem(frame: pd.DataFrame, at: int, ratio: float, wrapped: Wrapped)
     value, (low, high) = show(frame["train_flops"].iloc[at]), FLOPS_RATIO
     if found := wrapped.row(at):
         return f"{value} is 6 N D overflowed in {found[1]}-bit integers; the right value is {found[0]:.7g}"
-    experts = "; a mixture of experts needs num_active_params" if ratio < low else ""
+    experts = "; a mixture of experts needs num_active_params" if 1e-4 < ratio < low else ""
     return (
         f"{value} is {ratio:.3g} times 6 N D, outside {low:g} to {high:g}: "
         f"a unit has slipped in train_flops, num_params or num_tokens{experts}"

@@ -161,7 +161,7 @@ def _without_backquotes(where: str, names: dict[str, str]) -> str:
         names[placeholder] = name
         return f" {placeholder} "
 
-    return _QUOTED.sub(replace, where)
+    return _QUOTED.sub(replace, where).strip()
 
 
 def _is_plain(name: str) -> bool:

@@ -13,7 +13,7 @@ import pandas as pd
 import pandera.pandas as pa
 
 from companion.errors import InputError
-from companion.messages import cut, show
+from companion.messages import cut, plural, show
 
 #: Largest file that is read, bytes.
 MAX_TABLE_BYTES = 64 * 2**20
@@ -148,7 +148,8 @@ def _cells(path: str | os.PathLike[str], source: str) -> pd.DataFrame:
         raise InputError(f"{source}: has a header but no rows")
     for number, fields in rows[1:]:
         if len(fields) != len(names):
-            raise InputError(f"{source}: row {number}: has {len(fields)} cells, the header has {len(names)} columns")
+            has, should = plural(len(fields), "cell"), plural(len(names), "column")
+            raise InputError(f"{source}: row {number}: has {has}, the header has {should}")
     cells = [[cell.strip() or None for cell in fields] for _, fields in rows[1:]]
     return pd.DataFrame(cells, columns=names, index=[number for number, _ in rows[1:]], dtype=object)
 
