@@ -1,7 +1,6 @@
 """`companion context`: how the optimum of every budget moves with the context length."""
 
 import argparse
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from companion.cli_commands import print_json, print_table
+from companion.cli_isoflop import bounds_of, few_resamples
 from companion.cli_options import add_bootstrap, add_json, add_level, add_weights
 from companion.fitting.context import fit_context_optima
 from companion.formatting import count, interval, power_of_ten, significant
@@ -52,7 +52,7 @@ def context(arguments: argparse.Namespace) -> None:
         "level": arguments.level,
         "num_resamples": arguments.bootstrap,
         "seed": arguments.seed,
-        "warnings": list(fit.warnings),
+        "warnings": [*fit.warnings, *few_resamples(arguments.bootstrap, arguments.level)],
     }
     if arguments.json:
         return print_json(result)
@@ -72,7 +72,7 @@ def _print(result: dict[str, Any]) -> None:
                     "exponent": significant(row["exponent"], 3),
                     level: interval(row["exponent_interval"]),
                     "prefactor": f"{row['prefactor']:.4g}",
-                    f"{level} ": _bounds(row["prefactor_interval"]),
+                    f"{level} ": bounds_of(row["prefactor_interval"]),
                     "contexts": ", ".join(map(str, row["context_lengths"])),
                 }
                 for row in result["trends"]
@@ -89,7 +89,7 @@ def _print(result: dict[str, Any]) -> None:
                     "runs": row["num_runs"],
                     "quantity": row["quantity"],
                     "optimum": count(row["x_opt"], 4),
-                    level: _bounds(row["x_opt_interval"]),
+                    level: bounds_of(row["x_opt_interval"]),
                     "loss at optimum": significant(row["loss_opt"], 5),
                 }
                 for row in result["optima"]
@@ -98,7 +98,3 @@ def _print(result: dict[str, Any]) -> None:
     )
     for note in result["warnings"]:
         print(f"warning: {note}")
-
-
-def _bounds(bounds: tuple[float, float]) -> str:
-    return f"{count(bounds[0], 3)} to {count(bounds[1], 3)}" if math.isfinite(bounds[0]) else "undefined"

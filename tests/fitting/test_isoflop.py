@@ -221,6 +221,43 @@ def test_two_budgets_have_no_standard_error_and_say_so() -> None:
     assert any("no standard error" in note for note in fit.warnings)
 
 
+def at_nominal_compute(seed: int) -> pd.DataFrame:
+    """Runs whose C misses the budget by rounding only."""
+    runs = synthetic_runs(0.01, seed)
+    size = runs["num_params"] * (runs["isoflop_budget"] / runs["train_flops"]) ** EXPONENT
+    tokens = (runs["isoflop_budget"] / 6 / size).round()
+    loss = runs["val_loss"] + 0.3 * np.log10(runs["train_flops"] / runs["isoflop_budget"])
+    return runs.assign(num_params=size, num_tokens=tokens, train_flops=6 * size * tokens, val_loss=loss)
+
+
+def test_a_miss_by_rounding_has_no_slope() -> None:
+    joint, exact = fit_isoflop_joint(at_nominal_compute(0)), fit_isoflop_joint(synthetic_runs(0.01))
+    assert joint.slope is None
+    assert "up to rounding" in joint.dropped
+    assert (exact.dropped, exact.slope) == ("", pytest.approx(-0.3, abs=0.3))
+    # with a slope for the rounding the joint fit scattered twice as much as the two-step one
+    tables = [at_nominal_compute(seed) for seed in range(60)]
+    joints = np.std([fit_isoflop_joint(table).law.exponent for table in tables])
+    two_steps = np.std([fit_isoflop(table, num_resamples=0).power_law.law.exponent for table in tables])
+    assert joints == pytest.approx(two_steps, rel=0.15)
+
+
+def test_a_miss_that_looks_like_another_parameter_has_no_slope() -> None:
+    runs = at_nominal_compute(0)
+    distance = np.log10(runs["num_params"] / (PREFACTOR * runs["isoflop_budget"] ** EXPONENT))
+    joint = fit_isoflop_joint(runs.assign(train_flops=runs["isoflop_budget"] * 10 ** (0.3 * distance)))
+    assert np.isfinite(joint.law.exponent)
+    few = runs.groupby("isoflop_budget").nth([0, 7, 14])
+    spent = few["isoflop_budget"] * np.tile([0.9, 1.0, 1.1], 4)
+    assert np.isfinite(fit_isoflop_joint(few.assign(train_flops=spent)).law.exponent)
+
+
+def test_small_budgets_are_not_weighted_by_chance() -> None:
+    runs = synthetic_runs(0.01)
+    assert fit_isoflop_joint(runs).weighted
+    assert not fit_isoflop_joint(runs.groupby("isoflop_budget").nth([0, 3, 6, 9, 12])).weighted
+
+
 def test_one_budget_has_an_optimum_and_no_law() -> None:
     fit = fit_isoflop(synthetic_runs(0.01), budgets=[1e19])
     assert not fit.law_defined

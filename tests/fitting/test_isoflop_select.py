@@ -55,7 +55,7 @@ def test_what_is_not_there(runs: pd.DataFrame) -> None:
 def test_published_rule_for_budgets(xlstm: pd.DataFrame) -> None:
     assert budgets_between(xlstm, 5e18, 2e20) == [6e18, 1e19, 3e19, 1e20]
     assert budgets_between(xlstm, 5e18, 1e21)[-1] == 6e20
-    with pytest.raises(InputError, match=r"1 IsoFLOP budgets .* from 5e\+20 to 1e\+21; .* and there are 6.04e\+18, "):
+    with pytest.raises(InputError, match=r"1 IsoFLOP budget .* from 5e\+20 to 1e\+21; .* and there are 6.04e\+18, "):
         budgets_between(xlstm, 5e20, 1e21)
 
 

@@ -33,7 +33,8 @@ from companion.architectures import ARCHITECTURES
 from companion.errors import InputError
 from companion.fitting.bootstrap import interval_with_lost
 from companion.fitting.compute_optimal import ComputeOptimal, Laws, compute_optimal
-from companion.fitting.context import ContextFit, ContextOptimum
+from companion.fitting.context import ContextFit
+from companion.fitting.context_optima import ContextOptimum
 from companion.fitting.overtraining_cost import ComputeScale, fit_compute_scale
 from companion.fitting.parametric import ParametricFit, fit_parametric
 from companion.fitting.uncertainty import BATCH, ParametricBootstrap, refit

@@ -208,9 +208,10 @@ def _optimum_fault(fit: ParabolaFit, sizes: NDArray[np.float64], loss: NDArray[n
         return "the curvature is not positive, there is no optimum"
     if far_outside(-fit.law.linear / (2 * fit.law.quadratic), low, high):
         reach = max(FAR_DECADES, high - low)
+        decades = "a decade" if reach == 1 else f"{reach:.2g} decades"
         return (
-            f"the optimum lies more than {reach:.2g} decade{'s' * (reach != 1)} outside the sampled {sizes[0]:.4g} to "
-            f"{sizes[-1]:.4g}: it is no finding, and is left out"
+            f"the optimum lies more than {decades} outside the sampled {sizes[0]:.4g} to {sizes[-1]:.4g}: it is no "
+            "finding, and is left out"
         )
     return ""
 

@@ -35,9 +35,10 @@ def law_scatter(fit: IsoflopFit) -> LawScatter:
     InputError
         with fewer than three optima that have a standard error.
     """
-    usable = [(p, p.fit) for p in fit.optima if p.fit and np.isfinite(p.fit.log10_x_opt_standard_error)]
+    usable = [(p, p.fit) for p in fit.optima if p.fit and 0 < p.fit.log10_x_opt_standard_error < np.inf]
     if len(usable) < 3:
-        raise InputError(f"scatter about the power law: {len(usable)} optima with a standard error; 3 are needed")
+        found = f"{len(usable)} {'optimum' if len(usable) == 1 else 'optima'}"
+        raise InputError(f"scatter about the power law: {found} with a standard error; 3 are needed")
     log_x = np.log10([parabola.law.x_opt for _, parabola in usable])
     log_flops = np.log10([profile.mean_train_flops for profile, _ in usable])
     errors = np.array([parabola.log10_x_opt_standard_error for _, parabola in usable])

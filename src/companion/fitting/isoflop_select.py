@@ -58,8 +58,8 @@ def budgets_between(runs: pd.DataFrame, lowest: float, highest: float) -> list[f
     if len(found) < 2:
         there = ", ".join(f"{mean:.3g}" for mean in means)
         raise InputError(
-            f"{table_name(runs)}: {len(found)} IsoFLOP budgets with a mean train_flops from {lowest:g} to {highest:g}; "
-            f"a power law needs at least 2, and there are {there}"
+            f"{table_name(runs)}: {len(found)} IsoFLOP budget{'s' * (len(found) != 1)} with a mean train_flops from "
+            f"{lowest:g} to {highest:g}; a power law needs at least 2, and there are {there}"
         )
     return found
 

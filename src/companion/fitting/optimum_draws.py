@@ -8,9 +8,10 @@ profile, the drawn optima have the quantiles of Fieller's exact interval, and wh
 carries the error of each. Sources: Fieller (1954); Box and Tiao, Bayesian Inference in Statistical Analysis (1973),
 section 2.7.
 
-One degree of freedom says next to nothing about a variance. Such a profile takes the larger of its own variance and the
-mean over the profiles, as if it had `SHARED_DEGREES` degrees of freedom: `companion.benchmarks.coverage` shows that the
-intervals hold the truth then, whether or not the scatter differs from budget to budget.
+A variance with a few degrees of freedom is often too small by chance, and then the optimum looks well known. A profile
+with fewer than `ENOUGH_DEGREES` therefore takes the larger of its own variance and the mean over the profiles, and with
+one degree of freedom, which says next to nothing, as if it had `SHARED_DEGREES`. `companion.benchmarks.coverage` shows
+that the intervals hold the truth then, whether or not the scatter differs from budget to budget.
 """
 
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ from companion.fitting.bootstrap import check_resamples
 
 Array = NDArray[np.float64]
 
+#: Residual degrees of freedom from which a profile's own variance is taken as it is.
+ENOUGH_DEGREES = 5
 #: Degrees of freedom of a variance that has one of its own and is compared with those of other profiles.
 SHARED_DEGREES = 1.5
 #: An optimum farther outside the sampled sizes than this many decades, or than their own range, says nothing.
@@ -145,8 +148,9 @@ def _variances(spreads: Sequence[ParabolaSpread]) -> list[tuple[float, float]]:
     known = [spread.variance for spread in spreads if spread.degrees_of_freedom > 0]
     result = []
     for spread in spreads:
-        if spread.degrees_of_freedom == 1 and len(known) > 1:
-            result.append((max(spread.variance, float(np.mean(known))), SHARED_DEGREES))
+        dof = spread.degrees_of_freedom
+        if 0 < dof < ENOUGH_DEGREES and len(known) > 1:
+            result.append((max(spread.variance, float(np.mean(known))), max(SHARED_DEGREES, float(dof))))
         else:
-            result.append((spread.variance, float(spread.degrees_of_freedom)))
+            result.append((spread.variance, float(dof)))
     return result
