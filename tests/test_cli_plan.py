@@ -62,6 +62,10 @@ def test_own_tables(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         (["--gpu-hours", "1e300"], "gpu_hours 1e+300 is too large"),
         (["--train-flops", "1e21", "--bootstrap", "1e13"], "1 to 1000000 can be drawn"),
         (["--train-flops", "1e21", "--utilisation", "40"], "utilisation 40.0 is not between 0 and 1"),
+        (["--train-flops", "1e21", "--kv-groups", "1000000000"], "kv_groups 1000000000 is too large"),
+        (["--train-flops", "1e21", "--price-per-gpu-hour", "1e300"], "price_per_gpu_hour 1e+300 is too large"),
+        (["--train-flops", "1e21", "--law-context", "1000"], "no runs with context_length 1000; the table has 2048"),
+        (["--train-flops", "1e21", "--runs", "/dev/zero"], "/dev/zero: is not a regular file"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(

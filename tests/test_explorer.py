@@ -8,17 +8,19 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from foreign import table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from companion.accounting.inference import count_prefill, count_step
-from companion.errors import InputError
+from companion.errors import InputError, NotApplicable
 from companion.explorer import CONTROLS, OPTIMAL, Control, Explorer, Setting, link_value
 from companion.fitting.compute_optimal import compute_optimal
 from companion.fitting.parametric import fit_parametric
 from companion.hardware import get_hardware, known_hardware
-from companion.runs import load_paper_runs, subset
+from companion.runs import load_paper_runs, load_runs, subset
 from companion.runtime_model import paper_runtime_model
 from companion.shape_family import FamilyScale, paper_family
 
@@ -213,3 +215,42 @@ def test_controls() -> None:
     # what the paper trained is on the sliders
     assert {6e18, 1e19, 3e19, 1e20, 6e20} <= set(by_name["train_flops"].steps)
     assert {22, 44, 110, 220, 550, 1100, 2200} <= set(by_name["tokens_per_param"].steps)
+
+
+def test_a_table_of_another_context_opens_there() -> None:
+    own = Explorer.of(load_runs(table("context_2048")), num_resamples=20)
+    assert own.default.context_length == 2048
+    assert own.model()["law_context"] == own.model()["architectures"][0]["law_context"] == 2048
+    assert ("open", "xlstm: context_length 2048: the only one of context_2048.csv") in own.notes
+    asked = Explorer.of(load_runs(table("context_2048")), default=Setting(), num_resamples=2)
+    assert asked.default.context_length == 8192
+    unknown = Explorer.of(load_runs(table("xlstm_alone")), num_resamples=20).model()
+    assert (unknown["law_context"], unknown["default"]["context_length"]) == (None, 8192)
+    json.dumps(unknown, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("two_sizes", "not identified"),
+        ("one_ratio", "not identified"),
+        ("two_other_architectures", "gpt, mamba2: two_other_architectures.csv"),
+        ("nominal_budget", "no intervals: "),
+    ],
+)
+def test_tables_that_the_page_cannot_show(name: str, words: str) -> None:
+    with pytest.raises(NotApplicable) as raised:
+        Explorer.of(load_runs(table(name)), num_resamples=20)
+    assert words in str(raised.value)
+
+
+def test_an_architecture_without_a_law_is_left_out_by_name() -> None:
+    runs = load_runs(table("xlstm_alone"))
+    few = runs.head(5).assign(architecture="transformer")
+    page = Explorer.of(pd.concat([runs, few, runs.assign(architecture="gpt")]), num_resamples=20)
+    assert list(page.evaluate()) == ["xlstm"]
+    assert set(page.left_out) == {"transformer", "gpt"}
+    told = [text for kind, text in page.notes if kind == "bad"]
+    assert any(text.startswith("transformer: ") and "5 runs for 6 free parameters" in text for text in told)
+    assert page.model()["notes"] == page.notes
+    assert Explorer.of(num_resamples=2).notes == [], "the paper's tables need none"

@@ -17,6 +17,7 @@ from companion.fitting.compute_optimal import Laws, compute_optimal
 from companion.hardware import get_hardware
 from companion.planner import COST_OPTIMAL, LOSS_OPTIMAL, Knowledge, PlannedModel, Request, learn, plan
 from companion.planner_costs import SEARCHED_WIDTHS, cost_curve, needed_bytes, numbers_of, served_shapes
+from companion.planner_warnings import no_intervals, off_center
 from companion.runs import load_paper_runs
 from companion.shape_family import FamilyScale
 
@@ -274,3 +275,68 @@ def test_resamples_too_few_for_an_interval_give_none() -> None:
     assert values["ttft_s"][0] == pytest.approx(seconds, rel=1e-9), "its coefficients, its scatter"
     half = plan(REQUEST, learned, level=0.5).models[0].warnings
     assert any("at least 2 are needed at 50 %" in warning for warning in half)
+
+
+@st.composite
+def options(draw: st.DrawFn) -> dict[str, Any]:
+    """Options of a plan up to what floats and whole numbers hold."""
+    extreme: dict[str, list[Any]] = {
+        "context_length": [None, 1, 64, 2048, 10**6, 10**15],
+        "prompt_length": [None, 1, 64, 5000, 10**15],
+        "batch_size": [0, 1, 64, 10**9, 10**30],
+        "kv_groups": [1, 8, 65536, 10**9],
+        "utilisation": [1e-300, 1e-5, 0.4, 1.0, 2.0],
+        "prefill_tokens": [0.0, 1.0, 1e12, 1e300],
+        "generated_tokens": [0.0, 1e12, 1e300],
+        "price_per_gpu_hour": [None, 1e-300, 2.0, 1e300],
+        "hardware": ["h100-sxm", "rtx-4090", "abacus"],
+        "timing": ["measured", "roofline"],
+    }
+    budgets: dict[str, list[float]] = {
+        "train_flops": [1e-300, 1e10, 1e21, 1e26, 1e300],
+        "gpu_hours": [1e-9, 100.0, 1e300],
+        "target_loss": [1e-300, 1.7, 1.85, 2.5, 6.0, 1e6],
+    }
+    name = draw(st.sampled_from(sorted(budgets)))
+    chosen = {name: draw(st.sampled_from(budgets[name]))}
+    for option in draw(st.lists(st.sampled_from(sorted(extreme)), max_size=4, unique=True)):
+        chosen[option] = draw(st.sampled_from(extreme[option]))
+    return chosen
+
+
+@settings(max_examples=40, deadline=None)
+@given(options())
+def test_any_options_give_a_plan_or_one_line(chosen: dict[str, Any]) -> None:
+    found, said = (), ""
+    try:
+        found = plan(Request(**chosen), known()).models
+    except InputError as error:
+        said = str(error)
+    assert bool(found) != bool(said)
+    assert "\n" not in said
+    for model in found:
+        assert all(math.isfinite(value) and value >= 0 for value in model.numbers.values())
+        explained = any("outside of its own interval" in warning for warning in model.warnings)
+        withheld = any("no intervals" in warning for warning in model.warnings)
+        for name, (low, high) in model.intervals.items():
+            assert withheld == math.isnan(low)
+            assert withheld or explained or low * (1 - 1e-9) <= model.numbers[name] <= high * (1 + 1e-9), name
+
+
+def test_more_groups_than_heads_are_said() -> None:
+    many = models(replace(REQUEST, kv_groups=1000), "transformer")[LOSS_OPTIMAL]
+    assert any("kv_groups 1000: the model has" in warning for warning in many.warnings)
+    with pytest.raises(InputError, match="kv_groups 1000000000 is too large; the largest is 65536"):
+        replace(REQUEST, kv_groups=10**9)
+
+
+def test_a_value_outside_its_own_interval_is_explained() -> None:
+    assert off_center({"loss": 2.0, "num_params": 1e9}, {"loss": (2.1, 2.2), "num_params": (9e8, 2e9)}) == [
+        "outside of its own interval: loss; refits to resampled runs lie to one side of the fit"
+    ]
+    assert off_center({"loss": 2.0}, {"loss": (math.nan, math.nan)}) == []
+    widths = np.full(40, 1024.0)
+    assert no_intervals(widths, 40, 0.95) == "all resamples end at the same model"
+    widths[:30] = np.nan
+    assert no_intervals(widths, 40, 0.95) == "75% of the resamples have no such model"
+    assert no_intervals(np.geomspace(500, 600, 40), 40, 0.95) == ""

@@ -182,7 +182,8 @@ def overtraining(arguments: argparse.Namespace) -> None:
         return print_json(result)
     print_table(slopes.table())
     print(f"common eta {slopes.common_eta:.6f}, standard error {slopes.common_eta_standard_error:.6f}")
-    print(f"parallel lines: F = {slopes.f_statistic:.3f} on {slopes.f_degrees}, p = {slopes.p_value:.3f}")
+    if math.isfinite(slopes.f_statistic):
+        print(f"parallel lines: F = {slopes.f_statistic:.3f} on {slopes.f_degrees}, p = {slopes.p_value:.3f}")
     _print_notes(result["warnings"])
     return None
 

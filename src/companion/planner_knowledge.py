@@ -232,7 +232,7 @@ def _of_law(fit: ParametricFit, bootstrap: ParametricBootstrap) -> list[str]:
         notes.append(f"no intervals: {bootstrap.withheld}")
     elif bootstrap.lost > _SAID:
         notes.append(f"{bootstrap.lost:.0%} of the resamples hold too few different runs for a law and are left out")
-    if not bootstrap.withheld and bootstrap.at_bound > _SAID:
+    if fit.status != AT_BOUND and not bootstrap.withheld and bootstrap.at_bound > _SAID:
         notes.append(f"{bootstrap.at_bound:.0%} of the resampled laws are at a bound, where the intervals are cut")
     if (scatter := float(np.sqrt(np.mean(fit.residuals**2)))) < _NO_SCATTER:
         notes.append(f"the runs lie on the law to within {scatter:.0e}: without scatter intervals have no width")

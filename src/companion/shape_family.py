@@ -34,8 +34,8 @@ class ShapeFamily:
     """One shape per size of an architecture, as functions of `d_model` (real numbers).
 
     n_layers = depth·d_model^depth_exponent, d_hv = head_width·d_model^head_width_exponent, d_qk = qk_ratio·d_hv,
-    d_ff = ff_ratio·d_model, n_heads = d_model / d_hv; `vocab_size` is the one most models have. `smallest` and `largest`
-    are the num_params of the models it was fitted to, `largest_deviation` how far their N lies from that of the family
+    d_ff = ff_ratio·d_model, n_heads = d_model / d_hv; `vocab_size` is that of most models. `smallest` and `largest` are
+    the num_params of the models it was fitted to, `largest_deviation` how far their N lies from that of the family
     at the same d_model and n_layers.
     """
 

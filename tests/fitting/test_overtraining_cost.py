@@ -1,10 +1,12 @@
 """What over-training costs: known laws, limits, round trips, intervals, bad input."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from companion.errors import InputError
+from companion.errors import InputError, NotApplicable
 from companion.fitting.overtraining import fit_overtraining_slopes
 from companion.fitting.overtraining_cost import (
     ComputeScale,
@@ -141,3 +143,41 @@ def test_penalty_by_law() -> None:
     assert table["penalty"][0] == pytest.approx(expected)
     both = pd.concat([RUNS, RUNS.assign(experiment="isoflop")])
     assert list(dict.fromkeys(penalty_by_law(both, SCALE, 1e21, 220.0)["runs"])) == ["isoflop", "tokenparam", "all"]
+
+
+def test_most_resamples_without_an_optimum_leave_no_bounds() -> None:
+    """Where A is 0 more parameters buy nothing: such a law has no optimum."""
+    fit = fit_parametric(RUNS)
+    bootstrap = bootstrap_parametric(fit, 20)
+
+    def bounds(lost: int) -> pd.DataFrame:
+        theta = bootstrap.theta.copy()
+        theta[:lost, 1] = -690.0
+        table = replace(bootstrap, theta=theta)
+        return bootstrap_table(table, lambda law: cost_at_equal_compute(law, SCALE, 1e21, [220.0]), ["size_ratio"])
+
+    for lost, withheld in ((0, False), (3, False), (15, True)):
+        found = bounds(lost)
+        assert found.attrs["lost"] == pytest.approx(lost / 20)
+        assert found.isna().all(axis=None) == withheld
+    with pytest.raises(NotApplicable, match="no resample of the law has an optimum"):
+        bounds(20)
+
+
+def test_a_law_that_is_not_identified_has_no_price() -> None:
+    sizes = sorted(RUNS["num_params"].unique())[:2]
+    few = pd.concat([RUNS[RUNS["num_params"].isin(sizes)]] * 2).assign(experiment="two sizes")
+    one = RUNS[RUNS["num_params"] == sizes[0]].head(1)
+    same = pd.concat([one.assign(num_tokens=one["num_tokens"] * (1 + step)) for step in range(10)])
+    table = penalty_by_law(pd.concat([few, same.assign(experiment="one size")]), SCALE, 1e21, 220.0)
+    two = table[table["runs"] != "all"]
+    assert list(two["runs"]) == ["one size"] * 2 + ["two sizes"] * 2
+    assert (two["status"] == "not identified").all()
+    assert two[["penalty", "optimal_ratio"]].isna().all(axis=None)
+
+
+def test_a_curve_that_turns_far_from_its_runs_has_no_size_there() -> None:
+    bent = ComputeScale(coefficients=(-0.02, 0.0, float(np.log(6))), center=1e9, largest_deviation=0.0)
+    assert bent.num_params(6e19, 10.0) == pytest.approx(1e9, rel=1e-6)
+    assert np.isnan(bent.num_params(1e45, 10.0))
+    assert 0.3 < optimum(LAW, bent, 6e19).ratio < 3e4

@@ -283,17 +283,12 @@ def penalty_by_law(runs: pd.DataFrame, scale: ComputeScale, train_flops: float, 
     sets: dict[str, pd.DataFrame] = {}
     if "experiment" in runs and len(kinds := runs["experiment"].dropna().unique()) > 1:
         sets = {str(kind): runs[runs["experiment"] == kind] for kind in sorted(kinds)}
-    rows: list[dict[str, Any]] = []
+    rows = []
     for kind, group in {**sets, "all": runs}.items():
         for gamma in (None, 1.0) if len(group) > 8 else ():
-            row: dict[str, Any] = {"runs": kind, "num_runs": len(group), "gamma_free": gamma is None}
-            try:
-                fit = fit_parametric(group, gamma=gamma)
-            except InputError as error:  # one size, say
-                unknown = dict.fromkeys(("gamma", "E", "optimal_ratio", "penalty", "rms"), np.nan)
-                rows.append(row | unknown | {"status": str(error)})
-                continue
-            row |= {"gamma": fit.law.gamma, "E": fit.law.E} | _price(fit, scale, train_flops, ratio)
+            fit = fit_parametric(group, gamma=gamma)
+            row = {"runs": kind, "num_runs": len(group), "gamma_free": gamma is None, "gamma": fit.law.gamma}
+            row |= {"E": fit.law.E} | _price(fit, scale, train_flops, ratio)
             rows.append(row | {"rms": float(np.sqrt(np.mean(fit.residuals**2))), "status": fit.status})
     return pd.DataFrame(rows)
 

@@ -132,7 +132,8 @@ def _ratio(runs: pd.DataFrame) -> Array:
 
 
 def _flops(runs: pd.DataFrame) -> Array:
-    return np.asarray(runs["train_flops"], dtype=float) if "train_flops" in runs else _ratio(runs)
+    flops = runs["train_flops"] if "train_flops" in runs else 6.0 * runs["num_params"] * runs["num_tokens"]
+    return np.asarray(flops, dtype=float)
 
 
 def _of_the_design(runs: pd.DataFrame) -> NDArray[np.bool_]:

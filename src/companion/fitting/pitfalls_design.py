@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from companion.accounting import count_params
-from companion.errors import InputError
+from companion.errors import InputError, NotApplicable
 from companion.fitting.isoflop import fit_isoflop, isoflop_groups
 from companion.fitting.isoflop_bias import FLOPS_PER_PARAM_AND_TOKEN, GRIDS, SizeGrid, grid_bias
-from companion.fitting.overtraining import token_param_preset
+from companion.fitting.overtraining_groups import group_by_ratio
 from companion.fitting.parametric import fit_parametric
 from companion.fitting.parametric_kernel import Array, Rows, from_raw, jacobian, make_rows
 from companion.fitting.power_law import fit_power_law
@@ -117,15 +117,18 @@ def design_precision(
 
 
 def designs_of(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The designs that a table holds: each experiment, all runs, and the runs of the commonest preset ratio alone."""
+    """The designs that a table holds: each experiment, all runs, and the runs of the commonest ratio D/N alone."""
     designs = {"all runs": runs}
     if "experiment" in runs:
         designs |= {str(name): group for name, group in runs.groupby("experiment")}
-    presets = token_param_preset(runs)
-    values, numbers = np.unique(presets[np.isfinite(presets)], return_counts=True)
+    try:
+        ratios = group_by_ratio(runs).ratios
+    except NotApplicable:  # a table without an over-training design
+        return designs
+    values, numbers = np.unique(ratios[np.isfinite(ratios)], return_counts=True)
     if values.size:
         common = values[np.argmax(numbers)]
-        designs[f"only M = {common:g}"] = runs[presets == common]
+        designs[f"only M = {common:g}"] = runs[ratios == common]
     return designs
 
 
