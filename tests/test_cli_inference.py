@@ -58,6 +58,29 @@ def test_fit_in_milliseconds_warns_of_times_that_cannot_be(capsys: pytest.Captur
     assert any("predicted times are not above 0" in note for note in result["warnings"])
 
 
+def test_the_published_procedure(capsys: pytest.CaptureFixture[str]) -> None:
+    """The published number (arXiv 2510.02228, notebook of the xLSTM's time to first token, cell 19)."""
+    options = ["xlstm", "--model-size", "160m", "--quantity", "ttft", "--bootstrap", "20"]
+    usual = run_json(capsys, *FIT, *options)
+    result = run_json(capsys, *FIT, *options, "--procedure", "published")
+    assert list(result) == list(usual), "the same keys"
+    assert (usual["procedure"], usual["objective"]) == ("all-rows", "relative")
+    assert (result["procedure"], result["objective"]) == ("published", "milliseconds")
+    assert result["parameters"]["alpha_eff_flops_per_s"] == pytest.approx(1.629115e14, rel=2e-6)
+    assert result["parameters"]["eps_s"] == pytest.approx(1.249236e-3, rel=5e-5)
+    low, high = result["intervals"]["eps_s"]
+    assert low < 1.249e-3 < high
+    assert result["num_rows"] == usual["num_rows"] == 60
+    other = ["xlstm", "--model-size", "400m", "--quantity", "ttft", "--bootstrap", "0", "--procedure", "published"]
+    logarithms = run_json(capsys, *FIT, *other, "--objective", "relative")
+    assert logarithms["parameters"]["eps_s"] == pytest.approx(2.25324e-3, rel=1e-5)
+    steps = ["transformer", "--model-size", "830m", "--quantity", "step_time", "--bootstrap", "0"]
+    step = run_json(capsys, *FIT, *steps, "--procedure", "published")
+    assert step["parameters"]["eps_bp_s"] == pytest.approx(4.018147781e-05, rel=2e-6)
+    assert cli.main([*FIT, *options, "--procedure", "published"]) == 0
+    assert "one resample of the timings, as published" in capsys.readouterr().out
+
+
 def test_count_json(capsys: pytest.CaptureFixture[str]) -> None:
     result = run_json(capsys, *COUNT, "transformer", *SEVEN, "--batch-size", "4", "--hardware", "h200-sxm")
     model = preset("transformer", "7b")

@@ -157,6 +157,8 @@ class TestRuntimeModels:
         assert table.loc[["weight_bytes", "layers"], "rate"].isna().all()
         assert not table.loc[list(model.free), "identified"].any()
         assert np.isfinite(model.rms_log_error)
+        assert model.outside(4.114e8, 1024, 8) == []
+        assert "the timings leave free what weight_bytes" in model.outside(4e9, 1024, 8)[-1]
 
     def test_identical_rows(self, timings: pd.DataFrame) -> None:
         with pytest.raises(NotApplicable, match="1 pairs of size and batch for 4 terms"):

@@ -320,8 +320,8 @@ def fit_inference(
     level
         of the interval that must lie above 0 for a rate to count as identified.
     objective
-        `relative`: squares of log residuals; `milliseconds`: squares of Huber-transformed residuals in milliseconds, as
-        the published times to first token were fitted.
+        `relative`: squares of log residuals; `milliseconds`: squares of Huber-transformed residuals in
+        milliseconds, the published objective of the time to first token (`companion.inference_published` has the rest).
     smallest_batch
         leaves smaller batches out; by default 8 for step times, as published.
 

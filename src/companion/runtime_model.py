@@ -279,8 +279,7 @@ class RuntimeModel:
 
     def outside(self, num_params: Any, context_length: Any, batch_size: Any) -> list[str]:
         """What of a request lies outside the timings, in words; empty if nothing does."""
-        told = []
-        tokens = "prompt" if self.quantity == "ttft" else "context"
+        told, tokens = [], "prompt" if self.quantity == "ttft" else "context"
         column = self.rows["prefill_length"] if self.quantity == "ttft" else pd.Series(middle_context(self.rows))
         for name, value, values in (
             ("num_params", num_params, self.rows["num_params"]),
@@ -295,6 +294,8 @@ class RuntimeModel:
             low, high = float(np.min(values)), float(np.max(values))
             if np.any(np.asarray(value) > high * 1.001) or np.any(np.asarray(value) < low * 0.999):
                 told.append(f"{self.quantity}: {name} {np.max(value):.4g} is outside the timed {low:.4g} to {high:.4g}")
+        if told and self.free:
+            told.append(f"{self.quantity}: the timings leave free what {', '.join(self.free)} cost")
         return told
 
     def _sizes(
