@@ -278,7 +278,7 @@ def front_table(runs: pd.DataFrame, first: str, second: str, by: str = "context_
     InputError
         if no value has runs of both whose fronts share a range.
     """
-    groups = list(runs.groupby(by)) if by in runs else [("all", runs)]
+    groups = list(runs.groupby(by)) if by in runs and runs[by].notna().any() else [("all", runs)]
     rows = []
     for value, group in groups:
         if not {first, second} <= set(group["architecture"]):
