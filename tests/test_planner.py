@@ -304,7 +304,7 @@ def options(draw: st.DrawFn) -> dict[str, Any]:
     return chosen
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(options())
 def test_any_options_give_a_plan_or_one_line(chosen: dict[str, Any]) -> None:
     found, said = (), ""

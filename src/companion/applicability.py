@@ -10,12 +10,17 @@ import pandas as pd
 from companion.architectures import ARCHITECTURES
 from companion.errors import InputError, NotApplicable
 from companion.fitting.context import comparable_architectures
-from companion.fitting.isoflop_select import isoflop_runs
-from companion.fitting.parametric import ParametricFit, fit_parametric
+from companion.fitting.isoflop import IsoflopFit, fit_isoflop
+from companion.fitting.isoflop_select import budgets_between, isoflop_runs
+from companion.fitting.parametric import PARAMETERS, ParametricFit, fit_parametric
 from companion.runs import load_paper_runs, load_runs, subset
 from companion.runs_context import choose_context
 from companion.runs_where import table_name
 
+#: Runs that a law with six free parameters needs at least.
+LAW_RUNS = len(PARAMETERS) + 1
+#: Mean train_flops of the budgets behind the paper's main laws, FLOP (arXiv 2510.02228).
+PAPER_BUDGETS = (5e18, 2e20)
 #: Architectures that a chapter compares where a table has both.
 PAPER_PAIR = ("xlstm", "transformer")
 
@@ -176,8 +181,64 @@ def need_identified_isoflop(runs: pd.DataFrame) -> None:
     """
     name = str(runs["architecture"].iloc[0])
     iso = isoflop_runs(runs, name)
-    need(iso["isoflop_budget"].nunique() > 1, "one IsoFLOP budget; the growth of the best size needs at least two")
+    need(
+        len(iso["isoflop_budget"].drop_duplicates()) > 1,
+        "one IsoFLOP budget; the growth of the best size needs at least two",
+    )
     need_identified({name: fit_parametric(iso)})
+
+
+def need_profiles(runs: pd.DataFrame) -> None:
+    """A check for `select_runs`: IsoFLOP runs with the optimum of at least one budget.
+
+    Raises
+    ------
+    NotApplicable
+        if the runs form no budgets, or no budget has an optimum.
+    """
+    try:
+        fit_isoflop(isoflop_runs(runs, str(runs["architecture"].iloc[0])), num_resamples=0)
+    except InputError as error:
+        reasons = str(error).split("; ")
+        more = f"; {len(reasons) - 2} more such budgets" if len(reasons) > 2 else ""
+        raise NotApplicable("; ".join(reasons[:2]) + more) from None
+
+
+def need_laws(fits: Mapping[str, IsoflopFit]) -> None:
+    """Leave out what follows in a section unless the optima define every one of some power laws.
+
+    Parameters
+    ----------
+    fits
+        by what the reader calls them.
+
+    Raises
+    ------
+    NotApplicable
+        with the first law that is undefined, and why.
+    """
+    for name, fit in fits.items():
+        need(fit.law_defined, f"the power law of {name} is undefined: {fit.law_fault}")
+
+
+def main_budgets(iso: pd.DataFrame, budget_range: Sequence[float] | None, of_paper: bool) -> list[float]:
+    """Budgets behind the main laws of a chapter, ascending: those in a range, or all of a reader's own table.
+
+    Parameters
+    ----------
+    iso
+        from `companion.fitting.isoflop_select.isoflop_runs`.
+    budget_range
+        lowest and highest mean train_flops, FLOP; None takes `PAPER_BUDGETS` for the paper's runs.
+
+    Raises
+    ------
+    InputError
+        if fewer than two budgets lie in a given range.
+    """
+    if budget_range is None and not of_paper:
+        return sorted(map(float, iso["isoflop_budget"].unique()))
+    return budgets_between(iso, *(budget_range or PAPER_BUDGETS))
 
 
 def need_contexts(runs: pd.DataFrame) -> None:
@@ -189,8 +250,8 @@ def need_contexts(runs: pd.DataFrame) -> None:
         if there is one context only, the accounting does not know the models, or no budget has two optima.
     """
     name = str(runs["architecture"].iloc[0])
-    lengths = runs["context_length"].dropna().unique() if "context_length" in runs else []
-    need(len(lengths) > 1, f"{len(lengths) or 'no'} context length; optima are compared over at least two")
+    lengths = runs["context_length"].nunique() if "context_length" in runs else 0
+    need(lengths > 1, f"{lengths or 'no'} context length; optima are compared over at least two")
     need_costs(runs)
     need(comparable_architectures(runs, [name]), "no IsoFLOP budget has an optimum at two contexts")
 
@@ -252,7 +313,10 @@ def _names(runs: pd.DataFrame, requested: Sequence[str] | None) -> list[str]:
 
 
 def _too_few(runs: pd.DataFrame, tables: dict[str, Any], unusable: dict[str, str], at_least: int) -> str:
-    reasons = "; ".join(f"{name}: {reason}" for name, reason in unusable.items())
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in unusable.items():
+        by_reason.setdefault(reason, []).append(name)
+    reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in by_reason.items())
     if at_least == 1:
         return f"{table_name(runs)}: {reasons}"
     there = ", ".join(tables) or "none"

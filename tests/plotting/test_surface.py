@@ -72,7 +72,7 @@ def test_misfit_slices(fit: ParametricFit) -> None:
 def test_residuals(fit: ParametricFit, table: pd.DataFrame) -> None:
     [ax] = surface.residuals_over_compute({NAME: fit}, {NAME: table}).axes
     drawn = np.concatenate([line.get_ydata() for line in ax.lines[:2]])
-    np.testing.assert_allclose(np.sort(drawn), np.sort(fit.residuals))
+    np.testing.assert_allclose(np.sort(drawn), np.sort(np.exp(fit.residuals) - 1))  # a ratio, not its logarithm
     assert ax.get_xlabel() == LABELS["train_flops"]
 
 
@@ -116,6 +116,7 @@ def test_extrapolation() -> None:
     rows = pd.DataFrame({"decades": [2.0, 1.0], "log_error": [0.1, 0.05]})
     [ax] = surface_reach.extrapolation_errors({(NAME, "γ free"): rows, (NAME, "γ = 1"): rows}).axes
     assert list(ax.lines[0].get_xdata()) == [1.0, 2.0]
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), np.exp([0.05, 0.1]) - 1)
     assert ax.lines[0].get_linestyle() != ax.lines[1].get_linestyle()
 
 

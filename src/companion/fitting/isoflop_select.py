@@ -39,7 +39,7 @@ def isoflop_runs(runs: pd.DataFrame, architecture: str, context_length: int | No
 
 def contexts_of(runs: pd.DataFrame, architectures: Sequence[str]) -> list[int | None]:
     """Context lengths at which all architectures have IsoFLOP runs, ascending; [None] if the table names none."""
-    if "context_length" not in runs.columns:
+    if "context_length" not in runs.columns or runs["context_length"].isna().all():
         return [None]
     found = [set(isoflop_runs(runs, architecture)["context_length"].dropna()) for architecture in architectures]
     return [int(length) for length in sorted(set.intersection(*found))]

@@ -12,7 +12,7 @@ from companion.plotting.surface import count_ticks
 
 
 def fit_overview(fit: ParametricFit) -> Figure:
-    """Left: contours of the fitted loss over N and D, with the runs. Right: observed over fitted loss, minus 1, over N·D."""
+    """Left: contours of the fitted loss over N and D, with the runs. Right: observed over fitted loss − 1, over N·D."""
     used = fit.data[fit.data["weight"] > 0]
     size, tokens = used["num_params"].to_numpy(), used["num_tokens"].to_numpy()
     figure, (left, right) = subplots(1, 2, height=3.4)

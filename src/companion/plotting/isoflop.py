@@ -281,5 +281,6 @@ def _limit_to_estimates(ax: Axes, tables: Sequence[pd.DataFrame]) -> None:
     every: Any = pd.concat(tables)
     low = float((every["exponent"] - 2.5 * every["standard_error"].fillna(0)).min())
     high = float((every["exponent"] + 2.5 * every["standard_error"].fillna(0)).max())
-    margin = 0.15 * (high - low)
-    ax.set_xlim(low - margin, high + margin)
+    margin = 0.15 * (high - low) or 0.05
+    if np.isfinite(margin):  # no estimate, no limits
+        ax.set_xlim(low - margin, high + margin)

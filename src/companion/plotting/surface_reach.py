@@ -104,7 +104,7 @@ def optima_over_compute(
 
 
 def extrapolation_errors(tables: Mapping[tuple[str, str], pd.DataFrame]) -> Figure:
-    """Predicted over observed loss, minus 1, of withheld runs over their distance from the cut-off, a panel per name.
+    """Predicted over observed loss − 1 of withheld runs, over their distance from the cut-off; a panel per name.
 
     Parameters
     ----------
@@ -118,8 +118,8 @@ def extrapolation_errors(tables: Mapping[tuple[str, str], pd.DataFrame]) -> Figu
         for variant, dashes, fill in zip(variants, DASHES, (look["color"], "none", "none", "none"), strict=False):
             rows = tables[name, variant].sort_values("decades")
             ax.plot(
-                rows["decades"], np.expm1(rows["log_error"]), linestyle=dashes, color=look["color"], marker=look["marker"],
-                markerfacecolor=fill, markersize=5, label=variant,
+                rows["decades"], np.expm1(rows["log_error"]), linestyle=dashes, color=look["color"],
+                marker=look["marker"], markerfacecolor=fill, markersize=5, label=variant,
             )  # fmt: skip
         ax.axhline(0, color=GREY, linewidth=0.8)
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

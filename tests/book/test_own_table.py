@@ -1,0 +1,90 @@
+"""Chapters on tables that other people bring: what the table can answer is shown, the rest left out with a reason."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from foreign import table
+
+from companion import book
+from companion.book_execute import Execution, try_all
+from companion.errors import NotApplicable
+
+QUICK = ("02_run_table", "03_isoflop", "07_context_length", "09_planning")
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Execution]:
+    """Some quick chapters on two tables of five columns."""
+    done = {}
+    for name in ("two_other_architectures", "xlstm_alone"):
+        folder = tmp_path_factory.mktemp(name)
+        parameters = {"runs_file": str(table(name)), "num_resamples": 30}
+        sources = [book.ROOT / "notebooks" / f"{chapter}.md" for chapter in QUICK]
+        for execution in try_all(sources, folder, parameters, jobs=2):
+            done[name, execution.source.stem] = execution
+    return done
+
+
+def page(execution: Execution) -> str:
+    assert execution.path is not None, str(execution.failure)
+    cells = json.loads(Path(execution.path).read_text(encoding="utf-8"))["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def values(execution: Execution) -> dict[str, Any]:
+    assert execution.path is not None, str(execution.failure)
+    cells = json.loads(Path(execution.path).read_text(encoding="utf-8"))["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    records = [(o.get("metadata", {}).get("scrapbook", {}), o.get("data", {})) for o in outputs]
+    return {record["name"]: "".join(next(iter(data.values()))) for record, data in records if "name" in record}
+
+
+@pytest.mark.parametrize("name", ["two_other_architectures", "xlstm_alone"])
+@pytest.mark.parametrize("chapter", ["02_run_table", "03_isoflop"])
+def test_what_applies_is_built(outcomes: dict[tuple[str, str], Execution], name: str, chapter: str) -> None:
+    execution = outcomes[name, chapter]
+    text = page(execution)
+    left_out = dict(execution.left_out)
+    assert any("published" in reason for reason in left_out.values())
+    assert text.count("*Left out:*") >= len(left_out)
+    assert all(f"`{key}`" not in text or key in values(execution) for key in ("c2_median_gap", "c3_ratio"))
+
+
+def test_any_names_are_compared(outcomes: dict[tuple[str, str], Execution]) -> None:
+    shown = values(outcomes["two_other_architectures", "02_run_table"])
+    assert {"gpt", "mamba2"} == {shown["c2_first"].strip("'"), shown["c2_second"].strip("'")}
+    assert "40" in shown["c2_num_runs"]
+
+
+def test_one_architecture_is_not_compared(outcomes: dict[tuple[str, str], Execution]) -> None:
+    for chapter, section in (
+        ("02_run_table", "The gap at equal compute"),
+        ("03_isoflop", "Do the architectures differ?"),
+    ):
+        reason = dict(outcomes["xlstm_alone", chapter].left_out)[section]
+        assert reason == "a comparison needs two architectures; there is xlstm only"
+
+
+def test_chapters_that_do_not_apply_say_why(outcomes: dict[tuple[str, str], Execution]) -> None:
+    for name, chapter, reason in (
+        ("two_other_architectures", "07_context_length", "gpt, mamba2: no context length"),
+        ("xlstm_alone", "07_context_length", "xlstm: no context length"),
+        (
+            "two_other_architectures",
+            "09_planning",
+            "the planner has shapes, costs and times of transformer, xlstm only",
+        ),
+    ):
+        failure = outcomes[name, chapter].failure
+        assert failure is not None
+        assert failure.exception == NotApplicable.__name__
+        assert reason in failure.reason
+
+
+def test_one_architecture_is_planned(outcomes: dict[tuple[str, str], Execution]) -> None:
+    text = page(outcomes["xlstm_alone", "09_planning"])
+    assert "a choice needs two architectures that can be planned" in text
+    assert "c9_answer_train" in text
+    assert "c9_answer_ratio" not in text
