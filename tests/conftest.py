@@ -28,6 +28,10 @@ NOT_QUICK = (
     "kernels/interpreted",
     "fitting",
     "plotting",
+    "benchmarks/test_fits.py",
+    "kernels/test_torch_forms.py",
+    "test_cli_streams.py",
+    "test_explorer.py",
     "test_readme.py",
     "test_wheel.py",
 )
