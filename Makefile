@@ -1,4 +1,4 @@
-# Two commands: `make book` and `make test`. Both make the virtual environment first, if need be.
+# Two commands: `make book` and `make test`. All targets make the virtual environment first, if need be.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PYTEST_ARGS ?= -q -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help book test sync lint clean
+.PHONY: help book test check sync lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ book: $(STAMP)  ## execute all notebooks, build the html and print where it is
 
 test: $(STAMP)  ## run the whole test suite (PYTEST_ARGS="-k name" for a part)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: lint  ## style, types and the quick tests: no notebook, browser, interpreter, compiler or long fit
+	$(BIN)/python -m pytest -q --quick -n auto --maxprocesses=4 --dist=loadfile
 
 sync: $(STAMP)  ## write notebooks/NN_name.ipynb from notebooks/NN_name.md
 	@$(BIN)/python -c "from companion import book; print(*book.sync(), sep='\n')"

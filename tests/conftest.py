@@ -21,11 +21,43 @@ LONGEST = (
     "fitting/test_reference_multistart.py",
     "fitting/test_pitfalls.py",
 )
+#: What `make check` leaves out besides them: notebooks, pages, other processes, and fits by the hundred.
+NOT_QUICK = (
+    "book",
+    "gpu",
+    "kernels/interpreted",
+    "fitting",
+    "plotting",
+    "benchmarks/test_fits.py",
+    "kernels/test_torch_forms.py",
+    "test_cli_streams.py",
+    "test_explorer.py",
+    "test_readme.py",
+    "test_wheel.py",
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--quick` is what `make check` runs."""
+    parser.addoption("--quick", action="store_true", help="leave out what takes long: see tests/conftest.py")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Whether a file or folder is left out; not even its imports are paid for."""
+    if not config.getoption("--quick"):
+        return None
+    return collection_path in _places(*LONGEST, *NOT_QUICK) or None
+
+
+def _places(*names: str) -> dict[Path, int]:
+    """Paths below this folder with their places in the list; a name that is gone is an error, not silence."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(names)}
+    if gone := [str(path) for path in places if not path.exists()]:
+        raise pytest.UsageError(f"tests/conftest.py names {', '.join(gone)}: no such file")
+    return places
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, the others as they were."""
-    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
-    if gone := [str(path) for path in places if not path.is_file()]:
-        raise pytest.UsageError(f"LONGEST of tests/conftest.py names {', '.join(gone)}: no such file")
+    places = _places(*LONGEST)
     items.sort(key=lambda item: places.get(item.path, len(places)))
