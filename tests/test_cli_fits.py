@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands import RUNS, error_line, run_json
+from foreign import table
 
 from companion import cli
 from companion.fitting.parametric import ParametricFit
@@ -145,3 +146,56 @@ def test_bad_input_is_one_line_and_status_2(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert words in error_line(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "identified"),
+    [("one_ratio", False), ("two_sizes", False), ("six_runs", False), ("xlstm_alone", True), ("int64_right", True)],
+)
+def test_tables_of_other_people(name: str, identified: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run_json(capsys, "fit", str(table(name)), "--gamma", "1", "--bootstrap", "40")
+    assert result["identified"] == identified == (result["status"] != "not identified")
+    if not identified:
+        assert set(result["intervals"].values()) == {None}
+        assert result["intervals_withheld"]
+        assert any("no intervals" in note for note in result["warnings"])
+    assert cli.main(["extrapolate", str(table(name)), "--gamma", "1"]) in {0, 2}
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_extrapolate_says_first_what_is_not_identified(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["extrapolate", str(table("overtraining_rpj")), "--gamma", "1"]) == 0
+    assert capsys.readouterr().out.startswith("warning: below 2.85e+18 FLOP the law is not identified")
+
+
+def test_cutoffs_that_select_the_same_runs_are_used_once(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["extrapolate", RUNS, "--architecture", "xlstm", "--context-length", "8192", "--gamma", "1"]
+    result = run_json(capsys, *options, "--cutoffs", "1e21,1.0000001e21")
+    assert [row["cutoff"] for row in result["cutoffs"]] == [1e21]
+    assert any("selects the same runs" in note for note in result["warnings"])
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = error_line(capsys, "fit", "missing.csv", "--save", str(tmp_path))
+    assert "it is a folder" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--seed", "-1"], "-1 is not a whole number of at least 0"),
+        (["--gamma", "1e300"], "gamma 1e+300 is not between"),
+        (["--huber-delta", "1e-300"], "huber_delta 1e-300 is not at least"),
+        (["--max-iterations", "0"], "0 is not a positive whole number"),
+    ],
+)
+def test_extreme_options_are_one_line(options: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert words in error_line(capsys, "fit", str(table("xlstm_alone")), *options)
+
+
+@pytest.mark.parametrize("options", [["--bootstrap", "1"], ["--level", "0.999999", "--bootstrap", "30"]])
+def test_too_few_resamples_are_said(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    result = run_json(capsys, "fit", str(table("xlstm_alone")), "--gamma", "1", *options)
+    assert any("are few for intervals" in note for note in result["warnings"])

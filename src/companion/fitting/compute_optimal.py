@@ -42,7 +42,7 @@ class Laws:
             return cls(*(np.array([getattr(source, name)]) for name in PARAMETERS))
         samples = source.samples[list(PARAMETERS)].dropna()
         if samples.empty:
-            raise InputError("no resample of the law could be fitted")
+            raise InputError(f"no resample of the law could be fitted: {source.withheld}")
         return cls(*(samples[name].to_numpy() for name in PARAMETERS))
 
     def __len__(self) -> int:

@@ -6,7 +6,7 @@ A fit always ends somewhere. Three questions decide whether the place means anyt
   cannot be told from the floor. On one line in (log N, log D), as with one ratio of tokens to parameters or one compute
   budget, both terms are functions of the same number.
 * Does the design at the optimum, d log L̂ / d theta with columns of unit norm, have full rank in practice?
-* Does the scatter of the runs leave the exponents a sign? Where the first-order 95 % interval of alpha or beta holds
+* Does the scatter of the runs leave the exponents a sign? Where the first-order 99 % interval of alpha or beta holds
   zero, the runs do not show that the loss falls with N or with D by this law, and refits wander freely.
 
 The third is what `practically identifiable` means in Raue et al. 2009 (Bioinformatics 25, 1923), to first order.
@@ -30,7 +30,7 @@ SAME = 0.02
 #: Distinct sizes and numbers of tokens that a term with a floor, a factor and an exponent needs.
 NEEDED_VALUES = 3
 #: Level of the first-order intervals that must not hold zero.
-LEVEL = 0.95
+LEVEL = 0.99
 
 
 def free_directions(fit: "ParametricFit") -> str:
@@ -128,10 +128,13 @@ def standard_errors(fit: "ParametricFit") -> tuple[Array, int]:
     return errors, degrees
 
 
-def distinct_values(logs: NDArray[np.float64]) -> int:
-    """How many values differ by more than `SAME` from the one below."""
-    ordered = np.sort(logs)
-    return int(1 + (np.diff(ordered) > SAME).sum()) if ordered.size else 0
+def distinct_values(logs: NDArray[np.float64], most: int = NEEDED_VALUES) -> int:
+    """How many values lie further than `SAME` above the lowest of their group, counted up to `most`."""
+    number = 0
+    while logs.size and number < most:
+        logs = logs[logs > logs.min() + SAME]
+        number += 1
+    return number
 
 
 def _number(number: int, plural: str) -> str:

@@ -41,7 +41,7 @@ SAME_OPTIMUM = 1e-6
 #: Above this many rows the starts are run to their ends on a part of the table first.
 MANY_ROWS = 1000
 #: Residual degrees of freedom below which resampled runs say nothing about their scatter.
-MIN_DEGREES = 2
+MIN_DEGREES = 5
 
 CONVERGED, AT_BOUND, NOT_IDENTIFIED, OUT_OF_ITERATIONS = (
     "converged",

@@ -189,11 +189,8 @@ def repeated_rows(
 
 
 def exponent_interval(bootstrap: ParametricBootstrap, level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of a = beta/(alpha + beta)."""
-    samples = bootstrap.samples
-    values = (samples["beta"] / (samples["alpha"] + samples["beta"])).dropna()
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    """Percentile interval of a = beta/(alpha + beta); (NaN, NaN) where the bootstrap withholds intervals."""
+    return bootstrap.interval_of(size_exponent, level)
 
 
 # ---- a metric over all pairs -----------------------------------------------------------------------

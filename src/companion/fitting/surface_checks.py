@@ -186,7 +186,7 @@ def optima_by_budget(
         row: dict[str, float] = {"isoflop_budget": budget, "train_flops": float(group["train_flops"].mean())}
         for name, values in {"num_params": sizes, "num_tokens": tokens, "tokens_per_param": tokens / sizes}.items():
             row |= {name: values[0], f"{name}_low": values[1:].min(), f"{name}_high": values[1:].max()}
-        rows.append(row | {"lost": float(np.mean(~np.isfinite(found)))})
+        rows.append(row | {"lost": float(np.mean(~np.isfinite(found))) if found else 1.0})
     return pd.DataFrame(rows)
 
 
@@ -197,8 +197,11 @@ def term_ranges(bootstrap: ParametricBootstrap, level: float = 0.95) -> dict[str
     -------
     dict
         upper over lower end of the percentile interval of `A`, `B` and, at the geometric mean size and tokens of the
-        runs, of `A_term` = (A·N^-alpha)^gamma and `B_term` = (B·D^-beta)^gamma.
+        runs, of `A_term` = (A·N^-alpha)^gamma and `B_term` = (B·D^-beta)^gamma; NaN where the
+        bootstrap withholds intervals.
     """
+    if bootstrap.withheld:
+        return dict.fromkeys(("A", "B", "A_term", "B_term"), float("nan"))
     theta = bootstrap.theta[~np.isnan(bootstrap.theta).any(axis=1)]
     center, gamma = bootstrap.fit.rows.center, np.exp(theta[:, 5])
     logs = {"A": theta[:, 1], "B": theta[:, 2]}

@@ -117,7 +117,7 @@ class ParametricBootstrap:
         """
         usable = self.samples[list(PARAMETERS)].dropna().to_numpy()
         laws = (LossSurface(**dict(zip(PARAMETERS, row.tolist(), strict=True))) for row in usable)
-        return self._interval([function(law) for law in laws], level)
+        return self._interval([_or_nan(function, law) for law in laws], level)
 
     def _interval(self, values: Any, level: float) -> tuple[float, float]:
         low, high = percentile_interval(values, level)
@@ -271,6 +271,8 @@ def _starts(fit: ParametricFit) -> Array:
     direction = np.zeros(6)
     direction[fit.free] = fit.worst_direction
     direction /= np.abs(direction).max()
+    if len(fit.data) > BATCH_NUMBERS // BATCH:  # many runs: one basin, and every start costs much
+        return theta[None]
     return np.clip(np.stack([theta, theta + 0.3 * direction, theta - 0.3 * direction]), LOWER, UPPER)
 
 
@@ -371,6 +373,14 @@ def _score_scale(fit: ParametricFit) -> float:
 def _quantiles(samples: Array, level: float) -> tuple[Array, Array]:
     low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return low, high
+
+
+def _or_nan(function: Callable[[LossSurface], float], law: LossSurface) -> float:
+    """A number read off a law; NaN where an extreme resample takes it out of range."""
+    try:
+        return float(function(law))
+    except OverflowError:
+        return float("nan")
 
 
 def _no_band(curves: Array) -> tuple[Array, Array]:
