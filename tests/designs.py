@@ -21,19 +21,20 @@ def designs(draw: st.DrawFn, contexts: bool = False) -> pd.DataFrame:
     upside-down. With `contexts`, the table holds up to three context lengths.
     """
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    noise = draw(st.sampled_from([0.0, 1e-12, 1e-6, 0.002, 0.02, 0.5]))
-    shape = draw(st.sampled_from(["surface", "surface", "parabola", "flat", "falling", "hill"]))
-    half_width = draw(st.sampled_from([5e-5, 0.01, 0.3, 0.5, 1.0, 3.0]))
-    aside = draw(st.sampled_from([0.0, 0.0, 0.4, -2.0]))
+    noise = draw(st.sampled_from([0.0, 1e-12, 1e-6, 0.002, 0.002, 0.02, 0.5]))
+    shape = draw(st.sampled_from(["surface"] * 4 + ["parabola"] * 2 + ["flat", "falling", "hill"]))
+    half_width = draw(st.sampled_from([5e-5, 0.01, 0.3, 0.5, 0.5, 0.7, 1.0, 3.0]))
+    aside = draw(st.sampled_from([0.0, 0.0, 0.0, 0.0, 0.4, -2.0]))
     miss = draw(st.sampled_from([0.0, 0.0, 1e-9, 1e-4, 0.05, "by size"]))
     step = draw(st.sampled_from([0.001, 0.3, 0.5, 1.0]))
     repeats = draw(st.integers(1, 3))
+    usual = draw(st.sampled_from([2, 3, 4, 5, 6, 8]))
     lengths = draw(st.lists(st.sampled_from([512, 2048, 8192]), min_size=1, max_size=3, unique=True))
     tables = []
     for length in lengths if contexts else lengths[:1]:
-        for index in range(draw(st.integers(1, 5))):
+        for index in range(draw(st.sampled_from([1, 2, 3, 4, 5]))):
             budget = 1e19 * 10 ** (step * index)
-            sizes = draw(st.integers(1, 8))
+            sizes = draw(st.sampled_from([usual, usual, usual, usual, 1, 3]))
             z = aside + (np.linspace(-half_width, half_width, sizes) if sizes > 1 else np.zeros(1))
             z = np.repeat(z, repeats)
             table = _budget(budget, z, shape, noise, miss, rng)

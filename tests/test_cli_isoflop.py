@@ -131,6 +131,7 @@ def test_two_sizes_have_no_optimum(capsys: pytest.CaptureFixture[str]) -> None:
     line = error_line(capsys, "isoflop", str(table("two_sizes")))
     assert "two_sizes.csv: no budget of 9 has an optimum" in line
     assert "1 different size, fewer than 4" in line
+    assert line.endswith("and 5 more")
 
 
 def test_a_column_that_is_no_weight(capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,7 +160,21 @@ def test_few_resamples_are_said(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_contexts_need_two_of_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert "there are T = 2048" in error_line(capsys, "context", str(table("context_2048")))
-    assert "context_length" in error_line(capsys, "context", str(table("six_runs")))
+    assert "no column 'context_length'" in error_line(capsys, "context", str(table("six_runs")))
+    assert "column 'context_length' is empty" in error_line(capsys, "context", str(table("T_unknown")))
+
+
+def test_runs_without_a_context_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = pd.read_csv(RUNS)
+    runs = runs[(runs["architecture"] == "xlstm") & (runs["experiment"] == "isoflop")].reset_index(drop=True)
+    lengths = runs["context_length"].astype("Int64")
+    lengths[[3, 50]] = pd.NA
+    path = tmp_path / "unknown.csv"
+    runs[["architecture", "num_params", "num_tokens", "train_flops", "val_loss", "isoflop_budget"]].assign(
+        context_length=lengths, seed=range(len(runs))
+    ).to_csv(path, index=False)
+    result = run_json(capsys, "context", str(path), "--bootstrap", "0")
+    assert f"2 of {len(runs)} IsoFLOP runs are left out: they have no context_length" in result["warnings"]
 
 
 # ---- generated designs ---------------------------------------------------------------------------

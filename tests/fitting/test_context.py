@@ -236,3 +236,27 @@ def test_tables_say_the_same_as_the_objects(fits: dict[str, ContextFit]) -> None
     assert optima["num_runs"].sum() == 2 * sum(
         ((RUNS["architecture"] == "transformer") & (RUNS["isoflop_budget"] == b)).sum() for b in fit.budgets
     )
+
+
+def test_intervals_of_small_profiles_hold_the_truth() -> None:
+    """Three contexts that change nothing, five sizes each: N* stays where it is, and the exponent over T is 0."""
+    z = np.linspace(-0.5, 0.5, 5)
+    rows = pd.DataFrame({"z": np.tile(z, 3), "context_length": np.repeat([2048, 8192, 32768], 5)})
+    rows = rows.assign(num_params=(1e9 * 10 ** rows["z"]).round(), train_flops=1e20, isoflop_budget=1e20)
+    rows = rows.assign(num_tokens=1e20 / 6 / rows["num_params"], architecture="mamba")
+    held, given = dict.fromkeys(("optimum", "exponent"), 0), dict.fromkeys(("optimum", "exponent"), 0)
+    for seed in range(60):
+        scatter = np.random.default_rng(seed).normal(0, 0.002, len(rows))
+        table = rows.assign(val_loss=2.5 + 0.15 * rows["z"] ** 2 + scatter)
+        fit = fit_context_optima(table, num_resamples=200, seed=seed)
+        optimum = fit.optimum(1e20, 2048, "num_params")
+        assert optimum is not None
+        for name, (low, high), truth in (
+            ("optimum", optimum.interval(), 1e9),
+            ("exponent", fit.trends[0].interval("exponent"), 0.0),
+        ):
+            given[name] += int(np.isfinite(low))
+            held[name] += int(low <= truth <= high)
+    for name, number in given.items():
+        assert number >= 45, name
+        assert held[name] >= 0.93 * number - 3 * np.sqrt(0.93 * 0.07 * number), name

@@ -77,6 +77,13 @@ def test_resamples_are_the_single_fits() -> None:
         assert (x_opt[row], loss_opt[row]) == pytest.approx((law.x_opt, law.loss_opt), rel=1e-6, nan_ok=True)
 
 
+def test_three_sizes_within_rounding_of_two_have_no_optimum() -> None:
+    # resamples of runs whose num_tokens differ in the fifth digit
+    x = np.array([2.3121e10, 2.3119e10, 2.3123e10, 2.3e9])
+    weights = np.array([[1, 1, 1, 0], [1, 1, 0, 1], [1, 0, 0, 1]])
+    assert np.isnan(optima_of_resamples(x, np.array([2.5, 2.51, 2.49, 2.6]), weights)[0][[0, 2]]).all()
+
+
 # ---- profiles and warnings ----------------------------------------------------------------------
 
 

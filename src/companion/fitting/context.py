@@ -224,8 +224,10 @@ def fit_context_optima(
     label = table_name(runs)
     name = _only_architecture(runs, architecture, label)
     if "context_length" not in runs or runs["context_length"].isna().all():
-        raise NotApplicable(f"{label}: no column 'context_length': there are no contexts to compare")
+        reason = "column 'context_length' is empty" if "context_length" in runs else "no column 'context_length'"
+        raise NotApplicable(f"{label}: {reason}: there are no contexts to compare")
     chosen = isoflop_runs(runs, name)
+    unknown = int(chosen["context_length"].isna().sum())
     chosen = chosen[chosen["context_length"].notna()]
     chosen = chosen.assign(isoflop_budget=_shared_budgets(chosen["isoflop_budget"].to_numpy(dtype=float)))
     if weights is not None:
@@ -238,6 +240,8 @@ def fit_context_optima(
     strata = chosen.groupby(["isoflop_budget", "context_length"]).ngroup().to_numpy()
     counts = resample_counts(strata, num_resamples, seed) if num_resamples else np.zeros((0, len(chosen)), np.int64)
     notes, kept = list(unlabelled(runs[runs["architecture"] == name])), []
+    if unknown:
+        notes.append(f"{unknown} of {unknown + len(chosen)} IsoFLOP runs are left out: they have no context_length")
     for budget, lengths in chosen.groupby("isoflop_budget")["context_length"].unique().items():
         if len(lengths) < 2:
             notes.append(f"budget {budget:.3g}: runs at one context length only, T = {lengths[0]:.0f}: left out")

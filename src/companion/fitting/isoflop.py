@@ -28,6 +28,8 @@ X_COLUMNS = ("num_params", "num_tokens")
 MIN_SIZES = 4
 #: Budgets whose mean compute differs by less than this, in decades, are one point of a power law.
 SAME_COMPUTE = 1e-6
+#: Reasons that an error message lists before it says how many more there are.
+SHOWN = 4
 #: A weight says how many times a run counts; a number outside these bounds is another quantity.
 WEIGHTS = (1e-9, 1e9)
 
@@ -260,7 +262,8 @@ def fit_isoflop(
     usable = [profile for profile in profiles if profile.has_optimum]
     notes = [*unlabelled(runs), *(note for profile in profiles for note in profile.warnings)]
     if not usable:
-        raise InputError("; ".join([f"no budget of {len(profiles)} has an optimum", *notes]))
+        more = [f"and {len(notes) - SHOWN} more"] if len(notes) > SHOWN else []
+        raise InputError("; ".join([f"no budget of {len(profiles)} has an optimum", *notes[:SHOWN], *more]))
     fault = _law_fault(usable)
     if fault:
         notes.append(f"the power law is undefined: {fault}")

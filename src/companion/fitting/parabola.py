@@ -11,6 +11,8 @@ from companion.laws import Parabola
 
 #: Sizes this close, in decades, are one size: a parabola through them would be drawn by rounding.
 SAME_SIZE = 1e-6
+#: Condition number of normal equations above which their solution is rounding.
+ILL_CONDITIONED = 1e13
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +120,9 @@ def optima_of_resamples(x: Any, loss: Any, weights: Any) -> tuple[NDArray[np.flo
     solvable = np.logical_or.reduceat(w[:, order] > 0, starts, axis=1).sum(axis=1) >= 3
     moments = w @ np.stack([u**power for power in range(5)], axis=1)  # (R, 5)
     normal = moments[:, [[4, 3, 2], [3, 2, 1], [2, 1, 0]]]
+    normal[~solvable] = np.eye(3)
+    # three sizes within rounding of two define no parabola either
+    solvable &= np.linalg.cond(normal) < ILL_CONDITIONED
     normal[~solvable] = np.eye(3)
     right = w @ (design * loss[:, None])
     quadratic, linear, constant = np.linalg.solve(normal, right[..., None])[..., 0].T
