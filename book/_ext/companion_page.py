@@ -119,7 +119,7 @@ def _text_of(asset: Any) -> str:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the hooks; the late priorities run after those of sphinx-thebe and the theme."""
-    app.connect("builder-inited", letter_years)
+    app.connect("builder-inited", letter_years, priority=900)  # after the entries are read
     app.connect("autodoc-process-docstring", keep_colons, priority=400)
     app.connect("doctree-read", want_mathjax, priority=900)
     app.connect("doctree-resolved", drop_thebe_nodes, priority=900)
