@@ -128,7 +128,6 @@ def test_isoflop_warnings_reach_the_reader(tmp_path: Path, capsys: pytest.Captur
 def test_ledger_json(capsys: pytest.CaptureFixture[str]) -> None:
     result = run_json(capsys, "ledger", "--verdict", "differs")
     assert {row["section"] for row in result["rows"]} == {
-        "inference_fits",
         "inference_model_sizes",
         "parametric_fits",
     }

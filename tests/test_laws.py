@@ -77,3 +77,8 @@ def test_power_law_and_its_inverse() -> None:
     law = PowerLaw(prefactor=2.0, exponent=0.5)
     assert law.predict(9.0) == 6.0
     np.testing.assert_allclose(law.invert(law.predict(np.array([1e18, 1e21]))), [1e18, 1e21])
+
+
+def test_terms_that_never_balance_have_no_finite_optimum() -> None:
+    extreme = LossSurface(E=1.0, A=1e300, B=1e-300, alpha=0.01, beta=0.01)
+    assert extreme.optimum(1e20)[0] == float("inf")

@@ -98,6 +98,9 @@ class LossSurface:
         """
         product = np.divide(train_flops, flops_per_param_and_token)
         total = self.alpha + self.beta
-        balance = (self.alpha * self.A / (self.beta * self.B)) ** (1 / total)
+        try:
+            balance = (self.alpha * self.A / (self.beta * self.B)) ** (1 / total)
+        except (OverflowError, ZeroDivisionError):  # a law whose terms never balance at a size that float64 holds
+            balance = float("inf")
         num_params = balance * np.power(product, self.beta / total)
         return num_params, product / num_params

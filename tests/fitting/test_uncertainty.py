@@ -113,7 +113,7 @@ def test_profile_refuses_what_has_none() -> None:
 
 
 def test_tiny_resamples_are_lost_and_counted() -> None:
-    few = fit_parametric(simulated(CHINCHILLA, 0.001, 0, num_sizes=3, num_ratios=3), gamma=1.0)
+    few = fit_parametric(simulated(CHINCHILLA, 0.001, 0, num_sizes=3, num_ratios=4), gamma=1.0)
     resampled = bootstrap_parametric(few, 200)
     assert 0 < resampled.lost < 1
     assert np.isfinite(resampled.samples.dropna()).all().all()
