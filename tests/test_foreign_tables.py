@@ -1,4 +1,4 @@
-"""Run tables of other people (`foreign_tables/`, with their sources): every command answers, and answers what is right."""
+"""Run tables of other people (`foreign_tables/`, with their sources): every command answers, with what is right."""
 
 import json
 import math
