@@ -6,6 +6,7 @@ from typing import Any
 _LABEL = re.compile(r"^(?:\(([^()\s]+)\)=|:(?:label|name): *(\S+))\s*$", re.MULTILINE)
 _EQUATION = re.compile(r"^\$\$(.*?)\$\$ *\(([^()\s]+)\)\s*$", re.MULTILINE | re.DOTALL)
 _TITLE = re.compile(r"^#\s+(.+?)\s*$", re.MULTILINE)
+_FOLDERS = re.compile(r"(?<!\S)/(?:[^\s/:]+/)+(?=[^\s/:]+)")
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 
 
@@ -32,12 +33,17 @@ def stand_in(notebook: Any, reason: str, *, failed: bool = False, others: str = 
     labels = "".join(f"({name})=\n" for name in names if _named(name, others))
     head = "This chapter failed" if failed else "Not in this build of the book"
     kind = "error" if failed else "note"
-    plain = _PUNCTUATION.sub(r"\\\1", " ".join(reason.split()))
+    plain = _PUNCTUATION.sub(r"\\\1", " ".join(without_folders(reason).split()))
     cells = [f"{labels}# {title}\n\n:::{{admonition}} {head}\n:class: {kind}\n{plain}\n:::\n"]
     cells += [f"$${body}$$ ({name})\n" for body, name in _EQUATION.findall(text) if _named(name, others)]
     made = type(notebook)(nbformat=4, nbformat_minor=5, metadata=dict(notebook.metadata), cells=[])
     made.cells = [nbformat.v4.new_markdown_cell(cell) for cell in cells]
     return made
+
+
+def without_folders(reason: str) -> str:
+    """A reason with the names of files instead of their paths: a page may be shown to others."""
+    return _FOLDERS.sub("", reason)
 
 
 def _named(label: str, text: str) -> bool:

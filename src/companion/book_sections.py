@@ -13,6 +13,8 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from companion.book_left_out import without_folders
+
 #: Names of the errors that can leave out a section. The first is always meant so; the second comes from a fit that
 #: refuses the runs of a reader's own table; the third from a function that uses a variable of a left-out cell.
 NOT_APPLICABLE, INPUT_ERROR, NAME_ERROR = ERRORS = ("NotApplicable", "InputError", "NameError")
@@ -263,7 +265,7 @@ def _is_hidden(cell: Any) -> bool:
 
 def _note(cell: Any, reason: str) -> Any:
     """A Markdown cell in the place of a code cell."""
-    text = _SPECIAL.sub(r"\\\1", reason.rstrip("."))
+    text = _SPECIAL.sub(r"\\\1", without_folders(reason).rstrip("."))
     note = type(cell)(cell_type="markdown", metadata=type(cell)(), source=f"*Left out:* {text}.")
     note["id"] = cell.id
     return note

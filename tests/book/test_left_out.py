@@ -10,7 +10,7 @@ from foreign import table
 from small_book import real_book, source
 
 from companion import book, cli
-from companion.book_left_out import stand_in
+from companion.book_left_out import stand_in, without_folders
 from companion.book_notebooks import sources
 
 INDEX = """# Title
@@ -107,3 +107,9 @@ def test_references_between_chapters_are_of_kinds_that_a_stand_in_keeps() -> Non
             own = re.search(rf"^(\({target}\)=|:(label|name): {target})$", text, re.MULTILINE)
             assert own, f"{name}: the number of {target}, which is on another page"
         assert not re.findall(r"\.ipynb#", text), f"{name}: refers to a heading of a chapter; give it a label"
+
+
+def test_a_page_names_files_without_their_folders() -> None:
+    assert without_folders("/home/me/a.csv: no column 'x'") == "a.csv: no column 'x'"
+    assert without_folders("no table: /a/b/runs.csv: D/N and 1/3 of C") == "no table: runs.csv: D/N and 1/3 of C"
+    assert without_folders("runs.csv: no context") == "runs.csv: no context"
