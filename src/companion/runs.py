@@ -141,25 +141,30 @@ def read_runs(path: str | os.PathLike[str], strict: bool = False) -> tuple[pd.Da
 
 def _check_encoding(path: str | os.PathLike[str], source: str) -> None:
     """Raise an InputError that names the row if the file is not text in UTF-8. Reads it once, at little cost."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         with open_table(path, MAX_FILE_BYTES) as handle:
-            try:
-                while block := handle.read(_BLOCK_BYTES):
-                    if b"\0" in block or (block.startswith(_UTF16_MARKS) and handle.tell() == len(block)):
-                        break
-                    decoder.decode(block)
-                else:
-                    decoder.decode(b"", final=True)
-                    return
-            except UnicodeDecodeError:
-                pass
+            if _is_text(handle):
+                return
             handle.seek(0)
             for number, line in enumerate(handle, start=1):
                 if fault := text_fault(line, number):
                     raise InputError(f"{source}: {fault}")
     except OSError as error:
         raise unreadable(source, error) from None
+
+
+def _is_text(handle: BinaryIO) -> bool:
+    """Whether the whole file is UTF-8 without NUL bytes."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        while block := handle.read(_BLOCK_BYTES):
+            if b"\0" in block or (block.startswith(_UTF16_MARKS) and handle.tell() == len(block)):
+                return False
+            decoder.decode(block)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 @contextmanager
