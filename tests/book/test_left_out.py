@@ -69,7 +69,7 @@ def test_chapters_that_do_not_apply(
     assert not summary["complete"]
     assert summary["parameters"] == {"runs_file": str(tmp_path / "mine.csv")}, "notebooks run in their own folder"
     assert [chapter["status"] for chapter in summary["chapters"]] == ["built", "left out", "left out", "failed"]
-    assert summary["chapters"][1] == {"name": "02_two", "status": "left out", "reason": reason}
+    assert summary["chapters"][1] == {"name": "02_two", "status": "left out", "reason": reason, "left_out": []}
     assert sorted(path.name for path in out.iterdir()) == ["html", "sphinx.log", "summary.json"]
     assert sorted(path.name for path in root.iterdir()) == ["_config.yml", "book", "notebooks"]
     assert not (root / "book" / "chapters").exists(), "nothing is written into the checkout"
