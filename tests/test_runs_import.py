@@ -215,6 +215,21 @@ def test_expressions_and_names_with_spaces(tmp_path: Path) -> None:
         assert line.startswith(f"{tmp_path / 'runs.csv'}: ")
 
 
+def test_names_of_a_tracker_and_split_counts_of_a_spreadsheet(tmp_path: Path) -> None:
+    names = (
+        "Name,config/n_layer,config/n_embd,config/n_head,config/batch_size,config/block_size,config/max_iters,val/loss"
+    )
+    path = write(tmp_path, "wandb.csv", f"{names}\na,6,384,6,64,256,5000,1.47\n")
+    assert "or the architecture (transformer, xlstm) to count it from shapes" in failure(path)
+    runs = import_runs(path, architecture="transformer").runs
+    assert runs["num_tokens"].tolist() == [64 * 256 * 5000]
+    assert runs["context_length"].tolist() == [256]
+    sheet = write(
+        tmp_path, "sheet.tsv", "params_embedding\tparams_other\ttokens(B)\tvalidation loss\n25M\t100M\t2.5\t3.3\n"
+    )
+    assert import_runs(sheet).runs[["num_params", "num_tokens"]].to_numpy().tolist() == [[125_000_000, 2_500_000_000]]
+
+
 def test_two_losses_must_be_told_apart(tmp_path: Path) -> None:
     path = write(tmp_path, "runs.json", json.dumps([{"n": 1e8, "d": 2e9, "a": {"loss": 3}, "b": {"loss": 4}}]))
     assert "a.loss, b.loss" in failure(path)

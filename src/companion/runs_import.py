@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from companion.architectures import ARCHITECTURES
 from companion.errors import InputError
 from companion.runs import COLUMNS, REQUIRED_COLUMNS, load_runs
 from companion.runs_import_columns import find_columns, is_numeric, listed, values_of
@@ -190,7 +191,10 @@ def _complete(found: Derivation, source: str) -> tuple[pd.DataFrame, list[str]]:
         empty = values[name].isna()
         if empty.all():
             what = {"val_loss": "a final loss", "num_params": "a size", "num_tokens": "tokens"}.get(name, "compute")
-            raise InputError(f"{source}: {what} ({name}) is in no row: name the column with --map {name}=NAME")
+            hint = f"name the column with --map {name}=NAME"
+            if name == "num_params" and "d_model" in values:
+                hint += f", or the architecture ({', '.join(ARCHITECTURES)}) to count it from shapes"
+            raise InputError(f"{source}: {what} ({name}) is in no row: {hint}")
         if empty.any():
             notes.append(f"{_rows(values.index[empty])} without {name}")
             values = values[~empty]
