@@ -29,9 +29,13 @@ NOT_QUICK = (
     "fitting",
     "plotting",
     "benchmarks/test_fits.py",
+    "benchmarks/test_large_tables.py",
     "kernels/test_torch_forms.py",
+    "test_cli_fits_designs.py",
+    "test_cli_isoflop.py",
     "test_cli_streams.py",
     "test_explorer.py",
+    "test_progress.py",
     "test_readme.py",
     "test_wheel.py",
 )
