@@ -133,13 +133,12 @@ TFLA = Convention(
     source="arXiv 2510.02228, over-training table; its slopes are reproduced with the causal factor at 1",
     mlstm_chunk=mlstm_chunk_tfla,
 )
-# Appendix F of arXiv 2203.15556 writes embedding and logits as products that count; the ratios to 6ND in its Table A4
-# (1.03 at 73M, 1.10 at 305M, 0.99 at 6.8B parameters) come out only with neither of them. We follow the text.
+# Appendix F of arXiv 2203.15556 writes embedding and logits as products that count; its Table A4 disagrees with that
+# text: its ratios to 6ND are nearer to a count with neither. We follow the text.
 CHINCHILLA = Convention(
     name="chinchilla",
     description="attention not halved, softmax 3 per score, embedding as a matrix product, no elementwise products",
-    source="arXiv 2203.15556, appendix F as written (its Table A4 leaves out embedding and logits); the mLSTM cell as "
-    "under paper",
+    source="arXiv 2203.15556, appendix F as written (its Table A4 disagrees); the mLSTM cell as under paper",
     attention_causal_factor=1.0,
     attention_softmax_flops=3.0,
     count_embedding=True,

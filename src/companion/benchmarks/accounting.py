@@ -6,11 +6,9 @@ Times are printed, and kept as one record, only after a sample of the array resu
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -19,9 +17,8 @@ from numpy.typing import NDArray
 
 from companion.accounting import CONVENTIONS, count_flops, num_params
 from companion.architectures import ARCHITECTURES, Architecture, make_architecture
-from companion.benchmarks.records import append_record, new_record
+from companion.benchmarks.records import deliver, new_record
 from companion.errors import InputError
-from companion.paths import data_dir
 
 NAME = "accounting"
 #: Configurations of each architecture and convention that are counted one by one and compared.
@@ -165,15 +162,13 @@ def main(arguments: list[str] | None = None) -> int:
             f"--{name.replace('_', '-')} {value}" for name, value in parameters.items()
         )
         record = new_record(NAME, command, parameters, results)
-        if options.out == "-":
-            print(json.dumps(record, ensure_ascii=False))
-            return 0
+        lines = []
         for row in results:
             words = f"{row['architecture']:<12} {row['step']:<12} {row['convention'] or '':<11}"
-            print(f"{words} {row['seconds_median']:.4f} s ({row['seconds_min']:.4f} to {row['seconds_max']:.4f})")
-        path = Path(options.out) if options.out else data_dir() / "benchmarks" / "accounting.jsonl"
-        append_record(path, record)
-        print(f"recorded in {path}")
+            lines.append(
+                f"{words} {row['seconds_median']:.4f} s ({row['seconds_min']:.4f} to {row['seconds_max']:.4f})"
+            )
+        deliver(record, options.out, "accounting.jsonl", "\n".join(lines))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -8,25 +8,22 @@ biased on a wide grid (see `companion.fitting.isoflop_bias`), and against what t
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from companion.benchmarks.records import append_record, new_record
+from companion.benchmarks.records import deliver, new_record
 from companion.errors import InputError
 from companion.fitting.isoflop import fit_isoflop
 from companion.fitting.isoflop_joint import fit_isoflop_joint
 from companion.laws import LossSurface
-from companion.paths import data_dir
 
 NAME = "coverage"
 #: arXiv 2203.15556, equation 10.
@@ -216,13 +213,7 @@ def main(arguments: list[str] | None = None) -> int:
         progress = sys.stderr.isatty() and not os.environ.get("CI")
         results = list(measure_all(all_designs(), options.tables, options.resamples, options.seed, progress))
         record = new_record(NAME, command, parameters | {"level": 0.95}, results, ("numpy", "scipy", "pandas"))
-        if options.out == "-":
-            print(json.dumps(record, ensure_ascii=False))
-            return 0
-        print(summary(results).to_string(index=False))
-        path = Path(options.out) if options.out else data_dir() / "benchmarks" / "coverage.jsonl"
-        append_record(path, record)
-        print(f"recorded in {path}")
+        deliver(record, options.out, "coverage.jsonl", summary(results).to_string(index=False))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

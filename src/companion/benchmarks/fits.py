@@ -8,12 +8,10 @@ time over rows and free parameters) and `coverage` (how often 95 % intervals hol
 """
 
 import argparse
-import json
 import os
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -21,13 +19,12 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from companion.benchmarks.records import append_record, new_record
+from companion.benchmarks.records import deliver, new_record
 from companion.errors import InputError
 from companion.fitting.parametric import PARAMETERS, ParametricFit, fit_parametric
 from companion.fitting.reference_multistart import reference_multistart
 from companion.fitting.uncertainty import PROFILED, bootstrap_parametric, profile
 from companion.laws import LossSurface
-from companion.paths import data_dir
 from companion.runs import load_paper_runs, subset
 
 NAME = "fits"
@@ -236,14 +233,12 @@ def main(arguments: list[str] | None = None) -> int:
         parameters["load_average"] = load
         parameters["omp_num_threads"] = os.environ.get("OMP_NUM_THREADS")
         record = new_record(NAME, _command(options), parameters, results, ("numpy", "scipy", "pandas", "joblib"))
-        if options.out == "-":
-            print(json.dumps(record, ensure_ascii=False))
-            return 0
-        for row in results:
-            print(", ".join(f"{key} {value}" for key, value in row.items()))
-        path = Path(options.out) if options.out else data_dir() / "benchmarks" / "fits.jsonl"
-        append_record(path, record)
-        print(f"recorded in {path}")
+        deliver(
+            record,
+            options.out,
+            "fits.jsonl",
+            "\n".join(", ".join(f"{key} {value}" for key, value in row.items()) for row in results),
+        )
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

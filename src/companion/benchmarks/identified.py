@@ -6,11 +6,9 @@ is asked whether the law is identified, and if it gives intervals, whether they 
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,12 +16,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from companion.benchmarks.records import append_record, new_record
+from companion.benchmarks.records import deliver, new_record
 from companion.errors import InputError
 from companion.fitting.parametric import fit_parametric
 from companion.fitting.uncertainty import bootstrap_parametric
 from companion.laws import LossSurface
-from companion.paths import data_dir
 
 NAME = "parametric identification"
 #: The law of arXiv 2203.15556, approach 3.
@@ -144,13 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
         progress = sys.stderr.isatty() and not os.environ.get("CI")
         results = list(measure_all(tuple(options.noise), options.tables, options.resamples, options.seed, progress))
         record = new_record(NAME, command, given | {"noise": options.noise, "level": 0.95}, results, ("numpy", "scipy"))
-        if options.out == "-":
-            print(json.dumps(record, ensure_ascii=False))
-            return 0
-        print(pd.DataFrame(results).to_string(index=False))
-        path = Path(options.out) if options.out else data_dir() / "benchmarks" / "identified.jsonl"
-        append_record(path, record)
-        print(f"recorded in {path}")
+        deliver(record, options.out, "identified.jsonl", pd.DataFrame(results).to_string(index=False))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -7,7 +7,6 @@ Peak memory is the largest resident size of that process, as the system counts i
 """
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -20,9 +19,8 @@ import numpy as np
 import pandas as pd
 
 from companion.benchmarks.fits import CHINCHILLA
-from companion.benchmarks.records import append_record, new_record
+from companion.benchmarks.records import deliver, new_record
 from companion.errors import InputError
-from companion.paths import data_dir
 
 NAME = "large tables"
 #: Words of the commands by name; the table follows the first words.
@@ -97,12 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
             f"--noise {options.noise:g} --seed {options.seed}"
         )
         record = new_record(NAME, command, parameters, results, ("numpy", "scipy", "pandas"))
-        if options.out == "-":
-            print(json.dumps(record, ensure_ascii=False))
-            return 0
-        path = Path(options.out) if options.out else data_dir() / "benchmarks" / "large_tables.jsonl"
-        append_record(path, record)
-        print(f"recorded in {path}")
+        deliver(record, options.out, "large_tables.jsonl")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from companion.errors import InputError
+from companion.paths import data_dir
 
 try:
     import fcntl
@@ -113,6 +114,26 @@ def append_record(path: Path, record: Mapping[str, Any]) -> None:
             os.close(descriptor)  # releases the lock too
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def deliver(record: Mapping[str, Any], out: str | None, file_name: str, summary: str = "") -> None:
+    """Print a record for `-`; else print the summary and append the record to `out`.
+
+    Without `out` that is the named file in data/benchmarks of the checkout.
+
+    Raises
+    ------
+    InputError
+        as `append_record`.
+    """
+    if out == "-":
+        print(json.dumps(record, ensure_ascii=False))
+        return
+    if summary:
+        print(summary)
+    path = Path(out) if out else data_dir() / "benchmarks" / file_name
+    append_record(path, record)
+    print(f"recorded in {path}")
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
