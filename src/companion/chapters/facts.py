@@ -1,0 +1,11 @@
+"""Values of a chapter's prose: computed in the chapter's module, glued into Markdown by name."""
+
+from collections.abc import Mapping
+
+
+def glue_facts(facts: Mapping[str, object]) -> None:
+    """Glue every value as text under its name, without showing it: the prose then says `{glue:text}` and the name."""
+    from myst_nb import glue
+
+    for name, value in facts.items():
+        glue(name, str(value), display=False)
