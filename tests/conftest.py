@@ -18,7 +18,7 @@ LONGEST = (
     "kernels/test_compiled.py",
     "benchmarks/test_kernel_benchmark.py",
     "book/test_pages.py",
-    "fitting/test_reference_multistart.py",
+    "fitting/test_multistart.py",
     "fitting/test_pitfalls.py",
 )
 #: What `make check` leaves out besides them: notebooks, pages, other processes, and fits by the hundred.
@@ -31,9 +31,9 @@ NOT_QUICK = (
     "benchmarks/test_fits.py",
     "benchmarks/test_large_tables.py",
     "kernels/test_torch_forms.py",
-    "test_cli_fits_designs.py",
-    "test_cli_isoflop.py",
-    "test_cli_streams.py",
+    "cli/test_fits_designs.py",
+    "cli/test_isoflop.py",
+    "cli/test_streams.py",
     "test_explorer.py",
     "test_progress.py",
     "test_readme.py",

@@ -8,8 +8,8 @@ import pandas as pd
 from companion.accounting import count_flops, num_params
 from companion.fitting.compute_optimal import compute_optimal
 from companion.laws import LossSurface
-from companion.runs import SHAPE_COLUMNS
-from companion.shape_family import FamilyScale, paper_family
+from companion.runs.load import SHAPE_COLUMNS
+from companion.runs.shape_family import FamilyScale, paper_family
 
 #: A law near that of the paper's Transformer runs.
 LAW = LossSurface(E=2.2, A=60_000.0, B=3e8, alpha=0.62, beta=0.92, gamma=0.62)

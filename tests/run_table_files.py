@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from companion.errors import InputError
-from companion.runs import load_runs
+from companion.runs.load import load_runs
 
 HEADER = "architecture,num_params,num_tokens,train_flops,val_loss"
 ROW = "xlstm,100000000,2000000000,1.2e18,3.5"

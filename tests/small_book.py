@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from companion.book_notebooks import ROOT
+from companion.book.notebooks import ROOT
 
 HEADER = """---
 jupytext:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from companion.paths import data_dir
-from companion.runs import COLUMNS, load_paper_runs, subset, summary
+from companion.runs.load import COLUMNS, load_paper_runs, subset, summary
 
 SECTION_ROWS = {
     "isoflop_power_laws": 12,

@@ -20,9 +20,9 @@ from companion.explorer import CONTROLS, OPTIMAL, Control, Explorer, Setting, li
 from companion.fitting.compute_optimal import compute_optimal
 from companion.fitting.parametric import fit_parametric
 from companion.hardware import get_hardware, known_hardware
-from companion.runs import load_paper_runs, load_runs, subset
-from companion.runtime_model import paper_runtime_model
-from companion.shape_family import FamilyScale, paper_family
+from companion.inference.runtime_model import paper_runtime_model
+from companion.runs.load import load_paper_runs, load_runs, subset
+from companion.runs.shape_family import FamilyScale, paper_family
 
 ARCHITECTURES = ("transformer", "xlstm")
 _QUANTITIES: Any = ("ttft", "step_time")

@@ -6,7 +6,7 @@
   const sum = (values) => values.reduce((total, value) => total + value, 0);
   const isXlstm = (shapes) => shapes.name === "xlstm";
 
-  // companion.shape_family.ShapeFamily.shapes
+  // companion.runs.shape_family.ShapeFamily.shapes
   function shapesAt(family, d) {
     const hv = family.head_width * d ** family.head_width_exponent;
     return {
@@ -119,7 +119,7 @@
   const roofline = (pass, hardware) =>
     Math.max(pass.flops / hardware.peak_flops_per_s, pass.bytes / hardware.peak_bytes_per_s);
 
-  // companion.runtime_model.features
+  // companion.inference.runtime_model.features
   function runtimeFeatures(a, T, B, hardware, passes, model) {
     const forward = forwardFlops(a, T, model.convention);
     const { traffic } = passes.step;
@@ -155,7 +155,7 @@
     const lowest = Math.log(smallest);
     const highest = Math.log(largest);
 
-    // companion.shape_family.bisect: ln d_model of the root of an increasing function
+    // companion.runs.shape_family.bisect: ln d_model of the root of an increasing function
     function bisect(rises) {
       let [low, high] = [lowest, highest];
       for (let i = 0; i < 60; i++) {
@@ -216,7 +216,7 @@
       return { num_params: atEnd ? NaN : N, num_tokens: D, tokens_per_param: D / N, loss: predict(law, N, D) };
     }
 
-    // companion.shape_family.FamilyScale.num_params
+    // companion.runs.shape_family.FamilyScale.num_params
     function sizeFor(family, T, C, ratio) {
       const target = Math.log(C / ratio);
       const cost = (x) => Math.log(flopsPerToken(family, Math.exp(x), T) * numParams(family, Math.exp(x)));

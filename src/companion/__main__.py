@@ -6,7 +6,7 @@ import sys
 def main() -> int:
     """Run the command line; return the exit status. Imports come late: Ctrl-C while they run is one line too."""
     try:
-        from companion.cli import main as run
+        from companion.cli.dispatch import main as run
 
         return run()
     except KeyboardInterrupt:

@@ -21,11 +21,11 @@ from companion.fitting.compute_optimal import Laws, compute_optimal
 from companion.fitting.parametric import PARAMETERS
 from companion.formatting import power_of_ten
 from companion.hardware import REFERENCE_HARDWARE, get_hardware, known_hardware
-from companion.inference_time import middle_context
-from companion.planner_knowledge import Knowledge, learn, without_name
-from companion.planner_request import LAW_CONTEXT
-from companion.runtime_model import RuntimeModel
-from companion.shape_family import DIFFERENCE_STEP, LARGEST_WIDTH, SMALLEST_WIDTH, FamilyScale
+from companion.inference.one_size import middle_context
+from companion.inference.runtime_model import RuntimeModel
+from companion.planner.knowledge import Knowledge, learn, without_name
+from companion.planner.request import LAW_CONTEXT
+from companion.runs.shape_family import DIFFERENCE_STEP, LARGEST_WIDTH, SMALLEST_WIDTH, FamilyScale
 
 #: In a link: tokens per parameter as the law wants them, for each architecture its own.
 OPTIMAL = "optimal"

@@ -1,6 +1,12 @@
-"""Where the project's own tables are."""
+"""Where the project's own tables are, and files that a command writes.
+
+A target is looked at before the work, and written whole or not at all after it.
+"""
 
 import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from companion.errors import InputError
@@ -26,3 +32,76 @@ def data_dir() -> Path:
         if (folder / "runs.csv").is_file():
             return folder.resolve()
     raise InputError(f"{folders[0]}: no runs.csv there; set {DATA_VARIABLE} to the data/ folder of a checkout")
+
+
+def check_target(path: Path) -> None:
+    """Raise an InputError if a file cannot be written at this place.
+
+    A symbolic link is followed: the file that it names is the target, and the link stays.
+
+    Raises
+    ------
+    InputError
+        if the folder is missing, is no folder or cannot be written to, or the target is a folder, a device or a file
+        that must not be changed.
+    """
+    with _one_line(path):
+        target = _target(path)
+        try:
+            status = os.stat(target)
+        except FileNotFoundError:
+            status = None
+        if status is not None and stat.S_ISDIR(status.st_mode):
+            raise InputError(f"{path}: cannot be written: it is a folder")
+        if status is not None and not stat.S_ISREG(status.st_mode):
+            raise InputError(f"{path}: cannot be written: it is not a regular file")
+        if status is not None and not os.access(target, os.W_OK):
+            raise InputError(f"{path}: cannot be written: the file is read-only")
+        part = _part(target)
+        part.touch()
+        part.unlink()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text as UTF-8: the target holds all of it, or what it held before.
+
+    Raises
+    ------
+    InputError
+        as `check_target`, or if the disk is full.
+    """
+    check_target(path)
+    with _one_line(path):
+        target = _target(path)
+        part = _part(target)
+        try:
+            with part.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            if target.exists():
+                part.chmod(stat.S_IMODE(target.stat().st_mode))
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _target(path: Path) -> Path:
+    """Where a link leads to; the path itself where it is none."""
+    return Path(os.path.realpath(path))
+
+
+def _part(target: Path) -> Path:
+    return target.with_name(f".{target.name[:200]}.{os.getpid()}.part")
+
+
+@contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{str(path)!r}: is not a file name: {error}") from error

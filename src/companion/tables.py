@@ -1,6 +1,6 @@
 """Reading a small CSV against a schema, with errors of one line.
 
-Run tables have a reader of their own (`companion.runs`): they may be large, and say more about units.
+Run tables have a reader of their own (`companion.runs.load`): they may be large, and say more about units.
 """
 
 import csv
@@ -13,7 +13,7 @@ import pandas as pd
 import pandera.pandas as pa
 
 from companion.errors import InputError
-from companion.messages import cut, plural, show
+from companion.formatting import cut, plural, quoted
 
 #: Largest file that is read, bytes.
 MAX_TABLE_BYTES = 64 * 2**20
@@ -34,7 +34,7 @@ def read_table(path: str | os.PathLike[str], schema: pa.DataFrameSchema) -> pd.D
     frame = _cells(path, source)
     if missing := [name for name, column in schema.columns.items() if column.required and name not in frame]:
         there = cut(", ".join(map(str, frame.columns[:20])), 400)
-        raise InputError(f"{source}: column {', '.join(map(show, missing))} is missing; the table has {there}")
+        raise InputError(f"{source}: column {', '.join(map(quoted, missing))} is missing; the table has {there}")
     for name, column in schema.columns.items():
         if name in frame and column.dtype is not None and str(column.dtype).startswith(("int", "float")):
             frame[name] = _numbers(frame[name], str(column.dtype).startswith("int"), source)
@@ -143,7 +143,7 @@ def _cells(path: str | os.PathLike[str], source: str) -> pd.DataFrame:
         raise InputError(f"{source}: row {rows[0][0]}: {fault}")
     for place, name in enumerate(names):
         if name in names[:place]:
-            raise InputError(f"{source}: row {rows[0][0]}, column {show(name)}: appears twice")
+            raise InputError(f"{source}: row {rows[0][0]}, column {quoted(name)}: appears twice")
     if len(rows) == 1:
         raise InputError(f"{source}: has a header but no rows")
     for number, fields in rows[1:]:
@@ -165,7 +165,7 @@ def _numbers(column: pd.Series, whole: bool, source: str) -> pd.Series:
         fault = "a whole number of at most 2^53"
     if wrong.any():
         row: Any = wrong.idxmax()
-        raise InputError(f"{source}: row {row}, column {column.name!r}: {show(column[row])} is not {fault}")
+        raise InputError(f"{source}: row {row}, column {column.name!r}: {quoted(column[row])} is not {fault}")
     return values.astype(int) if whole and values.notna().all() else values
 
 
@@ -173,6 +173,6 @@ def _first_fault(cases: pd.DataFrame) -> str:
     """The first failure in the order of the rows, in words."""
     case = cases.sort_values("index", kind="stable").iloc[0]
     check, value = str(case["check"]), case["failure_case"]
-    words = {"not_nullable": "the cell is empty", "field_uniqueness": f"{show(value)} appears twice"}
+    words = {"not_nullable": "the cell is empty", "field_uniqueness": f"{quoted(value)} appears twice"}
     place = f"row {case['index']}, " if pd.notna(case["index"]) else ""
-    return f"{place}column {show(case['column'])}: {words.get(check, f'{value} {check}')}"
+    return f"{place}column {quoted(case['column'])}: {words.get(check, f'{value} {check}')}"

@@ -20,10 +20,10 @@ from companion.accounting import (
     num_params,
     train_flops,
 )
-from companion.architectures import ARCHITECTURES, XLSTM, Architecture, Transformer, preset
+from companion.architectures.base import ARCHITECTURES, XLSTM, Architecture, Transformer, preset
 from companion.errors import InputError
-from companion.ledger_sections import SHAPES
-from companion.runs import load_paper_runs
+from companion.ledger.sections import SHAPES
+from companion.runs.load import load_paper_runs
 
 CONTEXTS = st.integers(64, 200_000)
 ALL_CONVENTIONS = st.sampled_from(sorted(CONVENTIONS))

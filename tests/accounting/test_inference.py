@@ -22,10 +22,10 @@ from companion.accounting.inference import (
     count_step,
     mlstm_recurrent_flops,
 )
-from companion.architectures import XLSTM, Architecture, Transformer, preset
+from companion.architectures.base import XLSTM, Architecture, Transformer, preset
 from companion.errors import InputError
 from companion.hardware import get_hardware
-from companion.shape_family import paper_family
+from companion.runs.shape_family import paper_family
 
 CONTEXTS = st.integers(64, 5000)
 BATCHES = st.integers(1, 512)

@@ -7,9 +7,9 @@ from hypothesis import given
 from strategies import architectures
 
 from companion.accounting import COMPONENTS, count_params, num_params
-from companion.architectures import ARCHITECTURES, XLSTM, Architecture, Transformer
-from companion.ledger_sections import SHAPES
-from companion.runs import load_paper_runs
+from companion.architectures.base import ARCHITECTURES, XLSTM, Architecture, Transformer
+from companion.ledger.sections import SHAPES
+from companion.runs.load import load_paper_runs
 
 
 def test_every_run_of_the_paper_has_exactly_the_parameters_of_its_shapes() -> None:

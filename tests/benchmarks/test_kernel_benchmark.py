@@ -13,7 +13,7 @@ from companion.benchmarks import kernel_benchmark as benchmark
 from companion.benchmarks import kernel_session as session
 from companion.benchmarks.kernel_cases import DTYPES
 from companion.benchmarks.records import read_records
-from companion.cli import main as companion
+from companion.cli.dispatch import main as companion
 
 
 def options(*arguments: str) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from companion import book
+from companion.book import building as book
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGUMENTS = [

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from companion import book
+from companion.book import building as book
 
 pybtex = pytest.importorskip("pybtex.database")
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from small_book import plain_book, source, texts
 
-from companion import book
 from companion.benchmarks.records import append_record, read_records
+from companion.book import building as book
 from companion.errors import InputError
 
 NOTEBOOKS = book.ROOT / "notebooks"

@@ -13,9 +13,9 @@ from explorer_tab import RELATIVE, Tab, same, some_settings
 from companion.explorer import CONTROLS, Explorer, Setting
 from companion.formatting import power_of_ten
 from companion.hardware import get_hardware, known_hardware
+from companion.inference.runtime_model import paper_runtime_model
 from companion.plotting.explorer_page import FORMATS, PLOTS, ROWS, between
-from companion.runtime_model import paper_runtime_model
-from companion.shape_family import paper_family
+from companion.runs.shape_family import paper_family
 
 pytestmark = [pytest.mark.book, pytest.mark.browser]
 

@@ -9,9 +9,10 @@ import pytest
 from foreign import table
 from small_book import real_book, source
 
-from companion import book, cli
-from companion.book_left_out import stand_in, without_folders
-from companion.book_notebooks import sources
+from companion import cli
+from companion.book import building as book
+from companion.book.left_out import stand_in, without_folders
+from companion.book.notebooks import sources
 
 INDEX = """# Title
 

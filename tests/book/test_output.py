@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from small_book import plain_book, source, texts
 
-from companion import book
-from companion.book_output import MARKER, check_output, publish, staging
+from companion.book import building as book
+from companion.book.output import MARKER, check_output, publish, staging
 from companion.errors import InputError
 
 
@@ -190,7 +190,8 @@ def test_interrupt(tmp_path: Path) -> None:
         cell = f"import os, time, pathlib\npathlib.Path({str(started)!r}).write_text(str(os.getpid()))\ntime.sleep(300)"
         source(root / "notebooks", cell, name=name)
     code = (
-        "import pathlib, signal, sys; from companion import book, cli; book.ROOT = pathlib.Path(sys.argv[1]);"
+        "import pathlib, signal, sys; from companion import cli; from companion.book import building as book;"
+        "book.ROOT = pathlib.Path(sys.argv[1]);"
         "signal.signal(signal.SIGINT, signal.default_int_handler);"  # ignored where the tests run in the background
         "sys.exit(cli.main(['book', '--jobs', '2', '--output', sys.argv[2]]))"
     )

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from foreign import table
 
-from companion import book
-from companion.book_execute import Execution, try_all
+from companion.book import building as book
+from companion.book.execution import Execution, try_all
 from companion.errors import NotApplicable
 
 QUICK = ("02_run_table", "03_isoflop", "07_context_length", "09_planning")

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
-from companion import book
+from companion.book import building as book
 
 pytestmark = pytest.mark.book
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_book import source, texts
 
-from companion import book
-from companion.book_parameters import adapt, choose, defaults_of, read_parameters, read_value
+from companion.book import building as book
+from companion.book.parameters import adapt, choose, defaults_of, read_parameters, read_value
 from companion.errors import InputError
 
 VALUES: dict[str, Any] = {

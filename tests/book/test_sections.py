@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from companion.book_sections import Parts, pieces, without_missing
+from companion.book.sections import Parts, pieces, without_missing
 
 
 class Cell(SimpleNamespace):

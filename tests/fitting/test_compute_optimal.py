@@ -13,8 +13,8 @@ from companion.fitting.compute_optimal import Laws, compute_for_loss, compute_op
 from companion.fitting.parametric import PARAMETERS, fit_parametric
 from companion.fitting.uncertainty import bootstrap_parametric
 from companion.laws import LossSurface
-from companion.runs import load_paper_runs, subset
-from companion.shape_family import FamilyScale, paper_family
+from companion.runs.load import load_paper_runs, subset
+from companion.runs.shape_family import FamilyScale, paper_family
 
 LAW = LossSurface(E=1.7, A=400.0, B=410.0, alpha=0.34, beta=0.28)
 COUPLED = LossSurface(E=2.0, A=1.1e5, B=4.5e6, alpha=0.62, beta=0.71, gamma=0.55)

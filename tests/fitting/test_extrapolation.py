@@ -7,7 +7,7 @@ from simulated_tables import CHINCHILLA, simulated
 
 from companion.errors import InputError
 from companion.fitting.extrapolation import compare_optima, default_cutoffs, extrapolate, optimum_on_profile
-from companion.runs import load_paper_runs, subset
+from companion.runs.load import load_paper_runs, subset
 
 
 def test_an_exact_law_extrapolates_exactly() -> None:

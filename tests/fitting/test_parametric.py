@@ -13,6 +13,8 @@ from scipy.optimize import minimize
 from simulated_tables import CHINCHILLA, simulated
 
 from companion.errors import InputError
+from companion.fitting.derivatives import derivatives, from_raw, huber, make_rows, objective, to_raw
+from companion.fitting.newton import LOWER, UPPER, minimize_all, projected_starts
 from companion.fitting.parametric import (
     AT_BOUND,
     CONVERGED,
@@ -21,12 +23,10 @@ from companion.fitting.parametric import (
     ParametricFit,
     fit_parametric,
 )
-from companion.fitting.parametric_kernel import derivatives, from_raw, huber, make_rows, objective, to_raw
-from companion.fitting.parametric_solver import LOWER, UPPER, minimize_all, projected_starts
 from companion.laws import LossSurface
-from companion.ledger import load_published
-from companion.ledger_parametric import fit_as_published
-from companion.runs import load_paper_runs, subset
+from companion.ledger.entries import load_published
+from companion.ledger.parametric import fit_as_published
+from companion.runs.load import load_paper_runs, subset
 
 PUBLISHED = [entry for entry in load_published()["parametric_fits"] if "objective" in entry]
 

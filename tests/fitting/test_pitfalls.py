@@ -8,13 +8,13 @@ import pytest
 
 from companion.errors import InputError
 from companion.fitting import pitfalls, pitfalls_design
-from companion.fitting.isoflop_bias import SizeGrid
-from companion.fitting.overtraining import fit_overtraining_slopes
+from companion.fitting.isoflop.bias import SizeGrid
+from companion.fitting.overtraining.exponents import fit_overtraining_slopes
 from companion.fitting.parametric import ParametricFit, fit_parametric
 from companion.fitting.uncertainty import bootstrap_parametric
 from companion.laws import LossSurface
-from companion.ledger import load_published
-from companion.runs import load_paper_runs, subset
+from companion.ledger.entries import load_published
+from companion.runs.load import load_paper_runs, subset
 
 LAW = LossSurface(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)
 COUPLED = LossSurface(E=1.5, A=2e5, B=2e6, alpha=0.6, beta=0.65, gamma=0.5)

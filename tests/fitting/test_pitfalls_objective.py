@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from companion.fitting.isoflop_select import isoflop_runs
+from companion.fitting.derivatives import huber
+from companion.fitting.isoflop.select import isoflop_runs
 from companion.fitting.parametric import ParametricFit, fit_parametric
-from companion.fitting.parametric_kernel import huber
 from companion.fitting.pitfalls_objective import one_resample, squared_twice
 from companion.laws import LossSurface
-from companion.runs import load_paper_runs
+from companion.runs.load import load_paper_runs
 
 
 @pytest.fixture(scope="module")

@@ -216,7 +216,7 @@ sys.meta_path.insert(0, Hide)
     ("hidden", "code", "message"),
     [
         ("torch", "import companion.kernels", "companion.kernels needs torch (extra 'kernels'"),
-        ("torch", "import companion, companion.cli; print('fine')", ""),
+        ("torch", "import companion, companion.cli.dispatch; print('fine')", ""),
         ("triton", "import companion.kernels; print('fine')", ""),
     ],
 )

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from companion.fitting.context import ContextFit, fit_context_optima
-from companion.fitting.context_costs import equal_loss_by_context, optimum_by_context, shares_at_optima
-from companion.fitting.context_prediction import Explanation, explain
+from companion.fitting.context.costs import equal_loss_by_context, optimum_by_context, shares_at_optima
+from companion.fitting.context.prediction import Explanation, explain
+from companion.fitting.context.scaling import ContextFit, fit_context_optima
 from companion.plotting.context import (
     context_label,
     context_profiles,
@@ -16,7 +16,7 @@ from companion.plotting.context import (
     shift_test,
     trend_beyond,
 )
-from companion.runs import load_paper_runs
+from companion.runs.load import load_paper_runs
 
 NAMES = ("transformer", "xlstm")
 BUDGET = 3e19

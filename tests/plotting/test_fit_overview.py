@@ -1,13 +1,13 @@
-"""A fit plots itself: runs, contours, residuals, and a caption that says how it ended."""
+"""A fit at a glance: runs, contours, residuals, and a caption that says how it ended."""
 
 import numpy as np
 from simulated_tables import CHINCHILLA, simulated
 
 from companion.fitting.parametric import fit_parametric
-from companion.plotting.fit_overview import fit_overview
+from companion.plotting.fit_overview import fit_overview, show_fit
 
 
-def test_a_fit_plots_itself() -> None:
+def test_fit_overview() -> None:
     table = simulated(CHINCHILLA, 0.01, 0).assign(w=1)
     table.loc[:4, "w"] = 0
     fit = fit_parametric(table, gamma=1.0, weights="w")
@@ -16,6 +16,6 @@ def test_a_fit_plots_itself() -> None:
     assert left.get_xscale() == left.get_yscale() == "log"
     ratios = np.exp(fit.residuals[5:]) - 1  # the label says: observed over fitted loss − 1
     np.testing.assert_allclose(right.lines[0].get_ydata(), ratios, rtol=1e-12)
-    markup = fit.plot().markup
+    markup = show_fit(fit).markup
     assert "converged" in markup
     assert f"{fit.num_rows} runs" in markup

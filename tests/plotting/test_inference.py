@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from companion.hardware import get_hardware
-from companion.inference_compare import Comparison
+from companion.inference.compare import Comparison
 from companion.plotting.inference import (
     attention_waves,
     bandwidth_over_head_width,

@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 
-from companion.fitting.isoflop import IsoflopFit, fit_isoflop
-from companion.fitting.isoflop_bias import GRIDS
-from companion.fitting.isoflop_compare import exponent_choices
-from companion.fitting.isoflop_joint import fit_isoflop_joint
-from companion.fitting.isoflop_select import isoflop_runs
+from companion.fitting.isoflop.bias import GRIDS
+from companion.fitting.isoflop.compare import exponent_choices
+from companion.fitting.isoflop.joint import fit_isoflop_joint
+from companion.fitting.isoflop.profiles import IsoflopFit, fit_isoflop
+from companion.fitting.isoflop.select import isoflop_runs
 from companion.laws import LossSurface
 from companion.plotting.isoflop import (
     exponent_forest,
@@ -18,7 +18,7 @@ from companion.plotting.isoflop import (
     one_sided_profiles,
     power_laws,
 )
-from companion.runs import load_paper_runs
+from companion.runs.load import load_paper_runs
 
 NAMES, X = ("transformer", "xlstm"), ("num_params", "num_tokens")
 MAIN = (6e18, 1e19, 3e19, 1e20)

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
-from companion.book import ROOT, read
-from companion.ledger import _INPUTS, DIFFERS, NOT_ATTEMPTED, REPRODUCED, LedgerRow, to_frame
+from companion.book.building import ROOT, read
+from companion.ledger.entries import _INPUTS, DIFFERS, NOT_ATTEMPTED, REPRODUCED, LedgerRow, to_frame
 from companion.plotting.ledger_page import (
     SECTION_TITLES,
     counts_text,

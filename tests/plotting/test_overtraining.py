@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from companion.fitting.overtraining import OvertrainingSlopes, fit_overtraining_slopes
-from companion.fitting.overtraining_checks import short_windows
+from companion.fitting.overtraining.checks import short_windows
+from companion.fitting.overtraining.exponents import OvertrainingSlopes, fit_overtraining_slopes
 from companion.plotting.overtraining import (
     above_the_front,
     bending_lines,
@@ -15,7 +15,7 @@ from companion.plotting.overtraining import (
     slopes_by_ratio,
     window_slopes,
 )
-from companion.runs import load_paper_runs, subset
+from companion.runs.load import load_paper_runs, subset
 
 NAMES = ("transformer", "xlstm")
 

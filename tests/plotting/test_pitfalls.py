@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from companion.fitting.multistart import Multistart
 from companion.fitting.pitfalls import Form
-from companion.fitting.reference_multistart import Multistart
 from companion.plotting import pitfalls, show
 
 

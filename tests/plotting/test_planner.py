@@ -2,9 +2,9 @@
 
 import pytest
 
-from companion.planner import Request, learn, plan
-from companion.planner_costs import cost_curve
-from companion.planner_sweeps import cost_ratio, sweep
+from companion.planner.costs import cost_curve
+from companion.planner.planning import Request, learn, plan
+from companion.planner.sweeps import cost_ratio, sweep
 from companion.plotting.planner import cost_curves, cost_ratios, traffic
 
 REQUEST = Request(train_flops=1e21, prefill_tokens=1e12, generated_tokens=1e11)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from companion.fitting.isoflop import fit_profile
+from companion.fitting.isoflop.profiles import fit_profile
 from companion.fitting.pareto import READINGS, compare_architectures, matched_pairs
 from companion.plotting.run_table import (
     coverage,
@@ -15,7 +15,7 @@ from companion.plotting.run_table import (
     ratio_over_compute,
 )
 from companion.plotting.style import architecture_look
-from companion.runs import REQUIRED_COLUMNS, load_paper_runs, subset
+from companion.runs.load import REQUIRED_COLUMNS, load_paper_runs, subset
 
 
 @pytest.fixture(scope="module")

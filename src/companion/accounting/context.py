@@ -6,7 +6,7 @@ division. An mLSTM costs the same per token at every whole number of chunks.
 
 from companion.accounting.conventions import PAPER, Convention, get_convention
 from companion.accounting.flops import count_flops
-from companion.architectures import Architecture, Transformer
+from companion.architectures.base import Architecture, Transformer
 from companion.errors import InputError
 
 _NEVER = float("nan")

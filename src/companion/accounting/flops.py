@@ -12,7 +12,7 @@ import numpy as np
 from companion.accounting.breakdown import Breakdown
 from companion.accounting.conventions import PAPER, Convention, get_convention
 from companion.accounting.params import count_params, qkv_width
-from companion.architectures import XLSTM, Architecture
+from companion.architectures.base import XLSTM, Architecture
 from companion.errors import InputError
 
 

@@ -17,7 +17,7 @@ from companion.accounting.breakdown import Breakdown
 from companion.accounting.conventions import PAPER, Convention, get_convention
 from companion.accounting.flops import check_context_length, forward_flops
 from companion.accounting.params import count_params, qkv_width
-from companion.architectures import XLSTM
+from companion.architectures.base import XLSTM
 from companion.errors import InputError
 from companion.hardware import Hardware, get_hardware
 
@@ -132,7 +132,7 @@ def count_prefill(
     Parameters
     ----------
     architecture
-        an `Architecture`, or shapes of a `companion.shape_family.ShapeFamily`.
+        an `Architecture`, or shapes of a `companion.runs.shape_family.ShapeFamily`.
     context_length
         T, tokens of the prompt: whole, positive, for an xLSTM at least one chunk. Arrays broadcast.
     batch_size

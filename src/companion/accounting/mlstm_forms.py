@@ -12,7 +12,7 @@ import pandas as pd
 from companion.accounting.conventions import PAPER, Convention, get_convention
 from companion.accounting.flops import check_context_length, mlstm_core_flops
 from companion.accounting.inference import BF16, Precision, mlstm_recurrent_flops
-from companion.architectures import XLSTM
+from companion.architectures.base import XLSTM
 from companion.errors import InputError
 from companion.hardware import REFERENCE_HARDWARE, Hardware, get_hardware
 

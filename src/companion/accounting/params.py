@@ -6,7 +6,7 @@ N counts everything that is trained: embedding, unembedding, norms, gate biases.
 from typing import Any
 
 from companion.accounting.breakdown import Breakdown
-from companion.architectures import XLSTM, Architecture
+from companion.architectures.base import XLSTM, Architecture
 
 
 def count_params(architecture: Architecture) -> Breakdown:

@@ -13,7 +13,7 @@ from companion.accounting.breakdown import Breakdown
 from companion.accounting.conventions import PAPER, Convention, get_convention
 from companion.accounting.flops import forward_flops
 from companion.accounting.params import count_params
-from companion.architectures import ARCHITECTURES
+from companion.architectures.base import ARCHITECTURES
 from companion.errors import InputError
 
 #: Symbols of the shapes, by their names in code.

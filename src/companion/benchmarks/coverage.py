@@ -4,7 +4,7 @@
 
 Runs are cut from the surface of arXiv 2203.15556 (equation 10) around the true optimum of every budget, with normal
 scatter of the loss. An interval is judged twice: against the truth of the surface, from which the parabola itself is
-biased on a wide grid (see `companion.fitting.isoflop_bias`), and against what the same procedure finds without scatter.
+biased on a wide grid (see `companion.fitting.isoflop.bias`), and against what the same procedure finds without scatter.
 """
 
 import argparse
@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from companion.benchmarks.records import deliver, new_record
 from companion.errors import InputError
-from companion.fitting.isoflop import fit_isoflop
-from companion.fitting.isoflop_joint import fit_isoflop_joint
+from companion.fitting.isoflop.joint import fit_isoflop_joint
+from companion.fitting.isoflop.profiles import fit_isoflop
 from companion.laws import LossSurface
 
 NAME = "coverage"

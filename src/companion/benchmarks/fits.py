@@ -21,11 +21,11 @@ from tqdm import tqdm
 
 from companion.benchmarks.records import deliver, new_record
 from companion.errors import InputError
+from companion.fitting.multistart import reference_multistart
 from companion.fitting.parametric import PARAMETERS, ParametricFit, fit_parametric
-from companion.fitting.reference_multistart import reference_multistart
 from companion.fitting.uncertainty import PROFILED, bootstrap_parametric, profile
 from companion.laws import LossSurface
-from companion.runs import load_paper_runs, subset
+from companion.runs.load import load_paper_runs, subset
 
 NAME = "fits"
 PARTS = ("full fit", "plain multi-start", "bootstrap", "growth", "coverage")

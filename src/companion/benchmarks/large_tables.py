@@ -49,7 +49,7 @@ def measure(words: Sequence[str]) -> dict[str, Any]:
     with open(os.devnull, "w") as nowhere:
         child = os.posix_spawn(
             sys.executable,
-            [sys.executable, "-m", "companion.cli", *words],
+            [sys.executable, "-m", "companion.cli.dispatch", *words],
             os.environ,
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, nowhere.fileno(), 1),

@@ -19,7 +19,7 @@ from companion.errors import InputError
 from companion.fitting.parametric import PARAMETERS
 from companion.fitting.uncertainty import ParametricBootstrap
 from companion.laws import LossSurface
-from companion.shape_family import LARGEST_WIDTH, SMALLEST_WIDTH, FamilyScale, bisect
+from companion.runs.shape_family import LARGEST_WIDTH, SMALLEST_WIDTH, FamilyScale, bisect
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from companion.errors import InputError
-from companion.fitting.isoflop import fit_isoflop, fit_profile, isoflop_groups
+from companion.fitting.isoflop.profiles import fit_isoflop, fit_profile, isoflop_groups
 from companion.fitting.parametric import HUBER_DELTA, ParametricFit, fit_parametric
 from companion.laws import LossSurface, PowerLaw
 

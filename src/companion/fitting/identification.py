@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from companion.fitting.parametric_kernel import Array, jacobian
+from companion.fitting.derivatives import Array, jacobian
 
 if TYPE_CHECKING:
     from companion.fitting.parametric import ParametricFit

@@ -17,10 +17,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from companion.errors import InputError
+from companion.fitting.derivatives import Array, Rows, jacobian, log_predictions, make_rows, to_raw
 from companion.fitting.identification import free_directions
-from companion.fitting.parametric_input import check_options, checked_columns
-from companion.fitting.parametric_kernel import Array, Rows, jacobian, log_predictions, make_rows, to_raw
-from companion.fitting.parametric_solver import (
+from companion.fitting.inputs import check_options, checked_columns
+from companion.fitting.newton import (
     LOWER,
     MAX_ITERATIONS,
     UPPER,
@@ -30,7 +30,7 @@ from companion.fitting.parametric_solver import (
     projected_starts,
 )
 from companion.laws import LossSurface
-from companion.output_file import write_whole
+from companion.paths import write_whole
 
 #: Names of the parameters, as in the law.
 PARAMETERS = ("E", "A", "B", "alpha", "beta", "gamma")
@@ -211,15 +211,6 @@ class ParametricFit:
         ]
         return "\n".join([head, *lines, *tail])
 
-    def plot(self) -> Any:
-        """The law as contours over N and D with its runs, and its residuals: shown by a notebook as it is.
-
-        Needs the extra `book`. The import is late: figures build on fits, and this is the one way back.
-        """
-        from companion.plotting.fit_overview import show_fit
-
-        return show_fit(self)
-
     def as_dict(self) -> dict[str, Any]:
         """Everything of the fit in lists, numbers and text."""
         return {
@@ -267,7 +258,7 @@ class ParametricFit:
             raise InputError(f"not a saved fit: {' '.join(str(error).split())}") from error
 
     def save(self, path: Path) -> None:
-        """Write `to_json` to a file, whole or not at all; see `companion.output_file.write_whole` for errors."""
+        """Write `to_json` to a file, whole or not at all; see `companion.paths.write_whole` for errors."""
         write_whole(path, self.to_json())
 
 

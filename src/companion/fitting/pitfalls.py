@@ -14,11 +14,11 @@ import pandas as pd
 from scipy.optimize import least_squares
 
 from companion.errors import InputError
-from companion.fitting.overtraining import OvertrainingSlopes
+from companion.fitting.derivatives import Array, huber
+from companion.fitting.multistart import SETTINGS, Multistart, reference_multistart
+from companion.fitting.overtraining.exponents import OvertrainingSlopes
 from companion.fitting.parametric import ParametricFit, fit_parametric
-from companion.fitting.parametric_kernel import Array, huber
 from companion.fitting.pitfalls_design import size_exponent
-from companion.fitting.reference_multistart import SETTINGS, Multistart, reference_multistart
 from companion.fitting.uncertainty import ParametricBootstrap, bootstrap_parametric
 from companion.laws import LossSurface
 

@@ -13,14 +13,14 @@ import pandas as pd
 
 from companion.accounting import count_params
 from companion.errors import InputError, NotApplicable
-from companion.fitting.isoflop import fit_isoflop, isoflop_groups
-from companion.fitting.isoflop_bias import FLOPS_PER_PARAM_AND_TOKEN, GRIDS, SizeGrid, grid_bias
-from companion.fitting.overtraining_groups import group_by_ratio
+from companion.fitting.derivatives import Array, Rows, from_raw, jacobian, make_rows
+from companion.fitting.isoflop.bias import FLOPS_PER_PARAM_AND_TOKEN, GRIDS, SizeGrid, grid_bias
+from companion.fitting.isoflop.profiles import fit_isoflop, isoflop_groups
+from companion.fitting.overtraining.groups import group_by_ratio
 from companion.fitting.parametric import fit_parametric
-from companion.fitting.parametric_kernel import Array, Rows, from_raw, jacobian, make_rows
 from companion.fitting.power_law import fit_power_law
 from companion.laws import LossSurface
-from companion.runs_flops import missing_for_recount, models_of
+from companion.runs.recount import missing_for_recount, models_of
 
 
 def size_exponent(law: LossSurface) -> float:

@@ -1,6 +1,6 @@
 """What an objective nobody chose does to a fit: a default argument that resamples, a loss that is squared twice.
 
-Both are behind the published runtime models (`companion.inference_published`); here they meet the law of the loss.
+Both are behind the published runtime models (`companion.inference.published`); here they meet the law of the loss.
 """
 
 import math
@@ -11,8 +11,8 @@ import pandas as pd
 from scipy.optimize import least_squares
 
 from companion.errors import InputError
+from companion.fitting.derivatives import Array, from_raw, huber, log_predictions, make_rows, to_raw
 from companion.fitting.parametric import ParametricFit, fit_parametric
-from companion.fitting.parametric_kernel import Array, from_raw, huber, log_predictions, make_rows, to_raw
 from companion.fitting.pitfalls_design import size_exponent
 from companion.laws import LossSurface
 

@@ -160,7 +160,7 @@ def optima_by_budget(
     bootstrap
         of the fit.
     groups
-        runs by budget, see `companion.fitting.isoflop.isoflop_groups`.
+        runs by budget, see `companion.fitting.isoflop.profiles.isoflop_groups`.
 
     Returns
     -------

@@ -19,10 +19,10 @@ from scipy import stats
 
 from companion.errors import InputError
 from companion.fitting.bootstrap import MAX_RESAMPLES, percentile_interval
+from companion.fitting.derivatives import Array, Rows, log_predictions, objective, to_raw
 from companion.fitting.identification import NEEDED_VALUES
+from companion.fitting.newton import LOWER, UPPER, minimize_all
 from companion.fitting.parametric import PARAMETERS, ParametricFit
-from companion.fitting.parametric_kernel import Array, Rows, log_predictions, objective, to_raw
-from companion.fitting.parametric_solver import LOWER, UPPER, minimize_all
 from companion.fitting.sharing import shared
 from companion.laws import LossSurface
 

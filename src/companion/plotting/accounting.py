@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator, Percent
 
 from companion.accounting import PAPER, Convention, TrainingFlops, count_flops, get_convention, num_params
 from companion.accounting.explain import mlstm_core_per_token
-from companion.architectures import XLSTM, Architecture
+from companion.architectures.base import XLSTM, Architecture
 from companion.plotting.style import LABELS, architecture_look, subplots
 
 #: Colour of a component: light enough for dark text, apart in brightness (seaborn's `colorblind` palette).
@@ -141,7 +141,7 @@ def embedding_shares(shares: pd.DataFrame) -> Figure:
     Parameters
     ----------
     shares
-        from `companion.runs_conventions.share_table`.
+        from `companion.runs.conventions.share_table`.
     """
     figure, axes = subplots(1, 2, sharex=True, sharey=True)
     titles = {"params_share": "of the parameters", "flops_share": "of the training FLOPs"}
@@ -176,7 +176,7 @@ def convention_shift(runs: pd.DataFrame, ratios: pd.DataFrame) -> Figure:
     runs
         a run table.
     ratios
-        from `companion.runs_conventions.convention_ratios`, the columns to draw; empty columns are left out.
+        from `companion.runs.conventions.convention_ratios`, the columns to draw; empty columns are left out.
     """
     columns = [name for name in ratios if ratios[name].notna().any()]
     figure, axes = subplots(1, len(columns), sharey=True)

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator, PercentFormatter
 
-from companion.fitting.context import ContextFit
+from companion.fitting.context.scaling import ContextFit
 from companion.formatting import power_of_ten
 from companion.plotting.style import INK, LABELS, architecture_look, count_ticks, subplots
 

@@ -1,4 +1,4 @@
-"""One fit at a glance: `ParametricFit.plot`."""
+"""One fit at a glance: its contours with the runs, and its residuals."""
 
 import numpy as np
 from matplotlib.figure import Figure

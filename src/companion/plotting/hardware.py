@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from companion.inference_time import measured, middle_context
+from companion.inference.one_size import measured, middle_context
 from companion.plotting.style import subplots
 
 GREY = "#888888"

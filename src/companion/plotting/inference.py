@@ -176,11 +176,11 @@ def attention_waves(times: pd.DataFrame, num_multiprocessors: int, scan: pd.Data
     Parameters
     ----------
     times
-        of `companion.inference_terms.cached_token_times`.
+        of `companion.inference.terms.cached_token_times`.
     num_multiprocessors
         of the staircase.
     scan
-        of `companion.inference_terms.multiprocessor_scan`.
+        of `companion.inference.terms.multiprocessor_scan`.
     devices
         columns label, num_multiprocessors: vertical lines.
     """
@@ -207,7 +207,7 @@ def attention_waves(times: pd.DataFrame, num_multiprocessors: int, scan: pd.Data
 def bandwidth_over_head_width(table: pd.DataFrame, peaks: Mapping[str, float]) -> Figure:
     """Fitted bandwidth of every size over the width of its heads, and a line through the origin.
 
-    `table` as of `companion.inference_terms.bandwidth_by_head_width`; `peaks` by label: bytes/s of devices, as lines.
+    `table` as of `companion.inference.terms.bandwidth_by_head_width`; `peaks` by label: bytes/s of devices, as lines.
     """
     figure, (ax,) = subplots(height=3.6)
     color = architecture_look(["transformer"])["transformer"]["color"]
@@ -238,7 +238,7 @@ def regime_shares(panels: Mapping[str, pd.DataFrame], along: Sequence[str]) -> F
     Parameters
     ----------
     panels
-        by title: tables of `companion.inference_terms.shares`.
+        by title: tables of `companion.inference.terms.shares`.
     along
         the column on the horizontal axis of every panel: context_length or batch_size.
     """

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from companion.inference_compare import Comparison
+from companion.inference.compare import Comparison
 from companion.plotting.inference import GREY, QUANTITY_LABELS, token_ticks
 from companion.plotting.style import INK, LABELS, architecture_look, subplots
 
@@ -58,7 +58,7 @@ def ratio_over_context(comparisons: Mapping[str, Comparison], measured_to: float
     Parameters
     ----------
     comparisons
-        by title, of `companion.inference_compare.compare_trained`.
+        by title, of `companion.inference.compare.compare_trained`.
     measured_to
         longest context of the timings (tokens): beyond it the page is shaded.
     """

@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from companion.fitting.isoflop import IsoflopFit, IsoflopProfile
-from companion.fitting.isoflop_bias import SizeGrid, noise_free_profile, optimum_bias
-from companion.fitting.isoflop_checks import student_factor
-from companion.fitting.isoflop_joint import JointIsoflopFit
-from companion.fitting.isoflop_select import one_sided
+from companion.fitting.isoflop.bias import SizeGrid, noise_free_profile, optimum_bias
+from companion.fitting.isoflop.checks import student_factor
+from companion.fitting.isoflop.joint import JointIsoflopFit
+from companion.fitting.isoflop.profiles import IsoflopFit, IsoflopProfile
+from companion.fitting.isoflop.select import one_sided
 from companion.formatting import power_of_ten
 from companion.laws import LossSurface
 from companion.plotting.style import (
@@ -138,7 +138,7 @@ def exponent_forest(tables: Mapping[tuple[str, str], pd.DataFrame]) -> Figure:
     Parameters
     ----------
     tables
-        by architecture and x: a table of `companion.fitting.isoflop_compare.exponent_choices`.
+        by architecture and x: a table of `companion.fitting.isoflop.compare.exponent_choices`.
     """
     columns = list(dict.fromkeys(x for _, x in tables))
     names = list(dict.fromkeys(name for name, _ in tables))
@@ -177,7 +177,7 @@ def one_sided_profiles(
     profiles
         by architecture.
     reach
-        as in `companion.fitting.isoflop_select.one_sided`.
+        as in `companion.fitting.isoflop.select.one_sided`.
     x_column
         what the profiles are drawn over.
     """

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from companion.ledger import DIFFERS, NOT_ATTEMPTED, REPRODUCED
+from companion.ledger.entries import DIFFERS, NOT_ATTEMPTED, REPRODUCED
 from companion.plotting.embed import Html
 from companion.plotting.style import INK, subplots
 
@@ -46,7 +46,7 @@ def section_table(ledger: pd.DataFrame, section: str, height: float = 32.0) -> H
     Parameters
     ----------
     ledger
-        from `companion.ledger.to_frame`.
+        from `companion.ledger.entries.to_frame`.
     section
         a value of its column `section`.
     height

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator, PercentFormatter
 
-from companion.fitting.overtraining import OvertrainingSlopes
+from companion.fitting.overtraining.exponents import OvertrainingSlopes
 from companion.formatting import count
 from companion.plotting.style import INK, LABELS, architecture_look, panels, subplots
 
@@ -234,7 +234,7 @@ def window_slopes(windows: Mapping[str, pd.DataFrame], common: Mapping[str, floa
     Parameters
     ----------
     windows
-        by architecture: tables of `companion.fitting.overtraining_checks.short_windows`. Filled: all runs of a ratio.
+        by architecture: tables of `companion.fitting.overtraining.checks.short_windows`. Filled: all runs of a ratio.
     common
         by architecture: the common slope, as a line.
     """

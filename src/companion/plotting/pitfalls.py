@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
+from companion.fitting.multistart import Multistart
 from companion.fitting.pitfalls import Form
-from companion.fitting.reference_multistart import Multistart
 from companion.formatting import count, power_of_ten
 from companion.plotting.style import INK, LABELS, subplots
 

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from companion.formatting import count
-from companion.planner import COST_OPTIMAL, LOSS_OPTIMAL, Plan
+from companion.planner.planning import COST_OPTIMAL, LOSS_OPTIMAL, Plan
 from companion.plotting.style import INK, LABELS, architecture_look, count_ticks, subplots
 
 GREY = "#888888"
@@ -24,7 +24,7 @@ def cost_curves(curves: Mapping[str, pd.DataFrame], plan: Plan) -> Figure:
     Parameters
     ----------
     curves
-        by architecture: `companion.planner_costs.cost_curve`. Sizes that do not fit are drawn faint.
+        by architecture: `companion.planner.costs.cost_curve`. Sizes that do not fit are drawn faint.
     plan
         whose models are marked: diamond loss-optimal, circle cost-optimal.
     """
@@ -62,7 +62,7 @@ def traffic(table: pd.DataFrame, architectures: Sequence[str]) -> Figure:
     Parameters
     ----------
     table
-        `companion.planner_sweeps.sweep` over `served_tokens`.
+        `companion.planner.sweeps.sweep` over `served_tokens`.
     architectures
         in the order of the legend.
     """
@@ -91,7 +91,7 @@ def cost_ratios(tables: Mapping[str, pd.DataFrame], label: str, by: str = "conte
     Parameters
     ----------
     tables
-        by the words that name a kind of timing: `companion.planner_sweeps.cost_ratio`.
+        by the words that name a kind of timing: `companion.planner.sweeps.cost_ratio`.
     label
         of the ratio, e.g. `Transformer over xLSTM`.
     by

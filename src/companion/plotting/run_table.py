@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from companion.fitting.isoflop import IsoflopProfile
+from companion.fitting.isoflop.profiles import IsoflopProfile
 from companion.fitting.pareto import READINGS, FrontComparison, ParetoFront, Reading
 from companion.plotting.style import ARCHITECTURE_COLORS, INK, LABELS, architecture_look, panels, subplots
 

@@ -1,0 +1,34 @@
+"""Execute the notebooks, build the html of the book, say what was left out."""
+
+from companion.book.building import (
+    BUILT,
+    FAILED,
+    LEFT_OUT,
+    Build,
+    Chapter,
+    build,
+)
+from companion.book.execution import NotebookError, execute
+from companion.book.notebooks import (
+    ROOT,
+    read,
+    sources,
+    sync,
+)
+from companion.book.parameters import parameters_of
+
+__all__ = [
+    "BUILT",
+    "FAILED",
+    "LEFT_OUT",
+    "ROOT",
+    "Build",
+    "Chapter",
+    "NotebookError",
+    "build",
+    "execute",
+    "parameters_of",
+    "read",
+    "sources",
+    "sync",
+]

@@ -1,0 +1,7 @@
+"""The `companion` command."""
+
+from companion.cli.dispatch import main
+
+__all__ = [
+    "main",
+]

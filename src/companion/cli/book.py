@@ -1,0 +1,80 @@
+"""`companion book`: execute the notebooks and build the html, on the reader's own table if one is given."""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from companion.cli.options import whole
+from companion.errors import InputError
+from companion.inference.one_size import load_inference
+from companion.ledger.entries import load_published
+from companion.runs.load import load_runs
+
+#: Parameters that name a table, and what reads it.
+_TABLES: dict[str, Callable[[Path], object]] = {
+    "runs_file": load_runs,
+    "timings_file": load_inference,
+    "inference_file": load_inference,
+    "published_file": load_published,
+}
+
+
+def add_book(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Register `companion book`."""
+    parser = command(
+        "book",
+        run,
+        "execute the notebooks and build the html of the book",
+        "  companion book\n"
+        "  companion book --jobs 4 --output /tmp/book\n"
+        "  companion book --parameters runs_file=my_runs.csv --output my_book   (chapters on your own table)\n"
+        "  companion book --parameters train_flops=1e22 --parameters 'losses=[2.6, 2.4]' --output my_book\n"
+        "\n"
+        "values of parameters:\n"
+        "  numbers as in all options (1e22, 8192, inf), true, false, None, lists such as [1e18, 2e18] or a,b,\n"
+        "  dictionaries such as {num_params: 7e9, num_tokens: 2e12}; anything else is text, and so is what is in\n"
+        "  quotes. Files and folders are looked for from the current folder.\n"
+        "\n"
+        "exit status:\n"
+        "  0 every chapter was built; 1 some were left out, with --parameters, because they do not apply to the\n"
+        "  table or failed (listed at the end and in summary.json); 2 bad input, or no book",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="build folder of its own (default: _build of the checkout)"
+    )
+    parser.add_argument("--jobs", type=whole, metavar="N", help="notebooks at a time (default: all cores)")
+    parser.add_argument(
+        "--parameters", action="append", default=[], metavar="NAME=VALUE", help="set a notebook parameter (repeatable)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Execute and build; say where the html is and what was left out."""
+    try:
+        from companion.book.building import build
+        from companion.book.parameters import read_parameters
+    except ImportError as error:
+        raise InputError(f"the book needs the extra 'book' ({error})") from error
+    given = {name: _checked(name, value) for name, value in read_parameters(arguments.parameters).items()}
+    built = build(arguments.output, parameters=given or None, jobs=arguments.jobs)
+    return 0 if built.complete else 1
+
+
+def _checked(name: str, value: Any) -> Any:
+    """The value of a parameter; of a file or folder the absolute path, as notebooks run in a folder of their own.
+
+    Raises
+    ------
+    InputError
+        there is no such file or folder, or a table cannot be read: better now than in every chapter.
+    """
+    if value is None or not name.endswith(("_file", "_folder")):
+        return value
+    path = Path(os.path.expanduser(str(value))).absolute()
+    if not path.exists():
+        raise InputError(f"--parameters {name}={value}: no such {name.rpartition('_')[2]}")
+    if name in _TABLES:
+        _TABLES[name](path)
+    return str(path)

@@ -1,0 +1,100 @@
+"""`companion data`: what a run table holds, and what in it changes conclusions."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from companion.accounting import count_flops, num_params
+from companion.architectures.base import ARCHITECTURES
+from companion.cli.commands import _plain, print_json
+from companion.cli.options import add_json
+from companion.formatting import name_rows, plural
+from companion.runs.findings import find_all, ratio_range
+from companion.runs.findings.flops import USUAL_RATIO
+from companion.runs.load import SHAPE_COLUMNS, read_runs, summary
+from companion.runs.recount import models_of
+
+#: Most entries of a list that the text shows; --json has them all.
+_MAX_LISTED = 50
+
+
+def add_data(command: Callable[..., argparse.ArgumentParser], subparsers: Any) -> None:
+    """`companion data` with its commands."""
+    data = subparsers.add_parser("data", help="check run tables", description="Check run tables.")
+    parser = command(
+        "check",
+        data_check,
+        "check a run table, say what it holds and what in it changes conclusions",
+        "  companion data check data/runs.csv\n  companion data check my_runs.csv --strict --json",
+        to=data.add_subparsers(title="commands", metavar="COMMAND", required=True),
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="run table (CSV)")
+    parser.add_argument("--strict", action="store_true", help="columns that are not known are errors")
+    add_json(parser)
+
+
+def data_check(arguments: argparse.Namespace) -> None:
+    """`companion data check`: load with all checks, then say what the table holds and what a reader should know."""
+    runs, notes = read_runs(arguments.file, strict=arguments.strict)
+    findings = find_all(runs)
+    for note in notes:
+        if note not in [entry.message for entry in findings]:
+            print(f"note: {arguments.file}: {note}", file=sys.stderr)
+    result = {
+        "file": str(arguments.file),
+        **summary(runs),
+        "flops_ratio": ratio_range(runs),
+        "accounting": _against_accounting(runs),
+        "findings": [entry.as_dict() for entry in findings],
+        "warnings": notes,
+    }
+    if arguments.json:
+        return print_json(result)
+    found = plural(len(findings), "finding") if findings else "no fault found"
+    print(f"{arguments.file}: {plural(len(runs), 'run')}, {found}")
+    for entry in findings:
+        print(f"finding: {entry.message}")
+    print(_ratio_line(result["flops_ratio"], len(runs)))
+    shown = {
+        key: [*value[:_MAX_LISTED], f"and {len(value) - _MAX_LISTED:,} more"]
+        if isinstance(value, list) and len(value) > _MAX_LISTED
+        else value
+        for key, value in result.items()
+        if key not in ("findings", "warnings", "flops_ratio")
+    }
+    print(yaml.safe_dump(_plain(shown), sort_keys=False, allow_unicode=True, width=110), end="")
+    return None
+
+
+def _ratio_line(ratio: dict[str, Any], num_runs: int) -> str:
+    low, high = USUAL_RATIO
+    rows = f" ({name_rows(ratio['rows'])})" if 0 < ratio["num_outside"] <= len(ratio["rows"]) else ""
+    params = "" if ratio["params"] == "num_params" else f" with N = {ratio['params']}"
+    return (
+        f"C/(6 N D){params}: {ratio['min']:.3g} to {ratio['max']:.3g}, median {ratio['median']:.3g}; "
+        f"{ratio['num_outside']} of {plural(num_runs, 'run')} outside {low:g} to {high:g}{rows}"
+    )
+
+
+def _against_accounting(runs: pd.DataFrame) -> dict[str, Any] | None:
+    """How rows with known shapes compare with our counts; None where there are none to compare."""
+    if not {*SHAPE_COLUMNS, "context_length"} <= set(runs.columns):
+        return None
+    known = runs[
+        runs["architecture"].isin(ARCHITECTURES) & runs[[*SHAPE_COLUMNS, "context_length"]].notna().all(axis=1)
+    ]
+    if known.empty:
+        return None
+    equal, worst = 0, 0.0
+    for _, rows in known.groupby("architecture"):
+        architecture = models_of(rows)
+        equal += int((num_params(architecture) == rows["num_params"].to_numpy()).sum())
+        ours = count_flops(architecture, rows["context_length"].to_numpy()).train_flops(rows["num_tokens"].to_numpy())
+        worst = max(worst, float(np.abs(ours / rows["train_flops"].to_numpy() - 1).max()))
+    return {"num_compared": len(known), "num_params_equal": equal, "largest_relative_train_flops_difference": worst}

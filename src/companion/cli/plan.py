@@ -1,0 +1,167 @@
+"""`companion plan`: from a budget and a workload to a model of each architecture."""
+
+import argparse
+import math
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from companion.architectures.base import ARCHITECTURES
+from companion.cli.commands import print_json, print_table
+from companion.cli.options import add_json, add_level, count, positive, whole
+from companion.formatting import count as as_count
+from companion.formatting import power_of_ten, significant
+from companion.hardware import REFERENCE_HARDWARE
+from companion.inference.one_size import load_inference
+from companion.planner.planning import Plan, PlannedModel, Request, learn, plan
+from companion.planner.request import TIMINGS
+from companion.runs.load import load_runs
+
+_GIB = 2**30
+#: What a plan shows, with how it is told; in this order.
+_LINES: dict[str, tuple[str, Callable[[float], str]]] = {
+    "num_params": ("parameters N", as_count),
+    "num_tokens": ("training tokens D", as_count),
+    "tokens_per_param": ("tokens per parameter", significant),
+    "train_flops": ("training compute (FLOP)", lambda value: power_of_ten(value, 3)),
+    "loss": ("loss (nats per token)", lambda value: significant(value, 4)),
+    "ttft_s": ("time to first token (s)", significant),
+    "ttft_roofline_s": ("  its roofline (s)", significant),
+    "step_time_s": ("step time (s)", significant),
+    "step_time_roofline_s": ("  its roofline (s)", significant),
+    "memory_bytes": ("memory (GiB)", lambda value: significant(value / _GIB)),
+    "train_gpu_hours": ("training (GPU-hours)", lambda value: as_count(value)),
+    "serve_gpu_hours": ("serving (GPU-hours)", lambda value: as_count(value)),
+    "total_gpu_hours": ("total (GPU-hours)", lambda value: as_count(value)),
+    "total_price": ("total price", lambda value: as_count(value)),
+}
+
+
+def add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Register `companion plan`."""
+    parser = command(
+        "plan",
+        run,
+        "model size, tokens, times and cost for a budget and a workload",
+        "  companion plan --train-flops 1e21 --context-length 8192\n"
+        "  companion plan --gpu-hours 2000 --utilisation 0.4 --hardware h100-sxm --context-length 16384 \\\n"
+        "      --prefill-tokens 1e12 --generated-tokens 1e11 --batch-size 16\n"
+        "  companion plan --target-loss 2.4 --architecture xlstm --context-length 8192 --json",
+    )
+    budget = parser.add_mutually_exclusive_group(required=True)
+    budget.add_argument("--train-flops", type=positive, metavar="C", help="training compute in FLOP")
+    budget.add_argument("--gpu-hours", type=positive, metavar="H", help="device hours of training")
+    budget.add_argument("--target-loss", type=positive, metavar="L", help="loss to reach, nats per token")
+    parser.add_argument("--utilisation", type=positive, default=0.4, help="share of peak FLOP/s (default: %(default)s)")
+    parser.add_argument(
+        "--architecture", action="append", choices=tuple(ARCHITECTURES), help="only this one (may be repeated)"
+    )
+    parser.add_argument(
+        "--context-length",
+        type=whole,
+        metavar="T",
+        help="tokens, of training and of a full request (default: that of the runs behind the law)",
+    )
+    parser.add_argument(
+        "--law-context",
+        type=whole,
+        metavar="T",
+        help="context length of the runs that give the law (default: the only one of the table; of several, "
+        "--context-length if its runs suffice)",
+    )
+    for option, meaning in (
+        ("--prefill-tokens", "tokens read as prompts over the model's life"),
+        ("--generated-tokens", "tokens generated over the model's life"),
+    ):
+        parser.add_argument(option, type=count, default=0, metavar="D", help=f"{meaning} (default: none)")
+    parser.add_argument("--prompt-length", type=whole, metavar="P", help="tokens of a prompt (default: its share of T)")
+    parser.add_argument(
+        "--batch-size", type=whole, default=8, metavar="B", help="sequences served at once (default: 8)"
+    )
+    parser.add_argument(
+        "--hardware", default=REFERENCE_HARDWARE, metavar="NAME", help="row of data/hardware.csv (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--timing", choices=TIMINGS, default=TIMINGS[0], help="times of the authors' kernels, or the hardware's least"
+    )
+    parser.add_argument(
+        "--kv-groups", type=whole, default=1, metavar="G", help="query heads per head of keys and values (default: 1)"
+    )
+    parser.add_argument("--price-per-gpu-hour", type=positive, metavar="P", help="also print the total price")
+    parser.add_argument("--runs", type=Path, metavar="FILE", help="run table for the laws (default: the paper's)")
+    parser.add_argument("--timings", type=Path, metavar="FILE", help="inference timings (default: the authors')")
+    parser.add_argument("--bootstrap", type=whole, default=200, metavar="R", help="resamples (default: %(default)s)")
+    parser.add_argument("--seed", type=count, default=0, help="of the bootstrap (default: %(default)s)")
+    add_level(parser)
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Plan, and print as text or as one JSON object."""
+    names = [field.name for field in fields(Request) if hasattr(arguments, field.name)]
+    request = Request(**{name: getattr(arguments, name) for name in names})
+    known = learn(
+        runs=load_runs(arguments.runs) if arguments.runs else None,
+        timings=load_inference(arguments.timings) if arguments.timings else None,
+        architectures=arguments.architecture,
+        context_length=arguments.law_context,
+        prefer_context=arguments.context_length,
+        num_resamples=arguments.bootstrap,
+        seed=arguments.seed,
+    )
+    planned = plan(request, known, level=arguments.level)
+    if arguments.json:
+        return print_json(
+            {
+                "request": {**asdict(planned.request), "prompt_length": planned.request.prompt},
+                "laws": {
+                    name: {
+                        "context_length": one.law_context,
+                        "num_runs": one.fit.num_rows,
+                        "status": one.fit.status,
+                        "status_detail": one.fit.status_detail,
+                    }
+                    for name, one in known.items()
+                },
+                "left_out": known.left_out,
+                "plans": [model.as_dict() for model in planned.models],
+                "level": planned.level,
+                "num_resamples": arguments.bootstrap,
+                "seed": arguments.seed,
+                "warnings": list(planned.notes),
+            }
+        )
+    _print_plan(planned)
+    return None
+
+
+def _print_plan(planned: Plan) -> None:
+    for note in planned.first:
+        print(f"note: {note}")
+    told: dict[str, list[str]] = {}
+    for model in planned.models:
+        print(f"{model.architecture}, {model.objective} ({100 * planned.level:g} % intervals)")
+        print_table(_lines(model))
+        shapes = model.model
+        print(f"near: d_model {shapes.d_model}, {shapes.n_layers} layers, {shapes.n_heads} heads", end="")
+        print(f"; {model.fit_message}" if model.fit_message else "; fits in memory", end="\n\n")
+        for warning in model.warnings:
+            told.setdefault(warning, []).append(f"{model.architecture} {model.objective}")
+    for warning, whose in told.items():
+        print(f"warning: {warning} ({', '.join(whose)})")
+    for note in planned.notes[len(planned.first) :]:
+        print(f"warning: {note}")
+
+
+def _lines(model: PlannedModel) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for name, (words, style) in _LINES.items():
+        if name in model.numbers:
+            low, high = model.intervals[name]
+            ends = (style(low), style(high)) if math.isfinite(low) else ("", "")
+            band = f"{ends[0]} to {ends[1]}" if ends[0] != ends[1] else "–"
+            rows.append({"": words, "value": style(model.numbers[name]), "interval": band})
+    return pd.DataFrame(rows)

@@ -1,0 +1,252 @@
+"""What a run table and timings teach about each architecture that can be planned, and why another is left out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from companion.architectures.base import ARCHITECTURES
+from companion.errors import InputError, NotApplicable
+from companion.fitting.bootstrap import MAX_RESAMPLES
+from companion.fitting.parametric import AT_BOUND, OUT_OF_ITERATIONS, PARAMETERS, ParametricFit, fit_parametric
+from companion.fitting.uncertainty import ParametricBootstrap, bootstrap_parametric
+from companion.inference.runtime_model import RuntimeModel, fit_runtime_model, paper_runtime_model
+from companion.paths import data_dir
+from companion.planner.ranges import Ranges
+from companion.runs.context_length import ContextChoice, choose_context
+from companion.runs.load import load_paper_runs, subset
+from companion.runs.shape_family import ShapeFamily, fit_shape_family, has_shapes, paper_family
+from companion.runs.where import table_name
+
+#: Fewer runs than this give no law: it has six parameters.
+MIN_RUNS = len(PARAMETERS) + 1
+#: Residuals of log loss below this are rounding, not scatter.
+_NO_SCATTER = 1e-6
+#: Losses of resamples above this share are said.
+_SAID = 0.01
+#: How far N of the table may be from the count of its shapes without a word, relative.
+_DEVIATION = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knowledge:
+    """All that is known of one architecture: law, its doubt, shapes, times, and how far its data reach."""
+
+    architecture: str
+    fit: ParametricFit
+    bootstrap: ParametricBootstrap
+    family: ShapeFamily
+    ttft: RuntimeModel
+    step_time: RuntimeModel
+    ranges: Ranges
+    #: context length of the runs behind the law; None where the table names none.
+    law_context: int | None
+    #: what a reader must know before any number: choices that were made, a law at a bound.
+    notes: tuple[str, ...] = ()
+
+
+class Learned(dict[str, Knowledge]):
+    """`Knowledge` by architecture; `left_out` gives the reason for each architecture that is not there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left_out: dict[str, str] = {}
+
+
+def learn(
+    runs: pd.DataFrame | None = None,
+    timings: pd.DataFrame | None = None,
+    architectures: Sequence[str] | None = None,
+    *,
+    context_length: int | None = None,
+    prefer_context: int | None = None,
+    experiment: str | None = None,
+    num_resamples: int = 200,
+    seed: int = 0,
+) -> Learned:
+    """Fit everything the planner needs, from the paper's tables unless others are given.
+
+    Parameters
+    ----------
+    runs
+        a run table.
+    timings
+        a table of inference timings (`companion.inference.one_size.load_inference`).
+    architectures
+        which to plan for; by default all of the table that have shapes and times.
+    context_length
+        T in tokens of the runs that give the laws; by default `runs.context_length.choose_context` chooses, among
+        contexts with enough runs (all runs where the table names no context).
+    prefer_context
+        T that is taken if its runs identify a law, and `context_length` is not given; the paper's table ignores it.
+    experiment
+        only runs of this experiment.
+    num_resamples, seed
+        of all bootstraps.
+
+    Raises
+    ------
+    NotApplicable
+        if no architecture can be planned: it has no shapes and times, too few runs, a law that is not identified.
+    """
+    if not 1 <= num_resamples <= MAX_RESAMPLES:
+        raise InputError(f"bootstrap: {num_resamples} resamples; 1 to {MAX_RESAMPLES} can be drawn")
+    table = load_paper_runs() if runs is None else runs
+    learned = Learned()
+    for name in architectures or sorted(table["architecture"].dropna().unique(), key=_order):
+        try:
+            fit, notes = _law(table, name, experiment, context_length, prefer_context)
+            learned[name] = _known(table, timings, name, fit, notes, num_resamples, seed)
+        except InputError as error:
+            learned.left_out[name] = str(error)
+    if not learned:
+        raise NotApplicable("; ".join(without_name(name, why) for name, why in _told_once(learned.left_out).items()))
+    return learned
+
+
+def is_paper_table(runs: pd.DataFrame) -> bool:
+    """Whether a table was loaded from the project's own file of runs."""
+    source = runs.attrs.get("source")
+    return source is not None and Path(source).absolute() == (data_dir() / "runs.csv").absolute()
+
+
+def _order(name: str) -> tuple[bool, str]:
+    return (name not in ARCHITECTURES, name)
+
+
+def _told_once(left_out: dict[str, str]) -> dict[str, str]:
+    """Reasons that only differ in the architecture's name, under all those names."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in left_out.items():
+        by_reason.setdefault(reason, []).append(name)
+    return {", ".join(names): reason for reason, names in by_reason.items()}
+
+
+def without_name(name: str, message: str) -> str:
+    """`NAME: message`, the name once."""
+    return message if message.startswith(f"{name}:") else f"{name}: {message}"
+
+
+def _law(
+    table: pd.DataFrame, name: str, experiment: str | None, context: int | None, preferred: int | None
+) -> tuple[ParametricFit, tuple[pd.DataFrame, int | None, list[str]]]:
+    """The law of one architecture, its runs, their context length, and what to say about the choice."""
+    label = Path(table_name(table)).name
+    if name not in ARCHITECTURES:
+        raise NotApplicable(
+            f"{label}: the planner has shapes, costs and times of {', '.join(ARCHITECTURES)} only; "
+            "`companion fit` gives the law of these runs"
+        )
+    rows = subset(table, architecture=name, experiment=experiment, source=label)
+    ours = is_paper_table(table)
+    notes: list[str] = []
+    if context is None and preferred is not None and not ours and (rows_at := _at(rows, preferred)) is not None:
+        fit = _fitted(rows_at)
+        if isinstance(fit, ParametricFit):
+            return fit, (rows_at, preferred, _counted(rows, rows_at, ContextChoice(preferred, "")))
+        notes.append(f"no law of the runs at context_length {preferred}: {fit}")
+    choice = choose_context(_with_enough(rows, context), context, source=label)
+    chosen = rows if choice.context_length is None else rows[rows["context_length"] == choice.context_length]
+    fit = _fitted(chosen)
+    if not isinstance(fit, ParametricFit):
+        at = "" if choice.context_length is None else f" at context_length {choice.context_length}"
+        raise NotApplicable(f"{label}: no law of {len(chosen)} runs{at}: {fit}")
+    if not ours:
+        notes += _counted(rows, chosen, choice)
+    return fit, (chosen, choice.context_length, notes)
+
+
+def _at(rows: pd.DataFrame, context: int) -> pd.DataFrame | None:
+    """The runs at a context length; None where there are too few for a law."""
+    chosen = rows[rows["context_length"] == context] if "context_length" in rows else rows.iloc[:0]
+    return chosen if len(chosen) >= MIN_RUNS else None
+
+
+def _with_enough(rows: pd.DataFrame, requested: int | None) -> pd.DataFrame:
+    """The runs at contexts that have enough of them for a law; all runs where none has, or one was asked for."""
+    if requested is not None or "context_length" not in rows:
+        return rows
+    counts = rows["context_length"].map(rows["context_length"].value_counts())
+    enough = rows[counts >= MIN_RUNS]
+    return enough if len(enough) else rows
+
+
+def _fitted(rows: pd.DataFrame) -> ParametricFit | str:
+    """An identified law, or why there is none."""
+    try:
+        fit = fit_parametric(rows)
+    except InputError as error:
+        return str(error).removeprefix("fit: ")
+    return fit if fit.identified else f"it is {fit.status}, {fit.status_detail}"
+
+
+def _counted(rows: pd.DataFrame, chosen: pd.DataFrame, choice: ContextChoice) -> list[str]:
+    """What to say about the context that was chosen, and the runs that are left aside."""
+    notes = [choice.note] if choice.note else []
+    if choice.context_length is not None and (unknown := int(rows["context_length"].isna().sum())):
+        notes.append(f"{unknown} run{'s' * (unknown > 1)} without a context_length left out of the law")
+    return notes
+
+
+def _known(
+    table: pd.DataFrame,
+    timings: pd.DataFrame | None,
+    name: str,
+    fit: ParametricFit,
+    law_runs: tuple[pd.DataFrame, int | None, list[str]],
+    num_resamples: int,
+    seed: int,
+) -> Knowledge:
+    chosen, context, notes = law_runs
+    times = {
+        quantity: paper_runtime_model(name, quantity, num_resamples, seed)
+        if timings is None
+        else fit_runtime_model(timings, name, quantity, num_resamples=num_resamples, seed=seed)
+        for quantity in ("ttft", "step_time")
+    }
+    bootstrap = bootstrap_parametric(fit, num_resamples, seed=seed)
+    family, of_shapes = _family(table, name)
+    return Knowledge(
+        architecture=name,
+        fit=fit,
+        bootstrap=bootstrap,
+        family=family,
+        ttft=times["ttft"],
+        step_time=times["step_time"],
+        ranges=Ranges.of(chosen, table[table["architecture"] == name]),
+        law_context=context,
+        notes=tuple([*_of_law(fit, bootstrap), *notes, *of_shapes]),
+    )
+
+
+def _of_law(fit: ParametricFit, bootstrap: ParametricBootstrap) -> list[str]:
+    """What stops a reader from trusting a law and its intervals."""
+    notes = []
+    if fit.status == AT_BOUND:
+        notes.append(f"the law is at a bound ({fit.status_detail}): what is planned from it depends on the bound")
+    if fit.status == OUT_OF_ITERATIONS:
+        notes.append(f"the fit of the law ran out of iterations ({fit.status_detail}): it may not be the best one")
+    if bootstrap.withheld:
+        notes.append(f"no intervals: {bootstrap.withheld}")
+    elif bootstrap.lost > _SAID:
+        notes.append(f"{bootstrap.lost:.0%} of the resamples hold too few different runs for a law and are left out")
+    if fit.status != AT_BOUND and not bootstrap.withheld and bootstrap.at_bound > _SAID:
+        notes.append(f"{bootstrap.at_bound:.0%} of the resampled laws are at a bound, where the intervals are cut")
+    if (scatter := float(np.sqrt(np.mean(fit.residuals**2)))) < _NO_SCATTER:
+        notes.append(f"the runs lie on the law to within {scatter:.0e}: without scatter intervals have no width")
+    return notes
+
+
+def _family(table: pd.DataFrame, name: str) -> tuple[ShapeFamily, list[str]]:
+    """The shapes of a table, or those of the paper's models where it has none that make a family."""
+    if not has_shapes(table, name):
+        return paper_family(name), ["shapes are those of the paper's models: the table has none"]
+    try:
+        family = fit_shape_family(table, name)
+    except InputError as error:
+        return paper_family(name), [f"shapes are those of the paper's models: {str(error).partition(': ')[2]}"]
+    if family.largest_deviation > _DEVIATION:
+        return family, [f"num_params is up to {family.largest_deviation:.0%} from the count of the table's shapes"]
+    return family, []

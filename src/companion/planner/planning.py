@@ -1,0 +1,225 @@
+"""From a budget and a workload to a model: which size, on how many tokens, at what cost, and how sure is that.
+
+For each architecture two models are planned. The *loss-optimal* one spends the training budget best (or reaches the
+target loss with least training compute). The *cost-optimal* one reaches the same loss with the least device time of
+training and serving together: served often enough, a smaller model trained for longer is cheaper. Losses come from the
+parametric law, training cost from exact accounting at the context length, times from the runtime model of the authors'
+measurements. Every number carries a bootstrap interval, and a warning where it leaves the range of the data.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from companion.architectures.base import XLSTM, Architecture, Transformer
+from companion.errors import InputError, NotApplicable
+from companion.fitting.bootstrap import percentile_interval
+from companion.fitting.compute_optimal import Laws, compute_for_loss, compute_optimal
+from companion.hardware import get_hardware
+from companion.planner.costs import cheapest_in_total, numbers_of, passes_of, served_shapes
+from companion.planner.knowledge import Knowledge, Learned, learn, without_name
+from companion.planner.ranges import below_roofline, no_intervals, off_center, range_warnings
+from companion.planner.request import LAW_CONTEXT, Request
+from companion.runs.shape_family import FamilyScale
+
+__all__ = ["COST_OPTIMAL", "LOSS_OPTIMAL", "Knowledge", "Learned", "Plan", "PlannedModel", "Request", "learn", "plan"]
+
+LOSS_OPTIMAL, COST_OPTIMAL = "loss-optimal", "cost-optimal"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedModel:
+    """One planned model. `numbers` and `intervals` go by the same names, with units in them; `model` could be built."""
+
+    architecture: str
+    objective: str
+    numbers: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    model: Architecture
+    fits: bool
+    fit_message: str
+    warnings: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain dicts, ready for JSON; the numbers stand beside `architecture` and `objective`."""
+        entries = asdict(self)
+        numbers = entries.pop("numbers")
+        return {"architecture": self.architecture, "objective": self.objective, **numbers, **entries} | {
+            "model": self.model.shapes()
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Planned models, two for each architecture, and notes on what could not be planned.
+
+    `request` has the context length that was planned for. `first` are those of `notes` that a reader must know before
+    any number: which law is behind them, and what is wrong with it.
+    """
+
+    request: Request
+    models: tuple[PlannedModel, ...]
+    notes: tuple[str, ...]
+    level: float
+    first: tuple[str, ...] = ()
+
+    def table(self) -> pd.DataFrame:
+        """A row per model: architecture, objective, every value with `_low` and `_high`, and whether it fits."""
+        rows = []
+        for planned in self.models:
+            row: dict[str, Any] = {"architecture": planned.architecture, "objective": planned.objective}
+            for name, value in planned.numbers.items():
+                low, high = planned.intervals[name]
+                row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+            rows.append(row | {"fits": planned.fits})
+        return pd.DataFrame(rows)
+
+
+def plan(request: Request, known: Mapping[str, Knowledge] | None = None, *, level: float = 0.95) -> Plan:
+    """Plan a model of every known architecture.
+
+    Parameters
+    ----------
+    request
+        budget and workload.
+    known
+        from `learn`; by default what the paper's tables teach.
+    level
+        of the intervals.
+
+    Raises
+    ------
+    InputError
+        if no architecture can be planned; the message says why for each.
+    """
+    known = learn() if known is None else known
+    request, first = at_context(request, known)
+    left_out = known.left_out if isinstance(known, Learned) else {}
+    first += [f"{without_name(name, reason)} (left out)" for name, reason in left_out.items()]
+    models: list[PlannedModel] = []
+    notes: list[str] = []
+    for name, knowledge in known.items():
+        first += [f"{name}: {note}" for note in knowledge.notes]
+        try:
+            planned, told = _plan_one(request, knowledge, level)
+        except InputError as error:
+            notes.append(without_name(name, str(error)))
+        else:
+            models, notes = models + planned, notes + told
+    if not models:
+        raise InputError("; ".join(notes))
+    return Plan(request=request, models=tuple(models), notes=(*first, *notes), level=level, first=tuple(first))
+
+
+def at_context(request: Request, known: Mapping[str, Knowledge]) -> tuple[Request, list[str]]:
+    """A request with a context length: its own, else that of most laws; and what to say of a choice by default."""
+    if request.context_length is not None:
+        return request, []
+    contexts = [knowledge.law_context for knowledge in known.values() if knowledge.law_context is not None]
+    chosen = max(contexts, key=contexts.count) if contexts else LAW_CONTEXT
+    missing = [] if contexts or not known else [f"context_length {chosen}: the runs name none"]
+    return replace(request, context_length=chosen), missing
+
+
+def _plan_one(request: Request, knowledge: Knowledge, level: float) -> tuple[list[PlannedModel], list[str]]:
+    scale = FamilyScale(family=knowledge.family, context_length=request.context)
+    if knowledge.architecture == XLSTM.name and request.prompt < scale.convention.chunk_size:
+        raise InputError(
+            f"prompt_length {request.prompt} is shorter than one chunk of {scale.convention.chunk_size} tokens"
+        )
+    laws = [Laws.of(knowledge.fit.law)]
+    if not knowledge.bootstrap.withheld:
+        laws.append(Laws.of(knowledge.bootstrap))
+    drawn = []
+    for each in laws:
+        if request.target_loss is not None:
+            best = compute_for_loss(each, scale, request.target_loss)
+        else:
+            best = compute_optimal(each, scale, request.budget_flops)
+        drawn.append({"d_model": best.d_model, "num_tokens": best.num_tokens, "loss": best.loss})
+    if np.isnan(drawn[0]["d_model"]).any():
+        raise NotApplicable("the law has no such model; only some of its resamples have")
+    planned, notes = [_planned(LOSS_OPTIMAL, request, knowledge, scale, drawn, level)], []
+    unreached = float(np.mean(np.isnan(drawn[-1]["d_model"])))
+    if unreached:
+        notes.append(
+            f"{knowledge.architecture}: {unreached:.0%} of the resampled laws never get there; the intervals leave "
+            "them out, so their upper ends are too low"
+        )
+    if request.prefill_tokens + request.generated_tokens > 0:
+        try:
+            cheapest = [
+                cheapest_in_total(request, knowledge, scale, each, found["loss"], again)
+                for each, found, again in zip(laws, drawn, (False, True), strict=False)
+            ]
+            planned.append(_planned(COST_OPTIMAL, request, knowledge, scale, cheapest, level))
+            if (lost := float(np.mean(np.isnan(cheapest[-1]["d_model"]))) - unreached) > 0:
+                notes.append(
+                    f"{knowledge.architecture}, {COST_OPTIMAL}: no size fits in {lost:.0%} of the resamples, which the "
+                    "intervals leave out"
+                )
+        except InputError as error:
+            notes.append(f"{knowledge.architecture}, {COST_OPTIMAL}: {error}")
+    return planned, notes
+
+
+def _planned(
+    objective: str,
+    request: Request,
+    knowledge: Knowledge,
+    scale: FamilyScale,
+    drawn: Sequence[dict[str, NDArray[np.float64]]],
+    level: float,
+) -> PlannedModel:
+    """Values at the fitted law and coefficients, intervals from all resamples at once, if `drawn` has any."""
+    samples = [
+        numbers_of(request, knowledge, scale, found, scattered=scattered)
+        for found, scattered in zip(drawn, (False, True), strict=False)
+    ]
+    values = {name: float(value[0]) for name, value in samples[0].items()}
+    intervals = dict.fromkeys(values, (float("nan"), float("nan")))
+    undefined = ""
+    if len(drawn) > 1:
+        undefined = no_intervals(drawn[1]["d_model"], len(knowledge.bootstrap.theta), level)
+        if not undefined:
+            intervals = {name: percentile_interval(spread, level) for name, spread in samples[1].items()}
+    shapes = served_shapes(request, knowledge, drawn[0]["d_model"][0])
+    message = max(passes_of(request, shapes), key=lambda one: float(one.memory.total)).fit_message(request.hardware)
+    model = knowledge.family.rounded(values["num_params"], request.kv_groups)
+    return PlannedModel(
+        architecture=knowledge.architecture,
+        objective=objective,
+        numbers=values,
+        intervals=intervals,
+        model=model,
+        fits=not message,
+        fit_message=message,
+        warnings=tuple(
+            ([f"no intervals: {undefined}"] if undefined else [])
+            + off_center(values, intervals)
+            + range_warnings(values, knowledge.ranges, request.context, knowledge.law_context)
+            + below_roofline(values)
+            + knowledge.ttft.outside(values["num_params"], request.prompt, request.batch_size)
+            + knowledge.step_time.outside(values["num_params"], request.context, request.batch_size)
+            + _hardware_warnings(request, knowledge)
+            + _head_warnings(request, model)
+        ),
+    )
+
+
+def _head_warnings(request: Request, model: Architecture) -> list[str]:
+    if model.name != Transformer.name or request.kv_groups <= model.n_heads:
+        return []
+    return [f"kv_groups {request.kv_groups}: the model has {model.n_heads} heads, which share one of keys and values"]
+
+
+def _hardware_warnings(request: Request, knowledge: Knowledge) -> list[str]:
+    timed = knowledge.ttft.hardware
+    if request.hardware == timed.name:
+        return []
+    target = get_hardware(request.hardware).label
+    return [f"times were measured on hardware like {timed.label}; for {target} they are scaled by its peaks"]

@@ -1,0 +1,253 @@
+"""Shapes between and beyond the trained models: one smooth family per architecture.
+
+A loss law knows sizes, not shapes; FLOPs, caches and step times need shapes. A family gives every number of parameters
+one shape: depth and head width are power laws of `d_model`, fitted to the shapes of a run table, and N follows from the
+exact count. Shapes of a family are real numbers, so that optima move smoothly; `rounded` gives a model one could build.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from companion.accounting.conventions import PAPER, Convention, get_convention
+from companion.accounting.flops import check_context_length, forward_flops
+from companion.accounting.params import count_params
+from companion.architectures.base import ARCHITECTURES, VOCAB_SIZE, XLSTM, Architecture, Transformer, make_architecture
+from companion.errors import InputError
+from companion.runs.load import SHAPE_COLUMNS, load_paper_runs
+
+#: Widths between which sizes are looked for.
+SMALLEST_WIDTH, LARGEST_WIDTH = 16.0, 2.0**19
+#: Step in ln d_model of the central differences behind `elasticities`.
+DIFFERENCE_STEP = 1e-4
+#: Head widths that a built model rounds to.
+_HEAD_WIDTHS = np.array([32, 64, 96, 128, 192, 256, 384, 512, 768, 1024])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapeFamily:
+    """One shape per size of an architecture, as functions of `d_model` (real numbers).
+
+    n_layers = depth·d_model^depth_exponent, d_hv = head_width·d_model^head_width_exponent, d_qk = qk_ratio·d_hv,
+    d_ff = ff_ratio·d_model, n_heads = d_model / d_hv; `vocab_size` is the one most models have. `smallest` and
+    `largest` are the num_params of the models it was fitted to, `largest_deviation` how far their N lies from that of
+    the family at the same d_model and n_layers.
+    """
+
+    architecture: str
+    depth: float
+    depth_exponent: float
+    head_width: float
+    head_width_exponent: float
+    qk_ratio: float
+    ff_ratio: float
+    vocab_size: int
+    smallest: float
+    largest: float
+    largest_deviation: float
+
+    def shapes(self, d_model: Any) -> Any:
+        """Shapes at a width, any array; counting functions take them as they take an `Architecture`."""
+        d = np.asarray(d_model, dtype=float)
+        d_hv = self.head_width * d**self.head_width_exponent
+        heads = d / d_hv
+        return SimpleNamespace(
+            name=self.architecture,
+            d_model=d,
+            n_layers=self.depth * d**self.depth_exponent,
+            n_heads=heads,
+            n_kv_heads=heads,
+            d_hv=d_hv,
+            d_qk=self.qk_ratio * d_hv,
+            d_ff=self.ff_ratio * d,
+            vocab_size=float(self.vocab_size),
+            tied_embeddings=0,
+            qk_norm=0,
+        )
+
+    def num_params(self, d_model: Any) -> Any:
+        """N at a width, any array."""
+        return count_params(self.shapes(d_model)).total
+
+    def flops_per_token(self, d_model: Any, context_length: float, convention: str | Convention = PAPER) -> Any:
+        """Training FLOP per token at a width and a context, exact accounting (see `count_flops`)."""
+        chosen = get_convention(convention)
+        forward = forward_flops(self.shapes(d_model), float(context_length), chosen).total
+        return (1 + chosen.backward_factor) * forward / context_length
+
+    def width_of(self, num_params: Any) -> Any:
+        """d_model at which the family has so many parameters, any array.
+
+        Raises
+        ------
+        InputError
+            for a size that no width from 16 to 2^19 has.
+        """
+        size = np.asarray(num_params, dtype=float)
+        low, high = self.num_params(SMALLEST_WIDTH), self.num_params(LARGEST_WIDTH)
+        wrong = ~((size >= low) & (size <= high))
+        if np.any(wrong):
+            raise InputError(
+                f"num_params {np.atleast_1d(size)[np.atleast_1d(wrong)][0]:g} is outside {low:.3g} to {high:.3g}"
+            )
+        return np.exp(bisect(lambda x: np.log(self.num_params(np.exp(x))) - np.log(size), np.shape(size)))
+
+    def at(self, num_params: Any) -> Any:
+        """Shapes of the family at N."""
+        return self.shapes(self.width_of(num_params))
+
+    def elasticities(self, log_width: Any, context_length: float, convention: str | Convention = PAPER) -> Any:
+        """d ln N / d ln d_model and d ln F / d ln d_model, with F the training FLOP per token."""
+        above, below = np.exp(log_width + DIFFERENCE_STEP), np.exp(log_width - DIFFERENCE_STEP)
+        sizes = np.log(self.num_params(above) / self.num_params(below)) / (2 * DIFFERENCE_STEP)
+        ends = [self.flops_per_token(width, context_length, convention) for width in (above, below)]
+        return sizes, np.log(ends[0] / ends[1]) / (2 * DIFFERENCE_STEP)
+
+    def rounded(self, num_params: float, kv_groups: int = 1) -> Architecture:
+        """The nearest model that could be built: whole layers and heads, d_model a multiple of the head width.
+
+        With `kv_groups` query heads of a Transformer per head of keys and values, heads are a multiple of that number,
+        or one group.
+        """
+        ideal = self.at(num_params)
+        d_hv = int(_HEAD_WIDTHS[np.argmin(np.abs(np.log(_HEAD_WIDTHS / ideal.d_hv)))])
+        heads = max(1, round(float(ideal.d_model) / d_hv))
+        grouped: dict[str, int] = {}
+        if kv_groups > 1 and self.architecture == Transformer.name:
+            groups = max(1, round(heads / kv_groups))
+            heads = groups * min(kv_groups, heads)
+            grouped = {"n_kv_heads": groups}
+        return make_architecture(
+            self.architecture,
+            d_model=heads * d_hv,
+            n_layers=max(1, round(float(ideal.n_layers))),
+            n_heads=heads,
+            vocab_size=self.vocab_size,
+            **grouped,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilyScale:
+    """Training FLOP of a family at one context length; takes the place of `ComputeScale` where shapes are known."""
+
+    family: ShapeFamily
+    context_length: float
+    convention: Convention = PAPER
+
+    def __post_init__(self) -> None:
+        check_context_length(self.family.architecture, self.context_length, self.convention)
+
+    def train_flops(self, num_params: Any, ratio: Any) -> Any:
+        """C of training N parameters on M·N tokens; shapes broadcast."""
+        size = np.asarray(num_params, dtype=float)
+        width = self.family.width_of(size)
+        return self.family.flops_per_token(width, self.context_length, self.convention) * ratio * size
+
+    def num_params(self, train_flops: Any, ratio: Any) -> Any:
+        """N at which a model trained on M·N tokens costs C; shapes broadcast."""
+        target = np.log(np.divide(train_flops, ratio))
+        return self.family.num_params(np.exp(bisect(lambda x: self._log_cost(x) - target, np.shape(target))))
+
+    def _log_cost(self, log_width: Any) -> Any:
+        width = np.exp(log_width)
+        price = self.family.flops_per_token(width, self.context_length, self.convention)
+        return np.log(price * self.family.num_params(width))
+
+
+def bisect(function: Callable[[Any], Any], shape: Any, steps: int = 60) -> Any:
+    """ln d_model of the roots of increasing functions, all at once; an end of the range where there is no root.
+
+    60 halvings of the range of ln d_model leave nothing of it in float64.
+    """
+    low = np.full(shape, np.log(SMALLEST_WIDTH))
+    high = np.full(shape, np.log(LARGEST_WIDTH))
+    for _ in range(steps):
+        middle = 0.5 * (low + high)
+        below = function(middle) < 0
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    return 0.5 * (low + high)
+
+
+def fit_shape_family(runs: pd.DataFrame, architecture: str) -> ShapeFamily:
+    """The family through the shapes of a run table, every different shape once.
+
+    Parameters
+    ----------
+    runs
+        a run table with shapes; where it has none for this architecture, the paper's shapes are taken.
+    architecture
+        `transformer` or `xlstm`.
+
+    Raises
+    ------
+    InputError
+        if the architecture has no count, there are fewer than two different widths, or the shapes make no family: N
+        or the cost of a token does not rise with the width.
+    """
+    if architecture not in ARCHITECTURES:
+        raise InputError(f"no shapes for architecture {architecture!r}, only for {', '.join(ARCHITECTURES)}")
+    models = _distinct(runs, architecture)
+    if models.empty:
+        models = _distinct(load_paper_runs(), architecture)
+    if models["d_model"].nunique() < 2:
+        raise InputError(
+            f"shapes of {architecture}: {models['d_model'].nunique()} different d_model; at least 2 needed"
+        )
+    log_d = np.log(models["d_model"].to_numpy(dtype=float))
+    depth_exponent, log_depth = np.polyfit(log_d, np.log(models["n_layers"].to_numpy(dtype=float)), 1)
+    width_exponent, log_width = np.polyfit(log_d, np.log(models["d_hv"].to_numpy(dtype=float)), 1)
+    family = ShapeFamily(
+        architecture=architecture,
+        depth=float(np.exp(log_depth)),
+        depth_exponent=float(depth_exponent),
+        head_width=float(np.exp(log_width)),
+        head_width_exponent=float(width_exponent),
+        qk_ratio=0.5 if architecture == XLSTM.name else 1.0,
+        ff_ratio=float(np.exp(np.log(models["d_ff"] / models["d_model"]).mean())),
+        vocab_size=int(models["vocab_size"].mode().iloc[0]),
+        smallest=float(models["num_params"].min()),
+        largest=float(models["num_params"].max()),
+        largest_deviation=0.0,
+    )
+    member = family.shapes(models["d_model"].to_numpy(dtype=float))
+    member.n_layers = models["n_layers"].to_numpy(dtype=float)
+    deviation = np.abs(count_params(member).total / models["num_params"].to_numpy(dtype=float) - 1).max()
+    _check_family(family)
+    return ShapeFamily(**{**vars(family), "largest_deviation": float(deviation)})
+
+
+def has_shapes(runs: pd.DataFrame, architecture: str) -> bool:
+    """Whether a run table gives the shapes of at least one run of an architecture."""
+    return not _distinct(runs, architecture).empty
+
+
+def _check_family(family: ShapeFamily) -> None:
+    """Widths far apart must have sizes and costs that rise, or no inverse of them means anything."""
+    widths = np.geomspace(SMALLEST_WIDTH, LARGEST_WIDTH, 200)
+    with np.errstate(all="ignore"):
+        rising = [np.diff(np.log(family.num_params(widths))), np.diff(np.log(family.flops_per_token(widths, 8192.0)))]
+    if not all(np.isfinite(steps).all() and (steps > 0).all() for steps in rising):
+        raise InputError(f"shapes of {family.architecture}: depth and heads do not grow with d_model in a regular way")
+
+
+@lru_cache(maxsize=8)
+def paper_family(architecture: str) -> ShapeFamily:
+    """The family through the shapes of the paper's runs."""
+    return fit_shape_family(load_paper_runs(), architecture)
+
+
+def _distinct(runs: pd.DataFrame, architecture: str) -> pd.DataFrame:
+    columns = list(SHAPE_COLUMNS)
+    if not set(columns) <= set(runs.columns):
+        return pd.DataFrame(columns=[*columns, "vocab_size", "num_params"])
+    chosen = runs[(runs["architecture"] == architecture) & runs[columns].notna().all(axis=1)]
+    vocabulary = chosen["vocab_size"].fillna(VOCAB_SIZE) if "vocab_size" in chosen else VOCAB_SIZE
+    chosen = chosen.assign(vocab_size=vocabulary)
+    columns.append("vocab_size")
+    return chosen.drop_duplicates(columns)[[*columns, "num_params"]]
