@@ -126,7 +126,7 @@ def test_unknown_columns_are_kept_and_reported_once(tmp_path: Path) -> None:
     assert caught[0].filename == __file__
     assert runs["node"].tolist() == pytest.approx([1, np.nan], nan_ok=True)
     assert runs["cluster"].tolist() == ["a", "b"]
-    assert failure(path, strict=True).startswith("row 1, column 'node' is not known; known are architecture")
+    assert failure(path, strict=True).startswith("row 1, column 'node' is not known; known columns: architecture")
 
 
 def test_a_column_without_any_value_is_reported(tmp_path: Path) -> None:

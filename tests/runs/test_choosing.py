@@ -159,7 +159,7 @@ def test_where_reaches_names_with_spaces_by_backquotes(paper: pd.DataFrame) -> N
         ("C4 Eval Loss > 3", "write `C4 Eval Loss` in backquotes, or rename the column"),
         ("`C4 Loss` > 3", "no column 'C4 Loss'; the table has architecture"),
         ("C4 > 3", "`C4 Eval Loss`, `class`"),
-        ("`C4 Eval Loss`.x > 3", "'`C4 Eval Loss`.x' is not understood"),
+        ("`C4 Eval Loss`.x > 3", "'`C4 Eval Loss`.x' is not supported"),
         ("`C4 Eval Loss > 3", "not a condition|in backquotes"),
     ):
         with pytest.raises(InputError, match=words) as caught:

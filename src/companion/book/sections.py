@@ -2,7 +2,7 @@
 
 A cell says what it needs by calling a function that raises `companion.errors.NotApplicable`. In the section of the
 `parameters` cell that stops the chapter. Later it leaves out the rest of the cell's section, or its whole exercise: a
-note with the reason stands there instead. Cells elsewhere that use a variable of a left-out cell go with it, and so do
+note with the reason takes its place. Cells elsewhere that use a variable of a left-out cell go with it, and so do
 list items and paragraphs that show one of its numbers. So the notebook itself needs no branches.
 """
 

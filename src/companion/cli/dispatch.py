@@ -169,7 +169,7 @@ def _add_flops(command: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--chunk-size", type=whole, metavar="L", help=f"tokens per mLSTM chunk (default: {PAPER.chunk_size})"
     )
-    parser.add_argument("--num-tokens", type=whole, metavar="D", help="also print train_flops for so many tokens")
+    parser.add_argument("--num-tokens", type=whole, metavar="D", help="also print train_flops for this many tokens")
     add_json(parser)
 
 

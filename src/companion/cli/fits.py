@@ -62,7 +62,7 @@ def fit(arguments: argparse.Namespace) -> None:
     intervals: dict[str, Any] = dict.fromkeys(PARAMETERS)
     if resampled and not withheld:
         intervals = {name: resampled.interval(name, arguments.level) for name in PARAMETERS}
-    notes = _mixed(runs) + _doubts(fitted, resampled, intervals, arguments.level)
+    notes = _mixed(runs) + _limits(fitted, resampled, intervals, arguments.level)
     not_saved = _save(arguments.save, fitted, resampled)
     notes += [str(not_saved)] if not_saved else []
     result = _fit_result(arguments, fitted, resampled, intervals) | {"warnings": notes}
@@ -114,7 +114,7 @@ def _fit_result(
     }
 
 
-def _doubts(
+def _limits(
     fitted: ParametricFit, resampled: ParametricBootstrap | None, intervals: dict[str, Any], level: float
 ) -> list[str]:
     """What limits the intervals, or why there are none."""

@@ -59,7 +59,7 @@ def check_header(
         if guess is not None:
             raise InputError(f"{where} {quoted(name)} is not known; did you mean {quoted(guess)}?")
     if unknown and strict:
-        raise InputError(f"{where} {quoted(unknown[0])} is not known; known are {', '.join(COLUMNS)}")
+        raise InputError(f"{where} {quoted(unknown[0])} is not known; known columns: {', '.join(COLUMNS)}")
     if not unknown:
         return []
     listed = ", ".join(map(quoted, unknown[:10])) + (" and more" if len(unknown) > 10 else "")

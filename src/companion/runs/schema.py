@@ -80,7 +80,7 @@ _SPECS = (
         "tied_embeddings", "flag", "", "1 if embedding and unembedding share a matrix; empty: 0", False, 2, True
     ),
     ColumnSpec("qk_norm", "flag", "", "1 if a transformer normalizes queries and keys; empty: 0", False, 2, True),
-    ColumnSpec("seed", "integer", "", "seed of the run, which tells repeated runs apart", zero=True),
+    ColumnSpec("seed", "integer", "", "seed of the run; it distinguishes repeated runs", zero=True),
     ColumnSpec("batch_size_seqs", "integer", "sequences", "sequences per optimizer step"),
     ColumnSpec("train_steps", "integer", "steps", "optimizer steps"),
     ColumnSpec("learning_rate", "number", "", "peak learning rate"),
@@ -292,7 +292,7 @@ def _first_bad_row(frame: pd.DataFrame, wrapped: Wrapped) -> tuple[int | None, s
             first = same.index[int(np.argmax(groups == groups[np.argmax(twice)]))]
             return at, (
                 f"every column: the same as row {first}; "
-                "remove one, or tell repeated runs apart by a column such as seed"
+                "remove one, or distinguish repeated runs by a column such as seed"
             )
     return None, ""
 

@@ -51,7 +51,7 @@ def where_mask(runs: pd.DataFrame, where: str, source: str | None = None) -> NDA
     Raises
     ------
     InputError
-        one line that says which part is not understood, or which column is unknown or empty.
+        one line that says which part is not supported, or which column is unknown or empty.
     """
     label = table_name(runs, source)
 
@@ -63,7 +63,7 @@ def where_mask(runs: pd.DataFrame, where: str, source: str | None = None) -> NDA
     def number(value: Any) -> Any:
         if isinstance(value, float) or (isinstance(value, np.ndarray) and value.dtype == np.float64):
             return value
-        raise refuse("text or a condition stands where a number is needed")
+        raise refuse("text or a condition is used where a number is needed")
 
     def condition(value: Any) -> NDArray[np.bool_]:
         if isinstance(value, np.ndarray) and value.dtype == np.bool_:
@@ -76,14 +76,14 @@ def where_mask(runs: pd.DataFrame, where: str, source: str | None = None) -> NDA
     def compare(operator: ast.cmpop, left: Any, node: ast.expr) -> Any:
         if isinstance(operator, (ast.In, ast.NotIn)):
             if not isinstance(node, (ast.List, ast.Tuple, ast.Set)):
-                raise refuse("after 'in' comes a list, such as [1, 2]")
+                raise refuse("'in' needs a list, such as [1, 2]")
             found = np.zeros(len(runs), dtype=bool)
             for item in node.elts:
                 found |= compare(ast.Eq(), left, item)
             return ~found if isinstance(operator, ast.NotIn) else found
         name, right = _COMPARE.get(type(operator)), evaluate(node)
         if name is None:
-            raise refuse("'is' is not understood; use ==")
+            raise refuse("'is' is not supported; use ==")
         if is_text(left) != is_text(right):
             raise refuse("text is compared with a number")
         if not is_text(left):
@@ -127,7 +127,7 @@ def where_mask(runs: pd.DataFrame, where: str, source: str | None = None) -> NDA
         text = ast.unparse(node)
         for placeholder, name in backticked.items():
             text = text.replace(placeholder, f"`{name}`")
-        raise refuse(f"{quoted(text)} is not understood; write columns, constants, comparisons, and, or, not, in")
+        raise refuse(f"{quoted(text)} is not supported; write columns, constants, comparisons, and, or, not, in")
 
     if len(where) > 1000:
         raise refuse("longer than 1000 characters")
