@@ -7,7 +7,7 @@ import torch
 from mlstm_inputs import relative_error
 
 from companion.kernels import MLSTMState, mlstm
-from companion.kernels.oracle import mlstm_oracle
+from companion.kernels.mlstm.oracle import mlstm_oracle
 
 Tensors = dict[str, torch.Tensor]
 OUTPUTS = ("h", "C", "n", "m")

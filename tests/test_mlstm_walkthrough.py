@@ -10,7 +10,7 @@ torch.set_num_threads(1)  # tensors are small: threads would only wait for each 
 
 from companion import mlstm_walkthrough as walkthrough  # noqa: E402
 from companion.errors import InputError  # noqa: E402
-from companion.kernels.oracle import mlstm_oracle  # noqa: E402
+from companion.kernels.mlstm.oracle import mlstm_oracle  # noqa: E402
 
 
 def test_inputs() -> None:

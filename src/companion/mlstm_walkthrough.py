@@ -17,9 +17,9 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from companion.errors import InputError
-from companion.kernels.api import mlstm, mlstm_step
-from companion.kernels.oracle import mlstm_oracle
-from companion.kernels.state import MLSTMState
+from companion.kernels.mlstm.api import mlstm, mlstm_step
+from companion.kernels.mlstm.oracle import mlstm_oracle
+from companion.kernels.mlstm.state import MLSTMState
 
 Tensor = torch.Tensor
 NAMES = ("q", "k", "v", "i", "f")
@@ -295,7 +295,8 @@ def block_sizes(
     """
     if find_spec("triton") is None:
         return {}
-    from companion.kernels.configs import by_programs, candidates
+    from companion.kernels.common.device import by_programs
+    from companion.kernels.mlstm.configs import candidates
 
     choices = candidates(kernel, d_qk=d_qk, d_hv=d_hv, chunk_size=chunk_size, dtype=torch.bfloat16)
     if chains is None:

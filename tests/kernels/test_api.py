@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from mlstm_inputs import mlstm_inputs, mlstm_state, relative_error
 
 from companion.errors import InputError
-from companion.kernels import MLSTMState, mlstm, mlstm_step, torch_forms
-from companion.kernels.oracle import mlstm_oracle
+from companion.kernels import MLSTMState, mlstm, mlstm_step
+from companion.kernels.mlstm import torch_forms
+from companion.kernels.mlstm.oracle import mlstm_oracle
 
 BACKENDS = ("auto", "torch", "torch-parallel", "torch-recurrent")
 FLOAT32: dict[str, Any] = {"dtype": torch.float32}
@@ -160,7 +161,7 @@ def test_what_reaches_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
         return torch.zeros_like(v)
 
     monkeypatch.setitem(
-        sys.modules, "companion.kernels.ops", SimpleNamespace(mlstm_triton=kernels, mlstm_step_triton=step_kernel)
+        sys.modules, "companion.kernels.mlstm.ops", SimpleNamespace(mlstm_triton=kernels, mlstm_step_triton=step_kernel)
     )
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     inputs = [swapped(x).contiguous() for x in mlstm_inputs(30, batch_size=1, **FLOAT32)]

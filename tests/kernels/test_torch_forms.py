@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from mlstm_inputs import REGIMES, mlstm_inputs, mlstm_state, relative_error
 
 from companion.kernels import MLSTMState
-from companion.kernels.oracle import mlstm_oracle
-from companion.kernels.torch_forms import chunkwise, parallel, recurrent, recurrent_step
+from companion.kernels.mlstm.oracle import mlstm_oracle
+from companion.kernels.mlstm.torch_forms import chunkwise, parallel, recurrent, recurrent_step
 
 FORMS = {
     "parallel": parallel,

@@ -45,7 +45,7 @@ def error_strip(rows: pd.DataFrame, tolerance: float | None = None) -> Figure:
     Parameters
     ----------
     rows
-        of `companion.benchmarks.mlstm_results.error_rows`: implementation, upstream, error_h, error_gradients.
+        of `companion.benchmarks.kernels.results.error_rows`: implementation, upstream, error_h, error_gradients.
     tolerance
         drawn as a line, if given.
     """
@@ -81,7 +81,7 @@ def times_over_context(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure
     Parameters
     ----------
     table
-        of `companion.benchmarks.mlstm_results.with_rooflines`, one set of heads.
+        of `companion.benchmarks.kernels.results.with_rooflines`, one set of heads.
     titles
         of the panels, by `part`.
     """
@@ -137,7 +137,7 @@ def crossing_panels(tables: Mapping[str, pd.DataFrame], measured: Mapping[str, f
     Parameters
     ----------
     tables
-        by title: `companion.benchmarks.mlstm_results.Crossing.table` with times divided by the number of tokens.
+        by title: `companion.benchmarks.kernels.results.Crossing.table` with times divided by the number of tokens.
     measured
         context of the crossing by title; no line where it is NaN.
     """

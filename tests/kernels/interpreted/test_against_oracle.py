@@ -7,9 +7,10 @@ import torch
 from mlstm_comparison import GRADIENTS, OUTPUTS, TOLERANCE, check, check_against_oracle, kernels, outcome
 from mlstm_inputs import Inputs, mlstm_inputs, mlstm_state, relative_error
 
-from companion.kernels import MLSTMState, configs, launch_fused
-from companion.kernels.oracle import mlstm_oracle
-from companion.kernels.torch_forms import chunkwise
+from companion.kernels import MLSTMState
+from companion.kernels.mlstm import configs, launch_fused
+from companion.kernels.mlstm.oracle import mlstm_oracle
+from companion.kernels.mlstm.torch_forms import chunkwise
 
 HIGH, HALF, BRAIN = torch.float32, torch.float16, torch.bfloat16
 
