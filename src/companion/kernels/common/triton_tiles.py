@@ -169,3 +169,13 @@ def products(
         other = load_tile(b, b_rows, b_stride, b_ok, col, NUM_COLS, DOT)
         found = tl.dot(one, tl.trans(other), found, input_precision=PRECISION)
     return found
+
+
+@triton.jit
+def state_block(C, q, k, begin, col_v, ok_v, D_QK: tl.constexpr, D_HV: tl.constexpr, BLOCK_K: tl.constexpr):
+    """Pointers to a block of the state of a head and their mask, and its keys and queries."""
+    col_k = begin + tl.arange(0, BLOCK_K)
+    ok_k = col_k < D_QK
+    key = tl.load(k + col_k, mask=ok_k, other=0.0).to(tl.float32)
+    query = tl.load(q + col_k, mask=ok_k, other=0.0).to(tl.float32)
+    return C + col_k[:, None] * D_HV + col_v[None, :], ok_k[:, None] & ok_v[None, :], key, query

@@ -5,7 +5,7 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from companion.kernels.common.triton_exponents import log_sigmoid
-from companion.kernels.common.triton_tiles import SIZES, blocks_of
+from companion.kernels.common.triton_tiles import SIZES, blocks_of, state_block
 
 #: Bytes of a line of the L2 cache.
 LINE = tl.constexpr(128)
@@ -116,13 +116,3 @@ def step_matrix(
             tl.store(tile, new.to(C.dtype.element_ty), mask=ok, cache_modifier=".cs")
             read += tl.sum(new * query[:, None], 0)
     tl.store(h + at * D_HV + col_v, (read * inverse).to(h.dtype.element_ty), mask=ok_v)
-
-
-@triton.jit
-def state_block(C, q, k, begin, col_v, ok_v, D_QK: tl.constexpr, D_HV: tl.constexpr, BLOCK_K: tl.constexpr):
-    """Pointers to a block of the state of a head and their mask, and its keys and queries."""
-    col_k = begin + tl.arange(0, BLOCK_K)
-    ok_k = col_k < D_QK
-    key = tl.load(k + col_k, mask=ok_k, other=0.0).to(tl.float32)
-    query = tl.load(q + col_k, mask=ok_k, other=0.0).to(tl.float32)
-    return C + col_k[:, None] * D_HV + col_v[None, :], ok_k[:, None] & ok_v[None, :], key, query
