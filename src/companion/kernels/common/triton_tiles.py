@@ -1,4 +1,4 @@
-"""What all Triton kernels share: where a chunk lies, how a tile is loaded, precise gates.
+"""What all Triton kernels share: where a chunk lies, how a tile is loaded, how products are computed.
 
 Conventions of the kernels. A sequence has chunks of L tokens. `chunk` counts all chunks of all sequences, `seq` the
 sequences, `head` the heads. Vectors with one number per token and head are stored as (H, all tokens), those with one

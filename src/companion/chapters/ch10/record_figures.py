@@ -1,4 +1,4 @@
-"""Figures of measured kernels: errors by implementation, times over the context and the batch, and the crossing."""
+"""Figures of chapter 10 (`10_gpu_kernels`): errors by implementation, times over context and batch, the crossing."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from companion.plotting.style import INK, subplots
 
 GREY = "#888888"
 OURS_COLOR, ATTENTION_COLOR = "#0173b2", "#de8f05"
-#: Colours and markers of other implementations, in the order in which they appear.
+#: Colors and markers of other implementations, in the order in which they appear.
 _OTHERS = ("#029e73", "#d55e00", "#cc78bc", "#ca9161", "#949494", "#56b4e9", "#ece133")
 _MARKERS = ("s", "^", "D", "v", "P", "X", "<")
 _UPSTREAMS = {"general": ("#d55e00", "o"), "orthogonal": ("#0173b2", "s")}

@@ -1,14 +1,10 @@
-"""Small experiments on the mLSTM cell for the book: forms side by side, what overflows, what a gradient must hold.
+"""Small experiments on the mLSTM cell for chapter 10 (`10_gpu_kernels`): forms, what overflows, what a gradient holds.
 
 All run on a CPU in about a second. Errors are relative Frobenius norms, ‖out − ref‖/‖ref‖, against the float64 oracle
 on inputs that were rounded to the dtype first, so that what is measured is the form and not the rounding of its inputs.
 """
 
-import ast
-import textwrap
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +12,6 @@ import pandas as pd
 import torch
 from torch.nn.functional import logsigmoid
 
-from companion.errors import InputError
 from companion.kernels.mlstm.api import mlstm, mlstm_step
 from companion.kernels.mlstm.oracle import mlstm_oracle
 from companion.kernels.mlstm.state import MLSTMState
@@ -164,7 +159,7 @@ def without_exponent(
     return pd.DataFrame(rows)
 
 
-# ---- the gradient through the normaliser ---------------------------------------------------------
+# ---- the gradient through the normalizer ---------------------------------------------------------
 
 
 def head_norm(h: Tensor, epsilon: float = 0.0) -> Tensor:
@@ -172,10 +167,10 @@ def head_norm(h: Tensor, epsilon: float = 0.0) -> Tensor:
     return h / (h.square().mean(-1, keepdim=True) + epsilon).sqrt()
 
 
-def normaliser_gradient_errors(
+def normalizer_gradient_errors(
     inputs: dict[str, Tensor], heads: dict[str, Callable[[Tensor], Tensor]] | None = None
 ) -> pd.DataFrame:
-    """Gradients with and without the part through the normaliser, for several functions of h in the loss.
+    """Gradients with and without the part through the normalizer, for several functions of h in the loss.
 
     The loss is the sum of `head(h)` times fixed random numbers; float64, so that rounding plays no part.
 
@@ -215,8 +210,8 @@ def normaliser_gradient_errors(
     return pd.DataFrame(rows)
 
 
-def normaliser_sums(inputs: dict[str, Tensor]) -> Tensor:
-    """ñ_tᵀq_t/√d_qk = Σ_s S_ts by token and head, (B, T, H), float64; beyond ±1 the normaliser has a gradient."""
+def normalizer_sums(inputs: dict[str, Tensor]) -> Tensor:
+    """ñ_tᵀq_t/√d_qk = Σ_s S_ts by token and head, (B, T, H), float64; beyond ±1 the normalizer has a gradient."""
     q, k, i, f = (inputs[name].double().transpose(1, 2) for name in ("q", "k", "i", "f"))
     b = logsigmoid(f).cumsum(-1)
     causal = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool).tril()
@@ -277,62 +272,6 @@ def forget_gate_gradients(
     table = pd.DataFrame({name: x[0, :, 0].double().numpy() for name, x in columns.items()})
     table.insert(0, "token", range(1, len(table) + 1))
     return table
-
-
-# ---- reading a kernel ----------------------------------------------------------------------------
-
-
-def block_sizes(
-    kernel: str, *, d_qk: int, d_hv: int, chunk_size: int, chains: int | None = None, multiprocessors: int = 1
-) -> dict[str, int]:
-    """Blocks that a Triton kernel tries first for bfloat16, by the name of the constant; empty without Triton.
-
-    Parameters
-    ----------
-    chains, multiprocessors
-        sequences times heads of a kernel that walks along each with blocks of its state, and what of the GPU the blocks
-        should fill; if not given, as for many sequences.
-    """
-    if find_spec("triton") is None:
-        return {}
-    from companion.kernels.common.device import by_programs
-    from companion.kernels.mlstm.configs import candidates
-
-    choices = candidates(kernel, d_qk=d_qk, d_hv=d_hv, chunk_size=chunk_size, dtype=torch.bfloat16)
-    if chains is None:
-        return dict(choices[0].blocks)
-    counts = [chains * -(-d_qk // config["BLOCK_K"]) * -(-d_hv // config["BLOCK_V"]) for config in choices]
-    return dict(choices[by_programs(counts, multiprocessors)[0]].blocks)
-
-
-def kernel_source(module: str, function: str, *, after: str = "", before: str = "") -> str:
-    """Source of a function, or the lines of it from one that starts with `after` to one before that with `before`.
-
-    The file is read, not imported: a kernel can be shown where Triton is not installed.
-
-    Raises
-    ------
-    InputError
-        if there is no such module, function or line.
-    """
-    spec = find_spec(module)
-    if spec is None or spec.origin is None:
-        raise InputError(f"no module {module!r}")
-    text = Path(spec.origin).read_text(encoding="utf-8")
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.FunctionDef) and node.name == function:
-            lines = text.splitlines()[node.lineno - 1 : node.end_lineno]
-            first = _line(lines, after, 0, f"{module}.{function}")
-            last = _line(lines, before, first + 1, f"{module}.{function}") if before else len(lines)
-            return textwrap.dedent("\n".join(lines[first:last])).rstrip()
-    raise InputError(f"{module}: no function {function!r}")
-
-
-def _line(lines: list[str], start: str, first: int, where: str) -> int:
-    for number in range(first, len(lines)):
-        if lines[number].strip().startswith(start):
-            return number
-    raise InputError(f"{where}: no line starts with {start!r}")
 
 
 def _call(backend: str, **options: Any) -> Callable[..., Any]:

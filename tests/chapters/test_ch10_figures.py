@@ -8,7 +8,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from companion.accounting.kernel_costs import CellShape, best_kernel_chunk, chunk_size_scan
-from companion.plotting import kernel_records, kernels
+from companion.chapters.ch10 import figures, record_figures
 
 CONTEXTS = [1024, 4096, 16384, 65536]
 
@@ -18,24 +18,24 @@ def squares(ax: object, color: str) -> int:
 
 
 def test_pairs_of_forms_by_counting_them() -> None:
-    figure = kernels.pairs_of_forms(num_tokens=12, chunk_size=3)
+    figure = figures.pairs_of_forms(num_tokens=12, chunk_size=3)
     recurrent, chunkwise, parallel = figure.axes
     all_pairs = 12 * 13 // 2
-    assert (squares(recurrent, kernels.PAIR), squares(recurrent, kernels.STATE)) == (0, all_pairs)
+    assert (squares(recurrent, figures.PAIR), squares(recurrent, figures.STATE)) == (0, all_pairs)
     within = 4 * (3 * 4 // 2)
-    assert (squares(chunkwise, kernels.PAIR), squares(chunkwise, kernels.STATE)) == (within, all_pairs - within)
-    assert (squares(parallel, kernels.PAIR), squares(parallel, kernels.STATE)) == (all_pairs, 0)
+    assert (squares(chunkwise, figures.PAIR), squares(chunkwise, figures.STATE)) == (within, all_pairs - within)
+    assert (squares(parallel, figures.PAIR), squares(parallel, figures.STATE)) == (all_pairs, 0)
     assert "4 states" in chunkwise.get_title()
     assert "no state" in parallel.get_title()
 
 
 def test_chunks_and_tiles() -> None:
-    figure = kernels.chunks_and_tiles(num_chunks=3, tiles_per_chunk=5)
+    figure = figures.chunks_and_tiles(num_chunks=3, tiles_per_chunk=5)
     chain, tiles = figure.axes
     assert sum(text.get_text().startswith("chunk ") for text in chain.texts) == 3
-    assert squares(tiles, kernels.PAIR) == 5 * 6 // 2
-    assert squares(tiles, to_hex(kernels.SKIPPED)) == 5 * 4 // 2
-    assert squares(tiles, kernels.STATE) == 5
+    assert squares(tiles, figures.PAIR) == 5 * 6 // 2
+    assert squares(tiles, to_hex(figures.SKIPPED)) == 5 * 4 // 2
+    assert squares(tiles, figures.STATE) == 5
 
 
 def test_form_error_dots() -> None:
@@ -45,7 +45,7 @@ def test_form_error_dots() -> None:
         for form in ("recurrent", "chunkwise")
         for quantity in ("h", "dq")
     ]
-    [ax] = kernels.form_error_dots(pd.DataFrame(rows)).axes
+    [ax] = figures.form_error_dots(pd.DataFrame(rows)).axes
     assert len(ax.lines) == 4
     assert [label.get_text() for label in ax.get_xticklabels()] == ["h", "dq"]
     assert list(ax.lines[0].get_ydata()) == [1e-17, 1e-17], "zero has a place at the floor"
@@ -55,7 +55,7 @@ def test_form_error_dots() -> None:
 
 def test_overflow_lines() -> None:
     table = pd.DataFrame({"input_gate": [0, 50, 100], "a": [1e-6, 1e-5, 1e-5], "b": [1e-6, np.inf, np.inf]})
-    figure = kernels.overflow_lines({"mean of ĩ": table, "again": table}, {"a": "with", "b": "without"})
+    figure = figures.overflow_lines({"mean of ĩ": table, "again": table}, {"a": "with", "b": "without"})
     left, _ = figure.axes
     kept, _, lost, crosses = left.lines[:4]
     np.testing.assert_allclose(kept.get_ydata(), table["a"])
@@ -68,7 +68,7 @@ def test_overflow_lines() -> None:
 def test_forget_gradient_errors() -> None:
     tokens = pd.DataFrame({"token": [1, 2], "exact": [1.0, -2.0], "totals": [1.5, -2.0], "pairs": [1.01, -2.02]})
     scan = pd.DataFrame({"forget_gate": [-3, 3], "totals": [2.0, 0.1], "pairs": [0.01, 0.02]})
-    left, right = kernels.forget_gradient_errors(tokens, scan).axes
+    left, right = figures.forget_gradient_errors(tokens, scan).axes
     np.testing.assert_allclose(left.lines[0].get_ydata(), [1, 2])
     np.testing.assert_allclose(left.lines[1].get_ydata(), [0.5, 0])
     np.testing.assert_allclose(left.lines[2].get_ydata(), [0.01, 0.02])
@@ -83,7 +83,7 @@ def test_chunk_scan_stacks_to_the_sum() -> None:
         "wide": chunk_size_scan(replace(shape, d_hv=512), "h200-sxm"),
     }
     best = {name: best_kernel_chunk(scan, "forward+backward") for name, scan in scans.items()}
-    figure = kernels.chunk_scan(scans, best)
+    figure = figures.chunk_scan(scans, best)
     for ax, (name, scan) in zip(figure.axes, scans.items(), strict=True):
         totals = scan.groupby("chunk_size")["seconds"].sum()
         outlined = ax.patches[-1]
@@ -113,7 +113,7 @@ def test_times_over_context() -> None:
     table = pd.concat(
         [timed(name, part, 1e-3 * (1 + n)) for n, name in enumerate(names) for part in ("forward", "training")]
     )
-    figure = kernel_records.times_over_context(table, {"forward": "F", "training": "F + B", "step": "none of it"})
+    figure = record_figures.times_over_context(table, {"forward": "F", "training": "F + B", "step": "none of it"})
     assert [ax.get_title() for ax in figure.axes] == ["F", "F + B"]
     ax = figure.axes[0]
     np.testing.assert_allclose(np.asarray(ax.lines[0].get_ydata(), dtype=float), 1.0)
@@ -126,7 +126,7 @@ def test_times_over_context() -> None:
 
 
 def test_looks() -> None:
-    looks = kernel_records.implementation_looks(["companion", "companion, sigmoid", "x", "attention, flash", "y"])
+    looks = record_figures.implementation_looks(["companion", "companion, sigmoid", "x", "attention, flash", "y"])
     assert (
         looks["companion"]["color"]
         == looks["companion, sigmoid"]["color"]
@@ -134,7 +134,7 @@ def test_looks() -> None:
         != looks["y"]["color"]
     )
     assert looks["companion"]["linestyle"] != looks["companion, sigmoid"]["linestyle"]
-    assert looks["attention, flash"]["color"] == kernel_records.ATTENTION_COLOR
+    assert looks["attention, flash"]["color"] == record_figures.ATTENTION_COLOR
 
 
 def test_step_times() -> None:
@@ -146,7 +146,7 @@ def test_step_times() -> None:
             for launch in ("calls", "graph")
         ]
     )
-    figure = kernel_records.step_times(table, {"calls": "one by one", "graph": "graph"})
+    figure = record_figures.step_times(table, {"calls": "one by one", "graph": "graph"})
     assert [ax.get_title() for ax in figure.axes] == ["one by one", "graph"]
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert set(labels) == {
@@ -164,7 +164,7 @@ def test_error_strip() -> None:
             "error_gradients": [2e-3, 1.0, 3e-3, np.inf],
         }
     )
-    figure = kernel_records.error_strip(rows, 0.025)
+    figure = record_figures.error_strip(rows, 0.025)
     left, right = figure.axes
     assert [label.get_text() for label in left.get_yticklabels()] == ["ours", "peer"]
     dots = [x for line in right.lines if line.get_marker() in "os" for x in line.get_xdata()]
@@ -179,7 +179,7 @@ def test_error_strip() -> None:
 def test_crossing_panels() -> None:
     table = pd.DataFrame({"context_length": CONTEXTS, "attention": [1e-9, 4e-9, 16e-9, 64e-9], "cell": 4e-9})
     table = table.assign(attention_roofline=table["attention"] / 2, cell_roofline=1e-9)
-    figure = kernel_records.crossing_panels({"F": table, "F + B": table}, {"F": 4096.0, "F + B": np.nan})
+    figure = record_figures.crossing_panels({"F": table, "F + B": table}, {"F": 4096.0, "F + B": np.nan})
     left, right = figure.axes
     np.testing.assert_allclose(left.lines[0].get_ydata(), [1, 4, 16, 64])
     assert left.lines[-1].get_xdata()[0] == 4096
