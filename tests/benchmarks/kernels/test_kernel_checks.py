@@ -89,7 +89,7 @@ def test_what_is_wrong_fails(known: tuple[Any, Reference], change: Any, said: st
     assert said in judged["reason"]
 
 
-def test_without_the_normaliser_only_orthogonal_gradients_are_right(known: tuple[Any, Reference]) -> None:
+def test_without_the_normalizer_only_orthogonal_gradients_are_right(known: tuple[Any, Reference]) -> None:
     detached = plain_torch(64, normalizer_gradient=False)
     general, orthogonal = (verdict(detached, known, mode) for mode in (GENERAL, orthogonal_mode("float32")))
     assert general["verdict"] == "fail"

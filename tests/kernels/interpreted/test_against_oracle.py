@@ -126,7 +126,7 @@ def test_an_empty_state_is_no_state() -> None:
 
 
 @pytest.mark.parametrize("upstream", [("h",), OUTPUTS])
-def test_a_constant_normaliser(upstream: tuple[str, ...]) -> None:
+def test_a_constant_normalizer(upstream: tuple[str, ...]) -> None:
     """`normalizer_gradient=False` against the same in plain torch in float64; far from the full gradient."""
     inputs, before = Case(40, 16, 20, 36, with_state=True).inputs(HIGH)
     found = outcome(kernels, inputs, before, upstream, chunk_size=16, normalizer_gradient=False)

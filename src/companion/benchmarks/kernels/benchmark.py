@@ -50,7 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--quick", action="store_true", help="bfloat16 and few shapes only")
     parser.add_argument("--repeats", type=_positive, default=20, metavar="N", help="timings of a cell (default: 20)")
-    parser.add_argument("--max-seconds", type=_positive, metavar="S", help="begin no new case after so many seconds")
+    parser.add_argument("--max-seconds", type=_positive, metavar="S", help="begin no new case after S seconds")
     parser.add_argument(
         "--processes", type=_positive, default=1, metavar="N", help="that share the checks (default: 1)"
     )
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
     Raises
     ------
     InputError
-        for options that do not fit, without torch, or without the GPU that is asked for.
+        for options that do not fit together, without torch, or without the GPU that the options name.
     """
     if options.list:
         print("\n".join(listing()))
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def check_cases(part: str, options: argparse.Namespace) -> tuple[Case, ...]:
-    """Cases of a part of the checks, with the dtypes that are wanted, for this shard."""
+    """Cases of a part of the checks, with the dtypes of the options, for this shard."""
     names = options.cases
     if part == "long":
         cases = [case for case in all_cases() if case.group == "long" and (not names or case.name in names)]

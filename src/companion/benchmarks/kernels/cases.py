@@ -239,7 +239,7 @@ def _packed() -> list[Case]:
 
 
 def _gates() -> list[Case]:
-    """Without normaliser the orthogonal upstream gradient is of no interest."""
+    """Without normalizer the orthogonal upstream gradient is of no interest."""
     return [
         Case(
             name=f"{gate}_{d_qk}_{d_hv}",

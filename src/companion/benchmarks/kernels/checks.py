@@ -289,7 +289,7 @@ def _candidates(case: Case, configurations: bool) -> list[Implementation]:
 
 
 def _modes(case: Case, implementation: Implementation, dtype: torch.dtype) -> list[str]:
-    """Peers without the normaliser's gradient are measured with both upstream gradients."""
+    """Peers without the normalizer's gradient are measured with both upstream gradients."""
     orthogonal = orthogonal_mode(str(dtype).removeprefix("torch."))
     if implementation.normalizer_gradient:
         return [GENERAL]

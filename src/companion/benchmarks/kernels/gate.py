@@ -1,8 +1,8 @@
 """What an implementation must show before it is timed: the right outputs and gradients.
 
-Twice: on a small shape with the same heads against the float64 recurrence (gates for which the normaliser matters),
+Twice: on a small shape with the same heads against the float64 recurrence (gates for which the normalizer matters),
 and at the timed shape, for the last head of the last sequence, against the chunkwise form in float32. Gradients that
-leave the normaliser out (those of peers, and ours on request) are compared for an upstream gradient orthogonal to h,
+leave the normalizer out (those of peers, and ours on request) are compared for an upstream gradient orthogonal to h,
 for which they should be right; the result says which upstream gradient it was. Needs torch.
 """
 
@@ -63,7 +63,7 @@ def verify_timed(
     ----------
     tensors, upstream
         q, k, v, i, f and the upstream gradient in the layout of the implementation. Their gates keep |nᵀq| below
-        exp(−m), so gradients are right for any upstream gradient even without the normaliser.
+        exp(−m), so gradients are right for any upstream gradient even without the normalizer.
     found
         h and, if they were computed, dq, dk, dv.
     slices

@@ -2,7 +2,7 @@
 
 An identity is a hash over the top-level definitions of the files that count, without comments, docstrings and imports,
 in no order: to tidy, to move a function to another file, or to add an operator makes no record stale. A constant of a
-kernel does. Python 3.11 to 3.14 find the same identity, because the syntax tree is written out here and not by
+kernel does. Python 3.11 to 3.13 find the same identity, because the syntax tree is written out here and not by
 `ast.dump`, whose text depends on the version.
 
 Names that an import binds are written as what they stand for. A name of another library keeps its library

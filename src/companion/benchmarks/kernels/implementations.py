@@ -4,8 +4,8 @@ Every implementation takes q, k, v and gates in its own layout (no transpose is 
 does: only those of the same computation are comparable number by number.
 
 * `exponential`: the mLSTM of this package (equations of `companion.kernels.mlstm`).
-* `sigmoid`: its sigmoid-gate variant without a normaliser.
-* `forget_only`: linear attention with a forget gate, no input gate, no normaliser (simple_gla).
+* `sigmoid`: its sigmoid-gate variant without a normalizer.
+* `forget_only`: linear attention with a forget gate, no input gate, no normalizer (simple_gla).
 * `attention`: causal softmax attention, what the mLSTM replaces.
 """
 
@@ -27,7 +27,7 @@ LIBRARIES = {
     "mlstm_kernels": ("mlstm-kernels", "mlstm_kernels"),
     "fla": ("fla-core", "fla"),
 }
-#: Small number that peers add to the normaliser; theirs is 1e-6, zero is the mLSTM's definition.
+#: Small number that peers add to the normalizer; theirs is 1e-6, zero is the mLSTM's definition.
 PEER_EPSILON = 0.0
 #: Of the peers that are checked, those that are timed: the lengths of chunks their authors chose.
 TIMED_PEERS = (
@@ -58,7 +58,7 @@ class Implementation:
     chunk_size
         L; None: the library's choice.
     normalizer_gradient
-        False where the backward leaves the normaliser out: right only if the upstream gradient is orthogonal to h.
+        False where the backward leaves the normalizer out: right only if the upstream gradient is orthogonal to h.
     has_state
         takes an initial state and returns the final one.
     multiple

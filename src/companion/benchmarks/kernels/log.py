@@ -16,7 +16,7 @@ from companion.benchmarks.kernels.identity import identity_of
 from companion.benchmarks.records import read_records
 from companion.errors import InputError
 
-#: What a row of the log must say, beside the columns that a lookup fills.
+#: Columns that a log must have, besides those that a lookup fills.
 COLUMNS = (
     "date",
     "change",
@@ -43,7 +43,7 @@ def load_log(path: Path, records: Path | None = None) -> pd.DataFrame:
     records
         file of `companion bench kernels` for the other rows, of the GPU they name: the fastest candidate of a kernel
         (`tuning`), the cell of a pass, the step of a CUDA graph. The last record of a cell counts; of candidates, those
-        of the last state of the code. Records of a day before the prediction tell nothing of it.
+        of the last state of the code. Records from before the day of the prediction do not count.
 
     Returns
     -------

@@ -30,7 +30,7 @@ class Reference:
     outputs
         h and the final C, n, m.
     gradients
-        per upstream gradient, for the orthogonal one without the normaliser's part (see `references`): dq, dk, dv, di,
+        per upstream gradient, for the orthogonal one without the normalizer's part (see `references`): dq, dk, dv, di,
         df, and dC0, dn0, dm0 if the case starts from a memory.
     terms
         per upstream gradient: Frobenius norms of the terms whose sums are di, df and dm0 (see `allowed_error`).
@@ -53,8 +53,8 @@ def same_shape(cases: Sequence[Case]) -> Iterator[tuple[Case, ...]]:
 def references(cases: Sequence[Case], device: str) -> dict[str, tuple[Inputs, Reference]]:
     """Inputs and reference of every case of one shape (see `same_shape`), by name.
 
-    For the upstream gradient orthogonal to h, which only implementations that leave the normaliser's gradient out are
-    given, gradients are those with a constant normaliser. They are the full ones as far as the upstream gradient is
+    For the upstream gradient orthogonal to h, which only implementations that leave the normalizer's gradient out are
+    given, gradients are those with a constant normalizer. They are the full ones as far as the upstream gradient is
     orthogonal; rounded to bfloat16 it is so to three digits, and df̃ of one regime, sums that nearly cancel, differs by
     5 %. A kernel is not to blame for that.
     """

@@ -39,7 +39,7 @@ _KEY = ("part", "case", "dtype", "implementation", "upstream", "configuration", 
 _FUSED_CHUNK = 128
 #: Parts of the timings, and what the accounting calls them.
 PASS_OF_PART: dict[str, Pass] = {"forward": "forward", "training": "forward+backward"}
-#: Our kernels in the records of timings: with the full gradient, and without the part through the normaliser.
+#: Our kernels in the records of timings: with the full gradient, and without the part through the normalizer.
 OURS, OURS_DETACHED = "companion", "companion, detached normaliser"
 _GRADIENTS = ("dq", "dk", "dv", "di", "df")
 

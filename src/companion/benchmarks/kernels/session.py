@@ -1,4 +1,4 @@
-"""A run of the kernel benchmark: what is wanted, what is done already, and the records it leaves."""
+"""A run of the kernel benchmark: which cells it measures, which are done already, and the records it leaves."""
 
 import argparse
 import sys
@@ -42,7 +42,7 @@ class Session:
         return limit is not None and time.monotonic() - self.begin > limit
 
     def record(self, benchmark: str, results: Sequence[dict[str, Any]], **parameters: Any) -> None:
-        """Append what was found, if anything, and say so in one line."""
+        """Append the results, if there are any, as one record, and say so in one line."""
         if not results:
             return
         record = new_record(benchmark, command(self.options), {**self.parameters, **parameters}, results, packages=())

@@ -104,7 +104,7 @@ def steps(shape: Shape, *, settings: Settings, todo: Callable[[Fields], bool]) -
 
 
 def _guarded(fields: Fields, measure: Callable[[], Fields]) -> Iterator[Fields]:
-    """The cell with what was measured; out of memory is a reason not to, a fault ends the run after it is told."""
+    """The cell with what was measured; out of memory is a reason not to, a fault is yielded, and then ends the run."""
     try:
         yield {**fields, **measure()}
     except torch.OutOfMemoryError as error:

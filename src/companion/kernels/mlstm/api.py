@@ -113,9 +113,9 @@ def mlstm(
         read the values, which cannot be part of a compiled graph.
     gate
         `exponential` as above. `sigmoid`: logsigmoid(ĩ_t) in place of ĩ_t, and h_t = exp(m_t) C_tᵀ q_t/√d_qk, without
-        a normaliser.
+        a normalizer.
     normalizer_gradient
-        False: the cheaper backward, in which the unscaled normaliser, `max(|ñᵀq|, 1)` with ñ = exp(m) n and the
+        False: the cheaper backward, in which the unscaled normalizer, `max(|ñᵀq|, 1)` with ñ = exp(m) n and the
         scaled q, is a constant to the gradient of h. That is exact for a token and head where `|ñᵀq|` < 1, and
         elsewhere if and only if the gradient that comes from above is orthogonal to h_t, as it is behind a norm over
         each head that ignores the scale of h (RMSNorm without an epsilon; with one, nearly so while epsilon is small
@@ -130,9 +130,9 @@ def mlstm(
     Notes
     -----
     Products of matrices take operands in the dtype of q (in Triton, float32 as three TF32 products, which is nearly as
-    exact, and float16 in TF32, which holds it) and accumulate in float32; gates, normaliser and state are float32,
+    exact, and float16 in TF32, which holds it) and accumulate in float32; gates, normalizer and state are float32,
     exponents float64 (float32 in Triton for bfloat16). float64 works with the torch backends and is float64 throughout.
-    The normaliser is taken to be at least 1e-30 (1e-200 in float64): where exp(−m) and nᵀq are both smaller, as with
+    The normalizer is taken to be at least 1e-30 (1e-200 in float64): where exp(−m) and nᵀq are both smaller, as with
     zero queries, h is 0 if Cᵀq is. The same call of the Triton kernels gives the same bits. They have no second
     derivative and refuse one (NotImplementedError); the torch backends have it.
 
@@ -141,6 +141,15 @@ def mlstm(
     InputError
         for shapes, dtypes, devices or options that are wrong or that the named backend does not support; the message
         says what is supported and what to use instead.
+
+    Examples
+    --------
+    >>> import torch
+    >>> q, k, v = (torch.ones(1, 3, 2, 16) for _ in range(3))
+    >>> i, f = torch.zeros(1, 3, 2), torch.full((1, 3, 2), 3.0)
+    >>> h, state = mlstm(q, k, v, i, f, return_state=True)
+    >>> h.shape, state.C.shape
+    (torch.Size([1, 3, 2, 16]), torch.Size([1, 2, 16, 16]))
     """
     checks.check_options(backend=backend, gate=gate, layout=layout, chunk_size=chunk_size)
     sizes = checks.check_inputs(q, k, v, i, f, layout)
@@ -210,6 +219,15 @@ def mlstm_step(
     ------
     InputError
         as `mlstm`; and for `triton` where a gradient is needed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> q, k, v = (torch.ones(1, 2, 16) for _ in range(3))
+    >>> state = MLSTMState.empty(1, 2, 16, 16)
+    >>> h, state = mlstm_step(q, k, v, torch.zeros(1, 2), torch.zeros(1, 2), state)
+    >>> h[0, 0, 0].item()
+    1.0
     """
     checks.check_options(backend=backend, gate=gate)
     sizes = checks.check_inputs(q, k, v, i, f, "step")

@@ -32,33 +32,33 @@ def backward(
     inputs: tuple[Tensor, ...],
     state: tuple[Tensor, Tensor, Tensor] | None,
     saved: Saved,
-    normaliser: bool,
+    normalizer: bool,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, Tensor]]:
     """dq, dk, dv, dĩ, df̃ (as the inputs q, k, v, ĩ, f̃), and dC, dn of the initial state.
 
-    `state_gradient` is that of C and n of the final state; `normaliser` says whether gradients flow through nᵀq. States
+    `state_gradient` is that of C and n of the final state; `normalizer` says whether gradients flow through nᵀq. States
     are computed again rather than kept from the forward pass: they are the largest tensors by far.
     """
     q, k, v, i, f = inputs
     s, scale = saved, p.d_qk**-0.5
     dq, dk, dv, di, df = (p.like(x) for x in inputs)
-    normaliser = normaliser and not p.sigmoid
-    with_n = normaliser or state_gradient is not None
+    normalizer = normalizer and not p.sigmoid
+    with_n = normalizer or state_gradient is not None
     mat_C, _ = states(p, k, v, None if state is None else state[0], s.vec_write, s.sca_keep)
     pairs = _pair_gradients(p, q, k, v, dh, s)
     vec_read, vec_self = _sums(p), _sums(p)
     # pairs with what δ adds to them, and s = t apart
-    mat_Z = torch.empty_like(pairs.B) if normaliser else pairs.B
-    vec_Z = torch.empty_like(pairs.B_diagonal) if normaliser else pairs.B_diagonal
-    vec_slope = torch.empty_like(vec_self) if normaliser else None
+    mat_Z = torch.empty_like(pairs.B) if normalizer else pairs.B
+    vec_Z = torch.empty_like(pairs.B_diagonal) if normalizer else pairs.B_diagonal
+    vec_slope = torch.empty_like(vec_self) if normalizer else None
 
     def of_queries(config: Config) -> Tensor:
         # what δ adds to dn: partial sums over blocks of rows
-        changes = p.empty(p.chunk_size // config["BLOCK_M"] if normaliser else 0, p.num_chunks, p.n_heads, p.d_qk)
+        changes = p.empty(p.chunk_size // config["BLOCK_M"] if normalizer else 0, p.num_chunks, p.n_heads, p.d_qk)
         triton_backward.query_gradients[(p.rows(config), p.n_heads)](
             q, k, dh, dq, *strides(q, k, dh, dq), s.vec_c, s.vec_r, s.vec_carried, s.vec_scale, s.vec_signed,
             mat_C, s.vec_n, pairs.B, pairs.rows, pairs.diagonal, pairs.B_diagonal, pairs.A_rows, vec_read, vec_self,
-            mat_Z, vec_Z, vec_slope, changes, scale, NORMALISER=normaliser,
+            mat_Z, vec_Z, vec_slope, changes, scale, NORMALIZER=normalizer,
             **p.places, **p.products, **config.constants,
         )  # fmt: skip
         return changes
@@ -75,7 +75,7 @@ def backward(
         return sums
 
     # first: δ of every token, which dk and dn need
-    changes = p.run("query_gradients", of_queries, normaliser)
+    changes = p.run("query_gradients", of_queries, normalizer)
     dC_T, dn_T = state_gradient or (None, None)
     mat_dC, sca_pass, dC_0 = _state_gradients(p, q, dh, dC_T, mat_C, s)
     if with_n:
@@ -85,8 +85,8 @@ def backward(
     vec_write = p.run("key_value_gradients", of_keys_and_values, with_n)
     triton_gates.gate_gradients[(p.num_chunks, p.n_heads)](
         i, f, *strides(i, f), di, df, *strides(di, df), vec_read, vec_self, pairs.cols, pairs.A, vec_slope, vec_write,
-        sca_pass, passing, COLS=pairs.cols.shape[0], NORMALISER=normaliser, WRITES=vec_write.shape[0],
-        PASSES=sca_pass.shape[0], NORMALISER_PASSES=passing.shape[0], SIGMOID=p.sigmoid, **p.places_of(),
+        sca_pass, passing, COLS=pairs.cols.shape[0], NORMALIZER=normalizer, WRITES=vec_write.shape[0],
+        PASSES=sca_pass.shape[0], NORMALIZER_PASSES=passing.shape[0], SIGMOID=p.sigmoid, **p.places_of(),
     )  # fmt: skip
     return (dq, dk, dv, di, df), (dC_0, dn_0)
 

@@ -45,7 +45,7 @@ def mlstm_oracle(
         memory before the first token; empty if not given.
     gate
         `exponential` as above; `sigmoid`: logsigmoid(ĩ_t) in place of ĩ_t, and h_t = exp(m_t) C_tᵀ q_t/√d_qk without
-        a normaliser.
+        a normalizer.
     normalizer_gradient
         False: `max(|ñᵀq|, 1)` with ñ = exp(m) n is a constant to the gradient of h (see `companion.kernels.mlstm`).
     checkpoint_every
@@ -103,9 +103,9 @@ def _steps(
         if sigmoid:
             outputs.append(read * torch.exp(m)[..., None])
         else:
-            normaliser = torch.einsum("bhk,bhk->bh", n, q[:, t]).abs()
+            normalizer = torch.einsum("bhk,bhk->bh", n, q[:, t]).abs()
             floor = torch.exp((-m).clamp_max(700)).clamp_min(LEAST_NORMALIZER[torch.float64])
-            size = torch.maximum(normaliser, floor)
+            size = torch.maximum(normalizer, floor)
             if normalizer_gradient:
                 outputs.append(read / size[..., None])
             else:  # a constant is the unscaled maximum: m, which cancels in h, keeps its gradient

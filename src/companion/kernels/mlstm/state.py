@@ -8,13 +8,13 @@ import torch
 #: would lose the digits of all other gates, and f̃ of −1e9 is a usual way to reset. Such a gate forgets everything
 #: unless ĩ of later tokens lies nearly as far below what is remembered.
 LEAST_LOG_F = {torch.float32: -1e3, torch.float64: -1e6}
-#: Least normaliser by the dtype of the arithmetic: it stands in for exp(−m) where that underflows, so that a token
+#: Least normalizer by the dtype of the arithmetic: it stands in for exp(−m) where that underflows, so that a token
 #: whose nᵀq is 0 too (zero queries or keys) has h = 0, as the equations say, and finite gradients.
 LEAST_NORMALIZER = {torch.float32: 1e-30, torch.float64: 1e-200}
 
 
 class MLSTMState(NamedTuple):
-    """State of the mLSTM after some tokens: matrix memory, normaliser, and the exponent that scales both.
+    """State of the mLSTM after some tokens: matrix memory, normalizer, and the exponent that scales both.
 
     The unscaled memory is exp(m)·C and exp(m)·n; m only keeps the stored numbers in range (arXiv 2405.04517,
     equations 19 to 27). An empty memory has C = 0, n = 0, m = −inf.
@@ -27,6 +27,12 @@ class MLSTMState(NamedTuple):
         (B, H, d_qk)
     m
         (B, H)
+
+    Examples
+    --------
+    >>> state = MLSTMState.empty(batch_size=1, n_heads=2, d_qk=16, d_hv=32)
+    >>> state.C.shape, state.m.tolist()
+    (torch.Size([1, 2, 16, 32]), [[-inf, -inf]])
     """
 
     C: torch.Tensor

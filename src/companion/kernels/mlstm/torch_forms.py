@@ -1,7 +1,7 @@
 """The mLSTM in plain torch: step, recurrent, parallel and chunkwise form, on any device and in any dtype.
 
 All are differentiable by autograd and take any number of tokens. Products of matrices run in the dtype of q, k and v,
-as under autocast; gates, the normaliser and the state are in float32 (float64 for float64 inputs). Sums of log f reach
+as under autocast; gates, the normalizer and the state are in float32 (float64 for float64 inputs). Sums of log f reach
 the thousands, where float32 leaves a difference three digits: the exponents of the chunkwise form are float64.
 """
 
@@ -37,7 +37,7 @@ def recurrent_step(
     state
         before this token.
     normalizer_gradient
-        False: the normaliser `max(|ñᵀq|, 1)`, with ñ = exp(m) n, is a constant to the gradient of h. That gradient is
+        False: the normalizer `max(|ñᵀq|, 1)`, with ñ = exp(m) n, is a constant to the gradient of h. That gradient is
         exact where it is orthogonal to h per token and head, as behind a scale-invariant head norm.
 
     Returns

@@ -167,14 +167,14 @@ def query_gradients(
     mat_C, vec_n, mat_B, vec_row, vec_diagonal, vec_B, vec_A, vec_read, vec_self, mat_Z, vec_Z, vec_slope, vec_queries,
     scale,
     T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start, n_heads,
-    D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, NORMALISER: tl.constexpr, PACKED: tl.constexpr,
+    D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, NORMALIZER: tl.constexpr, PACKED: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_V: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dq of one block of rows, all of d_qk at once (BLOCK_Q), and with NORMALISER Z. Grid: (chunks × L / BLOCK_M, H).
+    """dq of one block of rows, all of d_qk at once (BLOCK_Q), and with NORMALIZER Z. Grid: (chunks × L / BLOCK_M, H).
 
     δ_t = −g_t dh_tᵀh_t / (g_t nᵀq), or 0 where exp(−m) is the larger, with dhᵀh and nᵀq as the sums of the very
-    products that dq is made of, and of A as it is stored. Where the normaliser divides, g nᵀq is 1 or −1 and q·dq zero:
+    products that dq is made of, and of A as it is stored. Where the normalizer divides, g nᵀq is 1 or −1 and q·dq zero:
     two parts cancel, and h rounded to bfloat16, or a sum in another order, would leave its rounding in dq, dĩ and df̃.
 
     For the gates, sums of Z_ts q_tᵀk_s/√d_qk: over s < t and what comes through the state in `vec_read`, s = t in
@@ -205,7 +205,7 @@ def query_gradients(
     of_rows = tl.load(vec_row + vector + row, mask=ok, other=0.0)
     itself = tl.load(vec_diagonal + every + vector + row, mask=ok, other=0.0)
     diagonal = tl.load(vec_B + vector + row, mask=ok, other=0.0)
-    if NORMALISER:
+    if NORMALIZER:
         c = tl.load(vec_c + vector + row, mask=ok, other=float("-inf"))
         signed = tl.load(vec_signed + vector + row, mask=ok, other=0.0)
         of_A = tl.load(vec_A + vector + row, mask=ok, other=0.0)
@@ -224,7 +224,7 @@ def query_gradients(
     along_state = tl.sum(query * total, 1) * scale
     read = of_rows + along_state
     delta = tl.zeros((BLOCK_M,), tl.float32)
-    if NORMALISER:
+    if NORMALIZER:
         along_n = g * carried * scale * tl.sum(query * n[None, :], 1)
         of_all = along_n + of_A + own_A  # 1 or −1 but for rounding
         slope = tl.where(signed == 0, 0.0, -(read + itself) / tl.where(signed == 0, 1.0, of_all))
@@ -246,7 +246,7 @@ def query_gradients(
         col_ok = col < left
         Z = load_pairs(mat_B + vector * L, row, ok, col, L, DOT)
         key = load_tile(k_at, col, k_strides[1], col_ok, col_k, D_QK, DOT)
-        if NORMALISER:
+        if NORMALIZER:
             c_col = tl.load(vec_c + vector + col, mask=col_ok, other=float("-inf"))
             earlier = row[:, None] > col[None, :]
             decay = delta[:, None] * pair_weight(tl.where(earlier, c_col[None, :] - r[:, None], float("-inf")))
@@ -313,7 +313,7 @@ def _key_gradients(
 ):  # fmt: skip
     """dk of one block of tokens and one block of d_qk; everything is of one chunk and head.
 
-    WITH_N: the final state's n, or the normaliser, sends a gradient. `vec_write` gets what k·dk has through the
+    WITH_N: the final state's n, or the normalizer, sends a gradient. `vec_write` gets what k·dk has through the
     outgoing state, one partial sum per block of d_qk.
     """
     tl.static_assert(BLOCK_M % BLOCK_S == 0)

@@ -156,14 +156,14 @@ def gate_gradients(
     i, f, i_strides, f_strides, di, df, di_strides, df_strides,
     vec_read, vec_self, vec_col, mat_A, vec_slope, vec_write, sca_pass, sca_pass_n,
     T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start, n_heads,
-    COLS: tl.constexpr, NORMALISER: tl.constexpr, WRITES: tl.constexpr, PASSES: tl.constexpr,
-    NORMALISER_PASSES: tl.constexpr,
+    COLS: tl.constexpr, NORMALIZER: tl.constexpr, WRITES: tl.constexpr, PASSES: tl.constexpr,
+    NORMALIZER_PASSES: tl.constexpr,
     L: tl.constexpr, SIGMOID: tl.constexpr, PACKED: tl.constexpr,
 ):  # fmt: skip
     """dĩ and df̃ from what the kernels of dq, dk and the states left. Grid: (chunks, H).
 
     log f_t weighs every pair (s before t, read at t or later). Within a chunk these are pairs of its tokens (`vec_read`
-    less sums over later t: `vec_col` and, with NORMALISER, of `vec_slope` A; these summed from t on), tokens at or
+    less sums over later t: `vec_col` and, with NORMALIZER, of `vec_slope` A; these summed from t on), tokens at or
     after t that read the incoming state (in `vec_read`), tokens before t that write to the outgoing one (`vec_write`),
     and the state that passes through (`sca_pass` of C, `sca_pass_n` of n). Nothing is summed over chunks, so nothing
     large cancels: a sum of q·dq − k·dk over all later tokens would. Leading dimensions hold partial sums over blocks of
@@ -182,7 +182,7 @@ def gate_gradients(
     for block in range(COLS):  # rows before a token's own block have no pair with it
         written = ok & (step < (block + 1) * (L // COLS)) & (start + block * (L // COLS) + 0 * step < end)
         pair += tl.load(vec_col + block * part + at, mask=written, other=0.0)
-    if NORMALISER:
+    if NORMALIZER:
         left = tl.minimum(end - start, L).to(tl.int32)
         first = head * num_tokens + token
         for begin in range(0, L, ROWS):
@@ -199,7 +199,7 @@ def gate_gradients(
     through = tl.zeros((), vec_read.dtype.element_ty)
     for block in range(PASSES):
         through += tl.load(sca_pass + (block * n_heads + head) * num_chunks + chunk, mask=start < end, other=0.0)
-    for block in range(NORMALISER_PASSES):
+    for block in range(NORMALIZER_PASSES):
         through += tl.load(sca_pass_n + (block * n_heads + head) * num_chunks + chunk, mask=start < end, other=0.0)
     d_log_f = tl.cumsum(read - pair, 0, reverse=True) + tl.cumsum(write, 0) + through
     raw_f = tl.load(f + batch * f_strides[0] + (start + step) * f_strides[1] + head * f_strides[2], mask=ok, other=0.0)

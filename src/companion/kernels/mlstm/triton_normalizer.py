@@ -1,4 +1,4 @@
-"""The normaliser's state n along a sequence, and its gradient backwards: a scan over chunks, with no product.
+"""The normalizer's state n along a sequence, and its gradient backwards: a scan over chunks, with no product.
 
 n is one vector where C is a matrix. Carried by the programs that carry blocks of C, every one of them would sum the
 rows of its keys at every chunk, which took longer than the products: their sums come from elsewhere, once per chunk.
