@@ -223,7 +223,7 @@ def normalizer_sums(inputs: dict[str, Tensor]) -> Tensor:
 def state_dtype_errors(
     lengths: Sequence[int], *, forget_gate: float = 5.0, dtypes: Sequence[str] = ("float32", "bfloat16")
 ) -> pd.DataFrame:
-    """Error of the last h after so many single steps with the matrix memory C kept in a dtype.
+    """Error of the last h after numbers of single steps, with the matrix memory C kept in a dtype.
 
     Returns
     -------

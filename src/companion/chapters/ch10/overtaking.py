@@ -178,7 +178,7 @@ def show_drift(shown: Shown, drift: pd.DataFrame) -> Html:
     gain = ", ".join(f"{ratio:.2f} at B = {batch}" for batch, ratio in ratios.items())
     return show_table(
         drift,
-        caption="Error of h after so many steps, f̃ around 5. In the records, float32 over bfloat16 time of a step: "
+        caption="Error of h after this many steps, f̃ around 5. In the records, float32 over bfloat16 time of a step: "
         f"{gain or 'not timed'}.",
         formats={str(c): (lambda v: power_of_ten(v, 1)) for c in drift if c != "num_tokens"},
         labels={"num_tokens": "steps"},

@@ -103,7 +103,7 @@ def speed_verdict(shown: Shown) -> str:
     where = f"At {shown.label}, T = {shown.context} and {count(NUM_TOKENS)} tokens"
     answer = f"{where} our kernels take {' and '.join(times)}"
     against = "; ".join(_against(shown))
-    theirs = ". mlstm_kernels, whose backward leaves the normaliser's gradient out, takes so many times as long: "
+    theirs = ". mlstm_kernels, whose backward leaves the normaliser's gradient out, takes this many times as long: "
     theirs += against
     return answer + (theirs if against else "")
 
