@@ -16,7 +16,7 @@ LONGEST = (
     "book/test_execution.py",
     "kernels/test_triton_kernels.py",
     "kernels/test_compiled.py",
-    "benchmarks/test_kernel_benchmark.py",
+    "benchmarks/kernels/test_kernel_benchmark.py",
     "book/test_pages.py",
     "fitting/test_multistart.py",
     "fitting/test_pitfalls.py",

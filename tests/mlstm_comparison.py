@@ -7,12 +7,12 @@ import torch
 from mlstm_inputs import relative_error
 
 from companion.kernels import MLSTMState, mlstm
-from companion.kernels.oracle import mlstm_oracle
+from companion.kernels.mlstm.oracle import mlstm_oracle
 
 Tensors = dict[str, torch.Tensor]
 OUTPUTS = ("h", "C", "n", "m")
 GRADIENTS = ("dq", "dk", "dv", "di", "df", "dC0", "dn0", "dm0")
-#: Allowed relative error. float32: the distance to float64 grows where a normaliser is near zero. float16: outputs and
+#: Allowed relative error. float32: the distance to float64 grows where a normalizer is near zero. float16: outputs and
 #: what is multiplied are rounded to 11 bits. bfloat16: 8 bits, and the interpreter cuts the rest off where a GPU
 #: rounds: twice the error.
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 2.0**-9, torch.bfloat16: 2.0**-6}

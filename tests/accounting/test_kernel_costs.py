@@ -101,7 +101,7 @@ def test_torch_counts_the_same() -> None:
     torch = pytest.importorskip("torch")
     from torch.utils.flop_counter import FlopCounterMode
 
-    from companion.kernels.torch_forms import chunkwise
+    from companion.kernels.mlstm.torch_forms import chunkwise
 
     shape = CellShape(batch_size=2, context_length=96, n_heads=3, d_qk=8, d_hv=20, chunk_size=32)
     B, T, H, L = shape.batch_size, shape.context_length, shape.n_heads, shape.chunk_size
@@ -124,14 +124,14 @@ def test_states_between_kernels_take_two_bytes() -> None:
     narrow, wide = (pass_bytes(cell_kernel_costs(SHAPE, precision=p)) for p in (KERNEL_PRECISION, BF16))
     assert narrow == pass_bytes(cell_kernel_costs(SHAPE))
     assert wide - narrow == 2 * 2 * SHAPE.num_chunks * SHAPE.n_heads * (256 * 512 + 256 + 1)
-    problem = pytest.importorskip("companion.kernels.problem")
+    problem = pytest.importorskip("companion.kernels.mlstm.problem")
     torch = pytest.importorskip("torch")
     v = torch.empty(1, 8, 1, 16, dtype=torch.bfloat16)
     assert problem.Problem.of(v, v, None, 16, False).state_dtype.itemsize == KERNEL_PRECISION.bytes_per_state
 
 
 def test_kernels_are_those_that_run() -> None:
-    configs = pytest.importorskip("companion.kernels.configs")
+    configs = pytest.importorskip("companion.kernels.mlstm.configs")
     counted = {kernel.kernel for kernel in (*KERNELS, *FUSED)}
     assert counted == {*configs.KERNELS, "gate_weights", "gate_gradients"} - {"step"}
     assert configs.TILE == CARRIED_TILE

@@ -1,12 +1,13 @@
 """The benchmark of GPU peaks: its records hold what they claim, and without a GPU it says so."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from companion.benchmarks import hardware
-from companion.benchmarks.records import append_record, new_record
+from companion.benchmarks.records import append_record, new_record, read_records
 from companion.errors import InputError
 from companion.hardware import known_hardware
 from companion.paths import data_dir
@@ -78,3 +79,23 @@ def test_without_a_gpu_it_says_what_it_needs(capsys: pytest.CaptureFixture[str])
         pytest.skip("there is a GPU here")
     assert hardware.main([]) == 2
     assert "error: this benchmark needs" in capsys.readouterr().err
+
+
+def test_a_record_is_printed_or_appended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = [{"part": "copy", "bytes_per_s": 2e12}, {"part": "cache", "backend": "x", "heads": 8, "skipped": "no"}]
+    monkeypatch.setattr(hardware, "measure", lambda **parameters: results)
+    monkeypatch.setattr(hardware, "gpu", lambda: {"gpu": "card"})
+    monkeypatch.setattr(hardware, "new_record", lambda *a, packages: new_record(*a, packages=()))
+    assert hardware.main(["--out", "-", "--repeats", "3"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["results"] == results
+    assert record["command"].endswith("--context-length 16384 --head-width 128 --repeats 3")
+    out = tmp_path / "mine.jsonl"
+    assert hardware.main(["--out", str(out)]) == 0
+    assert len(read_records(out)) == 1
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert first.split() == ["copy", "2e+12", "per", "second"]
+    assert second.split() == ["cache", "x", "8", "0", "per", "second"]
+    assert last == f"recorded in {out}"

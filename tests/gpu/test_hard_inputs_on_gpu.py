@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from companion.kernels import MLSTMState, mlstm, mlstm_step
-from companion.kernels.oracle import mlstm_oracle
+from companion.kernels.mlstm.oracle import mlstm_oracle
 
 pytestmark = [
     pytest.mark.gpu,

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from companion.benchmarks import kernel_benchmark as benchmark
-from companion.benchmarks.kernel_cases import GENERAL, select_cases
-from companion.benchmarks.kernel_evaluation import evaluate
-from companion.benchmarks.kernel_implementations import ours
-from companion.benchmarks.kernel_references import references
+from companion.benchmarks.kernels import benchmark
+from companion.benchmarks.kernels.cases import GENERAL, select_cases
+from companion.benchmarks.kernels.evaluation import evaluate
+from companion.benchmarks.kernels.implementations import ours
+from companion.benchmarks.kernels.references import references
 from companion.benchmarks.records import read_records
 from companion.errors import InputError
 from companion.kernels import MLSTMState, mlstm, mlstm_step
@@ -40,7 +40,7 @@ def test_a_timing_is_recorded_with_the_peaks(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kernel", ["outputs", "key_value_gradients"])
 def test_forced_configurations_reach_forward_and_backward(kernel: str) -> None:
-    from companion.kernels.configs import forced
+    from companion.kernels.mlstm.configs import forced
 
     (case,) = select_cases(["length_15"])
     inputs, _ = references((case,), "cuda")[case.name]
@@ -122,7 +122,7 @@ def test_prefill_of_packed_sequences_runs_as_a_cuda_graph_for_other_lengths() ->
 
 def test_the_books_own_measurement() -> None:
     pytest.importorskip("pandas")
-    from companion.benchmarks.mlstm_results import measure_here
+    from companion.benchmarks.kernels.results import measure_here
 
     timings, note = measure_here()
     assert note == ""

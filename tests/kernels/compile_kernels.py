@@ -19,7 +19,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from companion.kernels import (
+from companion.kernels.common import device
+from companion.kernels.common.device import Config
+from companion.kernels.mlstm import (
     configs,
     launch,
     launch_backward,
@@ -28,11 +30,10 @@ from companion.kernels import (
     triton_forward,
     triton_fused,
     triton_gates,
-    triton_normaliser,
+    triton_normalizer,
     triton_step,
 )
-from companion.kernels.configs import Config
-from companion.kernels.problem import Problem
+from companion.kernels.mlstm.problem import Problem
 
 
 class AbsentGPU:
@@ -143,7 +144,7 @@ def compile_kernels(options: dict[str, Any]) -> None:
     seen.clear()
     driver.set_active(AbsentGPU(options["capability"]))
     for name in ("can_overlap", "is_hopper"):
-        setattr(configs, name, lambda device: options["capability"] >= 90)
+        setattr(device, name, lambda _: options["capability"] >= 90)
     dtype, plain = getattr(torch, options["dtype"]), options.get("plain", True)
     d_qk, d_hv, size = options["d_qk"], options["d_hv"], options["chunk_size"]
     # one head and one chunk at most, if not plain: numbers that are 1 become constants of the compiler
@@ -170,7 +171,7 @@ def compile_kernels(options: dict[str, Any]) -> None:
 if __name__ == "__main__":
     configs.run = run_all  # type: ignore[assignment]
     launch_fused.segments = lambda *sizes: 2  # so that `segment_states` is launched too
-    for module in (triton_backward, triton_forward, triton_fused, triton_gates, triton_normaliser, triton_step):
+    for module in (triton_backward, triton_forward, triton_fused, triton_gates, triton_normalizer, triton_step):
         replace_kernels(module)
     for options in json.loads(sys.argv[1]):
         compile_kernels(options)

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from mlstm_inputs import mlstm_inputs, mlstm_state, relative_error
 
 from companion.errors import InputError
-from companion.kernels import MLSTMState, mlstm, mlstm_step, torch_forms
-from companion.kernels.oracle import mlstm_oracle
+from companion.kernels import MLSTMState, mlstm, mlstm_step
+from companion.kernels.mlstm import torch_forms
+from companion.kernels.mlstm.oracle import mlstm_oracle
 
 BACKENDS = ("auto", "torch", "torch-parallel", "torch-recurrent")
 FLOAT32: dict[str, Any] = {"dtype": torch.float32}
@@ -160,7 +161,7 @@ def test_what_reaches_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
         return torch.zeros_like(v)
 
     monkeypatch.setitem(
-        sys.modules, "companion.kernels.ops", SimpleNamespace(mlstm_triton=kernels, mlstm_step_triton=step_kernel)
+        sys.modules, "companion.kernels.mlstm.ops", SimpleNamespace(mlstm_triton=kernels, mlstm_step_triton=step_kernel)
     )
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     inputs = [swapped(x).contiguous() for x in mlstm_inputs(30, batch_size=1, **FLOAT32)]
@@ -232,7 +233,7 @@ def test_the_cheaper_gradient_is_exact_behind_a_norm(backend: str, regime: str) 
         error = float((found - reference).norm())
         assert error <= 1e-8 * float(reference.norm()) + 1e-12 * scale, (name, error)
     exact, cheap = (gradients(inputs, False, backend=backend, normalizer_gradient=on) for on in (True, False))
-    assert relative_error(cheap[2], exact[2]) < 1e-12  # v is not in the normaliser
+    assert relative_error(cheap[2], exact[2]) < 1e-12  # v is not in the normalizer
     assert relative_error(cheap[1], exact[1]) > 0.01
     recurrent = gradients(inputs, False, backend="torch-recurrent", normalizer_gradient=False)
     for found, reference in zip(cheap, recurrent, strict=True):
@@ -241,7 +242,7 @@ def test_the_cheaper_gradient_is_exact_behind_a_norm(backend: str, regime: str) 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_what_the_cheaper_gradient_holds_constant(backend: str) -> None:
-    """The normaliser of the memory as it is, max(|ñᵀq|, 1): no exponent m is in it, which has a gradient of its own."""
+    """The normalizer of the memory as it is, max(|ñᵀq|, 1): no exponent m is in it, which has a gradient of its own."""
     inputs = [x.requires_grad_() for x in mlstm_inputs(8)]
     q, k, v, i, f = (swapped(x) for x in inputs)
     b = torch.nn.functional.logsigmoid(f).cumsum(-1)

@@ -13,7 +13,7 @@ pytest.importorskip("triton", reason="Triton is not installed (extra 'kernels', 
 import torch
 from progress import run
 
-from companion.kernels import configs
+from companion.kernels.mlstm import configs
 
 #: Shared memory that one program may take, bytes, by compute capability (CUDA C++ Programming Guide, technical
 #: specifications); the smallest is that of 8.6 and 8.9, for which Triton compiles as for 8.0.

@@ -12,8 +12,9 @@ pytest.importorskip("triton", reason="Triton is not installed (extra 'kernels', 
 from triton.runtime.errors import OutOfResources
 
 from companion.errors import InputError
-from companion.kernels import configs
-from companion.kernels.configs import Config, candidates, forced
+from companion.kernels.common.device import Config
+from companion.kernels.mlstm import configs
+from companion.kernels.mlstm.configs import candidates, forced
 
 SHAPE: dict[str, Any] = {"d_qk": 128, "d_hv": 256, "chunk_size": 64, "dtype": torch.bfloat16}
 CPU = torch.device("cpu")

@@ -11,8 +11,9 @@ pytest.importorskip("triton", reason="Triton is not installed (extra 'kernels', 
 
 import triton
 
-from companion.kernels import configs, launch_fused
-from companion.kernels.problem import Problem
+from companion.kernels.common import device
+from companion.kernels.mlstm import configs, launch_fused
+from companion.kernels.mlstm.problem import Problem
 
 
 @given(programs=st.integers(1, 3_000), slots=st.sampled_from([4, 132, 264]), tiles=st.integers(1, 4_096))
@@ -37,7 +38,7 @@ def tile(monkeypatch: pytest.MonkeyPatch, hopper: bool = True, **changes: Any) -
     """`tile_of` for q of (2, 96, 3, d_qk) and v, made by `of` (which may lay them out in other ways)."""
     wanted = {"d_qk": 128, "d_hv": 256, "chunk_size": 64, "dtype": torch.bfloat16, "of": torch.zeros, "bounds": None}
     wanted |= changes
-    monkeypatch.setattr(configs, "is_hopper", lambda device: hopper)
+    monkeypatch.setattr(device, "is_hopper", lambda _: hopper)
     q, v = (wanted["of"](2, 96, 3, wanted[name], dtype=wanted["dtype"]) for name in ("d_qk", "d_hv"))
     p = Problem.of(q, v, wanted["bounds"], wanted["chunk_size"], False)
     return launch_fused.tile_of(p, q, v, torch.empty_like(v))

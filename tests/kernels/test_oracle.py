@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from mlstm_inputs import Inputs, mlstm_inputs, mlstm_state, relative_error
 
 from companion.kernels import MLSTMState
-from companion.kernels.oracle import mlstm_oracle
-from companion.kernels.torch_forms import chunkwise
+from companion.kernels.mlstm.oracle import mlstm_oracle
+from companion.kernels.mlstm.torch_forms import chunkwise
 
 LOG2 = math.log(2)
 
@@ -68,7 +68,7 @@ def test_one_token_after_a_memory() -> None:
     assert (state.C[0, 0, 0, 0].item(), state.n[0, 0, 0].item(), state.m.item()) == pytest.approx((18.0, 3.0, 0.0))
 
 
-def test_sigmoid_gate_has_no_normaliser() -> None:
+def test_sigmoid_gate_has_no_normalizer() -> None:
     """σ(0) = 1/2 for all gates: C̃ = 1/2·1/2·k₁v₁ᵀ + 1/2·k₂v₂ᵀ has entries 1 and 3, read by (1, 2): 7."""
     inputs = one_head([[2, 0, 0, 0], [2, 4, 0, 0]], [[1, 0, 0, 0], [0, 1, 0, 0]], [[4], [6]], [0, 0], [9.0, 0])
     h, _ = mlstm_oracle(*inputs, gate="sigmoid")
@@ -111,7 +111,7 @@ def test_equals_the_quadratic_form(
     before = mlstm_state(d_qk=d_qk, d_hv=d_hv, seed=seed) if with_state else None
     h, _ = mlstm_oracle(*inputs, initial_state=before, gate=gate)
     expected = quadratic(inputs, before, gate)
-    # a normaliser that all but cancels loses digits in both forms, hence the absolute part
+    # a normalizer that all but cancels loses digits in both forms, hence the absolute part
     torch.testing.assert_close(h, expected, rtol=1e-8, atol=1e-9 * float(expected.abs().max()))
 
 
@@ -180,8 +180,8 @@ def test_a_sequence_in_two_parts(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_constant_normaliser_matters_only_along_h(seed: int) -> None:
-    """Gradients with and without the normaliser's part: equal for an upstream gradient orthogonal to h, else not."""
+def test_a_constant_normalizer_matters_only_along_h(seed: int) -> None:
+    """Gradients with and without the normalizer's part: equal for an upstream gradient orthogonal to h, else not."""
     inputs = [x.double().requires_grad_() for x in mlstm_inputs(12, seed=seed)]
     upstream = torch.randn(mlstm_oracle(*inputs)[0].shape, generator=torch.Generator().manual_seed(seed)).double()
 
@@ -197,7 +197,7 @@ def test_a_constant_normaliser_matters_only_along_h(seed: int) -> None:
     torch.testing.assert_close(gradients(upstream, False)[2], gradients(upstream, True)[2])
 
 
-def test_the_constant_normaliser_is_that_of_plain_torch() -> None:
+def test_the_constant_normalizer_is_that_of_plain_torch() -> None:
     inputs, state = [x.double().requires_grad_() for x in mlstm_inputs(20)], mlstm_state(dtype=torch.float64)
     found = [
         torch.autograd.grad(form(*inputs, initial_state=state, normalizer_gradient=False)[0].square().sum(), inputs)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from mlstm_inputs import REGIMES, mlstm_inputs, mlstm_state, relative_error
 
 from companion.kernels import MLSTMState
-from companion.kernels.oracle import mlstm_oracle
-from companion.kernels.torch_forms import chunkwise, parallel, recurrent, recurrent_step
+from companion.kernels.mlstm.oracle import mlstm_oracle
+from companion.kernels.mlstm.torch_forms import chunkwise, parallel, recurrent, recurrent_step
 
 FORMS = {
     "parallel": parallel,
@@ -52,7 +52,7 @@ def scale(results: dict[str, torch.Tensor], name: str) -> float:
 
     Outputs: their own norm, at least one per element for m, whose absolute error is the relative one of the memory.
     Gradients: the norm of all together, since one can be the small difference of large terms (that of a closed forget
-    gate, or of q where the normaliser cancels it).
+    gate, or of q where the normalizer cancels it).
     """
     names = GRADIENTS if name in GRADIENTS else (name,)
     norm = float(torch.cat([results[other].flatten() for other in names]).norm())
@@ -77,7 +77,7 @@ def test_the_formulas_in_float64(form: str, gate: str) -> None:
             found = evaluate(FORMS[form], inputs, state, above, gate=gate)
             for name, reference in expected.items():
                 error = float((found[name] - reference).norm())
-                # soft cap and extreme: normalisers that nearly cancel lose some of float64's 16 digits in every form
+                # soft cap and extreme: normalizers that nearly cancel lose some of float64's 16 digits in every form
                 bound = 1e-9 * float(reference.norm()) + 1e-13 * scale(expected, name)
                 assert error <= bound, (regime, context_length, name, error, bound)
 
@@ -110,7 +110,7 @@ def rounded_once_more(
 def test_no_less_exact_than_the_inputs(dtype: torch.dtype, regime: str) -> None:
     """An error of at most four times what rounding the inputs once more does to the exact result.
 
-    That is as good as it gets, and needs no tolerance picked by hand: where h is ill-conditioned (a normaliser that
+    That is as good as it gets, and needs no tolerance picked by hand: where h is ill-conditioned (a normalizer that
     nearly cancels while exp(−m) is small, at the soft cap) any computation in that dtype errs, and the bound says how
     much.
     """

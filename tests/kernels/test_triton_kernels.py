@@ -16,7 +16,7 @@ INTERPRETED = HERE / "interpreted"
 #: Files that share a process.
 GROUPS = (
     ("against_oracle", "common"),
-    ("cancelling_sums", "normaliser"),
+    ("cancelling_sums", "normalizer"),
     ("tuning", "hard_inputs"),
     ("sequences_and_layouts", "step_and_operators"),
 )
@@ -47,7 +47,7 @@ def test_every_interpreted_test_is_in_a_group() -> None:
 
 def test_import_gives_no_warning() -> None:
     """And needs no GPU: nothing is compiled or looked up before the first call."""
-    found = python("-W", "error", "-c", "import companion.kernels.ops", interpret=False)
+    found = python("-W", "error", "-c", "import companion.kernels.mlstm.ops", interpret=False)
     assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
 
 

@@ -28,9 +28,9 @@ Pass = Literal["forward", "forward+backward"]
 PASSES: tuple[Pass, ...] = ("forward", "forward+backward")
 #: Chunk lengths that the Triton kernels take.
 CHUNK_SIZES = (16, 32, 64, 128, 256)
-#: Tokens of a tile from which the fused forward pass carries the state to the next: `companion.kernels.configs.TILE`.
+#: Tokens of a tile from which the fused forward pass carries the state to the next: `kernels.mlstm.configs.TILE`.
 CARRIED_TILE = 32
-#: Rows of pairs are moved up to the diagonal in stretches of this many tokens (`triton_common.store_pairs`).
+#: Rows of pairs are moved up to the diagonal in stretches of this many tokens (`triton_tiles.store_pairs`).
 _STRETCH = 16
 #: The kernels keep the states between them in the two bytes of their inputs, and carry them in four.
 KERNEL_PRECISION = replace(BF16, bytes_per_state=2.0)

@@ -8,10 +8,9 @@ Needs torch (extra `kernels`) and a CUDA GPU. No result is timed before it has b
 """
 
 import argparse
-import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -19,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from companion.benchmarks.records import append_record, new_record, read_records
+from companion.benchmarks.records import deliver, new_record, read_records
 from companion.errors import InputError
 
 NAME = "hardware"
@@ -177,6 +176,15 @@ def _compare(found: Any, reference: Any, what: str) -> float:
     return error
 
 
+def summary(results: Sequence[dict[str, Any]]) -> str:
+    """A line per result: what was measured, and its rate."""
+    lines = []
+    for row in results:
+        rate = row.get("flops_per_s") or row.get("bytes_per_s") or 0.0
+        lines.append(f"{row['part']:<8} {row.get('backend', ''):<20} {row.get('heads', ''):>4} {rate:.4g} per second")
+    return "\n".join(lines)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print a table, append the record. Exit status 2 for wrong input, 1 for wrong results."""
     parser = argparse.ArgumentParser(prog="python -m companion.benchmarks.hardware", description=__doc__)
@@ -194,14 +202,7 @@ def main(arguments: list[str] | None = None) -> int:
             f"--{name.replace('_', '-')} {value}" for name, value in parameters.items()
         )
         record = new_record(NAME, command, {**gpu(), **parameters}, results, packages=("torch",))
-        if options.out == "-":
-            print(json.dumps(record, ensure_ascii=False))
-            return 0
-        append_record(Path(options.out), record)
-        for row in results:
-            rate = row.get("flops_per_s") or row.get("bytes_per_s") or 0.0
-            print(f"{row['part']:<8} {row.get('backend', ''):<20} {row.get('heads', ''):>4} {rate:.4g} per second")
-        print(f"recorded in {options.out}")
+        deliver(record, options.out, f"{NAME}.jsonl", summary(results))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

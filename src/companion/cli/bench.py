@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from companion.benchmarks.kernel_benchmark import add_options, run
+from companion.benchmarks.kernels.benchmark import add_options, run
 
 
 def add_bench(command: Callable[..., argparse.ArgumentParser], subparsers: Any) -> None:

@@ -1,4 +1,8 @@
-"""The mLSTM cell: float64 oracle, plain-torch forms, Triton kernels behind one call. Needs torch (extra `kernels`)."""
+"""Operators in torch and Triton, a folder each: so far the cell of the mLSTM. Needs torch (extra `kernels`).
+
+`companion.kernels.mlstm` is the function; its modules are in the folder of the same name, and are imported from there:
+`from companion.kernels.mlstm.oracle import mlstm_oracle`.
+"""
 
 from companion.errors import InputError
 
@@ -9,7 +13,7 @@ except ImportError as error:
         f"companion.kernels needs torch (extra 'kernels': pip install -e '.[kernels]' -c constraints.txt): {error}"
     ) from error
 
-from companion.kernels.api import mlstm, mlstm_step
-from companion.kernels.state import MLSTMState
+from companion.kernels.mlstm.api import mlstm, mlstm_step
+from companion.kernels.mlstm.state import MLSTMState
 
 __all__ = ["MLSTMState", "mlstm", "mlstm_step"]

@@ -7,9 +7,10 @@ import torch
 from mlstm_comparison import GRADIENTS, OUTPUTS, TOLERANCE, check, check_against_oracle, kernels, outcome
 from mlstm_inputs import Inputs, mlstm_inputs, mlstm_state, relative_error
 
-from companion.kernels import MLSTMState, configs, launch_fused
-from companion.kernels.oracle import mlstm_oracle
-from companion.kernels.torch_forms import chunkwise
+from companion.kernels import MLSTMState
+from companion.kernels.mlstm import configs, launch_fused
+from companion.kernels.mlstm.oracle import mlstm_oracle
+from companion.kernels.mlstm.torch_forms import chunkwise
 
 HIGH, HALF, BRAIN = torch.float32, torch.float16, torch.bfloat16
 
@@ -125,7 +126,7 @@ def test_an_empty_state_is_no_state() -> None:
 
 
 @pytest.mark.parametrize("upstream", [("h",), OUTPUTS])
-def test_a_constant_normaliser(upstream: tuple[str, ...]) -> None:
+def test_a_constant_normalizer(upstream: tuple[str, ...]) -> None:
     """`normalizer_gradient=False` against the same in plain torch in float64; far from the full gradient."""
     inputs, before = Case(40, 16, 20, 36, with_state=True).inputs(HIGH)
     found = outcome(kernels, inputs, before, upstream, chunk_size=16, normalizer_gradient=False)

@@ -1,9 +1,9 @@
-"""df̃ in float32 where the parts of Z cancel: judged as `companion.benchmarks.kernel_checks` judges on a GPU."""
+"""df̃ in float32 where the parts of Z cancel: judged as `companion.benchmarks.kernels.checks` judges on a GPU."""
 
 from dataclasses import replace
 
-from companion.benchmarks.kernel_cases import select_cases
-from companion.benchmarks.kernel_checks import check_group
+from companion.benchmarks.kernels.cases import select_cases
+from companion.benchmarks.kernels.checks import check_group
 
 
 def test_parts_that_cancel_are_sums_of_the_same_numbers() -> None:

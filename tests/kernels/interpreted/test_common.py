@@ -5,7 +5,7 @@ import torch
 import triton
 import triton.language as tl
 
-from companion.kernels.triton_common import operand
+from companion.kernels.common.triton_tiles import operand
 
 
 @triton.jit

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from companion.kernels import MLSTMState, mlstm, mlstm_step
-from companion.kernels.oracle import mlstm_oracle
+from companion.kernels.mlstm.oracle import mlstm_oracle
 
 
 def tensors(*shape: int, d_qk: int = 16, d_hv: int = 32, seed: int = 0) -> list[torch.Tensor]:
@@ -102,7 +102,7 @@ def test_autocast_changes_nothing() -> None:
 
 def _operator(x: list[torch.Tensor], bounds: torch.Tensor) -> tuple[torch.Tensor, MLSTMState]:
     """The kernels without the checks of `mlstm`, which on a GPU see no values."""
-    from companion.kernels.ops import mlstm_triton
+    from companion.kernels.mlstm.ops import mlstm_triton
 
     q, k, v, i, f = x
     return mlstm_triton(q, k, v, i, f, cu_seqlens=bounds, chunk_size=16)

@@ -11,7 +11,7 @@ from mlstm_inputs import mlstm_inputs, mlstm_state, relative_error
 
 from companion.errors import InputError
 from companion.kernels import MLSTMState, mlstm
-from companion.kernels.oracle import mlstm_oracle
+from companion.kernels.mlstm.oracle import mlstm_oracle
 
 HIGH = torch.float32
 LIMIT = TOLERANCE[HIGH]

@@ -7,8 +7,9 @@ import torch
 from mlstm_comparison import TOLERANCE, kernels
 from mlstm_inputs import mlstm_inputs, mlstm_state, relative_error
 
-from companion.kernels import MLSTMState, configs, mlstm, mlstm_step, ops
-from companion.kernels.oracle import mlstm_oracle
+from companion.kernels import MLSTMState, mlstm, mlstm_step
+from companion.kernels.mlstm import configs, ops
+from companion.kernels.mlstm.oracle import mlstm_oracle
 
 HIGH = torch.float32
 CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from companion.benchmarks import kernel_tuning as tuning
-from companion.benchmarks.kernel_shapes import Shape
-from companion.kernels import configs
+from companion.benchmarks.kernels import tuning
+from companion.benchmarks.kernels.shapes import Shape
+from companion.kernels.mlstm import configs
 
 SHAPE = Shape(1, 24, 40, batch_size=1, context_length=20)
 

@@ -1,0 +1,132 @@
+"""Chapter 10: what each kernel must cost, and lines of the kernels that do it."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from IPython.display import Markdown
+
+from companion.accounting.kernel_costs import (
+    CARRIED_TILE,
+    KERNEL_PRECISION,
+    KernelCost,
+    best_kernel_chunk,
+    cell_kernel_costs,
+    chunk_size_scan,
+    cost_table,
+    pass_bytes,
+    pass_seconds,
+)
+from companion.accounting.mlstm_forms import mlstm_form_table
+from companion.architectures import XLSTM
+from companion.chapters.ch10 import figures
+from companion.chapters.ch10.shown import Shown
+from companion.chapters.ch10.source import block_sizes, kernel_source
+from companion.formatting import count, percent, power_of_ten, significant
+from companion.plotting import Html, show, show_table
+
+Costs = Sequence[KernelCost]
+
+
+def show_forms(shown: Shown) -> Html:
+    """FLOPs, bytes and least time of the forms as one pass each."""
+    cell = shown.cell
+    layer = XLSTM(d_model=cell.n_heads * cell.d_hv, n_layers=1, n_heads=cell.n_heads, d_qk=cell.d_qk, d_hv=cell.d_hv)
+    forms = mlstm_form_table(layer, shown.context, hardware=shown.peaks, convention="tfla")
+    return show_table(
+        forms.assign(ns=1e9 * forms["seconds_per_token"]).drop(columns="seconds_per_token"),
+        caption=f"The forms as one pass each, forward, one layer of {shown.label} at T = {shown.context}, states in "
+        f"float32 as in chapter 8; roofline of {shown.timings.gpu}.",
+        formats={"flops_per_token": power_of_ten, "bytes_per_token": power_of_ten}
+        | {"arithmetic_intensity": significant, "ns": significant},
+        labels={"chunk_size": "L", "flops_per_token": "FLOP per token", "bytes_per_token": "bytes per token"}
+        | {"arithmetic_intensity": "FLOP per byte", "ns": "ns per token"},
+    )
+
+
+def show_costs(shown: Shown, costs: pd.DataFrame) -> Html:
+    """Every kernel of a pass with its FLOPs, bytes and least time (`accounting.kernel_costs.cost_table`)."""
+    table = costs.assign(kernel=costs["kernel"].str.replace("_", " "))
+    table["bound"] = table["compute_bound"].map({True: "compute", False: "memory"})
+    cell = shown.cell
+    return show_table(
+        table[["kernel", "stage", "flops", "bytes", "arithmetic_intensity", "seconds", "bound"]],
+        caption=f"H × (d_qk, d_hv) = {shown.label}, {count(cell.num_tokens)} tokens, L = {cell.chunk_size}, bf16: "
+        f"least time of every kernel on {shown.timings.gpu}, whose ridge is at {shown.peaks.ridge:.0f} FLOP per byte.",
+        formats={
+            "flops": power_of_ten,
+            "bytes": lambda v: f"{v / 1e9:.2f}",
+            "arithmetic_intensity": "{:.0f}",
+            "seconds": lambda v: f"{1e3 * v:.3f}",
+        },
+        labels={"flops": "FLOP", "bytes": "GB", "arithmetic_intensity": "FLOP per byte", "seconds": "least ms"}
+        | {"bound": "limit"},
+    )
+
+
+def show_chunk_scan(shown: Shown, scans: Mapping[str, pd.DataFrame]) -> Html:
+    """Least time of forward and backward by chunk length, for all timed heads (states through memory)."""
+    best = {name: best_kernel_chunk(scan, "forward+backward") for name, scan in scans.items()}
+    return show(
+        figures.chunk_scan(scans, best),
+        name="kernel-chunks",
+        alt="Stacked bars of roofline times by chunk length for three sets of heads, falling from chunks of 16 to "
+        "chunks of 256.",
+        caption="Least time of forward and backward by chunk length where all states go through memory, "
+        f"{count(shown.cell.num_tokens)} tokens; panels: H × (d_qk, d_hv). The outlined bar is the lowest. Short "
+        "chunks drown in states.",
+    )
+
+
+def limits(costs: pd.DataFrame) -> str:
+    """A verdict: how many kernels are limited by compute."""
+    bound = costs["compute_bound"].sum()
+    if not bound:
+        return "every kernel waits for memory"
+    return f"{bound} of {len(costs)} kernels are limited by compute"
+
+
+def cost_facts(shown: Shown, carried: Costs, scans: Mapping[str, pd.DataFrame]) -> dict[str, object]:
+    """Peaks, best chunks, and what tiles and a carried state save."""
+    cell, peaks = shown.cell, shown.peaks
+    costs = cost_table(carried, peaks)
+    longer = chunk_size_scan(cell, peaks, chunk_sizes=[2**k for k in range(4, 13)])
+    best = [f"{best_kernel_chunk(scan, 'forward+backward')} for {name}" for name, scan in scans.items()]
+    tiled, through = cell_kernel_costs(cell, tile=64, carried_tile=CARRIED_TILE), cell_kernel_costs(cell)
+    less, fewer = (1 - sum(getattr(c, name) for c in tiled) / costs[name].sum() for name in ("flops", "bytes"))
+    facts: dict[str, object] = {
+        "c10_peaks": f"{peaks.peak_flops_per_s / 1e12:.0f} TFLOP/s and {peaks.peak_bytes_per_s / 1e12:.2f} TB/s on "
+        f"{shown.timings.gpu}",
+        "c10_shown": shown.label,
+        "c10_limits": f"At L = {cell.chunk_size}{',' if costs['compute_bound'].any() else ''} {limits(costs)}",
+        "c10_best_chunks": ", ".join(best),
+        "c10_free_chunk": best_kernel_chunk(longer, "forward+backward"),
+        "c10_tiles_flops": percent(less),
+        "c10_tiles_bytes": percent(fewer),
+    }
+    for name, kernels in (("through", through), ("carried", carried)):
+        facts[f"c10_{name}_gb"] = f"{pass_bytes(kernels) / 1e9:.1f}"
+        facts[f"c10_{name}_ms"] = f"{1e3 * pass_seconds(kernels, peaks):.2f}"
+    of_states = 2 * cell.num_chunks * cell.n_heads * cell.d_qk * cell.d_hv * KERNEL_PRECISION.bytes_per_state
+    moved = sum(c.bytes for c in through if c.stage == "forward" and c.kernel in ("states", "outputs"))
+    wide = state_blocks(shown)
+    return facts | {
+        "c10_states_share": percent(of_states / moved),
+        "c10_tile": CARRIED_TILE,
+        "c10_blocks": f"{wide['BLOCK_K']} × {wide['BLOCK_V']} numbers for heads of {cell.d_qk} and {cell.d_hv}",
+    }
+
+
+def state_blocks(shown: Shown, **few: int) -> dict[str, int]:
+    """Blocks of the kernel `states` for the cell; `few` are `chains` and `multiprocessors` of `block_sizes`.
+
+    Where Triton is not installed, 128 × 128.
+    """
+    cell = shown.cell
+    found = block_sizes("states", d_qk=cell.d_qk, d_hv=cell.d_hv, chunk_size=cell.chunk_size, **few)
+    return {"BLOCK_K": 128, "BLOCK_V": 128} | found
+
+
+def show_code(module: str, function: str, *, after: str, before: str) -> Markdown:
+    """Lines of a Triton kernel of the mLSTM, read from the source (`source.kernel_source`)."""
+    text = kernel_source(f"companion.kernels.mlstm.{module}", function, after=after, before=before)
+    return Markdown(f"```python\n{text}\n```")

@@ -1,0 +1,1 @@
+"""What kernels of any operator need: how a launch is described, where tiles lie, precise gates."""

@@ -1,0 +1,132 @@
+"""Launches the Triton kernels of a backward pass."""
+
+from typing import NamedTuple
+
+import torch
+
+from companion.kernels.common.device import Config
+from companion.kernels.common.host import cdiv, strides
+from companion.kernels.mlstm import triton_backward, triton_gates
+from companion.kernels.mlstm.launch import Saved, carry_vectors, states
+from companion.kernels.mlstm.problem import Problem
+
+Tensor = torch.Tensor
+
+
+class _Pairs(NamedTuple):
+    """What `triton_backward.pair_gradients` leaves."""
+
+    A: Tensor
+    B: Tensor
+    rows: Tensor
+    cols: Tensor
+    diagonal: Tensor
+    B_diagonal: Tensor
+    A_rows: Tensor
+
+
+def backward(
+    p: Problem,
+    dh: Tensor,
+    state_gradient: tuple[Tensor, Tensor] | None,
+    inputs: tuple[Tensor, ...],
+    state: tuple[Tensor, Tensor, Tensor] | None,
+    saved: Saved,
+    normalizer: bool,
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, Tensor]]:
+    """dq, dk, dv, dĩ, df̃ (as the inputs q, k, v, ĩ, f̃), and dC, dn of the initial state.
+
+    `state_gradient` is that of C and n of the final state; `normalizer` says whether gradients flow through nᵀq. States
+    are computed again rather than kept from the forward pass: they are the largest tensors by far.
+    """
+    q, k, v, i, f = inputs
+    s, scale = saved, p.d_qk**-0.5
+    dq, dk, dv, di, df = (p.like(x) for x in inputs)
+    normalizer = normalizer and not p.sigmoid
+    with_n = normalizer or state_gradient is not None
+    mat_C, _ = states(p, k, v, None if state is None else state[0], s.vec_write, s.sca_keep)
+    pairs = _pair_gradients(p, q, k, v, dh, s)
+    vec_read, vec_self = _sums(p), _sums(p)
+    # pairs with what δ adds to them, and s = t apart
+    mat_Z = torch.empty_like(pairs.B) if normalizer else pairs.B
+    vec_Z = torch.empty_like(pairs.B_diagonal) if normalizer else pairs.B_diagonal
+    vec_slope = torch.empty_like(vec_self) if normalizer else None
+
+    def of_queries(config: Config) -> Tensor:
+        # what δ adds to dn: partial sums over blocks of rows
+        changes = p.empty(p.chunk_size // config["BLOCK_M"] if normalizer else 0, p.num_chunks, p.n_heads, p.d_qk)
+        triton_backward.query_gradients[(p.rows(config), p.n_heads)](
+            q, k, dh, dq, *strides(q, k, dh, dq), s.vec_c, s.vec_r, s.vec_carried, s.vec_scale, s.vec_signed,
+            mat_C, s.vec_n, pairs.B, pairs.rows, pairs.diagonal, pairs.B_diagonal, pairs.A_rows, vec_read, vec_self,
+            mat_Z, vec_Z, vec_slope, changes, scale, NORMALIZER=normalizer,
+            **p.places, **p.products, **config.constants,
+        )  # fmt: skip
+        return changes
+
+    def of_keys_and_values(config: Config) -> Tensor:
+        blocks = cdiv(p.d_qk, config["BLOCK_K"])
+        sums = p.empty(blocks, p.n_heads, p.num_tokens)
+        programs = blocks * (p.chunk_size // config["BLOCK_M"])
+        programs += cdiv(p.d_hv, config["VALUE_V"]) * (p.chunk_size // config["VALUE_M"])
+        triton_backward.key_value_gradients[(programs * p.num_chunks, p.n_heads)](
+            q, k, v, dh, dk, dv, *strides(q, k, v, dh, dk, dv), s.vec_write, mat_dC, vec_dn, pairs.A, mat_Z, vec_Z,
+            sums, scale, WITH_N=with_n, **p.places, **p.products, **config.constants,
+        )  # fmt: skip
+        return sums
+
+    # first: δ of every token, which dk and dn need
+    changes = p.run("query_gradients", of_queries, normalizer)
+    dC_T, dn_T = state_gradient or (None, None)
+    mat_dC, sca_pass, dC_0 = _state_gradients(p, q, dh, dC_T, mat_C, s)
+    if with_n:
+        vec_dn, dn_0, passing = carry_vectors(p, changes, dn_T, s.sca_keep, s.vec_n)
+    else:
+        vec_dn, dn_0, passing = None, p.empty(p.num_seqs, p.n_heads, p.d_qk).zero_(), sca_pass[:0]
+    vec_write = p.run("key_value_gradients", of_keys_and_values, with_n)
+    triton_gates.gate_gradients[(p.num_chunks, p.n_heads)](
+        i, f, *strides(i, f), di, df, *strides(di, df), vec_read, vec_self, pairs.cols, pairs.A, vec_slope, vec_write,
+        sca_pass, passing, COLS=pairs.cols.shape[0], NORMALIZER=normalizer, WRITES=vec_write.shape[0],
+        PASSES=sca_pass.shape[0], NORMALIZER_PASSES=passing.shape[0], SIGMOID=p.sigmoid, **p.places_of(),
+    )  # fmt: skip
+    return (dq, dk, dv, di, df), (dC_0, dn_0)
+
+
+def _pair_gradients(p: Problem, q: Tensor, k: Tensor, v: Tensor, dh: Tensor, s: Saved) -> _Pairs:
+    A, B = (p.empty(p.n_heads, p.num_tokens, p.chunk_size, dtype=p.state_dtype) for _ in range(2))
+    rows, A_rows, diagonal, B_diagonal = _sums(p), _sums(p), _sums(p, 2), p.empty(p.n_heads, p.num_tokens)
+
+    def attempt(config: Config) -> _Pairs:
+        cols = _sums(p, p.chunk_size // config["BLOCK_M"])
+        triton_backward.pair_gradients[(p.rows(config), p.n_heads)](
+            q, k, v, dh, *strides(q, k, v, dh), s.vec_c, s.vec_r, s.vec_scale,
+            A, B, rows, cols, diagonal, B_diagonal, A_rows, p.d_qk**-0.5,
+            **p.places, **p.products, **config.constants,
+        )  # fmt: skip
+        return _Pairs(A, B, rows, cols, diagonal, B_diagonal, A_rows)
+
+    found: _Pairs = p.run("pair_gradients", attempt)
+    return found
+
+
+def _sums(p: Problem, *parts: int) -> Tensor:
+    """Memory for sums over pairs, of which the gates' gradients are made: as precise as the exponents of the gates."""
+    return p.empty(*parts, p.n_heads, p.num_tokens, dtype=p.exponent_dtype)
+
+
+def _state_gradients(
+    p: Problem, q: Tensor, dh: Tensor, dC_T: Tensor | None, mat_C: Tensor, s: Saved
+) -> tuple[Tensor, Tensor, Tensor]:
+    mat_dC = p.empty(p.num_chunks, p.n_heads, p.d_qk, p.d_hv, dtype=p.state_dtype)
+    dC_0 = p.empty(p.num_seqs, p.n_heads, p.d_qk, p.d_hv)
+
+    def attempt(config: Config) -> Tensor:
+        sca_pass = p.empty(p.blocks(config), p.n_heads, p.num_chunks)
+        triton_backward.state_gradients[(p.walkers(config),)](
+            q, dh, *strides(q, dh), dC_T, s.vec_carried, s.vec_scale, s.sca_keep, mat_C, mat_dC, sca_pass, dC_0,
+            p.d_qk**-0.5, HAS_GRADIENT=dC_T is not None,
+            **p.places_of_sequences, **p.products, **config.constants,
+        )  # fmt: skip
+        return sca_pass
+
+    sca_pass = p.run("state_gradients", attempt, dC_T is not None, programs=p.walkers)
+    return mat_dC, sca_pass, dC_0

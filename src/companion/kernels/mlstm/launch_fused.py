@@ -1,0 +1,122 @@
+"""Launches `triton_fused`, states and outputs in one kernel, where a forward pass is one for it."""
+
+import contextvars
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
+import torch
+import triton
+
+from companion.kernels.common import device
+from companion.kernels.common.device import Config
+from companion.kernels.common.host import INTERPRETED, cdiv, strides
+from companion.kernels.mlstm import configs, triton_fused
+from companion.kernels.mlstm.configs import TILE
+from companion.kernels.mlstm.problem import Problem
+
+Tensor = torch.Tensor
+#: Tiles of a segment at least: fewer take as long as loading the states of the segments before.
+LEAST_TILES = 8
+#: Arguments of kernels that look their chunk up.
+_OF_CHUNKS = ("cu_seqlens", "chunk_seq", "chunk_start", "PACKED")
+
+
+class Tiles(NamedTuple):
+    """What `triton_gates.gate_weights` leaves for a state carried from tile to tile.
+
+    Weights of the state that comes, (H, all tokens), of what a tile keeps of it, (H, all chunks, L / TILE), and k with
+    the weights with which it is written, as k.
+    """
+
+    carried: Tensor
+    keep: Tensor
+    keys: Tensor
+
+    @classmethod
+    def of(cls, p: Problem, k: Tensor, tile: int) -> "Tiles":
+        """Memory for them."""
+        keep = p.empty(p.n_heads, p.num_chunks, p.chunk_size // tile)
+        return cls(p.empty(p.n_heads, p.num_tokens), keep, torch.empty(k.shape, dtype=k.dtype, device=k.device))
+
+
+def tile_of(p: Problem, *tensors: Tensor) -> int:
+    """`TILE`, or 0 where states and outputs are two kernels.
+
+    One needs the instructions of Hopper, q, v and h (`tensors`) in bfloat16 that a descriptor can describe (16 bytes
+    from one token, head and sequence to the next, or a multiple), and a state that fits the registers. Packed sequences
+    are for two: a program that walks along the longest of them would be alone at the end.
+    """
+    if configs.is_forced("outputs") or p.table or not all(map(_describable, tensors)):
+        return 0
+    if not (device.is_hopper(p.device) or INTERPRETED):
+        return 0
+    sizes = {"d_qk": p.d_qk, "d_hv": p.d_hv, "chunk_size": p.chunk_size, "dtype": p.dtype}
+    return TILE if configs.candidates("states_and_outputs", **sizes) else 0
+
+
+def _describable(x: Tensor) -> bool:
+    near = (x.stride(axis) * x.element_size() for axis in range(3))
+    return x.data_ptr() % 16 == 0 and x.stride(1) > 0 and not any(size % 16 for size in near)
+
+
+@cache
+def segments(programs: int, slots: int, tiles: int) -> int:
+    """Into how many segments to cut every sequence of a number of tiles, so that the slots of a GPU are busy.
+
+    With one segment there are `programs`, which walk along whole sequences. Otherwise the states at the end of every
+    segment but the last are found first, which takes half as long per tile. What counts is rounds of programs times
+    their length.
+    """
+
+    def effort(number: int) -> float:
+        before = -(-programs * (number - 1) // slots) / 2
+        return (-(-programs * number // slots) + before) / number
+
+    return min(range(1, max(1, min(16, tiles // LEAST_TILES)) + 1), key=effort)
+
+
+def states_and_outputs(
+    p: Problem, q: Tensor, v: Tensor, h: Tensor, C_0: Tensor | None, tiles: Tiles, vec_scale: Tensor, mat_S: Tensor
+) -> Tensor:
+    """C after the last token of every sequence (B, H, d_qk, d_hv); writes h."""
+    C_T = p.empty(p.num_seqs, p.n_heads, p.d_qk, p.d_hv)
+    num_tiles = cdiv(p.context_length, TILE)
+    places = {name: x for name, x in p.places_of("D_QK", "D_HV").items() if name not in _OF_CHUNKS}
+
+    def attempt(config: Config) -> None:
+        programs = cdiv(p.d_hv, config["BLOCK_V"]) * p.num_seqs * p.n_heads
+        number = segments(programs, device.multiprocessors(p.device) * 8 // config.num_warps, num_tiles)
+        each = cdiv(num_tiles, number)
+        number = cdiv(num_tiles, each)
+        common = {**places, "num_seqs": p.num_seqs, "tiles_per_segment": each, "TILE": TILE}
+        common |= {**p.products, **config.constants}
+        seg_C = seg_keep = None
+        if number > 1:
+            seg_C = p.empty(number - 1, p.num_seqs, p.n_heads, p.d_hv, p.d_qk)
+            seg_keep = p.empty(number - 1, p.num_seqs, p.n_heads)
+            of_states = {name: x for name, x in common.items() if name != "num_tokens"}
+            triton_fused.segment_states[(programs * (number - 1),)](
+                tiles.keys, v, *strides(tiles.keys, v), tiles.keep, seg_C, seg_keep, **of_states
+            )
+        triton_fused.states_and_outputs[(programs * number,)](
+            q, tiles.keys, v, h, *strides(q, tiles.keys, v, h), C_0, seg_C, seg_keep, tiles.carried, vec_scale,
+            tiles.keep, mat_S, C_T, p.d_qk**-0.5, HAS_STATE=C_0 is not None, SEGMENTS=number > 1, **common,
+        )  # fmt: skip
+
+    p.run("states_and_outputs", lambda config: _with_memory(lambda: attempt(config)), C_0 is not None)
+    return C_T
+
+
+def _with_memory(launch: Callable[[], None]) -> None:
+    """Launch with memory for descriptors from torch; which allocator the caller has set stays as it is."""
+
+    def inside() -> None:
+        triton.set_allocator(_allocate)
+        launch()
+
+    contextvars.copy_context().run(inside)
+
+
+def _allocate(size: int, alignment: int, stream: int | None) -> Tensor:
+    return torch.empty(size, dtype=torch.int8, device="cuda")

@@ -1,0 +1,255 @@
+"""Facts, verdicts and tables of chapter 10: those of our records counted another way, and other people's records."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+torch = pytest.importorskip("torch")
+torch.set_num_threads(1)  # tensors are small: threads would only wait for each other
+
+from companion.accounting.kernel_costs import CARRIED_TILE, CellShape, cell_kernel_costs, chunk_size_scan  # noqa: E402
+from companion.benchmarks.kernels.results import crossing, load_checks, load_timings  # noqa: E402
+from companion.benchmarks.records import read_records  # noqa: E402
+from companion.chapters import ch10  # noqa: E402
+from companion.chapters.ch10 import forms, history, overtaking, right, speed  # noqa: E402
+from companion.paths import data_dir  # noqa: E402
+
+FOLDER = data_dir() / "benchmarks"
+CELL = CellShape(batch_size=8, context_length=8192, n_heads=8, d_qk=256, d_hv=512, chunk_size=128)
+
+
+@pytest.fixture(scope="module")
+def shown() -> ch10.Shown:
+    return ch10.Shown(load_timings(FOLDER / "kernels.jsonl", "NVIDIA H200"), CELL)
+
+
+@pytest.fixture(scope="module")
+def checks() -> pd.DataFrame:
+    return load_checks(FOLDER / "kernel_checks.jsonl")
+
+
+def newest(name: str, gpu: str, **wanted: Any) -> list[dict[str, Any]]:
+    """The last result of every cell of a file of records, read line by line."""
+    cells: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for record in read_records(FOLDER / f"{name}.jsonl"):
+        for result in record["results"] if record["parameters"]["gpu"] == gpu else []:
+            if all(result.get(key) == value for key, value in wanted.items()):
+                key = ("part", "case", "dtype", "implementation", "upstream", "configuration", "launch")
+                cells[tuple(result.get(field) for field in key)] = result
+    return list(cells.values())
+
+
+# ---- the cell ------------------------------------------------------------------------------------
+
+
+def test_facts_of_the_forms() -> None:
+    rows = [
+        ("recurrent", "float64", "h", 1e-15),
+        ("chunkwise", "float64", "h", 3e-15),
+        ("chunkwise", "float64", "dq", 2e-15),
+        ("recurrent", "bfloat16", "h", 1e-3),
+        ("chunkwise", "bfloat16", "h", 4e-3),
+        ("chunkwise", "bfloat16", "dq", 5e-3),
+    ]
+    facts = ch10.form_facts(pd.DataFrame(rows, columns=["form", "dtype", "quantity", "error"]))
+    assert facts["c10_forms"] == "float64 3×10⁻¹⁵ (chunkwise), bfloat16 5×10⁻³ (chunkwise)"
+    assert (facts["c10_forms_best"], facts["c10_forms_best_error"]) == ("float64", "3×10⁻¹⁵")
+    assert (facts["c10_forms_low"], facts["c10_forms_output"]) == ("bfloat16", "0.40 %")
+    assert facts["c10_forms_gradient"] == "0.50 %"
+
+
+def test_facts_of_the_overflow() -> None:
+    """exp overflows at the logarithm of the largest number; the page also says that nothing overflows with m."""
+    open_input = ch10.without_exponent([(mean, 3) for mean in range(-40, 121, 10)])
+    closing = ch10.without_exponent([(0, mean) for mean in (-30, -5, -2, 10)])
+    facts = ch10.overflow_facts(open_input, closing)
+    assert facts["c10_limit_32"] == f"{128 * np.log(2):.1f}"
+    assert facts["c10_limit_16"] == f"{np.log(65504):.1f}"
+    lost = [
+        mean for mean, error in zip(open_input["input_gate"], open_input["recurrent"], strict=True) if np.isinf(error)
+    ]
+    assert facts["c10_overflow_32"] == lost[0]
+    closed = closing.loc[np.isinf(closing["factored"]), "forget_gate"]
+    assert facts["c10_overflow_factored"] == max(closed)
+    assert not np.isinf(closing["factored"]).all()
+    assert np.isfinite([*open_input["with m"], *closing["with m"]]).all()
+
+
+def test_facts_of_gradients() -> None:
+    inputs = ch10.cell_inputs(40, input_gate=1.0)
+    through = ch10.normalizer_gradient_errors(inputs)
+    facts = ch10.gradient_facts(through)
+    dropped = through[~through["normalizer_gradient"] & (through["upstream"] == "h itself")].set_index("gradient")[
+        "error"
+    ]
+    worst = 100 * max(dropped[name] for name in ("dq", "dk", "di", "df"))
+    assert float(str(facts["c10_lost_most"]).removesuffix(" %")) == pytest.approx(worst, rel=0.05)
+    assert dropped["dv"] < 1e-12, "values never enter the normalizer"
+    assert "10⁻¹" in str(facts["c10_kept"])
+    assert "dropped" in ch10.show_normalizer_gradient(through).markup
+
+
+def test_facts_of_the_forget_gate() -> None:
+    exact = np.array([1.0, -2.0])
+    tables = {
+        mean: pd.DataFrame({"exact": exact, "totals": exact * a, "pairs": exact * b})
+        for mean, a, b in ((3, 1.1, 1.2), (-3, 4, 1.5))
+    }
+    facts = ch10.forget_facts(tables)
+    assert (facts["c10_forget_closed"], facts["c10_forget_open"]) == (-3, 3)
+    assert (facts["c10_forget_closed_totals"], facts["c10_forget_closed_pairs"]) == ("300 %", "50 %")
+    assert (facts["c10_forget_open_totals"], facts["c10_forget_open_pairs"]) == ("10 %", "20 %")
+    assert forms.forget_gate_errors(tables)["totals"].tolist() == pytest.approx([0.1, 3])
+
+
+# ---- costs ---------------------------------------------------------------------------------------
+
+
+def test_facts_of_costs(shown: ch10.Shown) -> None:
+    """The bytes by hand: with a state of two bytes that is written and read once a chunk, and without."""
+    scans = {name: chunk_size_scan(shape, shown.peaks) for name, shape in shown.shapes.items()}
+    facts = ch10.cost_facts(shown, cell_kernel_costs(CELL, carried_tile=CARRIED_TILE), scans)
+    assert shown.label in scans
+    states = 2 * 2 * CELL.num_chunks * 8 * 256 * 512 / 1e9
+    saved = float(str(facts["c10_through_gb"])) - float(str(facts["c10_carried_gb"]))
+    assert 0.7 * states < saved < 1.3 * states
+    total = scans[shown.label].groupby("chunk_size")["seconds"].sum()
+    assert f"{total.idxmin()} for {shown.label}" in str(facts["c10_best_chunks"])
+    assert re.fullmatch(
+        r"At L = 128(, \d+ of \d+ kernels are limited by compute| every kernel waits for memory)",
+        str(facts["c10_limits"]),
+    )
+    assert facts["c10_tile"] == CARRIED_TILE
+    changed = ch10.change_facts(shown, scans, {})
+    assert changed["c10_chunk_best"] == total.idxmin()
+    assert float(str(changed["c10_chunk_64"])) == pytest.approx(total[64] / total.min(), rel=0.01)
+    assert 1 < float(str(changed["c10_bytes_mixed"])) < float(str(changed["c10_bytes_float32"])) <= 2
+
+
+# ---- checks --------------------------------------------------------------------------------------
+
+
+def test_verdicts_of_checks_count_the_records(checks: pd.DataFrame) -> None:
+    facts = ch10.check_facts(FOLDER, checks)
+    ours = [x for x in newest("kernel_checks", "NVIDIA H200") if x["implementation"].startswith("companion")]
+    passed, run = (sum(x["verdict"] in kinds for x in ours) for kinds in (("pass",), ("pass", "fail")))
+    assert f"on NVIDIA H200 our kernels pass {passed:,} of {run:,} cells" in str(facts["c10_gpus"])
+    table = checks[checks["implementation"].str.startswith("companion") & (checks["verdict"] != "skipped")]
+    assert str(facts["c10_answer_right"]).startswith(
+        f"Our kernels pass {(table['verdict'] == 'pass').sum():,} of {len(table):,}"
+    )
+    assert "mlstm_kernels 2.0.6" in str(facts["c10_answer_right"])
+    assert "earlier state" not in str(facts["c10_answer_right"]), "the records are of today's code"
+
+
+def test_verdicts_without_peers(checks: pd.DataFrame) -> None:
+    ours = checks[checks["implementation"].str.startswith("companion")]
+    assert right.peer_verdicts(ours) == ("", "No peer was run")
+    assert right.silent_verdict(ours) == "None raised an exception"
+    assert right.forget_gate_verdict(ours) == "It was not run on this GPU"
+    assert "no other implementation was checked on this GPU" in ch10.show_peers(ours).markup
+    assert "cases of gates" in ch10.show_errors(ours).markup
+
+
+def test_records_of_an_earlier_state_are_named(checks: pd.DataFrame) -> None:
+    ours = checks[checks["implementation"].str.startswith("companion")]
+    old = ours.assign(code="before")
+    assert right.passed_verdict(old).endswith("(the records are of an earlier state of this code)")
+    first = ours[ours["verdict"] == "pass"].index[0]
+    assert right.passed_verdict(ours.assign(code=ours["code"].where(ours.index != first, "before"))).endswith(
+        "(1 of them are of an earlier state of this code)"
+    )
+    table = pd.DataFrame({"gpu": ["B", "A", "B"], "code": ["before", ours["code"].iloc[0], "before"]})
+    assert speed.of_earlier(table) == " With an earlier state of the kernels: B."
+    assert speed.of_earlier(table.iloc[1:2]) == ""
+
+
+def test_small_results_are_named(checks: pd.DataFrame) -> None:
+    one = checks[(checks["verdict"] == "pass") & checks["case"].str.startswith("regime_input_low")].head(1)
+    lost = one.assign(errors=[{"h": 0.9}], dtype="float16")
+    assert "float16" in right.underflow_verdict(lost)
+    assert "input low" in right.underflow_verdict(lost)
+    assert right.underflow_verdict(one.assign(errors=[{"h": 0.1}])) == "No result is too small for its dtype"
+
+
+# ---- times ---------------------------------------------------------------------------------------
+
+
+def test_verdicts_of_speed_are_the_records(shown: ch10.Shown) -> None:
+    facts = ch10.speed_facts(shown)
+    found = {x["implementation"]: x for x in newest("kernels", "NVIDIA H200", part="training", case="8x256x512-T8192")}
+    ours, theirs = (found[name]["seconds_median"] for name in ("companion", "mlstm_kernels xl_chunk, chunk 128"))
+    assert f"forward and backward {1e3 * ours:.3g} ms" in str(facts["c10_answer_speed"])
+    ratios = re.search(
+        r"xl_chunk, chunk 128 [\d.]+ \(forward\) and ([\d.]+) \(forward and backward\)", str(facts["c10_answer_speed"])
+    )
+    assert ratios
+    assert float(ratios[1]) == pytest.approx(theirs / ours, rel=0.05)
+    cheaper = found["companion, detached normaliser"]["seconds_median"] / ours - 1
+    assert f"{100 * cheaper:+.1f} % (forward and backward)" in str(facts["c10_speed"])
+    assert "have changed since" not in str(facts["c10_versions"])
+    assert facts["c10_gpu"] == "NVIDIA H200"
+
+
+def test_a_cell_that_was_not_timed(shown: ch10.Shown) -> None:
+    other = ch10.Shown(shown.timings, replace(CELL, n_heads=4))
+    assert speed.speed_verdict(other) == "Our kernels were not timed at 4 × (256, 512), T = 8192"
+    assert speed.cheaper_verdict(other) == "The cheaper backward pass was not timed here"
+    assert ch10.step_facts(other) == {"c10_steps": "No step was timed"}
+    for page in (ch10.show_times(other), ch10.show_speed(other), ch10.show_steps(other)):
+        assert "4 × (256, 512) was not timed on NVIDIA H200" in page.markup
+    assert "was not timed" in ch10.show_step_rivals(other, FOLDER / "kernels.jsonl").markup
+    assert overtaking.crossing_verdict(other, {}) == "These heads were not timed"
+    assert overtaking.moved_verdict(other, {}) == "Attention was not timed beside these heads"
+    assert "attention was not timed beside these heads" in ch10.show_crossing(other, {}).markup
+    assert "not timed." in ch10.show_drift(other, pd.DataFrame({"num_tokens": [4], "float32": [1e-7]})).markup
+
+
+def test_verdicts_of_the_crossing(shown: ch10.Shown) -> None:
+    crossings = {
+        ((8, 256, 512), part): crossing(shown.timings, (8, 256, 512), part) for part in ("forward", "training")
+    }
+    words = overtaking.crossing_verdict(shown, crossings)
+    assert words.startswith("The mLSTM, 8 × (256, 512), is faster than attention of the same width forward from T = ")
+    for each in crossings.values():
+        assert f"(by rooflines {each.by_roofline:.0f}, by FLOPs {each.by_flops:.0f})" in words
+    empty = {key: replace(each, table=each.table.iloc[:0]) for key, each in crossings.items()}
+    guess = overtaking.crossing_verdict(shown, empty)
+    assert guess.startswith("By rooflines the mLSTM, 8 × (256, 512), is faster")
+    assert guess.endswith("on; attention was not timed beside it")
+    moved = crossings[(8, 256, 512), "training"]
+    assert f"by a factor of {moved.by_roofline / moved.by_flops:.2g}" in overtaking.moved_verdict(shown, crossings)
+
+
+def test_the_log(tmp_path: Path) -> None:
+    log = ch10.predictions(FOLDER)
+    assert log is not None
+    known = log["ratio"].dropna()
+    words = str(ch10.log_facts(log)["c10_log"])
+    assert words.startswith(
+        f"The median of {len(known)} ratios is {known.median():.2f}; the largest is {known.max():.2f} ("
+    )
+    assert set(history.KERNELS.values()) & set(log["of"])
+    assert ch10.predictions(tmp_path) is None
+    assert ch10.log_facts(None) == {"c10_log": "No prediction has a measurement"}
+    assert "have no log of predictions" in ch10.show_predictions(None).markup
+
+
+def test_records_of_one_state_without_peers(tmp_path: Path) -> None:
+    """As a reader's: nothing to compare with, which the page says."""
+    records = tmp_path / "kernels.jsonl"
+    lines = (FOLDER / "kernels.jsonl").read_text(encoding="utf-8").splitlines()
+    ours = [x for x in map(json.loads, lines) if x["results"][0]["implementation"] == "companion"]
+    records.write_text(json.dumps(ours[-1]) + "\n", encoding="utf-8")
+    assert "hold one state of our kernels" in ch10.show_gains(records, 8192).markup
+    assert "no published kernel was timed" in ch10.show_rivals(records, 8192).markup
+
+
+def test_without_a_wish_nothing_is_timed_here() -> None:
+    assert "Set `benchmark_here`" in ch10.show_here(False).data
