@@ -77,7 +77,7 @@ def residuals_figure(fits: Fits, tables: Tables) -> Html:
         figures.residuals_over_compute(fits, tables),
         name="surface-residuals",
         alt="Residuals of the fits over compute by design of the runs.",
-        caption="What the law leaves over. Independent errors would scatter about zero at every compute.",
+        caption="What the law does not explain. Independent errors would scatter about zero at every compute.",
     )
 
 

@@ -1,4 +1,4 @@
-"""The tables of chapter 4. Fits come by architecture, or by architecture and what else tells them apart."""
+"""The tables of chapter 4. Their rows are fits, by architecture, design, form of the law or δ."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -83,7 +83,7 @@ def endings_table(fits: Mapping[tuple[str, str, str], ParametricFit]) -> Html:
 
 
 def scatter(fits: Fits, tables: Tables, parts: Mapping[str, Tables]) -> pd.DataFrame:
-    """What the fits to all runs leave over in the runs of each design.
+    """What the fits to all runs do not explain in the runs of each design.
 
     Returns
     -------

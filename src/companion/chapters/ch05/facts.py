@@ -46,9 +46,9 @@ def variance_verdict(slopes: Slopes, misread: Sequence[tuple[str, str, float, fl
         return text
     words = f"p falls to {wrong.min():.1g}"
     if (wrong < 1e-6).all():
-        words = "they would be called different beyond all doubt"
+        words = "they look different beyond doubt"
     agree = " and ".join(f"{p:.2g}" for p in right)
-    return f"{text}. Read rightly, the exponents agree or not with p = {agree}; misread, {words}"
+    return f"{text}. Read correctly, the test of equal exponents has p = {agree}; misread, {words}"
 
 
 def _of_shape(tests: Tables, shape: str) -> dict[str, float]:

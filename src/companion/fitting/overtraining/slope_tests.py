@@ -151,12 +151,12 @@ def slope_power(
     return pd.DataFrame(rows)
 
 
-def detectable_change(power: pd.DataFrame, test: str = "f_test", wanted: float = 0.8) -> float:
-    """The change that a test finds with the wanted power, interpolated in a `slope_power` table; NaN if none does."""
+def detectable_change(power: pd.DataFrame, test: str = "f_test", target: float = 0.8) -> float:
+    """The change that a test finds with a target power, interpolated in a `slope_power` table; NaN if none does."""
     found = np.maximum.accumulate(power[test].to_numpy())
-    if found[-1] < wanted:
+    if found[-1] < target:
         return float("nan")
-    return float(np.interp(wanted, found, power["total_change"]))
+    return float(np.interp(target, found, power["total_change"]))
 
 
 def heterogeneity(values: Any, errors: Any) -> tuple[float, float]:
