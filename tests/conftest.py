@@ -19,7 +19,7 @@ LONGEST = (
     "benchmarks/kernels/test_kernel_benchmark.py",
     "book/test_pages.py",
     "fitting/test_multistart.py",
-    "fitting/test_pitfalls.py",
+    "chapters/test_ch06_mistakes.py",
 )
 #: What `make check` leaves out besides them: notebooks, pages, other processes, and fits by the hundred.
 NOT_QUICK = (
@@ -31,6 +31,10 @@ NOT_QUICK = (
     "benchmarks/test_fits.py",
     "benchmarks/test_large_tables.py",
     "kernels/test_torch_forms.py",
+    "chapters/test_ch04_figures.py",
+    "chapters/test_ch05_figures.py",
+    "chapters/test_ch06_figures.py",
+    "chapters/test_ch06_objectives.py",
     "cli/test_fits_designs.py",
     "cli/test_isoflop.py",
     "cli/test_streams.py",

@@ -7,8 +7,7 @@ from matplotlib.ticker import PercentFormatter
 from companion.fitting.parametric import ParametricFit
 from companion.formatting import percent, significant
 from companion.plotting.embed import Html, show
-from companion.plotting.style import INK, LABELS, subplots
-from companion.plotting.surface import count_ticks
+from companion.plotting.style import INK, LABELS, count_ticks, subplots
 
 
 def fit_overview(fit: ParametricFit) -> Figure:

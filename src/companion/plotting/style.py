@@ -1,6 +1,6 @@
 """One look for every figure: sizes, colours that colour-blind readers can tell apart, ink that follows the page."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -104,8 +104,18 @@ def panels(number: int, *, height: float = 3.6, **kwargs: Any) -> tuple[Figure, 
     return figure, axes[: max(number, 1)]
 
 
-def count_ticks(axis: Axis) -> None:
-    """Ticks at 1, 2 and 5 times powers of ten, as counts: 200M, 1B."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: count(value, 1)))
+def count_ticks(axis: Axis, steps: Sequence[float] = (1.0, 2.0, 5.0)) -> None:
+    """Ticks at these multiples of powers of ten, as counts: 200M, 1B.
+
+    Over less than a decade matplotlib chooses other places; they get their labels with up to three digits: 150M.
+    """
+    axis.set_major_locator(LogLocator(subs=steps))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _short_count(value)))
     axis.set_minor_formatter(NullFormatter())
+
+
+def _short_count(value: float) -> str:
+    """`count` without zeros at the end of its digits: 20M, 1.5B."""
+    text = count(value)
+    digits = text.rstrip("kMBT")
+    return f"{float(digits):g}{text.removeprefix(digits)}"

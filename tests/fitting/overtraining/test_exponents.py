@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from companion.errors import InputError
-from companion.fitting.overtraining.checks import (
+from companion.fitting.overtraining.exponents import (
+    fit_overtraining,
+    fit_overtraining_slopes,
+    fit_slopes_by_ratio,
+    ratio_groups,
+    token_param_preset,
+)
+from companion.fitting.overtraining.slope_tests import (
     SHAPES,
     bending,
     bending_if_possible,
@@ -16,15 +23,7 @@ from companion.fitting.overtraining.checks import (
     detectable_change,
     heterogeneity,
     parallel_tests,
-    short_windows,
     slope_power,
-)
-from companion.fitting.overtraining.exponents import (
-    fit_overtraining,
-    fit_overtraining_slopes,
-    fit_slopes_by_ratio,
-    ratio_groups,
-    token_param_preset,
 )
 from companion.paths import data_dir
 from companion.runs.load import load_paper_runs, subset
@@ -208,15 +207,6 @@ def test_comparison_of_two_sets() -> None:
     assert low < 0.005 < high
     assert difference.p_value < 1e-3
     assert compare_slopes(second, first).value == pytest.approx(-difference.value)
-
-
-def test_short_windows() -> None:
-    slopes = fit_overtraining_slopes(made(dict.fromkeys(RATIOS, 0.05), noise=0.002))
-    windows = short_windows(slopes)
-    assert len(windows) == len(RATIOS) * (4 + 3 + 2 + 1)  # six runs: windows of 3, 4, 5 and 6
-    whole = windows[windows["whole"]]
-    np.testing.assert_allclose(whole["eta"], slopes.table()["eta"])
-    assert whole["decades"].min() > windows["decades"].min()
 
 
 # ---- readers' tables -----------------------------------------------------------------------------

@@ -16,7 +16,6 @@ from companion.fitting.overtraining.groups import (
     ratio_groups,
     token_param_preset,
 )
-from companion.fitting.pitfalls_design import designs_of
 from companion.runs.load import load_paper_runs, load_runs, subset
 
 SIZES = np.geomspace(1e8, 1.6e9, 5)
@@ -168,11 +167,3 @@ def _noisy(ratios: list[float], sizes: int) -> tuple[str, ...]:
     runs = runs_at(ratios, sizes=sizes)
     runs["val_loss"] *= np.exp(0.01 * np.random.default_rng(1).normal(size=len(runs)))
     return fit_overtraining_slopes(runs).warnings
-
-
-def test_the_design_of_one_ratio_keeps_its_value() -> None:
-    """`designs_of` compares the runs of the commonest ratio with the whole table."""
-    designs = designs_of(load_runs(table("overtraining_rpj")))
-    assert [name for name in designs if name.startswith("only")] == ["only M = 20"]
-    assert len(designs["only M = 20"]) == 6
-    assert list(designs_of(load_runs(table("isoflop_comma")))) == ["all runs", "isoflop"]

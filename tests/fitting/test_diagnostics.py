@@ -1,11 +1,11 @@
-"""What a parametric fit rests on: known answers on simulated tables."""
+"""Diagnostics of a parametric fit: known answers on simulated tables."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from companion.errors import InputError
-from companion.fitting import surface_checks
+from companion.fitting import diagnostics
 from companion.fitting.extrapolation import extrapolate, optimum_on_profile
 from companion.fitting.parametric import ParametricFit, fit_parametric
 from companion.fitting.uncertainty import bootstrap_parametric
@@ -34,36 +34,15 @@ def fit(table: pd.DataFrame) -> ParametricFit:
 
 
 def test_designs(table: pd.DataFrame) -> None:
-    parts = surface_checks.designs(table)
+    parts = diagnostics.designs(table)
     assert {name: len(part) for name, part in parts.items()} == {"all": 36, "isoflop": 24, "tokenparam": 12}
-    assert list(surface_checks.designs(table.drop(columns="experiment"))) == ["all"]
-
-
-def test_fit_row(fit: ParametricFit) -> None:
-    row = surface_checks.fit_row(fit)
-    assert row["exponent"] == pytest.approx(fit.law.beta / (fit.law.alpha + fit.law.beta))
-    assert row["alpha_gamma"] == fit.law.alpha
-    assert row["num_rows"] == 36
-
-
-def test_flops_per_param_and_token(table: pd.DataFrame) -> None:
-    assert surface_checks.flops_per_param_and_token(table) == pytest.approx(6.0)
-
-
-def test_projection_finds_the_exponents_of_exact_losses(table: pd.DataFrame) -> None:
-    exact = table.assign(val_loss=TRUTH.predict(table["num_params"], table["num_tokens"]))
-    alphas, betas = [0.24, 0.34, 0.44], [0.2, 0.3, 0.4]
-    misfit = surface_checks.projected_misfit(fit_parametric(exact, gamma=1.0), alphas, betas)
-    assert misfit.shape == (3, 3)
-    assert np.unravel_index(np.argmin(misfit), misfit.shape) == (1, 1)
-    assert misfit[1, 1] < 1e-3
-    assert misfit[1, 1] < 0.3 * np.partition(misfit.ravel(), 1)[1]
+    assert list(diagnostics.designs(table.drop(columns="experiment"))) == ["all"]
 
 
 def test_least_squares_follows_an_outlier_and_huber_does_not(table: pd.DataFrame) -> None:
-    chosen = surface_checks.typical_runs(table)
+    chosen = diagnostics.typical_runs(table)
     assert chosen["most compute"] == table["train_flops"].idxmax()
-    shifts = surface_checks.outlier_shifts(
+    shifts = diagnostics.outlier_shifts(
         table, chosen, [0.1, 0.2], [1e-3, np.inf], 1.0, {"E": lambda law: law.E}
     ).set_index(["run", "huber_delta", "excess"])["E"]
     for run in chosen:
@@ -74,7 +53,7 @@ def test_least_squares_follows_an_outlier_and_huber_does_not(table: pd.DataFrame
 
 def test_optima_by_budget(fit: ParametricFit, table: pd.DataFrame) -> None:
     groups = {float(budget): group for budget, group in table.groupby("isoflop_budget")}
-    found = surface_checks.optima_by_budget(bootstrap_parametric(fit, 60), groups)
+    found = diagnostics.optima_by_budget(bootstrap_parametric(fit, 60), groups)
     assert len(found) == 3
     for name in ("num_params", "num_tokens", "tokens_per_param"):
         assert (found[f"{name}_low"] < found[name]).all()
@@ -84,29 +63,22 @@ def test_optima_by_budget(fit: ParametricFit, table: pd.DataFrame) -> None:
     np.testing.assert_allclose(found["tokens_per_param"], found["num_tokens"] / found["num_params"])
 
 
-def test_terms_are_known_better_than_prefactors(fit: ParametricFit) -> None:
-    ranges = surface_checks.term_ranges(bootstrap_parametric(fit, 60))
-    assert 1 < ranges["A_term"] < ranges["A"]
-    assert 1 < ranges["B_term"] < ranges["B"]
-
-
-def test_near_target(table: pd.DataFrame) -> None:
-    run = table.iloc[30]
-    near = surface_checks.near_target(table, run["num_params"] * 1.01, run["num_tokens"] * 0.99)
-    assert np.flatnonzero(near).tolist() == [30]
-    assert not surface_checks.near_target(table, 1e12, 1e12).any()
-
-
 def test_cross_errors(fit: ParametricFit, table: pd.DataFrame) -> None:
-    errors = surface_checks.cross_errors({"all": fit}, surface_checks.designs(table))
+    errors = diagnostics.cross_errors({"all": fit}, diagnostics.designs(table))
     assert errors.loc[0, "all"] == pytest.approx(np.sqrt(np.mean(fit.residuals**2)))
     assert list(errors.columns) == ["fitted_to", "all", "isoflop", "tokenparam"]
 
 
 def test_furthest_run(table: pd.DataFrame) -> None:
     results = extrapolate(table, [1.1e20], gamma=1.0)
-    row = surface_checks.furthest_run_errors(results).iloc[0]
+    row = diagnostics.furthest_run_errors(results).iloc[0]
     assert row["val_loss"] == table.loc[table["train_flops"].idxmax(), "val_loss"]
     assert row["log_error"] == pytest.approx(np.log(row["predicted_loss"] / row["val_loss"]))
     with pytest.raises(InputError, match="none to read"):
-        surface_checks.furthest_run_errors([])
+        diagnostics.furthest_run_errors([])
+
+
+def test_a_budget_of_one_size_has_no_optimum(fit: ParametricFit, table: pd.DataFrame) -> None:
+    found = diagnostics.optima_by_budget(bootstrap_parametric(fit, 5), {6e18: table.head(1)})
+    assert found[["num_params", "num_tokens"]].isna().all(axis=None)
+    assert found["lost"].item() == 1

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from companion.chapters.ch06.objectives import one_resample, squared_twice
 from companion.fitting.derivatives import huber
 from companion.fitting.isoflop.select import isoflop_runs
 from companion.fitting.parametric import ParametricFit, fit_parametric
-from companion.fitting.pitfalls_objective import one_resample, squared_twice
 from companion.laws import LossSurface
 from companion.runs.load import load_paper_runs
 

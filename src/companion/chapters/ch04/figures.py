@@ -1,21 +1,19 @@
-"""Figures of the chapter on the loss surface: contours, objective, residuals, profiles, correlations."""
+"""Figures of chapter 4: contours, objective, residuals, profiles, correlations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 from scipy import stats
 
 from companion.fitting.parametric import ParametricFit
 from companion.fitting.uncertainty import Profile
-from companion.formatting import count
-from companion.plotting.style import INK, LABELS, architecture_look, panels, subplots
+from companion.plotting.style import INK, LABELS, architecture_look, count_ticks, panels, subplots
 
 GREY = "#888888"
 #: How a design of runs is drawn everywhere in the chapter.
@@ -81,7 +79,7 @@ def outlier_influence(shifts: pd.DataFrame, readings: Mapping[str, str]) -> Figu
     Parameters
     ----------
     shifts
-        of `companion.fitting.surface_checks.outlier_shifts`.
+        of `companion.fitting.diagnostics.outlier_shifts`.
     readings
         columns to draw, with their axis labels.
     """
@@ -116,7 +114,7 @@ def misfit_slices(
     Parameters
     ----------
     misfits
-        by architecture, of `companion.fitting.surface_checks.projected_misfit`, shape (len(alphas), len(betas)).
+        by architecture, of `companion.chapters.ch04.analysis.projected_misfit`, shape (len(alphas), len(betas)).
     fits
         by architecture: the fits at whose gamma the slices were taken.
     """
@@ -239,9 +237,3 @@ def _design_markers(runs: pd.DataFrame) -> dict[str, str]:
 
 def _of_design(runs: pd.DataFrame, design: str) -> pd.DataFrame:
     return runs[runs["experiment"] == design] if "experiment" in runs else runs
-
-
-def count_ticks(axis: Axis, steps: Sequence[float]) -> None:
-    axis.set_major_locator(LogLocator(subs=steps))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: count(value, 2).replace(".0", "")))
-    axis.set_minor_formatter(NullFormatter())

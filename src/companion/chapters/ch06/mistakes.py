@@ -1,7 +1,7 @@
 """What optimizer, rounding, repeated rows, metrics, errors and the form of the law do to a fit, on any run table.
 
 Every function takes a fit or a table and returns a small table that shows one mistake beside the right way.
-`companion.fitting.pitfalls_design` does the same for the design of a study and its bookkeeping.
+`companion.chapters.ch06.designs` does the same for the design of a study and its bookkeeping.
 """
 
 import math
@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import least_squares
 
+from companion.chapters.ch06.designs import size_exponent
 from companion.errors import InputError
 from companion.fitting.derivatives import Array, huber
 from companion.fitting.multistart import SETTINGS, Multistart, reference_multistart
 from companion.fitting.overtraining.exponents import OvertrainingSlopes
 from companion.fitting.parametric import ParametricFit, fit_parametric
-from companion.fitting.pitfalls_design import size_exponent
 from companion.fitting.uncertainty import ParametricBootstrap, bootstrap_parametric
 from companion.laws import LossSurface
 
@@ -55,7 +55,7 @@ def stopping_early(
     return {name: reference_multistart(fit, num_starts, seed=seed, setting=name) for name in settings}
 
 
-def stopping_table(fit: ParametricFit, searches: dict[str, Multistart]) -> pd.DataFrame:
+def compare_searches(fit: ParametricFit, searches: Mapping[str, Multistart]) -> pd.DataFrame:
     """What every setting reaches.
 
     Returns
@@ -83,6 +83,13 @@ def stopping_table(fit: ParametricFit, searches: dict[str, Multistart]) -> pd.Da
     return pd.DataFrame(rows)
 
 
+def ends_of_search(search: Multistart, highest: float) -> pd.DataFrame:
+    """Laws where a search ended with an objective of at most `highest`: columns E, A, B, alpha, beta, gamma."""
+    theta = search.theta[search.objective <= highest]
+    names = ("A", "B", "E", "alpha", "beta", "gamma")
+    return pd.DataFrame(np.column_stack([np.exp(theta[:, :3]), theta[:, 3:]]), columns=pd.Index(names))
+
+
 def reached_by_start(fit: ParametricFit, search: Multistart, tolerance: float = 1e-3) -> pd.DataFrame:
     """Share of starts that come within `tolerance` of the fit's objective, by the value they start from.
 
@@ -105,7 +112,7 @@ def reached_by_start(fit: ParametricFit, search: Multistart, tolerance: float = 
 
 
 def rounded(law: LossSurface, decimals: int) -> LossSurface:
-    """The law whose log A, log B, log E, alpha, beta and gamma are printed with so many decimals.
+    """The law whose log A, log B, log E, alpha, beta and gamma are printed with this many decimals.
 
     Raises
     ------
@@ -127,7 +134,7 @@ def printed_laws(entry: Mapping[str, Any]) -> dict[str, LossSurface]:
     }
 
 
-def laws_table(fit: ParametricFit, laws: Mapping[str, LossSurface], train_flops: float) -> pd.DataFrame:
+def compare_laws(fit: ParametricFit, laws: Mapping[str, LossSurface], train_flops: float) -> pd.DataFrame:
     """Laws on the data of a fit.
 
     Returns
@@ -152,10 +159,10 @@ def laws_table(fit: ParametricFit, laws: Mapping[str, LossSurface], train_flops:
     return pd.DataFrame(rows)
 
 
-def rounding_table(fit: ParametricFit, train_flops: float, decimals: Sequence[int] = (2, 3, 4, 6)) -> pd.DataFrame:
-    """`laws_table` of a fit whose parameters are printed with fewer and fewer digits; first, with all."""
+def rounded_laws(fit: ParametricFit, train_flops: float, decimals: Sequence[int] = (2, 3, 4, 6)) -> pd.DataFrame:
+    """`compare_laws` of a fit whose parameters are printed with fewer and fewer digits; first, with all."""
     laws = {"all digits": fit.law} | {f"{k} decimals": rounded(fit.law, k) for k in decimals}
-    return laws_table(fit, laws, train_flops)
+    return compare_laws(fit, laws, train_flops)
 
 
 # ---- repeated rows -------------------------------------------------------------------------------
@@ -338,7 +345,7 @@ def fit_forms(runs: pd.DataFrame) -> dict[str, Form]:
     return forms | {"product": Form(product.predict, 4, product.rms, product.E)}
 
 
-def form_table(runs: pd.DataFrame, forms: Mapping[str, Form]) -> pd.DataFrame:
+def compare_forms(runs: pd.DataFrame, forms: Mapping[str, Form]) -> pd.DataFrame:
     """What forms say at two corners of a table and at its largest budget.
 
     Returns

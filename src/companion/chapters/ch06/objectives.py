@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import least_squares
 
+from companion.chapters.ch06.designs import size_exponent
 from companion.errors import InputError
 from companion.fitting.derivatives import Array, from_raw, huber, log_predictions, make_rows, to_raw
 from companion.fitting.parametric import ParametricFit, fit_parametric
-from companion.fitting.pitfalls_design import size_exponent
 from companion.laws import LossSurface
 
 

@@ -1,4 +1,4 @@
-"""Checks of the over-training slopes: are the lines straight, how large a difference could be seen, what few runs say.
+"""Tests of the over-training slopes: are the lines parallel, are they straight, how large a difference could be seen.
 
 All of them are regressions of log loss on log compute with an intercept per ratio of tokens to parameters, on the runs
 that `companion.fitting.overtraining.exponents.fit_overtraining_slopes` used.
@@ -15,7 +15,6 @@ from scipy import stats
 
 from companion.errors import InputError
 from companion.fitting.overtraining.exponents import OvertrainingSlopes, fit_slopes_by_ratio
-from companion.fitting.power_law import fit_power_law
 
 Array = NDArray[np.float64]
 #: What the lines of all ratios may have in common besides a slope.
@@ -152,12 +151,12 @@ def slope_power(
     return pd.DataFrame(rows)
 
 
-def detectable_change(power: pd.DataFrame, test: str = "f_test", wanted: float = 0.8) -> float:
-    """The change that a test finds with the wanted power, interpolated in a `slope_power` table; NaN if none does."""
+def detectable_change(power: pd.DataFrame, test: str = "f_test", target: float = 0.8) -> float:
+    """The change that a test finds with a target power, interpolated in a `slope_power` table; NaN if none does."""
     found = np.maximum.accumulate(power[test].to_numpy())
-    if found[-1] < wanted:
+    if found[-1] < target:
         return float("nan")
-    return float(np.interp(wanted, found, power["total_change"]))
+    return float(np.interp(target, found, power["total_change"]))
 
 
 def heterogeneity(values: Any, errors: Any) -> tuple[float, float]:
@@ -191,37 +190,6 @@ def compare_slopes(first: OvertrainingSlopes, second: OvertrainingSlopes) -> Coe
         standard_error=float(np.sqrt(variance)),
         degrees_of_freedom=int(variance**2 / shares) if shares > 0 else min(degrees),
     )
-
-
-def short_windows(slopes: OvertrainingSlopes, min_runs: int = 3) -> pd.DataFrame:
-    """eta from every stretch of neighbouring runs of one ratio: what a study with fewer sizes would have found.
-
-    Returns
-    -------
-    DataFrame with `token_param_ratio`, `num_runs`, `decades` (log10 of largest over smallest compute),
-    `middle_flops` (FLOP, geometric mean), `eta`, `eta_standard_error`, and `whole` (all runs of the ratio).
-    """
-    rows = []
-    for ratio, group in slopes.data.groupby("token_param_ratio"):
-        flops, loss = group["train_flops"].to_numpy(), group["val_loss"].to_numpy()
-        for start in range(len(group)):
-            for stop in range(start + min_runs, len(group) + 1):
-                c = flops[start:stop]
-                if np.unique(c).size < 2:
-                    continue
-                fit = fit_power_law(c, loss[start:stop])
-                rows.append(
-                    {
-                        "token_param_ratio": ratio,
-                        "num_runs": stop - start,
-                        "decades": float(np.log10(c[-1] / c[0])),
-                        "middle_flops": float(np.exp(np.log(c).mean())),
-                        "eta": -fit.law.exponent,
-                        "eta_standard_error": fit.exponent_standard_error,
-                        "whole": stop - start == len(group),
-                    }
-                )
-    return pd.DataFrame(rows)
 
 
 # ---- regressions ---------------------------------------------------------------------------------

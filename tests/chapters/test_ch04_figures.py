@@ -1,14 +1,14 @@
-"""Figures of the loss surface carry the data they should."""
+"""Figures of chapter 4 carry the data they should."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from companion.chapters.ch04 import figures, reach_figures
+from companion.fitting.diagnostics import designs
 from companion.fitting.parametric import ParametricFit, fit_parametric
-from companion.fitting.surface_checks import designs
 from companion.fitting.uncertainty import ParametricBootstrap, bootstrap_parametric, profile
 from companion.laws import LossSurface
-from companion.plotting import surface, surface_reach
 from companion.plotting.style import LABELS
 
 NAME = "xlstm"
@@ -36,7 +36,7 @@ def resamples(fit: ParametricFit) -> ParametricBootstrap:
 
 
 def test_contours(fit: ParametricFit, table: pd.DataFrame) -> None:
-    [ax] = surface.loss_contours({NAME: fit}, {NAME: table}, {NAME: 6.0}).axes
+    [ax] = figures.loss_contours({NAME: fit}, {NAME: table}, {NAME: 6.0}).axes
     assert (ax.get_xlabel(), ax.get_ylabel()) == (LABELS["num_params"], LABELS["num_tokens"])
     assert ax.get_xscale() == ax.get_yscale() == "log"
     *designs_drawn, path = ax.lines
@@ -47,7 +47,7 @@ def test_contours(fit: ParametricFit, table: pd.DataFrame) -> None:
 
 
 def test_contours_without_designs(fit: ParametricFit, table: pd.DataFrame) -> None:
-    [ax] = surface.loss_contours({NAME: fit}, {NAME: table.drop(columns="experiment")}, {NAME: 6.0}).axes
+    [ax] = figures.loss_contours({NAME: fit}, {NAME: table.drop(columns="experiment")}, {NAME: 6.0}).axes
     assert len(ax.lines[0].get_xdata()) == len(table)
 
 
@@ -56,21 +56,21 @@ def test_outlier_influence() -> None:
         [(run, d, x, x * 2) for run in ("a", "b") for d in (1e-3, np.inf) for x in (0, 0.1)],
         columns=["run", "huber_delta", "excess", "loss"],
     )
-    figure = surface.outlier_influence(shifts, {"loss": "change of loss (nats/token)"})
+    figure = figures.outlier_influence(shifts, {"loss": "change of loss (nats/token)"})
     assert [ax.get_title() for ax in figure.axes] == ["run of a", "run of b"]
     assert [line.get_label() for line in figure.axes[0].lines] == ["δ = 0.001", "δ = ∞ (least squares)"]
 
 
 def test_misfit_slices(fit: ParametricFit) -> None:
     misfit = np.array([[3.0, 2.0], [1.0, np.inf]])
-    [ax] = surface.misfit_slices({NAME: misfit}, [0.2, 0.4], [0.1, 0.3], {NAME: fit}).axes
+    [ax] = figures.misfit_slices({NAME: misfit}, [0.2, 0.4], [0.1, 0.3], {NAME: fit}).axes
     cross, marker = ax.lines
     assert (cross.get_xdata()[0], cross.get_ydata()[0]) == (0.4, 0.1)
     assert (marker.get_xdata()[0], marker.get_ydata()[0]) == (fit.law.alpha, fit.law.beta)
 
 
 def test_residuals(fit: ParametricFit, table: pd.DataFrame) -> None:
-    [ax] = surface.residuals_over_compute({NAME: fit}, {NAME: table}).axes
+    [ax] = figures.residuals_over_compute({NAME: fit}, {NAME: table}).axes
     drawn = np.concatenate([line.get_ydata() for line in ax.lines[:2]])
     np.testing.assert_allclose(np.sort(drawn), np.sort(np.exp(fit.residuals) - 1))  # a ratio, not its logarithm
     assert ax.get_xlabel() == LABELS["train_flops"]
@@ -79,7 +79,7 @@ def test_residuals(fit: ParametricFit, table: pd.DataFrame) -> None:
 def test_profiles(fit: ParametricFit) -> None:
     curves = {p: {NAME: profile(fit, p, num_points=21)} for p in ("E", "alpha")}
     intervals = {p: {NAME: {"runs": (0.3, 0.4), "sizes": (0.2, 0.5)}} for p in curves}
-    left, right = surface.profiles(curves, intervals).axes
+    left, right = figures.profiles(curves, intervals).axes
     assert (left.get_xlabel(), right.get_xlabel()) == ("E (nats/token)", "α")
     curve, points, first, second, threshold = left.lines
     assert len(points.get_xdata()) < len(curve.get_xdata())
@@ -88,14 +88,14 @@ def test_profiles(fit: ParametricFit) -> None:
 
 
 def test_correlations(fit: ParametricFit) -> None:
-    [ax] = surface.correlation_maps({NAME: fit.correlations}).axes
+    [ax] = figures.correlation_maps({NAME: fit.correlations}).axes
     assert [label.get_text() for label in ax.get_xticklabels()] == ["E", "log A", "log B", "α", "β"]
     assert len(ax.texts) == 25
 
 
 def test_bands(resamples: ParametricBootstrap, table: pd.DataFrame) -> None:
     hidden = table.tail(1)
-    [ax] = surface_reach.bands({NAME: resamples}, {NAME: table.iloc[:-1]}, {NAME: hidden}, 7e9, 1e12).axes
+    [ax] = reach_figures.bands({NAME: resamples}, {NAME: table.iloc[:-1]}, {NAME: hidden}, 7e9, 1e12).axes
     _law, fitted, withheld = ax.lines
     assert len(fitted.get_xdata()) == 4
     assert withheld.get_ydata()[0] == hidden["val_loss"].iloc[0]
@@ -106,7 +106,7 @@ def test_bands(resamples: ParametricBootstrap, table: pd.DataFrame) -> None:
 def test_optima() -> None:
     rows = pd.DataFrame({"train_flops": [1e19, 1e20], "num_params": [2e8, 7e8]})
     rows = rows.assign(num_params_low=rows["num_params"] * 0.9, num_params_high=rows["num_params"] * 1.1)
-    [ax] = surface_reach.optima_over_compute({NAME: rows}, {NAME: rows}, ["num_params"]).axes
+    [ax] = reach_figures.optima_over_compute({NAME: rows}, {NAME: rows}, ["num_params"]).axes
     assert ax.get_ylabel() == "optimal parameters N*"
     assert ax.get_xscale() == ax.get_yscale() == "log"
     assert len(ax.containers) == 2
@@ -114,7 +114,7 @@ def test_optima() -> None:
 
 def test_extrapolation() -> None:
     rows = pd.DataFrame({"decades": [2.0, 1.0], "log_error": [0.1, 0.05]})
-    [ax] = surface_reach.extrapolation_errors({(NAME, "γ free"): rows, (NAME, "γ = 1"): rows}).axes
+    [ax] = reach_figures.extrapolation_errors({(NAME, "γ free"): rows, (NAME, "γ = 1"): rows}).axes
     assert list(ax.lines[0].get_xdata()) == [1.0, 2.0]
     np.testing.assert_allclose(ax.lines[0].get_ydata(), np.exp([0.05, 0.1]) - 1)
     assert ax.lines[0].get_linestyle() != ax.lines[1].get_linestyle()
@@ -122,7 +122,7 @@ def test_extrapolation() -> None:
 
 def test_designs(fit: ParametricFit, table: pd.DataFrame) -> None:
     parts = designs(table)
-    figure = surface_reach.design_disagreement({NAME: dict.fromkeys(parts, fit)}, {NAME: parts}, 20.0, {NAME: 6.0})
+    figure = reach_figures.design_disagreement({NAME: dict.fromkeys(parts, fit)}, {NAME: parts}, 20.0, {NAME: 6.0})
     [ax] = figure.axes
     thin, thick = ax.lines[1], ax.lines[2]
     np.testing.assert_allclose(thin.get_ydata(), 0, atol=1e-12)

@@ -1,4 +1,4 @@
-"""Figures of the over-training chapter."""
+"""Figures of chapter 5, without their captions."""
 
 from collections.abc import Iterable, Mapping
 from itertools import cycle
@@ -234,7 +234,7 @@ def window_slopes(windows: Mapping[str, pd.DataFrame], common: Mapping[str, floa
     Parameters
     ----------
     windows
-        by architecture: tables of `companion.fitting.overtraining.checks.short_windows`. Filled: all runs of a ratio.
+        by architecture: tables of `companion.chapters.ch05.analysis.short_windows`. Filled: all runs of a ratio.
     common
         by architecture: the common slope, as a line.
     """

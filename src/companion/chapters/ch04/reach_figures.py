@@ -1,4 +1,4 @@
-"""Figures of the chapter on the loss surface: what a law says away from its runs."""
+"""Figures of chapter 4: what a law says away from its runs."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
+from companion.chapters.ch04.figures import DASHES, DESIGN_LABELS, GREY
 from companion.fitting.parametric import ParametricFit
 from companion.fitting.uncertainty import ParametricBootstrap
 from companion.formatting import count, significant
-from companion.plotting.style import INK, LABELS, architecture_look, panels, subplots
-from companion.plotting.surface import DASHES, DESIGN_LABELS, GREY, count_ticks
+from companion.plotting.style import INK, LABELS, architecture_look, count_ticks, panels, subplots
 
 
 def bands(
@@ -70,7 +70,7 @@ def optima_over_compute(
     Parameters
     ----------
     parametric
-        by architecture, of `companion.fitting.surface_checks.optima_by_budget`.
+        by architecture, of `companion.fitting.diagnostics.optima_by_budget`.
     isoflop
         by architecture: `train_flops` and, per column, value, `_low`, `_high`.
     columns

@@ -132,7 +132,7 @@ def designs_of(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return designs
 
 
-def design_table(
+def compare_designs(
     runs: pd.DataFrame, law: LossSurface, *, noise: float = 0.005, num_runs: int = 100, ratio: float = 20.0
 ) -> pd.DataFrame:
     """`design_precision` of every design of a table, with gamma free and fixed.
@@ -175,7 +175,7 @@ def spread_of_ratios(
 ) -> pd.DataFrame:
     """Condition number of a design over how far its ratios of tokens to parameters reach.
 
-    Every size is trained at `num_ratios` ratios, evenly spread in log over so many decades around `ratio`.
+    Every size is trained at `num_ratios` ratios, evenly spread in log over this many decades around `ratio`.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Figures of the chapter on how fits go wrong."""
+"""Figures of chapter 6, without their captions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
+from companion.chapters.ch06.mistakes import Form
 from companion.fitting.multistart import Multistart
-from companion.fitting.pitfalls import Form
 from companion.formatting import count, power_of_ten
 from companion.plotting.style import INK, LABELS, subplots
 
@@ -69,9 +69,9 @@ def condition_over_spread(curve: pd.DataFrame, designs: pd.DataFrame) -> Figure:
     Parameters
     ----------
     curve
-        from `companion.fitting.pitfalls_design.spread_of_ratios`.
+        from `companion.chapters.ch06.designs.spread_of_ratios`.
     designs
-        from `companion.fitting.pitfalls_design.design_table`.
+        from `companion.chapters.ch06.designs.compare_designs`.
     """
     figure, [ax] = subplots()
     labels = {"gamma_free": "γ free", "gamma_fixed": "γ fixed"}
@@ -116,7 +116,7 @@ def metric_scatter(candidates: pd.DataFrame) -> Figure:
     Parameters
     ----------
     candidates
-        from `companion.fitting.pitfalls.judged`; the first row is the fit.
+        from `companion.chapters.ch06.mistakes.judged`; the first row is the fit.
     """
     figure, [ax] = subplots()
     x, y = candidates["mse_paired"], candidates["mse_all_pairs"]
@@ -138,7 +138,7 @@ def forms_along_budget(runs: pd.DataFrame, forms: Mapping[str, Form], color: str
     runs
         of one budget.
     forms
-        from `companion.fitting.pitfalls.fit_forms`.
+        from `companion.chapters.ch06.mistakes.fit_forms`.
     decades
         by which the curves pass the sampled sizes on both sides.
     """
@@ -162,7 +162,7 @@ def embedding_optima(table: pd.DataFrame) -> Figure:
     Parameters
     ----------
     table
-        from `companion.fitting.pitfalls_design.embedding_effect`.
+        from `companion.chapters.ch06.designs.embedding_effect`.
     """
     figure, [ax] = subplots()
     for row, look in zip(table.to_dict("records"), _looks(list(table["definition"])).values(), strict=False):
@@ -187,7 +187,7 @@ def delta_parameters(tables: Mapping[str, pd.DataFrame], reference: float) -> Fi
     Parameters
     ----------
     tables
-        by set of runs, from `companion.fitting.pitfalls.delta_path`.
+        by set of runs, from `companion.chapters.ch06.mistakes.delta_path`.
     reference
         the delta whose parameters are 1.
     """

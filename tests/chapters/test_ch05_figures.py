@@ -1,12 +1,11 @@
-"""Figures of the over-training chapter carry their data, with units and scales."""
+"""Figures of chapter 5 carry their data, with units and scales."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from companion.fitting.overtraining.checks import short_windows
-from companion.fitting.overtraining.exponents import OvertrainingSlopes, fit_overtraining_slopes
-from companion.plotting.overtraining import (
+from companion.chapters.ch05.analysis import short_windows
+from companion.chapters.ch05.figures import (
     above_the_front,
     bending_lines,
     cost_and_gain,
@@ -15,6 +14,7 @@ from companion.plotting.overtraining import (
     slopes_by_ratio,
     window_slopes,
 )
+from companion.fitting.overtraining.exponents import OvertrainingSlopes, fit_overtraining_slopes
 from companion.runs.load import load_paper_runs, subset
 
 NAMES = ("transformer", "xlstm")

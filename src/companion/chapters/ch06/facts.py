@@ -1,0 +1,351 @@
+"""What the sections of chapter 6 conclude: a `Pitfall` from each, and values of other sentences."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from companion.chapters.ch06.designs import embedding_params, exact_exponent, size_exponent
+from companion.chapters.ch06.mistakes import (
+    Form,
+    compare_forms,
+    compare_laws,
+    compare_searches,
+    printed_laws,
+    reached_by_start,
+    rounded_laws,
+    variance_as_error,
+)
+from companion.chapters.ch06.summary import NOT_SEEN, NOT_SHOWN, Facts, Pitfall
+from companion.chapters.ch06.tables import parabola_errors
+from companion.chapters.labels import label_of
+from companion.fitting.multistart import Multistart
+from companion.fitting.overtraining import OvertrainingSlopes
+from companion.fitting.parametric import ParametricFit, fit_parametric
+from companion.formatting import percent, significant
+from companion.inference.one_size import load_paper_inference
+from companion.inference.published import fit_published
+from companion.ledger import load_published
+
+
+def opening_facts(iso: pd.DataFrame, architecture: str, context_length: int | None) -> Facts:
+    """How many IsoFLOP runs, and of what."""
+    at = f", T = {context_length}" if context_length else ""
+    return {"c6_num_runs": str(len(iso)), "c6_architecture": label_of(architecture) + at}
+
+
+# ---- the pitfalls, in the order of the page --------------------------------------------------------
+
+
+def pitfall_skewed(biases: pd.DataFrame, trained_bias: float) -> Pitfall:
+    """Parabolas through skewed valleys: `trained_bias` is that of a at the sizes of the runs."""
+    errors = parabola_errors(biases)
+    ends = errors[["bias_lowest", "bias_highest"]].to_numpy()
+    drift = float(errors.loc[errors["grid"] == "drifting", "exponent_bias"].iloc[0])
+    span = f"{ends.min():+.1%} to {ends.max():+.1%}"
+    return Pitfall(
+        key="skewed",
+        name="skewed valley",
+        changes="N*; a on moving grids",
+        here=f"N* {span}",
+        notice="exact losses of the fitted law at your own sizes",
+        sentence=f"Without noise the parabola's N* is off by {span}; a is off by {drift:+.4f} on the drifting grid and "
+        f"by {trained_bias:+.4f} at the sizes that were trained",
+        shifts={"parabolas at the trained sizes": trained_bias},
+    )
+
+
+def pitfall_one_ratio(designs: pd.DataFrame, curve: pd.DataFrame, table: pd.DataFrame, a: float) -> Pitfall:
+    """What the spread of D/N and the choice of a design do; the law is fitted to the runs of every other design."""
+    shifts, fitted = {}, ""
+    names = set(table["experiment"].dropna()) if "experiment" in table else set()
+    for name in sorted(names - {"isoflop"}) if "isoflop" in names else []:
+        other = size_exponent(fit_parametric(table[table["experiment"] == name]).law)
+        shifts[f"the other design ({name})"] = other - a
+        fitted = f"; fitted to the {name} runs, a = {other:.3f} instead of {a:.3f}"
+    (narrow, condition), (wide, best) = (
+        (curve["decades"].iloc[at], significant(curve["gamma_free"].iloc[at])) for at in (0, -1)
+    )
+    errors = designs["exponent_standard_error"]
+    return Pitfall(
+        key="one_ratio",
+        name="one ratio D/N",
+        changes="errors; losses off the ratio",
+        here=f"condition {best} to {condition}",
+        notice="condition number before, interval widths after the fit",
+        sentence=f"Six sizes have the condition number {condition} if their ratios span {narrow:g} decades, {best} if "
+        f"{wide:g}; standard errors of a in the table's designs: {significant(errors.min(), 2)} to "
+        f"{significant(errors.max(), 2)}{fitted}",
+        shifts=shifts,
+    )
+
+
+def pitfall_early(fit: ParametricFit, searches: Mapping[str, Multistart], a: float) -> Pitfall:
+    """What the tolerances of a plain search do."""
+    reached = compare_searches(fit, searches).set_index("setting")
+    shares = [percent(share) for share in reached["within_1e-6"]]
+    exact, loose, mean = reached["size_exponent"].tolist()
+    return Pitfall(
+        key="early",
+        name="early stopping",
+        changes="everything, at random",
+        here=f"a = {exact:.3f}, {loose:.3f}, {mean:.3f}",
+        notice="many starts, their spread; tighter tolerances must not move the best",
+        sentence=f"Of {len(searches['published'].objective)} starts {shares[0]} come within 10⁻⁶ of the best objective "
+        f"with the published tolerances, {shares[1]} with those of scipy, {shares[2]} on the mean; the lowest of each "
+        f"has a = {exact:.3f}, {loose:.3f} and {mean:.3f}",
+        shifts={"stopping early (scipy's tolerances)": loose - a, "stopping early (on the mean)": mean - a},
+    )
+
+
+def search_facts(fit: ParametricFit, searches: Mapping[str, Multistart]) -> Facts:
+    """How many starts of how many, and where the lowest of all ends."""
+    published = searches["published"]
+    least = compare_searches(fit, searches)["lowest_excess"].min()
+    lowest = f"A start ends lower, by up to {-least:.0e}"
+    if least >= 0:
+        lowest = f"Every start ends above the exact fit; the lowest by {least:.0e}"
+    return {
+        "c6_num_starts": str(len(published.objective)),
+        "c6_grid_size": f"{published.grid_size:,}",
+        "c6_lowest": f"{lowest}, relative",
+    }
+
+
+def printed_entries(architecture: str, context_length: int | None) -> list[Mapping[str, Any]]:
+    """Rows of the headline fit in `data/published.yaml` that print two decimals; empty where there are none."""
+    return [
+        entry
+        for entry in load_published()["parametric_fits"]
+        if (entry["architecture"], entry["context_length"]) == (architecture, context_length)
+        and entry["printed_digits"].startswith("2 decimals")
+        and entry["huber_delta"] == 1e-3
+    ]
+
+
+def rounded(
+    fit: ParametricFit, printed: Sequence[Mapping[str, Any]], train_flops: float, decimals: Sequence[int]
+) -> pd.DataFrame:
+    """`rounded_laws` of a fit, followed by the laws that the paper prints."""
+    tables = [compare_laws(fit, printed_laws(entry), train_flops) for entry in printed]
+    return pd.concat([rounded_laws(fit, train_flops, decimals), *tables], ignore_index=True)
+
+
+def pitfall_rounding(rounding: pd.DataFrame, decimals: Sequence[int]) -> Pitfall:
+    """What the first number of decimals does, and the laws as printed."""
+    full, coarse, *others = rounding.to_dict("records")
+    printed = "; ".join(f"{row['law']}: {row['objective_ratio']:.1f} times" for row in others[len(decimals) - 1 :])
+    return Pitfall(
+        key="rounding",
+        name="rounding",
+        changes="losses and residuals",
+        here=f"objective × {coarse['objective_ratio']:.1f}",
+        notice="evaluate the printed law on the runs it summarises",
+        sentence=f"With {decimals[0]} decimals the objective is {coarse['objective_ratio']:.1f} times the best and the "
+        f"rms log residual {coarse['rms']:.2%} instead of {full['rms']:.2%}{f' ({printed})' if printed else ''}",
+        shifts={f"parameters rounded to {decimals[0]} decimals": coarse["size_exponent"] - full["size_exponent"]},
+    )
+
+
+def rounded_exponent(rounding: pd.DataFrame) -> str:
+    """How far the first number of decimals moves a."""
+    return f"{rounding['size_exponent'].iloc[1] - rounding['size_exponent'].iloc[0]:+.4f}"
+
+
+def pitfall_repeated(twice: pd.DataFrame, name: str, num_repeated: int, num_runs: int) -> Pitfall:
+    """What repeated rows do, of `companion.chapters.ch06.mistakes.repeated_rows` for the runs of one architecture."""
+    once, more, *_ = twice.to_dict("records")
+    moved, label = more["size_exponent"] - once["size_exponent"], label_of(name)
+    counted = str(more["counted"])
+    return Pitfall(
+        key="repeated",
+        name="repeated rows",
+        changes="a little; its interval more",
+        here=f"interval × {more['width']:.2f}",
+        notice="look for equal N, D and loss; count distinct runs",
+        sentence=f"{counted[0].upper()}{counted[1:]}: a moves by {moved:+.4f} and its interval becomes "
+        f"{more['width']:.2f} times as wide ({label}, {num_repeated} of {num_runs} runs repeated)",
+        shifts={f"repeated rows ({label})": moved} if num_repeated else {},
+    )
+
+
+def pitfall_six_nd(optima: pd.DataFrame, a: float) -> Pitfall:
+    """What 6ND does, of `companion.chapters.ch06.designs.exact_optima`."""
+    over, exact = (optima["approximate"] / optima["exact"] - 1).dropna(), exact_exponent(optima)
+    span = f"{over.min():+.1%} to {over.max():+.1%}"
+    shares = f"{optima['lowest_share'].min():.2f} to {optima['highest_share'].max():.2f}"
+    return Pitfall(
+        key="six_nd",
+        name="6ND for C",
+        changes="N*, a, the budgets",
+        here=f"N* {span}",
+        notice="C/(ND) of every run: it must not vary with size",
+        sentence=f"6ND/C runs from {shares}; N* of the same law moves by {span}, and its exponent is {a:.3f} along "
+        f"6ND, {exact:.3f} along the exact count",
+        shifts={"6ND for the exact compute": a - exact},
+    )
+
+
+def pitfall_pairs(
+    metrics: Mapping[str, tuple[dict[str, float], dict[str, float]]], candidates: pd.DataFrame, a: float
+) -> Pitfall:
+    """Which fit a metric over all pairs selects; metrics by prediction, over runs and over pairs."""
+    by_pairs, by_runs = (
+        candidates.iloc[int(candidates[column].argmin())] for column in ("mse_all_pairs", "mse_paired")
+    )
+    worse = by_pairs["mse_paired"] / by_runs["mse_paired"]
+    (of_runs, of_pairs), (_, of_constant) = metrics["the fit"], metrics["a constant"]
+    return Pitfall(
+        key="pairs",
+        name="metric over all pairs",
+        changes="which fit is chosen",
+        here=f"mse × {worse:.1f}; r² {of_pairs['r2']:.2f} for {of_runs['r2']:.2f}",
+        notice="shuffle the predictions: a metric must get worse",
+        sentence=f"The fit has r² {of_runs['r2']:.3f} over runs and {of_pairs['r2']:.2f} over pairs, a constant "
+        f"{abs(of_constant['r2']):.2f}; among {len(candidates) - 1} nearly optimal fits the wrong metric selects one "
+        f"with a = {by_pairs['size_exponent']:.3f} whose mse over runs is {worse:.1f} times the lowest",
+        shifts={"selected by a metric over pairs": by_pairs["size_exponent"] - a},
+    )
+
+
+def near_facts(near: pd.DataFrame, a: float) -> Facts:
+    """What the metric over all pairs selects among the ends of a search."""
+    chosen = near.iloc[int(near["mse_all_pairs"].argmin())]
+    return {"c6_num_near": str(len(near) - 1), "c6_start_move": f"{chosen['size_exponent'] - a:+.0e}"}
+
+
+def pitfall_variance(slopes: OvertrainingSlopes | None) -> Pitfall:
+    """What a variance called a standard error does to slopes; None: the table has none."""
+    here, sentence = NOT_SHOWN, NOT_SEEN
+    if slopes is not None:
+        table = variance_as_error(slopes)
+        ratios = table["eta_standard_error"] / table["eta_variance"]
+        here = f"errors / {ratios.min():.0f} to {ratios.max():.0f}"
+        sentence = (
+            f"The variances are {ratios.min():.0f} to {ratios.max():.0f} times smaller than the standard errors; a "
+            f"slope that lies {table['errors_away'].max():.1f} standard errors from the common one seems to lie "
+            f"{table['variances_away'].max():.0f} “errors” away (parallel lines: p = {slopes.p_value:.2g})"
+        )
+    return Pitfall(
+        key="variance",
+        name="variance as error",
+        changes="whether slopes differ",
+        here=here,
+        notice="leave out one run: a slope moves by about a standard error",
+        sentence=sentence,
+    )
+
+
+def pitfall_product(iso: pd.DataFrame, forms: Mapping[str, Form]) -> Pitfall:
+    """What a product of power laws says in place of their sum."""
+    rows = {str(row["form"]): row for row in compare_forms(iso, forms).to_dict("records")}
+    product, total = rows["product"], rows["sum, gamma free"]
+    small, large = (product[key] - total[key] for key in ("small_long", "large_short"))
+    has = "no optimum" if np.isnan(product["optimum"]) else f"an optimum at {product['optimum']:.2g} of it"
+    return Pitfall(
+        key="product",
+        name="product for a sum",
+        changes="whether there is an N*",
+        here=has,
+        notice="residuals against N at one budget: a valley remains",
+        sentence=f"The rms log residual is {product['rms']:.2%} for the product and {total['rms']:.2%} for the sum "
+        f"with γ free; the product has {has}, and differs by {small:+.2f} and {large:+.2f} nats per token at the "
+        "corners of the table",
+    )
+
+
+def pitfall_embedding(definitions: pd.DataFrame | None, iso: pd.DataFrame) -> Pitfall:
+    """What leaving out the embedding does, of `embedding_effect`; None: the table lacks the shapes."""
+    here, sentence, shifts = NOT_SHOWN, NOT_SEEN, {}
+    if definitions is not None:
+        share = embedding_params(iso) / iso["num_params"]
+        first, bare, kaplan = definitions.to_dict("records")
+        shifts = {"without the embedding": bare["parametric_exponent"] - first["parametric_exponent"]}
+        here = f"a {first['parametric_exponent']:.3f} to {bare['parametric_exponent']:.3f}"
+        sentence = (
+            f"The embeddings hold {percent(share.min())} to {percent(share.max())} of the parameters; without them a "
+            f"goes from {first['isoflop_exponent']:.3f} to {bare['isoflop_exponent']:.3f} by parabolas at the exact C, "
+            f"to {kaplan['isoflop_exponent']:.3f} at C = 6ND, and from {first['parametric_exponent']:.3f} to "
+            f"{bare['parametric_exponent']:.3f} in the parametric fit"
+        )
+    return Pitfall(
+        key="embedding",
+        name="no embedding",
+        changes="α and a",
+        here=here,
+        notice="say which N; plot the embedding's share over N",
+        sentence=sentence,
+        shifts=shifts,
+    )
+
+
+def pitfall_delta(path: pd.DataFrame, fit: ParametricFit, search: Multistart, a: float) -> Pitfall:
+    """What δ and the starts do: `path` of the IsoFLOP runs, of `companion.chapters.ch06.mistakes.delta_path`."""
+    far = path.iloc[int((path["size_exponent"] - a).abs().argmax())]
+    span, floors = (f"{path[column].min():.3f} to {path[column].max():.3f}" for column in ("size_exponent", "E"))
+    first, last, furthest = (
+        f"{delta:g}".replace("inf", "∞")
+        for delta in (path["huber_delta"].iloc[0], path["huber_delta"].iloc[-1], far["huber_delta"])
+    )
+    reached = reached_by_start(fit, search)
+    widest = reached.groupby("parameter")["reached"].agg(np.ptp).idxmax()
+    shares = reached.loc[reached["parameter"] == widest, "reached"]
+    return Pitfall(
+        key="delta",
+        name="δ and the starts",
+        changes="all parameters",
+        here=f"a {span}",
+        notice="fit with several δ; if E moves, look at the residuals",
+        sentence=f"Over δ from {first} to {last} a goes over {span} and E over {floors}; of the plain searches "
+        f"{shares.min():.0%} to {shares.max():.0%} arrive, depending on the start value of {widest}",
+        shifts={f"δ = {furthest} for {fit.huber_delta:g}": far["size_exponent"] - a},
+    )
+
+
+def pitfall_resample(resampled: pd.DataFrame, num_runs: int) -> Pitfall:
+    """What a default seed does, of `companion.chapters.ch06.objectives.one_resample`."""
+    once, drawn = resampled.to_dict("records")
+    moved = float(drawn["size_exponent"] - once["size_exponent"])
+    known = np.isfinite(moved)
+    effect = f"; a moves by {moved:+.4f}" if known else "; they determine no law"
+    return Pitfall(
+        key="resample",
+        name="default argument",
+        changes="every constant",
+        here=f"a {moved:+.3f}" if known else NOT_SHOWN,
+        notice="another seed must not move a point estimate; count the different rows",
+        sentence=f"The resample holds {drawn['distinct']} of {num_runs} runs, one of them {drawn['most']} times"
+        f"{effect}",
+        shifts={"one resample (seed 0)": moved} if known else {},
+    )
+
+
+def published_constants() -> Facts:
+    """The constant of a published runtime model as it came from one resample, and from every row once."""
+    times = load_paper_inference()
+    resampled, once = (
+        1e3 * fit_published(times, "xlstm", "160m", "ttft", every_row_once=every, num_resamples=0).parameters["eps_s"]
+        for every in (False, True)
+    )
+    return {"c6_published_eps": f"{resampled:.3f} ms", "c6_eps_once": f"{once:.3f} ms"}
+
+
+def pitfall_squared(squares: pd.DataFrame, num_runs: int) -> Pitfall:
+    """What squaring twice does, of `companion.chapters.ch06.objectives.squared_twice`."""
+    right, twice, _, fourth = squares.to_dict("records")
+    shifts = {
+        "Huber loss squared again": twice["size_exponent"] - right["size_exponent"],
+        "fourth powers": fourth["size_exponent"] - right["size_exponent"],
+    }
+    return Pitfall(
+        key="squared",
+        name="squared twice",
+        changes="all parameters; who decides",
+        here=f"half of it: {right['half']} to {fourth['half']} runs",
+        notice="evaluate the objective by hand at the optimum",
+        sentence=f"Half of the Huber loss comes from {right['half']} of {num_runs} runs, half of its square from "
+        f"{twice['half']}, half of the fourth powers from {fourth['half']}; a goes from {right['size_exponent']:.3f} "
+        f"to {twice['size_exponent']:.3f} and {fourth['size_exponent']:.3f}",
+        shifts=shifts,
+    )

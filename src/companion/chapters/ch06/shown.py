@@ -1,0 +1,121 @@
+"""The figures of chapter 6 as the page shows them: with names, alternative texts and captions."""
+
+import html
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from companion.chapters.ch06 import figures
+from companion.chapters.ch06.mistakes import Form
+from companion.chapters.labels import label_of
+from companion.errors import InputError
+from companion.fitting.multistart import Multistart
+from companion.fitting.parametric import ParametricFit
+from companion.plotting import Html, show
+from companion.plotting.style import architecture_look
+
+#: Settings of the plain search as the page calls them.
+SETTINGS = {
+    "published": "published tolerances",
+    "scipy default": "scipy's tolerances",
+    "scipy default, mean": "scipy's tolerances, mean",
+}
+
+
+def tried(function: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:
+    """What a function returns and no reason, or None and the reason where it refuses the runs (`InputError`)."""
+    try:
+        return function(*arguments), ""
+    except InputError as error:
+        return None, str(error)
+
+
+def not_here(reason: str) -> Html:
+    """The paragraph in the place of a figure or table that a run table cannot give."""
+    return Html(f"<p>Not on this table: {html.escape(reason)}.</p>")
+
+
+def condition_figure(curve: pd.DataFrame, designs: pd.DataFrame) -> Html:
+    """Condition numbers of simulated designs, and of those in the table."""
+    return show(
+        figures.condition_over_spread(curve, designs),
+        name="pitfalls-condition",
+        alt="Condition number over the spread of tokens per parameter, falling steeply and then flat; designs as "
+        "markers.",
+        caption="Condition number of simulated designs of six sizes with seven ratios each, over the spread of the "
+        "ratios, and of the designs in the table. A narrow spread costs orders of magnitude.",
+    )
+
+
+def searches_figure(searches: Mapping[str, Multistart], fit: ParametricFit) -> Html:
+    """Where the starts of the plain search end."""
+    return show(
+        figures.end_objectives(searches, fit.objective, SETTINGS),
+        name="pitfalls-starts",
+        alt="Sorted objectives of all starts over the best one, three settings of the tolerances, log scale.",
+        caption="Where the starts end, sorted: objective over that of the exact fit, minus 1. Plateaus are other local "
+        "optima, or places where the search gave up.",
+    )
+
+
+def candidates_figure(candidates: pd.DataFrame) -> Html:
+    """Nearly optimal fits by both metrics."""
+    return show(
+        figures.metric_scatter(candidates),
+        name="pitfalls-metric",
+        alt="Mean square error over all pairs against that over runs for many nearly optimal fits; three choices "
+        "marked.",
+        caption="Nearly optimal fits by both metrics. The one over pairs rewards predictions that vary little.",
+    )
+
+
+def forms_figure(iso: pd.DataFrame, forms: Mapping[str, Form], architecture: str) -> Html:
+    """The runs of the middle budget and the three forms."""
+    budgets = sorted(iso["isoflop_budget"].unique())
+    runs = iso[iso["isoflop_budget"] == budgets[len(budgets) // 2]]
+    return show(
+        figures.forms_along_budget(runs, forms, architecture_look([architecture])[architecture]["color"]),
+        name="pitfalls-forms",
+        alt="Loss over parameters at one budget: runs and sums form a valley, the product is a monotonic curve.",
+        caption="One budget: the runs, both sums and the product, all fitted to all IsoFLOP runs by least squares of "
+        "log L. Shaded: the sizes that were trained.",
+    )
+
+
+def embedding_figure(definitions: pd.DataFrame | None, missing: str) -> Html:
+    """Optimal size under three definitions of size and compute, or why the table has none."""
+    if definitions is None:
+        return not_here(missing)
+    return show(
+        figures.embedding_optima(definitions),
+        name="pitfalls-embedding",
+        alt="Optimal size over compute in log-log axes for three definitions of size and compute, with different "
+        "slopes.",
+        caption="Optimal size by parabolas, from the same runs, under three definitions; lines are the power laws "
+        "through the optima.",
+    )
+
+
+def delta_figure(paths: Mapping[str, pd.DataFrame], huber_delta: float) -> Html:
+    """Parameters over δ."""
+    return show(
+        figures.delta_parameters(paths, huber_delta),
+        name="pitfalls-delta",
+        alt="Parameters over the Huber delta, relative to the headline delta; flat at both ends and a step between.",
+        caption="Parameters over δ, relative to those at the headline δ (line).",
+    )
+
+
+def shifts_figure(
+    shifts: Mapping[str, float], a: float, bounds: tuple[float, float], num_runs: int, architecture: str
+) -> Html:
+    """How far every mistake moves the exponent a, with its 95 % interval."""
+    low, high = bounds
+    return show(
+        figures.exponent_shifts(shifts, (low - a, high - a)),
+        name="pitfalls-shifts",
+        alt="Shift of the exponent a by each mistake, sorted, with the 95 % interval of the fit as a grey band.",
+        caption=f"Shift of a by each mistake that moves it. Grey: the 95 % interval of a = {a:.3f} from {num_runs} "
+        f"runs of {label_of(architecture)}.",
+    )

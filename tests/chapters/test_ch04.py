@@ -1,0 +1,203 @@
+"""Chapter 4: what it computes, and the values and words of its sentences, on simulated tables and on other people's."""
+
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from foreign import table as foreign_table
+
+from companion.chapters import ch04
+from companion.chapters.applicability import LAW_RUNS, need_runs, select_runs
+from companion.chapters.ch04 import analysis
+from companion.chapters.ch04.tables import compared_optima
+from companion.errors import NotApplicable
+from companion.fitting.diagnostics import designs, furthest_run_errors
+from companion.fitting.extrapolation import extrapolate
+from companion.fitting.parametric import ParametricFit, fit_parametric
+from companion.fitting.uncertainty import ParametricBootstrap, bootstrap_parametric, profile
+from companion.laws import LossSurface
+
+TRUTH = LossSurface(E=1.7, A=400.0, B=500.0, alpha=0.34, beta=0.3)
+NAME = "xlstm"
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    """Two designs of a known law with a scatter of 0.2 %."""
+    sizes = np.geomspace(1e8, 3e9, 8)
+    iso = [(n, flops / (6 * n)) for flops in (6e18, 3e19, 1e20) for n in sizes]
+    long = [(n, ratio * n) for n in sizes[::2] for ratio in (20, 100, 500)]
+    runs = pd.DataFrame(iso + long, columns=["num_params", "num_tokens"])
+    runs["experiment"] = ["isoflop"] * len(iso) + ["tokenparam"] * len(long)
+    runs["train_flops"] = 6 * runs["num_params"] * runs["num_tokens"]
+    runs["isoflop_budget"] = [flops for flops in (6e18, 3e19, 1e20) for _ in sizes] + [np.nan] * len(long)
+    noise = np.random.default_rng(0).normal(0, 0.002, len(runs))
+    return runs.assign(val_loss=TRUTH.predict(runs["num_params"], runs["num_tokens"]) * np.exp(noise))
+
+
+@pytest.fixture(scope="module")
+def fit(table: pd.DataFrame) -> ParametricFit:
+    return fit_parametric(table, gamma=1.0)
+
+
+@pytest.fixture(scope="module")
+def resamples(fit: ParametricFit) -> ParametricBootstrap:
+    return bootstrap_parametric(fit, 60)
+
+
+def test_fit_row(fit: ParametricFit) -> None:
+    row = analysis.fit_row(fit)
+    assert row["exponent"] == pytest.approx(fit.law.beta / (fit.law.alpha + fit.law.beta))
+    assert row["alpha_gamma"] == fit.law.alpha
+    assert row["num_rows"] == 36
+
+
+def test_flops_per_param_and_token(table: pd.DataFrame) -> None:
+    assert analysis.flops_per_param_and_token(table) == pytest.approx(6.0)
+
+
+def test_projection_finds_the_exponents_of_exact_losses(table: pd.DataFrame) -> None:
+    exact = table.assign(val_loss=TRUTH.predict(table["num_params"], table["num_tokens"]))
+    alphas, betas = [0.24, 0.34, 0.44], [0.2, 0.3, 0.4]
+    misfit = analysis.projected_misfit(fit_parametric(exact, gamma=1.0), alphas, betas)
+    assert misfit.shape == (3, 3)
+    assert np.unravel_index(np.argmin(misfit), misfit.shape) == (1, 1)
+    assert misfit[1, 1] < 1e-3
+    assert misfit[1, 1] < 0.3 * np.partition(misfit.ravel(), 1)[1]
+
+
+def test_terms_are_known_better_than_prefactors(fit: ParametricFit) -> None:
+    ranges = analysis.term_ranges(bootstrap_parametric(fit, 60))
+    assert 1 < ranges["A_term"] < ranges["A"]
+    assert 1 < ranges["B_term"] < ranges["B"]
+
+
+def test_near_target(table: pd.DataFrame) -> None:
+    run = table.iloc[30]
+    near = analysis.near_target(table, run["num_params"] * 1.01, run["num_tokens"] * 0.99)
+    assert np.flatnonzero(near).tolist() == [30]
+    assert not analysis.near_target(table, 1e12, 1e12).any()
+
+
+def test_optima_of_parabolas(table: pd.DataFrame) -> None:
+    exact = table.assign(val_loss=TRUTH.predict(table["num_params"], table["num_tokens"]))
+    found = analysis.parabola_optima(exact[exact["experiment"] == "isoflop"].assign(architecture=NAME), 20)
+    assert found["isoflop_budget"].tolist() == [6e18, 3e19, 1e20]
+    for budget, size, tokens in zip(found["isoflop_budget"], found["num_params"], found["num_tokens"], strict=True):
+        best = TRUTH.optimum(budget)
+        assert (size, tokens) == (pytest.approx(best[0], rel=0.1), pytest.approx(best[1], rel=0.1))
+    np.testing.assert_allclose(found["tokens_per_param"], found["num_tokens"] / found["num_params"])
+
+
+def test_optima_of_law_and_parabola_meet_at_their_budget() -> None:
+    implied = pd.DataFrame({"isoflop_budget": [1e18, 1e19], "num_params": [2e8, 6e8], "lost": 0.0})
+    implied = implied.assign(num_params_low=1.5e8, num_params_high=5.5e8)
+    measured = pd.DataFrame({"isoflop_budget": [1e19, 1e20], "num_params": [5e8, 1e9]})
+    both = compared_optima({NAME: implied}, {NAME: measured})
+    assert both["ratio"].tolist() == pytest.approx([0.2])
+    assert ch04.optimum_facts({NAME: implied}, {NAME: measured}) == {
+        "c4_optima_apart": "20%",
+        "c4_optima_where": "xLSTM, 1×10¹⁹ FLOP",
+        "c4_optima_within": "1 of 1",
+    }
+    with pytest.raises(NotApplicable, match="no budget has an optimum both"):
+        compared_optima({NAME: implied.head(1)}, {NAME: measured})
+
+
+def test_opening_of_another_table() -> None:
+    selection = select_runs(foreign_table("xlstm_alone"), usable=need_runs(LAW_RUNS, "a law with six parameters"))
+    fits = {name: fit_parametric(each) for name, each in selection.tables.items()}
+    facts = ch04.opening_facts(selection, fits, 1e-3)
+    [own] = fits.values()
+    assert facts["c4_num_runs"] == str(own.num_rows)
+    assert facts["c4_at_context"] == ""
+    assert f"{100 * np.mean(np.abs(own.residuals) > 1e-3):.0f} % (xLSTM)" == facts["c4_beyond"]
+    assert facts["c4_identified"].startswith(
+        "The runs identify all parameters" if own.identified else "The runs do not identify"
+    )
+
+
+def test_a_law_left_open_is_said_to_be() -> None:
+    fit = SimpleNamespace(identified=False, status_detail="E at its bound", residuals=np.zeros(3))
+    selection = SimpleNamespace(tables={NAME: [1, 2, 3]}, context_length=2048)
+    facts = ch04.opening_facts(selection, {NAME: fit}, 1e-3)  # type: ignore[arg-type, dict-item]
+    assert facts["c4_identified"].endswith("no intervals are given for it: xLSTM: E at its bound")
+    assert facts["c4_at_context"] == " at T = 2048"
+
+
+def test_forms(table: pd.DataFrame) -> None:
+    fits = {
+        (NAME, design, form): fit_parametric(part, gamma=gamma)
+        for design, part in designs(table).items()
+        for form, gamma in {"γ free": None, "γ = 1": 1.0}.items()
+    }
+    facts = ch04.form_facts(fits)
+    ratio = fits[NAME, "all", "γ = 1"].objective / fits[NAME, "all", "γ free"].objective
+    assert facts["c4_gamma_factors"] == f"{ratio:.2f} (xLSTM)"
+    assert float(facts["c4_gamma_least"]) <= round(ratio, 2) <= float(facts["c4_gamma_most"])
+    assert f"to {fits[NAME, 'all', 'γ = 1'].law.E:.2f} (xLSTM)" in facts["c4_gamma_e"]
+    markup = ch04.forms_table(fits).markup
+    assert markup.count("<tr") == 1 + len(fits)
+    assert "free" in markup
+    assert "γ free" not in markup
+
+
+def test_the_side_of_the_dearest_runs(fit: ParametricFit, table: pd.DataFrame) -> None:
+    scattered = ch04.scatter({NAME: fit}, {NAME: table}, {NAME: designs(table)})
+    top = pd.Series(fit.residuals).iloc[np.argsort(table["train_flops"].to_numpy())[-5:]].mean()
+    assert scattered.loc[scattered["runs"] == "all", "top"].item() == pytest.approx(top)
+    word = "below" if top < 0 else "above"
+    other = scattered.assign(top=-scattered["top"])
+    assert f"{word} the fitted law" in ch04.residual_facts(scattered)["c4_residuals"]
+    assert f"{word} the fitted law" not in ch04.residual_facts(other)["c4_residuals"]
+
+
+def test_widths_of_intervals(fit: ParametricFit, resamples: ParametricBootstrap) -> None:
+    curves = {"E": {NAME: profile(fit, "E", num_points=21)}}
+    text = ch04.interval_verdict({NAME: resamples}, {NAME: resamples}, curves)
+    width = np.ptp(curves["E"][NAME].interval()) / np.ptp(resamples.interval("E"))
+    assert f"1.00 times as wide, and the profile's is {width:.2f} times" in text
+    facts = ch04.answer_facts({NAME: fit}, {NAME: resamples}, curves)
+    assert re.fullmatch(rf"E = {fit.law.E:.2f} \[\d\.\d\d, \d\.\d\d\] \(xLSTM\)", facts["c4_answer_law"])
+
+
+def test_predictions_without_a_run_at_the_target(resamples: ParametricBootstrap, table: pd.DataFrame) -> None:
+    target = {"num_params": 1e9, "num_tokens": 2e10}
+    none = ch04.predictions({(NAME, "all"): resamples}, {NAME: table.head(0)}, target)
+    assert none["law"].item() == resamples.fit.law.predict(**target)
+    assert ch04.prediction_verdict(none) == "The table has no run at this target to compare with"
+    low, high = none["prediction"].item()
+    inside, outside = none.assign(observed=(low + high) / 2), none.assign(observed=high + 0.1)
+    assert "lies inside the prediction interval" in ch04.prediction_verdict(inside)
+    assert "lies outside the prediction interval" in ch04.prediction_verdict(outside)
+
+
+def test_errors_at_the_furthest_run(table: pd.DataFrame) -> None:
+    results = {
+        (NAME, "γ free"): extrapolate(table, [3e19, 1.1e20]),
+        (NAME, "γ = 1"): extrapolate(table, [3e19, 1.1e20], gamma=1.0),
+    }
+    furthest = {key: furthest_run_errors(each) for key, each in results.items()}
+    facts = ch04.furthest_facts(furthest, {NAME: table})
+    errors = np.concatenate([each["log_error"] for each in furthest.values()])
+    assert facts["c4_beyond_high"] == f"{np.sum(errors > 0)} of 4"
+    row = furthest[NAME, "γ free"].iloc[1]
+    assert f"{row['predicted_loss'] / row['val_loss'] - 1:+.1%} for xLSTM" in facts["c4_answer_beyond"]
+    assert facts["c4_beyond_gamma"].endswith(" of 2")
+
+
+def test_one_design_leaves_nothing_to_compare(fit: ParametricFit, table: pd.DataFrame) -> None:
+    text = ch04.design_verdict({NAME: {"all": fit}}, {NAME: {"all": table}}, {})
+    assert text == "This table names one design only, so there is nothing to compare"
+
+
+def test_ledger_says_what_differs() -> None:
+    rows = {"entry": ["a", "a"], "quantity": ["objective", "E"], "published": [2.0, 1.0], "ours": [1.0, 1.5]}
+    ledger = pd.DataFrame(rows).assign(verdict=["reproduced", "differs"], note=["", "rounded"], tolerance=0.1)
+    text = ch04.ledger_verdict(ledger)
+    assert "Of 1 published objectives, 1 come out within the tolerance" in text
+    assert "between -5.0e-01 and -5.0e-01" in text
+    assert text.endswith("The rows that differ: rounded")
+    assert ch04.ledger_table(ledger).markup.count("<tr") == 3
