@@ -151,7 +151,7 @@ def test_size_crossovers(timings: pd.DataFrame, models: dict[tuple[str, str], Ru
     contexts = np.geomspace(64, 2**17, 40).round()
     found = size_crossovers(timings, models, "step_time", [1, 8], contexts)
     assert len(found) == 6 * 2 * 2
-    assert (found.loc[found["method"] == "kernels", "crossover"] == 0).all()
+    assert (found.loc[found["method"] == "measured", "crossover"] == 0).all()
     row = found.query("model_size == '7b' and batch_size == 8 and method == 'roofline'").iloc[0]
     at = round(row["crossover"])
     pair = {name: preset(name, "7b") for name in NAMES}  # the sizes that are timed
@@ -191,7 +191,7 @@ class TestComparison:
     def test_rows(self, comparison: Comparison) -> None:
         kinds = comparison.table.groupby(["quantity", "method"], sort=False).size()
         assert kinds.to_dict() == {
-            ("ttft", "kernels"): 4, ("ttft", "roofline"): 4, ("step_time", "kernels"): 4, ("step_time", "roofline"): 4,
+            ("ttft", "measured"): 4, ("ttft", "roofline"): 4, ("step_time", "measured"): 4, ("step_time", "roofline"): 4,
             ("memory", "count"): 4,
         }  # fmt: skip
         assert (comparison.first, comparison.second) == NAMES
@@ -200,7 +200,7 @@ class TestComparison:
         self, comparison: Comparison, trained: dict[str, Trained], models: dict[tuple[str, str], RuntimeModel]
     ) -> None:
         shapes = trained["transformer"].scale.family.shapes(trained["transformer"].best.d_model[0])
-        row = comparison.table.query("quantity == 'step_time' and method == 'kernels' and context_length == 8192").iloc[
+        row = comparison.table.query("quantity == 'step_time' and method == 'measured' and context_length == 8192").iloc[
             0
         ]
         assert row["second"] == pytest.approx(models["transformer", "step_time"].predict(shapes, 8192, 4))
@@ -218,7 +218,7 @@ class TestComparison:
         """Counts know only the laws' doubt; kernels add residuals, drawn independently for both architectures."""
         table = comparison.table.query("quantity == 'ttft'")
         width = np.log(table["ratio_high"] / table["ratio_low"]).groupby(table["method"]).mean()
-        assert width["kernels"] > width["roofline"] > 0
+        assert width["measured"] > width["roofline"] > 0
 
     def test_crossovers(self, comparison: Comparison) -> None:
         for row in comparison.crossovers.to_dict("records"):

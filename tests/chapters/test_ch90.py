@@ -9,7 +9,7 @@ from bs4 import BeautifulSoup
 
 from companion.book.building import ROOT, read
 from companion.ledger.entries import _INPUTS, DIFFERS, NOT_ATTEMPTED, REPRODUCED, LedgerRow, to_frame
-from companion.plotting.ledger_page import (
+from companion.chapters.ch90 import (
     SECTION_TITLES,
     counts_text,
     open_table,
