@@ -34,9 +34,8 @@ def terms_table(models: Models) -> Html | None:
         terms.assign(text=terms.apply(_rate_text, axis=1))[
             ["architecture", "quantity", "term", "text", "unit", "share", "kind"]
         ],
-        caption="Terms of the runtime models: units per second with 95 % intervals, and share of all fitted time. ∞: "
-        "the bootstrap "
-        "cannot distinguish the coefficient from 0.",
+        caption="Terms of the runtime models: units per second with 95 % intervals, and share of all fitted time. "
+        "∞: the bootstrap cannot distinguish the coefficient from 0.",
         formats={"share": "{:.1%}"},
         labels={"text": "rate (units per second)", "kind": "scales with"},
     )
@@ -55,7 +54,7 @@ def residuals_figure(models: Models) -> Html | None:
         figures.predicted_over_measured(residuals),
         name="inference-residuals",
         alt="Predicted over measured time against measured time; points scatter about one.",
-        caption=f"One model per architecture and quantity, all sizes, batches and prompts. Largest error: a factor "
+        caption="One model per architecture and quantity, all sizes, batches and prompts. Largest error: a factor "
         f"{np.exp(widest):.2f}.",
     )
 
@@ -99,8 +98,8 @@ def fit_words(models: Models, notes: Sequence[str]) -> str:
         rates = models["transformer", "ttft"].table().set_index("term")["rate"] / 1e12
         found.append(
             f"In a prefill of the Transformer, matrix products run at {rates['product_flops']:.0f} TFLOP/s, "
-            f"attention's core at "
-            f"{rates['attention_flops']:.0f}: with a rate of its own, no constant has to be negative"
+            f"attention's core at {rates['attention_flops']:.0f}: with a rate of its own, no constant has to be "
+            "negative"
         )
     if notes:
         found.append(f"Left out: {'; '.join(notes)}")
@@ -109,8 +108,7 @@ def fit_words(models: Models, notes: Sequence[str]) -> str:
     row = model.rows.iloc[np.abs(model.log_residuals).argmax()]
     found.append(
         f"The largest error is at {label_of(name)} {quantity}, size {row['model_size']}, B = {row['batch_size']}, "
-        f"prompt "
-        f"{row['prefill_length']}"
+        f"prompt {row['prefill_length']}"
     )
     return ". ".join(found)
 
@@ -148,8 +146,8 @@ def shares_figure(
     return show(
         figures.regime_shares(panels, along),
         name="inference-shares",
-        alt="Stacked shares of compute, memory, latency and overhead over context or batch, a panel per quantity and "
-        "architecture.",
+        alt="Stacked shares of compute, memory, latency and overhead over context or batch, a panel per quantity "
+        "and architecture.",
         caption=f"Shares of the kinds of terms in the time of the {model_size} models.",
     )
 
@@ -234,8 +232,7 @@ def split_table(rows: Sequence[Mapping[str, Any]], model_size: str, bandwidth: f
     return show_table(
         pd.DataFrame([{**row, "T": figures.tokens_text(row["T"])} for row in rows]),
         caption=f"Step of the Transformer over that of the xLSTM, {model_size}: with the timed kernel, and if the "
-        f"cache were read at "
-        f"{bandwidth / 1e12:.2f} TB/s.",
+        f"cache were read at {bandwidth / 1e12:.2f} TB/s.",
         formats={"as timed": "{:.2f}", "split": "{:.2f}"},
     )
 

@@ -54,8 +54,7 @@ def size_crossover_table(
     return show_table(
         pd.DataFrame(rows) if rows else pd.DataFrame({"note": ["one architecture only"]}),
         caption="Context (tokens) from which the xLSTM is faster at equal size: timings themselves, runtime models "
-        "fitted to them "
-        "(measured), roofline. always: at every context from the shortest; >: not up to there.",
+        "fitted to them (measured), roofline. always: at every context from the shortest; >: not up to there.",
     )
 
 
@@ -79,10 +78,8 @@ def equal_size_verdict(
         always = crossings["step_time"]["crossover"] == 0
         found += (
             f". Steps of the xLSTM are faster at every timed context in {always.sum()} of {len(always)} pairs of "
-            f"size and batch, but "
-            f"perfect kernels would cross at {crossover_text(roof.min(), longest)} to "
-            f"{crossover_text(roof.max(), longest)} tokens: "
-            "below, what is measured is software"
+            f"size and batch, but perfect kernels would cross at {crossover_text(roof.min(), longest)} to "
+            f"{crossover_text(roof.max(), longest)} tokens: below, what is measured is software"
         )
     return found
 
@@ -173,11 +170,10 @@ def equal_loss_figure(
     return show(
         ratio_over_context(shown, timed_to),
         name="inference-equal-loss",
-        alt="Ratio of Transformer to xLSTM time over context at equal loss, with intervals; it crosses one and rises "
-        "steeply.",
+        alt="Ratio of Transformer to xLSTM time over context at equal loss, with intervals; it crosses one and "
+        "rises steeply.",
         caption=f"Two models of equal loss ({title.removeprefix('loss ')} nats per token): time of the Transformer "
-        f"over that of the "
-        "xLSTM. Bands: 95 %, from laws, runtime models and their residuals (roofline: laws only).",
+        "over that of the xLSTM. Bands: 95 %, from laws, runtime models and their residuals (roofline: laws only).",
     )
 
 
@@ -192,9 +188,8 @@ def crossover_table(comparisons: Comparisons, longest: int) -> Html:
             rows.setdefault(tuple(key.values()), key)[title] = text
     return show_table(
         pd.DataFrame(rows.values()) if rows else pd.DataFrame({"note": ["no comparison"]}),
-        caption="Context (tokens) from which the xLSTM is faster, or smaller in memory, with 95 % intervals; always: "
-        "from 128 tokens "
-        "on.",
+        caption="Context (tokens) from which the xLSTM is faster, or smaller in memory, with 95 % intervals; "
+        "always: from 128 tokens on.",
     )
 
 
@@ -222,19 +217,15 @@ def equal_loss_facts(
         "c8_answer_ttft": first_token_verdict(comparisons, titles, few, longest),
         "c8_equal_loss": (
             f"At {middle}, T = 16k and B = {few} a step of the Transformer takes {ratio(few, 'measured')} times as "
-            f"long with the timed "
-            f"kernels and {ratio(few, 'roofline')} times by the roofline; at B = {many} it is "
-            f"{ratio(many, 'measured')} and "
-            f"{ratio(many, 'roofline')}. A single sequence leaves most of the device idle in the timed kernel; a "
-            f"batch fills it. "
-            f"Memory crosses earlier than the step does, at {crossover_text(memory, longest)} tokens for B = {many}: "
-            f"a state is held "
-            "once, but read and written at every step"
+            f"long with the timed kernels and {ratio(few, 'roofline')} times by the roofline; at B = {many} it is "
+            f"{ratio(many, 'measured')} and {ratio(many, 'roofline')}. A single sequence leaves most of the device "
+            "idle in the timed kernel; a batch fills it. Memory crosses earlier than the step does, at "
+            f"{crossover_text(memory, longest)} tokens for B = {many}: a state is held once, but read and written at "
+            "every step"
         ),
         "c8_take_kernel": (
             f"Show a roofline beside it: at 16k and B = {few} the ratio of steps is {ratio(few, 'measured')} as "
-            f"timed and "
-            f"{ratio(few, 'roofline')} at best"
+            f"timed and {ratio(few, 'roofline')} at best"
         ),
     }
 
@@ -248,8 +239,7 @@ def step_verdict(comparisons: Comparisons, titles: Sequence[str], batch_sizes: S
     timed = _from_words(comparisons, titles, many, "step_time", "measured", longest)
     return (
         f"Step, at equal loss: as timed (B = {many}) the xLSTM is faster {timed}; by the roofline "
-        f"{', '.join(roofline)}, over "
-        f"{len(titles)} losses or budgets; their intervals are wide (table below)"
+        f"{', '.join(roofline)}, over {len(titles)} losses or budgets; their intervals are wide (table below)"
     )
 
 
@@ -260,23 +250,30 @@ def first_token_verdict(comparisons: Comparisons, titles: Sequence[str], batch: 
     roofline = _span(comparisons, titles, batch, "ttft", "roofline", longest)
     return (
         f"First token, at equal loss, B = {batch}: the xLSTM is faster {timed} (roofline: {roofline}); at 16k and "
-        f"{middle} the "
-        f"Transformer takes {_ratio_at(comparisons[middle, batch], 'ttft', 'measured')} times as long"
+        f"{middle} the Transformer takes {_ratio_at(comparisons[middle, batch], 'ttft', 'measured')} times as long"
     )
 
 
 def _from_words(
     comparisons: Comparisons, titles: Sequence[str], batch: int, quantity: str, method: str, longest: int
 ) -> str:
-    span = _span(comparisons, titles, batch, quantity, method, longest)
-    return "at every context" if span == "always" else f"from {span} tokens"
+    """From which context on, over the titles: "from 200 to 900 tokens", "at every context"."""
+    least, most = _ends(comparisons, titles, batch, quantity, method, longest)
+    if least == "always":
+        return "at every context" if most == least else f"at every context or from up to {most} tokens"
+    return f"from {least if most == least else f'{least} to {most}'} tokens"
 
 
 def _span(comparisons: Comparisons, titles: Sequence[str], batch: int, quantity: str, method: str, longest: int) -> str:
-    """Least and largest crossover over the titles, in words."""
+    """Least and largest crossover over the titles, said once where they are the same."""
+    return " to ".join(dict.fromkeys(_ends(comparisons, titles, batch, quantity, method, longest)))
+
+
+def _ends(
+    comparisons: Comparisons, titles: Sequence[str], batch: int, quantity: str, method: str, longest: int
+) -> tuple[str, str]:
     values = [_crossover_of(comparisons[title, batch], quantity, method) for title in titles]
-    ends = [crossover_text(value, longest) for value in (min(values), max(values))]
-    return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
+    return crossover_text(min(values), longest), crossover_text(max(values), longest)
 
 
 def _crossover_of(comparison: Comparison, quantity: str, method: str) -> float:

@@ -46,7 +46,7 @@ def pass_table(passes: Iterable[tuple[str, InferencePass]], peaks: Hardware) -> 
     return show_table(
         pd.DataFrame(rows),
         caption=f"One sequence on {peaks.label}, weights and cache in 2 bytes per number, state in 4. GB moved, by "
-        f"what it is.",
+        "what it is.",
         formats={"FLOP": power_of_ten, "ms": significant, "memory": significant, "intensity": significant}
         | dict.fromkeys(("weights", "cache", "activations"), lambda v: significant(v, 2)),
         labels={"weights": "weights (GB)", "cache": "cache or state (GB)", "activations": "activations (GB)"}
@@ -83,8 +83,7 @@ def cache_figure(models: Mapping[str, Any], peaks: Hardware, longest: int, model
         alt="Bytes per sequence over context in log-log axes: two rising lines for keys and values, a flat one for "
         "the state.",
         caption=f"What one sequence keeps, {model_size}. The state is as large as keys and values of {equal:.0f} "
-        f"tokens "
-        f"({context_of_equal_cache(grouped, xlstm):.0f} with {grouped.n_kv_heads} groups), at any context.",
+        f"tokens ({context_of_equal_cache(grouped, xlstm):.0f} with {grouped.n_kv_heads} groups), at any context.",
     )
 
 
@@ -133,8 +132,7 @@ def hardware_peaks() -> Html:
             ["label", "peak_flops_per_s", "peak_bytes_per_s", "memory_bytes", "num_multiprocessors", "ridge", "source"]
         ],
         caption="Hardware peaks as the vendors print them: dense bf16, 1 TB = 1e12 bytes. Reality stays below. What "
-        "each source "
-        "prints is in data/hardware.csv.",
+        "each source prints is in data/hardware.csv.",
         formats={"peak_flops_per_s": lambda v: f"{v / 1e12:.0f}", "peak_bytes_per_s": lambda v: f"{v / 1e12:.2f}"}
         | {"memory_bytes": lambda v: f"{v / 1e9:.0f}", "ridge": "{:.0f}"},
         labels={"label": "device", "peak_flops_per_s": "TFLOP/s", "peak_bytes_per_s": "TB/s", "memory_bytes": "GB"}
@@ -168,8 +166,7 @@ def form_table(xlstm: Any, context_length: int, peaks: Hardware, model_size: str
     return show_table(
         mlstm_form_table(xlstm, context_length, hardware=peaks),
         caption=f"The mLSTM cells of the {model_size} model, forward, per token at T = {context_length}. Seconds: "
-        f"roofline of "
-        f"{peaks.label}.",
+        f"roofline of {peaks.label}.",
         formats={"flops_per_token": power_of_ten, "bytes_per_token": power_of_ten, "arithmetic_intensity": significant}
         | {"seconds_per_token": power_of_ten},
         labels={"chunk_size": "L (tokens)", "flops_per_token": "FLOP per token", "bytes_per_token": "bytes per token"}
@@ -197,8 +194,7 @@ def chunk_figure(xlstm: Any, context_length: int, best: Mapping[str, int], peaks
         alt="FLOPs per token have a minimum at a short chunk, bytes fall with the chunk, roofline seconds have a "
         "minimum between.",
         caption=f"Least FLOPs at L = {best['flops']}, least bytes at L = {best['bytes']} (one chunk), least roofline "
-        f"time at L = "
-        f"{best['seconds']}. The paper trains with L = {PAPER.chunk_size}.",
+        f"time at L = {best['seconds']}. The paper trains with L = {PAPER.chunk_size}.",
     )
 
 
@@ -261,8 +257,8 @@ def cache_choices_table(shrunk: pd.DataFrame, peaks: Hardware, model_size: str) 
     return show_table(
         shrunk,
         caption=f"Size {model_size} as trained (timed models have another d_ff), {peaks.label}: context at which "
-        f"cache and state are "
-        "equally large, and from which the xLSTM's step is faster by the roofline, for several ways to hold the cache.",
+        "cache and state are equally large, and from which the xLSTM's step is faster by the roofline, for several "
+        "ways to hold the cache.",
         formats={"equal": "{:,.0f}"},
         labels={"equal": "equal bytes at (tokens)", "groups": "heads of keys and values"}
         | {column: f"step crosses at, {column}" for column in batches},
@@ -298,7 +294,7 @@ def device_table(example: Mapping[str, Any], batch_size: int, model_size: str) -
     return show_table(
         pd.DataFrame(rows),
         caption=f"Roofline of a step (ms), {model_size}, B = {batch_size}, and whether it fits the memory of one "
-        f"device.",
+        "device.",
         formats={column: significant for column in rows[0] if "T =" in column},
         labels={"at 32k": "memory at T = 32k"},
     )

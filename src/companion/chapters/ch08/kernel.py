@@ -30,9 +30,9 @@ def head_width_figure(bandwidths: pd.DataFrame, peaks: Hardware) -> Html | None:
         name="inference-head-width",
         alt="Fitted bandwidth over the width of a head: points on a straight line through the origin, far below the "
         "peak.",
-        caption=f"Fitted bandwidths of the step time are proportional to the width of a head: "
+        caption="Fitted bandwidths of the step time are proportional to the width of a head: "
         f"{bandwidths['per_width'].min() / 1e9:.1f} to {bandwidths['per_width'].max() / 1e9:.1f} GB/s per unit of "
-        f"width.",
+        "width.",
     )
 
 
@@ -57,10 +57,8 @@ def waves_figure(
         alt="Left: time per cached token over heads in the batch, flat, then rising in steps. Right: misfit over "
         "multiprocessors.",
         caption=f"Left: one more cached token costs the same up to {bounds[0]:.0f} heads in the batch and twice as "
-        f"much from "
-        f"{bounds[1]:.0f}; line: waves of {peaks.num_multiprocessors}. Right: misfit of one model for all sizes if "
-        f"waves had this many "
-        "heads. The largest batches were timed at short contexts only.",
+        f"much from {bounds[1]:.0f}; line: waves of {peaks.num_multiprocessors}. Right: misfit of one model for all "
+        "sizes if waves had this many heads. The largest batches were timed at short contexts only.",
     )
 
 
@@ -71,8 +69,7 @@ def variants_table(variants: pd.DataFrame | None) -> Html | None:
     return show_table(
         variants,
         caption="Terms for the cache in one model of all step times of the Transformer. Last column: share of all "
-        "time that goes to "
-        "terms in bytes or head width.",
+        "time that goes to terms in bytes or head width.",
         formats={"rms_log_error": "{:.3f}", "share_of_bytes": "{:.1%}"},
         labels={"cache_term": "term for the cache", "rms_log_error": "rms of ln(predicted/measured)"}
         | {"share_of_bytes": "share of terms in bytes"},
@@ -98,8 +95,8 @@ def own_waves_figure(attention: RuntimeModel | None, reads: pd.DataFrame) -> Htm
         alt="Left: the authors' time per cached token over heads. Right: the same for three kernels; one is flat up "
         "to the first wave.",
         caption=f"Left: the authors' step times. Right: one layer's cache of {reads['context_length'].max():.0f} "
-        f"tokens on {gpu}, "
-        "three kernels of PyTorch; dotted: full waves. One kernel behaves as the authors' does, two split the cache.",
+        f"tokens on {gpu}, three kernels of PyTorch; dotted: full waves. One kernel behaves as the authors' does, "
+        "two split the cache.",
     )
 
 
@@ -116,8 +113,8 @@ def own_gpu_words(reads: pd.DataFrame) -> str:
         peak = reads.loc[(reads["gpu"] == gpu) & (reads["part"] == "copy"), "bytes_per_s"].max() / 1e12
         found.append(
             f"{gpu}, {_HEADS} heads: {wide:.0f} ns per cached token with heads of {widths[-1]:.0f}, {narrow:.0f} "
-            f"with heads of "
-            f"{widths[0]:.0f}; {split:.1f} with a kernel that splits the cache (copies reach {peak:.2f} TB/s)"
+            f"with heads of {widths[0]:.0f}; {split:.1f} with a kernel that splits the cache (copies reach "
+            f"{peak:.2f} TB/s)"
         )
     return ". ".join(found)
 
@@ -134,8 +131,8 @@ def evidence_table(
         largest = memory.loc[memory["timed"], "bytes"].max()
         failed = memory[~memory["timed"] & memory["bytes"].between(largest, LARGEST_MEMORY, inclusive="neither")]
         seen = (
-            f"largest step timed holds {largest / 1e9:.0f} GB of weights and cache; all {len(failed)} between that and 141 GB "
-            "failed"
+            f"largest step timed holds {largest / 1e9:.0f} GB of weights and cache; all {len(failed)} between that "
+            "and 141 GB failed"
         )
         rows.append({"what": "memory", "timings": seen, "of": f"{peaks.memory_bytes / 1e9:.0f} GB"})
     for name, term, what in (("xlstm", "weight_bytes", "weights"), ("xlstm", "state_bytes", "states")):
@@ -167,8 +164,7 @@ def kernel_facts(
     beta = bandwidths["beta_eff_bytes_per_s"] / 1e12
     kernel = (
         f"The Transformer's timed steps show a kernel, not the device: bandwidths of {beta.min():.2f} to "
-        f"{beta.max():.2f} TB/s follow "
-        "the width of a head, and heads wait in waves for a multiprocessor"
+        f"{beta.max():.2f} TB/s follow the width of a head, and heads wait in waves for a multiprocessor"
     )
     return {
         "c8_waves": waves_words(variants),
@@ -183,11 +179,9 @@ def waves_words(variants: pd.DataFrame) -> str:
     worst, good = table.loc["bytes of all heads"], table.loc["tokens × waves"]
     both = table.loc["tokens × waves, and bytes of all heads"]
     return (
-        f"Counting waves instead of bytes cuts the misfit of one model for all sizes from "
-        f"{worst['rms_log_error']:.2f} to "
-        f"{good['rms_log_error']:.3f}; bytes on top of waves take {both['share_of_bytes']:.1%} of the time and leave "
-        f"it at "
-        f"{both['rms_log_error']:.3f}"
+        "Counting waves instead of bytes cuts the misfit of one model for all sizes from "
+        f"{worst['rms_log_error']:.2f} to {good['rms_log_error']:.3f}; bytes on top of waves take "
+        f"{both['share_of_bytes']:.1%} of the time and leave it at {both['rms_log_error']:.3f}"
     )
 
 
@@ -200,15 +194,14 @@ def device_verdict(bounds: Bounds, scan: pd.DataFrame, *, of_paper: bool) -> str
     least = scan.loc[flat.idxmin(), "num_multiprocessors"]
     found = (
         f"Of the devices in our table the waves leave {inside}, and exclude {outside}. A fine scan says no more: "
-        f"within these bounds "
-        f"the misfit is {flat.min():.3f} (at {least:.0f}) to {flat.max():.3f}, too little to decide"
+        f"within these bounds the misfit is {flat.min():.3f} (at {least:.0f}) to {flat.max():.3f}, too little to "
+        "decide"
     )
     if not of_paper:
         return found
     return (
         f"{found}. Of these, L40S and RTX 4090 have less than a third of the bandwidth seen and an H200 has memory "
-        f"for the steps that "
-        "failed: most likely it was an H100 SXM. The rate of the states, if they are held in 4 bytes, lies above its "
-        "peak, which is "
-        "inside the interval; states of small models may stay in the device's cache"
+        "for the steps that failed: most likely it was an H100 SXM. The rate of the states, if they are held in 4 "
+        "bytes, lies above its peak, which is inside the interval; states of small models may stay in the device's "
+        "cache"
     )

@@ -31,8 +31,8 @@ def counts_table(counts: pd.DataFrame) -> Html:
     return show_table(
         counts.assign(architecture=counts["architecture"].map(label_of)),
         caption="The authors' count over ours: FLOPs of a prefill of 128 and of 16,384 tokens, bytes of the step "
-        "after the longer one "
-        "(B = 8). Between them: the terms of the difference, as shares of our count; they add up.",
+        "after the longer one (B = 8). Between them: the terms of the difference, as shares of our count; they add "
+        "up.",
         formats=dict.fromkeys(("prefill_short", "prefill_long", "step"), "{:.4f}") | dict.fromkeys(_PARTS, "{:+.2%}"),
         labels={"prefill_short": "prefill, T = 128", "prefill_long": "T = 16k", "mixer_core": "attention or cell"}
         | {"step": "step (bytes)"},
@@ -72,11 +72,10 @@ def constants_figure(effects: pd.DataFrame) -> Html:
             effects[effects["quantity"] == "ttft"], "eps_s", "ε of the time to first token (ms)", 1e-3
         ),
         name="inference-draws",
-        alt="The constant of every size by the published procedure: on one resample, on every timing once, and a bar "
-        "over resamples.",
+        alt="The constant of every size by the published procedure: on one resample, on every timing once, and a "
+        "bar over resamples.",
         caption="The constant ε by the published procedure. Filled: on the resample that was drawn, as published; "
-        "hollow: on every "
-        "timing once; bars: 95 % of the resamples.",
+        "hollow: on every timing once; bars: 95 % of the resamples.",
     )
 
 
@@ -90,8 +89,7 @@ def effects_table(effects: pd.DataFrame) -> Html:
     return show_table(
         shown[["quantity", "architecture", "model_size", "parameter", "drawn", "once", "interval", "rank"]],
         caption="All constants by the published procedure: on its one resample, and on every timing once with 95 % "
-        "of the resamples. "
-        "Rank: share of the resamples below the published one.",
+        "of the resamples. Rank: share of the resamples below the published one.",
         formats={"rank": "{:.0%}"},
         labels={"drawn": "one resample", "once": "every timing once", "interval": "95 % interval"},
     )

@@ -16,8 +16,7 @@ SizeFits = Mapping[tuple[str, str, str], InferenceFit]
 _SIZE_CAPTIONS = {
     "ttft": "Time to first token: the paper's form, size by size, with 95 % intervals. rms: of ln(predicted/measured).",
     "step_time": "Step time, batches of at least 8 as published. Where the singular values say 0, two columns of the "
-    "design "
-    "are one.",
+    "design are one.",
 }
 _MEMORY = "memory_allocated_bytes_gen1"
 
@@ -61,8 +60,7 @@ def memory_verdict(timings: pd.DataFrame) -> str:
     above = (held[_MEMORY] - 2 * held["num_params"]) / 1e9
     return (
         f"The smallest memory allocated for a size is 2 bytes per parameter plus {above.min():.2f} to "
-        f"{above.max():.2f} GB, "
-        "for every size: the weights were held in 2 bytes"
+        f"{above.max():.2f} GB, for every size: the weights were held in 2 bytes"
     )
 
 
@@ -126,8 +124,7 @@ def constants_table(fits: SizeFits, millisecond_fits: SizeFits) -> Html:
     return show_table(
         first_token_constants(fits, millisecond_fits),
         caption="The constant ε of the TTFT (ms) from two objectives: squares of (Huber-transformed) milliseconds, "
-        "as published for "
-        "most sizes but with every timing once, and relative errors.",
+        "as published for most sizes but with every timing once, and relative errors.",
         formats={"ms": "{:.2f}", "relative": "{:.2f}"},
         labels={"ms": "ε, milliseconds", "impossible": "predicted times below 0", "relative": "ε, relative errors"},
     )
@@ -170,8 +167,7 @@ def rate_verdict(fits: SizeFits) -> str:
         return "Every rate of the paper's form is identified in this table"
     return (
         f"The paper's step-time form cannot determine a bandwidth of the {' or '.join(who)}: any value, even a "
-        f"negative one, fits "
-        "equally well"
+        "negative one, fits equally well"
     )
 
 
@@ -220,8 +216,8 @@ def objective_table(errors: pd.DataFrame) -> Html:
     """Medians of `objective_errors` over the sizes."""
     return show_table(
         errors.groupby(["architecture", "objective"], sort=False).median().reset_index(),
-        caption="Median relative error of the time to first token, below and above the median time of a size; median "
-        "over the sizes.",
+        caption="Median relative error of the time to first token, below and above the median time of a size; "
+        "median over the sizes.",
         formats={"short": "{:.0%}", "long": "{:.0%}"},
         labels={"short": "shorter half", "long": "longer half"},
     )
