@@ -11,7 +11,7 @@ from companion.formatting import count, interval, power_of_ten, significant
 from companion.hardware import get_hardware
 from companion.plotting import Html, show_table
 from companion.plotting.explorer_page import duration, gibibytes, setting_links
-from companion.plotting.style import architecture_look
+from companion.plotting.style import architecture_label
 
 #: Context (tokens) and tokens per parameter that the opening setting is moved to.
 LONG_CONTEXT = 131072
@@ -96,9 +96,8 @@ def compare_designs(designs: Mapping[str, Explorer], budgets: Sequence[float]) -
     rows = []
     for flops in budgets:
         for design, explorer in designs.items():
-            labels = _labels(explorer.known)
             for name, one in explorer.evaluate(Setting(train_flops=flops, tokens_per_param=None)).items():
-                row = {"train_flops": flops, "design": design, "architecture": labels[name]}
+                row = {"train_flops": flops, "design": design, "architecture": architecture_label(name)}
                 row |= {key: one["numbers"][key] for key in ("num_params", "loss")}
                 left = any(entry["of"] == "optimum" for entry in one["outside"])
                 row |= {"interval": one["intervals"]["optimal_loss"], "data": "outside" if left else "inside"}
@@ -109,7 +108,8 @@ def compare_designs(designs: Mapping[str, Explorer], budgets: Sequence[float]) -
 def designs_table(compared: pd.DataFrame) -> Html:
     """The table of `compare_designs`."""
     gaps = ", ".join(
-        f"{gap:.3f} nats per token at {power_of_ten(flops)} FLOP" for flops, gap in _widest_gaps(compared).items()
+        f"{gap:.3f} nats per token at {power_of_ten(float(str(flops)))} FLOP"
+        for flops, gap in _widest_gaps(compared).items()
     )
     return show_table(
         compared,
@@ -129,7 +129,7 @@ def designs_verdict(compared: pd.DataFrame) -> str:
         )
     found = []
     for flops, part in compared.groupby("train_flops"):
-        best = [group.loc[group["loss"].idxmin(), "architecture"] for _, group in part.groupby("design")]
+        best = [group.sort_values("loss")["architecture"].iloc[0] for _, group in part.groupby("design")]
         agree = len(set(best)) == 1
         verdict = f"{best[0]} has the lower loss under every law" if agree else "the laws disagree who is lower"
         found.append(f"at {power_of_ten(float(str(flops)))} FLOP {verdict}")
@@ -148,29 +148,26 @@ def step_ratios_text(results: Mapping[float, Results]) -> str:
 
 def largest_batches_text(results: Mapping[int, Results]) -> str:
     """Solution of an exercise: the largest batch that fits, by architecture; `results` by batch."""
-    labels = _labels(next(iter(results.values())))
-    fitting = {name: [batch for batch, result in results.items() if result[name]["fits"]] for name in labels}
-    return "\n".join(f"{labels[name]}: {max(each) if each else 'none fits'}" for name, each in fitting.items())
+    names = next(iter(results.values()))
+    fitting = {name: [batch for batch, result in results.items() if result[name]["fits"]] for name in names}
+    return "\n".join(
+        f"{architecture_label(name)}: {max(each) if each else 'none fits'}" for name, each in fitting.items()
+    )
 
 
 def overtraining_text(small: Results, best: Results) -> str:
     """Solution of an exercise: what an over-trained model costs in loss, and both step times."""
     lines = []
-    for name, label in _labels(small).items():
+    for name in small:
         one, other = small[name]["numbers"], best[name]["numbers"]
-        lines.append(f"{label}: loss {one['loss'] - other['loss']:+.3f} nats per token,")
+        lines.append(f"{architecture_label(name)}: loss {one['loss'] - other['loss']:+.3f} nats per token,")
         lines.append(f"  step {duration(one['step_time_s'])} instead of {duration(other['step_time_s'])}")
     return "\n".join(lines)
 
 
-def _labels(names: Mapping[str, Any]) -> dict[str, str]:
-    return {name: look["label"] for name, look in architecture_look(names).items()}
-
-
 def _each(results: Results, words: Callable[[Mapping[str, Any]], str]) -> str:
     """One phrase for each architecture; `words` makes it of a result."""
-    labels = _labels(results)
-    return "; ".join(f"{labels[name]} {words(one)}" for name, one in results.items())
+    return "; ".join(f"{architecture_label(name)} {words(one)}" for name, one in results.items())
 
 
 def _ratio_words(setting: Setting) -> str:
@@ -210,13 +207,13 @@ def _interval_words(one: Mapping[str, Any]) -> str:
 def _moved_words(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     before, after = one["numbers"], other["numbers"]
     start = f"{count(before['num_params'])} parameters and a loss of {before['loss']:.3f}"
-    return f"{_labels({name: one})[name]} from {start} to {count(after['num_params'])} and {after['loss']:.3f}"
+    return f"{architecture_label(name)} from {start} to {count(after['num_params'])} and {after['loss']:.3f}"
 
 
 def _traded_words(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     before, after = one["numbers"], other["numbers"]
     return (
-        f"{_labels({name: one})[name]} {after['loss'] - before['loss']:+.3f} nats per token for a step of "
+        f"{architecture_label(name)} {after['loss'] - before['loss']:+.3f} nats per token for a step of "
         f"{duration(after['step_time_s'])} instead of {duration(before['step_time_s'])}"
     )
 

@@ -8,13 +8,14 @@ import pandas as pd
 
 from companion.architectures import preset
 from companion.chapters.ch08 import figures
-from companion.chapters.ch08.common import label_of, note_table
+from companion.chapters.ch08.common import note_table
 from companion.formatting import percent, power_of_ten
 from companion.hardware import Hardware
 from companion.inference.one_size import COLUMNS, middle_context
 from companion.inference.runtime_model import RuntimeModel
 from companion.inference.terms import against_roofline, changes, shares
 from companion.plotting import Html, show, show_table
+from companion.plotting.style import architecture_label
 
 #: Runtime models by architecture and quantity.
 Models = Mapping[tuple[str, str], RuntimeModel]
@@ -26,7 +27,7 @@ def terms_table(models: Models) -> Html | None:
     if not models:
         return None
     parts = [
-        model.table().assign(architecture=label_of(name), quantity=quantity)
+        model.table().assign(architecture=architecture_label(name), quantity=quantity)
         for (name, quantity), model in models.items()
     ]
     terms = pd.concat(parts, ignore_index=True)
@@ -90,7 +91,7 @@ def fit_words(models: Models, notes: Sequence[str]) -> str:
             ["This table is too small for a model of all sizes", *([f"Left out: {'; '.join(notes)}"] if notes else [])]
         )
     errors = [
-        f"{label_of(name)} {quantity}: {model.rms_log_error:.3f} over {len(model.rows)} timings"
+        f"{architecture_label(name)} {quantity}: {model.rms_log_error:.3f} over {len(model.rows)} timings"
         for (name, quantity), model in models.items()
     ]
     found = [f"The rms of ln(predicted/measured) is {'; '.join(errors)}"]
@@ -107,8 +108,8 @@ def fit_words(models: Models, notes: Sequence[str]) -> str:
     model = models[name, quantity]
     row = model.rows.iloc[np.abs(model.log_residuals).argmax()]
     found.append(
-        f"The largest error is at {label_of(name)} {quantity}, size {row['model_size']}, B = {row['batch_size']}, "
-        f"prompt {row['prefill_length']}"
+        f"The largest error is at {architecture_label(name)} {quantity}, size {row['model_size']}, B = "
+        f"{row['batch_size']}, prompt {row['prefill_length']}"
     )
     return ". ".join(found)
 
@@ -120,7 +121,7 @@ def roofline_words(models: Models, timings: pd.DataFrame, peaks: Hardware) -> st
         ratio = against_roofline(timings, name, quantity, peaks).dropna()  # type: ignore[arg-type]
         faster += int((ratio < 1).sum())
         span = f"{ratio.min():.2f} to {ratio.max():.2g}, median {ratio.median():.2g}"
-        found.append(f"{label_of(name)} {quantity} {span}")
+        found.append(f"{architecture_label(name)} {quantity} {span}")
     text = f"Measured time over the roofline of {peaks.label}: {'; '.join(found) or 'nothing to compare'}"
     if faster:
         text += f". {faster} timings are below 1: they moved fewer bytes than counted, or ran on something else"
@@ -140,7 +141,7 @@ def shares_figure(
         batch = batch_sizes[0] if quantity == "ttft" else batch_sizes[-1]
         fixed = f"B = {batch}" if over_context else "T = 2048"
         varied = (grid, batch) if over_context else (2048, batches)
-        title = f"{label_of(name)}, {'TTFT' if quantity == 'ttft' else 'step'}, {fixed}"
+        title = f"{architecture_label(name)}, {'TTFT' if quantity == 'ttft' else 'step'}, {fixed}"
         panels[title] = shares(model, example[name], *varied)
         along.append("context_length" if over_context else "batch_size")
     return show(
@@ -162,7 +163,7 @@ def largest_shares_table(models: Models, model_size: str, batch_sizes: Sequence[
                 path = [table["largest"].iloc[0]]
                 for change in changes(table, "context_length").to_dict("records"):
                     path.append(f"{change['after']} from {change['at']:,.0f}")
-                row = {"quantity": quantity, "architecture": label_of(name), "size": size, "B": batch}
+                row = {"quantity": quantity, "architecture": architecture_label(name), "size": size, "B": batch}
                 rows.append(row | {"largest": ", ".join(path)})
     return show_table(
         pd.DataFrame(rows, columns=["quantity", "architecture", "size", "B", "largest"]).drop_duplicates(),
@@ -181,7 +182,7 @@ def regime_words(
             row = shares(model, example[name], 16384, batch).iloc[0]
             kinds = sorted((kind for kind in _KIND_WORDS if kind in row), key=lambda kind: -row[kind])
             parts = ", ".join(f"{percent(row[kind])} {_KIND_WORDS[kind]}" for kind in kinds)
-            steps.append(f"{label_of(name)}, B = {batch}: {parts}")
+            steps.append(f"{architecture_label(name)}, B = {batch}: {parts}")
     found = ["No step times to split up"]
     if steps:
         found = [f"What a step of the {model_size} models at 16k tokens is made of: {'; '.join(steps)}"]
@@ -192,7 +193,7 @@ def regime_words(
             where = "not the largest part at long contexts"
             if table["largest"].iloc[-1] == "compute":
                 where = f"the largest part from {starts[-1]:,.0f} tokens on"
-            found.append(f"In a prefill ({label_of(name)}, B = 1) arithmetic is {where}")
+            found.append(f"In a prefill ({architecture_label(name)}, B = 1) arithmetic is {where}")
     return ". ".join(found)
 
 
@@ -210,7 +211,7 @@ def left_out_table(left_out: Mapping[tuple[str, str], pd.DataFrame], models: Mod
     if not left_out:
         return note_table("no runtime model in this table", caption)
     parts = [
-        table.assign(architecture=label_of(key[0]), quantity=key[1], inside=models[key].rms_log_error)
+        table.assign(architecture=architecture_label(key[0]), quantity=key[1], inside=models[key].rms_log_error)
         for key, table in left_out.items()
     ]
     return show_table(

@@ -1,13 +1,13 @@
 """Chapter 8: names, words and numbers that its parts write alike."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from companion.plotting import ARCHITECTURE_LABELS, Html, show_table
+from companion.plotting import Html, show_table
 
 #: The architectures that the chapter compares, in the order of its tables: times of the first over those of the second.
 NAMES = ("transformer", "xlstm")
@@ -18,11 +18,6 @@ PARAMETER_UNITS = {
     "eps_s": ("ε (ms)", 1e-3),
     "eps_bp_s": ("ε per sequence (µs)", 1e-6),
 }
-
-
-def label_of(name: str) -> str:
-    """An architecture as the page writes it."""
-    return ARCHITECTURE_LABELS.get(name, name)
 
 
 def note_table(notes: str | Sequence[str], caption: str) -> Html:
@@ -56,13 +51,3 @@ def extremes(values: Iterable[float], form: str = "{:.2f}") -> str:
     """Least and largest value, said once where both read alike: 0.93 to 1.02."""
     low, high = form.format(min(found := list(values))), form.format(max(found))
     return low if low == high else f"{low} to {high}"
-
-
-def capitalized(text: str) -> str:
-    """The text with a capital first letter; all others as they are."""
-    return text[:1].upper() + text[1:]
-
-
-def by_name(models: Mapping[tuple[str, str], Any], quantity: str) -> dict[str, Any]:
-    """What is there of one quantity, by architecture."""
-    return {name: one for (name, other), one in models.items() if other == quantity}

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from companion.chapters.ch08.common import crossover_text, extremes, label_of, note_table
+from companion.chapters.ch08.common import crossover_text, extremes, note_table
 from companion.chapters.ch08.ratio_figure import ratio_over_context
 from companion.formatting import count, percent, power_of_ten
 from companion.inference.compare import Comparison, Trained
 from companion.plotting import Html, show, show_table
+from companion.plotting.style import architecture_label
 
 #: The compute-optimal model of each architecture, by architecture.
 Pair = Mapping[str, Trained]
@@ -45,7 +46,7 @@ def size_crossover_table(
     for quantity, table in crossings.items():
         sources = [("timings", table.assign(longest=table["longest"]))]
         if quantity in modelled:
-            sources += [(m, part.assign(longest=longest)) for m, part in modelled[quantity].groupby("method")]
+            sources += [(str(m), part.assign(longest=longest)) for m, part in modelled[quantity].groupby("method")]
         for source, part in sources:
             for batch, group in part[part["batch_size"].isin([1, *batch_sizes])].groupby("batch_size"):
                 row = {"quantity": quantity, "times from": source, "B": batch} | dict.fromkeys(sizes, "–")
@@ -110,7 +111,7 @@ def trained_table(trained: Mapping[str, Pair], at_compute: Pair, train_flops: fl
     rows = []
     for title, pair in {**trained, f"{power_of_ten(train_flops, 1)} FLOP": at_compute}.items():
         for name, one in pair.items():
-            row = {"at": title, "architecture": label_of(name), "N": _bracketed(one, "num_params", count)}
+            row = {"at": title, "architecture": architecture_label(name), "N": _bracketed(one, "num_params", count)}
             row |= {"D": _bracketed(one, "num_tokens", count), "C": _bracketed(one, "train_flops", power_of_ten)}
             row |= {"loss": _bracketed(one, "loss", "{:.3f}".format)}
             rows.append(row | {"sizes": "beyond the runs" if one.extrapolated else "among the runs"})

@@ -16,11 +16,12 @@ from companion.accounting.inference import (
 )
 from companion.accounting.mlstm_forms import chunkwise_per_token, mlstm_form_table
 from companion.chapters.ch08 import figures
-from companion.chapters.ch08.common import NAMES, crossover_text, label_of, with_groups
+from companion.chapters.ch08.common import NAMES, crossover_text, with_groups
 from companion.formatting import power_of_ten, significant
 from companion.hardware import Hardware, hardware_table
 from companion.inference.compare import crossover
 from companion.plotting import Html, show, show_table
+from companion.plotting.style import architecture_label
 
 #: Contexts (tokens) of the passes in the roofline and of the steps on other devices.
 ROOFLINE_CONTEXTS = (512, 16384)
@@ -148,8 +149,9 @@ def cost_facts(
     for label, model in models.items():
         held = count_step(model, 16384).memory
         room.append(f"{int(max(0, (peaks.memory_bytes - held.weights) // held.cache))} ({label})")
-    spans = intensities(example, batch_sizes).groupby("kind")["arithmetic_intensity"].agg(["min", "max"])
-    ends = {(kind, end): significant(spans.loc[kind, end], 2) for kind in spans.index for end in spans}
+    ends: dict[tuple[str, str], str] = {}
+    for kind, values in intensities(example, batch_sizes).groupby("kind")["arithmetic_intensity"]:
+        ends[str(kind), "min"], ends[str(kind), "max"] = (significant(f(values), 2) for f in (min, max))
     return {
         "c8_device_name": peaks.label,
         "c8_ridge": f"{peaks.ridge:.0f}",
@@ -253,7 +255,7 @@ def cache_choices(
 
 def cache_choices_table(shrunk: pd.DataFrame, peaks: Hardware, model_size: str) -> Html:
     """The table of `cache_choices`."""
-    batches = [column for column in shrunk if column.startswith("B = ")]
+    batches = [column for column in map(str, shrunk) if column.startswith("B = ")]
     return show_table(
         shrunk,
         caption=f"Size {model_size} as trained (timed models have another d_ff), {peaks.label}: context at which "
@@ -287,9 +289,11 @@ def device_table(example: Mapping[str, Any], batch_size: int, model_size: str) -
         for name, model in example.items():
             for T in DEVICE_CONTEXTS:
                 roof = count_step(model, T, batch_size).roofline(entry["name"])
-                row[f"{label_of(name)}, T = {figures.tokens_text(T)}"] = 1e3 * float(roof.seconds)
+                row[f"{architecture_label(name)}, T = {figures.tokens_text(T)}"] = 1e3 * float(roof.seconds)
         steps = {name: count_step(model, far, batch_size) for name, model in example.items()}
-        row["at 32k"] = "; ".join(f"{label_of(name)} {_fit_words(one, entry['name'])}" for name, one in steps.items())
+        row["at 32k"] = "; ".join(
+            f"{architecture_label(name)} {_fit_words(one, entry['name'])}" for name, one in steps.items()
+        )
         rows.append(row)
     return show_table(
         pd.DataFrame(rows),

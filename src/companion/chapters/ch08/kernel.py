@@ -103,8 +103,8 @@ def own_waves_figure(attention: RuntimeModel | None, reads: pd.DataFrame) -> Htm
 def own_gpu_words(reads: pd.DataFrame) -> str:
     """Times per cached token on every GPU at hand: with wide and narrow heads, and by a kernel that splits it."""
     widths = sorted(reads["head_width"].dropna().unique())
-    cache = reads[reads["part"] == "cache"].assign(ns=1e9 * reads["seconds_median"] / reads["context_length"])
-    cache = cache.set_index(["gpu", "head_width", "backend", "heads"])["ns"].sort_index()
+    timed = reads[reads["part"] == "cache"].assign(ns=1e9 * reads["seconds_median"] / reads["context_length"])
+    cache = timed.set_index(["gpu", "head_width", "backend", "heads"])["ns"].sort_index()
     found = []
     for gpu in dict.fromkeys(reads["gpu"]):
         wide, narrow = (cache.get((gpu, width, "efficient_attention", _HEADS)) for width in (widths[-1], widths[0]))
@@ -190,8 +190,8 @@ def device_verdict(bounds: Bounds, scan: pd.DataFrame, *, of_paper: bool) -> str
     devices = hardware_table()
     possible = (devices["num_multiprocessors"] >= bounds[0]) & (devices["num_multiprocessors"] < bounds[1])
     inside, outside = (", ".join(devices.loc[rows, "label"]) for rows in (possible, ~possible))
-    flat = scan[(scan["num_multiprocessors"] >= bounds[0]) & (scan["num_multiprocessors"] < bounds[1])]["rms_log_error"]
-    least = scan.loc[flat.idxmin(), "num_multiprocessors"]
+    within = scan[(scan["num_multiprocessors"] >= bounds[0]) & (scan["num_multiprocessors"] < bounds[1])]
+    flat, least = within["rms_log_error"], within.sort_values("rms_log_error")["num_multiprocessors"].iloc[0]
     found = (
         f"Of the devices in our table the waves leave {inside}, and exclude {outside}. A fine scan says no more: "
         f"within these bounds the misfit is {flat.min():.3f} (at {least:.0f}) to {flat.max():.3f}, too little to "

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from companion.chapters.ch08.common import PARAMETER_UNITS, label_of
+from companion.chapters.ch08.common import PARAMETER_UNITS
 from companion.chapters.ch08.draw_figures import constants_over_draws, ratios_over_draws
 from companion.chapters.ch08.draws import DrawnFits, prefill_ratios
 from companion.chapters.ch08.figures import tokens_text
@@ -10,6 +10,7 @@ from companion.formatting import percent, significant
 from companion.inference.published import search_shortfall
 from companion.paths import data_dir
 from companion.plotting import Html, show, show_table
+from companion.plotting.style import architecture_label
 
 #: A short prompt (tokens) at which the published form is tried.
 SHORT_PROMPT = 512
@@ -29,7 +30,7 @@ def ledger_table(ledger: pd.DataFrame) -> Html:
 def counts_table(counts: pd.DataFrame) -> Html:
     """The authors' count over ours; `counts` from `companion.inference.published_count.count_table`."""
     return show_table(
-        counts.assign(architecture=counts["architecture"].map(label_of)),
+        counts.assign(architecture=counts["architecture"].map(architecture_label)),
         caption="The authors' count over ours: FLOPs of a prefill of 128 and of 16,384 tokens, bytes of the step "
         "after the longer one (B = 8). Between them: the terms of the difference, as shares of our count; they add "
         "up.",
@@ -51,8 +52,9 @@ def published_facts(timings: pd.DataFrame, ledger: pd.DataFrame, counts: pd.Data
     """
     drawn = pd.read_csv(data_dir() / "inference_fit_rows.csv")["times_drawn"]
     short = search_shortfall(timings, "transformer", "400m", "step_time")
-    far = counts.loc[counts["prefill_long"].idxmax()]
+    far = counts.sort_values("prefill_long", kind="stable").iloc[-1]
     of_xlstm = (counts.loc[counts["architecture"] == "xlstm", "prefill_long"] - 1).abs()
+    model = f"{architecture_label(far['architecture'])} {far['model_size']}"
     return {
         "c8_num_reproduced": f"{(ledger['verdict'] == 'reproduced').sum()} of {len(ledger)}",
         "c8_largest_difference": f"{_with_relative(ledger)['relative'].abs().max():.0e}",
@@ -60,7 +62,7 @@ def published_facts(timings: pd.DataFrame, ledger: pd.DataFrame, counts: pd.Data
         "c8_most_drawn": f"{drawn.max()}",
         "c8_search_excess": percent(short["excess"]),
         "c8_search_eps": f"{percent(abs(short['eps_s']))} {'larger' if short['eps_s'] > 0 else 'smaller'}",
-        "c8_count_farthest": f"{label_of(far['architecture'])} {far['model_size']}, {percent(far['prefill_long'] - 1)}",
+        "c8_count_farthest": f"{model}, {percent(far['prefill_long'] - 1)}",
         "c8_count_xlstm": percent(of_xlstm.max()),
     }
 
@@ -82,7 +84,9 @@ def constants_figure(effects: pd.DataFrame) -> Html:
 def effects_table(effects: pd.DataFrame) -> Html:
     """All constants on the one resample, on every timing once, and over resamples."""
     units = [PARAMETER_UNITS[parameter] for parameter in effects["parameter"]]
-    shown = effects.assign(architecture=effects["architecture"].map(label_of), parameter=[label for label, _ in units])
+    shown = effects.assign(
+        architecture=effects["architecture"].map(architecture_label), parameter=[label for label, _ in units]
+    )
     for column in ("drawn", "once", "low", "high"):
         shown[column] = [significant(v / scale) for v, (_, scale) in zip(effects[column], units, strict=True)]
     shown["interval"] = shown["low"] + " to " + shown["high"]

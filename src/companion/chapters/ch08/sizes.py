@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from companion.chapters.ch08.common import NAMES, PARAMETER_UNITS, label_of, note_table
+from companion.chapters.ch08.common import NAMES, PARAMETER_UNITS, note_table
 from companion.formatting import percent, significant
 from companion.inference.one_size import COLUMNS, InferenceFit, prefill_flops
 from companion.plotting import Html, show_table
+from companion.plotting.style import architecture_label
 
 #: Fits of `companion.inference.terms.fit_all_sizes`: by architecture, quantity and size.
 SizeFits = Mapping[tuple[str, str, str], InferenceFit]
@@ -34,7 +35,12 @@ def timings_table(timings: pd.DataFrame) -> Html:
         for quantity in quantities_of(timings) if len(part) else []:
             valid = part[part[COLUMNS[quantity]].notna()]
             times = 1e3 * valid[COLUMNS[quantity]]
-            row = {"architecture": label_of(name), "quantity": quantity, "timings": len(valid), "of": len(part)}
+            row = {
+                "architecture": architecture_label(name),
+                "quantity": quantity,
+                "timings": len(valid),
+                "of": len(part),
+            }
             row |= {"batch": f"{valid['batch_size'].min()} to {valid['batch_size'].max()}"}
             row |= {"prompt": f"{valid['prefill_length'].min()} to {valid['prefill_length'].max()}"}
             rows.append(row | {"ms": f"{significant(times.min())} to {significant(times.max())}"})
@@ -69,7 +75,7 @@ def size_table(fits: SizeFits, quantity: str) -> Html:
     rows = []
     for (name, fitted, size), fit in fits.items():
         if fitted == quantity:
-            row = {"architecture": label_of(name), "size": size, "timings": len(fit.log_residuals)}
+            row = {"architecture": architecture_label(name), "size": size, "timings": len(fit.log_residuals)}
             row |= {PARAMETER_UNITS[p][0]: _with_interval(fit, p) for p in fit.parameters}
             singular = fit.singular_values[-1] / fit.singular_values[0]
             rows.append(row | {"rms": fit.rms_log_error, "singular": singular})
@@ -113,7 +119,7 @@ def first_token_constants(fits: SizeFits, millisecond_fits: SizeFits) -> pd.Data
     for (name, quantity, size), fit in millisecond_fits.items():
         if quantity == "ttft":
             relative = fits.get((name, quantity, size))
-            row = {"architecture": label_of(name), "size": size, "ms": 1e3 * fit.parameters["eps_s"]}
+            row = {"architecture": architecture_label(name), "size": size, "ms": 1e3 * fit.parameters["eps_s"]}
             row |= {"impossible": f"{fit.num_impossible} of {len(fit.log_residuals)}"}
             rows.append(row | {"relative": 1e3 * relative.parameters["eps_s"] if relative else np.nan})
     return pd.DataFrame(rows, columns=["architecture", "size", "ms", "impossible", "relative"])
@@ -206,7 +212,7 @@ def objective_errors(timings: pd.DataFrame, fits: Mapping[str, SizeFits]) -> pd.
                 predicted = prefill_flops(part) / fit.parameters["alpha_eff_flops_per_s"] + fit.parameters["eps_s"]
                 error = predicted / part["ttft_s"] - 1
                 short = (part["ttft_s"] < part["ttft_s"].median()).to_numpy()
-                row = {"architecture": label_of(name), "objective": objective}
+                row = {"architecture": architecture_label(name), "objective": objective}
                 row |= {"short": np.abs(error[short]).median(), "long": np.abs(error[~short]).median()}
                 rows.append(row)
     return pd.DataFrame(rows, columns=["architecture", "objective", "short", "long"])
@@ -248,5 +254,5 @@ def _unidentified(fits: SizeFits) -> dict[tuple[str, str, str], list[str]]:
     lost: dict[tuple[str, str, str], list[str]] = {}
     for (name, quantity, size), fit in fits.items():
         for parameter in fit.reasons:
-            lost.setdefault((label_of(name), quantity, parameter), []).append(size)
+            lost.setdefault((architecture_label(name), quantity, parameter), []).append(size)
     return lost
