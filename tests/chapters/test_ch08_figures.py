@@ -4,8 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from companion.hardware import get_hardware
-from companion.inference.compare import Comparison
+from companion.chapters.ch08.draw_figures import constants_over_draws, ratios_over_draws
 from companion.chapters.ch08.figures import (
     attention_waves,
     bandwidth_over_head_width,
@@ -18,7 +17,8 @@ from companion.chapters.ch08.figures import (
     tokens_text,
 )
 from companion.chapters.ch08.ratio_figure import ratio_over_context
-from companion.chapters.ch08.draw_figures import constants_over_draws, ratios_over_draws
+from companion.hardware import get_hardware
+from companion.inference.compare import Comparison
 
 T = np.array([128.0, 2048.0, 32768.0])
 
