@@ -242,6 +242,23 @@ class TestAllSizes:
         )
         assert "Measured time over the roofline" in all_sizes.roofline_words(models, timings, PEAKS)
 
+    def test_a_third_architecture_is_left_to_the_tables_of_all(
+        self, models: dict[tuple[str, str], RuntimeModel]
+    ) -> None:
+        more = {**models, ("other", "ttft"): models["transformer", "ttft"]}
+        assert ch08.regime_words(more, EXAMPLE, "7b", [1], 65536) == ch08.regime_words(
+            models, EXAMPLE, "7b", [1], 65536
+        )
+        assert ch08.shares_figure(more, EXAMPLE, [1], "7b") is not None
+        assert ch08.shares_figure({("other", "ttft"): models["transformer", "ttft"]}, EXAMPLE, [1], "7b") is None
+        both = [ch08.largest_shares_table(each, "7b", [1], 65536) for each in (more, models)]
+        assert both[0].markup == both[1].markup
+        assert "other ttft" in all_sizes.fit_words(more, [])
+
+    def test_only_the_state_does_not_grow_with_the_context(self, models: dict[tuple[str, str], RuntimeModel]) -> None:
+        grows = {key: all_sizes._depends_on_context(model, EXAMPLE[key[0]]) for key, model in models.items()}
+        assert [key for key, each in grows.items() if not each] == [("xlstm", "step_time")]
+
     def test_shares_of_a_step_add_up(self, models: dict[tuple[str, str], RuntimeModel]) -> None:
         words = ch08.regime_words(models, EXAMPLE, "7b", [1, 16], 65536)
         part = words.split("Transformer, B = 16: ")[1].split(";")[0].split(". ")[0]

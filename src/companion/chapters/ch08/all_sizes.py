@@ -8,7 +8,7 @@ import pandas as pd
 
 from companion.architectures import preset
 from companion.chapters.ch08 import figures
-from companion.chapters.ch08.common import note_table
+from companion.chapters.ch08.common import NAMES, note_table
 from companion.formatting import percent, power_of_ten
 from companion.hardware import Hardware
 from companion.inference.one_size import COLUMNS, middle_context
@@ -132,12 +132,12 @@ def shares_figure(
     models: Models, example: Mapping[str, Any], batch_sizes: Sequence[int], model_size: str
 ) -> Html | None:
     """Shares of the kinds of terms over the context, or over the batch where context does not matter, or None."""
-    if not models:
+    if not _of_pair(models):
         return None
     grid, batches = np.geomspace(128, 32768, 60).round(), 2.0 ** np.arange(0, 10)
     panels, along = {}, []
-    for (name, quantity), model in models.items():
-        over_context = quantity == "ttft" or name == "transformer"
+    for (name, quantity), model in _of_pair(models).items():
+        over_context = _depends_on_context(model, example[name])
         batch = batch_sizes[0] if quantity == "ttft" else batch_sizes[-1]
         fixed = f"B = {batch}" if over_context else "T = 2048"
         varied = (grid, batch) if over_context else (2048, batches)
@@ -156,7 +156,7 @@ def shares_figure(
 def largest_shares_table(models: Models, model_size: str, batch_sizes: Sequence[int], longest: int) -> Html:
     """The kind of term with the largest share, and from which context on another one has it."""
     rows = []
-    for (name, quantity), model in models.items():
+    for (name, quantity), model in _of_pair(models).items():
         for size in ("160m", model_size):
             for batch in batch_sizes:
                 table = shares(model, preset(name, size), _contexts(longest), batch)
@@ -177,7 +177,7 @@ def regime_words(
 ) -> str:
     """What a step at 16k tokens is made of, and from which prompt on arithmetic leads in a prefill."""
     steps = []
-    for (name, quantity), model in models.items():
+    for (name, quantity), model in _of_pair(models).items():
         for batch in dict.fromkeys((batch_sizes[0], batch_sizes[-1])) if quantity == "step_time" else ():
             row = shares(model, example[name], 16384, batch).iloc[0]
             kinds = sorted((kind for kind in _KIND_WORDS if kind in row), key=lambda kind: -row[kind])
@@ -186,7 +186,7 @@ def regime_words(
     found = ["No step times to split up"]
     if steps:
         found = [f"What a step of the {model_size} models at 16k tokens is made of: {'; '.join(steps)}"]
-    for (name, quantity), model in models.items():
+    for (name, quantity), model in _of_pair(models).items():
         if quantity == "ttft":
             table = shares(model, example[name], _contexts(longest), 1)
             starts = [64.0, *changes(table, "context_length")["at"]]
@@ -236,6 +236,15 @@ def split_table(rows: Sequence[Mapping[str, Any]], model_size: str, bandwidth: f
         f"cache were read at {bandwidth / 1e12:.2f} TB/s.",
         formats={"as timed": "{:.2f}", "split": "{:.2f}"},
     )
+
+
+def _of_pair(models: Models) -> dict[tuple[str, str], RuntimeModel]:
+    """The models of the two architectures that the chapter compares."""
+    return {key: model for key, model in models.items() if key[0] in NAMES}
+
+
+def _depends_on_context(model: RuntimeModel, architecture: Any) -> bool:
+    return bool(np.ptp(model.predict(architecture, np.array([2048.0, 4096.0]))) > 0)
 
 
 def _contexts(longest: int) -> Any:
