@@ -244,7 +244,7 @@ def _of_pair(models: Models) -> dict[tuple[str, str], RuntimeModel]:
 
 
 def _depends_on_context(model: RuntimeModel, architecture: Any) -> bool:
-    return bool(np.ptp(model.predict(architecture, np.array([2048.0, 4096.0]))) > 0)
+    return bool(np.ptp(model.predict(architecture, np.array([2048.0, 4096.0]), 1)) > 0)
 
 
 def _contexts(longest: int) -> Any:
