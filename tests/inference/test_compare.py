@@ -129,14 +129,14 @@ class TestMeasured:
 
 
 class TestSeconds:
-    def test_roofline_and_kernels(self, models: dict[tuple[str, str], RuntimeModel]) -> None:
+    def test_roofline_and_runtime_model(self, models: dict[tuple[str, str], RuntimeModel]) -> None:
         model = preset("transformer", "7b")
         assert seconds("ttft", model, 4096) == count_prefill(model, 4096).roofline("h100-sxm").seconds
         assert seconds("step_time", model, 4096, 8, hardware="h200-sxm") == (
             count_step(model, 4096, 8).roofline("h200-sxm").seconds
         )
-        kernels = seconds("step_time", model, 4096, 8, model=models["transformer", "step_time"])
-        assert kernels == models["transformer", "step_time"].predict(model, 4096, 8)
+        timed = seconds("step_time", model, 4096, 8, model=models["transformer", "step_time"])
+        assert timed == models["transformer", "step_time"].predict(model, 4096, 8)
 
     def test_no_kernel_beats_the_roofline(self, models: dict[tuple[str, str], RuntimeModel]) -> None:
         for (name, quantity), model in models.items():
@@ -151,7 +151,7 @@ def test_size_crossovers(timings: pd.DataFrame, models: dict[tuple[str, str], Ru
     contexts = np.geomspace(64, 2**17, 40).round()
     found = size_crossovers(timings, models, "step_time", [1, 8], contexts)
     assert len(found) == 6 * 2 * 2
-    assert (found.loc[found["method"] == "kernels", "crossover"] == 0).all()
+    assert (found.loc[found["method"] == "measured", "crossover"] == 0).all()
     row = found.query("model_size == '7b' and batch_size == 8 and method == 'roofline'").iloc[0]
     at = round(row["crossover"])
     pair = {name: preset(name, "7b") for name in NAMES}  # the sizes that are timed
@@ -191,18 +191,21 @@ class TestComparison:
     def test_rows(self, comparison: Comparison) -> None:
         kinds = comparison.table.groupby(["quantity", "method"], sort=False).size()
         assert kinds.to_dict() == {
-            ("ttft", "kernels"): 4, ("ttft", "roofline"): 4, ("step_time", "kernels"): 4, ("step_time", "roofline"): 4,
+            ("ttft", "measured"): 4,
+            ("ttft", "roofline"): 4,
+            ("step_time", "measured"): 4,
+            ("step_time", "roofline"): 4,
             ("memory", "count"): 4,
-        }  # fmt: skip
+        }
         assert (comparison.first, comparison.second) == NAMES
 
     def test_values_are_those_of_the_models(
         self, comparison: Comparison, trained: dict[str, Trained], models: dict[tuple[str, str], RuntimeModel]
     ) -> None:
         shapes = trained["transformer"].scale.family.shapes(trained["transformer"].best.d_model[0])
-        row = comparison.table.query("quantity == 'step_time' and method == 'kernels' and context_length == 8192").iloc[
-            0
-        ]
+        row = comparison.table.query(
+            "quantity == 'step_time' and method == 'measured' and context_length == 8192"
+        ).iloc[0]
         assert row["second"] == pytest.approx(models["transformer", "step_time"].predict(shapes, 8192, 4))
         row = comparison.table.query("quantity == 'memory' and context_length == 8192").iloc[0]
         assert row["second"] == pytest.approx(count_step(shapes, 8192, 4).memory.total)
@@ -214,11 +217,11 @@ class TestComparison:
             inside = comparison.table[name].between(comparison.table[f"{name}_low"], comparison.table[f"{name}_high"])
             assert inside.mean() > 0.9
 
-    def test_ratio_of_kernels_is_less_certain_than_of_counts(self, comparison: Comparison) -> None:
-        """Counts know only the laws' doubt; kernels add residuals, drawn independently for both architectures."""
+    def test_measured_ratios_are_less_certain_than_counted_ones(self, comparison: Comparison) -> None:
+        """Counts vary with the laws only; runtime models add residuals, drawn independently for both architectures."""
         table = comparison.table.query("quantity == 'ttft'")
         width = np.log(table["ratio_high"] / table["ratio_low"]).groupby(table["method"]).mean()
-        assert width["kernels"] > width["roofline"] > 0
+        assert width["measured"] > width["roofline"] > 0
 
     def test_crossovers(self, comparison: Comparison) -> None:
         for row in comparison.crossovers.to_dict("records"):

@@ -3,9 +3,9 @@
 Equal size is how timings are taken. Equal loss is what a user gets: the training law of each architecture says which
 compute-optimal model reaches a loss (`companion.fitting.compute_optimal`), and the two models differ in size.
 
-Three sources of times: `timings`, the measurements themselves, interpolated; `kernels`, the runtime models fitted to
-them (`inference.runtime_model`); `roofline`, the least time that the hardware's peaks allow for the counted work. A
-ratio is always the second architecture's time over the first's: above 1 the first is faster.
+Two methods of predicting a time: `measured`, the runtime models fitted to timings (`inference.runtime_model`), and
+`roofline`, the least time that the hardware's peaks allow for the counted work. `measured_crossovers` interpolates the
+timings themselves. A ratio is always the second architecture's time over the first's: above 1 the first is faster.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,8 +28,8 @@ from companion.inference.runtime_model import RuntimeModel
 from companion.runs.shape_family import FamilyScale
 
 Array = NDArray[np.float64]
-Method = Literal["kernels", "roofline"]
-METHODS: tuple[Method, ...] = ("kernels", "roofline")
+Method = Literal["measured", "roofline"]
+METHODS: tuple[Method, ...] = ("measured", "roofline")
 #: Runtime models by architecture and quantity.
 Models = Mapping[tuple[str, str], RuntimeModel]
 
@@ -151,8 +151,8 @@ def size_crossovers(
 
     Returns
     -------
-    DataFrame with `model_size`, `batch_size`, `method` (`kernels` or `roofline`), `crossover` (tokens, see `crossover`)
-    and `ratio_at_longest` context.
+    DataFrame with `model_size`, `batch_size`, `method` (`measured` or `roofline`), `crossover` (tokens, see the
+    function of that name) and `ratio_at_longest` context.
     """
     shapes = {
         name: {table.loc[rows.index[at[0]], "model_size"]: model for model, at in by_model(rows)}
@@ -168,7 +168,7 @@ def size_crossovers(
                         shapes[name][size],
                         T,
                         batch,
-                        model=models[name, quantity] if method == "kernels" else None,
+                        model=models[name, quantity] if method == "measured" else None,
                         hardware=hardware,
                     )
                     for name in (first, second)
@@ -248,7 +248,7 @@ def at_equal_compute(
 class Comparison:
     """Two trained models over the context length.
 
-    `table` has a row per `quantity` (`ttft`, `step_time` in seconds, `memory` in bytes), `method` (`kernels`,
+    `table` has a row per `quantity` (`ttft`, `step_time` in seconds, `memory` in bytes), `method` (`measured`,
     `roofline`; `count` for memory) and `context_length`: `first` and `second` architecture's value, each with `_low`
     and `_high`, and `ratio` = second / first with the same.
     `crossovers` has a row per quantity and method: `crossover`, `crossover_low`, `crossover_high` in tokens (see
@@ -305,7 +305,7 @@ def compare_trained(
     for quantity, method in kinds:
         sides = []
         for name in (first, second):
-            model = models[name, quantity] if method == "kernels" else None
+            model = models[name, quantity] if method == "measured" else None
             sides.append(_side(trained[name], quantity, model, T, batch_size, peaks, precision, number, rng))
         ratio = tuple(below / above for above, below in zip(*sides, strict=True))
         table = pd.DataFrame({"quantity": quantity, "method": method, "context_length": T})

@@ -55,7 +55,7 @@ def sweep(
 
 
 def with_served_tokens(request: Request, total: float) -> Request:
-    """The request with so many tokens served in all, prompts and answers in the same proportion, prompts as long."""
+    """The request with this many tokens served in total: the same share of prompts, and prompts of the same length."""
     served = request.prefill_tokens + request.generated_tokens
     if not served > 0:
         raise InputError("served tokens cannot be scaled: the request serves none")

@@ -71,6 +71,11 @@ def architecture_look(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     return result
 
 
+def architecture_label(name: str) -> str:
+    """An architecture as pages write it: the book's label, else its own name."""
+    return ARCHITECTURE_LABELS.get(name, name)
+
+
 def subplots(
     num_rows: int = 1, num_columns: int = 1, *, height: float = 3.6, width: float = 7.2, **kwargs: Any
 ) -> tuple[Figure, list[Axes]]:

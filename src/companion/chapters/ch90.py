@@ -1,16 +1,17 @@
-"""Tables and the figure of the page that shows the whole ledger."""
+"""What the page of the ledger shows (`notebooks/90_ledger.md`): its tables, its figure and its facts."""
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from companion.ledger.entries import DIFFERS, NOT_ATTEMPTED, REPRODUCED
-from companion.plotting.embed import Html
+from companion.formatting import percent
+from companion.ledger import DIFFERS, NOT_ATTEMPTED, REPRODUCED, SPREAD_FACTOR, LedgerRow, summarize
+from companion.plotting import Html, show, show_table
 from companion.plotting.style import INK, subplots
 
 #: Heading of every section of the ledger on the page, in its order.
@@ -38,6 +39,117 @@ _HEADINGS = (
 _MARKERS = {REPRODUCED: ("o", "#0173b2"), DIFFERS: ("X", "#de8f05")}
 #: Differences below and above these multiples of the tolerance are drawn there: many are exactly zero.
 _FLOOR, _CEILING = 1e-4, 1e2
+
+
+def summary_table(rows: list[LedgerRow]) -> Html:
+    """How many numbers of each section have which verdict."""
+    summary = summarize(rows)
+    return show_table(
+        summary.assign(section=[SECTION_TITLES.get(name, name) for name in summary["section"]]),
+        caption="Numbers by verdict. Dependent: reproduced, but not independent. Open: not attempted.",
+        labels={"not independent": "(dependent)", "not attempted": "open"},
+    )
+
+
+def tolerance_figure(ledger: pd.DataFrame) -> Html:
+    """Every difference over its tolerance."""
+    return show(
+        tolerance_use(ledger),
+        name="ledger-tolerance",
+        alt="For every number that was computed, its difference over its tolerance, one line of marks per section.",
+        caption="Difference over tolerance. Left of the dashed line: reproduced. The left edge holds all "
+        "differences that are smaller still, zero among them; the right edge all that are larger.",
+    )
+
+
+def ledger_facts(ledger: pd.DataFrame) -> dict[str, str]:
+    """Counts of the whole ledger, how much of their tolerance reproduced numbers use, and what is open."""
+    done = ledger[ledger["verdict"] != NOT_ATTEMPTED]
+    differs, used = done[done["verdict"] == DIFFERS], used_tolerance(ledger)
+    open_numbers = len(ledger) - len(done)
+    return {
+        "c90_counts": counts_text(ledger),
+        "c90_independent": f"{int(done.loc[done['verdict'] == REPRODUCED, 'independent'].sum())}",
+        "c90_differs": differs_verdict(len(differs), int((differs["note"] != "").sum())),
+        "c90_factor": f"{SPREAD_FACTOR:g}",
+        "c90_use": f"{used.median():.2g}",
+        "c90_use_most": f"{used.max():.2g}",
+        "c90_open": open_verdict(open_numbers, len(ledger)),
+    }
+
+
+def differs_verdict(differing: int, explained: int) -> str:
+    """How many of the numbers that differ have an explanation, as a sentence."""
+    return f"Of the {differing} that differ, {explained} have an explanation." if differing else "None differs."
+
+
+def open_verdict(open_numbers: int, numbers: int) -> str:
+    """How many numbers are not attempted."""
+    if not open_numbers:
+        return "Nothing: every number of the published file has been computed anew"
+    return f"{open_numbers} numbers, {percent(open_numbers / numbers)} of the ledger, are not attempted"
+
+
+def used_tolerance(ledger: pd.DataFrame) -> pd.Series:
+    """|difference| / tolerance of every reproduced number, with the index of its row."""
+    reproduced = ledger[ledger["verdict"] == REPRODUCED]
+    return (reproduced["difference"].abs() / reproduced["tolerance"]).astype(float)
+
+
+def differing_table(ledger: pd.DataFrame) -> Html:
+    """All numbers that differ, under their entries."""
+    differs = ledger[ledger["verdict"] == DIFFERS]
+    return rows_table(differs, f"{len(differs)} numbers that differ.")
+
+
+def open_numbers_table(ledger: pd.DataFrame) -> Html | None:
+    """What is not attempted yet; None if everything is."""
+    left = open_table(ledger)
+    return show_table(left, caption="Numbers that are not attempted yet.") if len(left) else None
+
+
+def sections_without_heading(ledger: pd.DataFrame) -> str:
+    """Sections of the ledger that the page has no heading for, as a line of text."""
+    unknown = sorted(set(ledger["section"]) - set(SECTION_TITLES))
+    return f"Sections of the ledger without a heading on this page: {', '.join(unknown) or 'none'}"
+
+
+def closest_text(row: pd.Series, share: float, digit: float) -> str:
+    """Solution of an exercise: the number closest to its tolerance, and whether its last digit alone would do.
+
+    Parameters
+    ----------
+    row
+        of the ledger.
+    share
+        of its tolerance that its difference uses.
+    digit
+        half a unit of its last printed digit.
+    """
+    difference = abs(row["difference"])
+    return "\n".join(
+        [
+            f"{row['section']}, {row['entry']}",
+            f"{row['quantity']} uses {share:.2g} of its tolerance.",
+            f"Difference {difference:.1e}, half a unit of the last digit {digit:.1e}:",
+            "yes." if difference <= digit else "no, the rounding of the table is needed too.",
+        ]
+    )
+
+
+def alterations_text(rows: Mapping[int, LedgerRow], unit: float) -> str:
+    """Solution of an exercise: the verdict on a number by how many units of its last digit it was changed."""
+    return "\n".join(
+        f"{units} units of the last digit: {row.verdict} (tolerance {(row.tolerance or 0.0) / unit:.1f} units)"
+        for units, row in rows.items()
+    )
+
+
+def independent_text(ledger: pd.DataFrame, section: str) -> str:
+    """Solution of an exercise: independent ones among the reproduced numbers of a section, a line per architecture."""
+    rows = ledger[(ledger["verdict"] == REPRODUCED) & (ledger["section"] == section)]
+    groups = rows.groupby(rows["entry"].str.split(" ").str[0])["independent"]
+    return "\n".join(f"{name}: {int(part.sum())} of {len(part)}" for name, part in groups)
 
 
 def section_table(ledger: pd.DataFrame, section: str, height: float = 32.0) -> Html:

@@ -6,17 +6,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from companion.chapters.ch08.figures import GREY, SIZE_MARKERS
 from companion.inference.one_size import measured, middle_context
 from companion.plotting.style import subplots
 
-GREY = "#888888"
 _LOOKS = {
     "efficient_attention": ("#cc78bc", "o"),
     "flash_attention": ("#029e73", "^"),
     "cudnn_attention": ("#ca9161", "D"),
 }
 _SIZE_COLORS = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#949494")
-_SIZE_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def cache_slopes(table: pd.DataFrame, architecture: str = "transformer") -> pd.DataFrame:
@@ -62,7 +61,7 @@ def cache_waves(slopes: pd.DataFrame, results: pd.DataFrame, gpu: str, head_widt
     """
     figure, (left, right) = subplots(1, 2, height=3.9, sharey=True)
     for number, (size, group) in enumerate(slopes.groupby("model_size", sort=False)):
-        look: dict[str, Any] = {"color": _SIZE_COLORS[number % 7], "marker": _SIZE_MARKERS[number % 7]}
+        look: dict[str, Any] = {"color": _SIZE_COLORS[number % 7], "marker": SIZE_MARKERS[number % 7]}
         line = group.sort_values("heads")
         left.plot(line["heads"], 1e9 * line["seconds_per_token_and_layer"], label=size, markersize=4, **look)
     rows = results[(results["part"] == "cache") & (results["gpu"] == gpu) & (results["head_width"] == head_width)]

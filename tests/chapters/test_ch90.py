@@ -8,16 +8,28 @@ import pytest
 from bs4 import BeautifulSoup
 
 from companion.book.building import ROOT, read
-from companion.ledger.entries import _INPUTS, DIFFERS, NOT_ATTEMPTED, REPRODUCED, LedgerRow, to_frame
-from companion.plotting.ledger_page import (
+from companion.chapters.ch90 import (
     SECTION_TITLES,
+    alterations_text,
+    closest_text,
     counts_text,
+    differing_table,
+    differs_verdict,
+    independent_text,
+    ledger_facts,
+    open_numbers_table,
     open_table,
+    open_verdict,
     ours_text,
     rows_table,
     section_table,
+    sections_without_heading,
+    summary_table,
+    tolerance_figure,
     tolerance_use,
+    used_tolerance,
 )
+from companion.ledger.entries import _INPUTS, DIFFERS, NOT_ATTEMPTED, REPRODUCED, LedgerRow, to_frame
 
 DONE = LedgerRow(
     section="isoflop_power_laws",
@@ -117,3 +129,42 @@ def test_figure(ledger: pd.DataFrame) -> None:
     assert np.asarray(differs.get_xdata()) == pytest.approx([100.0])  # at the edge
     assert list(limit.get_xdata()) == [1.0, 1.0]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["IsoFLOP power laws"]
+
+
+def test_facts(ledger: pd.DataFrame) -> None:
+    facts = ledger_facts(ledger)
+    assert facts["c90_counts"] == counts_text(ledger)
+    assert facts["c90_independent"] == "0"
+    assert facts["c90_differs"] == "Of the 1 that differ, 1 have an explanation."
+    assert facts["c90_use"] == facts["c90_use_most"] == "0.8"
+    assert facts["c90_open"] == "2 numbers, 50 % of the ledger, are not attempted"
+    assert used_tolerance(ledger).tolist() == pytest.approx([0.8])
+
+
+def test_verdicts_without_differences_or_open_numbers(ledger: pd.DataFrame) -> None:
+    assert differs_verdict(0, 0) == "None differs."
+    assert open_verdict(0, 640).startswith("Nothing: every number")
+    assert open_numbers_table(ledger[:2]) is None
+    left = open_numbers_table(ledger)
+    assert left is not None
+    assert "Inference fits" in left.markup
+
+
+def test_tables_of_the_whole_ledger(ledger: pd.DataFrame) -> None:
+    summary = cells(summary_table([DONE, WRONG, OPEN, OPEN]).markup)
+    assert summary[0] == ["IsoFLOP power laws", "1", "1", "1", "0"]
+    assert "1 numbers that differ." in differing_table(ledger).markup
+    assert "fig-ledger-tolerance" in tolerance_figure(ledger).markup
+    assert sections_without_heading(ledger).endswith("none")
+    assert sections_without_heading(ledger.assign(section="new")).endswith(": new")
+
+
+def test_solutions(ledger: pd.DataFrame) -> None:
+    row = ledger.iloc[0]
+    assert closest_text(row, 0.8, 5e-7).splitlines()[-1] == "yes."
+    assert closest_text(row, 0.8, 1e-7).splitlines()[-1].startswith("no, the rounding")
+    lines = alterations_text({0: DONE, 10: WRONG}, 1e-6).splitlines()
+    assert lines[0] == "0 units of the last digit: reproduced (tolerance 0.5 units)"
+    assert lines[1].startswith("10 units of the last digit: differs")
+    both = pd.concat([ledger, to_frame([replace(DONE, independent=True)])])
+    assert independent_text(both, "isoflop_power_laws") == "xlstm: 1 of 2"

@@ -4,9 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from companion.hardware import get_hardware
-from companion.inference.compare import Comparison
-from companion.plotting.inference import (
+from companion.chapters.ch08.draw_figures import constants_over_draws, ratios_over_draws
+from companion.chapters.ch08.figures import (
     attention_waves,
     bandwidth_over_head_width,
     cache_and_state,
@@ -17,8 +16,9 @@ from companion.plotting.inference import (
     times_over_context,
     tokens_text,
 )
-from companion.plotting.inference_compare import measured_ratio, ratio_over_context
-from companion.plotting.inference_draws import constants_over_draws, ratios_over_draws
+from companion.chapters.ch08.ratio_figure import ratio_over_context
+from companion.hardware import get_hardware
+from companion.inference.compare import Comparison
 
 T = np.array([128.0, 2048.0, 32768.0])
 
@@ -117,19 +117,11 @@ def test_regime_shares() -> None:
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["compute", "overhead"]
 
 
-def test_measured_ratio() -> None:
-    table = pd.DataFrame({"model_size": "7b", "context_length": T, "ratio": [0.8, 1.2, 2.0]})
-    both = pd.concat([table.assign(batch_size=batch) for batch in (1, 8, 64)])
-    figure = measured_ratio({"ttft": both, "step_time": both}, [1, 8])
-    assert [len(ax.lines) for ax in figure.axes] == [3, 3], "two batches and the line of equal times"
-    assert figure.axes[0].get_title() == "time to first token"
-
-
 def test_ratio_over_context() -> None:
     rows = [
         {"quantity": quantity, "method": method, "context_length": t, "ratio": 1.0, "ratio_low": 0.8, "ratio_high": 1.2}
         for quantity in ("ttft", "step_time")
-        for method in ("kernels", "roofline")
+        for method in ("measured", "roofline")
         for t in T
     ]
     comparison = Comparison(first="xlstm", second="transformer", table=pd.DataFrame(rows), crossovers=pd.DataFrame())

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from companion.plotting.inference import GREY
+from companion.chapters.ch08.figures import GREY
 from companion.plotting.style import INK, architecture_look, subplots
 
 #: By how much markers of one size stand beside its bar.
@@ -19,7 +19,7 @@ def constants_over_draws(effects: pd.DataFrame, parameter: str, label: str, scal
     Parameters
     ----------
     effects
-        from `companion.inference.draws.draw_effects`, of one quantity.
+        from `companion.chapters.ch08.draws.draw_effects`, of one quantity.
     parameter
         which; a panel per architecture.
     label, scale
@@ -48,7 +48,7 @@ def constants_over_draws(effects: pd.DataFrame, parameter: str, label: str, scal
 def ratios_over_draws(ratios: pd.DataFrame, label: str) -> Figure:
     """Ratio of two architectures' prefill at every size: measured, and by the published form.
 
-    `ratios` from `companion.inference.draws.prefill_ratios`; `label` of the axis.
+    `ratios` from `companion.chapters.ch08.draws.prefill_ratios`; `label` of the axis.
     """
     figure, [ax] = subplots(height=3.4)
     at = np.arange(len(ratios))

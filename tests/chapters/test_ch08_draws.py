@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from companion.inference.draws import draw_effects, drawn_and_once, prefill_ratios
+from companion.chapters.ch08.draws import draw_effects, drawn_and_once, prefill_ratios
 from companion.inference.one_size import load_paper_inference
 from companion.inference.published import published_design
 

@@ -2,10 +2,10 @@
 
 import pytest
 
+from companion.chapters.ch09.figures import cost_curves, cost_ratios, traffic
 from companion.planner.costs import cost_curve
 from companion.planner.planning import Request, learn, plan
 from companion.planner.sweeps import cost_ratio, sweep
-from companion.plotting.planner import cost_curves, cost_ratios, traffic
 
 REQUEST = Request(train_flops=1e21, prefill_tokens=1e12, generated_tokens=1e11)
 

@@ -1,0 +1,53 @@
+"""Chapter 8: names, words and numbers that its parts write alike."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from companion.plotting import Html, show_table
+
+#: The architectures that the chapter compares, in the order of its tables: times of the first over those of the second.
+NAMES = ("transformer", "xlstm")
+#: Heading and unit of every parameter of the paper's form.
+PARAMETER_UNITS = {
+    "alpha_eff_flops_per_s": ("α (TFLOP/s)", 1e12),
+    "beta_eff_bytes_per_s": ("β (TB/s)", 1e12),
+    "eps_s": ("ε (ms)", 1e-3),
+    "eps_bp_s": ("ε per sequence (µs)", 1e-6),
+}
+
+
+def note_table(notes: str | Sequence[str], caption: str) -> Html:
+    """A table of one column that says why there is nothing to show."""
+    return show_table(pd.DataFrame({"note": [notes] if isinstance(notes, str) else list(notes)}), caption=caption)
+
+
+def with_groups(model: Any, n_kv_heads: int) -> Any:
+    """A Transformer whose query heads share this many heads of keys and values, at most as many as it has heads."""
+    return replace(model, n_kv_heads=min(n_kv_heads, model.n_heads))
+
+
+def crossover_text(value: float, longest: float) -> str:
+    """A crossover of `companion.inference.compare` as a cell of a table, in tokens.
+
+    Parameters
+    ----------
+    value
+        tokens; 0: faster at every context; infinite: not up to the longest; NaN or below 0: unknown.
+    longest
+        context up to which was compared.
+    """
+    if not value >= 0:
+        return "–"
+    if value == 0:
+        return "always"
+    return f"> {longest:,.0f}" if np.isinf(value) else f"{float(f'{value:.2g}'):,.0f}"
+
+
+def extremes(values: Iterable[float], form: str = "{:.2f}") -> str:
+    """Least and largest value, said once where both read alike: 0.93 to 1.02."""
+    low, high = form.format(min(found := list(values))), form.format(max(found))
+    return low if low == high else f"{low} to {high}"
