@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from companion.chapters.ch02_overview import (
+from companion.chapters.ch02.tables import (
     count_table,
     deviation_of_pair,
     exchanged,
     flops_table,
     front_designs,
+    front_table,
     learning_rate_overlap,
     profile_scatter,
     repeated_runs,
@@ -21,7 +22,8 @@ from companion.chapters.ch02_overview import (
     with_ranges,
 )
 from companion.errors import InputError
-from companion.runs.load import REQUIRED_COLUMNS, load_paper_runs
+from companion.fitting.pareto import READINGS
+from companion.runs.load import REQUIRED_COLUMNS, load_paper_runs, subset
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +161,18 @@ def test_a_bare_table_works_everywhere(bare: pd.DataFrame) -> None:
     assert profile_scatter(bare).empty
     assert list(settings.columns) == list(settings_table(load_paper_runs()).columns)
     assert list(flops.columns) == list(flops_table(load_paper_runs()).columns)
+
+
+def test_fronts_of_every_context() -> None:
+    table = front_table(load_paper_runs(), "xlstm", "transformer")
+    assert table["context_length"].tolist() == sorted([2048, 8192, 16384] * 3)
+    assert table["reading"].tolist() == list(READINGS) * 3
+    by_hand = table[(table["context_length"] == 8192) & (table["reading"] == "hull")].iloc[0]
+    assert (by_hand["second_runs_on_front"], by_hand["second_beaten_on_front"]) == (32, 31)
+
+
+def test_fronts_of_a_table_without_contexts() -> None:
+    runs = subset(load_paper_runs(), context_length=8192).drop(columns="context_length")
+    assert front_table(runs, "xlstm", "transformer")["context_length"].tolist() == ["all"] * 3
+    with pytest.raises(InputError, match="no context_length has runs of both xlstm and mamba"):
+        front_table(runs, "xlstm", "mamba")

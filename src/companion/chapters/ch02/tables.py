@@ -12,6 +12,7 @@ from scipy import stats
 
 from companion.errors import InputError
 from companion.fitting.isoflop.parabola import fit_parabola
+from companion.fitting.pareto import READINGS, beaten, compare_architectures
 from companion.runs.load import subset
 from companion.runs.recount import missing_for_recount, recount
 
@@ -169,6 +170,52 @@ def front_designs(runs: pd.DataFrame, rows: Any) -> pd.DataFrame:
     names = frame["experiment"].astype(object).where(frame["experiment"].notna(), "")
     groups = frame["train_flops"].groupby(names)
     return groups.agg(num_runs="size", train_flops_min="min", train_flops_max="max").reset_index()
+
+
+def front_table(runs: pd.DataFrame, first: str, second: str, by: str = "context_length") -> pd.DataFrame:
+    """Two architectures compared in every reading, for each value of a column (or once, if there is no such column).
+
+    Values of the column for which one architecture has no runs, or the fronts share no range, are left out.
+
+    Returns
+    -------
+    DataFrame with the columns `by`, `reading`, `second_runs_on_front`, `second_beaten_on_front` (runs of the second's
+    front that some run of the first beats), `from_flops`, `to_flops` (FLOP, the common range), `share_lower`,
+    `median_gap`, `smallest_gap` (nats per token) and `flops_factor` (median).
+
+    Raises
+    ------
+    InputError
+        if no value has runs of both whose fronts share a range.
+    """
+    groups = list(runs.groupby(by)) if by in runs and runs[by].notna().any() else [("all", runs)]
+    rows = []
+    for value, group in groups:
+        if not {first, second} <= set(group["architecture"]):
+            continue
+        for reading in READINGS:
+            try:
+                found = compare_architectures(group, first, second, reading)
+            except InputError:  # the fronts share no range
+                continue
+            front = found.second
+            rows.append(
+                {
+                    by: value,
+                    "reading": reading,
+                    "second_runs_on_front": front.rows.size,
+                    "second_beaten_on_front": int(beaten(front.train_flops, front.loss, found.first).sum()),
+                    "from_flops": found.flops_range[0],
+                    "to_flops": found.flops_range[1],
+                    "share_lower": found.share_lower,
+                    "median_gap": found.loss_gap.quantile(0.5),
+                    "smallest_gap": found.loss_gap.minimum,
+                    "flops_factor": found.flops_factor(),
+                }
+            )
+    if not rows:
+        raise InputError(f"no {by} has runs of both {first} and {second} whose fronts share a range")
+    return pd.DataFrame(rows)
 
 
 def thinned(runs: pd.DataFrame, every: int, start: int = 0) -> pd.DataFrame:
