@@ -1,297 +1,287 @@
-"""Tables that describe a run table: what was trained, with which settings, how often, and how it was counted.
+"""Tables of chapter 2 with their captions, rows of `overview` and of the library."""
 
-Every function takes any run table: a column that it lacks comes out empty.
-"""
-
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy import stats
 
-from companion.errors import InputError
-from companion.fitting.isoflop.parabola import fit_parabola
-from companion.fitting.pareto import READINGS, beaten, compare_architectures
+from companion.chapters.ch02.overview import (
+    count_table,
+    front_designs,
+    settings_table,
+    step_from_neighbor,
+    with_ranges,
+)
+from companion.errors import NotApplicable
+from companion.fitting.isoflop import IsoflopFit
+from companion.fitting.isoflop.profiles import IsoflopProfile
+from companion.fitting.pareto import ParetoFront
+from companion.formatting import count, percent, power_of_ten
+from companion.plotting import ARCHITECTURE_LABELS, Html, show_table
+from companion.runs import COLUMNS
 from companion.runs.load import subset
-from companion.runs.recount import missing_for_recount, recount
-
-#: Columns that tell one group of runs from another, in the order of the tables.
-DESIGN_COLUMNS = ("experiment", "context_length", "isoflop_budget")
-#: Columns in which two runs of the same configuration agree.
-CONFIGURATION_COLUMNS = ("architecture", "context_length", "num_params", "num_tokens")
 
 
-def count_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Runs and their ranges by experiment, context length and budget.
-
-    Returns
-    -------
-    DataFrame with `DESIGN_COLUMNS`, one column of counts per architecture (named as it), and the least and largest
-    `num_params`, `num_tokens` and `tokens_per_param` of each group.
-    """
-    keys = [column for column in DESIGN_COLUMNS if column in runs]
-    frame = runs.assign(tokens_per_param=runs["num_tokens"] / runs["num_params"], everything="all")
-    frame = pd.concat([frame, pd.get_dummies(frame["architecture"], dtype=int)], axis=1)
-    groups = frame.groupby(keys or "everything", dropna=False)
-    table = pd.DataFrame({name: groups[name].sum() for name in _names(runs)})
-    for column in ("num_params", "num_tokens", "tokens_per_param"):
-        table[f"{column}_min"], table[f"{column}_max"] = groups[column].min(), groups[column].max()
-    return _with_columns(table.reset_index(), DESIGN_COLUMNS)
+def labelled(name: Any) -> str:
+    """What the book calls an architecture; other people's keep their names."""
+    return ARCHITECTURE_LABELS.get(str(name), str(name))
 
 
-def settings_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Learning rates and batches by experiment, context length and architecture.
-
-    Returns
-    -------
-    DataFrame with `experiment`, `context_length`, `architecture`, `num_runs`, least and largest `learning_rate`,
-    `batch_tokens` (tokens per optimizer step) and `train_steps`.
-    """
-    frame = _with_columns(runs, ("learning_rate", "batch_size_seqs", "context_length", "train_steps"))
-    frame["batch_tokens"] = frame["batch_size_seqs"].astype(float) * frame["context_length"].astype(float)
-    keys = [column for column in ("experiment", "context_length", "architecture") if column in runs]
-    groups = frame.groupby(keys, dropna=False)
-    table = groups.size().rename("num_runs").to_frame()
-    for column in ("learning_rate", "batch_tokens", "train_steps"):
-        values = groups[column]
-        table[f"{column}_min"], table[f"{column}_max"] = values.min().astype(float), values.max().astype(float)
-    return _with_columns(table.reset_index(), ("experiment", "context_length"))
+# ---- what a table holds --------------------------------------------------------------------------
 
 
-def learning_rate_overlap(runs: pd.DataFrame, first: str, second: str) -> tuple[int, int]:
-    """Widths trained in both architectures at the same context, and those of them with the same learning rates.
-
-    Returns
-    -------
-    (number of pairs of context_length and d_model in both, number of these with equal sets of learning rates);
-    (0, 0) where a column is missing.
-    """
-    if not {"context_length", "d_model", "learning_rate"} <= set(runs.columns):
-        return (0, 0)
-    rates = [
-        subset(runs, name).groupby(["context_length", "d_model"])["learning_rate"].agg(frozenset)
-        for name in (first, second)
-    ]
-    both = rates[0].index.intersection(rates[1].index)
-    return len(both), sum(rates[0][key] == rates[1][key] for key in both)
-
-
-def repeated_runs(runs: pd.DataFrame) -> pd.DataFrame:
-    """Runs whose architecture, context length, N and D occur more than once, sorted by these."""
-    keys = [column for column in CONFIGURATION_COLUMNS if column in runs]
-    again = runs[runs.duplicated(keys, keep=False)]
-    return again.sort_values(keys, kind="stable")
-
-
-def deviation_of_pair(difference: float, level: float = 0.95) -> tuple[float, tuple[float, float]]:
-    """Standard deviation of one run, from the difference of two repeats: estimate and confidence interval.
-
-    The difference of two independent normal values has variance 2·s²; one pair is one degree of freedom.
-
-    Parameters
-    ----------
-    difference
-        loss of one repeat minus that of the other, nats per token.
-    level
-        between 0 and 1.
-
-    Raises
-    ------
-    InputError
-        if the level is not between 0 and 1.
-    """
-    if not 0 < level < 1:
-        raise InputError(f"level {level} of an interval is not between 0 and 1")
-    estimate = abs(difference) / np.sqrt(2)
-    low, high = (float(estimate / np.sqrt(stats.chi2.ppf(p, 1))) for p in ((1 + level) / 2, (1 - level) / 2))
-    return float(estimate), (low, high)
-
-
-def profile_scatter(runs: pd.DataFrame) -> pd.DataFrame:
-    """Scatter of the losses of every IsoFLOP profile around its parabola in log N.
-
-    Profiles with fewer than four sizes, or without a budget, are left out.
-
-    Returns
-    -------
-    DataFrame with `architecture`, `context_length`, `isoflop_budget`, `num_runs`, `num_imposed` (runs whose loss was
-    reconstructed with the published parabola imposed: their scatter says nothing) and `deviation` (standard deviation
-    of the residuals, nats per token).
-    """
-    keys = ["architecture", "context_length", "isoflop_budget"]
-    frame = _with_columns(runs, ("context_length", "isoflop_budget", "imposed_published_fit"))
-    rows = []
-    for key, part in frame[frame["isoflop_budget"].notna()].groupby(keys, dropna=False):
-        if part["num_params"].nunique() < 4:
-            continue
-        fit = fit_parabola(part["num_params"], part["val_loss"])
-        deviation = float(np.sqrt(np.sum(fit.residuals**2) / fit.degrees_of_freedom))
-        imposed = int(part["imposed_published_fit"].fillna(0).sum())
-        rows.append((*np.atleast_1d(np.array(key, dtype=object)), len(part), imposed, deviation))
-    return pd.DataFrame(rows, columns=[*keys, "num_runs", "num_imposed", "deviation"])
-
-
-def flops_table(runs: pd.DataFrame, convention: str = "paper") -> pd.DataFrame:
-    """How `train_flops` was counted: against a convention, and against 6·N·D.
-
-    Returns
-    -------
-    DataFrame with `architecture`, `context_length`, `num_runs`, `largest_deviation` (relative, from the convention; NaN
-    where shapes are not known), and `ratio_min`, `ratio_median`, `ratio_max` of train_flops to 6·N·D.
-    """
-    deviation = np.full(len(runs), np.nan)
-    if not missing_for_recount(runs):
-        deviation = np.abs(runs["train_flops"] / recount(runs, convention) - 1).to_numpy()
-    frame = runs.assign(
-        deviation=deviation,
-        ratio=runs["train_flops"] / (6.0 * runs["num_params"].astype(float) * runs["num_tokens"].astype(float)),
+def show_columns(runs: pd.DataFrame) -> Html:
+    """The known columns of a run table: unit, meaning, and the value of the first run."""
+    known = [COLUMNS[name] for name in runs.columns if name in COLUMNS]
+    dictionary = pd.DataFrame(
+        {
+            "column": [spec.name for spec in known],
+            "first run": [f"{runs[spec.name].iloc[0]}" for spec in known],
+            "unit": [spec.unit for spec in known],
+            "required": ["yes" if spec.required else "" for spec in known],
+            "meaning": [spec.meaning for spec in known],
+        }
     )
-    keys = [column for column in ("architecture", "context_length") if column in runs]
-    groups = frame.groupby(keys, dropna=False)
-    table = groups.size().rename("num_runs").to_frame()
-    table["largest_deviation"] = groups["deviation"].max()
-    for name in ("min", "median", "max"):
-        table[f"ratio_{name}"] = groups["ratio"].agg(name)
-    return _with_columns(table.reset_index(), ("architecture", "context_length"))
+    return show_table(dictionary, caption=f"The {len(known)} known columns of this table, and its first run.")
 
 
-def front_designs(runs: pd.DataFrame, rows: Any) -> pd.DataFrame:
-    """Which experiments the runs of a front belong to: `experiment`, `num_runs` and the range of `train_flops`.
+def show_counts(runs: pd.DataFrame) -> Html:
+    """`count_table` with its caption."""
+    ranges = dict.fromkeys(("num_params", "num_tokens", "tokens_per_param"), count)
+    names = sorted(map(str, runs["architecture"].unique()))
+    return show_table(
+        with_ranges(count_table(runs), ranges),
+        caption="Runs by design, and their ranges of parameters, tokens and tokens per parameter.",
+        formats={"context_length": "{:.0f}", "isoflop_budget": power_of_ten},
+        labels={"context_length": "T (tokens)", "isoflop_budget": "budget (FLOP)", "num_params": "N", "num_tokens": "D"}
+        | {"tokens_per_param": "M = D/N"}
+        | {name: labelled(name) for name in names},
+    )
+
+
+def show_settings(runs: pd.DataFrame) -> Html:
+    """`settings_table` with its caption."""
+    styles = {"learning_rate": "{:.4f}".format, "batch_tokens": count, "train_steps": count}
+    settings = with_ranges(settings_table(runs), styles)
+    return show_table(
+        settings.assign(architecture=settings["architecture"].map(labelled)),
+        caption="Peak learning rates, tokens per batch and optimizer steps.",
+        formats={"context_length": "{:.0f}"},
+        labels={"context_length": "T (tokens)", "num_runs": "runs", "learning_rate": "learning rate"}
+        | {"batch_tokens": "batch (tokens)", "train_steps": "steps"},
+    )
+
+
+# ---- losses of the paper's runs ------------------------------------------------------------------
+
+
+def show_sources(paper: pd.DataFrame) -> Html:
+    """Where the losses of the paper's runs come from."""
+    keys = ["source", "loss_uncertainty", "imposed_published_fit"]
+    return show_table(
+        paper.groupby(keys).size().reset_index(name="num_runs"),
+        caption="Where the losses come from and how well they are recorded.",
+        formats={
+            "loss_uncertainty": lambda value: power_of_ten(value, 1),
+            "imposed_published_fit": lambda value: "yes" if value else "no",
+        },
+        labels={
+            "loss_uncertainty": "recording error (nats/token)",
+            "num_runs": "runs",
+            "imposed_published_fit": "published fit imposed",
+        },
+    )
+
+
+def show_counted_twice(paper: pd.DataFrame) -> Html:
+    """Budgets whose runs several published fits count twice."""
+    keys = ["architecture", "context_length", "isoflop_budget"]
+    again = paper[paper["multiplicity_in_published_fits"] > 1]
+    twice = again.groupby(keys).size().reset_index(name="counted twice")
+    twice = twice.merge(paper.groupby(keys).size().rename("runs").reset_index())
+    return show_table(
+        twice.assign(architecture=twice["architecture"].map(labelled)),
+        caption="Runs that several published fits count twice (column multiplicity_in_published_fits).",
+        formats={"isoflop_budget": power_of_ten},
+        labels={"context_length": "T (tokens)", "isoflop_budget": "budget (FLOP)"},
+    )
+
+
+def show_pair(pair: pd.DataFrame) -> Html:
+    """The runs of one configuration that was trained twice."""
+    return show_table(
+        pair[["experiment", "num_params", "num_tokens", "learning_rate", "val_loss"]],
+        caption="The two runs that agree in architecture, T, N and D.",
+        formats={"val_loss": "{:.5f}"},
+    )
+
+
+def show_swap(
+    versions: Mapping[str, pd.DataFrame], profiles: Mapping[str, IsoflopProfile], rows: Sequence[Any]
+) -> Html:
+    """Steps of two runs from their neighbors of the same width, and the optimum, for each assignment of the losses.
 
     Parameters
     ----------
-    runs
-        the table that a front was fitted to.
+    versions
+        runs of one budget, by what the losses are.
+    profiles
+        the parabola of each version.
     rows
-        positions in it, e.g. `ParetoFront.rows`.
-    """
-    frame = _with_columns(runs.iloc[rows], ("experiment",))
-    names = frame["experiment"].astype(object).where(frame["experiment"].notna(), "")
-    groups = frame["train_flops"].groupby(names)
-    return groups.agg(num_runs="size", train_flops_min="min", train_flops_max="max").reset_index()
-
-
-def front_table(runs: pd.DataFrame, first: str, second: str, by: str = "context_length") -> pd.DataFrame:
-    """Two architectures compared in every reading, for each value of a column (or once, if there is no such column).
-
-    Values of the column for which one architecture has no runs, or the fronts share no range, are left out.
-
-    Returns
-    -------
-    DataFrame with the columns `by`, `reading`, `second_runs_on_front`, `second_beaten_on_front` (runs of the second's
-    front that some run of the first beats), `from_flops`, `to_flops` (FLOP, the common range), `share_lower`,
-    `median_gap`, `smallest_gap` (nats per token) and `flops_factor` (median).
-
-    Raises
-    ------
-    InputError
-        if no value has runs of both whose fronts share a range.
-    """
-    groups = list(runs.groupby(by)) if by in runs and runs[by].notna().any() else [("all", runs)]
-    rows = []
-    for value, group in groups:
-        if not {first, second} <= set(group["architecture"]):
-            continue
-        for reading in READINGS:
-            try:
-                found = compare_architectures(group, first, second, reading)
-            except InputError:  # the fronts share no range
-                continue
-            front = found.second
-            rows.append(
-                {
-                    by: value,
-                    "reading": reading,
-                    "second_runs_on_front": front.rows.size,
-                    "second_beaten_on_front": int(beaten(front.train_flops, front.loss, found.first).sum()),
-                    "from_flops": found.flops_range[0],
-                    "to_flops": found.flops_range[1],
-                    "share_lower": found.share_lower,
-                    "median_gap": found.loss_gap.quantile(0.5),
-                    "smallest_gap": found.loss_gap.minimum,
-                    "flops_factor": found.flops_factor(),
-                }
-            )
-    if not rows:
-        raise InputError(f"no {by} has runs of both {first} and {second} whose fronts share a range")
-    return pd.DataFrame(rows)
-
-
-def thinned(runs: pd.DataFrame, every: int, start: int = 0) -> pd.DataFrame:
-    """Every k-th run in the order of N: what a coarser grid of sizes would have trained.
-
-    Parameters
-    ----------
-    every, start
-        k, at least 1, and the first run that is kept, from 0 to k − 1.
-    """
-    if not (every >= 1 and 0 <= start < every):
-        raise InputError(f"thinned: every {every} and start {start}; start lies between 0 and every − 1")
-    return runs.sort_values("num_params", kind="stable").iloc[start::every]
-
-
-def with_ranges(table: pd.DataFrame, columns: Mapping[str, Callable[[float], str]]) -> pd.DataFrame:
-    """Every pair of columns `name_min`, `name_max` as one column `name` of text, such as `83.6M–546M`.
-
-    Parameters
-    ----------
-    columns
-        by name: how a number becomes text. Equal ends are written once; unknown ones as a dash.
-    """
-    result = table.copy()
-    for name, style in columns.items():
-        ends = [result.pop(f"{name}_{end}") for end in ("min", "max")]
-        texts = [
-            "–" if pd.isna(low) else "–".join(dict.fromkeys((style(low), style(high))))
-            for low, high in zip(*ends, strict=True)
-        ]
-        result[name] = texts
-    return result
-
-
-def exchanged(runs: pd.DataFrame, one: Any, other: Any, column: str = "val_loss") -> pd.DataFrame:
-    """A copy in which two runs have each other's value of a column.
-
-    Parameters
-    ----------
-    one, other
         index labels of the two runs.
     """
-    result = runs.copy()
-    result.loc[[one, other], column] = runs.loc[[other, one], column].to_numpy()
-    return result
+    swap = pd.DataFrame(
+        [
+            {
+                "losses": name,
+                "one": step_from_neighbor(runs, rows[0]),
+                "other": step_from_neighbor(runs, rows[1]),
+                "x_opt": _optimum(profiles[name]),
+            }
+            for name, runs in versions.items()
+        ]
+    )
+    widths = next(iter(versions.values())).loc[list(rows), "d_model"].tolist()
+    return show_table(
+        swap,
+        caption="Loss of each run minus that of its neighbor of the same width (nats/token), and the optimum of the "
+        "parabola.",
+        formats={"one": "{:+.4f}", "other": "{:+.4f}", "x_opt": lambda value: count(value, 5)},
+        labels={"one": f"step, width {widths[0]}", "other": f"step, width {widths[1]}", "x_opt": "optimal N"},
+    )
 
 
-def step_from_neighbour(runs: pd.DataFrame, row: Any, family: str = "d_model") -> float:
-    """Loss of a run minus that of the run nearest in log N among those with the same width; nats per token.
+def _optimum(profile: IsoflopProfile) -> float:
+    return float("nan") if profile.fit is None else float(profile.fit.law.x_opt)
 
-    Parameters
-    ----------
-    runs
-        runs of one profile.
-    row
-        index label of the run.
-    family
-        column that says which runs belong together.
+
+# ---- consistency and fronts ----------------------------------------------------------------------
+
+
+def show_flops(flops: pd.DataFrame) -> Html:
+    """Rows of `companion.chapters.ch02.overview.flops_table`."""
+    return show_table(
+        flops.assign(architecture=flops["architecture"].map(labelled)),
+        caption="train_flops: largest deviation from a count by shapes, and ratio to 6 N D.",
+        formats={
+            "context_length": "{:.0f}",
+            "largest_deviation": lambda value: power_of_ten(value, 1),
+            "ratio_min": "{:.2f}",
+            "ratio_median": "{:.2f}",
+            "ratio_max": "{:.2f}",
+        },
+        labels={"context_length": "T (tokens)", "num_runs": "runs", "largest_deviation": "deviation"}
+        | {"ratio_min": "C/6ND: least", "ratio_median": "median", "ratio_max": "largest"},
+    )
+
+
+def show_front_designs(runs: pd.DataFrame, fronts: Mapping[str, ParetoFront]) -> Html:
+    """Which experiments the runs of every front belong to; `fronts` of `runs` by architecture."""
+    parts = [
+        front_designs(subset(runs, name), front.rows).assign(architecture=labelled(name))
+        for name, front in fronts.items()
+    ]
+    designs = pd.concat(parts, ignore_index=True)
+    designs.insert(0, "architecture", designs.pop("architecture"))
+    return show_table(
+        designs,
+        caption="Runs of the fronts by design.",
+        formats=dict.fromkeys(("train_flops_min", "train_flops_max"), lambda value: power_of_ten(value, 3)),
+        labels={"num_runs": "runs on the front", "train_flops_min": "from C (FLOP)", "train_flops_max": "to C (FLOP)"},
+    )
+
+
+def show_contexts(by_context: pd.DataFrame, first: str, second: str) -> Html:
+    """Rows of `companion.chapters.ch02.overview.front_table`."""
+    shown = by_context.rename(columns={"from_flops": "C_min", "to_flops": "C_max"})
+    lost, runs = (shown.pop(f"second_{name}_on_front").astype(str) for name in ("beaten", "runs"))
+    shown.insert(2, "beaten", lost + " of " + runs)
+    return show_table(
+        with_ranges(shown, {"C": power_of_ten}),
+        caption=f"{labelled(first)} against {labelled(second)} by context length T and reading.",
+        formats={
+            "share_lower": lambda value: percent(value, 4),
+            "median_gap": "{:+.3f}",
+            "smallest_gap": "{:+.3f}",
+            "flops_factor": "{:.2f}",
+        },
+        labels={"context_length": "T (tokens)", "share_lower": "lower on", "median_gap": "median gap"}
+        | {"smallest_gap": "least gap", "flops_factor": "factor", "C": "common C (FLOP)"},
+    )
+
+
+def show_ledger(ledger: pd.DataFrame) -> Html:
+    """Published statistics of the run table beside ours; `ledger` of the section `run_table_statistics`."""
+    return show_table(
+        ledger[["quantity", "verdict", "published", "ours"]],
+        caption="Published statistics of the run table, and ours.",
+        formats={"published": "{:.10g}", "ours": "{:.10g}"},
+    )
+
+
+# ---- tables of one's own -------------------------------------------------------------------------
+
+
+def show_first_runs(runs: pd.DataFrame, number: int = 3) -> Html:
+    """The first runs of a table."""
+    return show_table(runs.head(number), caption=f"The first of {len(runs)} runs.")
+
+
+def show_budgets(runs: pd.DataFrame, file_name: str) -> Html:
+    """Runs by architecture and budget."""
+    groups = runs.groupby(["architecture", "isoflop_budget"])
+    return show_table(
+        groups.size().reset_index(name="runs"),
+        caption=f"Budgets found in {file_name}.",
+        formats={"isoflop_budget": power_of_ten},
+    )
+
+
+def show_exponents(fits: Mapping[str, IsoflopFit]) -> Html:
+    """Exponents of N*(C) with their bootstrap intervals, by what was chosen."""
+    rows = []
+    for name, fit in fits.items():
+        low, high = fit.bootstrap_interval("exponent")
+        exponent = fit.power_law.law.exponent
+        rows.append({"choice": name, "optima": len(fit.optima), "exponent": exponent, "low": low, "high": high})
+    return show_table(
+        pd.DataFrame(rows),
+        caption="Exponent of N*(C) of the foreign table, with 95 % bootstrap intervals.",
+        formats=dict.fromkeys(("exponent", "low", "high"), "{:.3f}"),
+    )
+
+
+# ---- pairs of equal size -------------------------------------------------------------------------
+
+
+def need_pairs(pairs: pd.DataFrame, first: str, second: str, tolerance: float) -> None:
+    """Leave out what follows in a section unless there are pairs.
 
     Raises
     ------
-    InputError
-        if no other run belongs to the family.
+    NotApplicable
+        if there are none.
     """
-    others = runs[(runs[family] == runs.loc[row, family]) & (runs.index != row)]
-    if others.empty:
-        raise InputError(f"no other run has the {family} of run {row}")
-    distance = (np.log(others["num_params"]) - np.log(runs.loc[row, "num_params"])).abs()
-    return float(runs.loc[row, "val_loss"] - others["val_loss"].loc[distance.idxmin()])
+    if pairs.empty:
+        raise NotApplicable(f"no two runs of {first} and {second} agree in N and D within {tolerance:.0%}")
 
 
-def _names(runs: pd.DataFrame) -> list[str]:
-    return sorted(map(str, runs["architecture"].unique()))
+def show_pairs(pairs: pd.DataFrame, first: str, second: str) -> Html:
+    """Every sixth row of `companion.fitting.pareto.matched_pairs`."""
+    columns = ["num_params", "tokens_per_param", "loss_gap", "flops_ratio"]
+    return show_table(
+        pairs[columns].iloc[::6],
+        caption=f"Every sixth pair: {labelled(second)} against {labelled(first)}.",
+        formats=dict(zip(columns, [count, count, "{:+.4f}", "{:.2f}"], strict=True)),
+    )
 
 
-def _with_columns(table: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:
-    """A copy with these columns in front, empty where the table has none."""
-    rest = [column for column in table.columns if column not in (*columns, "everything")]
-    return table.reindex(columns=[*columns, *rest])
+def show_coarse(coarse: pd.DataFrame) -> Html:
+    """Rows of `companion.chapters.ch02.overview.coarse_studies`."""
+    return show_table(
+        coarse,
+        caption="Best run of four studies that train every fourth size.",
+        formats={"isoflop_budget": power_of_ten, "least": count, "largest": count, "excess": "{:.4f}"},
+        labels={"isoflop_budget": "budget (FLOP)", "least": "least best N", "largest": "largest best N"}
+        | {"excess": "worst excess of loss (nats/token)"},
+    )

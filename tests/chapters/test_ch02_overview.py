@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from companion.chapters.ch02.tables import (
+from companion.chapters.ch02.overview import (
     count_table,
     deviation_of_pair,
     exchanged,
@@ -17,7 +17,7 @@ from companion.chapters.ch02.tables import (
     profile_scatter,
     repeated_runs,
     settings_table,
-    step_from_neighbour,
+    step_from_neighbor,
     thinned,
     with_ranges,
 )
@@ -130,11 +130,11 @@ def test_two_runs_exchanged(runs: pd.DataFrame) -> None:
     assert after.loc[one, "val_loss"] == part.loc[other, "val_loss"]
     assert after.loc[other, "val_loss"] == part.loc[one, "val_loss"]
     pd.testing.assert_frame_equal(exchanged(after, one, other), part)
-    # widths 2816 and 3072: neighbours of 34 and 32 layers
-    assert step_from_neighbour(part, one) == pytest.approx(2.51071 - 2.49590)
-    assert step_from_neighbour(part, other) == pytest.approx(2.49707 - 2.49793)
+    # widths 2816 and 3072: neighbors of 34 and 32 layers
+    assert step_from_neighbor(part, one) == pytest.approx(2.51071 - 2.49590)
+    assert step_from_neighbor(part, other) == pytest.approx(2.49707 - 2.49793)
     with pytest.raises(InputError, match="no other run has the val_loss of run"):
-        step_from_neighbour(part, one, "val_loss")
+        step_from_neighbor(part, one, "val_loss")
 
 
 def test_ranges_in_words() -> None:
