@@ -18,7 +18,6 @@ from companion.chapters.ch02.overview import (
     repeated_runs,
     settings_table,
     step_from_neighbor,
-    thinned,
     with_ranges,
 )
 from companion.errors import InputError
@@ -112,15 +111,6 @@ def test_designs_of_a_front(runs: pd.DataFrame) -> None:
     assert table["experiment"].tolist() == ["isoflop", "tokenparam"]
     assert table["num_runs"].tolist() == [2, 1]
     assert table["train_flops_max"].tolist() == [runs["train_flops"][:2].max(), runs["train_flops"][639]]
-
-
-def test_thinned(runs: pd.DataFrame) -> None:
-    part = runs[runs["isoflop_budget"] == 6e20]
-    pieces = [thinned(part, 4, start) for start in range(4)]
-    assert pd.concat(pieces).sort_index().index.equals(part.index)
-    assert pieces[0]["num_params"].tolist() == sorted(part["num_params"])[::4]
-    with pytest.raises(InputError, match="start lies between"):
-        thinned(part, 4, 4)
 
 
 def test_two_runs_exchanged(runs: pd.DataFrame) -> None:

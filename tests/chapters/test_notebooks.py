@@ -51,9 +51,8 @@ def test_face_of_a_chapter_is_what_its_notebook_uses(module: str) -> None:
 
 
 def test_faults_are_seen() -> None:
-    tagged = (
-        "```{code-cell} ipython3\n:tags: [hide-input]\n\nx = 1\n```\ntext\n```{code-cell} ipython3\ny = 2\nz = 3\n```\n"
-    )
+    first, second = ":tags: [hide-input]\n\nx = 1\n", "y = 2\nz = 3\n"
+    tagged = "\ntext\n".join(f"```{{code-cell}} ipython3\n{cell}```" for cell in (first, second))
     assert cells_of(tagged) == ["x = 1\n", "y = 2\nz = 3\n"]
     assert faults_of(cells_of(tagged)) == []
     assert faults_of(["x = 1\n" * 16]) == ["a cell of 16 lines"]

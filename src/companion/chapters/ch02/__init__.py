@@ -24,7 +24,6 @@ from companion.chapters.ch02.figures import (
     show_swapped_profile,
 )
 from companion.chapters.ch02.overview import (
-    coarse_studies,
     deviation_of_pair,
     exchanged,
     flops_table,
@@ -54,7 +53,6 @@ from companion.chapters.ch02.tables import (
 __all__ = [
     "circular_solution",
     "coarse_solution",
-    "coarse_studies",
     "deviation_of_pair",
     "exchanged",
     "flops_facts",

@@ -235,7 +235,7 @@ def circular_solution(tables: Mapping[str, pd.DataFrame], results: Mapping[str, 
 
 
 def coarse_solution(coarse: pd.DataFrame) -> str:
-    """Solution of the exercise on studies with fewer sizes; `coarse` from `coarse_studies`."""
+    """Solution of the exercise on studies with fewer sizes; `coarse` as `show_coarse` takes it."""
     factor = significant((coarse["largest"] / coarse["least"]).max(), 2)
     return (
         f"Best sizes differ by up to a factor of {factor},\n"

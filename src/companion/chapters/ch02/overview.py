@@ -218,44 +218,6 @@ def front_table(runs: pd.DataFrame, first: str, second: str, by: str = "context_
     return pd.DataFrame(rows)
 
 
-def thinned(runs: pd.DataFrame, every: int, start: int = 0) -> pd.DataFrame:
-    """Every k-th run in the order of N: what a coarser grid of sizes would have trained.
-
-    Parameters
-    ----------
-    every, start
-        k, at least 1, and the first run that is kept, from 0 to k − 1.
-    """
-    if not (every >= 1 and 0 <= start < every):
-        raise InputError(f"thinned: every {every} and start {start}; start lies between 0 and every − 1")
-    return runs.sort_values("num_params", kind="stable").iloc[start::every]
-
-
-def coarse_studies(runs: pd.DataFrame, every: int = 4) -> pd.DataFrame:
-    """How far the best runs of studies lie apart that each train every k-th size of a budget.
-
-    Parameters
-    ----------
-    runs
-        IsoFLOP runs of one architecture and context.
-    every
-        k: that many studies, each starting at another size.
-
-    Returns
-    -------
-    DataFrame with a row per `isoflop_budget`: `least` and `largest` N of the best runs of the studies, and `excess`,
-    the worst of their losses over the best of all runs (nats per token).
-    """
-    rows = []
-    for budget, part in runs.groupby("isoflop_budget"):
-        studies = [thinned(part, every, start) for start in range(every)]
-        best = pd.concat([study.sort_values("val_loss", kind="stable").iloc[:1] for study in studies])
-        sizes = best["num_params"].astype(float)
-        excess = best["val_loss"].max() - part["val_loss"].min()
-        rows.append({"isoflop_budget": budget, "least": sizes.min(), "largest": sizes.max(), "excess": excess})
-    return pd.DataFrame(rows)
-
-
 def with_ranges(table: pd.DataFrame, columns: Mapping[str, Callable[[float], str]]) -> pd.DataFrame:
     """Every pair of columns `name_min`, `name_max` as one column `name` of text, such as `83.6M–546M`.
 

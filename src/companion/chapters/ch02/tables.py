@@ -277,7 +277,14 @@ def show_pairs(pairs: pd.DataFrame, first: str, second: str) -> Html:
 
 
 def show_coarse(coarse: pd.DataFrame) -> Html:
-    """Rows of `companion.chapters.ch02.overview.coarse_studies`."""
+    """The best runs of studies with fewer sizes.
+
+    Parameters
+    ----------
+    coarse
+        by `isoflop_budget`: the `least` and the `largest` N of the best runs of the studies, and `excess`, the worst of
+        their losses over the best of all runs (nats per token).
+    """
     return show_table(
         coarse,
         caption="Best run of four studies that train every fourth size.",
