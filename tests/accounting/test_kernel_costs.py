@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from companion.accounting import PAPER, TFLA
-from companion.accounting.explain import chunk_terms
 from companion.accounting.flops import attention_core_flops
 from companion.accounting.inference import BF16, Precision, mlstm_recurrent_flops
 from companion.accounting.kernel_costs import (
@@ -35,6 +34,7 @@ from companion.accounting.kernel_costs import (
 from companion.accounting.mlstm_forms import chunkwise_per_token
 from companion.accounting.symbolic import SYMBOLS
 from companion.architectures.base import XLSTM
+from companion.chapters.ch01.formulas import chunk_terms
 from companion.errors import InputError
 from companion.hardware import Hardware, get_hardware
 

@@ -6,22 +6,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from companion.chapters.ch02_overview import (
+from companion.chapters.ch02.overview import (
     count_table,
     deviation_of_pair,
     exchanged,
     flops_table,
     front_designs,
+    front_table,
     learning_rate_overlap,
     profile_scatter,
     repeated_runs,
     settings_table,
-    step_from_neighbour,
-    thinned,
+    step_from_neighbor,
     with_ranges,
 )
 from companion.errors import InputError
-from companion.runs.load import REQUIRED_COLUMNS, load_paper_runs
+from companion.fitting.pareto import READINGS
+from companion.runs.load import REQUIRED_COLUMNS, load_paper_runs, subset
 
 
 @pytest.fixture(scope="module")
@@ -112,15 +113,6 @@ def test_designs_of_a_front(runs: pd.DataFrame) -> None:
     assert table["train_flops_max"].tolist() == [runs["train_flops"][:2].max(), runs["train_flops"][639]]
 
 
-def test_thinned(runs: pd.DataFrame) -> None:
-    part = runs[runs["isoflop_budget"] == 6e20]
-    pieces = [thinned(part, 4, start) for start in range(4)]
-    assert pd.concat(pieces).sort_index().index.equals(part.index)
-    assert pieces[0]["num_params"].tolist() == sorted(part["num_params"])[::4]
-    with pytest.raises(InputError, match="start lies between"):
-        thinned(part, 4, 4)
-
-
 def test_two_runs_exchanged(runs: pd.DataFrame) -> None:
     part = runs[runs["isoflop_budget"] == 6e20]
     one, other = part.index[part["num_params"].isin([3_724_524_056, 3_726_640_848])]
@@ -128,11 +120,11 @@ def test_two_runs_exchanged(runs: pd.DataFrame) -> None:
     assert after.loc[one, "val_loss"] == part.loc[other, "val_loss"]
     assert after.loc[other, "val_loss"] == part.loc[one, "val_loss"]
     pd.testing.assert_frame_equal(exchanged(after, one, other), part)
-    # widths 2816 and 3072: neighbours of 34 and 32 layers
-    assert step_from_neighbour(part, one) == pytest.approx(2.51071 - 2.49590)
-    assert step_from_neighbour(part, other) == pytest.approx(2.49707 - 2.49793)
+    # widths 2816 and 3072: neighbors of 34 and 32 layers
+    assert step_from_neighbor(part, one) == pytest.approx(2.51071 - 2.49590)
+    assert step_from_neighbor(part, other) == pytest.approx(2.49707 - 2.49793)
     with pytest.raises(InputError, match="no other run has the val_loss of run"):
-        step_from_neighbour(part, one, "val_loss")
+        step_from_neighbor(part, one, "val_loss")
 
 
 def test_ranges_in_words() -> None:
@@ -159,3 +151,18 @@ def test_a_bare_table_works_everywhere(bare: pd.DataFrame) -> None:
     assert profile_scatter(bare).empty
     assert list(settings.columns) == list(settings_table(load_paper_runs()).columns)
     assert list(flops.columns) == list(flops_table(load_paper_runs()).columns)
+
+
+def test_fronts_of_every_context() -> None:
+    table = front_table(load_paper_runs(), "xlstm", "transformer")
+    assert table["context_length"].tolist() == sorted([2048, 8192, 16384] * 3)
+    assert table["reading"].tolist() == list(READINGS) * 3
+    by_hand = table[(table["context_length"] == 8192) & (table["reading"] == "hull")].iloc[0]
+    assert (by_hand["second_runs_on_front"], by_hand["second_beaten_on_front"]) == (32, 31)
+
+
+def test_fronts_of_a_table_without_contexts() -> None:
+    runs = subset(load_paper_runs(), context_length=8192).drop(columns="context_length")
+    assert front_table(runs, "xlstm", "transformer")["context_length"].tolist() == ["all"] * 3
+    with pytest.raises(InputError, match="no context_length has runs of both xlstm and mamba"):
+        front_table(runs, "xlstm", "mamba")

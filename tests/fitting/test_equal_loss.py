@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from companion.fitting.equal_loss import compute_factors, widest_spread
+from companion.fitting.equal_loss import compute_factors
 
 
 def table(context_length: int = 0, factor: float = 2.0) -> pd.DataFrame:
@@ -44,18 +44,3 @@ def test_what_cannot_be_compared_is_left_out() -> None:
     found = compute_factors(runs, {"missing": missing, "apart": apart}, "a", "b")
     assert found.empty
     assert compute_factors(runs, {"own": runs["train_flops"]}, "a", "c").empty
-    assert np.isnan(widest_spread(found).low)
-
-
-def test_widest_spread() -> None:
-    factors = pd.DataFrame(
-        {
-            "context_length": [1, 1, 2, 2, 2],
-            "convention": ["p", "q", "p", "q", "r"],
-            "flops_factor": [1.0, 2.0, 1.0, 4.0, 2.0],
-        }
-    )
-    spread = widest_spread(factors)
-    assert (spread.where, spread.low, spread.high) == ("at T = 2", 1.0, 4.0)
-    assert (spread.low_by, spread.high_by) == ("p", "q")
-    assert widest_spread(factors.drop(columns="context_length").iloc[:2]).where == "in these runs"

@@ -16,7 +16,6 @@ from companion.fitting.pareto import (
     compare_architectures,
     compare_fronts,
     fit_front,
-    front_table,
     matched_pairs,
 )
 from companion.runs.load import load_paper_runs, subset
@@ -53,13 +52,6 @@ class TestFront:
         assert front.loss_at(10**1.5, reading) == pytest.approx(expected)
         assert front.loss_at([1.0, 1000.0], reading).tolist() == [4.0, 2.9]
         assert np.isnan(front.loss_at([0.99, 1001.0], reading)).all()
-
-    @pytest.mark.parametrize(("reading", "expected"), [("hull", 10**1.5), ("linear", 10**1.6875), ("steps", 100.0)])
-    def test_compute_for_a_loss(self, reading: Reading, expected: float) -> None:
-        front = fit_front(FLOPS, LOSS)
-        assert front.flops_at(3.25, reading) == pytest.approx(expected)
-        assert front.flops_at([4.0, 2.9], reading) == pytest.approx([1.0, 1000.0])
-        assert np.isnan(front.flops_at([4.01, 2.89], reading)).all()
 
     @pytest.mark.parametrize(("flops", "loss"), [([], []), ([0.0, 1.0], [2.0, 1.0]), ([1.0], [1.0, 2.0])])
     def test_refuses(self, flops: list[float], loss: list[float]) -> None:
@@ -195,19 +187,6 @@ class TestPaper:
             assert found.share_lower == 1.0
             assert 1.6 < found.flops_factor() < 2.0
             assert 3.8 < found.decades < 3.81
-
-    def test_table_of_contexts(self) -> None:
-        table = front_table(load_paper_runs(), "xlstm", "transformer")
-        assert table["context_length"].tolist() == sorted([2048, 8192, 16384] * 3)
-        assert table["reading"].tolist() == list(READINGS) * 3
-        by_hand = table[(table["context_length"] == 8192) & (table["reading"] == "hull")].iloc[0]
-        assert (by_hand["second_runs_on_front"], by_hand["second_beaten_on_front"]) == (32, 31)
-
-    def test_table_without_the_column(self) -> None:
-        runs = subset(load_paper_runs(), context_length=8192).drop(columns="context_length")
-        assert front_table(runs, "xlstm", "transformer")["context_length"].tolist() == ["all"] * 3
-        with pytest.raises(InputError, match="no context_length has runs of both xlstm and mamba"):
-            front_table(runs, "xlstm", "mamba")
 
 
 class TestPairs:

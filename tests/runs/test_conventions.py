@@ -6,18 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from companion.accounting import PAPER, SIX_ND, num_params
-from companion.architectures.base import preset
-from companion.errors import InputError
+from companion.accounting import SIX_ND
 from companion.runs.conventions import (
     check_counts,
     convention_ratios,
     countable,
-    median_ratios,
-    share_table,
-    smallest_model,
 )
-from companion.runs.load import SHAPE_COLUMNS, load_paper_runs
+from companion.runs.load import load_paper_runs
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +60,6 @@ def test_tables_without_shapes(plain: pd.DataFrame) -> None:
     ratios = convention_ratios(plain)
     assert ratios["6ND"].tolist() == pytest.approx([0.5, 1.0])
     assert ratios[["paper", "tfla", "chinchilla"]].isna().all(axis=None)
-    assert share_table(plain).empty
-    medians = median_ratios(plain, ratios)
-    assert medians["convention"].tolist() == ["6ND"]
-    assert medians["apart"].tolist() == pytest.approx([2.0])
-    with pytest.raises(InputError, match="no run of architecture 'transformer' has the shapes"):
-        smallest_model(plain, "transformer")
 
 
 def test_rows_with_gaps_are_left_out(runs: pd.DataFrame) -> None:
@@ -91,30 +80,9 @@ def test_ratios_of_the_paper(runs: pd.DataFrame) -> None:
     np.testing.assert_allclose(ratios["6ND"], expected, rtol=1e-12)
     inference = replace(SIX_ND, name="2ND", backward_factor=0.0)
     np.testing.assert_allclose(convention_ratios(runs, [inference])["2ND"], expected / 3, rtol=1e-12)
-    medians = median_ratios(runs, ratios[["chinchilla", "6ND"]])
-    assert len(medians) == 3 * 2
-    row = medians[(medians["context_length"] == 16384) & (medians["convention"] == "6ND")].iloc[0]
-    assert row["apart"] == pytest.approx(row["xlstm"] / row["transformer"])
 
 
 def test_own_convention_of_some_weights_needs_shapes(runs: pd.DataFrame, plain: pd.DataFrame) -> None:
     kaplan = replace(SIX_ND, name="kaplan", counted_weights=("mixer_projections", "output_gate", "ffn"))
     assert convention_ratios(plain, [kaplan])["kaplan"].isna().all()
     assert (convention_ratios(runs, [kaplan])["kaplan"] < convention_ratios(runs, [SIX_ND])["6ND"]).all()
-
-
-def test_smallest_model(runs: pd.DataFrame) -> None:
-    for name, rows in runs.groupby("architecture"):
-        assert num_params(smallest_model(runs, str(name))) == rows["num_params"].min()
-
-
-def test_shares(runs: pd.DataFrame) -> None:
-    shares = share_table(runs, PAPER)
-    assert shares.index.equals(runs.index)
-    columns = ["params_share", "flops_share", "core_share"]
-    assert ((shares[columns] > 0) & (shares[columns] < 1)).all(axis=None)
-    model = preset("transformer", "160m")
-    same = (runs[list(SHAPE_COLUMNS)] == pd.Series({name: getattr(model, name) for name in SHAPE_COLUMNS})).all(axis=1)
-    chosen = shares[same & (runs["architecture"] == "transformer")]
-    assert len(chosen)
-    assert chosen["params_share"].to_numpy() == pytest.approx(2 * 50304 * 768 / num_params(model))

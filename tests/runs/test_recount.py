@@ -10,8 +10,8 @@ from foreign import table
 from companion.accounting import CONVENTIONS, count_flops, num_params
 from companion.architectures.base import Transformer, preset
 from companion.errors import InputError
-from companion.runs.conventions import check_counts, share_table, smallest_model
-from companion.runs.load import load_paper_runs, load_runs
+from companion.runs.conventions import check_counts
+from companion.runs.load import load_runs
 from companion.runs.recount import models_of, recount
 
 
@@ -92,11 +92,3 @@ def test_a_wrong_shape_names_file_and_row(wrong: dict, words: str, tmp_path: Pat
     runs = load_runs(tmp_path / "runs.csv")
     with pytest.raises(InputError, match=rf"runs\.csv: {words}"):
         recount(runs, "paper")
-
-
-def test_shares_and_smallest_model_use_them_too() -> None:
-    runs = load_runs(table("vocab"))
-    shares = share_table(runs)["params_share"]
-    np.testing.assert_allclose(shares, 2 * runs["vocab_size"] * runs["d_model"] / runs["num_params"])
-    assert smallest_model(runs, "transformer").vocab_size == 32000
-    assert smallest_model(load_paper_runs(), "xlstm").vocab_size == 50304

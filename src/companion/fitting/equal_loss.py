@@ -1,7 +1,6 @@
 """Two architectures at equal loss, their compute counted by several conventions."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -64,35 +63,6 @@ def compute_factors(
                 }
             )
     return pd.DataFrame(table, columns=[*by, "convention", "flops_factor", "smallest", "largest", "share_lower"])
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Two conventions that disagree about a factor: its values, which conventions give them, and `where` in words."""
-
-    where: str
-    low: float
-    high: float
-    low_by: str
-    high_by: str
-
-
-def widest_spread(factors: pd.DataFrame) -> Spread:
-    """The context length at which the conventions of `compute_factors` disagree most about the median factor.
-
-    NaN and dashes if there is nothing to compare.
-    """
-    if factors.empty:
-        return Spread("in these runs", float("nan"), float("nan"), "–", "–")
-    groups: list[tuple[str, pd.DataFrame]] = [("in these runs", factors)]
-    if "context_length" in factors:
-        groups = [(f"at T = {length:.0f}", rows) for length, rows in factors.groupby("context_length")]
-    spreads = []
-    for where, rows in groups:
-        ordered = rows.sort_values("flops_factor", kind="stable")
-        values, names = ordered["flops_factor"].to_numpy(), ordered["convention"].to_list()
-        spreads.append(Spread(where, float(values[0]), float(values[-1]), names[0], names[-1]))
-    return max(spreads, key=lambda spread: spread.high / spread.low)
 
 
 def _overlap(a: np.ndarray, b: np.ndarray) -> bool:

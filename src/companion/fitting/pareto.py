@@ -109,17 +109,6 @@ class ParetoFront:
         inside = (at >= x[0]) & (at <= x[-1])
         return np.where(inside, front.loss[np.maximum(np.searchsorted(x, at, side="right") - 1, 0)], np.nan)
 
-    def flops_at(self, loss: Any, reading: Reading = "hull") -> Any:
-        """Compute at which the front reaches a loss, any shape; NaN for losses outside the front's range."""
-        front, steps = self._read(reading)
-        x, y, at = np.log10(front.train_flops)[::-1], front.loss[::-1], np.asarray(loss, dtype=float)
-        if not steps:
-            return 10 ** np.interp(at, y, x, left=np.nan, right=np.nan)
-        inside = (at >= y[0]) & (at <= y[-1])
-        return np.where(
-            inside, front.train_flops[::-1][np.maximum(np.searchsorted(y, at, side="right") - 1, 0)], np.nan
-        )
-
     def _read(self, reading: Reading) -> tuple["ParetoFront", bool]:
         """The corners that a reading uses, and whether it steps between them."""
         if reading not in READINGS:
@@ -260,52 +249,6 @@ def compare_architectures(runs: pd.DataFrame, first: str, second: str, reading: 
     """
     a, b = (fit_front(rows["train_flops"], rows["val_loss"]) for rows in (subset(runs, first), subset(runs, second)))
     return compare_fronts(a, b, reading)
-
-
-def front_table(runs: pd.DataFrame, first: str, second: str, by: str = "context_length") -> pd.DataFrame:
-    """Two architectures compared in every reading, for each value of a column (or once, if there is no such column).
-
-    Values of the column for which one architecture has no runs, or the fronts share no range, are left out.
-
-    Returns
-    -------
-    DataFrame with the columns `by`, `reading`, `second_runs_on_front`, `second_beaten_on_front` (runs of the second's
-    front that some run of the first beats), `from_flops`, `to_flops` (FLOP, the common range), `share_lower`,
-    `median_gap`, `smallest_gap` (nats per token) and `flops_factor` (median).
-
-    Raises
-    ------
-    InputError
-        if no value has runs of both whose fronts share a range.
-    """
-    groups = list(runs.groupby(by)) if by in runs and runs[by].notna().any() else [("all", runs)]
-    rows = []
-    for value, group in groups:
-        if not {first, second} <= set(group["architecture"]):
-            continue
-        for reading in READINGS:
-            try:
-                found = compare_architectures(group, first, second, reading)
-            except InputError:  # the fronts share no range
-                continue
-            front = found.second
-            rows.append(
-                {
-                    by: value,
-                    "reading": reading,
-                    "second_runs_on_front": front.rows.size,
-                    "second_beaten_on_front": int(beaten(front.train_flops, front.loss, found.first).sum()),
-                    "from_flops": found.flops_range[0],
-                    "to_flops": found.flops_range[1],
-                    "share_lower": found.share_lower,
-                    "median_gap": found.loss_gap.quantile(0.5),
-                    "smallest_gap": found.loss_gap.minimum,
-                    "flops_factor": found.flops_factor(),
-                }
-            )
-    if not rows:
-        raise InputError(f"no {by} has runs of both {first} and {second} whose fronts share a range")
-    return pd.DataFrame(rows)
 
 
 def matched_pairs(first: pd.DataFrame, second: pd.DataFrame, tolerance: float = 0.02) -> pd.DataFrame:

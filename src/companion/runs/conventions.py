@@ -12,14 +12,11 @@ from companion.accounting import (
     CONVENTIONS,
     PAPER,
     Convention,
-    count_flops,
-    count_params,
     get_convention,
     num_params,
 )
 from companion.accounting.breakdown import COMPONENTS
-from companion.architectures.base import ARCHITECTURES, Architecture
-from companion.errors import InputError
+from companion.architectures.base import ARCHITECTURES
 from companion.runs.recount import NEEDED_COLUMNS, models_of, recount
 
 
@@ -91,59 +88,6 @@ def convention_ratios(runs: pd.DataFrame, conventions: Sequence[str | Convention
                 flops[chosen.index] = recount(chosen, convention)
         ratios[convention.name] = flops / runs["train_flops"]
     return ratios
-
-
-def median_ratios(runs: pd.DataFrame, ratios: pd.DataFrame) -> pd.DataFrame:
-    """Medians of `convention_ratios` by architecture, and how far they lie apart.
-
-    Returns
-    -------
-    DataFrame with `context_length` (where the table has it), `convention`, one column per architecture, named as it,
-    and `apart`: the largest of these medians over the smallest. A comparison of architectures at equal compute moves
-    by this factor when the convention changes. Conventions without any value are left out.
-    """
-    by = ["context_length"] if "context_length" in runs and runs["context_length"].notna().any() else []
-    long = ratios.join(runs[["architecture", *by]]).melt(["architecture", *by], var_name="convention").dropna()
-    table = long.pivot_table("value", [*by, "convention"], "architecture", aggfunc="median", sort=False)
-    table["apart"] = table.max(axis=1) / table.min(axis=1)
-    return table.rename_axis(columns=None).reset_index()
-
-
-def smallest_model(runs: pd.DataFrame, architecture: str) -> Architecture:
-    """The countable model of an architecture with the fewest parameters.
-
-    Raises
-    ------
-    InputError
-        if the table has no countable run of it.
-    """
-    rows = countable(runs)
-    rows = rows[rows["architecture"] == architecture]
-    if rows.empty:
-        raise InputError(f"no run of architecture {architecture!r} has the shapes that a count needs")
-    smallest = models_of(rows.sort_values("num_params", kind="stable").iloc[:1])
-    return type(smallest)(**{name: np.asarray(value).item() for name, value in smallest.shapes().items()})
-
-
-def share_table(runs: pd.DataFrame, convention: str | Convention = PAPER) -> pd.DataFrame:
-    """Shares in parameters and in FLOPs for every countable run.
-
-    Returns
-    -------
-    DataFrame
-        index of the countable runs: `architecture`, `num_params`, and between 0 and 1 the shares of embedding and
-        unembedding in the parameters (`params_share`) and in the training FLOPs (`flops_share`), and that of the mixer
-        core in the FLOPs (`core_share`).
-    """
-    chosen = countable(runs)
-    shares = chosen[["architecture", "num_params"]].assign(params_share=np.nan, flops_share=np.nan, core_share=np.nan)
-    for _, group in chosen.groupby("architecture"):
-        model = models_of(group)
-        weights, flops = count_params(model), count_flops(model, group["context_length"].to_numpy(), convention)
-        shares.loc[group.index, "params_share"] = (weights.embedding + weights.unembedding) / weights.total
-        shares.loc[group.index, "flops_share"] = flops.share("embedding") + flops.share("unembedding")
-        shares.loc[group.index, "core_share"] = flops.share("mixer_core")
-    return shares
 
 
 def _num_params(runs: pd.DataFrame) -> pd.Series:

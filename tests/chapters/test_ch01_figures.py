@@ -1,4 +1,4 @@
-"""Figures of the chapter on counting FLOPs carry the data that they should."""
+"""The figures of chapter 1 carry the data that they should."""
 
 from dataclasses import replace
 
@@ -8,11 +8,11 @@ import pytest
 from matplotlib.axes import Axes
 
 from companion.accounting import PAPER, TFLA, count_flops, num_params
-from companion.accounting.explain import mlstm_core_per_token
 from companion.architectures.base import ARCHITECTURES, preset
-from companion.plotting import accounting as figures
+from companion.chapters.ch01 import figures, share_table
+from companion.chapters.ch01.formulas import mlstm_core_per_token
 from companion.plotting import show
-from companion.runs.conventions import convention_ratios, share_table
+from companion.runs.conventions import convention_ratios
 from companion.runs.load import load_paper_runs
 
 

@@ -12,10 +12,11 @@ from scipy import stats
 
 from companion.errors import InputError
 from companion.fitting.isoflop.parabola import fit_parabola
+from companion.fitting.pareto import READINGS, beaten, compare_architectures
 from companion.runs.load import subset
 from companion.runs.recount import missing_for_recount, recount
 
-#: Columns that tell one group of runs from another, in the order of the tables.
+#: Columns that distinguish groups of runs, in the order of the tables.
 DESIGN_COLUMNS = ("experiment", "context_length", "isoflop_budget")
 #: Columns in which two runs of the same configuration agree.
 CONFIGURATION_COLUMNS = ("architecture", "context_length", "num_params", "num_tokens")
@@ -171,17 +172,50 @@ def front_designs(runs: pd.DataFrame, rows: Any) -> pd.DataFrame:
     return groups.agg(num_runs="size", train_flops_min="min", train_flops_max="max").reset_index()
 
 
-def thinned(runs: pd.DataFrame, every: int, start: int = 0) -> pd.DataFrame:
-    """Every k-th run in the order of N: what a coarser grid of sizes would have trained.
+def front_table(runs: pd.DataFrame, first: str, second: str, by: str = "context_length") -> pd.DataFrame:
+    """Two architectures compared in every reading, for each value of a column (or once, if there is no such column).
 
-    Parameters
-    ----------
-    every, start
-        k, at least 1, and the first run that is kept, from 0 to k − 1.
+    Values of the column for which one architecture has no runs, or the fronts share no range, are left out.
+
+    Returns
+    -------
+    DataFrame with the columns `by`, `reading`, `second_runs_on_front`, `second_beaten_on_front` (runs of the second's
+    front that some run of the first beats), `from_flops`, `to_flops` (FLOP, the common range), `share_lower`,
+    `median_gap`, `smallest_gap` (nats per token) and `flops_factor` (median).
+
+    Raises
+    ------
+    InputError
+        if no value has runs of both whose fronts share a range.
     """
-    if not (every >= 1 and 0 <= start < every):
-        raise InputError(f"thinned: every {every} and start {start}; start lies between 0 and every − 1")
-    return runs.sort_values("num_params", kind="stable").iloc[start::every]
+    groups = list(runs.groupby(by)) if by in runs and runs[by].notna().any() else [("all", runs)]
+    rows = []
+    for value, group in groups:
+        if not {first, second} <= set(group["architecture"]):
+            continue
+        for reading in READINGS:
+            try:
+                found = compare_architectures(group, first, second, reading)
+            except InputError:  # the fronts share no range
+                continue
+            front = found.second
+            rows.append(
+                {
+                    by: value,
+                    "reading": reading,
+                    "second_runs_on_front": front.rows.size,
+                    "second_beaten_on_front": int(beaten(front.train_flops, front.loss, found.first).sum()),
+                    "from_flops": found.flops_range[0],
+                    "to_flops": found.flops_range[1],
+                    "share_lower": found.share_lower,
+                    "median_gap": found.loss_gap.quantile(0.5),
+                    "smallest_gap": found.loss_gap.minimum,
+                    "flops_factor": found.flops_factor(),
+                }
+            )
+    if not rows:
+        raise InputError(f"no {by} has runs of both {first} and {second} whose fronts share a range")
+    return pd.DataFrame(rows)
 
 
 def with_ranges(table: pd.DataFrame, columns: Mapping[str, Callable[[float], str]]) -> pd.DataFrame:
@@ -216,7 +250,7 @@ def exchanged(runs: pd.DataFrame, one: Any, other: Any, column: str = "val_loss"
     return result
 
 
-def step_from_neighbour(runs: pd.DataFrame, row: Any, family: str = "d_model") -> float:
+def step_from_neighbor(runs: pd.DataFrame, row: Any, family: str = "d_model") -> float:
     """Loss of a run minus that of the run nearest in log N among those with the same width; nats per token.
 
     Parameters

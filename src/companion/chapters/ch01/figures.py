@@ -1,4 +1,4 @@
-"""Figures of the chapter on counting FLOPs: where compute goes, and how far shortcuts and conventions move it."""
+"""Figures of chapter 1: where compute goes, and how far shortcuts and conventions move it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,11 +11,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator, PercentFormatter
 
 from companion.accounting import PAPER, Convention, TrainingFlops, count_flops, get_convention, num_params
-from companion.accounting.explain import mlstm_core_per_token
 from companion.architectures.base import XLSTM, Architecture
-from companion.plotting.style import LABELS, architecture_look, subplots
+from companion.chapters.ch01.formulas import mlstm_core_per_token
+from companion.formatting import percent, significant
+from companion.plotting.embed import Html, show
+from companion.plotting.style import ARCHITECTURE_LABELS, LABELS, architecture_look, subplots
 
-#: Colour of a component: light enough for dark text, apart in brightness (seaborn's `colorblind` palette).
+#: Color of a component: light enough for dark text, apart in brightness (seaborn's `colorblind` palette).
 COMPONENT_COLORS = {
     "embedding": "#ca9161",
     "mixer_projections": "#56b4e9",
@@ -29,7 +31,7 @@ COMPONENT_COLORS = {
 _CONTEXT_MARKERS = ("v", "o", "^", "D", "P", "X")
 _STYLES = ("-", "--", ":", "-.")
 _GREY = "#888888"
-_ON_COLOR = "#111111"  # text on a filled bar: the bar's colour is the same on a light and on a dark page
+_ON_COLOR = "#111111"  # text on a filled bar: the bar's color is the same on a light and on a dark page
 
 
 def component_shares(counts: Mapping[str, TrainingFlops]) -> Figure:
@@ -62,6 +64,15 @@ def component_shares(counts: Mapping[str, TrainingFlops]) -> Figure:
     ax.tick_params(axis="y", length=0)
     _legend(figure, ax, columns=7)
     return figure
+
+
+def six_nd_ranges(runs: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Least and largest C / (6ND) of the runs of each architecture, as text, by its label."""
+    ratios = runs["train_flops"] / (6.0 * runs["num_params"] * runs["num_tokens"])
+    return {
+        ARCHITECTURE_LABELS.get(str(name), str(name)): (significant(group.min(), 2), significant(group.max(), 2))
+        for name, group in ratios.groupby(runs["architecture"])
+    }
 
 
 def six_nd_ratio(runs: pd.DataFrame) -> Figure:
@@ -141,7 +152,7 @@ def embedding_shares(shares: pd.DataFrame) -> Figure:
     Parameters
     ----------
     shares
-        from `companion.runs.conventions.share_table`.
+        from `companion.chapters.ch01.tables.share_table`.
     """
     figure, axes = subplots(1, 2, sharex=True, sharey=True)
     titles = {"params_share": "of the parameters", "flops_share": "of the training FLOPs"}
@@ -236,6 +247,85 @@ def chunk_cost(
     ax.xaxis.set_minor_locator(NullLocator())
     _legend(figure, ax, columns=4)
     return figure
+
+
+# ---- with captions -------------------------------------------------------------------------------
+
+
+def show_component_shares(counts: Mapping[str, TrainingFlops], size: str) -> Html:
+    """`component_shares` with its caption; `size` is what the caption calls the models."""
+    core = "; ".join(f"{label}: {percent(count.share('mixer_core'))}" for label, count in counts.items())
+    return show(
+        component_shares(counts),
+        name="flops-shares",
+        alt=f"Stacked bars of the shares of the components in the training FLOPs of both {size} models, by context.",
+        caption=f"Where the FLOPs of training go in the {size} models, in per cent (shares below 4.5 are not "
+        f"labelled). Share of the mixer core: {core}.",
+    )
+
+
+def show_six_nd_ratio(runs: pd.DataFrame) -> Html:
+    """`six_nd_ratio` with its caption."""
+    ranges = "; ".join(f"{label}: {low} to {high}" for label, (low, high) in six_nd_ranges(runs).items())
+    return show(
+        six_nd_ratio(runs),
+        name="flops-six-nd",
+        alt="Scatter of the ratio of exact compute to 6ND over parameters, one panel per architecture, marks "
+        "by context length.",
+        caption=f"C / (6ND) of the {len(runs)} runs of the table, on the table's own C. Dashed: 6ND is exact. "
+        f"{ranges}. Below the line the embedding weighs more, above it the mixer core.",
+    )
+
+
+def show_context_curves(
+    models: Mapping[str, Architecture], context_lengths: Sequence[int], convention: Convention
+) -> Html:
+    """`context_curves` with its caption."""
+    return show(
+        context_curves(models, context_lengths, convention),
+        name="flops-context",
+        alt="Two panels of lines over the context length: exact compute over 6ND, and the share of the mixer core.",
+        caption="Left: C / (6ND), dashed where 6ND is exact. Right: share of the mixer core, dashed at one "
+        f"half. Contexts from {context_lengths[0]} to {context_lengths[-1]} tokens, convention {convention.name}. "
+        "Only the Transformer's lines move.",
+    )
+
+
+def show_embedding_shares(shares: pd.DataFrame, convention: Convention) -> Html:
+    """`embedding_shares` with its caption."""
+    return show(
+        embedding_shares(shares),
+        name="flops-embedding",
+        alt="Two scatter panels over parameters: share of embedding and unembedding in the parameters, and "
+        "in the FLOPs.",
+        caption="Embedding and unembedding together, for every run with known shapes. Left: share of N. "
+        f"Right: share of C (convention {convention.name}), lower at longer contexts where attention takes more.",
+    )
+
+
+def show_convention_shift(runs: pd.DataFrame, ratios: pd.DataFrame) -> Html:
+    """`convention_shift` with its caption."""
+    return show(
+        convention_shift(runs, ratios),
+        name="flops-conventions",
+        alt="Strips of points by context length and architecture: compute by chinchilla and by 6ND over the "
+        "compute of the table.",
+        caption="Every run of the table: its compute by another convention over the table's own. A "
+        "comparison at equal compute survives a change of convention only where both architectures move alike.",
+    )
+
+
+def show_chunk_cost(
+    model: Architecture, size: str, chunk_sizes: Sequence[int], conventions: Sequence[str | Convention]
+) -> Html:
+    """`chunk_cost` with its caption; `size` is what the caption calls the model."""
+    return show(
+        chunk_cost(model, chunk_sizes, conventions),
+        name="flops-chunk",
+        alt="Cost of the mLSTM core per token over the chunk size, two conventions.",
+        caption=f"Training cost of the mLSTM core per token, xLSTM {size}: the full intra-chunk matrix, and "
+        "only its unmasked half (tfla with causal factor 0.5). Dots: the chunk size of the paper.",
+    )
 
 
 def _six(model: Architecture) -> float:

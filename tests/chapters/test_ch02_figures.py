@@ -4,9 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from companion.fitting.isoflop.profiles import fit_profile
-from companion.fitting.pareto import READINGS, compare_architectures, matched_pairs
-from companion.plotting.run_table import (
+from companion.chapters.ch02.figures import (
     coverage,
     fronts,
     gap_at_equal_compute,
@@ -14,6 +12,8 @@ from companion.plotting.run_table import (
     profile_with_marks,
     ratio_over_compute,
 )
+from companion.fitting.isoflop.profiles import fit_profile
+from companion.fitting.pareto import READINGS, compare_architectures, matched_pairs
 from companion.plotting.style import architecture_look
 from companion.runs.load import REQUIRED_COLUMNS, load_paper_runs, subset
 

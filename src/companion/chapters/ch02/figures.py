@@ -1,4 +1,4 @@
-"""Figures of the chapter on the run table: what was trained, and the fronts of loss over compute."""
+"""Figures of chapter 2: what was trained, and the fronts of loss over compute."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 
 from companion.fitting.isoflop.profiles import IsoflopProfile
 from companion.fitting.pareto import READINGS, FrontComparison, ParetoFront, Reading
+from companion.formatting import power_of_ten
+from companion.plotting.embed import Html, show
 from companion.plotting.style import ARCHITECTURE_COLORS, INK, LABELS, architecture_look, panels, subplots
 
 _READING_STYLES: dict[Reading, str] = {"hull": "-", "linear": "--", "steps": ":"}
@@ -163,6 +165,85 @@ def profile_with_marks(profile: IsoflopProfile, families: Sequence[Any], marked:
     ax.set(xscale="log", xlabel=LABELS["num_params"], ylabel=LABELS["val_loss"])
     _legend(figure, ax)
     return figure
+
+
+# ---- with captions -------------------------------------------------------------------------------
+
+
+def show_coverage(runs: pd.DataFrame) -> Html:
+    """`coverage` with its caption."""
+    return show(
+        coverage(runs),
+        name="run-table-coverage",
+        alt="Scatter of training tokens over parameters, one panel per design, with diagonal lines of equal compute.",
+        caption="Every run by size and tokens. Dotted: equal compute as 6 N D, in FLOP. Runs of one budget form a "
+        "diagonal, but not the same one for both architectures or all contexts, because C is counted from shapes and "
+        "is not 6 N D.",
+    )
+
+
+def show_ratio_over_compute(runs: pd.DataFrame) -> Html:
+    """`ratio_over_compute` with its caption."""
+    return show(
+        ratio_over_compute(runs),
+        name="run-table-ratio",
+        alt="Scatter of tokens per parameter over compute, one panel per architecture.",
+        caption="Tokens per parameter over compute. The IsoFLOP design draws columns: all ratios at a few budgets. The "
+        "Token/Param design draws rows: a few ratios over a wide range of compute.",
+    )
+
+
+def show_swapped_profile(profile: IsoflopProfile, runs: pd.DataFrame, rows: Sequence[Any]) -> Html:
+    """`profile_with_marks` of a budget; `rows` are the index labels of the runs to ring."""
+    marked = [list(runs.index).index(row) for row in rows]
+    return show(
+        profile_with_marks(profile, runs["d_model"].tolist(), marked),
+        name="run-table-swap",
+        alt="IsoFLOP profile of the largest xLSTM budget with two ringed runs of nearly the same size, one above the "
+        "other.",
+        caption="The largest xLSTM budget. Ringed: two runs of nearly equal size. Dashed and dotted: the runs of their "
+        "widths.",
+    )
+
+
+def show_fronts(runs: pd.DataFrame, found: Mapping[str, ParetoFront]) -> Html:
+    """`fronts` with their range of compute in the caption."""
+    looks = architecture_look(list(found))
+    spans = "; ".join(
+        f"{looks[name]['label']} from {power_of_ten(front.train_flops[0])} to {power_of_ten(front.train_flops[-1])}"
+        for name, front in found.items()
+    )
+    return show(
+        fronts(runs, found),
+        name="run-table-fronts",
+        alt="Loss over compute for each architecture; the best runs of each form a falling curve.",
+        caption=f"All runs (faint), those of the fronts, and the lower convex hull of each front. {spans} FLOP.",
+    )
+
+
+def show_gap(comparisons: Mapping[Reading, FrontComparison], first: str, second: str) -> Html:
+    """`gap_at_equal_compute` with its caption."""
+    a, b = (look["label"] for look in architecture_look([first, second]).values())
+    return show(
+        gap_at_equal_compute(comparisons, f"{b} − {a}"),
+        name="run-table-gap",
+        alt="Loss gap between the two fronts over compute, read in three ways, with a line at zero.",
+        caption=f"Loss of the {b} front minus that of the {a} front at equal compute, over the range that both cover. "
+        f"Above zero the {a} is better. The jumps are those of the readings, not of the architectures.",
+    )
+
+
+def show_equal_size(pairs: pd.DataFrame, comparison: FrontComparison, first: str, second: str) -> Html:
+    """`gap_at_equal_size` with its caption."""
+    a, b = (look["label"] for look in architecture_look([first, second]).values())
+    return show(
+        gap_at_equal_size(pairs, comparison, f"{b} − {a}"),
+        name="run-table-equal-size",
+        alt="Loss gap of pairs of equal size over tokens per parameter, with the range of the gap at equal compute as "
+        "a band.",
+        caption=f"Diamonds: {b} minus {a} at equal N and D. Below zero the {b} has the lower loss. Grey band and line: "
+        "the gap of the fronts at equal compute.",
+    )
 
 
 def _names(runs: pd.DataFrame) -> list[str]:

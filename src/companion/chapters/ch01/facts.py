@@ -1,0 +1,206 @@
+"""Values in the sentences of chapter 1, by the name under which the notebook glues them, and its printed solutions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from companion.accounting import Convention, TrainingFlops, count_flops, num_params
+from companion.architectures.base import Architecture, preset
+from companion.benchmarks.accounting import slowest_total
+from companion.benchmarks.records import latest_record
+from companion.chapters.ch01.figures import six_nd_ranges
+from companion.chapters.ch01.tables import timed_models
+from companion.formatting import count, percent, power_of_ten, significant
+from companion.paths import data_dir
+from companion.plotting import ARCHITECTURE_LABELS
+
+
+def opening_facts(
+    runs: pd.DataFrame,
+    models: Mapping[str, Architecture],
+    size: str,
+    context_length: int,
+    num_tokens: float,
+    convention: Convention,
+) -> dict[str, str]:
+    """Inputs of the chapter, parameters and FLOPs of its models, their core's share and ratio to 6ND."""
+    ranges = six_nd_ranges(runs).items()
+    facts = {
+        "c1_six_ranges": ", ".join(f"{low} to {high} ({label})" for label, (low, high) in ranges),
+        "c1_size": size,
+        "c1_convention": convention.name,
+        "c1_context": f"{context_length}",
+        "c1_num_tokens": count(num_tokens),
+    }
+    for name, model in models.items():
+        cost = count_flops(model, context_length, convention)
+        facts[f"c1_params_{name}"] = count(num_params(model))
+        facts[f"c1_flops_{name}"] = power_of_ten(cost.train_flops(num_tokens), 3)
+        facts[f"c1_core_{name}"] = percent(cost.share("mixer_core"))
+        facts[f"c1_six_{name}"] = _over_six_nd(model, cost)
+        small = preset(name, "160m")
+        facts[f"c1_six_small_{name}"] = _over_six_nd(small, count_flops(small, context_length, convention))
+    return facts
+
+
+def _over_six_nd(model: Architecture, cost: TrainingFlops) -> str:
+    return significant(cost.train_flops_per_token / (6 * num_params(model)), 3)
+
+
+def chunk_facts(terms: pd.DataFrame) -> dict[str, str]:
+    """Number and share of the matrix products among the terms of `companion.chapters.ch01.formulas.chunk_table`."""
+    large = terms[terms["matrix_product"]]
+    return {
+        "c1_num_large": f"{len(large)}",
+        "c1_large_share": percent(large["share"].sum(), 3),
+        "c1_small_share": percent(1 - large["share"].sum(), 2),
+    }
+
+
+def check_facts(check: pd.DataFrame) -> dict[str, str]:
+    """How many runs have the N and the C of their shapes; `check` from `companion.runs.conventions.check_counts`."""
+    found = check.sum(numeric_only=True)
+    return {
+        "c1_same_params": f"{found['num_params_equal']:.0f} of {found['num_runs']:.0f}",
+        "c1_same_flops": f"{found['train_flops_equal']:.0f} of {found['num_runs']:.0f}",
+        "c1_largest_difference": power_of_ten(float(check["largest_difference"].max()), 2),
+    }
+
+
+def published_facts(totals: pd.DataFrame, sizes: pd.DataFrame) -> dict[str, str]:
+    """Published totals and sizes of models beside ours; both tables from the ledger."""
+    [total] = totals[totals["quantity"] == "sum_train_flops"].to_dict("records")
+    named = timed_models(sizes)["d_ff_of_N"].notna().sum()
+    return {
+        "c1_total_ours": power_of_ten(total["ours"], 11),
+        "c1_total_published": power_of_ten(total["published"], 11),
+        "c1_sizes_differ": f"{(sizes['verdict'] == 'differs').sum()} of {len(sizes)}",
+        "c1_sizes_named": f"{named}",
+    }
+
+
+def crossing_facts(crossings: Sequence[Mapping[str, Any]], size: str, shares: pd.DataFrame) -> dict[str, str]:
+    """The crossings of one size, and how many runs spend more than half of their compute on the mixer core."""
+    [crossing] = [row for row in crossings if row["size"] == size]
+    above = int((shares["core_share"] > 0.5).sum())
+    facts = {f"c1_{name}": f"{crossing[name]:.0f}" for name in ("equal_cores", "equal_cost", "half")}
+    return facts | {"c1_above_half": f"{above} of {len(shares)}"}
+
+
+def embedding_facts(shares: pd.DataFrame) -> dict[str, str]:
+    """Shares of the embedding in the smallest and in the largest model of a table."""
+    facts = {}
+    for end, value in {"smallest": shares["num_params"].min(), "largest": shares["num_params"].max()}.items():
+        at_end = shares[shares["num_params"] == value]
+        low, high = (percent(share) for share in (at_end["flops_share"].min(), at_end["flops_share"].max()))
+        facts[f"c1_{end}_params"] = count(value)
+        facts[f"c1_{end}_weights"] = percent(at_end["params_share"].max())
+        facts[f"c1_{end}_compute"] = low if low == high else f"{low} to {high}"
+    return facts
+
+
+def slope_facts(shifts: pd.DataFrame, tfla_slopes: pd.DataFrame) -> dict[str, str]:
+    """How far counts with different causal factors are from the printed changes of the slope.
+
+    Parameters
+    ----------
+    shifts
+        from `companion.chapters.ch01.tables.slope_shifts`; a column `F = 0.75` becomes the fact `c1_miss_75`.
+    tfla_slopes
+        the rows of the ledger on the slopes under tfla.
+    """
+    facts = {
+        "c1_slopes_reproduced": f"{(tfla_slopes['verdict'] == 'reproduced').sum()} of {len(tfla_slopes)}",
+        "c1_slopes_shift": power_of_ten(float(shifts["printed"].abs().max()), 1),
+        "c1_slopes_tolerance": power_of_ten(float(tfla_slopes["tolerance"].min()), 1),
+    }
+    for column in shifts.columns.drop(["ratio", "printed"]):
+        miss = (shifts[column] - shifts["printed"]).abs().max()
+        factor = float(column.removeprefix("F = "))
+        facts[f"c1_miss_{100 * factor:.0f}"] = power_of_ten(float(miss), 1)
+    return facts
+
+
+def shift_facts(medians: pd.DataFrame) -> dict[str, str]:
+    """How far a convention moves the architectures apart, and where; `medians` from `median_ratios`."""
+    widest = medians.sort_values("apart").iloc[-1]
+    where = f", T = {widest['context_length']:.0f}" if "context_length" in medians else ""
+    return {"c1_apart": significant(widest["apart"], 3), "c1_apart_where": f"{widest['convention']}{where}"}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Two conventions that disagree about a factor: its values, which conventions give them, and `where` in words."""
+
+    where: str
+    low: float
+    high: float
+    low_by: str
+    high_by: str
+
+
+def widest_spread(factors: pd.DataFrame) -> Spread:
+    """The context length at which the conventions of `compute_factors` disagree most about the median factor.
+
+    NaN and dashes if there is nothing to compare.
+    """
+    if factors.empty:
+        return Spread("in these runs", float("nan"), float("nan"), "–", "–")
+    groups: list[tuple[str, pd.DataFrame]] = [("in these runs", factors)]
+    if "context_length" in factors:
+        groups = [(f"at T = {length:.0f}", rows) for length, rows in factors.groupby("context_length")]
+    spreads = []
+    for where, rows in groups:
+        ordered = rows.sort_values("flops_factor", kind="stable")
+        values, names = ordered["flops_factor"].to_numpy(), ordered["convention"].to_list()
+        spreads.append(Spread(where, float(values[0]), float(values[-1]), names[0], names[-1]))
+    return max(spreads, key=lambda spread: spread.high / spread.low)
+
+
+def factor_facts(factors: pd.DataFrame) -> dict[str, str]:
+    """Where conventions disagree most about the compute at equal loss; from `compute_factors`."""
+    spread = widest_spread(factors)
+    return {
+        "c1_factor_where": spread.where,
+        "c1_factor_low": significant(spread.low, 3),
+        "c1_factor_high": significant(spread.high, 3),
+        "c1_factor_low_by": spread.low_by,
+        "c1_factor_high_by": spread.high_by,
+        "c1_factor_crossed": f"{int((factors['smallest'] < 1).sum())} of {len(factors)}",
+    }
+
+
+def speed_facts() -> dict[str, str]:
+    """The latest record of how fast the package counts."""
+    record = latest_record(data_dir() / "benchmarks" / "accounting.jsonl", "accounting")
+    slowest, machine = slowest_total(record), record["machine"]
+    versions = f"NumPy {record['versions']['numpy']}, {record['date'][:10]}"
+    return {
+        "c1_record_number": f"{record['parameters']['num_configurations']:,}",
+        "c1_record_seconds": f"{slowest['seconds']:.2f}",
+        "c1_record_case": f"{ARCHITECTURE_LABELS[slowest['architecture']]}, {slowest['convention']}",
+        "c1_record_machine": f"{machine['cpu']} with {machine['cores']} cores, {versions}",
+    }
+
+
+# ---- solutions of exercises ----------------------------------------------------------------------
+
+
+def half_solution(by_formula: float, by_code: float) -> str:
+    """Solution of the exercise on the context at which attention costs as much as the rest."""
+    return (
+        f"T = {by_formula:.1f} by the formula, {by_code:.1f} by the code\n"
+        "The factor 3 of training cancels; only the unembedding brings in the number of layers."
+    )
+
+
+def chunk_solution(least: float, size: str, convention: Convention) -> str:
+    """Solution of the exercise on the chunk size; `least` is the L with the fewest FLOPs."""
+    return (
+        f"least at L = {least:.1f} for the xLSTM {size}; the count is for {convention.chunk_size}\n"
+        "Per token, carrying the state costs about 1/L and the L × L products about L.\n"
+        "But time is not FLOPs: small chunks are small matrix products, and the state of\n"
+        "every chunk has to be written to memory and read again."
+    )

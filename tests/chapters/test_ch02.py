@@ -1,0 +1,195 @@
+"""Chapter 2: values in its sentences computed another way, and tables that name no contexts, budgets or rates."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from foreign import table
+
+from companion.chapters import ch02
+from companion.chapters.ch02.overview import deviation_of_pair
+from companion.errors import NotApplicable
+from companion.fitting.isoflop import fit_isoflop, fit_profile
+from companion.fitting.pareto import READINGS, compare_architectures, fit_front, matched_pairs
+from companion.formatting import power_of_ten, significant
+from companion.runs.load import load_paper_runs, load_runs, subset
+
+
+@pytest.fixture(scope="module")
+def paper() -> pd.DataFrame:
+    return load_paper_runs()
+
+
+@pytest.fixture(scope="module")
+def at_8192(paper: pd.DataFrame) -> pd.DataFrame:
+    return subset(paper, context_length=8192)
+
+
+@pytest.fixture(scope="module")
+def plain() -> pd.DataFrame:
+    """Five columns, two architectures that the book does not know."""
+    return load_runs(table("two_other_architectures"))
+
+
+class TestFacts:
+    def test_table(self, paper: pd.DataFrame, plain: pd.DataFrame) -> None:
+        facts = ch02.table_facts(plain, paper)
+        assert (facts["c2_num_runs"], facts["c2_by_architecture"]) == ("40", "20 gpt, 20 mamba2")
+        assert facts["c2_sum_flops"] == power_of_ten(sum(plain["train_flops"]), 3)
+        assert ch02.table_facts(paper, paper)["c2_by_architecture"] == "292 Transformer, 348 xLSTM"
+
+    def test_losses(self, paper: pd.DataFrame) -> None:
+        facts = ch02.loss_facts(paper)
+        assert facts["c2_num_imposed"] == f"{sum(paper['imposed_published_fit'] == 1)}"
+        more = int(facts["c2_paper_count"]) - int(facts["c2_paper_runs"])
+        assert more == int(facts["c2_num_twice"]) > 0, "every run counts once, or twice"
+        assert facts["c2_imposed_where"] == "2048 and 8192"
+
+    def test_pair(self, paper: pd.DataFrame) -> None:
+        pair = ch02.repeated_runs(paper)
+        losses = paper.loc[pair.index, "val_loss"]
+        facts = ch02.pair_facts(pair, *deviation_of_pair(losses.diff().iloc[-1]), paper)
+        assert facts["c2_pair_difference"] == power_of_ten(abs(losses.diff().iloc[-1]))
+        assert facts["c2_deviation"] == power_of_ten(np.std(losses, ddof=1))
+
+    def test_swap(self, paper: pd.DataFrame) -> None:
+        runs = paper[paper["isoflop_budget"] == 6e20]
+        rows = runs.index[runs["num_params"].isin([3_724_524_056, 3_726_640_848])]
+        versions = {"stored": runs, "exchanged": ch02.exchanged(runs, *rows)}
+        profiles = {
+            name: fit_profile(6e20, part["num_params"], part["val_loss"], part["train_flops"])
+            for name, part in versions.items()
+        }
+        facts = ch02.swap_facts(versions, profiles, rows)
+        optima = [
+            np.exp(-b / (2 * a))
+            for a, b, _ in (np.polyfit(np.log(part["num_params"]), part["val_loss"], 2) for part in versions.values())
+        ]
+        assert facts["c2_swap_moves"] == power_of_ten(abs(optima[1] / optima[0] - 1))
+        assert facts["c2_swap_step"] == f"{2.51071 - 2.49590:.4f}"
+        assert "step, width 2816" in ch02.show_swap(versions, profiles, rows).markup
+
+    def test_flops(self, paper: pd.DataFrame, plain: pd.DataFrame) -> None:
+        facts = ch02.flops_facts(ch02.flops_table(paper))
+        assert facts["c2_recount"].endswith("×10⁻⁶: it keeps six digits.")
+        ratio = paper["train_flops"] / paper["num_params"] / paper["num_tokens"] / 6
+        assert facts["c2_six"] == f"{significant(min(ratio), 2)} to {significant(max(ratio), 2)}"
+        assert ch02.flops_facts(ch02.flops_table(plain))["c2_recount"].startswith("This table does not hold the shapes")
+
+    def test_rates(self, paper: pd.DataFrame, plain: pd.DataFrame) -> None:
+        same = ch02.rates_verdict(paper, "xlstm", "xlstm")
+        widths, equal = map(int, re.findall(r"at (\d+)", same))
+        assert widths == equal == len(subset(paper, "xlstm")[["context_length", "d_model"]].drop_duplicates())
+        assert ch02.rates_verdict(plain, "gpt", "mamba2") == "This table does not say how learning rates were chosen."
+
+    def test_gap(self, at_8192: pd.DataFrame, paper: pd.DataFrame) -> None:
+        found = compare_architectures(at_8192, "xlstm", "transformer")
+        by_context = ch02.front_table(paper, "xlstm", "transformer")
+        facts = ch02.gap_facts(found, by_context, "xlstm", "transformer", 8192)
+        assert facts["c2_at_context"] == "At a context of 8192 tokens"
+        assert (facts["c2_beaten"], facts["c2_on_front"]) == ("31", "32")
+        assert facts["c2_share_lower"] == "100.0 %"
+        assert facts["c2_unbeaten"].startswith("1 (")
+        ends = [subset(at_8192, name)["train_flops"].agg(["min", "max"]) for name in ("xlstm", "transformer")]
+        assert float(facts["c2_decades"]) < float(facts["c2_decades_all"])
+        low, high = max(end["min"] for end in ends), min(end["max"] for end in ends)
+        assert (facts["c2_flops_low"], facts["c2_flops_high"]) == (power_of_ten(low), power_of_ten(high))
+        grid = np.geomspace(low, high, 2001)[1:-1]
+        gap = found.second.loss_at(grid) - found.first.loss_at(grid)
+        assert float(facts["c2_median_gap"]) == pytest.approx(np.median(gap), abs=2e-3)
+
+    def test_gap_without_contexts(self, plain: pd.DataFrame) -> None:
+        found = compare_architectures(plain, "gpt", "mamba2")
+        facts = ch02.gap_facts(found, ch02.front_table(plain, "gpt", "mamba2"), "gpt", "mamba2", None)
+        assert (facts["c2_at_context"], facts["c2_first"]) == ("Over all runs", "gpt")
+        assert facts["c2_signs"].endswith("of its 3 rows")
+
+    def test_no_run_is_unbeaten(self) -> None:
+        runs = pd.DataFrame({"architecture": ["a", "a", "b", "b"], "train_flops": [1e18, 1e19, 2e18, 1e19]})
+        runs["val_loss"] = [3.0, 2.5, 3.0, 2.6]
+        facts = ch02.gap_facts(compare_architectures(runs, "a", "b"), ch02.front_table(runs, "a", "b"), "a", "b", None)
+        assert (facts["c2_unbeaten"], facts["c2_beaten"], facts["c2_beaten_back"]) == ("none", "2", "0")
+
+    def test_ledger(self) -> None:
+        ledger = pd.DataFrame({"verdict": ["reproduced", "differs", "reproduced"]})
+        assert ch02.ledger_facts(ledger) == {"c2_ledger": "2 of 3"}
+
+    def test_foreign(self, paper: pd.DataFrame) -> None:
+        runs = subset(paper, "xlstm", 8192, "isoflop")
+        fits = {name: fit_isoflop(runs, num_resamples=20) for name in ("labels", "read off")}
+        facts = ch02.foreign_facts(runs, fits)
+        optima = [(optimum.mean_train_flops, optimum.x_opt) for optimum in fits["labels"].optima]
+        slope = np.polyfit(*np.log(np.array(optima).T), 1)[0]
+        assert facts["c2_foreign_before"] == facts["c2_foreign_after"]
+        assert float(facts["c2_foreign_before"]) == pytest.approx(slope, abs=6e-4)
+        assert "read off" in ch02.show_exponents(fits).markup
+
+    def test_equal_size(self, at_8192: pd.DataFrame) -> None:
+        found = compare_architectures(at_8192, "xlstm", "transformer")
+        pairs = matched_pairs(subset(at_8192, "xlstm"), subset(at_8192, "transformer"))
+        facts = ch02.size_facts(pairs, at_8192, found, 0.02)
+        lower = [
+            row
+            for row in pairs.itertuples()
+            if at_8192.loc[row.second_row, "val_loss"] < at_8192.loc[row.first_row, "val_loss"]
+        ]
+        assert facts["c2_pairs_second"] == f"{len(lower)}"
+        assert facts["c2_ratio_second"] == significant(np.median([row.tokens_per_param for row in lower]), 2)
+        hull = fit_front(*(subset(at_8192, "transformer")[name] for name in ("train_flops", "val_loss")))
+        above = [at_8192.loc[row.second_row, "val_loss"] - hull.loss_at(row.train_flops) for row in lower]
+        assert facts["c2_excess_second"] == significant(np.nanmedian(above), 2)
+        assert facts["c2_tolerance"] == "2 %"
+
+
+class TestSolutions:
+    def test_circular(self, at_8192: pd.DataFrame) -> None:
+        found = compare_architectures(at_8192, "xlstm", "transformer")
+        lines = ch02.circular_solution({"all": at_8192}, {"all": found}).splitlines()
+        assert (
+            lines[0]
+            == f"all: {len(at_8192)} runs, xLSTM lower on 100.0 %, median gap {found.loss_gap.quantile(0.5):.4f}"
+        )
+
+    def test_coarse(self) -> None:
+        coarse = pd.DataFrame({"isoflop_budget": [1e19, 1e20], "least": [10, 20], "largest": [20, 25]})
+        coarse["excess"] = [0.001, 0.0123]
+        lines = ch02.coarse_solution(coarse).splitlines()
+        assert lines[0] == "Best sizes differ by up to a factor of 2.0,"
+        assert lines[1] == "and the best loss is up to 0.0123 nats/token too high."
+        assert "0.0010" in ch02.show_coarse(coarse).markup
+
+    def test_six(self, at_8192: pd.DataFrame) -> None:
+        results = {name: compare_architectures(at_8192, "xlstm", "transformer", name) for name in READINGS}
+        lines = ch02.six_solution(results).splitlines()
+        assert [line.split(":")[0] for line in lines[:3]] == list(READINGS)
+        assert lines[3] == "Outright beaten on the Transformer's front: 31 of 32."
+
+
+class TestTables:
+    def test_columns(self, plain: pd.DataFrame) -> None:
+        markup = ch02.show_columns(plain.assign(note="x")).markup
+        assert "The 5 known columns" in markup
+        assert markup.count("<tr>") == 6
+
+    def test_a_bare_table_has_dashes(self, plain: pd.DataFrame) -> None:
+        for markup in (ch02.show_counts(plain).markup, ch02.show_settings(plain).markup):
+            assert "–</td>" in markup
+            assert "mamba2" in markup
+
+    def test_architectures_are_called_as_in_the_book(self, paper: pd.DataFrame) -> None:
+        assert "xLSTM" in ch02.show_counts(paper).markup
+        assert (
+            "xLSTM against Transformer"
+            in ch02.show_contexts(ch02.front_table(paper, "xlstm", "transformer"), "xlstm", "transformer").markup
+        )
+
+    def test_counted_twice(self, paper: pd.DataFrame) -> None:
+        again = paper[paper["multiplicity_in_published_fits"] > 1]
+        groups = again[["architecture", "context_length", "isoflop_budget"]].drop_duplicates()
+        assert ch02.show_counted_twice(paper).markup.count("<tr>") == len(groups) + 1
+
+    def test_pairs_are_needed(self, at_8192: pd.DataFrame) -> None:
+        none = matched_pairs(subset(at_8192, "xlstm"), subset(at_8192, "transformer"), 1e-9)
+        with pytest.raises(NotApplicable, match=r"^no two runs of xlstm and transformer agree in N and D within 2%$"):
+            ch02.need_pairs(none, "xlstm", "transformer", 0.02)

@@ -1,0 +1,61 @@
+"""Chapters are thin: opened in Jupyter a notebook reads as a lesson, and its plumbing lives in its chapter's module."""
+
+import ast
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from companion.book.notebooks import ROOT
+
+#: Notebooks that are written this way, by the name of their module in `companion.chapters`.
+THIN = {"ch01": "01_counting_flops", "ch02": "02_run_table"}
+MOST_LINES, MOST_LINES_OF_A_CELL, MOST_LINES_OF_A_FUNCTION = 250, 15, 5
+#: Words that a text made in a notebook may have between its values: a label, no sentence.
+MOST_WORDS = 2
+
+
+def cells_of(source: str) -> list[str]:
+    """The code of every cell of a MyST notebook, without tags."""
+    cells = re.findall(r"^```\{code-cell\}[^\n]*\n(.*?)^```$", source, re.DOTALL | re.MULTILINE)
+    return [re.sub(r"\A(:[^\n]*\n)+\n?", "", cell) for cell in cells]
+
+
+def faults_of(cells: list[str]) -> list[str]:
+    """What makes a notebook more than a lesson, in words."""
+    lines = [len(cell.splitlines()) for cell in cells]
+    faults = [f"{sum(lines)} lines of code"] if sum(lines) > MOST_LINES else []
+    faults += [f"a cell of {length} lines" for length in lines if length > MOST_LINES_OF_A_CELL]
+    for node in (node for cell in cells for node in ast.walk(ast.parse(cell))):
+        if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= MOST_LINES_OF_A_FUNCTION:
+            faults.append(f"function {node.name} is long")
+        if isinstance(node, ast.JoinedStr):
+            words = [str(part.value).split() for part in node.values if isinstance(part, ast.Constant)]
+            if sum(len(re.findall(r"[A-Za-z]{2,}", word)) for words_of in words for word in words_of) > MOST_WORDS:
+                faults.append(f"a sentence: {ast.unparse(node)}")
+    return faults
+
+
+@pytest.mark.parametrize("module", sorted(THIN))
+def test_notebook_is_thin(module: str) -> None:
+    source = Path(ROOT / "notebooks" / f"{THIN[module]}.md").read_text("utf-8")
+    assert not faults_of(cells_of(source))
+
+
+@pytest.mark.parametrize("module", sorted(THIN))
+def test_face_of_a_chapter_is_what_its_notebook_uses(module: str) -> None:
+    source = Path(ROOT / "notebooks" / f"{THIN[module]}.md").read_text("utf-8")
+    used = {name for cell in cells_of(source) for name in re.findall(rf"\b{module}\.(\w+)", cell)}
+    assert used == set(importlib.import_module(f"companion.chapters.{module}").__all__)
+
+
+def test_faults_are_seen() -> None:
+    first, second = ":tags: [hide-input]\n\nx = 1\n", "y = 2\nz = 3\n"
+    tagged = "\ntext\n".join(f"```{{code-cell}} ipython3\n{cell}```" for cell in (first, second))
+    assert cells_of(tagged) == ["x = 1\n", "y = 2\nz = 3\n"]
+    assert faults_of(cells_of(tagged)) == []
+    assert faults_of(["x = 1\n" * 16]) == ["a cell of 16 lines"]
+    assert faults_of(["x = 1\n"] * 251) == ["251 lines of code"]
+    assert faults_of(["f'{a}: {b} FLOP'", "f'the best size is {c}'"]) == ["a sentence: f'the best size is {c}'"]
+    assert faults_of(["def f():\n" + "    x = 1\n" * 5]) == ["function f is long"]
