@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator, PercentFormatter
 
+from companion.chapters.names import OPTIMUM_LABELS
 from companion.fitting.context.scaling import ContextFit
 from companion.formatting import power_of_ten
 from companion.plotting.style import INK, LABELS, architecture_look, count_ticks, subplots
@@ -19,7 +20,6 @@ from companion.plotting.style import INK, LABELS, architecture_look, count_ticks
 GREY = "#888888"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", ":", "-.")
-OPTIMUM_LABELS = {"num_params": "optimal parameters N*", "num_tokens": "optimal training tokens D*"}
 BEYOND = "extrapolated"
 
 

@@ -4,10 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from companion.fitting.context.costs import equal_loss_by_context, optimum_by_context, shares_at_optima
-from companion.fitting.context.prediction import Explanation, explain
-from companion.fitting.context.scaling import ContextFit, fit_context_optima
-from companion.plotting.context import (
+from companion.chapters.ch07.figures import (
     context_label,
     context_profiles,
     extrapolation,
@@ -16,6 +13,9 @@ from companion.plotting.context import (
     shift_test,
     trend_beyond,
 )
+from companion.fitting.context.costs import equal_loss_by_context, optimum_by_context, shares_at_optima
+from companion.fitting.context.prediction import Explanation, explain
+from companion.fitting.context.scaling import ContextFit, fit_context_optima
 from companion.runs.load import load_paper_runs
 
 NAMES = ("transformer", "xlstm")
