@@ -91,7 +91,7 @@ def settings_by_budget(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def near_optimum(runs: pd.DataFrame, decades: float, x: str = "num_params") -> pd.DataFrame:
-    """Runs whose x lies within so many decades of their budget's optimum (that of the parabola through all its runs).
+    """Runs whose x lies within this many decades of their budget's optimum (that of the parabola through all its runs).
 
     Budgets without an optimum are left out.
 
