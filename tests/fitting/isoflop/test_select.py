@@ -5,13 +5,12 @@ import pandas as pd
 import pytest
 
 from companion.errors import InputError
-from companion.fitting.isoflop.profiles import IsoflopProfile, fit_isoflop, fit_profile
+from companion.fitting.isoflop.profiles import fit_isoflop
 from companion.fitting.isoflop.select import (
     budgets_between,
     contexts_of,
     isoflop_runs,
     near_optimum,
-    one_sided,
     settings_by_budget,
 )
 from companion.runs.load import load_paper_runs
@@ -77,28 +76,3 @@ def test_window(xlstm: pd.DataFrame) -> None:
     assert len(near_optimum(xlstm, 2.0)) == len(xlstm)
     with pytest.raises(InputError, match="no run within 1e-09 decades"):
         near_optimum(xlstm, 1e-9)
-
-
-def exact_profile() -> IsoflopProfile:
-    z = np.linspace(-0.5, 0.5, 11)
-    return fit_profile(1e19, 1e9 * 10**z, 3 + z**2, np.full(11, 1e19), np.arange(1, 12))
-
-
-def test_one_side_of_an_exact_parabola_has_the_same_optimum_but_warns() -> None:
-    whole = exact_profile()
-    for side, reach, number in (("below", 0.0, 6), ("above", 0.0, 6), ("below", -0.05, 5), ("above", 0.25, 8)):
-        part = one_sided(whole, side, reach)  # type: ignore[arg-type]
-        assert part.fit is not None
-        assert part.x.size == number
-        assert part.fit.law.x_opt == pytest.approx(1e9)
-        assert bool(part.warnings) == (reach < 0.1), (side, reach)
-    assert one_sided(whole, "above").weights.tolist() == [6, 7, 8, 9, 10, 11]
-
-
-def test_no_side_to_take() -> None:
-    z = np.linspace(-0.5, 0.5, 11)
-    hill = fit_profile(1e19, 1e9 * 10**z, 3 - z**2, np.full(11, 1e19))
-    with pytest.raises(InputError, match=r"budget 1e\+19 has no optimum"):
-        one_sided(hill, "below")
-    with pytest.raises(InputError, match="no size below the optimum"):
-        one_sided(exact_profile(), "below", -2.0)

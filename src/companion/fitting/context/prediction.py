@@ -182,7 +182,7 @@ def explain(
     """
     chosen = get_convention(convention)
     if unknown := [name for name in methods if name not in METHODS]:
-        raise InputError(f"no way of predicting called {unknown[0]!r}; there are {', '.join(METHODS)}")
+        raise InputError(f"unknown method {unknown[0]!r}; choose from {', '.join(METHODS)}")
     if measured.architecture not in ARCHITECTURES:
         raise InputError(f"no count for architecture {measured.architecture!r}, only for {', '.join(ARCHITECTURES)}")
     if not len(measured.counts):

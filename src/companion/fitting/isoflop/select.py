@@ -1,17 +1,14 @@
 """Which runs, budgets and sizes enter an IsoFLOP fit."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from companion.errors import InputError
-from companion.fitting.isoflop.profiles import IsoflopProfile, fit_isoflop, fit_profile, isoflop_groups
+from companion.fitting.isoflop.profiles import fit_isoflop, isoflop_groups
 from companion.runs.load import assign_budgets, subset
 from companion.runs.where import table_name
-
-Side = Literal["below", "above"]
 
 
 def isoflop_runs(runs: pd.DataFrame, architecture: str, context_length: int | None = None) -> pd.DataFrame:
@@ -94,7 +91,7 @@ def settings_by_budget(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def near_optimum(runs: pd.DataFrame, decades: float, x: str = "num_params") -> pd.DataFrame:
-    """Runs whose x lies within so many decades of their budget's optimum (that of the parabola through all its runs).
+    """Runs whose x lies within this many decades of their budget's optimum (that of the parabola through all its runs).
 
     Budgets without an optimum are left out.
 
@@ -113,36 +110,3 @@ def near_optimum(runs: pd.DataFrame, decades: float, x: str = "num_params") -> p
     if chosen.empty:
         raise InputError(f"no run within {decades:g} decades of an optimum")
     return chosen
-
-
-def one_sided(profile: IsoflopProfile, side: Side, reach: float = 0.0) -> IsoflopProfile:
-    """The profile with the sizes of one side only, fitted again.
-
-    Parameters
-    ----------
-    profile
-        with an optimum.
-    side
-        `below` keeps x up to 10^reach times the optimum, `above` keeps x from 10^-reach times the optimum.
-    reach
-        decades by which the kept sizes pass the optimum (negative: they stop short of it).
-
-    Raises
-    ------
-    InputError
-        if the profile has no optimum, or no size is left.
-    """
-    if profile.fit is None or not profile.has_optimum:
-        raise InputError(f"budget {profile.isoflop_budget:g} has no optimum to take a side of")
-    decades = np.log10(profile.x / profile.fit.law.x_opt)
-    # a size at the very optimum is kept whichever way the optimum was rounded
-    keep = decades <= reach + 1e-9 if side == "below" else decades >= -reach - 1e-9
-    if not keep.any():
-        raise InputError(f"budget {profile.isoflop_budget:g}: no size {side} the optimum")
-    return fit_profile(
-        profile.isoflop_budget,
-        profile.x[keep],
-        profile.loss[keep],
-        profile.train_flops[keep],
-        profile.weights[keep],
-    )

@@ -5,19 +5,22 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 
-from companion.fitting.isoflop.bias import GRIDS
-from companion.fitting.isoflop.compare import exponent_choices
-from companion.fitting.isoflop.joint import fit_isoflop_joint
-from companion.fitting.isoflop.profiles import IsoflopFit, fit_isoflop
-from companion.fitting.isoflop.select import isoflop_runs
-from companion.laws import LossSurface
-from companion.plotting.isoflop import (
+from companion.chapters.ch03.choices import exponent_choices
+from companion.chapters.ch03.figures import (
     exponent_forest,
     isoflop_profiles,
     noise_free_bias,
     one_sided_profiles,
     power_laws,
+    show_noise_free_bias,
+    show_one_sided_profiles,
+    show_profiles,
 )
+from companion.fitting.isoflop.bias import GRIDS
+from companion.fitting.isoflop.joint import fit_isoflop_joint
+from companion.fitting.isoflop.profiles import IsoflopFit, fit_isoflop
+from companion.fitting.isoflop.select import isoflop_runs
+from companion.laws import LossSurface
 from companion.runs.load import load_paper_runs
 
 NAMES, X = ("transformer", "xlstm"), ("num_params", "num_tokens")
@@ -112,3 +115,17 @@ def test_noise_free() -> None:
 def test_an_unknown_architecture_is_drawn_too(fits: dict[tuple[str, str], IsoflopFit]) -> None:
     figure = isoflop_profiles({"mamba": fits["xlstm", "num_params"]})
     assert figure.axes[0].get_title() == "mamba"
+
+
+def test_shown_figures_have_names_and_captions(
+    fits: dict[tuple[str, str], IsoflopFit], tables: dict[str, pd.DataFrame]
+) -> None:
+    surfaces = {
+        "even": LossSurface(E=1, A=400, B=400, alpha=0.3, beta=0.3),
+        "skewed": LossSurface(E=1, A=400, B=2000, alpha=0.25, beta=0.4),
+    }
+    shown = [show_profiles(fits), show_one_sided_profiles(fits, 0.0), show_noise_free_bias(surfaces, "even", 1e20)]
+    names = ["isoflop-profiles", "isoflop-one-sided", "isoflop-noise-free"]
+    for html, name in zip(shown, names, strict=True):
+        assert f'id="fig-{name}"' in html.markup
+        assert "<figcaption>" in html.markup

@@ -4,10 +4,7 @@ import numpy as np
 import pytest
 from context_tables import simulated_contexts
 
-from companion.errors import InputError
-from companion.fitting.context.prediction import Explanation, explain
-from companion.fitting.context.scaling import fit_context_optima
-from companion.fitting.context.worth import (
+from companion.chapters.ch07.worth import (
     TOKEN_WORTH,
     loss_differences,
     losses_at_optima,
@@ -15,6 +12,9 @@ from companion.fitting.context.worth import (
     with_token_worth,
     worth_table,
 )
+from companion.errors import InputError
+from companion.fitting.context.prediction import Explanation, explain
+from companion.fitting.context.scaling import fit_context_optima
 from companion.runs.load import load_paper_runs
 
 PLANTED = {2048: 1.15, 8192: 1.0, 16384: 0.85}

@@ -1,9 +1,8 @@
-"""Whether the assumptions behind an IsoFLOP power law hold, and how much its standard error covers."""
+"""Goodness of fit of the two models behind an IsoFLOP power law: the line through the optima, and the parabolas."""
 
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -92,46 +91,3 @@ def skew(profile: IsoflopProfile) -> Skew:
         p_value=float(stats.f.sf(f_value, 1, dof)),
         x_opt=float(profile.fit.law.x_opt * 10 ** minima[0]) if minima.size else float("nan"),
     )
-
-
-def student_factor(degrees_of_freedom: float, level: float = 0.95) -> float:
-    """Standard errors in half a confidence interval: 12.7 for one degree of freedom at 95 %, 1.96 for many."""
-    return float(stats.t.ppf((1 + level) / 2, degrees_of_freedom)) if degrees_of_freedom > 0 else float("nan")
-
-
-def coverage_of_one_standard_error(degrees_of_freedom: float) -> float:
-    """Chance that the truth lies within one standard error of the estimate, the error having few degrees of freedom.
-
-    0.5 for one, 0.68 for many (Student's t).
-    """
-    return float(1 - 2 * stats.t.sf(1, degrees_of_freedom)) if degrees_of_freedom > 0 else float("nan")
-
-
-def flops_per_param_and_token(sizes: IsoflopFit, tokens: IsoflopFit) -> pd.DataFrame:
-    """N\\*, D\\* and C/(N\\*·D\\*) of every budget that has both optima.
-
-    The exponents a of N\\*, b of D\\* and c of C/(N\\*·D\\*) over C obey a + b + c = 1 exactly, when all three are
-    fitted by least squares in logarithms over the same budgets.
-
-    Returns
-    -------
-    DataFrame
-        `isoflop_budget`, `mean_train_flops`, `num_params_opt`, `num_tokens_opt`, `flops_per_param_and_token`.
-    """
-    by_budget = {p.isoflop_budget: p for p in tokens.optima}
-    rows = []
-    for profile in sizes.optima:
-        other = by_budget.get(profile.isoflop_budget)
-        if other is None or other.fit is None or profile.fit is None:
-            continue
-        size, number = profile.fit.law.x_opt, other.fit.law.x_opt
-        rows.append(
-            {
-                "isoflop_budget": profile.isoflop_budget,
-                "mean_train_flops": profile.mean_train_flops,
-                "num_params_opt": size,
-                "num_tokens_opt": number,
-                "flops_per_param_and_token": profile.mean_train_flops / (size * number),
-            }
-        )
-    return pd.DataFrame(rows)

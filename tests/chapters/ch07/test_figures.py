@@ -1,35 +1,25 @@
-"""Figures of the context chapter carry their data, with units, and mark what lies beyond it."""
+"""Figures of the context chapter carry their data, with units."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from companion.fitting.context.costs import equal_loss_by_context, optimum_by_context, shares_at_optima
-from companion.fitting.context.prediction import Explanation, explain
-from companion.fitting.context.scaling import ContextFit, fit_context_optima
-from companion.plotting.context import (
-    context_label,
+from companion.chapters.ch07.figures import (
     context_profiles,
-    extrapolation,
     optima_over_context,
     shares_over_context,
     shift_test,
-    trend_beyond,
+    show_predictions,
+    show_profiles,
+    show_shares,
+    show_shift_test,
 )
-from companion.runs.load import load_paper_runs
+from companion.fitting.context.costs import optimum_by_context, shares_at_optima
+from companion.fitting.context.prediction import Explanation
+from companion.fitting.context.scaling import ContextFit
 
 NAMES = ("transformer", "xlstm")
 BUDGET = 3e19
-
-
-@pytest.fixture(scope="module")
-def fits() -> dict[str, ContextFit]:
-    return {name: fit_context_optima(load_paper_runs(), name, num_resamples=40) for name in NAMES}
-
-
-@pytest.fixture(scope="module")
-def explanations(fits: dict[str, ContextFit]) -> dict[str, Explanation]:
-    return {name: explain(fit) for name, fit in fits.items()}
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +29,6 @@ def far(explanations: dict[str, Explanation]) -> dict[str, pd.DataFrame]:
 
 def labels(figure) -> list[str]:  # type: ignore[no-untyped-def]
     return [text.get_text() for text in figure.legends[0].get_texts()]
-
-
-@pytest.mark.parametrize(
-    ("length", "text"), [(2048, "2k"), (131072, "128k"), (2**20, "1M"), (3000, "3000"), (512, "512")]
-)
-def test_context_label(length: int, text: str) -> None:
-    assert context_label(length) == text
 
 
 @pytest.mark.parametrize("quantity", ["num_params", "num_tokens"])
@@ -104,46 +87,16 @@ def test_shift_test(explanations: dict[str, Explanation]) -> None:
     assert rows[4] == "T = 16k, 6×10¹⁸"
 
 
-def test_extrapolation_marks_what_is_beyond(explanations: dict[str, Explanation], far: dict[str, pd.DataFrame]) -> None:
-    factors = equal_loss_by_context(explanations["xlstm"], explanations["transformer"], BUDGET)
-    measured = {
-        name: pd.DataFrame({"context_length": [2048], "x_opt": [4e8]})
-        for name in NAMES
-    }  # fmt: skip
-    figure = extrapolation(far, factors, measured)
-    assert len(figure.axes) == 3
-    for ax in figure.axes:
-        [hatched] = [patch for patch in ax.patches if patch.get_hatch()]
-        assert hatched.get_x() == 16384
-        assert hatched.get_width() == 2**20 - 16384
-        solid = [line for line in ax.lines if line.get_linestyle() == "-" and len(np.unique(line.get_xdata())) > 1]
-        assert all(line.get_xdata().max() == 16384 for line in solid)
-        dashed = [line for line in ax.lines if line.get_linestyle() == "--"]
-        assert all(line.get_xdata()[0] == 16384 and line.get_xdata()[-1] == 2**20 for line in dashed)
-        assert len(solid) == len(dashed) > 0
-    crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
-    assert sum(len(line.get_xdata()) for line in crosses) == sum(table["beyond_sizes"].sum() for table in far.values())
-    assert "N* never trained" in labels(figure)
-    one = extrapolation({"xlstm": far["xlstm"]}, None, {"xlstm": measured["xlstm"]})
-    assert len(one.axes) == 2
-
-
-def test_trend_beyond(fits: dict[str, ContextFit], far: dict[str, pd.DataFrame]) -> None:
-    trends = {
-        name: pd.DataFrame({"context_length": table["context_length"], "num_params": 1e8, "low": 0.9e8, "high": 1.1e8})
-        for name, table in far.items()
-    }
-    points = pd.DataFrame(
-        [
-            {"architecture": name, "context_length": each.context_length, "x_opt": each.x_opt}
-            for name, fit in fits.items()
-            for each in fit.optima
-            if each.quantity == "num_params" and each.isoflop_budget == BUDGET
-        ]
-    )
-    figure = trend_beyond(far, trends, points)
-    for ax, name in zip(figure.axes, NAMES, strict=True):
-        power, law, measured = ax.lines
-        assert set(power.get_ydata()) == {1e8}
-        assert list(law.get_ydata()) == far[name]["num_params"].tolist()
-        assert len(measured.get_xdata()) == 3
+def test_shown_figures(explanations: dict[str, Explanation], fits: dict[str, ContextFit]) -> None:
+    curves = {n: {b: optimum_by_context(e, b, [2048, 8192]) for b in (1e19, BUDGET)} for n, e in explanations.items()}
+    levels = {name: each.levels() for name, each in explanations.items()}
+    shares = {name: shares_at_optima(each.measured, each.family) for name, each in explanations.items()}
+    tests = [
+        {name: getattr(each, kind)() for name, each in explanations.items()} for kind in ("shifts", "pooled_shifts")
+    ]
+    assert 'id="fig-context-profiles"' in show_profiles(fits).markup
+    assert 'id="fig-context-optima"' in show_predictions(levels, curves).markup
+    assert 'id="fig-context-shifts"' in show_shift_test(*tests).markup
+    shown = show_shares(shares, curves).markup
+    assert 'id="fig-context-shares"' in shown
+    assert "3×10¹⁹ FLOP" in shown, "the middle budget of the curves"

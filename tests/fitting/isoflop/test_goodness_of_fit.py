@@ -1,4 +1,4 @@
-"""Tests of assumptions: are they calibrated where the truth is known?"""
+"""Goodness of fit of power law and parabola: are the tests calibrated where the truth is known?"""
 
 import numpy as np
 import pandas as pd
@@ -6,15 +6,8 @@ import pytest
 from scipy import stats
 
 from companion.errors import InputError
-from companion.fitting.isoflop.checks import (
-    coverage_of_one_standard_error,
-    flops_per_param_and_token,
-    law_scatter,
-    skew,
-    student_factor,
-)
+from companion.fitting.isoflop.goodness_of_fit import law_scatter, skew
 from companion.fitting.isoflop.profiles import IsoflopFit, IsoflopProfile, fit_isoflop, fit_profile
-from companion.fitting.power_law import fit_power_law
 
 BUDGETS = (6e18, 1e19, 3e19, 1e20)
 
@@ -51,15 +44,6 @@ def test_scatter_needs_three_optima() -> None:
         law_scatter(short)
 
 
-def test_student() -> None:
-    assert student_factor(1) == pytest.approx(12.706, abs=1e-3)
-    assert student_factor(1e9) == pytest.approx(1.96, abs=1e-3)
-    assert np.isnan(student_factor(0))
-    assert coverage_of_one_standard_error(1) == pytest.approx(0.5)
-    assert coverage_of_one_standard_error(1e9) == pytest.approx(0.6827, abs=1e-4)
-    assert np.isnan(coverage_of_one_standard_error(0))
-
-
 def cubic_profile(third: float, noise: float = 0.0, seed: int = 0) -> IsoflopProfile:
     z = np.linspace(-0.5, 0.5, 21)
     loss = 3 + z**2 + third * z**3 + np.random.default_rng(seed).normal(0, noise, 21)
@@ -82,18 +66,3 @@ def test_skew_needs_five_sizes() -> None:
     z = np.array([-0.2, -0.1, 0.1, 0.2])
     with pytest.raises(InputError, match="five sizes"):
         skew(fit_profile(1e19, 1e9 * 10**z, 3 + z**2, np.full(4, 1e19)))
-
-
-def test_three_exponents_add_up_to_one() -> None:
-    sizes = synthetic(1)
-    rows = pd.concat(
-        pd.DataFrame(
-            {"isoflop_budget": p.isoflop_budget, "train_flops": p.train_flops, "num_params": p.x, "val_loss": p.loss}
-        )
-        for p in sizes.profiles
-    )
-    tokens = fit_isoflop(rows.assign(num_tokens=rows["train_flops"] / 7 / rows["num_params"] ** 0.9), "num_tokens")
-    table = flops_per_param_and_token(sizes, tokens)
-    c = fit_power_law(table["mean_train_flops"], table["flops_per_param_and_token"]).law.exponent
-    assert sizes.power_law.law.exponent + tokens.power_law.law.exponent + c == pytest.approx(1, abs=1e-12)
-    assert list(table["isoflop_budget"]) == list(BUDGETS)

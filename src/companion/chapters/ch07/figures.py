@@ -1,4 +1,4 @@
-"""Figures of the chapter on context length."""
+"""Figures of the chapter on context length, within the contexts of the runs: `show_...` are what its page shows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,26 +9,83 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
+from companion.chapters.ch07.words import context_label
+from companion.chapters.names import OPTIMUM_LABELS
+from companion.fitting.context.prediction import NOTHING_MOVES, SAME_RUNS
 from companion.fitting.context.scaling import ContextFit
 from companion.formatting import power_of_ten
+from companion.plotting import Html, show
 from companion.plotting.style import INK, LABELS, architecture_look, count_ticks, subplots
 
 GREY = "#888888"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", ":", "-.")
-OPTIMUM_LABELS = {"num_params": "optimal parameters N*", "num_tokens": "optimal training tokens D*"}
-BEYOND = "extrapolated"
 
 
-def context_label(context_length: float) -> str:
-    """2k, 128k, 1M: in units of 1024 where that is a whole number."""
-    for size, letter in ((1024**2, "M"), (1024, "k")):
-        if context_length >= size and context_length % size == 0:
-            return f"{context_length / size:.0f}{letter}"
-    return f"{context_length:g}"
+def show_profiles(fits: Mapping[str, ContextFit]) -> Html:
+    """Loss over N with a parabola per budget and context; fits by architecture."""
+    return show(
+        context_profiles(fits),
+        name="context-profiles",
+        alt="Loss over parameters with a parabola per budget and context; Transformer valleys move up and left with "
+        "the "
+        "context.",
+        caption="One parabola per budget and context. A valley further left and higher up at a longer context: the "
+        "same "
+        "compute has a smaller best model and a higher best loss there.",
+    )
+
+
+def show_shares(shares: Mapping[str, pd.DataFrame], curves: Mapping[str, Mapping[float, pd.DataFrame]]) -> Html:
+    """Share of the mixer at the measured optima, and along the law at the middle budget.
+
+    Parameters
+    ----------
+    shares
+        by architecture: tables of `shares_at_optima`.
+    curves
+        by architecture and budget: tables of `optimum_by_context`.
+    """
+    budgets = sorted({budget for tables in curves.values() for budget in tables})
+    middle = budgets[len(budgets) // 2]
+    lines = {name: tables.get(middle, next(iter(tables.values()))) for name, tables in curves.items()}
+    return show(
+        shares_over_context(shares, lines),
+        name="context-shares",
+        alt="Share of the mixer in training compute over the context: rising steeply for the Transformer, flat for "
+        "xLSTM.",
+        caption="Share of the mixer in C at the optimum: markers at the measured optima, lines for the optima of the "
+        "law at "
+        f"{power_of_ten(middle)} FLOP. Small models spend more of their compute on attention than large ones.",
+    )
+
+
+def show_predictions(levels: Mapping[str, pd.DataFrame], curves: Mapping[str, Mapping[float, pd.DataFrame]]) -> Html:
+    """Measured and predicted optima over the context; arguments as for `optima_over_context`."""
+    return show(
+        optima_over_context(levels, SAME_RUNS, curves),
+        name="context-optima",
+        alt="Optimal parameters above and tokens below over the context: falling for the Transformer, nearly flat for "
+        "xLSTM.",
+        caption="Measured optima (filled) and predictions of one law through the same procedure (hollow), 95 % "
+        "intervals; "
+        "dashed: the exact optimum of the law. The distance of hollow markers from the dashes is the bias of the "
+        "parabola.",
+    )
+
+
+def show_shift_test(shifts: Mapping[str, pd.DataFrame], pooled: Mapping[str, pd.DataFrame]) -> Html:
+    """Measured over predicted shifts; by architecture tables of `Explanation.shifts` and `pooled_shifts`."""
+    return show(
+        shift_test(shifts, pooled, {SAME_RUNS: "law and accounting", NOTHING_MOVES: "nothing moves"}),
+        name="context-shifts",
+        alt="Ratios of measured to predicted shift with intervals: near 1 for the Transformer with accounting, off "
+        "without.",
+        caption="Measured over predicted shift of N* with 95 % intervals; thick: mean over the budgets. On the line: "
+        "explained. Grey squares: the same if the context did not change prices.",
+    )
 
 
 def context_profiles(fits: Mapping[str, ContextFit], quantity: str = "num_params") -> Figure:
@@ -103,12 +160,12 @@ def optima_over_context(
         axes[column].set_title(look["label"])
         bottom = axes[len(levels) + column]
         bottom.set_xlabel(LABELS["context_length"])
-        _context_ticks(bottom.xaxis, sorted(levels[name]["context_length"].unique()))
-    handles = [_handle(power_of_ten(budget), marker=marker) for budget, marker in markers.items()]
+        context_ticks(bottom.xaxis, sorted(levels[name]["context_length"].unique()))
+    handles = [handle(power_of_ten(budget), marker=marker) for budget, marker in markers.items()]
     handles += [
-        _handle("measured", marker="o", color=INK),
-        _handle("law, same runs", marker="o", filled=False),
-        _handle("law, exact", dashes="--"),
+        handle("measured", marker="o", color=INK),
+        handle("law, same runs", marker="o", filled=False),
+        handle("law, exact", dashes="--"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(budgets) if len(budgets) > 3 else 3)
     return figure
@@ -140,10 +197,10 @@ def shares_over_context(measured: Mapping[str, pd.DataFrame], curves: Mapping[st
             ax.plot(curve["context_length"], curve[column], color=look["color"], linewidth=1.2)
         ax.set(xscale="log", xlabel=LABELS["context_length"], title=title)
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        _context_ticks(ax.xaxis, lengths)
+        context_ticks(ax.xaxis, lengths)
     axes[0].set(ylabel="share of training compute (%)", ylim=(0, None))
-    handles = [_handle(look["label"], color=look["color"]) for look in architecture_look(measured).values()]
-    handles += [_handle(power_of_ten(budget), marker=marker) for budget, marker in markers.items()]
+    handles = [handle(look["label"], color=look["color"]) for look in architecture_look(measured).values()]
+    handles += [handle(power_of_ten(budget), marker=marker) for budget, marker in markers.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
@@ -187,107 +244,10 @@ def shift_test(
         [f"T = {context_label(t)}, {'all budgets' if b is None else power_of_ten(b)}" for t, b in rows],
     )
     handles = [
-        _handle(label, marker=MARKERS[at], color=INK if at == 0 else GREY) for at, label in enumerate(methods.values())
+        handle(label, marker=MARKERS[at], color=INK if at == 0 else GREY) for at, label in enumerate(methods.values())
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
-
-
-def extrapolation(
-    tables: Mapping[str, pd.DataFrame], factors: pd.DataFrame | None, measured: Mapping[str, pd.DataFrame]
-) -> Figure:
-    """N\\*, the core's share, and (where there are two architectures) compute at equal loss, far beyond the contexts.
-
-    Solid lines with dark bands lie within the measured contexts; beyond, lines are dashed, bands light, and the ground
-    is hatched. Crosses mark N\\* outside the sizes that were trained.
-
-    Parameters
-    ----------
-    tables
-        by architecture: tables of `optimum_by_context` at one budget.
-    factors
-        table of `equal_loss_by_context`, or None.
-    measured
-        by architecture: optima at that budget, columns context_length and x_opt.
-    """
-    figure, axes = subplots(1, 2 if factors is None else 3, height=3.9)
-    for name, look in architecture_look(tables).items():
-        for ax, column in zip(axes, ("num_params", "core_share"), strict=False):
-            _inside_and_beyond(ax, tables[name], column, look["color"])
-        points = measured[name]
-        axes[0].plot(points["context_length"], points["x_opt"], look["marker"], color=look["color"], markersize=5)
-        outside = tables[name][tables[name]["beyond_sizes"]]
-        axes[0].plot(outside["context_length"], outside["num_params"], "x", color=INK, markersize=6)
-    axes[0].set(yscale="log", ylabel=OPTIMUM_LABELS["num_params"])
-    count_ticks(axes[0].yaxis)
-    axes[1].set(ylabel="core's share of compute (%)", ylim=(0, 1))
-    axes[1].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    if factors is not None:
-        _inside_and_beyond(axes[2], factors, "factor", INK)
-        axes[2].set(yscale="log", ylabel="compute factor at equal loss")
-        axes[2].yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes[2].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes[2].yaxis.set_minor_formatter(NullFormatter())
-    table = next(iter(tables.values()))
-    lengths = table["context_length"].to_numpy(dtype=float)
-    for ax in axes:
-        ax.set(xscale="log", xlabel="T (tokens)")
-        _context_ticks(ax.xaxis, [float(t) for t in lengths[:: max(1, len(lengths) // 3)]])
-        known = lengths[~table["beyond_contexts"].to_numpy(dtype=bool)]
-        if known.size and lengths[-1] > known[-1]:
-            ax.axvspan(known[-1], lengths[-1], facecolor=GREY, alpha=0.12, linewidth=0)
-            ax.axvspan(known[-1], lengths[-1], facecolor="none", edgecolor=GREY, hatch="//", alpha=0.45, linewidth=0)
-            ax.axvline(known[-1], color=INK, linewidth=0.8)
-    handles: list[Any] = [_handle(look["label"], color=look["color"]) for look in architecture_look(tables).values()]
-    handles += [_handle(BEYOND, dashes="--"), Patch(facecolor="none", edgecolor=GREY, hatch="//", label="no runs")]
-    handles += [_handle("N* never trained", marker="x", color=INK)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-    return figure
-
-
-def trend_beyond(laws: Mapping[str, pd.DataFrame], trends: Mapping[str, pd.DataFrame], runs: pd.DataFrame) -> Figure:
-    """Two curves through the same optima, carried far: the power law over T and the loss law with accounting.
-
-    Parameters
-    ----------
-    laws
-        by architecture: tables of `optimum_by_context`.
-    trends
-        by architecture: columns context_length, num_params, low, high of the power law.
-    runs
-        measured optima: columns architecture, context_length, x_opt.
-    """
-    figure, axes = subplots(1, len(laws), height=3.6, sharey=True)
-    for ax, (name, look) in zip(axes, architecture_look(laws).items(), strict=True):
-        trend, law, points = trends[name], laws[name], runs[runs["architecture"] == name]
-        ax.fill_between(trend["context_length"], trend["low"], trend["high"], color=GREY, alpha=0.25, linewidth=0)
-        ax.plot(trend["context_length"], trend["num_params"], ":", color=GREY)
-        ax.plot(law["context_length"], law["num_params"], color=look["color"])
-        ax.plot(points["context_length"], points["x_opt"], look["marker"], color=INK, markersize=5, linewidth=0)
-        ax.set(xscale="log", yscale="log", xlabel=LABELS["context_length"], title=look["label"])
-        lengths = law["context_length"].tolist()
-        _context_ticks(ax.xaxis, lengths[:: max(1, len(lengths) // 4)])
-        count_ticks(ax.yaxis)
-    axes[0].set_ylabel(OPTIMUM_LABELS["num_params"])
-    handles = [
-        _handle("power law in T", dashes=":"),
-        _handle("loss law, exact accounting"),
-        _handle("measured", marker="o", color=INK),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
-    return figure
-
-
-def _inside_and_beyond(ax: Axes, table: pd.DataFrame, column: str, color: str) -> None:
-    """A line with its band: solid and dark within the measured contexts, dashed and light beyond."""
-    beyond = table["beyond_contexts"].to_numpy(dtype=bool)
-    # the first row beyond joins on to the last one within, so that the line has no gap
-    joined = beyond | np.append(beyond[1:], False) | np.insert(beyond[:-1], 0, False)
-    for rows, dashes, alpha in ((table[~beyond], "-", 0.4), (table[joined], "--", 0.15)):
-        ax.plot(rows["context_length"], rows[column], dashes, color=color, linewidth=1.4)
-        ax.fill_between(
-            rows["context_length"], rows[f"{column}_low"], rows[f"{column}_high"], color=color, alpha=alpha, linewidth=0
-        )
 
 
 def _bars(ax: Axes, rows: pd.DataFrame, name: str, *, shift: float, color: str, marker: str, filled: bool) -> None:
@@ -299,7 +259,7 @@ def _bars(ax: Axes, rows: pd.DataFrame, name: str, *, shift: float, color: str, 
     )  # fmt: skip
 
 
-def _handle(label: str, *, marker: str = "", dashes: Any = "-", color: str = GREY, filled: bool = True) -> Line2D:
+def handle(label: str, *, marker: str = "", dashes: Any = "-", color: str = GREY, filled: bool = True) -> Line2D:
     return Line2D(
         [], [], color=color, marker=marker or None, linestyle=dashes, linewidth=0 if marker else 1.4, markersize=5,
         markerfacecolor=color if filled else "none", label=label,
@@ -310,7 +270,7 @@ def _cycled(values: Sequence[Any], number: int) -> list[Any]:
     return [values[i % len(values)] for i in range(number)]
 
 
-def _context_ticks(axis: Axis, lengths: Sequence[float]) -> None:
+def context_ticks(axis: Axis, lengths: Sequence[float]) -> None:
     axis.set_major_locator(FixedLocator(list(lengths)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: context_label(round(value))))
     axis.set_minor_locator(NullLocator())

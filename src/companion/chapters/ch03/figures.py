@@ -1,4 +1,4 @@
-"""Figures of the IsoFLOP chapter."""
+"""Figures of the IsoFLOP chapter: `show_...` are what its page shows, with captions."""
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import cycle, islice
@@ -11,13 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from companion.fitting.isoflop.bias import SizeGrid, noise_free_profile, optimum_bias
-from companion.fitting.isoflop.checks import student_factor
+from companion.chapters.ch03.grids import one_sided
+from companion.chapters.ch03.student import student_factor
+from companion.chapters.names import OPTIMUM_LABELS
+from companion.fitting.isoflop.bias import GRIDS, SizeGrid, noise_free_profile, optimum_bias
 from companion.fitting.isoflop.joint import JointIsoflopFit
 from companion.fitting.isoflop.profiles import IsoflopFit, IsoflopProfile
-from companion.fitting.isoflop.select import one_sided
 from companion.formatting import power_of_ten
 from companion.laws import LossSurface
+from companion.plotting import Html, show
 from companion.plotting.style import (
     INK,
     LABELS,
@@ -27,13 +29,83 @@ from companion.plotting.style import (
     subplots,
 )
 
-#: What the optimum of a profile over x is called on an axis.
-OPTIMUM_LABELS = {"num_params": "optimal parameters N*", "num_tokens": "optimal training tokens D*"}
 EXPONENT_LABELS = {"num_params": "exponent a of N*", "num_tokens": "exponent b of D*"}
 GREY = "#888888"
 _SURFACE_COLORS = (INK, "#029e73", "#cc78bc", "#ca9161", "#949494")  # none of an architecture
 _BUDGET_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
+
+
+def show_profiles(every: Mapping[tuple[str, str], IsoflopFit]) -> Html:
+    """Loss over N with a parabola per budget; fits by architecture and x."""
+    return show(
+        isoflop_profiles({name: fit for (name, x), fit in every.items() if x == "num_params"}),
+        name="isoflop-profiles",
+        alt="Loss over parameters: one valley for every budget, with a parabola through its runs and a mark at its "
+        "bottom.",
+        caption="Runs, one parabola per budget, and its bottom: the optimum with its 95 % interval (delta method).",
+    )
+
+
+def show_power_laws(
+    every: Mapping[tuple[str, str], IsoflopFit],
+    joint: Mapping[tuple[str, str], JointIsoflopFit],
+    budgets: Mapping[str, Collection[float]],
+) -> Html:
+    """Optima and joint laws over compute; arguments as for `power_laws`."""
+    return show(
+        power_laws(every, joint, budgets),
+        name="isoflop-power-laws",
+        alt="Optimal parameters and tokens over compute, straight lines in log-log axes, and the distance of each "
+        "optimum.",
+        caption="Above: optima and joint laws with 95 % bands. Below: how far each optimum lies from its joint law. "
+        "Hollow: optima of budgets that took no part in the fit.",
+    )
+
+
+def show_choices(choices: Mapping[tuple[str, str], pd.DataFrame]) -> Html:
+    """Exponents by choice of procedure; tables of `exponent_choices` by architecture and x."""
+    return show(
+        exponent_forest(choices),
+        name="isoflop-exponents",
+        alt="Exponents of optimal parameters and tokens with intervals, one row for every choice of procedure.",
+        caption="Exponents by choice. Thick: one standard error. Thin: 95 % interval, some wider than the panel. "
+        "'Published' means the procedure, on these runs.",
+    )
+
+
+def show_one_sided_profiles(main: Mapping[tuple[str, str], IsoflopFit], reach: float) -> Html:
+    """Parabolas through one side of the grid at the highest budget; fits by architecture and x."""
+    return show(
+        one_sided_profiles({name: fit.optima[-1] for (name, x), fit in main.items() if x == "num_params"}, reach),
+        name="isoflop-one-sided",
+        alt="IsoFLOP profiles, each with a parabola through all sizes and two through the sizes of one side.",
+        caption="The highest main budget: parabolas through all sizes and through one side of the grid, and their "
+        "minima.",
+    )
+
+
+def show_noise_free_bias(surfaces: Mapping[str, LossSurface], first: str, train_flops: float) -> Html:
+    """Parabolas through exact losses.
+
+    Parameters
+    ----------
+    surfaces
+        by label. Drawn are the most skewed one (alpha and beta furthest apart), `first` and the two next skewed.
+    first
+        label of a surface that is drawn in any case.
+    train_flops
+        the budget, FLOP.
+    """
+    skewed = sorted(surfaces, key=lambda label: -abs(surfaces[label].alpha - surfaces[label].beta))
+    drawn = {label: surfaces[label] for label in dict.fromkeys([skewed[0], first, *skewed[1:3]])}
+    return show(
+        noise_free_bias(drawn, train_flops, ["symmetric", "only below", "only above"], GRIDS),
+        name="isoflop-noise-free",
+        alt="Left: an exact profile and three parabolas that miss its bottom. Right: the error over the grid's centre.",
+        caption="Left: exact loss and parabolas through three grids of equal width; diamonds are their minima. "
+        "Right: error of N* when the centre of such a grid is off.",
+    )
 
 
 def isoflop_profiles(fits: Mapping[str, IsoflopFit], level: float = 0.95) -> Figure:
@@ -138,7 +210,7 @@ def exponent_forest(tables: Mapping[tuple[str, str], pd.DataFrame]) -> Figure:
     Parameters
     ----------
     tables
-        by architecture and x: a table of `companion.fitting.isoflop.compare.exponent_choices`.
+        by architecture and x: a table of `companion.chapters.ch03.choices.exponent_choices`.
     """
     columns = list(dict.fromkeys(x for _, x in tables))
     names = list(dict.fromkeys(name for name, _ in tables))
@@ -177,7 +249,7 @@ def one_sided_profiles(
     profiles
         by architecture.
     reach
-        as in `companion.fitting.isoflop.select.one_sided`.
+        as in `companion.chapters.ch03.grids.one_sided`.
     x_column
         what the profiles are drawn over.
     """

@@ -1,0 +1,241 @@
+"""Facts of the IsoFLOP chapter: against values computed another way, and what they say of other tables."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from companion.chapters import ch03
+from companion.chapters.ch03.tables import architectures_of
+from companion.chapters.settings import show_settings
+from companion.errors import NotApplicable
+from companion.fitting.isoflop import IsoflopFit, JointIsoflopFit, fit_isoflop, fit_isoflop_joint, isoflop_runs
+from companion.fitting.isoflop.compare import optimum_ratio
+from companion.formatting import count
+from companion.ledger import LedgerRow
+from companion.runs.load import REQUIRED_COLUMNS, load_paper_runs
+
+NAMES, X = ("transformer", "xlstm"), ("num_params", "num_tokens")
+MAIN = [6e18, 1e19, 3e19, 1e20]
+BUDGETS = dict.fromkeys(NAMES, MAIN)
+WEIGHTS = "multiplicity_in_published_fits"
+Key = tuple[str, str]
+
+
+@pytest.fixture(scope="module")
+def tables() -> dict[str, pd.DataFrame]:
+    runs = load_paper_runs()
+    return {name: isoflop_runs(runs, name, 8192) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def every(tables: dict[str, pd.DataFrame]) -> dict[Key, IsoflopFit]:
+    return {(name, x): fit_isoflop(tables[name], x, num_resamples=50) for name in NAMES for x in X}
+
+
+@pytest.fixture(scope="module")
+def main(tables: dict[str, pd.DataFrame]) -> dict[Key, IsoflopFit]:
+    return {(n, x): fit_isoflop(tables[n], x, budgets=MAIN, num_resamples=50) for n in NAMES for x in X}
+
+
+@pytest.fixture(scope="module")
+def joint(tables: dict[str, pd.DataFrame]) -> dict[Key, JointIsoflopFit]:
+    return {(n, x): fit_isoflop_joint(tables[n], x, budgets=MAIN) for n in NAMES for x in X}
+
+
+@pytest.fixture(scope="module")
+def choices(tables: dict[str, pd.DataFrame]) -> dict[Key, pd.DataFrame]:
+    return {
+        (n, x): ch03.exponent_choices(tables[n], x, weights=WEIGHTS, budgets=MAIN, num_resamples=50)
+        for n in NAMES
+        for x in X
+    }
+
+
+def one(results: dict[Key, Any], name: str = "xlstm") -> dict[Key, Any]:
+    return {key: value for key, value in results.items() if key[0] == name}
+
+
+def test_runs(tables: dict[str, pd.DataFrame]) -> None:
+    facts = ch03.run_facts(tables, 8192, 0.4)
+    assert facts == {"c3_num_runs": "252", "c3_at_context": " at T = 8192", "c3_window": "0.4"}
+    assert ch03.run_facts(tables, None, 0.4)["c3_at_context"] == ""
+
+
+def test_optima_and_laws(main: dict[Key, IsoflopFit], joint: dict[Key, JointIsoflopFit]) -> None:
+    text = ch03.optimum_facts(main)["c3_answer_optima"]
+    for name in NAMES:
+        sizes = np.polyfit(
+            np.log10(main[name, X[0]].optima[-1].x), main[name, X[0]].optima[-1].loss, 2
+        )  # fmt: skip
+        assert f"N* = {count(10 ** (-sizes[1] / 2 / sizes[0]))}" in text
+    assert ch03.optimum_facts(one(main))["c3_answer_optima"].count("N*") == 1
+    facts = ch03.law_facts(joint)
+    assert facts["c3_answer_laws"].startswith(f"a = {joint['transformer', X[0]].law.exponent:.3f} [")
+    assert ch03.law_facts(one(joint))["c3_joint_dof"] == f"{joint['xlstm', X[0]].degrees_of_freedom} (xLSTM)"
+    assert architectures_of(joint) == list(NAMES)
+
+
+def ledger_row(section: str, entry: str, quantity: str, **values: Any) -> LedgerRow:
+    """A row of the ledger that says 0.5 was published and 0.5 came out."""
+    fields: dict[str, Any] = {"source": "", "printed_digits": "", "published": 0.5, "ours": 0.5, "difference": 0.0}
+    fields |= {"tolerance": 0.1, "tolerance_reason": "", "independent": True, "verdict": "reproduced", "note": ""}
+    return LedgerRow(section=section, entry=entry, quantity=quantity, **(fields | values))
+
+
+def test_ledger() -> None:
+    law = "xlstm T=8192 N = 1 * C**a (budgets to 1e20)"
+    rows = [
+        ledger_row("isoflop_power_laws", law, "exponent"),
+        ledger_row("isoflop_power_laws", "xlstm T=16384 D = 1 * C**b", "exponent", verdict="differs"),
+        ledger_row("isoflop_optima", "xlstm T=2048 isoflop_budget=6e+18 num_params", "x_opt", independent=False),
+    ]
+    assert ch03.ledger_facts(rows) == {
+        "c3_ledger_reproduced": "2 of 3",
+        "c3_ledger_contexts": "T = 8192 and 16384",
+        "c3_ledger_dependent": "1 of the 3",
+    }
+    assert "isoflop_power_laws" in ch03.show_ledger_sections(rows).markup
+    shown = ch03.show_ledger_rows(rows).markup
+    assert "xlstm T=8192 N<" in shown, "one row is chosen, without its formula and budgets"
+    assert "T=2048" not in shown
+
+
+def test_errors() -> None:
+    errors = pd.DataFrame(
+        {"T": [8192, 16384], "architecture": ["xLSTM"] * 2, "optima": 4, "published": [0.004, 0.02], "nearer": 0.5}
+        | {"bootstrap": [0.009, 0.01], "joint": [0.01, 0.01], "half_published": [0.1, 0.2], "half_joint": 0.02}
+    )
+    facts = ch03.error_facts(errors)
+    assert facts["c3_smallest"].startswith(
+        "0.0040 by the published procedure against 0.0100 by the joint fit (xLSTM at"
+    )
+    assert "T = 16384" in facts["c3_largest"]
+    assert (facts["c3_factor_joint"], facts["c3_factor_published"], facts["c3_widest"]) == ("1.1", "2.5", "10")
+    two_optima = ch03.error_facts(errors.assign(published=np.nan))
+    assert two_optima["c3_smallest"] == two_optima["c3_largest"] == "no standard error at all (two optima leave none)"
+    assert " at T" not in ch03.error_facts(errors.assign(T="–"))["c3_smallest"]
+    assert "16384" in ch03.show_errors(errors).markup
+
+
+def test_verdict_on_one_law(
+    tables: dict[str, pd.DataFrame], every: dict[Key, IsoflopFit], choices: dict[Key, pd.DataFrame]
+) -> None:
+    scatter = pd.DataFrame(
+        {"architecture": "xLSTM", "budgets": ["main", "all"], "sizes": "all", "p": [0.3, 0.001]}
+    )  # fmt: skip
+    facts = ch03.budget_facts(every, BUDGETS, scatter, choices)
+    runs = (tables["xlstm"]["isoflop_budget"] == 6e20).sum()
+    assert facts["c3_left_out"] == f"Outside the main laws: 6×10²⁰ FLOP (xLSTM, {runs} runs)"
+    assert "main budgets is not rejected (p = 0.3). " in facts["c3_all_budgets"]
+    assert "all budgets is rejected (p = 0.001), and" in facts["c3_all_budgets"]
+    assert "from 0.547 to 0.523 under the published procedure" in facts["c3_all_budgets"]
+    transformer = ch03.budget_facts(one(every, "transformer"), BUDGETS, scatter.iloc[:0], choices)
+    assert transformer["c3_left_out"] == "The main laws use all budgets"
+    assert transformer["c3_all_budgets"] == "Two optima cannot test a power law"
+
+
+def test_settings(tables: dict[str, pd.DataFrame], choices: dict[Key, pd.DataFrame]) -> None:
+    settings = ch03.settings_by_architecture(tables)
+    facts = ch03.settings_facts(settings, tables, BUDGETS, choices, WEIGHTS)
+    assert facts["c3_settings"].startswith("At 6×10²⁰ FLOP a batch has 2.1M tokens (1.0M at the main budgets)")
+    twice = (tables["xlstm"][WEIGHTS] > 1).sum()
+    assert facts["c3_twice"].startswith(f"{twice} of 145 runs of xLSTM; ")
+    bare = {name: table[[*REQUIRED_COLUMNS, "isoflop_budget"]] for name, table in tables.items()}
+    settings = ch03.settings_by_architecture(bare)
+    assert "learning rate" not in ch03.show_runs(settings).markup
+    without = {key: table[~table["choice"].str.contains("repeated")] for key, table in choices.items()}
+    facts = ch03.settings_facts(settings, bare, BUDGETS, without, None)
+    assert facts == {"c3_settings": "The settings are in the first table", "c3_twice": "none of these"}
+    assert "tokens per step" in show_settings(
+        ch03.settings_by_architecture(tables), ["batch_tokens"], "", batch="tokens per step", batch_digits=3
+    ).markup  # fmt: skip
+
+
+def test_two_architectures(every: dict[Key, IsoflopFit], choices: dict[Key, pd.DataFrame]) -> None:
+    differences = {x: ch03.exponent_differences(choices["xlstm", x], choices["transformer", x]) for x in X}
+    errors = pd.DataFrame(
+        {"T": [2048, 2048, 8192], "architecture": ["xLSTM", "Transformer", "xLSTM"]}
+        | {"exponent": [0.55, 0.5, 0.5], "joint": [0.03, 0.04, 0.1]}
+    )
+    facts = ch03.difference_facts(differences, "xlstm", "transformer", errors)
+    rows = differences[X[0]].set_index("choice")
+    assert facts["c3_difference"].startswith(f"{rows.loc['joint', 'difference']:+.3f} [")
+    assert facts["c3_difference_contexts"] == "+0.050 ± 0.050 at T = 2048", "only contexts that both have"
+    boot = rows.loc["each run once, bootstrap"]
+    assert float(facts["c3_difference_bootstrap_p"]) == pytest.approx(
+        2 * stats.norm.sf(abs(boot["difference"]) / boot["standard_error"]), rel=0.05
+    )
+    assert facts["c3_choices_size"] == f"{(rows['p_value'] < 0.05).sum()} of {len(rows)}"
+    ratios = {x: optimum_ratio(every["xlstm", x], every["transformer", x]) for x in X}
+    found = ch03.ratio_facts(ratios, "xlstm", "transformer")
+    assert (found["c3_first"], found["c3_second"]) == ("xLSTM", "Transformer")
+    assert found["c3_ratio"] == f"{ratios[X[0]]['ratio'].min():.2f} to {ratios[X[0]]['ratio'].max():.2f}"
+    assert found["c3_ratio_apart"] == "4 of 4"
+    assert "xLSTM" in ch03.show_differences(differences, "xlstm", "transformer").markup
+    assert "D*" in ch03.show_ratios(ratios, "xlstm", "transformer").markup
+
+
+def test_conventions(tables: dict[str, pd.DataFrame]) -> None:
+    found = ch03.exponents_by_architecture_and_convention({"xlstm": tables["xlstm"]}, BUDGETS, ["paper", "6ND"])
+    text = ch03.convention_facts(found)["c3_convention"]
+    assert text.endswith(f"goes from {found['a_joint'].min():.3f} to {found['a_joint'].max():.3f} for xLSTM")
+    assert "6ND" in ch03.show_conventions(found).markup
+    bare = {"xlstm": tables["xlstm"][[*REQUIRED_COLUMNS, "isoflop_budget"]]}
+    nothing = ch03.exponents_by_architecture_and_convention(bare, BUDGETS, ["6ND"])
+    assert "cannot be counted again" in ch03.show_conventions(nothing).markup
+    assert ch03.convention_facts(nothing)["c3_convention"] == "No other count is possible here"
+
+
+def test_grids(choices: dict[Key, pd.DataFrame]) -> None:
+    sided = pd.DataFrame({"moved": [-0.3, 0.9, 0.1], "warning": ["outside", "outside", ""]})
+    facts = ch03.one_sided_facts(sided)
+    assert facts == {
+        "c3_sided": "-30% to +90%",
+        "c3_sided_warned": "2 of these 3",
+        "c3_sided_silent": "moves by up to 10%",
+    }
+    assert ch03.one_sided_facts(sided.iloc[:2])["c3_sided_silent"] == "never occurs here"
+    skews = pd.DataFrame(
+        {"architecture": ["xLSTM", "Transformer"], "isoflop_budget": 1e19, "x_opt": [3e8, 2e8]}
+        | {"moved": [-0.2, 0.1], "p_value": [0.01, 0.5]}
+    )
+    assert ch03.skew_facts(skews) == {"c3_skewed": "1 of 2", "c3_skew_most": "20%"}
+    assert ch03.cubic_ratio_facts(skews, "xlstm", "transformer")["c3_cubic_ratio"] == "would be 1.50 to 1.50"
+    apart = skews.assign(isoflop_budget=[1e19, 1e20])
+    assert ch03.cubic_ratio_facts(apart, "xlstm", "transformer")["c3_cubic_ratio"] == "cannot be formed"
+    text = ch03.window_facts(one(choices))["c3_window_shift"]
+    rows = choices["xlstm", X[0]].set_index("choice")["exponent"]
+    assert text.startswith(f"{rows['joint, within 0.4 decades'] - rows['joint']:+.3f} for xLSTM (standard error ")
+    without = {key: table[~table["choice"].str.contains("within")] for key, table in choices.items()}
+    assert ch03.window_facts(without)["c3_window_shift"] == "by an amount that cannot be fitted here"
+    bias = pd.DataFrame({"num_params": [-0.01, 0.02], "error": [0.004, 0.005]})
+    assert ch03.trained_size_facts(bias)["c3_real_grid"] == "-0.010 to +0.020"
+    sums = pd.DataFrame([{"architecture": "xLSTM", "a + b": 1.0, "first": 6.1, "last": 6.0}])
+    assert ch03.sum_facts(sums)["c3_sum"] == "xLSTM has a + b = 1.000 and κ* from 6.10 to 6.00"
+
+
+def test_tables(main: dict[Key, IsoflopFit], joint: dict[Key, JointIsoflopFit]) -> None:
+    text = ch03.show_optima(one(main)).markup
+    profile = main["xlstm", "num_params"].optima[0]
+    assert f">{count(profile.x_opt)}<" in text
+    assert f">{profile.loss_opt:.4f}<" in text
+    assert f">{main['xlstm', 'num_tokens'].power_law.law.exponent:.4f}<" in ch03.show_published_laws(one(main)).markup
+    fit = joint["xlstm", "num_params"]
+    shown = ch03.show_sizes_by_context({("xlstm", None): fit}, 3e19).markup
+    assert f">{count(float(fit.law.predict(3e19)))}<" in shown
+    assert "<td>–</td>" in shown, "the table names no context"
+    rows = [("xlstm", 6e18, -0.5, None, fit), ("xlstm", 1e19, 0.5, main["xlstm", "num_params"], None)]
+    left_out = ch03.show_without_one_budget(rows).markup
+    assert f">{fit.law.exponent:.3f}<" in left_out
+    assert left_out.count(">–<") == 2
+    assert "<td" not in ch03.show_without_one_budget([]).markup
+    assert ">133<" in ch03.show_windows([("xlstm", 0.3, 133, fit)]).markup
+    for show in (lambda: ch03.show_windows([]), lambda: ch03.show_sizes_by_context({}, 1e19)):
+        with pytest.raises(NotApplicable):
+            show()
+    bad = fit_isoflop(isoflop_runs(load_paper_runs(), "xlstm", 8192), budgets=MAIN[:1], num_resamples=0)
+    with pytest.raises(NotApplicable, match="the power law of xLSTM over num_params is undefined"):
+        ch03.need_main_laws({("xlstm", "num_params"): bad})
