@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from companion.architectures.base import ARCHITECTURES, Architecture
+from companion.architectures import ARCHITECTURES, Architecture
 
 
 @st.composite

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from companion.accounting.conventions import PAPER
-from companion.accounting.inference import BF16, RECURRENT_GATE_FLOPS, count_prefill, count_step
+from companion.accounting.inference import BF16, count_prefill, count_step
+from companion.architectures.mlstm import RECURRENT_GATE_FLOPS
 from companion.errors import InputError, NotApplicable
 from companion.fitting.bootstrap import percentile_interval
 from companion.fitting.compute_optimal import Laws, compute_optimal

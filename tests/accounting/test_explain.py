@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from strategies import architectures
 
 from companion.accounting import CONVENTIONS, PAPER, SIX_ND, TFLA, count_flops, count_params, explain, num_params
-from companion.architectures.base import ARCHITECTURES, Architecture, preset
+from companion.architectures import ARCHITECTURES, Architecture, preset
 from companion.errors import InputError
 
 

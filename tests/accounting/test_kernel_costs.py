@@ -34,7 +34,7 @@ from companion.accounting.kernel_costs import (
 )
 from companion.accounting.mlstm_forms import chunkwise_per_token
 from companion.accounting.symbolic import SYMBOLS
-from companion.architectures.base import XLSTM
+from companion.architectures import XLSTM
 from companion.errors import InputError
 from companion.hardware import Hardware, get_hardware
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from companion.accounting import num_params
-from companion.architectures.base import (
+from companion.architectures import (
     ARCHITECTURES,
     PRESET_SIZES,
     VOCAB_SIZE,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from companion.accounting import CONVENTIONS
-from companion.architectures.base import ARCHITECTURES
+from companion.architectures import ARCHITECTURES
 from companion.benchmarks import accounting
 from companion.benchmarks.records import latest_record, read_records
 from companion.errors import InputError

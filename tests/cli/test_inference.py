@@ -7,7 +7,7 @@ from commands import error_line, run_json
 
 from companion import cli
 from companion.accounting.inference import count_prefill, count_step
-from companion.architectures.base import preset
+from companion.architectures import preset
 from companion.inference.one_size import fit_inference, load_paper_inference
 from companion.paths import data_dir
 
@@ -138,7 +138,7 @@ def test_conventions_and_chunks(capsys: pytest.CaptureFixture[str]) -> None:
         ([*COUNT, "xlstm", *SEVEN, "--hardware", "tpu"], "hardware 'tpu' is not known; there are a100-sxm"),
         ([*COUNT, "xlstm", "--size", "9b", "--context-length", "64"], "invalid choice: '9b'"),
         ([*COUNT, "xlstm", "--context-length", "64"], "missing --d-model, --n-layers, --n-heads (or give --size)"),
-        ([*COUNT, "xlstm", *SEVEN, "--n-kv-heads", "2"], "--n-kv-heads: an xlstm has no keys and values to share"),
+        ([*COUNT, "xlstm", *SEVEN, "--n-kv-heads", "2"], "--n-kv-heads: this xlstm has no keys and values to share"),
         ([*COUNT, "transformer", *SEVEN, "--n-kv-heads", "5"], "n_kv_heads 5 does not divide n_heads 32"),
         ([*COUNT, "transformer", *SEVEN, "--bytes-per-weight", "0"], "--bytes-per-weight: 0 is not positive"),
         ([*COUNT, "transformer", "--size", "7b"], "--context-length"),

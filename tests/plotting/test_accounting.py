@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from companion.accounting import PAPER, TFLA, count_flops, num_params
 from companion.accounting.explain import mlstm_core_per_token
-from companion.architectures.base import ARCHITECTURES, preset
+from companion.architectures import ARCHITECTURES, preset
 from companion.plotting import accounting as figures
 from companion.plotting import show
 from companion.runs.conventions import convention_ratios, share_table

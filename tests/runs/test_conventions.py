@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from companion.accounting import PAPER, SIX_ND, num_params
-from companion.architectures.base import preset
+from companion.architectures import preset
 from companion.errors import InputError
 from companion.runs.conventions import (
     check_counts,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from companion import cli
 from companion.accounting import num_params, train_flops
-from companion.architectures.base import preset
+from companion.architectures import preset
 from companion.errors import InputError
 from companion.runs.import_ import PRESETS, import_runs
 from companion.runs.import_.values import PF_DAY, header_unit, plain_name, read_number

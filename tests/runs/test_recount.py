@@ -8,7 +8,7 @@ import pytest
 from foreign import table
 
 from companion.accounting import CONVENTIONS, count_flops, num_params
-from companion.architectures.base import Transformer, preset
+from companion.architectures import Transformer, preset
 from companion.errors import InputError
 from companion.runs.conventions import check_counts, share_table, smallest_model
 from companion.runs.load import load_paper_runs, load_runs
@@ -83,7 +83,10 @@ def test_repeated_runs_differ_by_their_seed(tmp_path: Path) -> None:
     ("wrong", "words"),
     [
         ({"n_kv_heads": 3}, "row 3: n_kv_heads 3 does not divide n_heads 8"),
-        ({"architecture": "xlstm", "d_qk": 32}, "row 3: an xlstm has no grouped heads"),
+        (
+            {"architecture": "xlstm", "d_qk": 32},
+            "row 3: n_kv_heads: this xlstm has no attention; leave empty",
+        ),
     ],
 )
 def test_a_wrong_shape_names_file_and_row(wrong: dict, words: str, tmp_path: Path) -> None:

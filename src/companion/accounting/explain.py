@@ -22,7 +22,7 @@ from companion.accounting.conventions import (
 from companion.accounting.flops import count_flops
 from companion.accounting.params import count_params, num_params
 from companion.accounting.symbolic import SYMBOLS, flops_formulas, params_formulas, to_latex
-from companion.architectures.base import Architecture
+from companion.architectures import Architecture
 from companion.errors import InputError
 
 _L, _QK, _HV, _F = (SYMBOLS[name] for name in ("chunk_size", "d_qk", "d_hv", "mlstm_causal_factor"))

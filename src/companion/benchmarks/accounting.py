@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from companion.accounting import CONVENTIONS, count_flops, num_params
-from companion.architectures.base import ARCHITECTURES, Architecture, make_architecture
+from companion.architectures import ARCHITECTURES, Architecture, make_architecture
 from companion.benchmarks.records import deliver, new_record
 from companion.errors import InputError
 

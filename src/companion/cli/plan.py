@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from companion.architectures.base import ARCHITECTURES
+from companion.architectures import ARCHITECTURES
 from companion.cli.commands import print_json, print_table
 from companion.cli.options import add_json, add_level, count, positive, whole
 from companion.formatting import count as as_count

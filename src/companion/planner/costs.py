@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from companion.accounting.inference import InferencePass, count_prefill, count_step
+from companion.architectures import Architecture
 from companion.errors import InputError
 from companion.fitting.compute_optimal import Laws
 from companion.fitting.parametric import ParametricFit
@@ -87,11 +88,9 @@ def cheapest_in_total(
     return {"d_model": width, "num_tokens": tokens, "loss": np.asarray(loss)}
 
 
-def served_shapes(request: Request, knowledge: Knowledge, width: Any) -> Any:
-    """Shapes of the family at a width, keys and values grouped as the request says."""
-    shapes = knowledge.family.shapes(width)
-    shapes.n_kv_heads = np.minimum(shapes.n_heads, np.maximum(1.0, shapes.n_heads / request.kv_groups))
-    return shapes
+def served_shapes(request: Request, knowledge: Knowledge, width: Any) -> Architecture:
+    """The member of the family at a width, keys and values grouped as the request says."""
+    return knowledge.family.shapes(width, request.kv_groups)
 
 
 def _serving_seconds(request: Request, knowledge: Knowledge, shapes: Any, coefficients: tuple[Array, Array]) -> Array:

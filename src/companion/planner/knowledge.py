@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from companion.architectures.base import ARCHITECTURES
+from companion.architectures import ARCHITECTURES
 from companion.errors import InputError, NotApplicable
 from companion.fitting.bootstrap import MAX_RESAMPLES
 from companion.fitting.parametric import AT_BOUND, OUT_OF_ITERATIONS, PARAMETERS, ParametricFit, fit_parametric

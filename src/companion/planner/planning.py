@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from companion.architectures.base import XLSTM, Architecture, Transformer
+from companion.architectures import Architecture, Attention
 from companion.errors import InputError, NotApplicable
 from companion.fitting.bootstrap import percentile_interval
 from companion.fitting.compute_optimal import Laws, compute_for_loss, compute_optimal
@@ -127,10 +127,8 @@ def at_context(request: Request, known: Mapping[str, Knowledge]) -> tuple[Reques
 
 def _plan_one(request: Request, knowledge: Knowledge, level: float) -> tuple[list[PlannedModel], list[str]]:
     scale = FamilyScale(family=knowledge.family, context_length=request.context)
-    if knowledge.architecture == XLSTM.name and request.prompt < scale.convention.chunk_size:
-        raise InputError(
-            f"prompt_length {request.prompt} is shorter than one chunk of {scale.convention.chunk_size} tokens"
-        )
+    if request.prompt < scale.least_context:
+        raise InputError(f"prompt_length {request.prompt} is shorter than one chunk of {scale.least_context} tokens")
     laws = [Laws.of(knowledge.fit.law)]
     if not knowledge.bootstrap.withheld:
         laws.append(Laws.of(knowledge.bootstrap))
@@ -212,9 +210,10 @@ def _planned(
 
 
 def _head_warnings(request: Request, model: Architecture) -> list[str]:
-    if model.name != Transformer.name or request.kv_groups <= model.n_heads:
+    heads = [mixer.n_heads for mixer, _ in model.layers if isinstance(mixer, Attention)]
+    if not heads or request.kv_groups <= min(heads):
         return []
-    return [f"kv_groups {request.kv_groups}: the model has {model.n_heads} heads, which share one of keys and values"]
+    return [f"kv_groups {request.kv_groups}: the model has {min(heads)} heads, which share one of keys and values"]
 
 
 def _hardware_warnings(request: Request, knowledge: Knowledge) -> list[str]:

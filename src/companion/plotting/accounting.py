@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator, Percent
 
 from companion.accounting import PAPER, Convention, TrainingFlops, count_flops, get_convention, num_params
 from companion.accounting.explain import mlstm_core_per_token
-from companion.architectures.base import XLSTM, Architecture
+from companion.architectures import Architecture
 from companion.plotting.style import LABELS, architecture_look, subplots
 
 #: Colour of a component: light enough for dark text, apart in brightness (seaborn's `colorblind` palette).
@@ -224,7 +224,7 @@ def chunk_cost(
         the counts to draw, one line style each.
     """
     figure, [ax] = subplots(height=3.2)
-    sizes, color = np.asarray(chunk_sizes), architecture_look([XLSTM.name])[XLSTM.name]["color"]
+    sizes, color = np.asarray(chunk_sizes), architecture_look(["xlstm"])["xlstm"]["color"]
     for place, convention in enumerate(map(get_convention, conventions)):
         costs = mlstm_core_per_token(architecture, sizes, convention) / 1e6
         ax.plot(sizes, costs, color=color, linestyle=_STYLES[place % len(_STYLES)], label=convention.name)

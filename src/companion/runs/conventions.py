@@ -18,7 +18,7 @@ from companion.accounting import (
     num_params,
 )
 from companion.accounting.breakdown import COMPONENTS
-from companion.architectures.base import ARCHITECTURES, Architecture
+from companion.architectures import ARCHITECTURES, Architecture
 from companion.errors import InputError
 from companion.runs.recount import NEEDED_COLUMNS, models_of, recount
 
