@@ -123,7 +123,7 @@ def test_the_papers_table_by_name_is_the_papers_table(capsys: pytest.CaptureFixt
         ("vocab", "6 runs for 6 free parameters"),
         (
             "two_other_architectures",
-            "gpt, mamba2: two_other_architectures.csv: the planner has shapes, costs and times",
+            "gpt, mamba2: two_other_architectures.csv: the planner has shapes and costs",
         ),
         ("isoflop_comma", "llama2: isoflop_comma.csv: the planner has"),
     ],

@@ -37,6 +37,7 @@ __all__ = [
     "count_prefill",
     "count_step",
     "live_per_token",
+    "live_widths",
     "mlstm_recurrent_flops",
 ]
 
@@ -266,11 +267,17 @@ def activations_per_token(architecture: Architecture) -> Any:
 
 def live_per_token(architecture: Architecture) -> Any:
     """Numbers per token that live at once: the residual stream, and the widest product with its input."""
+    first, *others = live_widths(architecture)
+    for other in others:
+        first = np.maximum(first, other)
+    return first
+
+
+def live_widths(architecture: Architecture) -> list[Any]:
+    """Numbers per token that live at once in every part of a block: its mixers, and the feed-forward network."""
     a = architecture
-    widest = a.d_model + 3 * a.d_ff
-    for mixer, _ in a.layers:
-        widest = np.maximum(a.d_model + mixer.qkv_width() + mixer.hidden_width, widest)
-    return a.d_model + widest
+    mixers = [a.d_model + mixer.qkv_width() + mixer.hidden_width for mixer, _ in a.layers]
+    return [a.d_model + width for width in (*mixers, a.d_model + 3 * a.d_ff)]
 
 
 def check_batch_size(batch_size: Any) -> Any:

@@ -77,7 +77,7 @@ def symbolic_architecture(architecture: str, **shapes: Any) -> Architecture:
     InputError
         if the architecture is not known.
     """
-    usual = {"n_kv_heads": SYMBOLS["n_heads"], "tied_embeddings": 0, "qk_norm": 0}
+    usual = {"tied_embeddings": 0, "qk_norm": 0}
     names = ("d_model", "n_layers", "n_heads", "d_ff", "d_qk", "d_hv", "vocab_size")
     return architecture_class(architecture).unchecked(**{**{n: SYMBOLS[n] for n in names}, **usual, **shapes})
 

@@ -107,7 +107,7 @@ class GatedDelta(Mixer):
         L, qk, hv = tokens, self.d_qk, self.d_hv
         gates = GATE_FLOPS * L + L * (L + 1) / 2 + L**2  # cumulative decay, and the decay between any two tokens
         # keys times keys, decayed and scaled; the inverse of a unit triangle; its products with keys and with values
-        delta = L**2 * (2 * qk + 2) + L**3 / 3 + 2 * L**2 * (qk + hv) + L * (qk + hv)
+        delta = L**2 * (2 * qk + 2) + L * (L - 1) * (L - 2) / 3 + 2 * L**2 * (qk + hv) + L * (qk + hv)
         state = (
             2 * L * qk * hv + L * hv + L * qk + 2 * L * qk * hv + 2 * qk * hv
         )  # values left, state decayed and added

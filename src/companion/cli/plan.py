@@ -109,6 +109,7 @@ def run(arguments: argparse.Namespace) -> None:
         architectures=arguments.architecture,
         context_length=arguments.law_context,
         prefer_context=arguments.context_length,
+        timing=arguments.timing,
         num_resamples=arguments.bootstrap,
         seed=arguments.seed,
     )
