@@ -6,8 +6,8 @@ import pytest
 from commands import error_line, run_json
 
 from companion import cli
-from companion.accounting.inference import count_prefill, count_step
-from companion.architectures import preset
+from companion.accounting.inference import cache_bytes, count_prefill, count_step
+from companion.architectures import make_architecture, preset
 from companion.inference.one_size import fit_inference, load_paper_inference
 from companion.paths import data_dir
 
@@ -120,6 +120,27 @@ def test_what_does_not_fit_is_an_answer(capsys: pytest.CaptureFixture[str]) -> N
     out = capsys.readouterr().out
     assert "warning: does not fit, needs 524.8 GiB" in out
     assert "keys and values of one sequence: 64 GiB" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept"),
+    [
+        (["gated_deltanet", *SEVEN], "state"),
+        (["gated_deltanet_3to1", *SEVEN], "state, keys and values"),
+        (["xlstm", *SEVEN, "--attention-every", "8", "--window", "1024"], "state, keys and values"),
+        (["transformer", *SEVEN, "--window", "1024"], "keys and values"),
+    ],
+)
+def test_mixers_and_hybrids(arguments: list[str], kept: str, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run_json(capsys, *COUNT, *arguments)
+    assert result["kept"] == kept
+    model = make_architecture(result["architecture"], **result["shapes"])
+    T = result["context_length"]
+    assert result["step"]["flops"] == count_step(model, T).flops.total
+    assert result["prefill"]["traffic_bytes"] == count_prefill(model, T).traffic.total
+    assert result["cache_bytes_per_sequence"] == cache_bytes(model, T)
+    assert cli.main([*COUNT, *arguments]) == 0
+    assert f"{kept} of one sequence" in capsys.readouterr().out
 
 
 def test_conventions_and_chunks(capsys: pytest.CaptureFixture[str]) -> None:

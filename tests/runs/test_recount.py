@@ -103,3 +103,57 @@ def test_shares_and_smallest_model_use_them_too() -> None:
     np.testing.assert_allclose(shares, 2 * runs["vocab_size"] * runs["d_model"] / runs["num_params"])
     assert smallest_model(runs, "transformer").vocab_size == 32000
     assert smallest_model(load_paper_runs(), "xlstm").vocab_size == 50304
+
+
+# ---- windows and hybrids -------------------------------------------------------------------------
+
+HYBRIDS = [
+    preset("xlstm", "160m"),
+    preset("xlstm", "160m", attention_every=4),
+    preset("xlstm", "160m", attention_every=8, window=512, n_kv_heads=2, attention_heads=12),
+    preset("gated_deltanet", "160m"),
+    preset("gated_deltanet", "160m", attention_every=4, qk_norm=True),
+    preset("gated_deltanet_7to1", "160m"),
+    preset("transformer", "160m"),
+    preset("transformer", "160m", window=256),
+    preset("transformer", "160m", window=256, attention_every=4),
+    preset("transformer", "160m", d_ff=0),
+]
+
+
+@pytest.mark.parametrize("convention", sorted(CONVENTIONS))
+def test_windows_and_hybrids_of_a_table_are_counted(convention: str, tmp_path: Path) -> None:
+    """Rows of one architecture may be hybrids or not, with or without a window: an empty cell is neither."""
+    pd.DataFrame([run_of(model, 2048) for model in HYBRIDS]).to_csv(tmp_path / "runs.csv", index=False)
+    runs = load_runs(tmp_path / "runs.csv")
+    expected = [count_flops(model, 2048, convention).train_flops(2**30) for model in HYBRIDS]
+    np.testing.assert_allclose(recount(runs, convention), expected, rtol=1e-12)
+    check = check_counts(runs)
+    assert check["num_params_equal"].sum() == check["train_flops_equal"].sum() == len(HYBRIDS)
+    assert smallest_model(runs, "xlstm") in HYBRIDS[:3]
+
+
+def test_a_window_changes_the_count() -> None:
+    full, local = preset("transformer", "160m"), preset("transformer", "160m", window=256)
+    runs = pd.DataFrame([run_of(full, 8192), run_of(full, 8192, window=256), run_of(full, 8192, window=0)])
+    counted = recount(runs, "paper").tolist()
+    assert counted[0] == counted[2] == count_flops(full, 8192).train_flops(2**30)
+    assert counted[1] == count_flops(local, 8192).train_flops(2**30) < counted[0]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"attention_every": 1}, "row 3: attention_every: 1 leaves no other layer"),
+        ({"window": 10}, "row 3: window: this xlstm has no attention"),
+        (
+            {"attention_every": 4, "attention_heads": 5},
+            "row 3: d_model 768 is not divisible by the 5 heads of attention",
+        ),
+    ],
+)
+def test_wrong_hybrids_name_file_and_row(wrong: dict, words: str, tmp_path: Path) -> None:
+    plain = preset("xlstm", "160m")
+    pd.DataFrame([run_of(plain), run_of(plain, **wrong)]).to_csv(tmp_path / "runs.csv", index=False)
+    with pytest.raises(InputError, match=rf"runs\.csv: {words}"):
+        recount(load_runs(tmp_path / "runs.csv"), "paper")

@@ -147,7 +147,9 @@ def _print_plan(planned: Plan) -> None:
         print(f"{model.architecture}, {model.objective} ({100 * planned.level:g} % intervals)")
         print_table(_lines(model))
         shapes = model.model
-        print(f"near: d_model {shapes.d_model}, {shapes.n_layers} layers, {shapes.n_heads} heads", end="")
+        kinds = [f"{layer.number} of {layer.mixer.name}" for layer in shapes.layers]
+        layers = f"{shapes.n_layers} layers" + (f" ({', '.join(kinds)})" if len(kinds) > 1 else "")
+        print(f"near: d_model {shapes.d_model}, {layers}, {shapes.n_heads} heads", end="")
         print(f"; {model.fit_message}" if model.fit_message else "; fits in memory", end="\n\n")
         for warning in model.warnings:
             told.setdefault(warning, []).append(f"{model.architecture} {model.objective}")

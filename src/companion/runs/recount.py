@@ -59,7 +59,8 @@ def models_of(runs: pd.DataFrame, source: str | None = None) -> Architecture:
     except InputError as error:
         for at, index in enumerate(runs.index):
             try:
-                make_architecture(name, **{key: int(values[at]) for key, values in shapes.items()})
+                row = _shapes(runs.iloc[[at]], name)
+                make_architecture(name, **{key: int(values[0]) for key, values in row.items()})
             except InputError as fault:
                 raise InputError(f"{table_name(runs, source)}: {_row(runs, index)}: {fault}") from None
         raise InputError(f"{table_name(runs, source)}: {error}") from None
