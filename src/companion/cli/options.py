@@ -41,7 +41,7 @@ def add_shapes(parser: argparse.ArgumentParser) -> None:
     )
     for option, meaning in (
         ("--attention-every", "a hybrid: one attention layer in every N (4: three to one)"),
-        ("--attention-heads", "heads of the attention layers of a hybrid (default: n_heads)"),
+        ("--attention-heads", "heads of the attention layers of a hybrid (default: of width 128)"),
         ("--n-kv-heads", "heads of keys and values of attention (default: as many as it has heads)"),
         ("--window", "tokens that attention sees (default: all)"),
     ):

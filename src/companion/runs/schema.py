@@ -78,7 +78,7 @@ _SPECS = (
     ColumnSpec("n_kv_heads", "integer", "", "heads of keys and values of attention; empty: one for each head"),
     ColumnSpec("window", "integer", "tokens", "tokens that attention sees; empty or 0: all", zero=True),
     ColumnSpec("attention_every", "integer", "layers", "k: every k-th layer is attention; empty or 0: none", zero=True),
-    ColumnSpec("attention_heads", "integer", "", "heads of these attention layers; empty: n_heads"),
+    ColumnSpec("attention_heads", "integer", "", "heads of these attention layers; empty: of width 128"),
     ColumnSpec(
         "tied_embeddings", "flag", "", "1 if embedding and unembedding share a matrix; empty: 0", False, 2, True
     ),
