@@ -133,6 +133,15 @@ def test_windows_and_hybrids_of_a_table_are_counted(convention: str, tmp_path: P
     assert smallest_model(runs, "xlstm") in HYBRIDS[:3]
 
 
+def test_a_named_hybrid_with_an_empty_cell_keeps_its_pattern() -> None:
+    named = preset("gated_deltanet_7to1", "160m")
+    every = preset("gated_deltanet_7to1", "160m", attention_every=2)
+    empty = {"attention_every": None, "attention_heads": None, "n_kv_heads": None}
+    runs = pd.DataFrame([run_of(named, **empty), run_of(every), run_of(named, attention_every=0)])
+    plain = preset("gated_deltanet", "160m")
+    assert num_params(models_of(runs)).tolist() == [num_params(model) for model in (named, every, plain)]
+
+
 def test_a_window_changes_the_count() -> None:
     full, local = preset("transformer", "160m"), preset("transformer", "160m", window=256)
     runs = pd.DataFrame([run_of(full, 8192), run_of(full, 8192, window=256), run_of(full, 8192, window=0)])
