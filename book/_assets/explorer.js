@@ -166,6 +166,19 @@
     }
   }
 
+  // Architectures without a law: what can be counted of them
+  function showCounts() {
+    const cells = section.querySelectorAll("td[data-count]");
+    if (cells.length) {
+      const kinds = Object.fromEntries(model.count_rows.map((row) => [row.key, row.format]));
+      const counted = core.count(setting);
+      for (const cell of cells) {
+        const { count: key, architecture } = cell.dataset;
+        cell.textContent = format[kinds[key]](counted[architecture][key]);
+      }
+    }
+  }
+
   const stepAt = (name) => controlOf[name].steps[Number(inputs[name].value)];
 
   function showControls(result) {
@@ -199,6 +212,7 @@
     const result = core.evaluate(setting);
     showControls(result);
     showTable(result);
+    showCounts();
     showNotes(result);
     if (window.Plotly) {
       window.companionExplorerPlots.draw(section, core, model, setting, result, format);
@@ -366,5 +380,5 @@
     applyAddress();
   }
   render();
-  window.companionExplorer = { evaluate: core.evaluate, setting: () => ({ ...setting }), format };
+  window.companionExplorer = { evaluate: core.evaluate, count: core.count, setting: () => ({ ...setting }), format };
 })();

@@ -1,117 +1,100 @@
-// The numbers of the explorer, computed in the page. Every function mirrors one of the package, named in its comment;
-// a browser test compares both. `model` is the JSON of `companion.explorer.Explorer.model`.
+// The numbers of the explorer, computed in the page. `model` is the JSON of `companion.explorer.Explorer.model`: counts
+// come in it as polynomials, made by the package (`companion.accounting.polynomials`). Every other function mirrors one
+// of the package, named in its comment; a browser test compares both.
 (function () {
   "use strict";
 
   const sum = (values) => values.reduce((total, value) => total + value, 0);
-  const isXlstm = (shapes) => shapes.name === "xlstm";
+
+  // Every shape of a family as a power of d_model: coefficient and exponent
+  const powersOf = (family) => ({
+    d_model: [1, 1],
+    n_layers: [family.depth, family.depth_exponent],
+    n_heads: [family.hidden_ratio / family.head_width, 1 - family.head_width_exponent],
+    d_hv: [family.head_width, family.head_width_exponent],
+    d_qk: [family.qk_ratio * family.head_width, family.head_width_exponent],
+    d_ff: [family.ff_ratio, 1],
+    vocab_size: [family.vocab_size, 0],
+  });
 
   // companion.runs.shape_family.ShapeFamily.shapes
-  function shapesAt(family, d) {
-    const hv = family.head_width * d ** family.head_width_exponent;
-    return {
-      name: family.architecture,
-      d,
-      layers: family.depth * d ** family.depth_exponent,
-      heads: d / hv,
-      hv,
-      qk: family.qk_ratio * hv,
-      ff: family.ff_ratio * d,
-      vocab: family.vocab_size,
+  const shapesAt = (family, d) =>
+    Object.fromEntries(Object.entries(powersOf(family)).map(([name, [of, power]]) => [name, of * d ** power]));
+
+  // A count of the members of a family as a function of ln d_model: monomials of equal power are one. Sliders ask for a
+  // hundred thousand of them. `known` has the values of all variables that are no shapes.
+  function ofWidth(terms, family, known) {
+    const powers = powersOf(family);
+    const found = new Map();
+    for (const [coefficient, variables] of terms) {
+      let [factor, exponent] = [coefficient, 0];
+      for (const [variable, power] of Object.entries(variables)) {
+        const [of, each] = powers[variable] ?? [known[variable], 0];
+        factor *= of ** power;
+        exponent += each * power;
+      }
+      const key = exponent.toFixed(9);
+      found.set(key, [(found.get(key)?.[0] ?? 0) + factor, exponent]);
+    }
+    const sums = [...found.values()].filter(([factor]) => factor !== 0);
+    return (x) => {
+      let total = 0;
+      for (const [factor, exponent] of sums) {
+        total += factor * Math.exp(exponent * x);
+      }
+      return total;
     };
   }
 
-  // companion.accounting.params.qkv_width, for as many heads of keys and values as of queries
-  const qkvWidth = (a) => a.heads * a.qk + a.heads * (a.qk + a.hv);
+  // A count as a function of variables by name: a sum of monomials, or the largest of several sums
+  const compiled = (sums) => (variables) =>
+    Math.max(
+      ...sums.map((terms) =>
+        sum(
+          terms.map(([coefficient, powers]) =>
+            Object.entries(powers).reduce((all, [variable, power]) => all * variables[variable] ** power, coefficient),
+          ),
+        ),
+      ),
+    );
 
-  // companion.accounting.params.count_params
-  function countParams(a) {
-    const hidden = a.heads * a.hv;
-    let block = a.d * qkvWidth(a) + a.d * hidden + 3 * a.d * a.ff + 2 * a.d;
-    if (isXlstm(a)) {
-      block += 2 * a.d * a.heads + 2 * a.heads + hidden + a.d * hidden;
-    }
-    return { total: 2 * a.vocab * a.d + a.layers * block + a.d, embedding: a.vocab * a.d };
+  // The variables of a count: shapes, tokens of the context, and their chunks
+  function atContext(shapes, T, chunkSize) {
+    const full_chunks = Math.floor(T / chunkSize);
+    const tail = T - full_chunks * chunkSize;
+    const has_tail = tail ? 1 : 0;
+    return { ...shapes, context_length: T, full_chunks, tail, has_tail, chunks: full_chunks + has_tail };
   }
-
-  // companion.accounting.conventions.mlstm_chunk_paper
-  function chunkFlops(L, qk, hv) {
-    const gates = (L * (L + 1)) / 2 + 2 * L;
-    const state = gates + (5 + 5 * L) + (2 * qk * hv + 4 * L * qk * hv + 3 * L * qk) + (2 * qk + 4 * L * qk);
-    return state + (L * (L + 1)) / 2 + L ** 2 * (10 + 2 * qk + 2 * hv) + 2 * L + (2 * L + 5 * L + 2 * L * hv);
-  }
-
-  // companion.accounting.flops.forward_flops: the core of the mixer, the unembedding, everything else; one sequence
-  function forwardFlops(a, T, convention) {
-    const hidden = a.heads * a.hv;
-    let perToken = 2 * a.d * qkvWidth(a) + 2 * a.d * hidden;
-    perToken += 6 * a.d * a.ff + convention.ffn_elementwise_flops * a.ff;
-    let core;
-    if (isXlstm(a)) {
-      perToken += 4 * a.d * a.heads + 2 * a.d * hidden + convention.output_gate_elementwise_flops * hidden;
-      const L = convention.chunk_size;
-      const tail = T % L;
-      core = a.heads * (Math.floor(T / L) * chunkFlops(L, a.qk, a.hv) + (tail ? chunkFlops(tail, a.qk, a.hv) : 0));
-    } else {
-      const perScore = 2 * a.qk + 2 * a.hv + convention.attention_softmax_flops;
-      core = convention.attention_causal_factor * T ** 2 * a.heads * perScore;
-    }
-    return { core: a.layers * core, unembedding: 2 * T * a.d * a.vocab, products: a.layers * T * perToken };
-  }
-
-  // companion.accounting.inference.cache_numbers
-  function cacheNumbers(a, T) {
-    return isXlstm(a) ? a.layers * a.heads * (a.qk * a.hv + a.qk + 1) : a.layers * a.heads * (a.qk + a.hv) * T;
-  }
-
-  // companion.accounting.inference.activations_per_token
-  function activationsPerToken(a) {
-    const hidden = a.heads * a.hv;
-    let block = 14 * a.d + 2 * qkvWidth(a) + 2 * hidden + 6 * a.ff;
-    if (isXlstm(a)) {
-      block += a.d + 6 * hidden + 4 * a.heads;
-    }
-    return a.layers * block + 4 * a.d;
-  }
-
-  // companion.accounting.inference._live_per_token
-  const livePerToken = (a) => a.d + Math.max(a.d + qkvWidth(a) + a.heads * a.hv, a.d + 3 * a.ff);
 
   // companion.accounting.inference.count_prefill and count_step
-  function countPasses(a, T, B, model) {
+  function countPasses(counts, shapes, T, B, model) {
     const { precision, convention } = model;
-    const weights = countParams(a);
-    const read = (weights.total - weights.embedding) * precision.bytes_per_weight;
-    const perCache = isXlstm(a) ? precision.bytes_per_state : precision.bytes_per_cache;
-    const cache = cacheNumbers(a, T) * perCache;
-    const activations = activationsPerToken(a);
+    const at = atContext(shapes, T, convention.chunk_size);
+    const one = atContext(shapes, 1, convention.chunk_size);
+    const vocabulary = shapes.vocab_size;
+    const total = counts.num_params(at) * precision.bytes_per_weight;
+    const read = total - counts.embedding(at) * precision.bytes_per_weight;
     const perActivation = precision.bytes_per_activation;
-    const forward = forwardFlops(a, T, convention);
-    const one = forwardFlops(a, 1, convention);
-    let prefillCache = cache;
-    let stepCache = cacheNumbers(a, T + 1) * perCache;
-    let core = T * a.heads * (2 * a.qk + 2 * a.hv + convention.attention_softmax_flops);
-    if (isXlstm(a)) {
-      prefillCache = 2 * cache * Math.ceil(T / convention.chunk_size);
-      stepCache = 2 * cache;
-      core = a.heads * (6 * a.qk * a.hv + 7 * a.qk + a.hv + model.recurrent_gate_flops);
-    }
-    const held = (tokens) => (tokens * livePerToken(a) + a.vocab) * perActivation;
-    const memory = (tokens) => weights.total * precision.bytes_per_weight + B * cache + B * held(tokens);
-    const stepActivations = (activations + a.vocab) * perActivation;
+    const activations = (tokens) => (tokens * counts.activations(at) + vocabulary) * perActivation;
+    const held = (tokens) => (tokens * counts.live(at) + vocabulary) * perActivation;
+    const [products, core, cache] = ["products", "core", "cache"].map((name) => counts[name](at));
+    const stepCache = B * counts.step_cache(at);
+    const memory = (tokens) => total + B * cache + B * held(tokens);
     return {
-      weightBytes: weights.total * precision.bytes_per_weight,
+      weightBytes: total,
       cacheBytes: B * cache,
       prefill: {
-        flops: B * (forward.products + forward.core + 2 * a.d * a.vocab),
-        bytes: read + B * prefillCache + B * (T * activations + a.vocab) * perActivation,
+        flops: B * (products + core + counts.unembedding(one)),
+        bytes: read + B * counts.prefill_cache(at) + B * activations(T),
         memory: memory(T),
+        products: B * products,
+        core: B * core,
       },
       step: {
-        flops: B * (one.products + one.unembedding + a.layers * core),
-        bytes: read + B * stepCache + B * stepActivations,
+        flops: B * (counts.products(one) + counts.unembedding(one) + counts.step_core(at)),
+        bytes: read + stepCache + B * activations(1),
         memory: memory(1),
-        traffic: { weights: read, cache: B * stepCache, activations: B * stepActivations },
+        traffic: { weights: read, cache: stepCache, activations: B * activations(1) },
       },
     };
   }
@@ -120,21 +103,21 @@
     Math.max(pass.flops / hardware.peak_flops_per_s, pass.bytes / hardware.peak_bytes_per_s);
 
   // companion.inference.runtime_model.features
-  function runtimeFeatures(a, T, B, hardware, passes, model) {
-    const forward = forwardFlops(a, T, model.convention);
-    const { traffic } = passes.step;
+  function runtimeFeatures(shapes, T, B, hardware, passes) {
+    const { prefill, step } = passes;
+    const { n_layers, n_heads } = shapes;
     return {
-      flops: B * (forward.products + forward.core),
-      product_flops: B * forward.products,
-      attention_flops: B * forward.core,
-      token_layers: B * T * a.layers,
-      layers: a.layers,
+      flops: prefill.products + prefill.core,
+      product_flops: prefill.products,
+      attention_flops: prefill.core,
+      token_layers: B * T * n_layers,
+      layers: n_layers,
       passes: 1,
-      weight_bytes: traffic.weights,
-      activation_bytes: traffic.activations,
-      state_bytes: traffic.cache,
-      batched_layers: B > 1 ? a.layers : 0,
-      cache_waves: a.layers * T * Math.ceil((B * a.heads) / hardware.num_multiprocessors - 1e-9),
+      weight_bytes: step.traffic.weights,
+      activation_bytes: step.traffic.activations,
+      state_bytes: step.traffic.cache,
+      batched_layers: B > 1 ? n_layers : 0,
+      cache_waves: n_layers * T * Math.ceil((B * n_heads) / hardware.num_multiprocessors - 1e-9),
     };
   }
 
@@ -169,30 +152,52 @@
       return 0.5 * (low + high);
     }
 
-    const numParams = (family, d) => countParams(shapesAt(family, d)).total;
+    const countsOf = new Map(
+      [...model.architectures, ...model.counted].map(({ name, counts, family }) => [
+        name,
+        {
+          ...Object.fromEntries(Object.entries(counts).map(([count, sums]) => [count, compiled(sums)])),
+          size: ofWidth(counts.num_params[0], family, {}),
+        },
+      ]),
+    );
 
-    // ShapeFamily.flops_per_token
-    function flopsPerToken(family, d, T) {
-      const forward = forwardFlops(shapesAt(family, d), T, model.convention);
-      return ((1 + model.convention.backward_factor) * (forward.products + forward.core + forward.unembedding)) / T;
+    const numParams = ({ name }, d) => countsOf.get(name).size(Math.log(d));
+
+    // All FLOPs of a forward pass at one context
+    const forwards = new Map();
+    function forwardAt({ name, counts, family }, T) {
+      const key = `${name} ${T}`;
+      if (!forwards.has(key)) {
+        if (forwards.size > 15) {
+          forwards.clear();
+        }
+        const terms = ["products", "core", "unembedding"].flatMap((count) => counts[count][0]);
+        forwards.set(key, ofWidth(terms, family, atContext({}, T, model.convention.chunk_size)));
+      }
+      return forwards.get(key);
     }
 
+    // ShapeFamily.flops_per_token
+    const flopsPerToken = (one, d, T) =>
+      ((1 + model.convention.backward_factor) * forwardAt(one, T)(Math.log(d))) / T;
+
     // ShapeFamily.width_of
-    const widthOf = (family, size) => Math.exp(bisect((x) => Math.log(numParams(family, Math.exp(x)) / size)));
+    const widthOf = (one, size) => Math.exp(bisect((x) => Math.log(numParams(one, Math.exp(x)) / size)));
 
     // LossSurface.predict
     const predict = (law, N, D) => law.E + (law.A * N ** -law.alpha + law.B * D ** -law.beta) ** law.gamma;
 
     // What the optimum of any law needs of a width; the laws of a bootstrap share most widths they look at.
-    function geometryOf(family, T) {
+    function geometryOf(one, T) {
       const known = new Map();
       return (x) => {
         if (!known.has(x)) {
           const [up, down] = [Math.exp(x + step), Math.exp(x - step)];
-          const sizes = Math.log(numParams(family, up) / numParams(family, down)) / (2 * step);
-          const prices = Math.log(flopsPerToken(family, up, T) / flopsPerToken(family, down, T)) / (2 * step);
-          const N = numParams(family, Math.exp(x));
-          const F = flopsPerToken(family, Math.exp(x), T);
+          const sizes = Math.log(numParams(one, up) / numParams(one, down)) / (2 * step);
+          const prices = Math.log(flopsPerToken(one, up, T) / flopsPerToken(one, down, T)) / (2 * step);
+          const N = numParams(one, Math.exp(x));
+          const F = flopsPerToken(one, Math.exp(x), T);
           const logs = { logN: Math.log(N), logF: Math.log(F), sizes: Math.log(sizes), prices: Math.log(prices) };
           known.set(x, { N, F, ...logs });
         }
@@ -217,10 +222,10 @@
     }
 
     // companion.runs.shape_family.FamilyScale.num_params
-    function sizeFor(family, T, C, ratio) {
+    function sizeFor(one, T, C, ratio) {
       const target = Math.log(C / ratio);
-      const cost = (x) => Math.log(flopsPerToken(family, Math.exp(x), T) * numParams(family, Math.exp(x)));
-      return numParams(family, Math.exp(bisect((x) => cost(x) - target)));
+      const cost = (x) => Math.log(flopsPerToken(one, Math.exp(x), T) * numParams(one, Math.exp(x)));
+      return numParams(one, Math.exp(bisect((x) => cost(x) - target)));
     }
 
     // RuntimeModel.predict and RuntimeModel.samples
@@ -240,8 +245,8 @@
 
     // The served model at a context and batch: times, memory, bytes
     function serve(architecture, shapes, T, B, target, withSamples = false) {
-      const passes = countPasses(shapes, T, B, model);
-      const features = runtimeFeatures(shapes, T, B, target, passes, model);
+      const passes = countPasses(countsOf.get(architecture.name), shapes, T, B, model);
+      const features = runtimeFeatures(shapes, T, B, target, passes);
       return {
         passes,
         ttft: seconds(architecture.ttft, features, target, withSamples),
@@ -278,7 +283,7 @@
         if (geometries.size > 3) {
           geometries.clear(); // a few contexts at a time are enough, and memory stays small
         }
-        geometries.set(key, geometryOf(architecture.family, T));
+        geometries.set(key, geometryOf(architecture, T));
       }
       return geometries.get(key);
     }
@@ -290,12 +295,12 @@
       const target = hardware[setting.hardware];
       const geometry = geometryFor(architecture, T);
       const best = optimum(law, geometry, C);
-      const N = ratio === null ? best.num_params : sizeFor(family, T, C, ratio);
+      const N = ratio === null ? best.num_params : sizeFor(architecture, T, C, ratio);
       const D = ratio === null ? best.num_tokens : ratio * N;
       const each = laws.E.map((_, r) => Object.fromEntries(Object.keys(laws).map((name) => [name, laws[name][r]])));
       const bests = each.map((one) => optimum(one, geometry, C));
       const { passes, ttft, step: stepTime, memory } = serve(
-        architecture, shapesAt(family, widthOf(family, N)), T, B, target, true,
+        architecture, shapesAt(family, widthOf(architecture, N)), T, B, target, true,
       );
       const numbers = {
         num_params: N,
@@ -304,12 +309,8 @@
         loss: predict(law, N, D),
         ...Object.fromEntries(Object.entries(best).map(([name, value]) => [`optimal_${name}`, value])),
         ttft_s: ttft.value,
-        ttft_roofline_s: roofline(passes.prefill, target),
         step_time_s: stepTime.value,
-        step_time_roofline_s: roofline(passes.step, target),
-        memory_bytes: memory,
-        weight_bytes: passes.weightBytes,
-        cache_bytes: passes.cacheBytes,
+        ...counted(passes, target),
       };
       const samples = { loss: each.map((one) => predict(one, N, D)) };
       for (const name of Object.keys(best)) {
@@ -328,10 +329,35 @@
       };
     }
 
+    // companion.explorer._counted_numbers
+    const counted = (passes, target) => ({
+      ttft_roofline_s: roofline(passes.prefill, target),
+      step_time_roofline_s: roofline(passes.step, target),
+      memory_bytes: Math.max(passes.prefill.memory, passes.step.memory),
+      weight_bytes: passes.weightBytes,
+      cache_bytes: passes.cacheBytes,
+    });
+
+    // companion.explorer.Explorer.count
+    function count(setting) {
+      const { train_flops: C, context_length: T, batch_size: B } = setting;
+      const [first] = model.architectures;
+      const ratio = setting.tokens_per_param ?? optimum(first.law, geometryFor(first, T), C).tokens_per_param;
+      return Object.fromEntries(
+        model.counted.map((one) => {
+          const N = sizeFor(one, T, C, ratio);
+          const shapes = shapesAt(one.family, widthOf(one, N));
+          const passes = countPasses(countsOf.get(one.name), shapes, T, B, model);
+          const numbers = counted(passes, hardware[setting.hardware]);
+          return [one.name, { num_params: N, num_tokens: ratio * N, tokens_per_param: ratio, ...numbers }];
+        }),
+      );
+    }
+
     const evaluate = (setting) =>
       Object.fromEntries(model.architectures.map((one) => [one.name, evaluateOne(one, setting)]));
 
-    return { evaluate, shapesAt, widthOf, numParams, flopsPerToken, predict, serve, outside, hardware };
+    return { evaluate, count, shapesAt, widthOf, numParams, flopsPerToken, predict, serve, outside, hardware };
   }
 
   window.companionExplorerModel = { create };

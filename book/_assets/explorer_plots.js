@@ -90,14 +90,14 @@
 
   // Loss of every width of the family at the budget
   function lossCurve(core, architecture, setting, sizes) {
-    const { family, law } = architecture;
+    const { law } = architecture;
     const { train_flops: C, context_length: T } = setting;
-    const [low, high] = sizes.map((size) => Math.log(core.widthOf(family, size)));
+    const [low, high] = sizes.map((size) => Math.log(core.widthOf(architecture, size)));
     const curve = { num_params: [], num_tokens: [], loss: [], inside: [] };
     for (let i = 0; i <= POINTS; i++) {
       const width = Math.exp(low + ((high - low) * i) / POINTS);
-      const N = core.numParams(family, width);
-      const D = C / core.flopsPerToken(family, width, T);
+      const N = core.numParams(architecture, width);
+      const D = C / core.flopsPerToken(architecture, width, T);
       const numbers = { num_params: N, num_tokens: D, tokens_per_param: D / N };
       curve.num_params.push(N);
       curve.num_tokens.push(D);
@@ -143,7 +143,7 @@
     for (const architecture of model.architectures) {
       const look = model.look[architecture.name];
       const { numbers } = result[architecture.name];
-      const shapes = core.shapesAt(architecture.family, core.widthOf(architecture.family, numbers.num_params));
+      const shapes = core.shapesAt(architecture.family, core.widthOf(architecture, numbers.num_params));
       const points = T.map((length) => ({
         ...core.serve(architecture, shapes, length, setting.batch_size, target),
         left: core.outside(architecture, numbers, { ...setting, context_length: length }).map((entry) => entry.of),

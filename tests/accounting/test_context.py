@@ -11,7 +11,7 @@ from strategies import architectures
 from companion.accounting import PAPER, TFLA, Convention, count_flops
 from companion.accounting.context import context_of_core_share, context_of_equal_cores, context_of_equal_cost
 from companion.accounting.flops import forward_flops
-from companion.architectures.base import PRESET_SIZES, Architecture, Transformer, preset
+from companion.architectures import PRESET_SIZES, Architecture, Transformer, preset
 from companion.errors import InputError
 
 CONVENTIONS = st.sampled_from([PAPER, TFLA, replace(PAPER, attention_causal_factor=1.0)])

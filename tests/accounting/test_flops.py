@@ -20,7 +20,7 @@ from companion.accounting import (
     num_params,
     train_flops,
 )
-from companion.architectures.base import ARCHITECTURES, XLSTM, Architecture, Transformer, preset
+from companion.architectures import ARCHITECTURES, XLSTM, Architecture, Transformer, preset
 from companion.errors import InputError
 from companion.ledger.sections import SHAPES
 from companion.runs.load import load_paper_runs

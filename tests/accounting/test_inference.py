@@ -22,7 +22,7 @@ from companion.accounting.inference import (
     count_step,
     mlstm_recurrent_flops,
 )
-from companion.architectures.base import XLSTM, Architecture, Transformer, preset
+from companion.architectures import XLSTM, Architecture, Transformer, preset
 from companion.errors import InputError
 from companion.hardware import get_hardware
 from companion.runs.shape_family import paper_family

@@ -33,7 +33,7 @@ from companion.accounting.kernel_costs import (
 )
 from companion.accounting.mlstm_forms import chunkwise_per_token
 from companion.accounting.symbolic import SYMBOLS
-from companion.architectures.base import XLSTM
+from companion.architectures import XLSTM
 from companion.chapters.ch01.formulas import chunk_terms
 from companion.errors import InputError
 from companion.hardware import Hardware, get_hardware

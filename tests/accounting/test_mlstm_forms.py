@@ -12,7 +12,7 @@ from companion.accounting import PAPER, TFLA
 from companion.accounting.flops import mlstm_core_flops
 from companion.accounting.inference import BF16, mlstm_recurrent_flops
 from companion.accounting.mlstm_forms import MEASURES, best_chunk_size, chunkwise_per_token, mlstm_form_table
-from companion.architectures.base import XLSTM, preset
+from companion.architectures import XLSTM, preset
 from companion.errors import InputError
 from companion.hardware import Hardware, get_hardware
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from strategies import architectures
 
 from companion.accounting import COMPONENTS, count_params, num_params
-from companion.architectures.base import ARCHITECTURES, XLSTM, Architecture, Transformer
+from companion.architectures import ARCHITECTURES, XLSTM, Architecture, Transformer
 from companion.ledger.sections import SHAPES
 from companion.runs.load import load_paper_runs
 

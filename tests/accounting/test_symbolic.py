@@ -4,10 +4,11 @@ import pytest
 
 from companion.accounting import CONVENTIONS, count_flops, count_params
 from companion.accounting.symbolic import SYMBOLS, flops_formulas, params_formulas, to_latex
-from companion.architectures.base import ARCHITECTURES, make_architecture
+from companion.architectures import ARCHITECTURES, make_architecture
 from companion.errors import InputError
 
-SHAPES = {"d_model": 96, "n_layers": 5, "n_heads": 4, "d_ff": 130, "d_qk": 7, "d_hv": 24, "vocab_size": 1001}
+# layers and width are multiples of what hybrids divide them by
+SHAPES = {"d_model": 384, "n_layers": 8, "n_heads": 4, "d_ff": 130, "d_qk": 7, "d_hv": 24, "vocab_size": 1001}
 VALUES = {**SHAPES, "context_length": 64 * 7, "chunk_size": 64, "mlstm_causal_factor": 1}
 
 

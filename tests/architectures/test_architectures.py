@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from companion.accounting import num_params
-from companion.architectures.base import (
-    ARCHITECTURES,
+from companion.architectures import (
+    PAPER_ARCHITECTURES,
     PRESET_SIZES,
     VOCAB_SIZE,
     XLSTM,
@@ -24,7 +24,7 @@ def test_default_shapes_are_those_of_the_papers_runs() -> None:
         assert (architecture.d_ff, architecture.d_qk, architecture.d_hv) == (run.d_ff, run.d_qk, run.d_hv)
 
 
-@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("name", sorted(PAPER_ARCHITECTURES))
 def test_presets_are_models_of_the_token_param_runs(name: str) -> None:
     runs = load_paper_runs()
     trained = set(runs.loc[(runs["experiment"] == "tokenparam") & (runs["architecture"] == name), "num_params"])
@@ -82,7 +82,7 @@ def test_odd_heads_of_an_xlstm_need_d_qk() -> None:
 
 
 def test_unknown_names_list_what_there_is() -> None:
-    with pytest.raises(InputError, match="there are transformer, xlstm"):
+    with pytest.raises(InputError, match="there are transformer, xlstm, gated_deltanet"):
         make_architecture("mamba", d_model=64, n_layers=1, n_heads=1)
     with pytest.raises(InputError, match="160m, 400m"):
         preset("xlstm", "70b")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from companion.accounting import CONVENTIONS
-from companion.architectures.base import ARCHITECTURES
+from companion.architectures import PAPER_ARCHITECTURES
 from companion.benchmarks import accounting
 from companion.benchmarks.records import latest_record, read_records
 from companion.errors import InputError
@@ -24,8 +24,8 @@ def test_small_run_is_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str
     [record] = read_records(path)
     assert record["parameters"] == {"num_configurations": 50, "repeats": 2, "seed": 0}
     steps = {(row["architecture"], row["step"], row["convention"]) for row in record["results"]}
-    expected = {(name, step, None) for name in ARCHITECTURES for step in ("shapes", "num_params")}
-    expected |= {(name, "count_flops", convention) for name in ARCHITECTURES for convention in CONVENTIONS}
+    expected = {(name, step, None) for name in PAPER_ARCHITECTURES for step in ("shapes", "num_params")}
+    expected |= {(name, "count_flops", convention) for name in PAPER_ARCHITECTURES for convention in CONVENTIONS}
     assert steps == expected
     for row in record["results"]:
         assert 0 <= row["seconds_min"] <= row["seconds_median"] <= row["seconds_max"]
@@ -71,7 +71,7 @@ def test_committed_record() -> None:
     assert record["parameters"]["num_configurations"] == 1_000_000
     slowest = accounting.slowest_total(record)
     assert slowest["seconds"] > 0
-    assert slowest["architecture"] in ARCHITECTURES
+    assert slowest["architecture"] in PAPER_ARCHITECTURES
     assert all(row["verified_configurations"] for row in record["results"] if row["step"] == "count_flops")
 
 

@@ -14,7 +14,7 @@ from companion.explorer import CONTROLS, Explorer, Setting
 from companion.formatting import power_of_ten
 from companion.hardware import get_hardware, known_hardware
 from companion.inference.runtime_model import paper_runtime_model
-from companion.plotting.explorer_page import FORMATS, PLOTS, ROWS, between
+from companion.plotting.explorer_page import COUNT_ROWS, FORMATS, PLOTS, ROWS, between
 from companion.runs.shape_family import paper_family
 
 pytestmark = [pytest.mark.book, pytest.mark.browser]
@@ -51,6 +51,9 @@ def test_numbers_equal_the_package(tab: Tab, explorer: Explorer) -> None:
     assert len(chosen) == 40 + 24
     for setting in chosen:
         same(explorer.evaluate(setting), tab.numbers(setting), setting.link)
+        counted = tab.page.evaluate("setting => companionExplorer.count(setting)", asdict(setting))
+        assert list(counted) == ["gated_deltanet", "gated_deltanet_3to1", "gated_deltanet_7to1"]
+        same(explorer.count(setting), counted, setting.link)
 
 
 def test_page_holds_the_data_of_the_package(tab: Tab, explorer: Explorer) -> None:
@@ -73,6 +76,15 @@ def test_texts_are_the_formatted_numbers(tab: Tab) -> None:
                 bounds = one["intervals"].get(row.key)
                 assert interval == (between(*map(write, bounds)) if bounds else "")
                 assert (flag == "extrapolated") == any(left["of"] == row.of for left in one["outside"])
+
+
+def test_counted_architectures_follow_the_setting(tab: Tab, explorer: Explorer) -> None:
+    for setting in (explorer.default, some_settings()[3]):
+        tab.open(setting.link)
+        for name, one in explorer.count(setting).items():
+            for row in COUNT_ROWS:
+                cell = tab.page.locator(f"td[data-count={row.key}][data-architecture={name}]")
+                assert cell.text_content() == FORMATS[row.format](one[row.key])
 
 
 def test_formats_are_those_of_the_package(tab: Tab) -> None:

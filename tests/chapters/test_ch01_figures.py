@@ -8,7 +8,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from companion.accounting import PAPER, TFLA, count_flops, num_params
-from companion.architectures.base import ARCHITECTURES, preset
+from companion.architectures import PAPER_ARCHITECTURES, preset
 from companion.chapters.ch01 import figures, share_table
 from companion.chapters.ch01.formulas import mlstm_core_per_token
 from companion.plotting import show
@@ -27,7 +27,7 @@ def num_points(ax: Axes) -> int:
 
 
 def test_component_shares() -> None:
-    counts = {name: count_flops(preset(name, "7b"), 8192) for name in ARCHITECTURES}
+    counts = {name: count_flops(preset(name, "7b"), 8192) for name in PAPER_ARCHITECTURES}
     figure = figures.component_shares(counts)
     [ax] = figure.axes
     assert [label.get_text() for label in ax.get_yticklabels()] == list(counts)
@@ -54,7 +54,7 @@ def test_six_nd_ratio(runs: pd.DataFrame) -> None:
 
 
 def test_context_curves() -> None:
-    models = {f"{name} {size}": preset(name, size) for size in ("7b", "160m") for name in ARCHITECTURES}
+    models = {f"{name} {size}": preset(name, size) for size in ("7b", "160m") for name in PAPER_ARCHITECTURES}
     lengths = [64, 1024, 16384, 100]
     figure = figures.context_curves(models, lengths, TFLA)
     left, right = figure.axes

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from strategies import architectures
 
 from companion.accounting import PAPER, SIX_ND, TFLA, Convention, count_flops, count_params
-from companion.architectures.base import ARCHITECTURES, Architecture, preset
+from companion.architectures import PAPER_ARCHITECTURES, Architecture, preset
 from companion.chapters.ch01 import formulas
 from companion.errors import InputError
 
 
-@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("name", sorted(PAPER_ARCHITECTURES))
 def test_formula_table_names_every_component_that_costs_something(name: str) -> None:
     table = formulas.formula_table(name).set_index("component")
     model = preset(name, "160m")

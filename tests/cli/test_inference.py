@@ -6,8 +6,8 @@ import pytest
 from commands import error_line, run_json
 
 from companion import cli
-from companion.accounting.inference import count_prefill, count_step
-from companion.architectures.base import preset
+from companion.accounting.inference import cache_bytes, count_prefill, count_step
+from companion.architectures import make_architecture, preset
 from companion.inference.one_size import fit_inference, load_paper_inference
 from companion.paths import data_dir
 
@@ -122,6 +122,27 @@ def test_what_does_not_fit_is_an_answer(capsys: pytest.CaptureFixture[str]) -> N
     assert "keys and values of one sequence: 64 GiB" in out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "kept"),
+    [
+        (["gated_deltanet", *SEVEN], "state"),
+        (["gated_deltanet_3to1", *SEVEN], "state, keys and values"),
+        (["xlstm", *SEVEN, "--attention-every", "8", "--window", "1024"], "state, keys and values"),
+        (["transformer", *SEVEN, "--window", "1024"], "keys and values"),
+    ],
+)
+def test_mixers_and_hybrids(arguments: list[str], kept: str, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run_json(capsys, *COUNT, *arguments)
+    assert result["kept"] == kept
+    model = make_architecture(result["architecture"], **result["shapes"])
+    T = result["context_length"]
+    assert result["step"]["flops"] == count_step(model, T).flops.total
+    assert result["prefill"]["traffic_bytes"] == count_prefill(model, T).traffic.total
+    assert result["cache_bytes_per_sequence"] == cache_bytes(model, T)
+    assert cli.main([*COUNT, *arguments]) == 0
+    assert f"{kept} of one sequence" in capsys.readouterr().out
+
+
 def test_conventions_and_chunks(capsys: pytest.CaptureFixture[str]) -> None:
     base = run_json(capsys, *COUNT, "xlstm", *SEVEN)
     tight = run_json(capsys, *COUNT, "xlstm", *SEVEN, "--convention", "tfla", "--chunk-size", "128")
@@ -138,7 +159,7 @@ def test_conventions_and_chunks(capsys: pytest.CaptureFixture[str]) -> None:
         ([*COUNT, "xlstm", *SEVEN, "--hardware", "tpu"], "hardware 'tpu' is not known; there are a100-sxm"),
         ([*COUNT, "xlstm", "--size", "9b", "--context-length", "64"], "invalid choice: '9b'"),
         ([*COUNT, "xlstm", "--context-length", "64"], "missing --d-model, --n-layers, --n-heads (or give --size)"),
-        ([*COUNT, "xlstm", *SEVEN, "--n-kv-heads", "2"], "--n-kv-heads: an xlstm has no keys and values to share"),
+        ([*COUNT, "xlstm", *SEVEN, "--n-kv-heads", "2"], "--n-kv-heads: this xlstm has no keys and values to share"),
         ([*COUNT, "transformer", *SEVEN, "--n-kv-heads", "5"], "n_kv_heads 5 does not divide n_heads 32"),
         ([*COUNT, "transformer", *SEVEN, "--bytes-per-weight", "0"], "--bytes-per-weight: 0 is not positive"),
         ([*COUNT, "transformer", "--size", "7b"], "--context-length"),

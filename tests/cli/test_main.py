@@ -11,7 +11,7 @@ from commands import RUNS, error_line, run_json
 
 from companion import cli
 from companion.accounting import count_flops, num_params
-from companion.architectures.base import XLSTM
+from companion.architectures import XLSTM
 from companion.ledger.entries import load_published
 from companion.runs.load import load_paper_runs
 
@@ -237,4 +237,4 @@ def test_params_of_published_models(options: str, expected: int, capsys: pytest.
 
 def test_an_xlstm_has_no_grouped_heads(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["params", "--architecture", "xlstm", "--size", "7b", "--n-kv-heads", "2", "--qk-norm"]) == 2
-    assert "--n-kv-heads, --qk-norm: an xlstm has no keys and values" in capsys.readouterr().err
+    assert "--n-kv-heads, --qk-norm: this xlstm has no keys and values" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from companion.accounting.inference import count_prefill, count_step
-from companion.architectures.base import preset
+from companion.architectures import preset
 from companion.errors import InputError
 from companion.fitting.parametric import fit_parametric
 from companion.fitting.uncertainty import bootstrap_parametric

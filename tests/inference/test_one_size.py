@@ -9,7 +9,7 @@ import pytest
 from companion.accounting import PAPER, num_params
 from companion.accounting.flops import forward_flops
 from companion.accounting.inference import cache_numbers
-from companion.architectures.base import make_architecture
+from companion.architectures import ARCHITECTURES, make_architecture
 from companion.errors import InputError
 from companion.inference.one_size import (
     PARAMETERS,
@@ -226,7 +226,7 @@ def row_of(text: str, **values: str) -> str:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"architecture": "mamba"}, "row 2, column 'architecture': mamba is not one of transformer, xlstm"),
+        ({"architecture": "mamba"}, f"row 2, column 'architecture': mamba is not one of {', '.join(ARCHITECTURES)}"),
         ({"batch_size": "0"}, "row 2, column 'batch_size': 0 must be positive"),
         ({"prefill_length": "-1"}, "row 2, column 'prefill_length': -1 must not be negative"),
         ({"ttft_s": "-0.1"}, "row 2, column 'ttft_s': -0.1 is not a time in seconds (1e-9 to 3e7)"),
@@ -264,7 +264,10 @@ def test_shapes_that_deviate(tmp_path: Path, timings: pd.DataFrame) -> None:
     row.assign(n_heads=7, d_qk=64, d_hv=64).to_csv(path, index=False)
     assert by_model(load_inference(path))[0][0].d_qk == 64
     for values, words in (
-        ({"architecture": "xlstm", "n_kv_heads": 2}, "xlstm 160m: an xlstm has no n_kv_heads: leave the cell empty"),
+        (
+            {"architecture": "xlstm", "n_kv_heads": 2},
+            "xlstm 160m: n_kv_heads: this xlstm has no attention",
+        ),
         ({"n_kv_heads": 5}, "n_kv_heads 5 does not divide n_heads 12"),
         ({"vocab_size": 0.5}, "vocab_size: 0.5 is not a positive whole number"),
         ({"tied_embeddings": 2}, "tied_embeddings: .* is neither true nor false"),

@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 
 from companion.accounting.inference import count_step
-from companion.architectures.base import preset
+from companion.architectures import preset
 from companion.errors import InputError
 from companion.hardware import get_hardware
 from companion.inference.one_size import COLUMNS, load_paper_inference, model_of
-from companion.inference.runtime_model import TERMS, RuntimeModel, features, fit_runtime_model, paper_runtime_model
+from companion.inference.runtime_model import RuntimeModel, features, fit_runtime_model, paper_runtime_model, terms_of
 from companion.runs.shape_family import paper_family
 
-KINDS = list(TERMS)
+KINDS = [(name, quantity) for quantity in ("ttft", "step_time") for name in ("transformer", "xlstm")]
 H100 = get_hardware("h100-sxm")
 
 
@@ -63,14 +63,14 @@ def test_known_coefficients_come_back(timings: pd.DataFrame, kind: tuple[str, st
     rows = timings[(timings["architecture"] == architecture) & timings[COLUMNS[quantity]].notna()]
     rows = rows[rows["prefill_length"] > 0].copy()
     expected = []
-    for i, term in enumerate(TERMS[kind]):
+    for i, term in enumerate(terms_of(*kind)):
         scale = 1e4 if term.unit == "token·layer" else 1.0
         expected.append(truth[term.kind] * scale * (1 + 0.1 * i))
     times = []
     for _, row in rows.iterrows():
         context = row["prefill_length"] + (0 if quantity == "ttft" else (row["generation_length"] + 1) // 2)
         sizes = features(quantity, model_of(row), context, row["batch_size"])  # type: ignore[arg-type]
-        times.append(sum(c * sizes[term.name] for c, term in zip(expected, TERMS[kind], strict=True)))
+        times.append(sum(c * sizes[term.name] for c, term in zip(expected, terms_of(*kind), strict=True)))
     rows[COLUMNS[quantity]] = times
     model = fit_runtime_model(rows, architecture, quantity, num_resamples=20)  # type: ignore[arg-type]
     np.testing.assert_allclose(model.coefficients, expected, rtol=1e-6)
@@ -84,7 +84,7 @@ class TestPaperTimings:
             assert model.rms_log_error < 0.11, kind
             table = model.table()
             assert table["share"].sum() == pytest.approx(1)
-            assert list(table["term"]) == [term.name for term in TERMS[kind]]
+            assert list(table["term"]) == [term.name for term in terms_of(*kind)]
             ordered = table[table["identified"]]
             assert (ordered["rate_low"] <= ordered["rate"]).all()
             assert (ordered["rate"] <= ordered["rate_high"]).all()

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from companion.accounting.inference import cache_numbers, count_step
-from companion.architectures.base import preset
+from companion.architectures import preset
 from companion.errors import InputError
 from companion.hardware import known_hardware
 from companion.inference.one_size import fit_inference, load_paper_inference, model_of

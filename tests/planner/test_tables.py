@@ -16,7 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from companion import cli
-from companion.errors import NotApplicable
+from companion.accounting import num_params
+from companion.accounting.inference import count_step
+from companion.architectures import make_architecture, preset
+from companion.errors import InputError, NotApplicable
 from companion.laws import LossSurface
 from companion.paths import data_dir
 from companion.planner.planning import Request, learn, plan
@@ -123,7 +126,7 @@ def test_the_papers_table_by_name_is_the_papers_table(capsys: pytest.CaptureFixt
         ("vocab", "6 runs for 6 free parameters"),
         (
             "two_other_architectures",
-            "gpt, mamba2: two_other_architectures.csv: the planner has shapes, costs and times",
+            "gpt, mamba2: two_other_architectures.csv: the planner has shapes and costs",
         ),
         ("isoflop_comma", "llama2: isoflop_comma.csv: the planner has"),
     ],
@@ -239,3 +242,62 @@ def test_every_design_has_an_answer_or_one_line(frame: pd.DataFrame) -> None:
         assert low <= row["eta"] <= high
         ratios = frame["num_tokens"] / frame["num_params"]
         assert np.abs(np.log(ratios / row["token_param_ratio"])).min() < 0.1, "a ratio of the table"
+
+
+# ---- architectures that nobody has timed ---------------------------------------------------------
+
+UNTIMED = ["gated_deltanet", "gated_deltanet_3to1", "gated_deltanet_7to1"]
+
+
+@pytest.mark.parametrize("name", UNTIMED)
+def test_a_roofline_plan_needs_no_timings(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = saved(own(architecture=name), tmp_path)
+    served = ["--prefill-tokens", "1e12", "--generated-tokens", "1e11"]
+    result = run_json(capsys, *BUDGET, *served, "--runs", runs, "--timing", "roofline")
+    assert [one["objective"] for one in result["plans"]] == ["loss-optimal", "cost-optimal"]
+    for one in result["plans"]:
+        model = make_architecture(name, **one["model"])
+        assert one["ttft_s"] == one["ttft_roofline_s"] > 0
+        # the model that could be built is near the planned one, and costs what its own count says
+        assert num_params(model) == pytest.approx(one["num_params"], rel=0.25)
+        step = count_step(model, result["request"]["context_length"], result["request"]["batch_size"])
+        assert step.roofline("h100-sxm").seconds == pytest.approx(one["step_time_s"], rel=0.3)
+    assert any(f"{name}: shapes are those of its named sizes" in note for note in result["warnings"])
+
+
+def test_measured_times_need_timings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = saved(pd.concat([own(), own(architecture="gated_deltanet")]), tmp_path)
+    result = run_json(capsys, *BUDGET, "--runs", runs)
+    assert {one["architecture"] for one in result["plans"]} == {"xlstm"}
+    assert "gated_deltanet, ttft: no terms are known" in result["left_out"]["gated_deltanet"]
+    both = run_json(capsys, *BUDGET, "--runs", runs, "--timing", "roofline")
+    assert {one["architecture"] for one in both["plans"]} == {"xlstm", "gated_deltanet"}
+    known = learn(load_runs(runs), timing="roofline", num_resamples=5)
+    with pytest.raises(InputError, match=r"no terms are known; .*; timing roofline needs none"):
+        plan(Request(train_flops=1e21), {"gated_deltanet": known["gated_deltanet"]})
+    with pytest.raises(NotApplicable, match="no terms are known"):
+        known["gated_deltanet"].times  # noqa: B018
+
+
+def test_hybrids_share_heads_when_they_are_served(tmp_path: Path) -> None:
+    runs = load_runs(saved(own(architecture="gated_deltanet_3to1"), tmp_path))
+    known = learn(runs, timing="roofline", num_resamples=5)
+    whole, shared = (
+        plan(Request(train_flops=1e21, timing="roofline", kv_groups=groups), known).models[0] for groups in (1, 4)
+    )
+    assert shared.numbers["memory_bytes"] < whole.numbers["memory_bytes"]
+    assert shared.model.n_kv_heads * 4 <= shared.model.attention_heads
+    assert whole.model.n_kv_heads == whole.model.attention_heads
+
+
+def test_a_hybrid_in_the_table_is_planned_as_one(tmp_path: Path) -> None:
+    """Shapes with `attention_every` make a family of hybrids."""
+    models = [preset("xlstm", size, attention_every=4) for size in ("160m", "400m", "830m", "1.4b", "2.7b")]
+    frame = own()
+    rows = [models[at % 5].shapes() for at in range(len(frame))]
+    runs = pd.concat([frame, pd.DataFrame(rows, index=frame.index)], axis=1)
+    known = learn(load_runs(saved(runs, tmp_path)), timing="roofline", num_resamples=5)["xlstm"]
+    assert known.family.attention_every == 4
+    assert len(known.family.shapes(1024.0).layers) == 2
+    planned = plan(Request(train_flops=1e21, timing="roofline"), {"xlstm": known})
+    assert all(model.model.attention_every == 4 for model in planned.models)

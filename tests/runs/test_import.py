@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from companion import cli
 from companion.accounting import num_params, train_flops
-from companion.architectures.base import preset
+from companion.architectures import preset
 from companion.errors import InputError
 from companion.runs.import_ import PRESETS, import_runs
 from companion.runs.import_.values import PF_DAY, header_unit, plain_name, read_number
@@ -220,7 +220,7 @@ def test_names_of_a_tracker_and_split_counts_of_a_spreadsheet(tmp_path: Path) ->
         "Name,config/n_layer,config/n_embd,config/n_head,config/batch_size,config/block_size,config/max_iters,val/loss"
     )
     path = write(tmp_path, "wandb.csv", f"{names}\na,6,384,6,64,256,5000,1.47\n")
-    assert "or the architecture (transformer, xlstm) to count it from shapes" in failure(path)
+    assert "or the architecture (transformer, xlstm, gated_deltanet, " in failure(path)
     runs = import_runs(path, architecture="transformer").runs
     assert runs["num_tokens"].tolist() == [64 * 256 * 5000]
     assert runs["context_length"].tolist() == [256]

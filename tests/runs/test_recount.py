@@ -8,7 +8,7 @@ import pytest
 from foreign import table
 
 from companion.accounting import CONVENTIONS, count_flops, num_params
-from companion.architectures.base import Transformer, preset
+from companion.architectures import Transformer, preset
 from companion.errors import InputError
 from companion.runs.conventions import check_counts
 from companion.runs.load import load_runs
@@ -83,7 +83,10 @@ def test_repeated_runs_differ_by_their_seed(tmp_path: Path) -> None:
     ("wrong", "words"),
     [
         ({"n_kv_heads": 3}, "row 3: n_kv_heads 3 does not divide n_heads 8"),
-        ({"architecture": "xlstm", "d_qk": 32}, "row 3: an xlstm has no grouped heads"),
+        (
+            {"architecture": "xlstm", "d_qk": 32},
+            "row 3: n_kv_heads: this xlstm has no attention; leave empty",
+        ),
     ],
 )
 def test_a_wrong_shape_names_file_and_row(wrong: dict, words: str, tmp_path: Path) -> None:
@@ -92,3 +95,65 @@ def test_a_wrong_shape_names_file_and_row(wrong: dict, words: str, tmp_path: Pat
     runs = load_runs(tmp_path / "runs.csv")
     with pytest.raises(InputError, match=rf"runs\.csv: {words}"):
         recount(runs, "paper")
+
+
+# ---- windows and hybrids -------------------------------------------------------------------------
+
+HYBRIDS = [
+    preset("xlstm", "160m"),
+    preset("xlstm", "160m", attention_every=4),
+    preset("xlstm", "160m", attention_every=8, window=512, n_kv_heads=2, attention_heads=12),
+    preset("gated_deltanet", "160m"),
+    preset("gated_deltanet", "160m", attention_every=4, qk_norm=True),
+    preset("gated_deltanet_7to1", "160m"),
+    preset("transformer", "160m"),
+    preset("transformer", "160m", window=256),
+    preset("transformer", "160m", window=256, attention_every=4),
+    preset("transformer", "160m", d_ff=0),
+]
+
+
+@pytest.mark.parametrize("convention", sorted(CONVENTIONS))
+def test_windows_and_hybrids_of_a_table_are_counted(convention: str, tmp_path: Path) -> None:
+    """Rows of one architecture may be hybrids or not, with or without a window: an empty cell is neither."""
+    pd.DataFrame([run_of(model, 2048) for model in HYBRIDS]).to_csv(tmp_path / "runs.csv", index=False)
+    runs = load_runs(tmp_path / "runs.csv")
+    expected = [count_flops(model, 2048, convention).train_flops(2**30) for model in HYBRIDS]
+    np.testing.assert_allclose(recount(runs, convention), expected, rtol=1e-12)
+    check = check_counts(runs)
+    assert check["num_params_equal"].sum() == check["train_flops_equal"].sum() == len(HYBRIDS)
+
+
+def test_a_named_hybrid_with_an_empty_cell_keeps_its_pattern() -> None:
+    named = preset("gated_deltanet_7to1", "160m")
+    every = preset("gated_deltanet_7to1", "160m", attention_every=2)
+    empty = {"attention_every": None, "attention_heads": None, "n_kv_heads": None}
+    runs = pd.DataFrame([run_of(named, **empty), run_of(every), run_of(named, attention_every=0)])
+    plain = preset("gated_deltanet", "160m")
+    assert num_params(models_of(runs)).tolist() == [num_params(model) for model in (named, every, plain)]
+
+
+def test_a_window_changes_the_count() -> None:
+    full, local = preset("transformer", "160m"), preset("transformer", "160m", window=256)
+    runs = pd.DataFrame([run_of(full, 8192), run_of(full, 8192, window=256), run_of(full, 8192, window=0)])
+    counted = recount(runs, "paper").tolist()
+    assert counted[0] == counted[2] == count_flops(full, 8192).train_flops(2**30)
+    assert counted[1] == count_flops(local, 8192).train_flops(2**30) < counted[0]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"attention_every": 1}, "row 3: attention_every: 1 leaves no other layer"),
+        ({"window": 10}, "row 3: window: this xlstm has no attention"),
+        (
+            {"attention_every": 4, "attention_heads": 5},
+            "row 3: d_model 768 is not divisible by the 5 heads of attention",
+        ),
+    ],
+)
+def test_wrong_hybrids_name_file_and_row(wrong: dict, words: str, tmp_path: Path) -> None:
+    plain = preset("xlstm", "160m")
+    pd.DataFrame([run_of(plain), run_of(plain, **wrong)]).to_csv(tmp_path / "runs.csv", index=False)
+    with pytest.raises(InputError, match=rf"runs\.csv: {words}"):
+        recount(load_runs(tmp_path / "runs.csv"), "paper")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from companion.accounting import CONVENTIONS, PAPER, count_flops, num_params
-from companion.architectures.base import Transformer, preset
+from companion.architectures import Transformer, preset
 from companion.errors import InputError
 from companion.runs.load import SHAPE_COLUMNS, load_paper_runs, load_runs
 from companion.runs.shape_family import (

@@ -8,7 +8,7 @@ import pandas as pd
 from companion.accounting.conventions import CONVENTIONS, PAPER, Convention
 from companion.accounting.flops import count_flops
 from companion.accounting.params import count_params, num_params
-from companion.architectures.base import Architecture
+from companion.architectures import Architecture
 
 
 def convention_table(

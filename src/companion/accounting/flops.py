@@ -11,9 +11,22 @@ import numpy as np
 
 from companion.accounting.breakdown import Breakdown
 from companion.accounting.conventions import PAPER, Convention, get_convention
-from companion.accounting.params import count_params, qkv_width
-from companion.architectures.base import XLSTM, Architecture
+from companion.accounting.params import block_branches, count_params, over_layers
+from companion.architectures import Architecture
+from companion.architectures.attention import attention_core_flops
+from companion.architectures.mlstm import mlstm_core_flops
 from companion.errors import InputError
+
+__all__ = [
+    "TrainingFlops",
+    "attention_core_flops",
+    "check_context_length",
+    "count_flops",
+    "forward_flops",
+    "least_context",
+    "mlstm_core_flops",
+    "train_flops",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +86,7 @@ def count_flops(architecture: Architecture, context_length: Any, convention: str
         if the context is not a positive whole number, or shorter than a chunk.
     """
     convention = get_convention(convention)
-    length = check_context_length(architecture.name, context_length, convention)
+    length = check_context_length(context_length, least_context(architecture, convention))
     # float64 from here on: T² · H · d of a long context leaves int64
     T = length.astype(np.float64) if length.ndim else float(length)
     forward = forward_flops(architecture, T, convention)
@@ -86,15 +99,22 @@ def count_flops(architecture: Architecture, context_length: Any, convention: str
     )
 
 
-def check_context_length(architecture: str, context_length: Any, convention: Convention) -> np.ndarray:
-    """The context as an array; an InputError if it is no positive whole number, or below one chunk for an xLSTM."""
+def least_context(architecture: Architecture, convention: Convention) -> int:
+    """Tokens of the shortest sequence that the forward count takes: one chunk of the longest chunk, or 1."""
+    if convention.rule != "layers":
+        return 1
+    return max(mixer.least_context(convention) for mixer, _ in architecture.layers)
+
+
+def check_context_length(context_length: Any, least: int = 1) -> np.ndarray:
+    """The context as an array; an InputError if it is no positive whole number, or below one chunk (`least` tokens)."""
     length = np.asarray(context_length)
     if not np.issubdtype(length.dtype, np.number) or not np.all(
         np.isfinite(length) & (length > 0) & (length == np.floor(length))
     ):
         raise InputError(f"context_length: {context_length} is not a positive whole number")
-    if architecture == XLSTM.name and convention.rule == "layers" and np.any(length < convention.chunk_size):
-        raise InputError(f"context_length {length.min()} is shorter than one chunk of {convention.chunk_size} tokens")
+    if least > 1 and np.any(length < least):
+        raise InputError(f"context_length {length.min()} is shorter than one chunk of {least} tokens")
     return length
 
 
@@ -103,58 +123,24 @@ def forward_flops(architecture: Architecture, context_length: Any, convention: C
 
     Source: arXiv 2510.02228, appendix on FLOP accounting, for `paper` and `tfla`.
     """
-    a: Any = architecture
+    a, d = architecture, architecture.d_model
     T = context_length
     if convention.rule == "6ND":
         weights = count_params(a).as_dict()
         return Breakdown(**{name: 2.0 * T * weights[name] for name in convention.counted_weights})
 
-    d, hidden = a.d_model, a.n_heads * a.d_hv
-    projections = 2 * d * qkv_width(a) + 2 * d * hidden
-    output_gate, normed = 0.0, 2 * d
-    if a.name == XLSTM.name:
-        normed = normed + hidden  # the head norm
-        projections = projections + 4 * d * a.n_heads  # input and forget gate, one scalar per head each
-        output_gate = 2 * d * hidden + convention.output_gate_elementwise_flops * hidden
-        core = mlstm_core_flops(a.n_heads, a.d_qk, a.d_hv, T, convention)
-    else:
-        normed = normed + a.qk_norm * (a.n_heads + a.n_kv_heads) * a.d_qk
-        core = attention_core_flops(a.n_heads, a.d_qk, a.d_hv, T, convention)
+    branches = block_branches(a)
     logits = 2.0 * T * d * a.vocab_size
+    normed = over_layers(a, lambda mixer, number: number * (branches * d + mixer.norm_width())) + d
     return Breakdown(
         embedding=logits if convention.count_embedding else 0.0 * T * d,
-        mixer_projections=a.n_layers * T * projections,
-        mixer_core=a.n_layers * core,
-        output_gate=a.n_layers * T * output_gate,
+        mixer_projections=over_layers(a, lambda mixer, number: number * T * mixer.projection_flops(d)),
+        mixer_core=over_layers(a, lambda mixer, number: number * mixer.core_flops(T, convention)),
+        output_gate=over_layers(a, lambda mixer, number: number * T * mixer.output_gate_flops(d, convention)),
         ffn=a.n_layers * T * (6 * d * a.d_ff + convention.ffn_elementwise_flops * a.d_ff),
-        norms=convention.norm_flops * T * (a.n_layers * normed + d),
+        norms=convention.norm_flops * T * normed,
         unembedding=logits,
     )
-
-
-def attention_core_flops(n_heads: Any, d_qk: Any, d_hv: Any, context_length: Any, convention: Convention) -> Any:
-    """Scores, softmax and weighted sum of causal attention: FLOPs per layer and sequence, forward.
-
-    The T × T scores cost `2·d_qk` each, the softmax `attention_softmax_flops`, the weighted sum `2·d_hv`; the causal
-    factor scales all three. Under `paper` this is `T²·H·(d_qk + d_hv + 2.5)`.
-    """
-    per_score = 2 * d_qk + 2 * d_hv + convention.attention_softmax_flops
-    return convention.attention_causal_factor * context_length**2 * n_heads * per_score
-
-
-def mlstm_core_flops(n_heads: Any, d_qk: Any, d_hv: Any, context_length: Any, convention: Convention) -> Any:
-    """Chunkwise mLSTM cell: FLOPs per layer and sequence, forward.
-
-    A sequence that is not a multiple of the chunk has one shorter chunk at its end.
-    """
-
-    def one_chunk(size: Any) -> Any:
-        return sum(convention.mlstm_chunk(size, d_qk, d_hv, convention.mlstm_causal_factor).values())
-
-    full_chunks = context_length // convention.chunk_size
-    tail = context_length % convention.chunk_size
-    # the count of an empty chunk is not zero (it holds the state's own decay), hence the mask
-    return n_heads * (full_chunks * one_chunk(convention.chunk_size) + 1 * (tail != 0) * one_chunk(tail))
 
 
 def train_flops(

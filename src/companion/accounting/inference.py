@@ -15,15 +15,31 @@ import numpy as np
 
 from companion.accounting.breakdown import Breakdown
 from companion.accounting.conventions import PAPER, Convention, get_convention
-from companion.accounting.flops import check_context_length, forward_flops
-from companion.accounting.params import count_params, qkv_width
-from companion.architectures.base import XLSTM
+from companion.accounting.flops import check_context_length, forward_flops, least_context
+from companion.accounting.params import block_branches, count_params, over_layers
+from companion.architectures import Architecture, Mixer
+from companion.architectures.mlstm import RECURRENT_GATE_FLOPS, mlstm_recurrent_flops
 from companion.errors import InputError
 from companion.hardware import Hardware, get_hardware
 
-#: FLOPs of the gates of one mLSTM head and step: log-sigmoid, maximum, two exponentials with their differences, the
-#: lower bound of the denominator.
-RECURRENT_GATE_FLOPS = 12
+__all__ = [
+    "BF16",
+    "RECURRENT_GATE_FLOPS",
+    "Bytes",
+    "InferencePass",
+    "Precision",
+    "Roofline",
+    "activations_per_token",
+    "cache_bytes",
+    "cache_numbers",
+    "check_batch_size",
+    "context_of_equal_cache",
+    "count_prefill",
+    "count_step",
+    "live_per_token",
+    "live_widths",
+    "mlstm_recurrent_flops",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +55,16 @@ class Precision:
     bytes_per_weight: float = 2.0
     bytes_per_activation: float = 2.0
     bytes_per_cache: float = 2.0  # keys and values
-    bytes_per_state: float = 4.0  # C, n and m of the mLSTM
+    bytes_per_state: float = 4.0  # the state of a recurrent mixer
 
     def __post_init__(self) -> None:
         for field in fields(self):
             if not 0 < getattr(self, field.name) < float("inf"):
                 raise InputError(f"{field.name} {getattr(self, field.name)} is not a positive, finite number")
+
+    def kept(self, mixer: Mixer) -> float:
+        """Bytes per number that a mixer keeps: those of its cache, or of its state."""
+        return {"cache": self.bytes_per_cache, "state": self.bytes_per_state}[mixer.kept_as]
 
 
 BF16 = Precision()
@@ -120,7 +140,7 @@ class InferencePass:
 
 
 def count_prefill(
-    architecture: Any,
+    architecture: Architecture,
     context_length: Any,
     batch_size: Any = 1,
     *,
@@ -132,9 +152,9 @@ def count_prefill(
     Parameters
     ----------
     architecture
-        an `Architecture`, or shapes of a `companion.runs.shape_family.ShapeFamily`.
+        an `Architecture`, checked or a member of a `companion.runs.shape_family.ShapeFamily`.
     context_length
-        T, tokens of the prompt: whole, positive, for an xLSTM at least one chunk. Arrays broadcast.
+        T, tokens of the prompt: whole, positive, for an mLSTM at least one chunk. Arrays broadcast.
     batch_size
         B, sequences at once: whole and positive.
     precision
@@ -148,30 +168,27 @@ def count_prefill(
         for a context or batch that is not a positive whole number, or a context below one chunk.
     """
     convention, a = get_convention(convention), architecture
-    T = check_context_length(a.name, context_length, convention).astype(float)[()]
+    T = check_context_length(context_length, least_context(a, convention)).astype(float)[()]
     B = check_batch_size(batch_size)
     forward = forward_flops(a, T, convention)
-    per_sequence = replace(forward, unembedding=2.0 * a.d_model * a.vocab_size)
-    cache = cache_numbers(a, T) * _cache_bytes(a, precision)
-    cache_traffic = cache
-    if a.name == XLSTM.name:  # the state of every chunk is written by one kernel and read by the next
-        cache_traffic = 2 * cache * np.ceil(T / convention.chunk_size)
     moved = (T * activations_per_token(a) + a.vocab_size) * precision.bytes_per_activation
-    held = (T * _live_per_token(a) + a.vocab_size) * precision.bytes_per_activation
+    cache_traffic = over_layers(
+        a, lambda mixer, number: number * mixer.prefill_cache_traffic(T, convention) * precision.kept(mixer)
+    )
     weights = count_params(a)
     read = weights.total - weights.embedding  # of the embedding only the rows of the prompt
     return InferencePass(
         kind="prefill",
         context_length=T,
         batch_size=B,
-        flops=per_sequence * B,
+        flops=replace(forward, unembedding=2.0 * a.d_model * a.vocab_size) * B,
         traffic=Bytes(weights=read * precision.bytes_per_weight, cache=B * cache_traffic, activations=B * moved),
-        memory=Bytes(weights=weights.total * precision.bytes_per_weight, cache=B * cache, activations=B * held),
+        memory=_held(a, T, T, B, weights.total, precision),
     )
 
 
 def count_step(
-    architecture: Any,
+    architecture: Architecture,
     context_length: Any,
     batch_size: Any = 1,
     *,
@@ -184,80 +201,83 @@ def count_step(
     Arguments and errors as in `count_prefill`, but a context of one token will do.
     """
     convention, a = get_convention(convention), architecture
-    T = check_context_length("", context_length, convention).astype(float)[()]
+    T = check_context_length(context_length).astype(float)[()]
     B = check_batch_size(batch_size)
     one = forward_flops(a, 1.0, convention)
-    if a.name == XLSTM.name:
-        core = a.n_heads * mlstm_recurrent_flops(a.d_qk, a.d_hv)
-        cache_traffic = 2 * cache_numbers(a, T) * precision.bytes_per_state  # read and written
-    else:
-        core = T * a.n_heads * (2 * a.d_qk + 2 * a.d_hv + convention.attention_softmax_flops)
-        cache_traffic = cache_numbers(a, T + 1) * precision.bytes_per_cache  # T read, one written
-    if convention.rule == "6ND":
-        core = 0.0
+    core: Any = 0.0
+    if convention.rule == "layers":
+        core = over_layers(a, lambda mixer, number: number * mixer.step_core_flops(T, convention))
+    cache_traffic = over_layers(a, lambda mixer, number: number * mixer.step_cache_traffic(T) * precision.kept(mixer))
     weights = count_params(a)
     moved = (activations_per_token(a) + a.vocab_size) * precision.bytes_per_activation
-    held = (_live_per_token(a) + a.vocab_size) * precision.bytes_per_activation
     return InferencePass(
         kind="step",
         context_length=T,
         batch_size=B,
-        flops=replace(one, mixer_core=a.n_layers * core) * B,
+        flops=replace(one, mixer_core=core) * B,
         traffic=Bytes(
             weights=(weights.total - weights.embedding) * precision.bytes_per_weight,
             cache=B * cache_traffic,
             activations=B * moved,
         ),
-        memory=Bytes(
-            weights=weights.total * precision.bytes_per_weight,
-            cache=B * cache_numbers(a, T) * _cache_bytes(a, precision),
-            activations=B * held,
-        ),
+        memory=_held(a, T, 1, B, weights.total, precision),
     )
 
 
-def cache_numbers(architecture: Any, context_length: Any) -> Any:
-    """Numbers that one sequence keeps in all layers: keys and values of T tokens, or the state of the mLSTM.
+def _held(a: Architecture, T: Any, tokens: Any, B: Any, num_params: Any, precision: Precision) -> Bytes:
+    """Memory of a pass over `tokens` new tokens that ends at a context of T."""
+    held = (tokens * live_per_token(a) + a.vocab_size) * precision.bytes_per_activation
+    return Bytes(
+        weights=num_params * precision.bytes_per_weight, cache=B * cache_bytes(a, T, precision), activations=B * held
+    )
 
-    Keys and values: n_layers·n_kv_heads·(d_qk + d_hv)·T. State: n_layers·H·(d_qk·d_hv + d_qk + 1), whatever T is.
+
+def cache_numbers(architecture: Architecture, context_length: Any) -> Any:
+    """Numbers that one sequence keeps in all layers: keys and values, or the state of a recurrent mixer, or both.
+
+    Keys and values of attention: n_kv_heads·(d_qk + d_hv)·T per layer, or of its window. State of an mLSTM:
+    H·(d_qk·d_hv + d_qk + 1), whatever T is.
     """
-    a = architecture
-    if a.name == XLSTM.name:
-        return (
-            a.n_layers * a.n_heads * (a.d_qk * a.d_hv + a.d_qk + 1) + 0.0 * np.asarray(context_length, dtype=float)[()]
-        )
-    return a.n_layers * a.n_kv_heads * (a.d_qk + a.d_hv) * context_length
+    return over_layers(architecture, lambda mixer, number: number * mixer.cache_numbers(context_length))
+
+
+def cache_bytes(architecture: Architecture, context_length: Any, precision: Precision = BF16) -> Any:
+    """Bytes of what one sequence keeps in all layers (see `cache_numbers`)."""
+    return over_layers(
+        architecture, lambda mixer, number: number * mixer.cache_numbers(context_length) * precision.kept(mixer)
+    )
 
 
 def context_of_equal_cache(transformer: Any, xlstm: Any, precision: Precision = BF16) -> Any:
     """T above which the keys and values of a Transformer take more bytes than the state of an xLSTM; not rounded."""
-    state = cache_numbers(xlstm, 1) * precision.bytes_per_state
-    return state / (cache_numbers(transformer, 1) * precision.bytes_per_cache)
+    return cache_bytes(xlstm, 1, precision) / cache_bytes(transformer, 1, precision)
 
 
-def mlstm_recurrent_flops(d_qk: Any, d_hv: Any) -> Any:
-    """FLOPs of one mLSTM head and step: 6·d_qk·d_hv + 7·d_qk + d_hv, and the gates (arXiv 2510.02228, appendix).
-
-    State: decay, outer product, its scale, sum, and 2 for the product with the query.
-    """
-    return 6 * d_qk * d_hv + 7 * d_qk + d_hv + RECURRENT_GATE_FLOPS
-
-
-def activations_per_token(architecture: Any) -> Any:
+def activations_per_token(architecture: Architecture) -> Any:
     """Numbers read and written per token by norms, products, residuals and gates of all layers, and the final norm.
 
     Per block with q the width of queries, keys and values together and h = H·d_hv: norms 4·d, residuals 6·d, products
-    2·d + q + h, the mixer's core q + h, feed-forward 2·d + 6·d_ff. An xLSTM block adds gates, head norm and output
-    gate: d + 6·h + 4·H. Normalized queries and keys are read and written once more.
+    2·d + q + h, the mixer's core q + h, feed-forward 2·d + 6·d_ff; half of the d without a feed-forward. An xLSTM block
+    adds gates, head norm and output gate: d + 6·h + 4·H. Normalized queries and keys are read and written once more.
     """
+    a, d = architecture, architecture.d_model
+    block = 7 * block_branches(a) * d + 6 * a.d_ff
+    return over_layers(a, lambda mixer, number: number * (block + mixer.activations_per_token(d))) + 4 * d
+
+
+def live_per_token(architecture: Architecture) -> Any:
+    """Numbers per token that live at once: the residual stream, and the widest product with its input."""
+    first, *others = live_widths(architecture)
+    for other in others:
+        first = np.maximum(first, other)
+    return first
+
+
+def live_widths(architecture: Architecture) -> list[Any]:
+    """Numbers per token that live at once in every part of a block: its mixers, and the feed-forward network."""
     a = architecture
-    hidden = a.n_heads * a.d_hv
-    per_block = 14 * a.d_model + 2 * qkv_width(a) + 2 * hidden + 6 * a.d_ff
-    if a.name == XLSTM.name:
-        per_block = per_block + a.d_model + 6 * hidden + 4 * a.n_heads
-    else:
-        per_block = per_block + a.qk_norm * 2 * (a.n_heads + a.n_kv_heads) * a.d_qk
-    return a.n_layers * per_block + 4 * a.d_model
+    mixers = [a.d_model + mixer.qkv_width() + mixer.hidden_width for mixer, _ in a.layers]
+    return [a.d_model + width for width in (*mixers, a.d_model + 3 * a.d_ff)]
 
 
 def check_batch_size(batch_size: Any) -> Any:
@@ -267,14 +287,3 @@ def check_batch_size(batch_size: Any) -> Any:
     if not numeric or not np.all((values > 0) & (values == np.floor(values)) & np.isfinite(values)):
         raise InputError(f"batch_size: {batch_size} is not a positive whole number")
     return values.astype(float)[()]
-
-
-def _cache_bytes(architecture: Any, precision: Precision) -> float:
-    return precision.bytes_per_state if architecture.name == XLSTM.name else precision.bytes_per_cache
-
-
-def _live_per_token(architecture: Any) -> Any:
-    """Numbers per token that live at once: the residual stream, and the widest product with its input."""
-    a = architecture
-    mixer = a.d_model + qkv_width(a) + a.n_heads * a.d_hv
-    return a.d_model + np.maximum(mixer, a.d_model + 3 * a.d_ff)

@@ -20,7 +20,7 @@ from companion.accounting.conventions import PAPER
 from companion.accounting.flops import attention_core_flops
 from companion.accounting.inference import BF16, Precision, Roofline
 from companion.accounting.mlstm_forms import recurrent_per_token
-from companion.architectures.base import XLSTM
+from companion.architectures import XLSTM
 from companion.errors import InputError
 from companion.hardware import Hardware, get_hardware
 

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from companion.accounting.conventions import PAPER, Convention, get_convention
-from companion.accounting.flops import check_context_length, mlstm_core_flops
-from companion.accounting.inference import BF16, Precision, mlstm_recurrent_flops
-from companion.architectures.base import XLSTM
+from companion.accounting.flops import check_context_length
+from companion.accounting.inference import BF16, Precision
+from companion.architectures import MLSTM
+from companion.architectures.mlstm import mlstm_core_flops, mlstm_recurrent_flops
 from companion.errors import InputError
 from companion.hardware import REFERENCE_HARDWARE, Hardware, get_hardware
 
@@ -122,7 +123,7 @@ def best_chunk_size(
     """
     if by not in MEASURES:
         raise InputError(f"best chunk by {by!r}: there are {', '.join(MEASURES)}")
-    check_context_length("", context_length, PAPER)
+    check_context_length(context_length)
     peaks = get_hardware(hardware)
     sizes = np.arange(1, int(context_length) + 1)
     counts = chunkwise_per_token(architecture, context_length, sizes, precision=precision, convention=convention)
@@ -157,7 +158,7 @@ def _parallel(architecture: Any, context_length: int, precision: Precision, conv
 
 
 def _check(architecture: Any) -> None:
-    if architecture.name != XLSTM.name:
+    if not all(isinstance(mixer, MLSTM) for mixer, _ in architecture.layers):
         raise InputError(f"forms of the mLSTM: a {architecture.name} has none")
 
 

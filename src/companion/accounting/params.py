@@ -3,10 +3,11 @@
 N counts everything that is trained: embedding, unembedding, norms, gate biases.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from companion.accounting.breakdown import Breakdown
-from companion.architectures.base import XLSTM, Architecture
+from companion.architectures import Architecture, Mixer
 
 
 def count_params(architecture: Architecture) -> Breakdown:
@@ -28,36 +29,33 @@ def count_params(architecture: Architecture) -> Breakdown:
     `d·H·d_qk + d·n_kv_heads·(d_qk + d_hv)`) and the output projection `d·H·d_hv`. An mLSTM layer adds
     `2·d·H + 2·H` for its two gates with bias, and `d·H·d_hv` for the output gate. SwiGLU has `3·d·d_ff`. A Transformer
     block has two norms of width d, and `2·d_qk` more weights with `qk_norm`; an xLSTM block has a third norm, over the
-    `H·d_hv` hidden states. Embedding and unembedding have `V·d` each; a shared matrix counts once, as
-    unembedding, where it is multiplied with.
+    `H·d_hv` hidden states. A block without feed-forward network has one norm of width d less. Embedding and
+    unembedding have `V·d` each; a shared matrix counts once, as unembedding, where it is multiplied with.
     """
-    a: Any = architecture
-    d, heads, hidden = a.d_model, a.n_heads, a.n_heads * a.d_hv
-    projections = d * qkv_width(a) + d * hidden
-    norms = 2 * d
-    output_gate = 0 * d  # an array where the shapes are arrays
-    if a.name == XLSTM.name:
-        projections = projections + 2 * d * heads + 2 * heads
-        norms = norms + hidden
-        output_gate = d * hidden
-    else:
-        norms = norms + a.qk_norm * 2 * a.d_qk
+    a, d = architecture, architecture.d_model
+    branches = block_branches(a)
     return Breakdown(
         embedding=(1 - a.tied_embeddings) * a.vocab_size * d,
-        mixer_projections=a.n_layers * projections,
-        mixer_core=0 * d,
-        output_gate=a.n_layers * output_gate,
+        mixer_projections=over_layers(a, lambda mixer, number: number * mixer.projection_params(d)),
+        mixer_core=over_layers(a, lambda mixer, number: number * mixer.core_params(d)),
+        output_gate=over_layers(a, lambda mixer, number: number * mixer.output_gate_params(d)),
         ffn=a.n_layers * 3 * d * a.d_ff,
-        norms=a.n_layers * norms + d,
+        norms=over_layers(a, lambda mixer, number: number * (branches * d + mixer.norm_params())) + d,
         unembedding=a.vocab_size * d,
     )
 
 
-def qkv_width(architecture: Any) -> Any:
-    """Numbers in the queries, keys and values of one token and layer: all heads, or all groups for keys and values."""
-    a = architecture
-    kv_heads = a.n_heads if a.name == XLSTM.name else a.n_kv_heads
-    return a.n_heads * a.d_qk + kv_heads * (a.d_qk + a.d_hv)
+def over_layers(architecture: Architecture, part: Callable[[Mixer, Any], Any]) -> Any:
+    """Sum of `part(mixer, number)` over the layers of every kind; `number` is how many there are."""
+    first, *others = (part(mixer, number) for mixer, number in architecture.layers)
+    for other in others:
+        first = first + other
+    return first
+
+
+def block_branches(architecture: Architecture) -> Any:
+    """Residual branches of a block, each with a norm before it: 2, or 1 without feed-forward network."""
+    return 1 + 1 * (architecture.d_ff != 0)
 
 
 def num_params(architecture: Architecture) -> Any:

@@ -13,8 +13,7 @@ from companion.accounting.breakdown import Breakdown
 from companion.accounting.conventions import PAPER, Convention, get_convention
 from companion.accounting.flops import forward_flops
 from companion.accounting.params import count_params
-from companion.architectures.base import ARCHITECTURES
-from companion.errors import InputError
+from companion.architectures import Architecture, architecture_class
 
 #: Symbols of the shapes, by their names in code.
 SYMBOLS: dict[str, sympy.Symbol] = {
@@ -43,7 +42,7 @@ _LATEX_NAMES = {
 
 def params_formulas(architecture: str) -> Breakdown:
     """Parameters of every component as sympy expressions in the shapes."""
-    return _simplified(count_params(_symbolic_shapes(architecture)))
+    return _simplified(count_params(symbolic_architecture(architecture)))
 
 
 def flops_formulas(architecture: str, convention: str | Convention = PAPER) -> Breakdown:
@@ -55,10 +54,10 @@ def flops_formulas(architecture: str, convention: str | Convention = PAPER) -> B
     # T as a whole number of chunks: the tail chunk then vanishes by itself
     chunks = sympy.Symbol("n_chunks", positive=True, integer=True)
     symbolic = SimpleNamespace(**{**vars(convention), "chunk_size": SYMBOLS["chunk_size"]})
-    if convention.name == "tfla":
+    if convention.name == "tfla":  # the one whose causal factor readers vary
         symbolic.mlstm_causal_factor = SYMBOLS["mlstm_causal_factor"]
     length = chunks * SYMBOLS["chunk_size"]
-    per_sequence: Any = forward_flops(_symbolic_shapes(architecture), length, symbolic)  # type: ignore[arg-type]
+    per_sequence: Any = forward_flops(symbolic_architecture(architecture), length, symbolic)  # type: ignore[arg-type]
     per_token = per_sequence / length
     return _simplified(per_token, {chunks: SYMBOLS["context_length"] / SYMBOLS["chunk_size"]})
 
@@ -68,13 +67,19 @@ def to_latex(expression: Any) -> str:
     return sympy.latex(expression, symbol_names=_LATEX_NAMES, mul_symbol="dot")
 
 
-def _symbolic_shapes(architecture: str) -> Any:
-    if architecture not in ARCHITECTURES:
-        raise InputError(f"architecture {architecture!r} is not known; there are {', '.join(ARCHITECTURES)}")
-    # duck-typed: counting reads attributes only
-    # keys and values for every head, no shared embedding, no norm of queries: as in the paper's models
-    options = {"n_kv_heads": SYMBOLS["n_heads"], "tied_embeddings": 0, "qk_norm": 0}
-    return SimpleNamespace(name=architecture, **{**SYMBOLS, **options})
+def symbolic_architecture(architecture: str, **shapes: Any) -> Architecture:
+    """The architecture with a symbol for every shape that is not given.
+
+    Keys and values for every head, no shared embedding, no norm of queries, as in the paper's models.
+
+    Raises
+    ------
+    InputError
+        if the architecture is not known.
+    """
+    usual = {"tied_embeddings": 0, "qk_norm": 0}
+    names = ("d_model", "n_layers", "n_heads", "d_ff", "d_qk", "d_hv", "vocab_size")
+    return architecture_class(architecture).unchecked(**{**{n: SYMBOLS[n] for n in names}, **usual, **shapes})
 
 
 def _simplified(breakdown: Breakdown, substitutions: dict[Any, Any] | None = None) -> Breakdown:

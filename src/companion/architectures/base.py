@@ -1,29 +1,39 @@
-"""Shapes of the two architectures, and the sizes the paper uses.
+"""What an architecture is: a width, a vocabulary, a feed-forward network or none, and layers of one or two mixers.
 
 Only shapes live here: no weights, no torch. A field may hold one integer or a NumPy array of integers; arrays are
 broadcast together, so one object can stand for a million configurations.
-
-Sources: arXiv 2510.02228 (sizes), arXiv 2503.13427 (the xLSTM block), arXiv 2302.13971 (the Transformer block).
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
+from companion.architectures.attention import Attention
+from companion.architectures.mixer import Mixer
+from companion.architectures.shapes import Shape, check_divides, flag, positive_whole
 from companion.errors import InputError
 
 #: Vocabulary of the GPT-NeoX tokenizer, padded to a multiple of 64 (arXiv 2510.02228, model configurations).
 VOCAB_SIZE = 50304
+#: Width of a head of attention in a hybrid that names no number of heads.
+_ATTENTION_WIDTH = 128
+#: Shapes that only layers with attention have.
+ATTENTION_SHAPES = ("n_kv_heads", "qk_norm", "window", "attention_heads")
 
-#: An integer, or an array of integers that broadcasts with the other shapes.
-Shape = Any
+
+class Layers(NamedTuple):
+    """Equal layers of an architecture: their mixer, and how many there are."""
+
+    mixer: Mixer
+    number: Any
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Architecture(ABC):
-    """Shapes of a residual language model with one sequence mixer and one SwiGLU feed-forward network per block.
+    """Shapes of a residual language model: in every block a sequence mixer and a SwiGLU feed-forward network.
 
     Parameters
     ----------
@@ -34,23 +44,45 @@ class Architecture(ABC):
     n_heads
         heads of the sequence mixer; must divide `d_model` unless `d_hv` is given.
     d_ff
-        inner width of the feed-forward network; `None` takes the architecture's rule.
+        inner width of the feed-forward network; `None` takes the architecture's rule, 0 leaves it out.
     d_qk
         width of queries and keys per head; `None` takes the architecture's default.
     d_hv
-        width of values and hidden states per head; `None` takes `d_model / n_heads`.
+        width of values and hidden states per head; `None` takes the architecture's default.
     vocab_size
         rows of the embedding and of the unembedding.
     tied_embeddings
         True if embedding and unembedding share one matrix; the paper's models do not.
+    attention_every
+        k: every k-th layer is attention (of `n_layers`, rounded down); `None` or 0: no layer but the architecture's
+        own. In a Transformer with a window every k-th layer has none.
+    attention_heads
+        heads of the attention layers among others; `None` takes heads of width 128, or `n_heads` if 128 does not divide
+        `d_model`.
+    n_kv_heads
+        heads of keys and values of attention; `None` takes as many as it has heads.
+    qk_norm
+        whether attention normalizes queries and keys per head.
+    window
+        tokens that attention sees; `None` or 0: all.
 
     Raises
     ------
     InputError
-        if a shape is not a positive whole number, or `n_heads` does not divide `d_model` and `d_hv` is not given.
+        if a shape is not a positive whole number, heads do not divide what they share, or shapes of attention are
+        given and no layer has attention.
     """
 
     name: ClassVar[str]
+    #: mixer of its own layers, and what is true of a family of its models (`companion.runs.shape_family`).
+    mixer_class: ClassVar[type[Mixer]]
+    #: d_qk over d_hv, and n_heads·d_hv over d_model.
+    qk_ratio: ClassVar[float] = 1.0
+    hidden_ratio: ClassVar[float] = 1.0
+    #: sizes that have a name: d_model, n_layers, n_heads; the rest follows from the architecture's rules.
+    sizes: ClassVar[dict[str, tuple[int, int, int]]] = {}
+    #: `attention_every` of models that name none.
+    usual_attention_every: ClassVar[int | None] = None
 
     d_model: Shape
     n_layers: Shape
@@ -60,26 +92,77 @@ class Architecture(ABC):
     d_hv: Shape = None
     vocab_size: Shape = VOCAB_SIZE
     tied_embeddings: Shape = False
+    n_kv_heads: Shape = None
+    qk_norm: Shape = False
+    window: Shape = None
+    attention_every: Shape = None
+    attention_heads: Shape = None
 
     def __post_init__(self) -> None:
         for field in ("d_model", "n_layers", "n_heads"):
-            self._set(field, _positive_whole(getattr(self, field), field))
+            self._set(field, positive_whole(getattr(self, field), field))
         if self.d_hv is None:
             self._set("d_hv", self._default_d_hv())
         if self.d_qk is None:
             self._set("d_qk", self._default_d_qk())
         if self.d_ff is None:
             self._set("d_ff", self._default_d_ff())
-        for field in ("d_ff", "d_qk", "d_hv", "vocab_size"):
-            self._set(field, _positive_whole(getattr(self, field), field))
-        self._set("tied_embeddings", _flag(self.tied_embeddings, "tied_embeddings"))
+        self._set("d_ff", positive_whole(self.d_ff, "d_ff", zero=True))
+        for field in ("d_qk", "d_hv", "vocab_size"):
+            self._set(field, positive_whole(getattr(self, field), field))
+        for field in ("tied_embeddings", "qk_norm"):
+            self._set(field, flag(getattr(self, field), field))
+        self._check_attention()
+
+    def _check_attention(self) -> None:
+        """Shapes of attention, where a layer has any."""
+        if self.attention_every is None:
+            self._set("attention_every", self.usual_attention_every)
+        for field in ("window", "attention_every"):
+            if (value := getattr(self, field)) is not None:
+                value = positive_whole(value, field, zero=True)
+                self._set(field, value if np.any(np.asarray(value) > 0) else None)
+        if self.attention_every is not None and np.any(np.asarray(self.attention_every) == 1):
+            raise InputError("attention_every: 1 leaves no other layer; a transformer has attention in every layer")
+        own = issubclass(self.mixer_class, Attention)
+        if not own and self.attention_every is None:
+            return self._refuse_attention()
+        if own and self.attention_heads is not None:
+            raise InputError("attention_heads: all layers of a transformer have n_heads heads")
+        if own and self.attention_every is not None and self.window is None:
+            raise InputError("attention_every: without a window all layers of a transformer are alike")
+        if not own:
+            if self.attention_heads is None:
+                self._set("attention_heads", usual_attention_heads(self.d_model, self.n_heads))
+            self._set("attention_heads", positive_whole(self.attention_heads, "attention_heads"))
+            words = "d_model {number} is not divisible by the {divisor} heads of attention: give attention_heads"
+            check_divides(self.attention_heads, self.d_model, words)
+        heads, field = (self.n_heads, "n_heads") if own else (self.attention_heads, "attention_heads")
+        if self.n_kv_heads is None:
+            self._set("n_kv_heads", heads)
+        self._set("n_kv_heads", positive_whole(self.n_kv_heads, "n_kv_heads"))
+        check_divides(self.n_kv_heads, heads, f"n_kv_heads {{divisor}} does not divide {field} {{number}}")
+        return None
+
+    def _refuse_attention(self) -> None:
+        """An InputError if shapes of attention say anything; those that say "none" are forgotten."""
+        says = {
+            "n_kv_heads": self.n_kv_heads is not None and np.any(np.asarray(self.n_kv_heads != self.n_heads)),
+            "qk_norm": np.any(np.asarray(self.qk_norm)),
+            "window": self.window is not None,
+            "attention_heads": self.attention_heads is not None,
+        }
+        if wrong := [field for field in ATTENTION_SHAPES if says[field]]:
+            raise InputError(
+                f"{', '.join(wrong)}: this {self.name} has no attention; leave empty, or set attention_every"
+            )
+        self._set("n_kv_heads", None)
+        self._set("qk_norm", False)
 
     def _default_d_hv(self) -> Shape:
-        remainder = np.asarray(self.d_model % self.n_heads)
-        if np.any(remainder):
-            d_model, n_heads = (np.broadcast_to(v, remainder.shape).flat[np.argmax(remainder != 0)]
-                                for v in (self.d_model, self.n_heads))  # fmt: skip
-            raise InputError(f"d_model {d_model} is not divisible by n_heads {n_heads}: give d_qk and d_hv")
+        check_divides(
+            self.n_heads, self.d_model, "d_model {number} is not divisible by n_heads {divisor}: give d_qk and d_hv"
+        )
         return self.d_model // self.n_heads
 
     @abstractmethod
@@ -91,131 +174,82 @@ class Architecture(ABC):
         """About 8/3 of `d_model`: the three matrices of SwiGLU then weigh as much as two of four times the width."""
 
     def _set(self, field: str, value: Shape) -> None:
-        object.__setattr__(self, field, value)  # the dataclass is frozen; only __post_init__ calls this
+        object.__setattr__(self, field, value)  # the dataclass is frozen; only checks call this
 
-    def shapes(self) -> dict[str, Shape]:
-        """Every shape by its name, in the order of the constructor."""
+    @classmethod
+    def unchecked(cls, **shapes: Any) -> Self:
+        """The architecture with shapes as they are: real numbers of a family, or symbols of a formula.
+
+        Shapes that are not given have the value of the class, not the architecture's rule.
+        """
+        made = object.__new__(cls)
+        for field in fields(cls):
+            made._set(field.name, shapes.get(field.name, field.default))
+        if made.attention_every is None:
+            made._set("attention_every", cls.usual_attention_every)
+        return made
+
+    def all_shapes(self) -> dict[str, Any]:
+        """Every shape by its name, set or not."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    def shapes(self) -> dict[str, Shape]:
+        """Every shape by its name, in the order of the constructor; without those of attention where none has any."""
+        found = self.all_shapes()
+        attention = issubclass(self.mixer_class, Attention) or self.attention_every is not None
+        unset = {name for name in ("window", "attention_every", "attention_heads") if found[name] is None}
+        return {
+            name: value
+            for name, value in found.items()
+            if name not in unset and (attention or name not in ("n_kv_heads", "qk_norm"))
+        }
 
-@dataclass(frozen=True, kw_only=True)
-class Transformer(Architecture):
-    """Llama-2 style Transformer: causal attention with rotary embedding, SwiGLU, RMSNorm, no biases.
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.shapes().items())})"
 
-    Queries, keys and values all have width `d_model / n_heads` unless given. With fewer `n_kv_heads` than `n_heads`
-    several query heads share one head of keys and values (grouped heads, arXiv 2305.13245); with `qk_norm` an RMSNorm
-    of width `d_qk`, shared by the heads of a layer, scales queries and keys (Qwen3, arXiv 2505.09388). The paper's
-    models have neither.
+    # ---- layers ---------------------------------------------------------------------------------
 
-    Raises
-    ------
-    InputError
-        as `Architecture`, and if `n_kv_heads` does not divide `n_heads`.
-    """
+    @abstractmethod
+    def mixer(self) -> Mixer:
+        """The mixer of its own layers."""
 
-    name = "transformer"
+    def attention_mixer(self) -> Mixer:
+        """The mixer of every k-th layer, where `attention_every` is k."""
+        heads = self.attention_heads
+        if heads is None:
+            heads = usual_attention_heads(self.d_model, self.n_heads)
+        width = self.d_model // heads if _is_whole(self.d_model) else self.d_model / heads
+        return self._attention(heads, width, width, self.window)
 
-    #: heads of keys and values; `None` takes `n_heads`.
-    n_kv_heads: Shape = None
-    #: whether queries and keys are normalized per head.
-    qk_norm: Shape = False
+    def _attention(self, heads: Shape, d_qk: Shape, d_hv: Shape, window: Shape) -> Attention:
+        shared = heads if self.n_kv_heads is None else self.n_kv_heads
+        return Attention(n_heads=heads, d_qk=d_qk, d_hv=d_hv, n_kv_heads=shared, qk_norm=self.qk_norm, window=window)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set("qk_norm", _flag(self.qk_norm, "qk_norm"))
-        if self.n_kv_heads is None:
-            self._set("n_kv_heads", self.n_heads)
-        self._set("n_kv_heads", _positive_whole(self.n_kv_heads, "n_kv_heads"))
-        remainder = np.asarray(self.n_heads % self.n_kv_heads)
-        if np.any(remainder):
-            n_heads, n_kv_heads = (np.broadcast_to(v, remainder.shape).flat[np.argmax(remainder != 0)]
-                                   for v in (self.n_heads, self.n_kv_heads))  # fmt: skip
-            raise InputError(f"n_kv_heads {n_kv_heads} does not divide n_heads {n_heads}")
+    @cached_property
+    def layers(self) -> tuple[Layers, ...]:
+        """Its layers by kind: the mixer, and how many there are of it."""
+        if self.attention_every is None:
+            return (Layers(self.mixer(), self.n_layers),)
+        every = self.attention_every
+        if isinstance(every, int):
+            attention = self.n_layers // every if _is_whole(self.n_layers) else self.n_layers / every
+        else:  # 0: no such layer
+            attention = np.where(every > 0, self.n_layers // np.maximum(every, 1), 0)
+        return (Layers(self.mixer(), self.n_layers - attention), Layers(self.attention_mixer(), attention))
 
-    def _default_d_qk(self) -> Shape:
-        return self.d_hv
-
-    def _default_d_ff(self) -> Shape:
-        return -(-8 * self.d_model // 192) * 64  # 8/3 of the width, up to a multiple of 64
-
-
-class XLSTM(Architecture):
-    """xLSTM-7B style model (arXiv 2503.13427): mLSTM in place of attention, with an output gate and a head norm.
-
-    Queries and keys are half as wide as values unless given.
-    """
-
-    name = "xlstm"
-
-    def _default_d_qk(self) -> Shape:
-        if np.any(np.asarray(self.d_hv) % 2):
-            raise InputError("d_qk defaults to d_hv / 2, and d_hv is odd: give d_qk")
-        return self.d_hv // 2
-
-    def _default_d_ff(self) -> Shape:
-        # 2.667 and not 8/3: at 768, 1152, 1536, 2304 and 3072 this is one multiple of 64 more, as in the paper's runs.
-        return -(-2667 * self.d_model // 64_000) * 64
+    @property
+    def keeps(self) -> str:
+        """What one sequence keeps between steps, in words: `keys and values`, `state`, or both."""
+        return ", ".join(dict.fromkeys(mixer.keeps for mixer, _ in self.layers))
 
 
-ARCHITECTURES: dict[str, type[Architecture]] = {cls.name: cls for cls in (Transformer, XLSTM)}
-
-#: d_model, n_layers, heads of the Transformer, heads of the xLSTM.
-#: Source: the Token/Param runs of arXiv 2510.02228 (data/runs.csv); d_ff follows from the rule of each architecture.
-#: The models timed for inference differ in places (`inference_model_sizes` in data/published.yaml).
-_PAPER_SIZES = {
-    "160m": (768, 12, 12, 6),
-    "400m": (1024, 24, 16, 4),
-    "830m": (1536, 24, 16, 4),
-    "1.4b": (2048, 24, 16, 4),
-    "2.7b": (2560, 32, 32, 5),
-    "7b": (4096, 32, 32, 8),
-}
-PRESET_SIZES = tuple(_PAPER_SIZES)
+def usual_attention_heads(d_model: Any, n_heads: Any) -> Any:
+    """Heads of attention of a hybrid that names none: of width 128, or `n_heads` if 128 does not divide `d_model`."""
+    if not _is_whole(d_model):
+        return d_model / _ATTENTION_WIDTH
+    found = np.where(d_model % _ATTENTION_WIDTH == 0, d_model // _ATTENTION_WIDTH, n_heads)
+    return found if found.ndim else int(found)
 
 
-def make_architecture(name: str, **shapes: Shape) -> Architecture:
-    """Architecture by its name, `transformer` or `xlstm`.
-
-    Raises
-    ------
-    InputError
-        if there is no architecture of that name, or a shape is wrong.
-    """
-    if name not in ARCHITECTURES:
-        raise InputError(f"architecture {name!r} is not known; there are {', '.join(ARCHITECTURES)}")
-    return ARCHITECTURES[name](**shapes)
-
-
-def preset(name: str, size: str) -> Architecture:
-    """One of the models the paper trained in its Token/Param design, e.g. `preset("xlstm", "7b")`.
-
-    Raises
-    ------
-    InputError
-        if the paper has no such architecture or size.
-    """
-    if size not in _PAPER_SIZES:
-        raise InputError(f"size {size!r} is not one of the paper's: {', '.join(PRESET_SIZES)}")
-    d_model, n_layers, attention_heads, mlstm_heads = _PAPER_SIZES[size]
-    n_heads = attention_heads if name == Transformer.name else mlstm_heads
-    return make_architecture(name, d_model=d_model, n_layers=n_layers, n_heads=n_heads)
-
-
-def _positive_whole(value: Shape, field: str) -> Shape:
-    """The value as int (or int64 array); an error that names the field otherwise."""
-    array = np.asarray(value)
-    numeric = np.issubdtype(array.dtype, np.number) and not np.issubdtype(array.dtype, np.complexfloating)
-    if not numeric or array.dtype == bool:
-        raise InputError(f"{field}: {value!r} is not a number")
-    wrong = ~(np.isfinite(array) & (array == np.floor(array)) & (array > 0))
-    if np.any(wrong):
-        raise InputError(f"{field}: {array[wrong].flat[0] if array.ndim else array} is not a positive whole number")
-    return array.astype(np.int64) if array.ndim else int(array)
-
-
-def _flag(value: Shape, field: str) -> Shape:
-    """The value as bool (or an array of 0 and 1); an error that names the field otherwise."""
-    array = np.asarray(value)
-    if array.dtype == object or not np.isin(array, (0, 1)).all():
-        raise InputError(f"{field}: {value!r} is neither true nor false")
-    return array.astype(np.int64) if array.ndim else bool(array)
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) or np.asarray(value).dtype.kind in "iu"

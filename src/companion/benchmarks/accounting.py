@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from companion.accounting import CONVENTIONS, count_flops, num_params
-from companion.architectures.base import ARCHITECTURES, Architecture, make_architecture
+from companion.architectures import PAPER_ARCHITECTURES, Architecture, make_architecture
 from companion.benchmarks.records import deliver, new_record
 from companion.errors import InputError
 
@@ -92,11 +92,11 @@ def measure(num_configurations: int = 1_000_000, repeats: int = 5, seed: int = 0
     shapes, lengths = random_configurations(num_configurations, seed)
     verified = {
         (name, convention): verify_sample(name, shapes, lengths, convention, seed)
-        for name in ARCHITECTURES
+        for name in PAPER_ARCHITECTURES
         for convention in CONVENTIONS
     }
     results = []
-    for name in ARCHITECTURES:
+    for name in PAPER_ARCHITECTURES:
         model: Architecture = make_architecture(name, **shapes)
         steps: dict[tuple[str, str | None], Callable[[], Any]] = {
             ("shapes", None): lambda name=name: make_architecture(name, **shapes),  # type: ignore[misc]

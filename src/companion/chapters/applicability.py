@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from companion.architectures.base import ARCHITECTURES
+from companion.architectures import ARCHITECTURES
 from companion.errors import InputError, NotApplicable
 from companion.fitting.context.scaling import comparable_architectures
 from companion.fitting.isoflop.profiles import IsoflopFit, fit_isoflop

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from companion.accounting import Breakdown, count_flops, count_params, get_convention, num_params
-from companion.architectures.base import XLSTM, Architecture, make_architecture, preset
+from companion.architectures import Architecture, Attention, architecture_class, make_architecture, preset
 from companion.cli.output import writes_utf8
 from companion.errors import InputError
 from companion.formatting import count
@@ -18,9 +18,9 @@ from companion.ledger.entries import DIFFERS, NOT_ATTEMPTED, REPRODUCED, build_l
 
 VERDICTS = (REPRODUCED, DIFFERS, NOT_ATTEMPTED)
 _SHAPES = ("d_model", "n_layers", "n_heads", "d_qk", "d_hv", "d_ff", "vocab_size")
-_ATTENTION = ("n_kv_heads", "qk_norm")
+_ATTENTION = ("n_kv_heads", "qk_norm", "window", "attention_heads")
 #: What a model may have besides its shapes; allowed beside --size.
-_SHAPE_OPTIONS = ("tied_embeddings", *_ATTENTION)
+_SHAPE_OPTIONS = ("tied_embeddings", "attention_every", *_ATTENTION)
 
 
 def print_json(value: Any) -> None:
@@ -50,14 +50,19 @@ def read_architecture(arguments: argparse.Namespace) -> Architecture:
     """The model that the options of `companion.cli.options.add_shapes` describe."""
     given = {name: value for name in _SHAPES if (value := getattr(arguments, name)) is not None}
     options = {name: value for name in _SHAPE_OPTIONS if (value := getattr(arguments, name))}
-    if arguments.architecture == XLSTM.name and (wrong := [_option(name) for name in options if name in _ATTENTION]):
-        raise InputError(f"{', '.join(wrong)}: an {XLSTM.name} has no keys and values to share or normalize")
+    of = architecture_class(arguments.architecture)
+    has_attention = issubclass(of.mixer_class, Attention) or of.usual_attention_every or "attention_every" in options
+    if not has_attention and (wrong := [_option(name) for name in options if name in _ATTENTION]):
+        raise InputError(
+            f"{', '.join(wrong)}: this {of.name} has no keys and values to share or normalize; layers with attention "
+            "come with --attention-every"
+        )
     if arguments.size:
         if given:
             raise InputError(
                 f"--size {arguments.size} sets all shapes: leave out {', '.join(_option(n) for n in given)}"
             )
-        return replace(preset(arguments.architecture, arguments.size), **options)
+        return preset(arguments.architecture, arguments.size, **options)
     if missing := [_option(name) for name in ("d_model", "n_layers", "n_heads") if name not in given]:
         raise InputError(f"missing {', '.join(missing)} (or give --size)")
     return make_architecture(arguments.architecture, **given, **options)

@@ -11,7 +11,7 @@ import pandas as pd
 import yaml
 
 from companion.accounting import count_flops, num_params
-from companion.architectures.base import ARCHITECTURES
+from companion.architectures import ARCHITECTURES
 from companion.cli.commands import _plain, print_json
 from companion.cli.options import add_json
 from companion.formatting import name_rows, plural

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from companion.accounting import CONVENTIONS, PAPER, get_convention, num_params
-from companion.accounting.inference import InferencePass, Precision, cache_numbers, count_prefill, count_step
-from companion.architectures.base import ARCHITECTURES, Transformer
+from companion.accounting.inference import InferencePass, Precision, cache_bytes, count_prefill, count_step
+from companion.architectures import ARCHITECTURES
 from companion.cli.commands import print_json, print_table, read_architecture
 from companion.cli.options import add_bootstrap, add_json, add_level, add_shapes, positive, whole
 from companion.formatting import count as as_count
@@ -98,7 +98,10 @@ def _add_count(command: Callable[..., argparse.ArgumentParser], to: Any) -> None
         "--convention", default=PAPER.name, choices=tuple(CONVENTIONS), help="what counts (default: %(default)s)"
     )
     parser.add_argument(
-        "--chunk-size", type=whole, metavar="L", help=f"tokens per mLSTM chunk (default: {PAPER.chunk_size})"
+        "--chunk-size",
+        type=whole,
+        metavar="L",
+        help=f"tokens per chunk of a recurrent mixer (default: {PAPER.chunk_size})",
     )
     add_json(parser)
 
@@ -201,8 +204,6 @@ def count(arguments: argparse.Namespace) -> None:
         counted(architecture, arguments.context_length, arguments.batch_size, **options)
         for counted in (count_prefill, count_step)
     ]
-    numbers = float(cache_numbers(architecture, arguments.context_length))
-    each = precision.bytes_per_cache if architecture.name == Transformer.name else precision.bytes_per_state
     result = {
         "architecture": architecture.name,
         "shapes": architecture.shapes(),
@@ -212,7 +213,8 @@ def count(arguments: argparse.Namespace) -> None:
         "hardware": hardware.name,
         "convention": convention.name,
         "precision": asdict(precision),
-        "cache_bytes_per_sequence": numbers * each,
+        "kept": architecture.keeps,
+        "cache_bytes_per_sequence": float(cache_bytes(architecture, arguments.context_length, precision)),
         **{one.kind: _pass_result(one, arguments.hardware) for one in passes},
     }
     if arguments.json:
@@ -247,7 +249,7 @@ def _print_count(result: dict[str, Any], label: str) -> None:
         f"{result['architecture']}, {as_count(result['num_params'])} parameters, T = {result['context_length']}, "
         f"B = {result['batch_size']}, {label}"
     )
-    kept = "keys and values" if result["architecture"] == Transformer.name else "state"
+    kept = result["kept"]
     print(f"{kept} of one sequence: {result['cache_bytes_per_sequence'] / _GIB:.4g} GiB")
     passes = {kind: result[kind] for kind in ("prefill", "step")}
     rows: list[dict[str, str]] = []

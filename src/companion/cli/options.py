@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from companion.architectures.base import ARCHITECTURES, PRESET_SIZES, VOCAB_SIZE
+from companion.architectures import ARCHITECTURES, PRESET_SIZES, VOCAB_SIZE
 from companion.fitting.parametric import HUBER_DELTA
 
 
@@ -28,17 +28,26 @@ def add_shapes(parser: argparse.ArgumentParser) -> None:
         ("--d-model", "width of the residual stream"),
         ("--n-layers", "number of blocks"),
         ("--n-heads", "heads of the sequence mixer; must divide d_model unless both head widths are given"),
-        ("--d-qk", "width of queries and keys per head (default: d_hv, for xlstm d_hv/2)"),
-        ("--d-hv", "width of values per head (default: d_model/n_heads)"),
-        ("--d-ff", "inner width of the feed-forward network (default: about 8/3 of d_model)"),
+        ("--d-qk", "width of queries and keys per head (default: d_hv, for recurrent mixers d_hv/2)"),
+        ("--d-hv", "width of values per head (default: d_model/n_heads, for gated_deltanet 1.5 times that)"),
         ("--vocab-size", f"rows of the embedding (default: {VOCAB_SIZE})"),
     ):
         parser.add_argument(option, type=whole, metavar="N", help=meaning)
     parser.add_argument(
-        "--n-kv-heads", type=whole, metavar="N", help="heads of keys and values of a transformer (default: n_heads)"
+        "--d-ff",
+        type=count,
+        metavar="N",
+        help="inner width of the feed-forward network; 0: none (default: about 8/3 of d_model)",
     )
+    for option, meaning in (
+        ("--attention-every", "a hybrid: one attention layer in every N (4: three to one)"),
+        ("--attention-heads", "heads of the attention layers of a hybrid (default: of width 128)"),
+        ("--n-kv-heads", "heads of keys and values of attention (default: as many as it has heads)"),
+        ("--window", "tokens that attention sees (default: all)"),
+    ):
+        parser.add_argument(option, type=whole, metavar="N", help=meaning)
     parser.add_argument("--tied-embeddings", action="store_true", help="one matrix for embedding and unembedding")
-    parser.add_argument("--qk-norm", action="store_true", help="a transformer normalizes queries and keys per head")
+    parser.add_argument("--qk-norm", action="store_true", help="attention normalizes queries and keys per head")
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:

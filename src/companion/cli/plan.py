@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from companion.architectures.base import ARCHITECTURES
+from companion.architectures import ARCHITECTURES
 from companion.cli.commands import print_json, print_table
 from companion.cli.options import add_json, add_level, count, positive, whole
 from companion.formatting import count as as_count
@@ -109,6 +109,7 @@ def run(arguments: argparse.Namespace) -> None:
         architectures=arguments.architecture,
         context_length=arguments.law_context,
         prefer_context=arguments.context_length,
+        timing=arguments.timing,
         num_resamples=arguments.bootstrap,
         seed=arguments.seed,
     )
@@ -146,7 +147,9 @@ def _print_plan(planned: Plan) -> None:
         print(f"{model.architecture}, {model.objective} ({100 * planned.level:g} % intervals)")
         print_table(_lines(model))
         shapes = model.model
-        print(f"near: d_model {shapes.d_model}, {shapes.n_layers} layers, {shapes.n_heads} heads", end="")
+        kinds = [f"{layer.number} of {layer.mixer.name}" for layer in shapes.layers]
+        layers = f"{shapes.n_layers} layers" + (f" ({', '.join(kinds)})" if len(kinds) > 1 else "")
+        print(f"near: d_model {shapes.d_model}, {layers}, {shapes.n_heads} heads", end="")
         print(f"; {model.fit_message}" if model.fit_message else "; fits in memory", end="\n\n")
         for warning in model.warnings:
             told.setdefault(warning, []).append(f"{model.architecture} {model.objective}")

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from companion.accounting.conventions import PAPER, Convention, get_convention
 from companion.accounting.flops import forward_flops
 from companion.accounting.inference import BF16, Precision, count_prefill, count_step
-from companion.architectures.base import ARCHITECTURES, XLSTM, Architecture, make_architecture
+from companion.architectures import ARCHITECTURES, Architecture, make_architecture
 from companion.errors import InputError, NotApplicable
 from companion.fitting.bootstrap import percentile_interval
 from companion.hardware import REFERENCE_HARDWARE, Hardware, get_hardware
@@ -51,7 +51,10 @@ SMALLEST_BATCH = 8
 
 _SHAPES = ("d_model", "n_layers", "n_heads", "d_ff")
 #: Shapes that a table may have; an empty cell stands for the value that `make_architecture` takes.
-_MORE_SHAPES = ("d_qk", "d_hv", "vocab_size", "n_kv_heads", "tied_embeddings", "qk_norm")
+_MORE_SHAPES = (
+    "d_qk", "d_hv", "vocab_size", "n_kv_heads", "tied_embeddings", "qk_norm", "window", "attention_every",
+    "attention_heads",
+)  # fmt: skip
 
 
 def _column(dtype: type, *, strict: bool = True) -> pa.Column:
@@ -69,7 +72,7 @@ _SCHEMA = pa.DataFrameSchema(
             object, pa.Check.isin(list(ARCHITECTURES), error=f"is not one of {', '.join(ARCHITECTURES)}")
         ),
         "model_size": pa.Column(object),
-        **{name: _column(int) for name in _SHAPES},
+        **{name: _column(int, strict=name != "d_ff") for name in _SHAPES},
         **{name: pa.Column(float, nullable=True, required=False) for name in _MORE_SHAPES},
         "num_params": pa.Column(int, pa.Check.gt(0, error="must be positive"), required=False),
         "batch_size": _column(int),
@@ -86,7 +89,8 @@ def load_inference(path: str | os.PathLike[str]) -> pd.DataFrame:
 
     Needed are `architecture, model_size, d_model, n_layers, n_heads, d_ff, batch_size, prefill_length,
     generation_length` and one of `ttft_s`, `step_time_s`; a time may be missing in any row. Shapes that the model
-    deviates in may be there too: `d_qk`, `d_hv`, `vocab_size`, `n_kv_heads`, `tied_embeddings`, `qk_norm` (0 or 1).
+    deviates in may be there too: `d_qk`, `d_hv`, `vocab_size`, `n_kv_heads`, `tied_embeddings` and `qk_norm` (0 or 1),
+    `window`, `attention_every`, `attention_heads`.
 
     What does not stop a fit but may mislead it (another unit than seconds, rows that repeat others, an empty column of
     times) is a `UserWarning` each, and a sentence in the list `attrs["notes"]` of the result.
@@ -179,11 +183,6 @@ def model_of(row: Any) -> Architecture:
     """The model that a row of the table times."""
     shapes = {name: int(row[name]) for name in _SHAPES}
     given = {name: row[name] for name in _MORE_SHAPES if name in row and not pd.isna(row[name])}
-    if row["architecture"] == XLSTM.name:  # what says "no grouped heads, no normed queries" needs no saying
-        given = {name: value for name, value in given.items() if (name, value) != ("n_kv_heads", row["n_heads"])}
-        given = {name: value for name, value in given.items() if (name, value) != ("qk_norm", 0)}
-        if wrong := [name for name in ("n_kv_heads", "qk_norm") if name in given]:
-            raise InputError(f"an xlstm has no {wrong[0]}: leave the cell empty")
     return make_architecture(row["architecture"], **shapes, **given)
 
 

@@ -5,24 +5,50 @@ of the terms are a reading of their sizes: that a term is 8·d per token and blo
 is not.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from companion.accounting.conventions import PAPER, TFLA
+from companion.accounting.conventions import PAPER, TFLA, Convention
 from companion.accounting.flops import forward_flops
-from companion.accounting.inference import BF16, cache_numbers, count_prefill, count_step
+from companion.accounting.inference import BF16, count_prefill, count_step
 from companion.accounting.params import count_params
-from companion.architectures.base import XLSTM
+from companion.architectures import Architecture
+from companion.errors import NotApplicable
 from companion.inference.one_size import Array, Quantity, by_model, middle_context
 
 #: FLOPs of the prefill: attention with 0.65 of the scores; the tighter count of the mLSTM, chunks of 128, 0.75.
 TRANSFORMER_COUNT = replace(PAPER, name="published prefill", attention_causal_factor=0.65)
 XLSTM_COUNT = replace(TFLA, name="published prefill", chunk_size=128, mlstm_causal_factor=0.75)
-#: Share of the weights' bytes that counts in a step: the Transformer's as if 100 steps shared one read.
-WEIGHTS_SHARE = {"transformer": 0.01, "xlstm": 1.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Published:
+    """What the authors count for one architecture: numbers per token and block, in d = d_model, H = n_heads, d_ff."""
+
+    prefill: Convention
+    #: 2·H and −2·d·H more FLOPs of the gates, or none.
+    gates_at_half: bool
+    #: FLOPs of norms, in d.
+    norms: int
+    #: share of the weights' bytes that counts in a step: the Transformer's as if 100 steps shared one read.
+    weights_share: float
+    #: activations of a step, in d and in H, beside 3·d_ff.
+    step_width: int
+    step_heads: int
+
+
+#: The published counts exist for the two architectures that the authors timed.
+_PUBLISHED = {
+    "transformer": _Published(
+        prefill=TRANSFORMER_COUNT, gates_at_half=False, norms=8, weights_share=0.01, step_width=8, step_heads=0
+    ),
+    "xlstm": _Published(
+        prefill=XLSTM_COUNT, gates_at_half=True, norms=11, weights_share=1.0, step_width=18, step_heads=4
+    ),
+}
 #: Terms that explain the difference between the counts, by quantity.
 TERMS = {"ttft": ("mixer_core", "gates", "norms"), "step_time": ("weights", "cache", "activations")}
 
@@ -34,7 +60,7 @@ def published_work(rows: pd.DataFrame, quantity: Quantity) -> Array:
     token and block 8·d more for a Transformer; for an xLSTM 11·d and 2·H more, and 2·d·H less, as the two gates are
     priced at half a product.
 
-    Step: weights (see `WEIGHTS_SHARE`) in 2 bytes; keys and values, or the state read and written, as in
+    Step: weights (the Transformer's at a hundredth) in 2 bytes; keys and values, or the state read and written, as in
     `companion.accounting.inference.count_step`; activations in 2 bytes: V + 3·d numbers, and per block 8·d + 3·d_ff for
     a Transformer, 18·d + 4·H + 3·d_ff for an xLSTM.
     """
@@ -100,30 +126,33 @@ def count_table(timings: pd.DataFrame, prompts: tuple[int, int] = (128, 16384), 
     return found
 
 
-def _prefill(model: Any, prompt: Array) -> dict[str, Any]:
+def _published(model: Architecture) -> _Published:
+    if model.name not in _PUBLISHED:
+        raise NotApplicable(f"published count of {model.name}: there is one of {', '.join(_PUBLISHED)} only")
+    return _PUBLISHED[model.name]
+
+
+def _prefill(model: Architecture, prompt: Array) -> dict[str, Any]:
     """FLOPs of one sequence by part; `gates` and `norms` are what the authors count beyond ours."""
-    d, H = model.d_model, model.n_heads
-    is_xlstm = model.name == XLSTM.name
-    forward = forward_flops(model, prompt, XLSTM_COUNT if is_xlstm else TRANSFORMER_COUNT)
+    d, H, theirs = model.d_model, model.n_heads, _published(model)
+    forward = forward_flops(model, prompt, theirs.prefill)
     token_blocks = model.n_layers * prompt
     return {
         "products": forward.total - forward.unembedding - forward.mixer_core,
         "mixer_core": forward.mixer_core,
-        "gates": token_blocks * (2 * H - 2 * d * H if is_xlstm else 0),
-        "norms": token_blocks * (11 if is_xlstm else 8) * d,
+        "gates": token_blocks * (2 * H - 2 * d * H if theirs.gates_at_half else 0),
+        "norms": token_blocks * theirs.norms * d,
         "logits": 2.0 * d * model.vocab_size,
     }
 
 
-def _step(model: Any, context: Array, batch: Array) -> dict[str, Any]:
-    """Bytes of a step of the batch by part."""
-    weights, is_xlstm = count_params(model), model.name == XLSTM.name
-    read = (weights.total - weights.embedding) * BF16.bytes_per_weight * WEIGHTS_SHARE[model.name]
-    if is_xlstm:
-        cache = 2 * cache_numbers(model, context) * BF16.bytes_per_state  # read and written
-        block = 18 * model.d_model + 4 * model.n_heads + 3 * model.d_ff
-    else:
-        cache = cache_numbers(model, context + 1) * BF16.bytes_per_cache
-        block = 8 * model.d_model + 3 * model.d_ff
+def _step(model: Architecture, context: Array, batch: Array) -> dict[str, Any]:
+    """Bytes of a step of the batch by part; those of cache or state as in our count."""
+    weights, theirs = count_params(model), _published(model)
+    block = theirs.step_width * model.d_model + theirs.step_heads * model.n_heads + 3 * model.d_ff
     numbers = model.n_layers * block + 3 * model.d_model + model.vocab_size
-    return {"weights": read, "cache": batch * cache, "activations": batch * numbers * BF16.bytes_per_activation}
+    return {
+        "weights": (weights.total - weights.embedding) * BF16.bytes_per_weight * theirs.weights_share,
+        "cache": count_step(model, context, batch).traffic.cache,
+        "activations": batch * numbers * BF16.bytes_per_activation,
+    }

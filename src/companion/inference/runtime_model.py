@@ -15,7 +15,7 @@ Coefficients are found by non-negative least squares of relative errors, interva
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ from companion.accounting.conventions import PAPER
 from companion.accounting.flops import forward_flops
 from companion.accounting.inference import BF16, Precision, check_batch_size, count_step
 from companion.accounting.params import num_params
-from companion.architectures.base import XLSTM
+from companion.architectures import ARCHITECTURES, Architecture, Term
 from companion.errors import InputError, NotApplicable
 from companion.fitting.bootstrap import percentile_interval, resample_counts
 from companion.hardware import REFERENCE_HARDWARE, Hardware, get_hardware
@@ -41,44 +41,34 @@ from companion.inference.one_size import (
 from companion.inference.solve import free_columns, relative_nnls
 
 Array = NDArray[np.float64]
-Kind = Literal["compute", "memory", "latency", "fixed"]
 
 
-@dataclass(frozen=True)
-class Term:
-    """One term of a time: its name, what limits it (and so how it scales to other hardware), its unit, its meaning."""
+def terms_of(architecture: str, quantity: str) -> tuple[Term, ...]:
+    """The terms of a time of an architecture, from its mixer.
 
-    name: str
-    kind: Kind
-    unit: str
-    meaning: str
+    Raises
+    ------
+    NotApplicable
+        if its mixer names none: nobody has timed it.
+    """
+    of = ARCHITECTURES.get(architecture)
+    known = {} if of is None or of.usual_attention_every is not None else of.mixer_class.runtime_terms
+    if quantity not in known:
+        there = ", ".join(name for name, each in ARCHITECTURES.items() if terms_known(each))
+        raise NotApplicable(
+            f"runtime model of {architecture}, {quantity}: no terms are known; there are models of {there}"
+        )
+    return known[quantity]
 
 
-_FLOPS = Term("flops", "compute", "FLOP", "all FLOPs of the prefill but the unembedding")
-_PRODUCTS = Term(
-    "product_flops", "compute", "FLOP", "FLOPs of the prefill but those of attention's core and unembedding"
-)
-_ATTENTION = Term("attention_flops", "compute", "FLOP", "FLOPs of attention's core")
-_TOKEN_LAYERS = Term("token_layers", "memory", "token·layer", "tokens times layers: elementwise work and launches")
-_LAYERS = Term("layers", "fixed", "layer", "overhead per layer")
-_PASSES = Term("passes", "fixed", "pass", "overhead per pass")
-_WEIGHTS = Term("weight_bytes", "memory", "byte", "weights read once")
-_WAVES = Term("cache_waves", "latency", "token·layer·wave", "cached tokens per layer, times waves of heads")
-_STATE = Term("state_bytes", "memory", "byte", "mLSTM state read and written")
-_ACTIVATIONS = Term("activation_bytes", "memory", "byte", "activations and logits")
-_BATCHED = Term("batched_layers", "fixed", "layer", "further overhead per layer for a batch above 1")
-
-TERMS: dict[tuple[str, str], tuple[Term, ...]] = {
-    ("transformer", "ttft"): (_PRODUCTS, _ATTENTION, _TOKEN_LAYERS, _LAYERS, _PASSES),
-    ("xlstm", "ttft"): (_FLOPS, _TOKEN_LAYERS, _LAYERS, _PASSES),
-    ("transformer", "step_time"): (_WEIGHTS, _WAVES, _ACTIVATIONS, _LAYERS, _BATCHED),
-    ("xlstm", "step_time"): (_WEIGHTS, _STATE, _ACTIVATIONS, _LAYERS, _BATCHED),
-}
+def terms_known(architecture: type[Architecture]) -> bool:
+    """Whether measured times of an architecture can be fitted: one kind of layer, whose mixer names terms."""
+    return architecture.usual_attention_every is None and bool(architecture.mixer_class.runtime_terms)
 
 
 def features(
     quantity: Quantity,
-    architecture: Any,
+    architecture: Architecture,
     context_length: Any,
     batch_size: Any,
     hardware: str | Hardware = REFERENCE_HARDWARE,
@@ -91,15 +81,22 @@ def features(
     quantity
         `ttft`: a prompt of `context_length` tokens; `step_time`: one token more at that context.
     architecture
-        an `Architecture`, or shapes of a family.
+        an `Architecture`, or a member of a family; with one kind of layer.
     context_length, batch_size
         T in tokens, B in sequences.
     hardware
         whose number of multiprocessors makes the waves.
     precision
         bytes per number, of step times.
+
+    Raises
+    ------
+    NotApplicable
+        for a hybrid: its times are no sum of the terms of one mixer.
     """
     a = architecture
+    if len(a.layers) > 1:
+        raise NotApplicable(f"runtime model of {a.name}: no terms are known for a hybrid of {_kinds(a)}")
     T, B = np.asarray(context_length, dtype=float)[()], check_batch_size(batch_size)
     layers, ones = a.n_layers + 0.0 * T * B, 1.0 + 0.0 * T * B * a.n_layers
     if quantity == "ttft":
@@ -120,11 +117,13 @@ def features(
         "layers": layers,
         "batched_layers": layers * (B > 1),
     }
-    if a.name == XLSTM.name:
-        return found | {"state_bytes": step.traffic.cache}
-    # heads of a family are real numbers: a wave is full when the last head is in
-    waves = np.ceil(B * a.n_heads / get_hardware(hardware).num_multiprocessors - 1e-9)
-    return found | {"cache_waves": a.n_layers * T * waves}
+    ((mixer, number),) = a.layers
+    own = mixer.step_features(T, B, get_hardware(hardware).num_multiprocessors)
+    return found | {"state_bytes": step.traffic.cache} | {name: number * size for name, size in own.items()}
+
+
+def _kinds(architecture: Architecture) -> str:
+    return " and ".join(mixer.name for mixer, _ in architecture.layers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +145,7 @@ class RuntimeModel:
     @property
     def terms(self) -> tuple[Term, ...]:
         """The terms, in the order of the coefficients."""
-        return TERMS[self.architecture, self.quantity]
+        return terms_of(self.architecture, self.quantity)
 
     @property
     def design(self) -> Array:
@@ -336,16 +335,11 @@ def fit_runtime_model(
 
     Raises
     ------
-    InputError
-        if the architecture or quantity has no runtime model.
     NotApplicable
-        if there are no such timings, or fewer (size, batch) pairs than terms.
+        if the architecture or quantity has no runtime model, there are no such timings, or fewer (size, batch) pairs
+        than terms.
     """
-    if (architecture, quantity) not in TERMS:
-        there = ", ".join(dict.fromkeys(name for name, _ in TERMS))
-        raise NotApplicable(
-            f"runtime model of {architecture}, {quantity}: no terms are known; there are models of {there}"
-        )
+    terms = terms_of(architecture, quantity)
     rows = measured(table, architecture, quantity)
     if quantity == "ttft":
         rows = rows[rows["prefill_length"] > 0]
@@ -357,7 +351,6 @@ def fit_runtime_model(
     if "num_params" not in rows:
         rows = rows.assign(num_params=[num_params(model_of(row)) for _, row in rows.iterrows()])
     groups = rows.groupby(["model_size", "batch_size"], sort=False).ngroup().to_numpy()
-    terms = TERMS[architecture, quantity]
     if len(np.unique(groups)) <= len(terms):
         raise NotApplicable(
             f"runtime model of {architecture}, {quantity}: {len(np.unique(groups))} pairs of size and batch for "
@@ -390,7 +383,7 @@ def paper_runtime_model(architecture: str, quantity: Quantity, num_resamples: in
 
 def _design(rows: pd.DataFrame, architecture: str, quantity: Quantity, hardware: Hardware) -> Array:
     """Sizes of the terms for every row, shape (n, k)."""
-    terms = TERMS[architecture, quantity]
+    terms = terms_of(architecture, quantity)
     design = np.zeros((len(rows), len(terms)))
     context = rows["prefill_length"].to_numpy(dtype=float) if quantity == "ttft" else middle_context(rows)
     batch = rows["batch_size"].to_numpy()

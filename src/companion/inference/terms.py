@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from companion.accounting.conventions import PAPER
-from companion.accounting.inference import BF16, Precision, cache_numbers
+from companion.accounting.inference import BF16, Precision, cache_bytes
 from companion.accounting.params import num_params
 from companion.errors import InputError
 from companion.hardware import REFERENCE_HARDWARE, Hardware, get_hardware
@@ -251,7 +251,7 @@ def memory_of_steps(table: pd.DataFrame, precision: Precision = BF16) -> pd.Data
     tokens = (rows["prefill_length"] + rows["generation_length"]).to_numpy(dtype=float)
     for model, at in by_model(rows):
         weights[at] = num_params(model) * precision.bytes_per_weight
-        cache[at] = cache_numbers(model, tokens[at]) * precision.bytes_per_cache
+        cache[at] = cache_bytes(model, tokens[at], precision)
     held = weights + rows["batch_size"].to_numpy() * cache
     return pd.DataFrame({"bytes": held, "timed": rows["step_time_s"].notna().to_numpy()})
 

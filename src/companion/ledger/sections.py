@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from companion.accounting import PAPER, TFLA, Convention, num_params
-from companion.architectures.base import make_architecture
+from companion.architectures import make_architecture
 from companion.errors import InputError
 from companion.fitting.isoflop.profiles import fit_profile, isoflop_groups
 from companion.fitting.overtraining.exponents import token_param_preset

@@ -7,11 +7,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from companion.accounting.inference import InferencePass, count_prefill, count_step
+from companion.architectures import Architecture
 from companion.errors import InputError
 from companion.fitting.compute_optimal import Laws
 from companion.fitting.parametric import ParametricFit
 from companion.hardware import get_hardware
-from companion.inference.runtime_model import RuntimeModel
+from companion.inference.one_size import Quantity
 from companion.planner.knowledge import Knowledge
 from companion.planner.request import SECONDS_PER_HOUR, Request
 from companion.runs.shape_family import LARGEST_WIDTH, SMALLEST_WIDTH, FamilyScale
@@ -23,9 +24,15 @@ SEARCHED_WIDTHS = np.geomspace(SMALLEST_WIDTH, LARGEST_WIDTH, 1800)
 SMOOTH = 1e-3
 
 
-def coefficients_of(knowledge: Knowledge, number: int, resampled: bool) -> tuple[Array, Array]:
-    """Coefficients of both runtime models, shape (number, k): the fit itself, or its resamples in turn."""
-    models = (knowledge.ttft, knowledge.step_time)
+def coefficients_of(request: Request, knowledge: Knowledge, number: int, resampled: bool) -> tuple[Array, Array]:
+    """Coefficients of both runtime models, shape (number, k): the fit itself, or its resamples in turn.
+
+    A roofline has none: then k is 0.
+    """
+    if request.timing == "roofline":
+        none = np.empty((number if resampled else 1, 0))
+        return none, none
+    models = knowledge.times
     if not resampled:
         return (models[0].coefficients[None], models[1].coefficients[None])
     return (_cycled(models[0].resamples, number), _cycled(models[1].resamples, number))
@@ -58,7 +65,10 @@ def cheapest_in_total(
     price = scale.family.flops_per_token(SEARCHED_WIDTHS, scale.context_length, scale.convention)
     tokens = laws.tokens_for(np.asarray(loss), size[:, None])
     train = price[:, None] * tokens / request.flops_per_second
-    total = train + _serving_seconds(request, knowledge, shapes, coefficients_of(knowledge, len(laws), resampled)).T
+    total = (
+        train
+        + _serving_seconds(request, knowledge, shapes, coefficients_of(request, knowledge, len(laws), resampled)).T
+    )
     total[~_fits(request, shapes)] = np.inf
     if not np.isfinite(tokens).any():
         raise InputError(
@@ -87,35 +97,41 @@ def cheapest_in_total(
     return {"d_model": width, "num_tokens": tokens, "loss": np.asarray(loss)}
 
 
-def served_shapes(request: Request, knowledge: Knowledge, width: Any) -> Any:
-    """Shapes of the family at a width, keys and values grouped as the request says."""
-    shapes = knowledge.family.shapes(width)
-    shapes.n_kv_heads = np.minimum(shapes.n_heads, np.maximum(1.0, shapes.n_heads / request.kv_groups))
-    return shapes
+def served_shapes(request: Request, knowledge: Knowledge, width: Any) -> Architecture:
+    """The member of the family at a width, keys and values grouped as the request says."""
+    return knowledge.family.shapes(width, request.kv_groups)
 
 
 def _serving_seconds(request: Request, knowledge: Knowledge, shapes: Any, coefficients: tuple[Array, Array]) -> Array:
     """Device seconds of all serving, shape (R, number of shapes): every sequence of a batch shares its time."""
     prefills = request.prefill_tokens / (request.prompt * request.batch_size)
     steps = request.generated_tokens / request.batch_size
-    ttft = pass_seconds(request, knowledge.ttft, coefficients[0], shapes, request.prompt)
-    step = pass_seconds(request, knowledge.step_time, coefficients[1], shapes, request.mean_context)
+    ttft = pass_seconds(request, knowledge, "ttft", coefficients[0], shapes, request.prompt)
+    step = pass_seconds(request, knowledge, "step_time", coefficients[1], shapes, request.mean_context)
     return prefills * ttft + steps * step
 
 
 def pass_seconds(
-    request: Request, model: RuntimeModel, coefficients: Array, shapes: Any, context: int, *, paired: bool = False
+    request: Request,
+    knowledge: Knowledge,
+    quantity: Quantity,
+    coefficients: Array,
+    shapes: Architecture,
+    context: int,
+    *,
+    paired: bool = False,
 ) -> Array:
-    """Seconds of one prefill or step as the request wants them told: by the runtime model, or by the roofline alone.
+    """Seconds of one prefill (`ttft`) or step (`step_time`), by the request's timing: runtime model or roofline alone.
 
     Shape (R, …), or (R,) where `paired`: row r of the coefficients with model r of shapes (R,).
     """
     where = (shapes, context, request.batch_size)
     if request.timing == "measured":
+        model = knowledge.times[("ttft", "step_time").index(quantity)]
         return model.seconds_under(
             coefficients, *where, hardware=request.hardware, precision=request.precision, paired=paired
         )
-    count = count_prefill if model.quantity == "ttft" else count_step
+    count = count_prefill if quantity == "ttft" else count_step
     seconds = np.asarray(count(*where, precision=request.precision).roofline(request.hardware).seconds)
     return seconds if paired else np.broadcast_to(seconds, (len(coefficients), *seconds.shape))
 
@@ -149,7 +165,10 @@ def cost_curve(request: Request, knowledge: Knowledge, loss: float, widths: Any 
     shapes = served_shapes(request, knowledge, width)
     flops = scale.family.flops_per_token(width, scale.context_length, scale.convention) * tokens
     train = flops / request.flops_per_second / SECONDS_PER_HOUR
-    serve = _serving_seconds(request, knowledge, shapes, coefficients_of(knowledge, 1, False))[0] / SECONDS_PER_HOUR
+    serve = (
+        _serving_seconds(request, knowledge, shapes, coefficients_of(request, knowledge, 1, False))[0]
+        / SECONDS_PER_HOUR
+    )
     table = pd.DataFrame(
         {
             "num_params": size,
@@ -176,21 +195,17 @@ def numbers_of(
     shapes, number = served_shapes(request, knowledge, width), len(width)
     size = knowledge.family.num_params(width)
     flops = scale.family.flops_per_token(width, scale.context_length, scale.convention) * tokens
-    rows = coefficients_of(knowledge, number, scattered)
+    rows = coefficients_of(request, knowledge, number, scattered)
     times = [
-        pass_seconds(request, model, coefficients, shapes, context, paired=True)
-        for model, coefficients, context in (
-            (knowledge.ttft, rows[0], request.prompt),
-            (knowledge.step_time, rows[1], request.context),
-            (knowledge.step_time, rows[1], request.mean_context),
-        )
+        pass_seconds(request, knowledge, quantity, coefficients, shapes, context, paired=True)
+        for quantity, coefficients, context in _passes(request, rows)
     ]
     loss = found["loss"]
     if scattered:  # what laws and runtime models miss on their own data, they will miss on the planned model too
         loss = loss * _loss_scatter(knowledge.fit, number)
         if request.timing == "measured":
-            times[0] = times[0] * knowledge.ttft.scatter(number)
-            times[1:] = [seconds * knowledge.step_time.scatter(number) for seconds in times[1:]]
+            ttft, step_time = (model.scatter(number) for model in knowledge.times)
+            times = [times[0] * ttft, times[1] * step_time, times[2] * step_time]
     prefill, step = passes_of(request, shapes)
     train = flops / request.flops_per_second / SECONDS_PER_HOUR
     prefills = request.prefill_tokens / (request.prompt * request.batch_size)
@@ -213,6 +228,15 @@ def numbers_of(
     if request.price_per_gpu_hour is not None:
         values["total_price"] = values["total_gpu_hours"] * request.price_per_gpu_hour
     return values
+
+
+def _passes(request: Request, rows: tuple[Array, Array]) -> tuple[tuple[Quantity, Array, int], ...]:
+    """The prefill, and the steps at full and at mean context, with their coefficients."""
+    return (
+        ("ttft", rows[0], request.prompt),
+        ("step_time", rows[1], request.context),
+        ("step_time", rows[1], request.mean_context),
+    )
 
 
 def _loss_scatter(fit: ParametricFit, number: int) -> Array:

@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from companion.architectures.base import ARCHITECTURES
+from companion.architectures import ARCHITECTURES, PAPER_ARCHITECTURES
 from companion.errors import InputError, NotApplicable
 from companion.fitting.bootstrap import MAX_RESAMPLES
 from companion.fitting.parametric import AT_BOUND, OUT_OF_ITERATIONS, PARAMETERS, ParametricFit, fit_parametric
 from companion.fitting.uncertainty import ParametricBootstrap, bootstrap_parametric
+from companion.inference.one_size import Quantity
 from companion.inference.runtime_model import RuntimeModel, fit_runtime_model, paper_runtime_model
 from companion.paths import data_dir
 from companion.planner.ranges import Ranges
@@ -38,13 +40,28 @@ class Knowledge:
     fit: ParametricFit
     bootstrap: ParametricBootstrap
     family: ShapeFamily
-    ttft: RuntimeModel
-    step_time: RuntimeModel
+    #: runtime models; None where there are none, for the reason in `untimed`.
+    ttft: RuntimeModel | None
+    step_time: RuntimeModel | None
     ranges: Ranges
     #: context length of the runs behind the law; None where the table names none.
     law_context: int | None
     #: what a reader must know before any number: choices that were made, a law at a bound.
     notes: tuple[str, ...] = ()
+    untimed: str = ""
+
+    @property
+    def times(self) -> tuple[RuntimeModel, RuntimeModel]:
+        """The runtime models of time to first token and step time.
+
+        Raises
+        ------
+        NotApplicable
+            if there are none.
+        """
+        if self.ttft is None or self.step_time is None:
+            raise NotApplicable(self.untimed)
+        return self.ttft, self.step_time
 
 
 class Learned(dict[str, Knowledge]):
@@ -63,6 +80,7 @@ def learn(
     context_length: int | None = None,
     prefer_context: int | None = None,
     experiment: str | None = None,
+    timing: Literal["measured", "roofline"] = "measured",
     num_resamples: int = 200,
     seed: int = 0,
 ) -> Learned:
@@ -75,7 +93,7 @@ def learn(
     timings
         a table of inference timings (`companion.inference.one_size.load_inference`).
     architectures
-        which to plan for; by default all of the table that have shapes and times.
+        which to plan for; by default all of the table that can be counted and, where times are measured, have times.
     context_length
         T in tokens of the runs that give the laws; by default `runs.context_length.choose_context` chooses, among
         contexts with enough runs (all runs where the table names no context).
@@ -83,6 +101,9 @@ def learn(
         T that is taken if its runs identify a law, and `context_length` is not given; the paper's table ignores it.
     experiment
         only runs of this experiment.
+    timing
+        `measured`: an architecture without timings is left out; `roofline`: it is planned with the least times of the
+        hardware.
     num_resamples, seed
         of all bootstraps.
 
@@ -98,7 +119,10 @@ def learn(
     for name in architectures or sorted(table["architecture"].dropna().unique(), key=_order):
         try:
             fit, notes = _law(table, name, experiment, context_length, prefer_context)
-            learned[name] = _known(table, timings, name, fit, notes, num_resamples, seed)
+            known = _known(table, timings, name, fit, notes, num_resamples, seed)
+            if timing == "measured":
+                known.times  # noqa: B018 - raises where there are none
+            learned[name] = known
         except InputError as error:
             learned.left_out[name] = str(error)
     if not learned:
@@ -136,7 +160,7 @@ def _law(
     label = Path(table_name(table)).name
     if name not in ARCHITECTURES:
         raise NotApplicable(
-            f"{label}: the planner has shapes, costs and times of {', '.join(ARCHITECTURES)} only; "
+            f"{label}: the planner has shapes and costs of {', '.join(ARCHITECTURES)} only; "
             "`companion fit` gives the law of these runs"
         )
     rows = subset(table, architecture=name, experiment=experiment, source=label)
@@ -200,12 +224,7 @@ def _known(
     seed: int,
 ) -> Knowledge:
     chosen, context, notes = law_runs
-    times = {
-        quantity: paper_runtime_model(name, quantity, num_resamples, seed)
-        if timings is None
-        else fit_runtime_model(timings, name, quantity, num_resamples=num_resamples, seed=seed)
-        for quantity in ("ttft", "step_time")
-    }
+    times, untimed = _times(timings, name, num_resamples, seed)
     bootstrap = bootstrap_parametric(fit, num_resamples, seed=seed)
     family, of_shapes = _family(table, name)
     return Knowledge(
@@ -213,12 +232,31 @@ def _known(
         fit=fit,
         bootstrap=bootstrap,
         family=family,
-        ttft=times["ttft"],
-        step_time=times["step_time"],
+        ttft=times.get("ttft"),
+        step_time=times.get("step_time"),
         ranges=Ranges.of(chosen, table[table["architecture"] == name]),
         law_context=context,
         notes=tuple([*_of_law(fit, bootstrap), *notes, *of_shapes]),
+        untimed=untimed,
     )
+
+
+def _times(
+    timings: pd.DataFrame | None, name: str, num_resamples: int, seed: int
+) -> tuple[dict[str, RuntimeModel], str]:
+    """The runtime models of an architecture by quantity, and why there are none; empty where there are."""
+    quantities: tuple[Quantity, ...] = ("ttft", "step_time")
+    fitted: dict[str, RuntimeModel] = {}
+    try:
+        for quantity in quantities:
+            fitted[quantity] = (
+                paper_runtime_model(name, quantity, num_resamples, seed)
+                if timings is None
+                else fit_runtime_model(timings, name, quantity, num_resamples=num_resamples, seed=seed)
+            )
+        return fitted, ""
+    except InputError as error:
+        return {}, str(error)
 
 
 def _of_law(fit: ParametricFit, bootstrap: ParametricBootstrap) -> list[str]:
@@ -241,12 +279,13 @@ def _of_law(fit: ParametricFit, bootstrap: ParametricBootstrap) -> list[str]:
 
 def _family(table: pd.DataFrame, name: str) -> tuple[ShapeFamily, list[str]]:
     """The shapes of a table, or those of the paper's models where it has none that make a family."""
+    whose = "the paper's models" if name in PAPER_ARCHITECTURES else "its named sizes"
     if not has_shapes(table, name):
-        return paper_family(name), ["shapes are those of the paper's models: the table has none"]
+        return paper_family(name), [f"shapes are those of {whose}: the table has none"]
     try:
         family = fit_shape_family(table, name)
     except InputError as error:
-        return paper_family(name), [f"shapes are those of the paper's models: {str(error).partition(': ')[2]}"]
+        return paper_family(name), [f"shapes are those of {whose}: {str(error).partition(': ')[2]}"]
     if family.largest_deviation > _DEVIATION:
         return family, [f"num_params is up to {family.largest_deviation:.0%} from the count of the table's shapes"]
     return family, []

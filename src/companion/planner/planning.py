@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from companion.architectures.base import XLSTM, Architecture, Transformer
+from companion.architectures import Architecture, Attention
 from companion.errors import InputError, NotApplicable
 from companion.fitting.bootstrap import percentile_interval
 from companion.fitting.compute_optimal import Laws, compute_for_loss, compute_optimal
@@ -126,11 +126,11 @@ def at_context(request: Request, known: Mapping[str, Knowledge]) -> tuple[Reques
 
 
 def _plan_one(request: Request, knowledge: Knowledge, level: float) -> tuple[list[PlannedModel], list[str]]:
+    if request.timing == "measured" and knowledge.untimed:
+        raise NotApplicable(f"{knowledge.untimed}; timing roofline needs none")
     scale = FamilyScale(family=knowledge.family, context_length=request.context)
-    if knowledge.architecture == XLSTM.name and request.prompt < scale.convention.chunk_size:
-        raise InputError(
-            f"prompt_length {request.prompt} is shorter than one chunk of {scale.convention.chunk_size} tokens"
-        )
+    if request.prompt < scale.least_context:
+        raise InputError(f"prompt_length {request.prompt} is shorter than one chunk of {scale.least_context} tokens")
     laws = [Laws.of(knowledge.fit.law)]
     if not knowledge.bootstrap.withheld:
         laws.append(Laws.of(knowledge.bootstrap))
@@ -203,8 +203,7 @@ def _planned(
             + off_center(values, intervals)
             + range_warnings(values, knowledge.ranges, request.context, knowledge.law_context)
             + below_roofline(values)
-            + knowledge.ttft.outside(values["num_params"], request.prompt, request.batch_size)
-            + knowledge.step_time.outside(values["num_params"], request.context, request.batch_size)
+            + _beyond_timings(request, knowledge, values["num_params"])
             + _hardware_warnings(request, knowledge)
             + _head_warnings(request, model)
         ),
@@ -212,14 +211,24 @@ def _planned(
 
 
 def _head_warnings(request: Request, model: Architecture) -> list[str]:
-    if model.name != Transformer.name or request.kv_groups <= model.n_heads:
+    heads = [mixer.n_heads for mixer, _ in model.layers if isinstance(mixer, Attention)]
+    if not heads or request.kv_groups <= min(heads):
         return []
-    return [f"kv_groups {request.kv_groups}: the model has {model.n_heads} heads, which share one of keys and values"]
+    return [f"kv_groups {request.kv_groups}: the model has {min(heads)} heads, which share one of keys and values"]
+
+
+def _beyond_timings(request: Request, knowledge: Knowledge, num_params: float) -> list[str]:
+    if knowledge.untimed:
+        return []
+    ttft, step_time = knowledge.times
+    return ttft.outside(num_params, request.prompt, request.batch_size) + step_time.outside(
+        num_params, request.context, request.batch_size
+    )
 
 
 def _hardware_warnings(request: Request, knowledge: Knowledge) -> list[str]:
-    timed = knowledge.ttft.hardware
-    if request.hardware == timed.name:
+    if knowledge.ttft is None or request.hardware == knowledge.ttft.hardware.name:
         return []
+    timed = knowledge.ttft.hardware
     target = get_hardware(request.hardware).label
     return [f"times were measured on hardware like {timed.label}; for {target} they are scaled by its peaks"]

@@ -114,7 +114,9 @@ def choices(
             try:
                 # another law at the same context, the same times
                 same = {
-                    name: replace(one, ttft=known[name].ttft, step_time=known[name].step_time)
+                    name: replace(
+                        one, ttft=known[name].ttft, step_time=known[name].step_time, untimed=known[name].untimed
+                    )
                     for name in known
                     for one in learn(
                         runs,
@@ -122,6 +124,7 @@ def choices(
                         [name],
                         context_length=known[name].law_context,
                         experiment=experiment,
+                        timing="roofline",
                         num_resamples=num_resamples,
                     ).values()
                 }

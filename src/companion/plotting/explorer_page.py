@@ -84,6 +84,17 @@ ROWS: dict[str, tuple[Row, ...]] = {
     ),
 }
 
+#: Rows of the table of architectures that can only be counted.
+COUNT_ROWS: tuple[Row, ...] = (
+    Row("num_params", "parameters N", "count"),
+    Row("num_tokens", "training tokens D", "count"),
+    Row("ttft_roofline_s", "time to first token, at least (roofline)", "duration"),
+    Row("step_time_roofline_s", "step time, at least (roofline)", "duration"),
+    Row("memory_bytes", "memory held", "bytes"),
+    Row("weight_bytes", "… weights", "bytes"),
+    Row("cache_bytes", "… cache or state", "bytes"),
+)
+
 #: Plots: name and caption.
 PLOTS = {
     "loss": "Loss over model size at this budget",
@@ -111,6 +122,7 @@ def explorer_page(explorer: Explorer, static: str = "../_static") -> Html:
             for name, entry in look.items()
         },
         "rows": [vars(row) for rows in ROWS.values() for row in rows],
+        "count_rows": [vars(row) for row in COUNT_ROWS],
     }
     # "</" would end the script element
     text = json.dumps(data, allow_nan=False, ensure_ascii=False).replace("</", "<\\/")
@@ -129,6 +141,7 @@ def explorer_page(explorer: Explorer, static: str = "../_static") -> Html:
         f'<div class="companion-explorer-plots">{plots}</div>'
         '<div class="companion-explorer-notes"></div>'
         f"{_table(explorer, {name: entry['label'] for name, entry in look.items()})}"
+        f"{_count_table(explorer)}"
         '<p class="companion-explorer-live" aria-live="polite"></p>'
         "<noscript><p>The controls and plots need JavaScript. The table shows the opening setting.</p></noscript>"
         "</section>"
@@ -213,6 +226,36 @@ def _table(explorer: Explorer, labels: dict[str, str]) -> str:
         '<div class="companion-table companion-explorer-table" tabindex="0" role="region" '
         'aria-label="Numbers of the setting"><table><thead><tr><th scope="col">quantity</th>'
         f"{head}</tr></thead>{body}</table></div></div>"
+    )
+
+
+def _count_table(explorer: Explorer) -> str:
+    """What can be counted of architectures without a law; empty if there are none."""
+    if not explorer.counted:
+        return ""
+    labels = {name: entry["label"] for name, entry in architecture_look(explorer.counted).items()}
+    shown = explorer.count()
+    head = "".join(f'<th scope="col" class="number">{html.escape(label)}</th>' for label in labels.values())
+    body = "".join(
+        f'<tr><th scope="row">{row.label}</th>'
+        + "".join(
+            f'<td class="number" data-count="{row.key}" data-architecture="{name}">'
+            f"{FORMATS[row.format](one[row.key])}</td>"
+            for name, one in shown.items()
+        )
+        + "</tr>"
+        for row in COUNT_ROWS
+    )
+    why = (
+        "The paper has no loss law and no times of these architectures, so only what can be counted is here: the size "
+        "that the budget pays for at M tokens per parameter, memory, and the least times of the hardware."
+    )
+    return (
+        '<details class="companion-explorer-counted"><summary>Other architectures: cost alone</summary>'
+        f'<div class="companion-table-block"><p class="companion-caption">{why}</p>'
+        '<div class="companion-table companion-explorer-table" tabindex="0" role="region" '
+        'aria-label="Other architectures"><table><thead><tr><th scope="col">quantity</th>'
+        f"{head}</tr></thead><tbody>{body}</tbody></table></div></div></details>"
     )
 
 

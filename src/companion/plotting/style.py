@@ -19,7 +19,13 @@ INK, MUTED = "#010203", "#040506"
 #: Colour of an architecture everywhere in the book (seaborn's `colorblind` palette, Wong 2011).
 ARCHITECTURE_COLORS = {"transformer": "#de8f05", "xlstm": "#0173b2"}
 ARCHITECTURE_MARKERS = {"transformer": "s", "xlstm": "o"}
-ARCHITECTURE_LABELS = {"transformer": "Transformer", "xlstm": "xLSTM"}
+ARCHITECTURE_LABELS = {
+    "transformer": "Transformer",
+    "xlstm": "xLSTM",
+    "gated_deltanet": "Gated DeltaNet",
+    "gated_deltanet_3to1": "Gated DeltaNet and attention, 3:1",
+    "gated_deltanet_7to1": "Gated DeltaNet and attention, 7:1",
+}
 #: For architectures that the book does not know: the rest of the palette.
 _SPARE_COLORS = ("#029e73", "#cc78bc", "#ca9161", "#949494")
 #: Their number has no divisor in common with that of the colours: twenty architectures look different.

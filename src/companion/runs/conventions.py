@@ -16,7 +16,7 @@ from companion.accounting import (
     num_params,
 )
 from companion.accounting.breakdown import COMPONENTS
-from companion.architectures.base import ARCHITECTURES
+from companion.architectures import ARCHITECTURES
 from companion.runs.recount import NEEDED_COLUMNS, models_of, recount
 
 

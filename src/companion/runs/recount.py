@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from companion.accounting import Convention, train_flops
-from companion.architectures.base import ARCHITECTURES, VOCAB_SIZE, XLSTM, Architecture, make_architecture
+from companion.architectures import ARCHITECTURES, VOCAB_SIZE, Architecture, make_architecture
+from companion.architectures.base import usual_attention_heads
 from companion.errors import InputError
 from companion.runs.load import OPTIONAL_SHAPE_COLUMNS, SHAPE_COLUMNS
 from companion.runs.where import table_name
@@ -42,7 +43,7 @@ def models_of(runs: pd.DataFrame, source: str | None = None) -> Architecture:
     ----------
     runs
         rows of a run table, all of one architecture, with all `SHAPE_COLUMNS`. The `OPTIONAL_SHAPE_COLUMNS` are used
-        where the table has them; an empty cell takes the default of `companion.architectures.base`.
+        where the table has them; an empty cell takes the default of `companion.architectures`.
     source
         what messages call the table; by default the file it was loaded from.
 
@@ -54,11 +55,12 @@ def models_of(runs: pd.DataFrame, source: str | None = None) -> Architecture:
     name = str(runs["architecture"].iloc[0])
     shapes = _shapes(runs, name)
     try:
-        return _model(name, shapes)
+        return make_architecture(name, **shapes)
     except InputError as error:
         for at, index in enumerate(runs.index):
             try:
-                _model(name, {key: int(values[at]) for key, values in shapes.items()})
+                row = _shapes(runs.iloc[[at]], name)
+                make_architecture(name, **{key: int(values[0]) for key, values in row.items()})
             except InputError as fault:
                 raise InputError(f"{table_name(runs, source)}: {_row(runs, index)}: {fault}") from None
         raise InputError(f"{table_name(runs, source)}: {error}") from None
@@ -67,21 +69,26 @@ def models_of(runs: pd.DataFrame, source: str | None = None) -> Architecture:
 def _shapes(runs: pd.DataFrame, name: str) -> dict[str, Any]:
     """Every shape by name, empty cells of the optional ones filled with what they stand for."""
     shapes = {column: runs[column].to_numpy() for column in SHAPE_COLUMNS}
-    defaults = {"vocab_size": VOCAB_SIZE, "n_kv_heads": runs["n_heads"], "tied_embeddings": 0, "qk_norm": 0}
+    usual_every = ARCHITECTURES[name].usual_attention_every if name in ARCHITECTURES else None
+    defaults = {
+        "vocab_size": VOCAB_SIZE,
+        "n_kv_heads": runs["n_heads"],
+        "window": 0,
+        "attention_every": usual_every or 0,
+        "attention_heads": usual_attention_heads(runs["d_model"].to_numpy(), runs["n_heads"].to_numpy()),
+        "tied_embeddings": 0,
+        "qk_norm": 0,
+    }
     for column in OPTIONAL_SHAPE_COLUMNS:
         if column in runs.columns:
             given = pd.to_numeric(runs[column])
-            shapes[column] = given.where(given.notna(), defaults[column]).to_numpy()
+            if given.notna().any():
+                shapes[column] = given.where(given.notna(), defaults[column]).to_numpy()
+    if "attention_every" in shapes and "n_kv_heads" in shapes:  # of attention, not of the hybrid's own mixer
+        empty = pd.to_numeric(runs["n_kv_heads"]).isna().to_numpy() & (shapes["attention_every"] > 0)
+        heads = shapes.get("attention_heads", defaults["attention_heads"])
+        shapes["n_kv_heads"] = np.where(empty, heads, shapes["n_kv_heads"])
     return shapes
-
-
-def _model(name: str, shapes: dict[str, Any]) -> Architecture:
-    if name == XLSTM.name:
-        n_kv_heads, qk_norm = shapes.get("n_kv_heads", shapes["n_heads"]), shapes.get("qk_norm", 0)
-        if np.any(n_kv_heads != shapes["n_heads"]) or np.any(qk_norm):
-            raise InputError("an xlstm has no grouped heads and no qk_norm: leave n_kv_heads and qk_norm empty")
-        shapes = {key: value for key, value in shapes.items() if key not in ("n_kv_heads", "qk_norm")}
-    return make_architecture(name, **shapes)
 
 
 def _row(runs: pd.DataFrame, index: Any) -> str:

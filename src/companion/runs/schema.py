@@ -73,13 +73,16 @@ _SPECS = (
     ColumnSpec("n_heads", "integer", "", "number of heads of the sequence mixer"),
     ColumnSpec("d_qk", "integer", "", "width of queries and keys, per head"),
     ColumnSpec("d_hv", "integer", "", "width of values, per head"),
-    ColumnSpec("d_ff", "integer", "", "inner width of the feed-forward layer"),
+    ColumnSpec("d_ff", "integer", "", "inner width of the feed-forward layer; 0: there is none", zero=True),
     ColumnSpec("vocab_size", "integer", "", "rows of the embedding; empty: 50304"),
-    ColumnSpec("n_kv_heads", "integer", "", "heads of keys and values of a transformer; empty: n_heads"),
+    ColumnSpec("n_kv_heads", "integer", "", "heads of keys and values of attention; empty: one for each head"),
+    ColumnSpec("window", "integer", "tokens", "tokens that attention sees; empty or 0: all", zero=True),
+    ColumnSpec("attention_every", "integer", "layers", "k: every k-th layer is attention; empty or 0: none", zero=True),
+    ColumnSpec("attention_heads", "integer", "", "heads of these attention layers; empty: of width 128"),
     ColumnSpec(
         "tied_embeddings", "flag", "", "1 if embedding and unembedding share a matrix; empty: 0", False, 2, True
     ),
-    ColumnSpec("qk_norm", "flag", "", "1 if a transformer normalizes queries and keys; empty: 0", False, 2, True),
+    ColumnSpec("qk_norm", "flag", "", "1 if attention normalizes queries and keys; empty: 0", False, 2, True),
     ColumnSpec("seed", "integer", "", "seed of the run; it distinguishes repeated runs", zero=True),
     ColumnSpec("batch_size_seqs", "integer", "sequences", "sequences per optimizer step"),
     ColumnSpec("train_steps", "integer", "steps", "optimizer steps"),
@@ -103,7 +106,9 @@ OPTIONAL_COLUMNS: tuple[str, ...] = tuple(name for name, spec in COLUMNS.items()
 ROUNDED_COLUMNS: tuple[str, ...] = ("num_params", "num_active_params", "num_tokens")
 """Whole numbers that may be given as fractions, which are rounded with a note: they are read off plots, or derived."""
 SHAPE_COLUMNS: tuple[str, ...] = ("d_model", "n_layers", "n_heads", "d_qk", "d_hv", "d_ff")
-OPTIONAL_SHAPE_COLUMNS: tuple[str, ...] = ("vocab_size", "n_kv_heads", "tied_embeddings", "qk_norm")
+OPTIONAL_SHAPE_COLUMNS: tuple[str, ...] = (
+    "vocab_size", "n_kv_heads", "window", "attention_every", "attention_heads", "tied_embeddings", "qk_norm",
+)  # fmt: skip
 """Shapes with a default, which every count uses where a table has them."""
 
 

@@ -7,19 +7,20 @@ exact count. Shapes of a family are real numbers, so that optima move smoothly; 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from companion.accounting.conventions import PAPER, Convention, get_convention
-from companion.accounting.flops import check_context_length, forward_flops
+from companion.accounting.flops import check_context_length, forward_flops, least_context
 from companion.accounting.params import count_params
-from companion.architectures.base import ARCHITECTURES, VOCAB_SIZE, XLSTM, Architecture, Transformer, make_architecture
+from companion.architectures import ARCHITECTURES, VOCAB_SIZE, Architecture, Attention, architecture_class
+from companion.architectures.base import usual_attention_heads
 from companion.errors import InputError
-from companion.runs.load import SHAPE_COLUMNS, load_paper_runs
+from companion.runs.load import OPTIONAL_SHAPE_COLUMNS, SHAPE_COLUMNS, load_paper_runs
 
 #: Widths between which sizes are looked for.
 SMALLEST_WIDTH, LARGEST_WIDTH = 16.0, 2.0**19
@@ -34,7 +35,8 @@ class ShapeFamily:
     """One shape per size of an architecture, as functions of `d_model` (real numbers).
 
     n_layers = depth·d_model^depth_exponent, d_hv = head_width·d_model^head_width_exponent, d_qk = qk_ratio·d_hv,
-    d_ff = ff_ratio·d_model, n_heads = d_model / d_hv; `vocab_size` is the one most models have. `smallest` and
+    d_ff = ff_ratio·d_model, n_heads = d_model / d_hv (times the architecture's `hidden_ratio`), n_kv_heads =
+    kv_ratio·n_heads; `vocab_size` and the rest are those that most models have. `smallest` and
     `largest` are the num_params of the models it was fitted to, `largest_deviation` how far their N lies from that of
     the family at the same d_model and n_layers.
     """
@@ -50,24 +52,40 @@ class ShapeFamily:
     smallest: float
     largest: float
     largest_deviation: float
+    kv_ratio: float = 1.0
+    tied_embeddings: int = 0
+    qk_norm: int = 0
+    window: int | None = None
+    attention_every: int | None = None
 
-    def shapes(self, d_model: Any) -> Any:
-        """Shapes at a width, any array; counting functions take them as they take an `Architecture`."""
-        d = np.asarray(d_model, dtype=float)
+    @property
+    def hybrid(self) -> bool:
+        """Whether some layers are attention and others are not."""
+        of = architecture_class(self.architecture)
+        every = of.usual_attention_every if self.attention_every is None else self.attention_every
+        return every is not None and not issubclass(of.mixer_class, Attention)
+
+    def shapes(self, d_model: Any, kv_groups: int = 1) -> Architecture:
+        """The member at a width, any array; `kv_groups` above 1: so many heads of attention per keys and values."""
+        d, of = np.asarray(d_model, dtype=float), architecture_class(self.architecture)
         d_hv = self.head_width * d**self.head_width_exponent
-        heads = d / d_hv
-        return SimpleNamespace(
-            name=self.architecture,
+        heads = of.hidden_ratio * d / d_hv
+        sharing = usual_attention_heads(d, heads) if self.hybrid else heads
+        return of.unchecked(
             d_model=d,
             n_layers=self.depth * d**self.depth_exponent,
             n_heads=heads,
-            n_kv_heads=heads,
+            n_kv_heads=self.kv_ratio * sharing
+            if kv_groups == 1
+            else np.minimum(sharing, np.maximum(1.0, sharing / kv_groups)),
             d_hv=d_hv,
             d_qk=self.qk_ratio * d_hv,
             d_ff=self.ff_ratio * d,
             vocab_size=float(self.vocab_size),
-            tied_embeddings=0,
-            qk_norm=0,
+            tied_embeddings=self.tied_embeddings,
+            qk_norm=self.qk_norm,
+            window=self.window,
+            attention_every=self.attention_every,
         )
 
     def num_params(self, d_model: Any) -> Any:
@@ -111,23 +129,33 @@ class ShapeFamily:
     def rounded(self, num_params: float, kv_groups: int = 1) -> Architecture:
         """The nearest model that could be built: whole layers and heads, d_model a multiple of the head width.
 
-        With `kv_groups` query heads of a Transformer per head of keys and values, heads are a multiple of that number,
+        With `kv_groups` query heads of attention per head of keys and values, heads are a multiple of that number,
         or one group.
         """
-        ideal = self.at(num_params)
+        ideal, of = self.at(num_params), architecture_class(self.architecture)
         d_hv = int(_HEAD_WIDTHS[np.argmin(np.abs(np.log(_HEAD_WIDTHS / ideal.d_hv)))])
-        heads = max(1, round(float(ideal.d_model) / d_hv))
+        ratio = Fraction(of.hidden_ratio)
+        step = ratio.numerator  # so many heads together are a whole number of widths
+        heads = step * max(1, round(of.hidden_ratio * float(ideal.d_model) / d_hv / step))
         grouped: dict[str, int] = {}
-        if kv_groups > 1 and self.architecture == Transformer.name:
+        d_model = int(heads * d_hv / ratio)
+        if kv_groups > 1 and issubclass(of.mixer_class, Attention):
             groups = max(1, round(heads / kv_groups))
             heads = groups * min(kv_groups, heads)
-            grouped = {"n_kv_heads": groups}
-        return make_architecture(
-            self.architecture,
-            d_model=heads * d_hv,
+            d_model, grouped = int(heads * d_hv / ratio), {"n_kv_heads": groups}
+        elif kv_groups > 1 and self.hybrid:
+            shared = int(usual_attention_heads(d_model, heads))
+            divisors = [number for number in range(1, shared + 1) if shared % number == 0]
+            grouped = {"n_kv_heads": max(number for number in divisors if number == 1 or number * kv_groups <= shared)}
+        return of(
+            d_model=d_model,
             n_layers=max(1, round(float(ideal.n_layers))),
             n_heads=heads,
             vocab_size=self.vocab_size,
+            tied_embeddings=self.tied_embeddings,
+            qk_norm=self.qk_norm,
+            window=self.window,
+            attention_every=self.attention_every,
             **grouped,
         )
 
@@ -141,7 +169,12 @@ class FamilyScale:
     convention: Convention = PAPER
 
     def __post_init__(self) -> None:
-        check_context_length(self.family.architecture, self.context_length, self.convention)
+        check_context_length(self.context_length, self.least_context)
+
+    @property
+    def least_context(self) -> int:
+        """Tokens of the shortest sequence that the count takes."""
+        return least_context(self.family.shapes(SMALLEST_WIDTH), self.convention)
 
     def train_flops(self, num_params: Any, ratio: Any) -> Any:
         """C of training N parameters on M·N tokens; shapes broadcast."""
@@ -182,7 +215,7 @@ def fit_shape_family(runs: pd.DataFrame, architecture: str) -> ShapeFamily:
     runs
         a run table with shapes; where it has none for this architecture, the paper's shapes are taken.
     architecture
-        `transformer` or `xlstm`.
+        a name of `companion.architectures.ARCHITECTURES`. One that the paper lacks has the shapes of its `sizes`.
 
     Raises
     ------
@@ -195,10 +228,13 @@ def fit_shape_family(runs: pd.DataFrame, architecture: str) -> ShapeFamily:
     models = _distinct(runs, architecture)
     if models.empty:
         models = _distinct(load_paper_runs(), architecture)
+    if models.empty:
+        models = _named_sizes(architecture)
     if models["d_model"].nunique() < 2:
         raise InputError(
             f"shapes of {architecture}: {models['d_model'].nunique()} different d_model; at least 2 needed"
         )
+    of = architecture_class(architecture)
     log_d = np.log(models["d_model"].to_numpy(dtype=float))
     depth_exponent, log_depth = np.polyfit(log_d, np.log(models["n_layers"].to_numpy(dtype=float)), 1)
     width_exponent, log_width = np.polyfit(log_d, np.log(models["d_hv"].to_numpy(dtype=float)), 1)
@@ -208,16 +244,22 @@ def fit_shape_family(runs: pd.DataFrame, architecture: str) -> ShapeFamily:
         depth_exponent=float(depth_exponent),
         head_width=float(np.exp(log_width)),
         head_width_exponent=float(width_exponent),
-        qk_ratio=0.5 if architecture == XLSTM.name else 1.0,
-        ff_ratio=float(np.exp(np.log(models["d_ff"] / models["d_model"]).mean())),
+        qk_ratio=of.qk_ratio,
+        ff_ratio=_mean_ratio(models["d_ff"], models["d_model"]),
         vocab_size=int(models["vocab_size"].mode().iloc[0]),
+        kv_ratio=_kv_ratio(models),
+        tied_embeddings=int(models["tied_embeddings"].mode().iloc[0]),
+        qk_norm=int(models["qk_norm"].mode().iloc[0]),
+        window=int(models["window"].mode().iloc[0]) or None,
+        attention_every=int(models["attention_every"].mode().iloc[0]) or None,
         smallest=float(models["num_params"].min()),
         largest=float(models["num_params"].max()),
         largest_deviation=0.0,
     )
-    member = family.shapes(models["d_model"].to_numpy(dtype=float))
-    member.n_layers = models["n_layers"].to_numpy(dtype=float)
-    deviation = np.abs(count_params(member).total / models["num_params"].to_numpy(dtype=float) - 1).max()
+    widths, layers = (models[name].to_numpy(dtype=float) for name in ("d_model", "n_layers"))
+    member = family.shapes(widths)
+    same_depth = of.unchecked(**{**member.all_shapes(), "n_layers": layers})
+    deviation = np.abs(count_params(same_depth).total / models["num_params"].to_numpy(dtype=float) - 1).max()
     _check_family(family)
     return ShapeFamily(**{**vars(family), "largest_deviation": float(deviation)})
 
@@ -242,12 +284,51 @@ def paper_family(architecture: str) -> ShapeFamily:
     return fit_shape_family(load_paper_runs(), architecture)
 
 
+def _kv_ratio(models: pd.DataFrame) -> float:
+    """Heads of keys and values per head of attention, the median."""
+    hybrid = models["attention_every"] > 0
+    heads = models["n_heads"].where(~hybrid, models["attention_heads"].fillna(models["n_heads"]))
+    return float((models["n_kv_heads"] / heads).median())
+
+
+def _mean_ratio(numerator: pd.Series, denominator: pd.Series) -> float:
+    """Geometric mean of ratios; 0 where one is 0, as of models without a feed-forward network."""
+    with np.errstate(divide="ignore"):
+        return float(np.exp(np.log(numerator / denominator).mean()))
+
+
 def _distinct(runs: pd.DataFrame, architecture: str) -> pd.DataFrame:
+    """Every different shape of an architecture's runs, empty cells filled with what they stand for, and num_params."""
     columns = list(SHAPE_COLUMNS)
     if not set(columns) <= set(runs.columns):
-        return pd.DataFrame(columns=[*columns, "vocab_size", "num_params"])
+        return pd.DataFrame(columns=[*columns, *OPTIONAL_SHAPE_COLUMNS, "num_params"])
     chosen = runs[(runs["architecture"] == architecture) & runs[columns].notna().all(axis=1)]
-    vocabulary = chosen["vocab_size"].fillna(VOCAB_SIZE) if "vocab_size" in chosen else VOCAB_SIZE
-    chosen = chosen.assign(vocab_size=vocabulary)
-    columns.append("vocab_size")
+    usual: dict[str, Any] = {
+        "vocab_size": VOCAB_SIZE,
+        "n_kv_heads": chosen["n_heads"],
+        "attention_every": ARCHITECTURES[architecture].usual_attention_every or 0
+        if architecture in ARCHITECTURES
+        else 0,
+    }
+    if len(chosen):
+        heads = usual_attention_heads(*(chosen[name].to_numpy(dtype=int) for name in ("d_model", "n_heads")))
+        usual["attention_heads"] = pd.Series(heads, index=chosen.index)
+    for column in OPTIONAL_SHAPE_COLUMNS:
+        value = usual.get(column, 0)
+        chosen = chosen.assign(**{column: chosen[column].fillna(value) if column in chosen else value})
+        columns.append(column)
     return chosen.drop_duplicates(columns)[[*columns, "num_params"]]
+
+
+def _named_sizes(architecture: str) -> pd.DataFrame:
+    """The named sizes of an architecture as `_distinct` has them."""
+    of = ARCHITECTURES[architecture]
+    models = [of(d_model=d, n_layers=n, n_heads=h) for d, n, h in of.sizes.values()]
+    names = [*SHAPE_COLUMNS, *OPTIONAL_SHAPE_COLUMNS]
+    rows = [
+        {name: getattr(model, name) for name in names} | {"num_params": count_params(model).total} for model in models
+    ]
+    table = pd.DataFrame(rows, columns=[*names, "num_params"])
+    for column, value in (("n_kv_heads", table["n_heads"]), ("window", 0), ("attention_every", 0)):
+        table[column] = table[column].astype(float).fillna(value)
+    return table

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from companion.accounting import count_flops
-from companion.architectures.base import preset
+from companion.architectures import preset
 from companion.errors import InputError
 from companion.fitting.compute_optimal import compute_for_loss, compute_optimal
 from companion.fitting.context.costs import (

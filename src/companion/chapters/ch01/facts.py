@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from companion.accounting import Convention, TrainingFlops, count_flops, num_params
-from companion.architectures.base import Architecture, preset
+from companion.architectures import Architecture, preset
 from companion.benchmarks.accounting import slowest_total
 from companion.benchmarks.records import latest_record
 from companion.chapters.ch01.figures import six_nd_ranges

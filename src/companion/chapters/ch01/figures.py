@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator, PercentFormatter
 
 from companion.accounting import PAPER, Convention, TrainingFlops, count_flops, get_convention, num_params
-from companion.architectures.base import XLSTM, Architecture
+from companion.architectures import Architecture
 from companion.chapters.ch01.formulas import mlstm_core_per_token
 from companion.formatting import percent, significant
 from companion.plotting.embed import Html, show
@@ -235,7 +235,7 @@ def chunk_cost(
         the counts to draw, one line style each.
     """
     figure, [ax] = subplots(height=3.2)
-    sizes, color = np.asarray(chunk_sizes), architecture_look([XLSTM.name])[XLSTM.name]["color"]
+    sizes, color = np.asarray(chunk_sizes), architecture_look(["xlstm"])["xlstm"]["color"]
     for place, convention in enumerate(map(get_convention, conventions)):
         costs = mlstm_core_per_token(architecture, sizes, convention) / 1e6
         ax.plot(sizes, costs, color=color, linestyle=_STYLES[place % len(_STYLES)], label=convention.name)

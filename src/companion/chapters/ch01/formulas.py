@@ -20,7 +20,7 @@ from companion.accounting.conventions import (
     mlstm_chunk_tfla,
 )
 from companion.accounting.symbolic import SYMBOLS, flops_formulas, params_formulas, to_latex
-from companion.architectures.base import Architecture
+from companion.architectures import Architecture
 from companion.errors import InputError
 
 _L, _QK, _HV, _F = (SYMBOLS[name] for name in ("chunk_size", "d_qk", "d_hv", "mlstm_causal_factor"))

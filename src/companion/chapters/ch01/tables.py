@@ -8,7 +8,7 @@ import pandas as pd
 
 from companion.accounting import PAPER, Convention, count_flops, count_params, num_params
 from companion.accounting.explain import convention_table
-from companion.architectures.base import Architecture, preset
+from companion.architectures import Architecture, preset
 from companion.chapters.ch01.formulas import chunk_table, convention_fields, formula_table
 from companion.errors import InputError
 from companion.formatting import count, percent, power_of_ten

@@ -29,7 +29,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from companion.accounting.conventions import PAPER, Convention, get_convention
-from companion.architectures.base import ARCHITECTURES
+from companion.architectures import ARCHITECTURES
 from companion.errors import InputError
 from companion.fitting.bootstrap import interval_with_lost
 from companion.fitting.compute_optimal import ComputeOptimal, Laws, compute_optimal

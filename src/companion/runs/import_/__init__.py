@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from companion.architectures.base import ARCHITECTURES
+from companion.architectures import ARCHITECTURES
 from companion.errors import InputError
 from companion.runs.import_.columns import find_columns, is_numeric, listed, values_of
 from companion.runs.import_.derive import Derivation, derive

@@ -8,7 +8,7 @@ import pandas as pd
 
 from companion.accounting import CONVENTIONS, PAPER, num_params
 from companion.accounting import train_flops as count_train_flops
-from companion.architectures.base import ARCHITECTURES, VOCAB_SIZE, make_architecture
+from companion.architectures import ARCHITECTURES, VOCAB_SIZE, make_architecture
 from companion.errors import InputError
 from companion.runs.load import OPTIONAL_SHAPE_COLUMNS, SHAPE_COLUMNS
 from companion.runs.recount import models_of

@@ -1,4 +1,4 @@
-"""The explorer: every number of the book's page *Explorer* at one setting, and what its script needs to compute them.
+"""The numbers of the explorer at a setting, and the data from which the page's script computes them.
 
 A `Setting` is where the sliders stand. `Explorer.evaluate` computes a setting through the package's own functions;
 `Explorer.model` gives laws, shapes, coefficients and ranges as plain JSON, from which `book/_assets/explorer_model.js`
@@ -14,136 +14,46 @@ import numpy as np
 import pandas as pd
 
 from companion.accounting.conventions import PAPER
-from companion.accounting.inference import BF16, RECURRENT_GATE_FLOPS, count_prefill, count_step
+from companion.accounting.inference import BF16, InferencePass, count_prefill, count_step
+from companion.accounting.polynomials import cost_polynomials
+from companion.accounting.symbolic import SYMBOLS
+from companion.architectures import ARCHITECTURES, architecture_class
+from companion.architectures.base import usual_attention_heads
 from companion.errors import InputError, NotApplicable
+from companion.explorer.settings import CONTEXTS, CONTROLS, OPTIMAL, Setting, link_value
 from companion.fitting.bootstrap import percentile_interval
 from companion.fitting.compute_optimal import Laws, compute_optimal
 from companion.fitting.parametric import PARAMETERS
-from companion.formatting import power_of_ten
-from companion.hardware import REFERENCE_HARDWARE, get_hardware, known_hardware
+from companion.hardware import known_hardware
 from companion.inference.one_size import middle_context
-from companion.inference.runtime_model import RuntimeModel
+from companion.inference.runtime_model import RuntimeModel, terms_known
 from companion.planner.knowledge import Knowledge, learn, without_name
-from companion.planner.request import LAW_CONTEXT
-from companion.runs.shape_family import DIFFERENCE_STEP, LARGEST_WIDTH, SMALLEST_WIDTH, FamilyScale
-
-#: In a link: tokens per parameter as the law wants them, for each architecture its own.
-OPTIMAL = "optimal"
-#: How far a value may pass the end of a range before it counts as outside: data are rounded.
-_MARGIN = 1e-3
-
-
-@dataclass(frozen=True)
-class Control:
-    """One slider: field of a `Setting`, key in a link, label, unit, and the values it stops at, ascending."""
-
-    name: str
-    key: str
-    label: str
-    unit: str
-    steps: tuple[float, ...]
-
-    def text(self, value: float) -> str:
-        """A value with its unit: 6×10²⁰ FLOP, 8,192 tokens."""
-        number = power_of_ten(value) if value >= 1e15 else f"{value:,g}" if value < 1e6 else f"{value:,.0f}"
-        unit = self.unit[:-1] if value == 1 and self.unit.endswith("s") else self.unit
-        return f"{number} {unit}".strip()
-
-    def nearest(self, value: float) -> float:
-        """The step next to a value, on a logarithmic scale."""
-        return min(self.steps, key=lambda step: abs(math.log(step / value)))
-
-
-_CONTEXTS = tuple(2**k for k in range(8, 21))
-#: The sliders, the one source of their ranges.
-CONTROLS: tuple[Control, ...] = (
-    Control(
-        "train_flops",
-        "budget",
-        "budget C",
-        "FLOP",
-        (*(float(f"{digit}e{power}") for power in range(18, 25) for digit in (1, 2, 3, 4, 6, 8)), 1e25),
-    ),
-    Control("context_length", "context", "context T", "tokens", tuple(map(float, _CONTEXTS))),
-    Control(
-        "tokens_per_param",
-        "ratio",
-        "tokens per parameter M",
-        "",
-        tuple(
-            map(float, (2, 3, 5, 8, 11, 15, 22, 30, 44, 60, 80, 110, 150, 220, 300, 400, 550, 800, 1100, 1500, 2200))
-        ),
-    ),
-    Control("batch_size", "batch", "batch B", "sequences", tuple(float(2**k) for k in range(11))),
+from companion.runs.shape_family import (
+    DIFFERENCE_STEP,
+    LARGEST_WIDTH,
+    SMALLEST_WIDTH,
+    FamilyScale,
+    ShapeFamily,
+    paper_family,
 )
 
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """Where the sliders stand; values between the steps of a slider are fine too.
-
-    Parameters
-    ----------
-    train_flops
-        C in FLOP.
-    context_length
-        T in tokens: of training, of the prompt, and of the context of a step.
-    tokens_per_param
-        M = D/N of the model that is trained and served; None takes the compute-optimal one of each architecture.
-    batch_size
-        sequences served at once.
-    hardware
-        a name of `data/hardware.csv`.
-
-    Raises
-    ------
-    InputError
-        for a value outside the range of its slider, a context or batch that is not whole, unknown hardware.
-    """
-
-    train_flops: float = 1e21
-    context_length: int = LAW_CONTEXT
-    tokens_per_param: float | None = 22.0
-    batch_size: int = 8
-    hardware: str = REFERENCE_HARDWARE
-
-    def __post_init__(self) -> None:
-        get_hardware(self.hardware)
-        for control in CONTROLS:
-            value = getattr(self, control.name)
-            if value is None and control.name == "tokens_per_param":
-                continue
-            low, high = control.steps[0], control.steps[-1]
-            if not isinstance(value, int | float) or not low <= value <= high:
-                raise InputError(f"explorer: {control.name} {value!r} is not a number from {low:g} to {high:g}")
-            if control.name in ("context_length", "batch_size") and value != int(value):
-                raise InputError(f"explorer: {control.name} {value} is not a whole number")
-
-    @property
-    def link(self) -> str:
-        """The setting as it stands behind the # of the page's address."""
-        parts = [f"{c.key}={link_value(getattr(self, c.name))}" for c in CONTROLS]
-        return "&".join([*parts, f"hardware={self.hardware}"])
-
-
-def link_value(value: float | None) -> str:
-    """A slider's value in a link: 1e21, 8192, optimal."""
-    if value is None:
-        return OPTIMAL
-    return f"{value:g}".replace("e+", "e") if value >= 1e15 or value != int(value) else str(int(value))
+#: How far a value may pass the end of a range before it counts as outside: data are rounded.
+_MARGIN = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Explorer:
     """What is known of every architecture, and the setting that the page opens with.
 
-    `left_out` gives the reason for every architecture of the tables that the page cannot show.
+    `left_out` gives the reason for every architecture of the tables that the page cannot show. `counted` are those
+    without a law and without times, by their shapes: of these the page shows size, memory and roofline times.
     """
 
     known: Mapping[str, Knowledge]
-    default: Setting = Setting()
+    default: Setting = field(default_factory=Setting)
     level: float = 0.95
     left_out: Mapping[str, str] = field(default_factory=dict)
+    counted: Mapping[str, ShapeFamily] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -171,7 +81,7 @@ class Explorer:
         known = learn(runs, timings, architectures, experiment=experiment, num_resamples=num_resamples)
         start = default or Setting()
         if default is None and (context := _law_context(known)) is not None:
-            start = replace(start, context_length=min(max(context, _CONTEXTS[0]), _CONTEXTS[-1]))
+            start = replace(start, context_length=min(max(context, CONTEXTS[0]), CONTEXTS[-1]))
         moved = {
             c.name: type(value)(c.nearest(value)) for c in CONTROLS if (value := getattr(start, c.name)) is not None
         }
@@ -182,13 +92,16 @@ class Explorer:
                 left_out[name] = f"{name}: no intervals: {knowledge.bootstrap.withheld}"
                 continue
             try:
+                if knowledge.family.window is not None:
+                    raise InputError(f"{name}: a sliding window, which the page cannot count")
                 explorer._evaluate_one(knowledge, explorer.default)
             except InputError as error:
                 left_out[name] = str(error)
         shown = {name: knowledge for name, knowledge in known.items() if name not in left_out}
         if not shown:
             raise NotApplicable("; ".join(without_name(name, reason) for name, reason in left_out.items()))
-        return replace(explorer, known=shown, left_out=left_out)
+        explorer = replace(explorer, known=shown, left_out=left_out)
+        return replace(explorer, counted=_countable(explorer, architectures))
 
     @property
     def notes(self) -> list[tuple[str, str]]:
@@ -231,35 +144,27 @@ class Explorer:
         if setting.tokens_per_param is None:
             size, tokens = float(best.num_params[0]), float(best.num_tokens[0])
         else:
-            size = float(scale.num_params(flops, setting.tokens_per_param))
+            size = _size_for(scale, flops, setting.tokens_per_param)
             tokens = size * setting.tokens_per_param
-            if not math.isclose(float(scale.train_flops(size, setting.tokens_per_param)), flops, rel_tol=1e-6):
-                raise InputError(
-                    f"explorer: no {knowledge.architecture} with d_model from {SMALLEST_WIDTH:g} to {LARGEST_WIDTH:g} "
-                    f"costs {flops:g} FLOP at {setting.tokens_per_param:g} tokens per parameter"
-                )
         shapes = knowledge.family.at(size)
         where = (shapes, setting.context_length, setting.batch_size, setting.hardware)
         passes = [count(*where[:3]) for count in (count_prefill, count_step)]
+        ttft, step_time = knowledge.times
         numbers = {
             "num_params": size,
             "num_tokens": tokens,
             "tokens_per_param": tokens / size,
             "loss": float(law.predict(size, tokens)),
             **{f"optimal_{name}": float(getattr(best, name)[0]) for name in _OF_OPTIMUM},
-            "ttft_s": float(knowledge.ttft.predict(*where)),
-            "ttft_roofline_s": float(passes[0].roofline(setting.hardware).seconds),
-            "step_time_s": float(knowledge.step_time.predict(*where)),
-            "step_time_roofline_s": float(passes[1].roofline(setting.hardware).seconds),
-            "memory_bytes": float(max(counted.memory.total for counted in passes)),
-            "weight_bytes": float(passes[0].memory.weights),
-            "cache_bytes": float(passes[1].memory.cache),
+            "ttft_s": float(ttft.predict(*where)),
+            "step_time_s": float(step_time.predict(*where)),
+            **_counted_numbers(passes, setting.hardware),
         }
         samples = {
             "loss": Laws.of(knowledge.bootstrap).predict(size, tokens),
             **{f"optimal_{name}": getattr(resampled, name) for name in _OF_OPTIMUM},
-            "ttft_s": knowledge.ttft.samples(*where),
-            "step_time_s": knowledge.step_time.samples(*where),
+            "ttft_s": ttft.samples(*where),
+            "step_time_s": step_time.samples(*where),
         }
         intervals = {name: list(percentile_interval(values, self.level)) for name, values in samples.items()}
         fits = not any(counted.fit_message(setting.hardware) for counted in passes)
@@ -273,15 +178,38 @@ class Explorer:
             "below_roofline": impossible,
         }
 
+    def count(self, setting: Setting | None = None) -> dict[str, dict[str, float]]:
+        """What can be counted of architectures without law and times (`counted`), by architecture.
+
+        Returns
+        -------
+        dict with `num_params`, `num_tokens`, `tokens_per_param`, `ttft_roofline_s`, `step_time_roofline_s`,
+        `memory_bytes`, `weight_bytes`, `cache_bytes` as in `evaluate`. Where M is compute-optimal, that of the first
+        architecture with a law is taken.
+        """
+        chosen, found = setting or self.default, {}
+        ratio = chosen.tokens_per_param
+        if ratio is None:
+            first = next(iter(self.known.values()))
+            ratio = self._evaluate_one(first, chosen)["numbers"]["optimal_tokens_per_param"]
+        for name, family in self.counted.items():
+            size = _size_for(
+                FamilyScale(family=family, context_length=chosen.context_length), chosen.train_flops, ratio
+            )
+            shapes = family.at(size)
+            passes = [count(shapes, chosen.context_length, chosen.batch_size) for count in (count_prefill, count_step)]
+            trained = {"num_params": size, "num_tokens": size * ratio, "tokens_per_param": ratio}
+            found[name] = trained | _counted_numbers(passes, chosen.hardware)
+        return found
+
     def model(self) -> dict[str, Any]:
         """All that the page's script needs, as plain dicts, lists, text and finite numbers."""
-        convention = {name: value for name, value in vars(PAPER).items() if isinstance(value, int | float)}
         return {
             "architectures": [_architecture(knowledge) for knowledge in self.known.values()],
+            "counted": [_shapes(family) for family in self.counted.values()],
             "hardware": [vars(entry) for entry in known_hardware().values()],
-            "convention": convention,
+            "convention": {name: getattr(PAPER, name) for name in ("chunk_size", "backward_factor")},
             "precision": asdict(BF16),
-            "recurrent_gate_flops": RECURRENT_GATE_FLOPS,
             "search": {"smallest": SMALLEST_WIDTH, "largest": LARGEST_WIDTH, "difference_step": DIFFERENCE_STEP},
             "margin": _MARGIN,
             "level": self.level,
@@ -303,20 +231,56 @@ def _law_context(known: Mapping[str, Knowledge]) -> int | None:
     return max(contexts, key=contexts.count) if contexts else None
 
 
+def _countable(explorer: Explorer, chosen: Sequence[str] | None) -> dict[str, ShapeFamily]:
+    """The chosen architectures, or all, that nobody has timed and that have a size at the opening of the page."""
+    found: dict[str, ShapeFamily] = {}
+    for name, each in ARCHITECTURES.items():
+        if not terms_known(each) and name in (chosen or ARCHITECTURES):
+            one = {name: paper_family(name)}
+            try:
+                replace(explorer, counted=one).count()
+            except InputError:
+                continue  # no width of this architecture costs that much, or that little
+            found |= one
+    return found
+
+
+def _size_for(scale: FamilyScale, flops: float, ratio: float) -> float:
+    """N at which a model costs C at M tokens per parameter; an InputError if no width of its family does."""
+    size = float(scale.num_params(flops, ratio))
+    if not math.isclose(float(scale.train_flops(size, ratio)), flops, rel_tol=1e-6):
+        raise InputError(
+            f"explorer: no {scale.family.architecture} with d_model from {SMALLEST_WIDTH:g} to {LARGEST_WIDTH:g} "
+            f"costs {flops:g} FLOP at {ratio:g} tokens per parameter"
+        )
+    return size
+
+
+def _counted_numbers(passes: Sequence[InferencePass], hardware: str) -> dict[str, float]:
+    """Roofline times and memory of a prefill and a step."""
+    return {
+        "ttft_roofline_s": float(passes[0].roofline(hardware).seconds),
+        "step_time_roofline_s": float(passes[1].roofline(hardware).seconds),
+        "memory_bytes": float(max(counted.memory.total for counted in passes)),
+        "weight_bytes": float(passes[0].memory.weights),
+        "cache_bytes": float(passes[1].memory.cache),
+    }
+
+
 _OF_OPTIMUM = ("num_params", "num_tokens", "tokens_per_param", "loss")
 
 
 def _ranges(knowledge: Knowledge) -> dict[str, dict[str, list[float]]]:
     """Least and largest value that the data hold of everything a number depends on, by what the number is."""
-    limits = knowledge.ranges.limits
+    limits, (ttft, step_time) = knowledge.ranges.limits, knowledge.times
     trained = {name: list(limits[name]) for name in ("num_params", "num_tokens", "tokens_per_param", "train_flops")}
     if contexts := knowledge.ranges.contexts:
         trained["context_length"] = [float(contexts[0]), float(contexts[-1])]
     return {
         "loss": trained,
         "optimum": {**trained},
-        "ttft": _timed(knowledge.ttft, knowledge.ttft.rows["prefill_length"]),
-        "step_time": _timed(knowledge.step_time, middle_context(knowledge.step_time.rows)),
+        "ttft": _timed(ttft, ttft.rows["prefill_length"]),
+        "step_time": _timed(step_time, middle_context(step_time.rows)),
     }
 
 
@@ -364,16 +328,29 @@ def _outside(
 
 def _architecture(knowledge: Knowledge) -> dict[str, Any]:
     samples = knowledge.bootstrap.samples[list(PARAMETERS)].dropna()
+    ttft, step_time = knowledge.times
     return {
-        "name": knowledge.architecture,
+        **_shapes(knowledge.family),
         "law": {name: float(getattr(knowledge.fit.law, name)) for name in PARAMETERS},
         "laws": {name: samples[name].tolist() for name in PARAMETERS},
-        "family": asdict(knowledge.family),
-        "ttft": _runtime(knowledge.ttft),
-        "step_time": _runtime(knowledge.step_time),
+        "ttft": _runtime(ttft),
+        "step_time": _runtime(step_time),
         "ranges": _ranges(knowledge),
         "law_context": knowledge.law_context,
     }
+
+
+def _shapes(family: ShapeFamily) -> dict[str, Any]:
+    """Name, family, and the counts as polynomials of the shapes of its members."""
+    names = ("tied_embeddings", "qk_norm", "attention_every")
+    shapes = {name: value for name in names if (value := getattr(family, name)) is not None}
+    heads, width = SYMBOLS["n_heads"], SYMBOLS["d_model"]
+    shapes["n_kv_heads"] = family.kv_ratio * (usual_attention_heads(width, heads) if family.hybrid else heads)
+    if family.ff_ratio == 0:
+        shapes["d_ff"] = 0
+    ratio = architecture_class(family.architecture).hidden_ratio
+    counts = cost_polynomials(family.architecture, shapes, convention=PAPER, precision=BF16)
+    return {"name": family.architecture, "family": asdict(family) | {"hidden_ratio": ratio}, "counts": counts}
 
 
 def _runtime(model: RuntimeModel) -> dict[str, Any]:
