@@ -1,7 +1,9 @@
 """Functional forms as small frozen objects: what is fitted, apart from how."""
 
+from companion.laws.base import Law, law_named
 from companion.laws.parabola import Parabola
 from companion.laws.power_law import PowerLaw
+from companion.laws.product import ProductLaw
 from companion.laws.surface import LossSurface
 
-__all__ = ["LossSurface", "Parabola", "PowerLaw"]
+__all__ = ["Law", "LossSurface", "Parabola", "PowerLaw", "ProductLaw", "law_named"]
