@@ -17,12 +17,11 @@ from companion.accounting.conventions import PAPER
 from companion.accounting.inference import BF16, RECURRENT_GATE_FLOPS, count_prefill, count_step
 from companion.errors import InputError, NotApplicable
 from companion.fitting.bootstrap import percentile_interval
-from companion.fitting.compute_optimal import Laws, compute_optimal
-from companion.fitting.parametric import PARAMETERS
 from companion.formatting import power_of_ten
 from companion.hardware import REFERENCE_HARDWARE, get_hardware, known_hardware
 from companion.inference.one_size import middle_context
 from companion.inference.runtime_model import RuntimeModel
+from companion.laws import LossSurface, optimum
 from companion.planner.knowledge import Knowledge, learn, without_name
 from companion.planner.request import LAW_CONTEXT
 from companion.runs.shape_family import DIFFERENCE_STEP, LARGEST_WIDTH, SMALLEST_WIDTH, FamilyScale
@@ -226,8 +225,8 @@ class Explorer:
     def _evaluate_one(self, knowledge: Knowledge, setting: Setting) -> dict[str, Any]:
         scale = FamilyScale(family=knowledge.family, context_length=setting.context_length)
         law, flops = knowledge.fit.law, setting.train_flops
-        best = compute_optimal(law, scale, flops)
-        resampled = compute_optimal(knowledge.bootstrap, scale, flops)
+        best = optimum(law, scale, flops)
+        resampled = optimum(knowledge.bootstrap.laws, scale, flops)
         if setting.tokens_per_param is None:
             size, tokens = float(best.num_params[0]), float(best.num_tokens[0])
         else:
@@ -256,7 +255,7 @@ class Explorer:
             "cache_bytes": float(passes[1].memory.cache),
         }
         samples = {
-            "loss": Laws.of(knowledge.bootstrap).predict(size, tokens),
+            "loss": knowledge.bootstrap.laws.predict(size, tokens),
             **{f"optimal_{name}": getattr(resampled, name) for name in _OF_OPTIMUM},
             "ttft_s": knowledge.ttft.samples(*where),
             "step_time_s": knowledge.step_time.samples(*where),
@@ -363,11 +362,11 @@ def _outside(
 
 
 def _architecture(knowledge: Knowledge) -> dict[str, Any]:
-    samples = knowledge.bootstrap.samples[list(PARAMETERS)].dropna()
+    samples = knowledge.bootstrap.samples[list(LossSurface.PARAMETERS)].dropna()
     return {
         "name": knowledge.architecture,
-        "law": {name: float(getattr(knowledge.fit.law, name)) for name in PARAMETERS},
-        "laws": {name: samples[name].tolist() for name in PARAMETERS},
+        "law": {name: float(getattr(knowledge.fit.law, name)) for name in LossSurface.PARAMETERS},
+        "laws": {name: samples[name].tolist() for name in LossSurface.PARAMETERS},
         "family": asdict(knowledge.family),
         "ttft": _runtime(knowledge.ttft),
         "step_time": _runtime(knowledge.step_time),

@@ -7,8 +7,7 @@ import pytest
 from companion.errors import InputError
 from companion.fitting import surface_checks
 from companion.fitting.extrapolation import extrapolate, optimum_on_profile
-from companion.fitting.parametric import ParametricFit, fit_parametric
-from companion.fitting.uncertainty import bootstrap_parametric
+from companion.fitting.fit import Fit, fit
 from companion.laws import LossSurface
 
 TRUTH = LossSurface(E=1.7, A=400.0, B=500.0, alpha=0.34, beta=0.3)
@@ -29,8 +28,8 @@ def table() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def fit(table: pd.DataFrame) -> ParametricFit:
-    return fit_parametric(table, gamma=1.0)
+def fitted(table: pd.DataFrame) -> Fit:
+    return fit(LossSurface, table, gamma=1.0)
 
 
 def test_designs(table: pd.DataFrame) -> None:
@@ -39,10 +38,10 @@ def test_designs(table: pd.DataFrame) -> None:
     assert list(surface_checks.designs(table.drop(columns="experiment"))) == ["all"]
 
 
-def test_fit_row(fit: ParametricFit) -> None:
-    row = surface_checks.fit_row(fit)
-    assert row["exponent"] == pytest.approx(fit.law.beta / (fit.law.alpha + fit.law.beta))
-    assert row["alpha_gamma"] == fit.law.alpha
+def test_fit_row(fitted: Fit) -> None:
+    row = surface_checks.fit_row(fitted)
+    assert row["exponent"] == pytest.approx(fitted.law.beta / (fitted.law.alpha + fitted.law.beta))
+    assert row["alpha_gamma"] == fitted.law.alpha
     assert row["num_rows"] == 36
 
 
@@ -53,7 +52,7 @@ def test_flops_per_param_and_token(table: pd.DataFrame) -> None:
 def test_projection_finds_the_exponents_of_exact_losses(table: pd.DataFrame) -> None:
     exact = table.assign(val_loss=TRUTH.predict(table["num_params"], table["num_tokens"]))
     alphas, betas = [0.24, 0.34, 0.44], [0.2, 0.3, 0.4]
-    misfit = surface_checks.projected_misfit(fit_parametric(exact, gamma=1.0), alphas, betas)
+    misfit = surface_checks.projected_misfit(fit(LossSurface, exact, gamma=1.0), alphas, betas)
     assert misfit.shape == (3, 3)
     assert np.unravel_index(np.argmin(misfit), misfit.shape) == (1, 1)
     assert misfit[1, 1] < 1e-3
@@ -72,20 +71,20 @@ def test_least_squares_follows_an_outlier_and_huber_does_not(table: pd.DataFrame
         assert abs(shifts[run, np.inf, 0.2]) > 3 * abs(shifts[run, 1e-3, 0.2])
 
 
-def test_optima_by_budget(fit: ParametricFit, table: pd.DataFrame) -> None:
+def test_optima_by_budget(fitted: Fit, table: pd.DataFrame) -> None:
     groups = {float(budget): group for budget, group in table.groupby("isoflop_budget")}
-    found = surface_checks.optima_by_budget(bootstrap_parametric(fit, 60), groups)
+    found = surface_checks.optima_by_budget(fitted.bootstrap(60), groups)
     assert len(found) == 3
     for name in ("num_params", "num_tokens", "tokens_per_param"):
         assert (found[f"{name}_low"] < found[name]).all()
         assert (found[name] < found[f"{name}_high"]).all()
-    assert found["num_params"].iloc[0] == optimum_on_profile(fit.law, groups[6e18])
+    assert found["num_params"].iloc[0] == optimum_on_profile(fitted.law, groups[6e18])
     np.testing.assert_allclose(6 * found["num_params"] * found["num_tokens"], list(groups), rtol=1e-9)
     np.testing.assert_allclose(found["tokens_per_param"], found["num_tokens"] / found["num_params"])
 
 
-def test_terms_are_known_better_than_prefactors(fit: ParametricFit) -> None:
-    ranges = surface_checks.term_ranges(bootstrap_parametric(fit, 60))
+def test_terms_are_known_better_than_prefactors(fitted: Fit) -> None:
+    ranges = surface_checks.term_ranges(fitted.bootstrap(60))
     assert 1 < ranges["A_term"] < ranges["A"]
     assert 1 < ranges["B_term"] < ranges["B"]
 
@@ -97,9 +96,9 @@ def test_near_target(table: pd.DataFrame) -> None:
     assert not surface_checks.near_target(table, 1e12, 1e12).any()
 
 
-def test_cross_errors(fit: ParametricFit, table: pd.DataFrame) -> None:
-    errors = surface_checks.cross_errors({"all": fit}, surface_checks.designs(table))
-    assert errors.loc[0, "all"] == pytest.approx(np.sqrt(np.mean(fit.residuals**2)))
+def test_cross_errors(fitted: Fit, table: pd.DataFrame) -> None:
+    errors = surface_checks.cross_errors({"all": fitted}, surface_checks.designs(table))
+    assert errors.loc[0, "all"] == pytest.approx(np.sqrt(np.mean(fitted.residuals**2)))
     assert list(errors.columns) == ["fitted_to", "all", "isoflop", "tokenparam"]
 
 

@@ -20,7 +20,7 @@ BLOCK = 65_536
 
 @dataclass(frozen=True)
 class Rows:
-    """What is fitted: centered logarithms of N and D, log loss, weights, the law, and where the Huber loss turns linear.
+    """What is fitted: centered logarithms of N and D, log loss, weights, law, and where the Huber loss turns linear.
 
     `log_n`, `log_d`, `log_loss` have shape (n,); `weights` too, or (R, n) for one weighting per parameter vector.
     `center` is what was subtracted from log N and log D: it keeps prefactors and exponents from being collinear.

@@ -6,11 +6,13 @@ import numpy as np
 import pandas as pd
 
 from companion.errors import InputError
-from companion.fitting.isoflop.profiles import check_weights
+from companion.formatting import quoted
 from companion.laws.base import Law
 
 #: Below this Huber delta the objective drowns in rounding.
 SMALLEST_DELTA = 1e-12
+#: A weight says how many times a run counts; a number outside these bounds is another quantity.
+WEIGHTS = (1e-9, 1e9)
 
 
 def checked_options(
@@ -63,3 +65,20 @@ def checked_columns(runs: pd.DataFrame, weights: str | None, num_free: int) -> p
     if used.sum() <= num_free:
         raise InputError(f"fit: {used.sum()} runs for {num_free} free parameters; at least {num_free + 1} are needed")
     return pd.DataFrame(data)
+
+
+def check_weights(runs: pd.DataFrame, column: str) -> None:
+    """Raise an InputError unless the column exists and holds weights: 0 or within `WEIGHTS`, one of them positive."""
+    if column not in runs:
+        raise InputError(f"weights: there is no column {column!r}; there are {', '.join(map(str, runs.columns))}")
+    values = pd.to_numeric(runs[column], errors="coerce").to_numpy(dtype=float)
+    wrong = ~(np.isfinite(values) & (values >= 0))
+    if wrong.any():
+        found = quoted(runs[column].iloc[int(np.argmax(wrong))])
+        raise InputError(f"weights: column {column!r} holds {found}, not a weight of at least 0")
+    if not (values > 0).any():
+        raise InputError(f"weights: column {column!r} holds no weight above 0")
+    positive = values[values > 0]
+    for value in (positive.min(), positive.max()):
+        if not WEIGHTS[0] <= value <= WEIGHTS[1]:
+            raise InputError(f"weights: column {column!r} holds {value:.3g}, which is not how many times a run counts")

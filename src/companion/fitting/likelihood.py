@@ -40,12 +40,13 @@ class Profile(Result):
     values: Array
     drop: Array
 
-    def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
-        """Where the drop stays below the chi-squared quantile; infinite (or 0) where the grid ends before it rises.
+    def interval(self, name: str = "", level: float = 0.95) -> tuple[float, float]:
+        """Of the parameter, whose name may be left out: where the drop stays below the chi-squared quantile.
 
+        Infinite (or 0) where the grid ends before the drop rises.
         (NaN, NaN) where it has no width: runs without scatter.
         """
-        check_name(name, (self.parameter,), f"the profile of {self.parameter}")
+        check_name(name or self.parameter, (self.parameter,), f"the profile of {self.parameter}")
         threshold = stats.chi2.ppf(level, 1)
         inside = self.drop <= threshold
         if not inside.any():

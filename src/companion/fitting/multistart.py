@@ -14,10 +14,11 @@ from itertools import product
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.special import huber
 
 from companion.errors import InputError
-from companion.fitting.derivatives import Array, huber
-from companion.fitting.parametric import ParametricFit
+from companion.fitting.fit import Fit
+from companion.laws.base import Array
 
 #: Start values by parameter, in the order of the search's vector.
 GRID: Mapping[str, tuple[float, ...]] = {
@@ -91,7 +92,7 @@ def start_grid(gamma: float | None = None) -> Array:
 
 
 def reference_multistart(
-    fit: ParametricFit,
+    fit: Fit,
     num_starts: int | None = 40,
     *,
     seed: int = 0,
@@ -122,7 +123,7 @@ def reference_multistart(
 
     if setting not in SETTINGS:
         raise InputError(f"multi-start: no setting {setting!r}; there are {', '.join(SETTINGS)}")
-    gamma = None if fit.gamma_free else fit.law.gamma
+    gamma = fit.fixed.get("gamma")
     grid = start_grid(gamma)
     number = len(grid) if num_starts is None else num_starts
     if not 1 <= number <= len(grid):
@@ -154,7 +155,7 @@ def reference_multistart(
     )
 
 
-def _objective(fit: ParametricFit, gamma: float | None) -> Callable[[Array], float]:
+def _objective(fit: Fit, gamma: float | None) -> Callable[[Array], float]:
     """Sum of weighted Huber terms of (a, b, e, alpha, beta[, gamma])."""
     log_n, log_d, log_loss = (np.log(fit.data[name].to_numpy()) for name in ("num_params", "num_tokens", "val_loss"))
     weights, delta = fit.data["weight"].to_numpy(), fit.huber_delta
@@ -163,6 +164,6 @@ def _objective(fit: ParametricFit, gamma: float | None) -> Callable[[Array], flo
         a, b, e, alpha, beta = vector[:5]
         outer = vector[5] if gamma is None else gamma
         fitted = np.logaddexp(e, outer * np.logaddexp(a - alpha * log_n, b - beta * log_d))
-        return float(weights @ huber(fitted - log_loss, delta))
+        return float(weights @ huber(delta, fitted - log_loss))
 
     return function

@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.optimize import least_squares
+from scipy.special import huber
 
 from companion.errors import InputError
-from companion.fitting.derivatives import Array, huber
+from companion.fitting.fit import Fit, fit
 from companion.fitting.multistart import SETTINGS, Multistart, reference_multistart
 from companion.fitting.overtraining.exponents import OvertrainingSlopes
-from companion.fitting.parametric import ParametricFit, fit_parametric
 from companion.fitting.pitfalls_design import size_exponent
-from companion.fitting.uncertainty import ParametricBootstrap, bootstrap_parametric
+from companion.fitting.uncertainty import Bootstrap
 from companion.laws import LossSurface
+from companion.laws.base import Array
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,14 @@ class Evaluation:
     mean: float
 
 
-def evaluate(law: LossSurface, fit: ParametricFit) -> Evaluation:
+def evaluate(law: LossSurface, fit: Fit) -> Evaluation:
     """Any law on the runs, weights and Huber delta of a fit."""
     data = fit.data
     weights = data["weight"].to_numpy()
     predicted = law.predict(data["num_params"].to_numpy(), data["num_tokens"].to_numpy())
     residuals = np.log(data["val_loss"].to_numpy() / predicted)
     return Evaluation(
-        objective=float(weights @ huber(residuals, fit.huber_delta)),
+        objective=float(weights @ huber(fit.huber_delta, residuals)),
         rms=float(np.sqrt(np.average(residuals**2, weights=weights))),
         mean=float(np.average(residuals, weights=weights)),
     )
@@ -49,13 +50,13 @@ def evaluate(law: LossSurface, fit: ParametricFit) -> Evaluation:
 
 
 def stopping_early(
-    fit: ParametricFit, num_starts: int = 40, *, settings: Sequence[str] = tuple(SETTINGS), seed: int = 0
+    fit: Fit, num_starts: int = 40, *, settings: Sequence[str] = tuple(SETTINGS), seed: int = 0
 ) -> dict[str, Multistart]:
     """The plain multi-start from the same starts under every setting of its tolerances."""
     return {name: reference_multistart(fit, num_starts, seed=seed, setting=name) for name in settings}
 
 
-def stopping_table(fit: ParametricFit, searches: dict[str, Multistart]) -> pd.DataFrame:
+def stopping_table(fit: Fit, searches: dict[str, Multistart]) -> pd.DataFrame:
     """What every setting reaches.
 
     Returns
@@ -83,7 +84,7 @@ def stopping_table(fit: ParametricFit, searches: dict[str, Multistart]) -> pd.Da
     return pd.DataFrame(rows)
 
 
-def reached_by_start(fit: ParametricFit, search: Multistart, tolerance: float = 1e-3) -> pd.DataFrame:
+def reached_by_start(fit: Fit, search: Multistart, tolerance: float = 1e-3) -> pd.DataFrame:
     """Share of starts that come within `tolerance` of the fit's objective, by the value they start from.
 
     Returns
@@ -127,7 +128,7 @@ def printed_laws(entry: Mapping[str, Any]) -> dict[str, LossSurface]:
     }
 
 
-def laws_table(fit: ParametricFit, laws: Mapping[str, LossSurface], train_flops: float) -> pd.DataFrame:
+def laws_table(fit: Fit, laws: Mapping[str, LossSurface], train_flops: float) -> pd.DataFrame:
     """Laws on the data of a fit.
 
     Returns
@@ -152,7 +153,7 @@ def laws_table(fit: ParametricFit, laws: Mapping[str, LossSurface], train_flops:
     return pd.DataFrame(rows)
 
 
-def rounding_table(fit: ParametricFit, train_flops: float, decimals: Sequence[int] = (2, 3, 4, 6)) -> pd.DataFrame:
+def rounding_table(fit: Fit, train_flops: float, decimals: Sequence[int] = (2, 3, 4, 6)) -> pd.DataFrame:
     """`laws_table` of a fit whose parameters are printed with fewer and fewer digits; first, with all."""
     laws = {"all digits": fit.law} | {f"{k} decimals": rounded(fit.law, k) for k in decimals}
     return laws_table(fit, laws, train_flops)
@@ -179,16 +180,16 @@ def repeated_rows(
     tables["every run twice"] = runs.loc[runs.index.repeat(2)]
     rows: list[dict[str, Any]] = []
     for name, table in tables.items():
-        fit = fit_parametric(table.reset_index(drop=True))
-        low, high = exponent_interval(bootstrap_parametric(fit, num_resamples, seed=seed))
-        chosen = {key: fit.parameters[key] for key in ("E", "alpha", "beta", "gamma")}
-        row = {"counted": name, "num_rows": len(table), **chosen, "size_exponent": size_exponent(fit.law)}
+        fitted = fit(LossSurface, table.reset_index(drop=True))
+        low, high = exponent_interval(fitted.bootstrap(num_resamples, seed=seed))
+        chosen = {key: fitted.parameters[key] for key in ("E", "alpha", "beta", "gamma")}
+        row = {"counted": name, "num_rows": len(table), **chosen, "size_exponent": size_exponent(fitted.law)}
         width = (high - low) / (rows[0]["high"] - rows[0]["low"]) if rows else 1.0
         rows.append({**row, "low": low, "high": high, "width": width})
     return pd.DataFrame(rows)
 
 
-def exponent_interval(bootstrap: ParametricBootstrap, level: float = 0.95) -> tuple[float, float]:
+def exponent_interval(bootstrap: Bootstrap, level: float = 0.95) -> tuple[float, float]:
     """Percentile interval of a = beta/(alpha + beta); (NaN, NaN) where the bootstrap withholds intervals."""
     return bootstrap.interval_of(size_exponent, level)
 
@@ -214,7 +215,7 @@ def all_pairs_metrics(observed: Any, predicted: Any) -> dict[str, float]:
     return {"mse": mse, "r2": 1 - mse / float(np.var(y))}
 
 
-def judged(fit: ParametricFit, samples: pd.DataFrame, within: float = 0.1) -> pd.DataFrame:
+def judged(fit: Fit, samples: pd.DataFrame, within: float = 0.1) -> pd.DataFrame:
     """Laws that fit nearly as well as the best, with both metrics on the runs of the fit.
 
     Parameters
@@ -332,8 +333,8 @@ def fit_forms(runs: pd.DataFrame) -> dict[str, Form]:
     """Sum with gamma 1, sum with gamma free and product, all by least squares of log L."""
     forms = {}
     for name, gamma in (("sum, gamma 1", 1.0), ("sum, gamma free", None)):
-        fit = fit_parametric(runs, gamma=gamma, huber_delta=math.inf)
-        forms[name] = Form(fit.law.predict, fit.num_free, evaluate(fit.law, fit).rms, fit.law.E)
+        fitted = fit(LossSurface, runs, gamma=gamma, huber_delta=math.inf)
+        forms[name] = Form(fitted.law.predict, fitted.num_free, evaluate(fitted.law, fitted).rms, fitted.law.E)
     product = fit_product(runs)
     return forms | {"product": Form(product.predict, 4, product.rms, product.E)}
 
@@ -379,9 +380,9 @@ def delta_path(
     """
     rows = []
     for delta in deltas:
-        fit = fit_parametric(runs, gamma=gamma, huber_delta=delta)
+        fitted = fit(LossSurface, runs, gamma=gamma, huber_delta=delta)
         row: dict[str, Any] = {"huber_delta": delta}
-        row |= {name: fit.parameters[name] for name in ("E", "alpha", "beta", "gamma")}
-        row |= {"size_exponent": size_exponent(fit.law), "linear": float(np.mean(np.abs(fit.residuals) > delta))}
-        rows.append(row | {"rms": evaluate(fit.law, fit).rms, "status": fit.status})
+        row |= {name: fitted.parameters[name] for name in ("E", "alpha", "beta", "gamma")}
+        row |= {"size_exponent": size_exponent(fitted.law), "linear": float(np.mean(np.abs(fitted.residuals) > delta))}
+        rows.append(row | {"rms": evaluate(fitted.law, fitted).rms, "status": fitted.status})
     return pd.DataFrame(rows)

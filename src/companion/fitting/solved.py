@@ -37,7 +37,7 @@ class Solved:
     Attributes
     ----------
     law
-        the fitted law, e.g. a `LossSurface`.
+        the fitted law: an object of the class that was given to `fit`, e.g. a `LossSurface`.
     objective
         sum of weighted Huber terms.
     status
@@ -57,7 +57,7 @@ class Solved:
         wall time of the fit.
     """
 
-    law: Law
+    law: Any  # a Law
     objective: float
     status: str
     status_detail: str
@@ -183,7 +183,9 @@ class Solved:
         )
 
     def __str__(self) -> str:
-        held = [f"{name} free" if name not in self.fixed else f"{name} = {self.fixed[name]:g}" for name in self.law.FIXABLE]
+        held = [
+            f"{name} free" if name not in self.fixed else f"{name} = {self.fixed[name]:g}" for name in self.law.FIXABLE
+        ]
         words = [f"L = {self.law.FORMULA}", f"{self.num_rows} runs", *held, f"Huber delta {self.huber_delta:g}"]
         head = ", ".join(words)
         lines = [f"  {name:<6}{value:>14.6g}" for name, value in self.parameters.items()]

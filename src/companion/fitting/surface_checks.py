@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from companion.errors import InputError
 from companion.fitting.extrapolation import Extrapolation, optimum_on_profile
-from companion.fitting.parametric import ParametricFit, fit_parametric
-from companion.fitting.uncertainty import ParametricBootstrap
+from companion.fitting.fit import Fit, fit
+from companion.fitting.uncertainty import Bootstrap
 from companion.laws import LossSurface
 
 #: Label of the whole table among its designs.
@@ -27,7 +27,7 @@ def designs(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return tables
 
 
-def fit_row(fit: ParametricFit) -> dict[str, Any]:
+def fit_row(fit: Fit) -> dict[str, Any]:
     """Parameters, what the large-model and long-training limits show of them, and how the fit ended.
 
     Returns
@@ -60,7 +60,7 @@ def flops_per_param_and_token(runs: pd.DataFrame) -> float:
     return float(np.median(runs["train_flops"] / (runs["num_params"] * runs["num_tokens"].astype(float))))
 
 
-def projected_misfit(fit: ParametricFit, alphas: Any, betas: Any) -> NDArray[np.float64]:
+def projected_misfit(fit: Fit, alphas: Any, betas: Any) -> NDArray[np.float64]:
     """Least root mean square of relative residuals at fixed alpha and beta, gamma that of the fit; shape (a, b).
 
     Variable projection: at given exponents and balance B/A the law is linear in E and A^gamma, which have a closed
@@ -78,7 +78,7 @@ def projected_misfit(fit: ParametricFit, alphas: Any, betas: Any) -> NDArray[np.
     return np.sqrt(best)
 
 
-def _projected_squares(fit: ParametricFit, alphas: Any, betas: Any, balance: Any) -> NDArray[np.float64]:
+def _projected_squares(fit: Fit, alphas: Any, betas: Any, balance: Any) -> NDArray[np.float64]:
     """Mean squared relative residual with E and K = A^gamma eliminated; infinite where one is not positive."""
     rows = fit.rows
     w, floor = rows.weights / rows.weights.sum(), np.exp(-rows.log_loss)
@@ -138,9 +138,9 @@ def outlier_shifts(
     return pd.DataFrame(rows)
 
 
-def _fit(runs: pd.DataFrame, gamma: float | None, delta: float) -> ParametricFit:
+def _fit(runs: pd.DataFrame, gamma: float | None, delta: float) -> Fit:
     # one changed row leaves the basin where it was: few starts are enough
-    return fit_parametric(runs, gamma=gamma, huber_delta=delta, num_starts=8)
+    return fit(LossSurface, runs, gamma=gamma, huber_delta=delta, num_starts=8)
 
 
 def typical_runs(runs: pd.DataFrame) -> dict[str, Any]:
@@ -150,9 +150,7 @@ def typical_runs(runs: pd.DataFrame) -> dict[str, Any]:
     return {"median compute": runs.index[middle], "most compute": runs.index[int(np.argmax(log_flops))]}
 
 
-def optima_by_budget(
-    bootstrap: ParametricBootstrap, groups: Mapping[float, pd.DataFrame], level: float = 0.95
-) -> pd.DataFrame:
+def optima_by_budget(bootstrap: Bootstrap, groups: Mapping[float, pd.DataFrame], level: float = 0.95) -> pd.DataFrame:
     """N\\*, D\\* and M\\* = D\\*/N\\* of the law along the runs of every budget, with bootstrap intervals.
 
     Parameters
@@ -190,7 +188,7 @@ def optima_by_budget(
     return pd.DataFrame(rows)
 
 
-def term_ranges(bootstrap: ParametricBootstrap, level: float = 0.95) -> dict[str, float]:
+def term_ranges(bootstrap: Bootstrap, level: float = 0.95) -> dict[str, float]:
     """How well A and B are known, and how well the terms they belong to.
 
     Returns
@@ -219,13 +217,13 @@ def near_target(runs: pd.DataFrame, num_params: float, num_tokens: float, tolera
     return same
 
 
-def cross_errors(fits: Mapping[str, ParametricFit], tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def cross_errors(fits: Mapping[str, Fit], tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Root mean square of log(predicted / observed) of every fit (row, column `fitted_to`) on every table (column)."""
     rows = []
-    for fitted_to, fit in fits.items():
+    for fitted_to, fitted in fits.items():
         row: dict[str, Any] = {"fitted_to": fitted_to}
         for name, table in tables.items():
-            predicted = fit.law.predict(table["num_params"].astype(float), table["num_tokens"].astype(float))
+            predicted = fitted.law.predict(table["num_params"].astype(float), table["num_tokens"].astype(float))
             row[name] = float(np.sqrt(np.mean(np.log(predicted / table["val_loss"]) ** 2)))
         rows.append(row)
     return pd.DataFrame(rows)

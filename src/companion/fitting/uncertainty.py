@@ -54,12 +54,12 @@ class Bootstrap(Result):
         return pd.DataFrame(self.all_laws.parameters)
 
     @property
-    def all_laws(self) -> Law:
+    def all_laws(self) -> Any:
         """All refits as one law with parameters of shape (R,), NaN where a resample could not be fitted."""
         return type(self.fit.law).from_theta(self.theta)
 
     @property
-    def laws(self) -> Law:
+    def laws(self) -> Any:
         """The refits that there are, as one law with parameters of shape (R',).
 
         Raises

@@ -235,4 +235,3 @@ def law_named(name: str) -> type[Law]:
 def _words(law: type) -> str:
     """`LossSurface` -> `loss surface`."""
     return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in law.__name__).strip()
-

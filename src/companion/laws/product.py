@@ -82,9 +82,7 @@ class ProductLaw(Law):
 
         def add_curvature(hessian: Array, weights: Array) -> None:
             difference = np.concatenate([np.ones_like(u)[..., None], -slopes], axis=-1)
-            hessian += np.matmul(
-                difference.transpose(0, 2, 1), (weights * floor * share)[..., None] * difference
-            )
+            hessian += np.matmul(difference.transpose(0, 2, 1), (weights * floor * share)[..., None] * difference)
 
         return Expansion(log_loss, gradient, add_curvature)
 

@@ -94,9 +94,9 @@ class LossSurface(Law):
         return outer * self.alpha * from_size, outer * self.beta * from_tokens
 
     def log_gain_ratio(self, num_params: Any, num_tokens: Any) -> Any:
-        """log of (−dL/d ln D) / (−dL/d ln N); both fall below float64 far from the optimum, their logs do not."""
-        from_size, from_tokens = self.terms(num_params, num_tokens)
-        return np.log(self.beta * from_tokens) - np.log(self.alpha * from_size)
+        """log of (−dL/d ln D) / (−dL/d ln N), from logarithms: both slopes may fall below float64."""
+        from_tokens = np.log(self.beta) + np.log(self.B) - self.beta * np.log(num_tokens)
+        return from_tokens - (np.log(self.alpha) + np.log(self.A) - self.alpha * np.log(num_params))
 
     def tokens_for(self, loss: Any, num_params: Any) -> Any:
         """D at which N parameters reach a loss; infinite where they never do."""

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from companion.accounting.inference import InferencePass, count_prefill, count_step
 from companion.errors import InputError
-from companion.fitting.compute_optimal import Laws
-from companion.fitting.parametric import ParametricFit
+from companion.fitting.fit import Fit
 from companion.hardware import get_hardware
 from companion.inference.runtime_model import RuntimeModel
+from companion.laws import LossSurface
 from companion.planner.knowledge import Knowledge
 from companion.planner.request import SECONDS_PER_HOUR, Request
 from companion.runs.shape_family import LARGEST_WIDTH, SMALLEST_WIDTH, FamilyScale
@@ -39,7 +39,7 @@ def cheapest_in_total(
     request: Request,
     knowledge: Knowledge,
     scale: FamilyScale,
-    laws: Laws,
+    laws: LossSurface,
     loss: Array,
     resampled: bool,
 ) -> dict[str, Array]:
@@ -145,7 +145,7 @@ def cost_curve(request: Request, knowledge: Knowledge, loss: float, widths: Any 
     scale = FamilyScale(family=knowledge.family, context_length=request.context)
     width = np.asarray(widths, dtype=float)
     size = knowledge.family.num_params(width)
-    tokens = Laws.of(knowledge.fit.law).tokens_for(loss, size)
+    tokens = knowledge.fit.law.tokens_for(loss, size)
     shapes = served_shapes(request, knowledge, width)
     flops = scale.family.flops_per_token(width, scale.context_length, scale.convention) * tokens
     train = flops / request.flops_per_second / SECONDS_PER_HOUR
@@ -215,7 +215,7 @@ def numbers_of(
     return values
 
 
-def _loss_scatter(fit: ParametricFit, number: int) -> Array:
+def _loss_scatter(fit: Fit, number: int) -> Array:
     """Observed over fitted losses, evenly spread over their quantiles in a fixed order, widened for what was fitted."""
     widening = np.sqrt(fit.num_rows / (fit.num_rows - fit.num_free))
     order = np.random.default_rng(1).permutation(number)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from companion.errors import InputError, NotApplicable
+from companion.fitting.fit import fit
 from companion.fitting.overtraining.cost import (
     ComputeScale,
     bootstrap_table,
@@ -19,8 +20,6 @@ from companion.fitting.overtraining.cost import (
     penalty_by_law,
 )
 from companion.fitting.overtraining.exponents import fit_overtraining_slopes
-from companion.fitting.parametric import fit_parametric
-from companion.fitting.uncertainty import bootstrap_parametric
 from companion.laws import LossSurface
 from companion.runs.load import load_paper_runs, subset
 
@@ -116,20 +115,20 @@ def test_loss_out_of_reach_is_not_a_number() -> None:
 
 def test_implied_slopes_keep_runs_and_groups() -> None:
     slopes = fit_overtraining_slopes(RUNS)
-    fit = fit_parametric(RUNS)
-    implied = implied_slopes(fit.law, slopes)
+    fitted = fit(LossSurface, RUNS)
+    implied = implied_slopes(fitted.law, slopes)
     assert list(implied.laws) == list(slopes.laws)
     assert len(implied.data) == len(slopes.data)
     np.testing.assert_allclose(implied.table()["eta"], slopes.table()["eta"], atol=0.002)
 
 
 def test_bootstrap_intervals_hold_the_estimate() -> None:
-    fit = fit_parametric(RUNS)
-    bootstrap = bootstrap_parametric(fit, 100)
+    fitted = fit(LossSurface, RUNS)
+    bootstrap = fitted.bootstrap(100)
     columns = ["relative_penalty", "size_ratio"]
     bounds = bootstrap_table(bootstrap, lambda law: cost_at_equal_compute(law, SCALE, 1e21, RATIOS), columns)
     assert list(bounds) == ["relative_penalty_low", "relative_penalty_high", "size_ratio_low", "size_ratio_high"]
-    estimate = cost_at_equal_compute(fit.law, SCALE, 1e21, RATIOS)
+    estimate = cost_at_equal_compute(fitted.law, SCALE, 1e21, RATIOS)
     for column in columns:
         assert (bounds[f"{column}_low"] < bounds[f"{column}_high"]).all()
         assert ((bounds[f"{column}_low"] <= estimate[column]) & (estimate[column] <= bounds[f"{column}_high"])).all()
@@ -139,7 +138,7 @@ def test_penalty_by_law() -> None:
     table = penalty_by_law(RUNS, SCALE, 1e21, 220.0)
     assert list(table["runs"]) == ["all", "all"]
     assert list(table["gamma_free"]) == [True, False]
-    expected = cost_at_equal_compute(fit_parametric(RUNS).law, SCALE, 1e21, [220.0])["relative_penalty"][0]
+    expected = cost_at_equal_compute(fit(LossSurface, RUNS).law, SCALE, 1e21, [220.0])["relative_penalty"][0]
     assert table["penalty"][0] == pytest.approx(expected)
     both = pd.concat([RUNS, RUNS.assign(experiment="isoflop")])
     assert list(dict.fromkeys(penalty_by_law(both, SCALE, 1e21, 220.0)["runs"])) == ["isoflop", "tokenparam", "all"]
@@ -147,8 +146,8 @@ def test_penalty_by_law() -> None:
 
 def test_most_resamples_without_an_optimum_leave_no_bounds() -> None:
     """Where A is 0 more parameters buy nothing: such a law has no optimum."""
-    fit = fit_parametric(RUNS)
-    bootstrap = bootstrap_parametric(fit, 20)
+    fitted = fit(LossSurface, RUNS)
+    bootstrap = fitted.bootstrap(20)
 
     def bounds(lost: int) -> pd.DataFrame:
         theta = bootstrap.theta.copy()

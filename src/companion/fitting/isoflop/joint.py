@@ -32,6 +32,7 @@ from scipy.optimize import least_squares
 from companion.errors import InputError
 from companion.fitting.isoflop.draws import ROUNDING
 from companion.fitting.isoflop.profiles import IsoflopFit, fit_isoflop, isoflop_groups
+from companion.fitting.results import Result, check_name
 from companion.laws import PowerLaw
 
 Array = NDArray[np.float64]
@@ -50,7 +51,7 @@ MAX_DERIVATIVES = 50_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class JointIsoflopFit:
+class JointIsoflopFit(Result):
     """Power law fitted to all runs at once.
 
     `covariance` is that of (log10 x* at the reference compute, exponent), shape (2, 2); NaN where `fault` says why it
@@ -78,8 +79,9 @@ class JointIsoflopFit:
         """Standard error of the exponent."""
         return float(np.sqrt(self.covariance[1, 1]))
 
-    def interval(self, level: float = 0.95) -> tuple[float, float]:
+    def interval(self, name: str = "exponent", level: float = 0.95) -> tuple[float, float]:
         """Student-t confidence interval of the exponent; (NaN, NaN) where `fault` gives a reason."""
+        check_name(name, ("exponent",), "a joint IsoFLOP fit")
         half = stats.t.ppf((1 + level) / 2, self.interval_degrees_of_freedom) * self.exponent_standard_error
         return (self.law.exponent - half, self.law.exponent + half)
 

@@ -23,6 +23,7 @@ from companion.fitting.overtraining.groups import (
     token_param_preset,
 )
 from companion.fitting.power_law import PowerLawFit, fit_power_law
+from companion.fitting.results import Result, check_name
 
 __all__ = [
     "PRESET_RATIOS",
@@ -66,7 +67,7 @@ def fit_overtraining(runs: pd.DataFrame, ratio: float, train_flops: Any = None) 
 
 
 @dataclass(frozen=True, kw_only=True)
-class OvertrainingSlopes:
+class OvertrainingSlopes(Result):
     """Power laws of loss over compute by ratio, and a test whether they are parallel.
 
     `laws` maps the ratio to its fit (exponent −eta). `common_eta` is the slope of parallel lines with an intercept
@@ -84,6 +85,13 @@ class OvertrainingSlopes:
     p_value: float
     warnings: tuple[str, ...]
     data: pd.DataFrame
+
+    def interval(self, name: str = "common_eta", level: float = 0.95) -> tuple[float, float]:
+        """Student-t interval of `common_eta`; that of one line is `laws[ratio].interval("exponent")`."""
+        check_name(name, ("common_eta",), "a set of slopes")
+        degrees = len(self.data) - len(self.laws) - 1
+        half = stats.t.ppf((1 + level) / 2, degrees) * self.common_eta_standard_error if degrees > 0 else np.nan
+        return (float(self.common_eta - half), float(self.common_eta + half))
 
     def table(self) -> pd.DataFrame:
         """One row per ratio: token_param_ratio, num_runs, eta, eta_standard_error, lambda."""
