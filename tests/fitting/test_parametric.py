@@ -14,9 +14,9 @@ from scipy.special import huber
 from simulated_tables import CHINCHILLA, simulated
 
 from companion.errors import InputError
-from companion.fitting.derivatives import derivatives, from_raw, make_rows, objective, to_raw
+from companion.fitting.derivatives import derivatives, from_raw, log_predictions, make_rows, objective, to_raw
 from companion.fitting.fit import Fit, fit
-from companion.fitting.newton import LOWER, UPPER, minimize_all
+from companion.fitting.newton import minimize_all
 from companion.fitting.solved import AT_BOUND, CONVERGED, NOT_IDENTIFIED
 from companion.fitting.starts import projected_starts
 from companion.laws import LossSurface
@@ -24,6 +24,7 @@ from companion.ledger.entries import load_published
 from companion.ledger.parametric import fit_as_published
 from companion.runs.load import load_paper_runs, subset
 
+LOWER, UPPER = LossSurface.bounds()
 PUBLISHED = [entry for entry in load_published()["parametric_fits"] if "objective" in entry]
 
 
@@ -37,7 +38,7 @@ def test_derivatives_against_differences(seed: int, delta: float) -> None:
     size = 12
     weights = rng.uniform(0.1, 3, size)
     n, d, loss = 10 ** rng.uniform(7, 10, size), 10 ** rng.uniform(9, 12, size), rng.uniform(2, 4, size)
-    rows = make_rows(n, d, loss, weights, delta)
+    rows = make_rows(LossSurface, n, d, loss, weights, delta)
     theta = np.array([rng.normal(0.5, 0.3), rng.normal(0, 1), rng.normal(0, 1), 0.4, 0.5, rng.normal(-0.5, 0.4)])
     exact = derivatives(theta[None], rows)
     assert exact.objective[0] == pytest.approx(objective(theta[None], rows)[0], rel=1e-13)
@@ -60,8 +61,10 @@ def test_huber(residual: float, delta: float) -> None:
 
 def test_centring_changes_nothing_but_the_numbers() -> None:
     theta = np.array([[0.5, 8.0, 9.0, 0.4, 0.5, -0.7]])
-    center = (20.0, 24.0)
-    np.testing.assert_allclose(to_raw(from_raw(theta, center), center), theta)
+    rows = make_rows(LossSurface, [1e8, 1e9], [2e10, 3e10], [3.0, 2.5], [1.0, 1.0], 1e-3)
+    np.testing.assert_allclose(to_raw(from_raw(theta, rows), rows), theta)
+    plain = replace(rows, log_n=rows.log_n + rows.center[0], log_d=rows.log_d + rows.center[1])
+    np.testing.assert_allclose(log_predictions(from_raw(theta, rows), rows), log_predictions(theta, plain))
 
 
 # ---- the optimum --------------------------------------------------------------------------------
@@ -110,7 +113,7 @@ def test_more_starts_find_nothing_better() -> None:
 
 def test_starts_are_inside_the_box_and_different() -> None:
     rows = fit(LossSurface, simulated(CHINCHILLA, 0.01, 0)).rows
-    starts = projected_starts(rows, None, 50)
+    starts = projected_starts(rows, {}, 50)
     assert starts.shape == (50, 6)
     assert ((starts >= LOWER) & (starts <= UPPER)).all()
     assert len(np.unique(starts, axis=0)) == 50
@@ -137,9 +140,7 @@ def test_noisy_tables_give_the_law_back_within_its_noise(
     law = LossSurface(E=floor, A=0.8 * 3e8**alpha, B=0.8 * 1e10**beta, alpha=alpha, beta=beta, gamma=gamma)
     table = simulated(law, 0.003, seed)
     fitted = fit(LossSurface, table, gamma=gamma, huber_delta=math.inf)
-    truth = from_raw(
-        np.array([np.log(floor), np.log(law.A), np.log(law.B), alpha, beta, np.log(gamma)]), fitted.rows.center
-    )
+    truth = from_raw(np.array([np.log(floor), np.log(law.A), np.log(law.B), alpha, beta, np.log(gamma)]), fitted.rows)
     assert fitted.objective <= float(objective(truth[None], fitted.rows)[0]) * (1 + 1e-9)
     predicted = fitted.law.predict(table["num_params"], table["num_tokens"])
     exact = law.predict(table["num_params"], table["num_tokens"])
@@ -280,7 +281,7 @@ def test_bad_tables_and_options() -> None:
 def test_solver_leaves_fixed_parameters_alone() -> None:
     rows = fit(LossSurface, simulated(CHINCHILLA, 0.01, 0)).rows
     free = np.array([True, True, True, False, True, False])
-    starts = projected_starts(rows, 0.7, 5)
+    starts = projected_starts(rows, {"gamma": 0.7}, 5)
     ends = minimize_all(starts, rows, free).theta
     np.testing.assert_array_equal(ends[:, ~free], np.clip(starts, LOWER, UPPER)[:, ~free])
 

@@ -102,7 +102,7 @@ def test_profiles(parameter: str) -> None:
     assert low < squares.parameters[parameter] < high
     # two answers to one question agree on its size
     assert high - low == pytest.approx(bootstrap[1] - bootstrap[0], rel=0.4)
-    narrow = curve.interval(0.5)
+    narrow = curve.interval(parameter, 0.5)
     assert low < narrow[0] < narrow[1] < high
 
 

@@ -11,17 +11,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import least_squares
 from scipy.special import huber
 
-from companion.errors import InputError
 from companion.fitting.fit import Fit, fit
 from companion.fitting.multistart import SETTINGS, Multistart, reference_multistart
 from companion.fitting.overtraining.exponents import OvertrainingSlopes
 from companion.fitting.pitfalls_design import size_exponent
 from companion.fitting.uncertainty import Bootstrap
-from companion.laws import LossSurface
-from companion.laws.base import Array
+from companion.laws import Law, LossSurface, ProductLaw
 
 
 @dataclass(frozen=True)
@@ -271,54 +268,6 @@ def variance_as_error(slopes: OvertrainingSlopes) -> pd.DataFrame:
 # ---- the form of the law ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProductFit:
-    """L = E + K·N^-a·D^-b, fitted by least squares of log L: one power law times another. `rms` of log residuals."""
-
-    E: float
-    K: float
-    a: float
-    b: float
-    rms: float
-
-    def predict(self, num_params: Any, num_tokens: Any) -> Any:
-        """Loss in nats per token; N and D broadcast."""
-        return self.E + self.K * np.power(num_params, -self.a) * np.power(num_tokens, -self.b)
-
-
-def fit_product(runs: pd.DataFrame) -> ProductFit:
-    """The product form by least squares of log L.
-
-    For a fixed E, log(L − E) is linear in (log K, a, b): the best of a grid of E is the start.
-
-    Raises
-    ------
-    InputError
-        for fewer than five runs, or where their sizes and tokens leave the prefactor without a value.
-    """
-    n, d, loss = (runs[name].to_numpy(dtype=float) for name in ("num_params", "num_tokens", "val_loss"))
-    if loss.size < 5:
-        raise InputError(f"product form: {loss.size} runs for 4 parameters; at least 5 are needed")
-    center = np.log(n).mean(), np.log(d).mean()
-    design = np.column_stack([np.ones_like(n), -(np.log(n) - center[0]), -(np.log(d) - center[1])])
-
-    def residuals(theta: Array) -> Array:
-        return np.logaddexp(theta[0], design @ theta[1:]) - np.log(loss)
-
-    starts = []
-    for floor in loss.min() * np.linspace(0.02, 0.98, 25):
-        linear = np.linalg.lstsq(design, np.log(loss - floor), rcond=None)[0]
-        starts.append(np.array([np.log(floor), *linear]))
-    start = min(starts, key=lambda theta: float((residuals(theta) ** 2).sum()))
-    end = least_squares(residuals, start, xtol=1e-12, ftol=1e-12, gtol=1e-14, x_scale="jac")
-    e, k, a, b = end.x.tolist()
-    log_k = k + a * center[0] + b * center[1]
-    if not abs(log_k) < math.log(np.finfo(float).max):
-        raise InputError(f"product form: the runs do not determine its exponents (a = {a:.3g}, b = {b:.3g})")
-    rms = float(np.sqrt(np.mean(end.fun**2)))
-    return ProductFit(E=math.exp(e), K=math.exp(log_k), a=a, b=b, rms=rms)
-
-
 @dataclass(frozen=True)
 class Form:
     """A fitted form: `predict(N, D)`, number of free parameters, `rms` of the log residuals, floor E."""
@@ -332,11 +281,15 @@ class Form:
 def fit_forms(runs: pd.DataFrame) -> dict[str, Form]:
     """Sum with gamma 1, sum with gamma free and product, all by least squares of log L."""
     forms = {}
-    for name, gamma in (("sum, gamma 1", 1.0), ("sum, gamma free", None)):
-        fitted = fit(LossSurface, runs, gamma=gamma, huber_delta=math.inf)
-        forms[name] = Form(fitted.law.predict, fitted.num_free, evaluate(fitted.law, fitted).rms, fitted.law.E)
-    product = fit_product(runs)
-    return forms | {"product": Form(product.predict, 4, product.rms, product.E)}
+    laws: tuple[tuple[str, type[Law], dict[str, float]], ...] = (
+        ("sum, gamma 1", LossSurface, {"gamma": 1.0}),
+        ("sum, gamma free", LossSurface, {}),
+        ("product", ProductLaw, {}),
+    )
+    for name, law, fixed in laws:
+        found = fit(law, runs, huber_delta=math.inf, **fixed)  # type: ignore[arg-type]
+        forms[name] = Form(found.law.predict, found.num_free, evaluate(found.law, found).rms, found.law.E)
+    return forms
 
 
 def form_table(runs: pd.DataFrame, forms: Mapping[str, Form]) -> pd.DataFrame:

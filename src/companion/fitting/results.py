@@ -31,8 +31,8 @@ def check_name(name: str, known: Iterable[str], of: str) -> None:
     >>> check_name("gamma", ("exponent", "prefactor"), "a power law")
     Traceback (most recent call last):
         ...
-    companion.errors.InputError: a power law has no 'gamma'; it has exponent, prefactor
+    companion.errors.InputError: a power law has no parameter 'gamma'; it has exponent, prefactor
     """
     names = tuple(known)
     if name not in names:
-        raise InputError(f"{of} has no {name!r}; it has {', '.join(names)}")
+        raise InputError(f"{of} has no parameter {name!r}; it has {', '.join(names)}")

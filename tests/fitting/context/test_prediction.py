@@ -165,7 +165,7 @@ def test_a_profile_without_an_optimum_is_unknown() -> None:
         (0, {}, "needs resamples"),
         (2, {"fit_context": 4096}, "no transformer runs at context_length 4096; there are 2048, 8192"),
         (2, {"convention": "kaplan"}, "kaplan"),
-        (2, {"methods": ["magic"]}, "no way of predicting called 'magic'; there are same runs, family"),
+        (2, {"methods": ["magic"]}, "unknown method 'magic'; there are same runs, family"),
     ],
 )
 def test_bad_input(resamples: int, options: dict[str, object], message: str) -> None:

@@ -218,7 +218,7 @@ def test_bad_input_is_named() -> None:
             fit_isoflop(runs.assign(times=[bad] + [1] * 59), weights="times")
     with pytest.raises(InputError, match="no weight above 0"):
         fit_isoflop(runs.assign(times=0), weights="times")
-    with pytest.raises(InputError, match="no resamples of 'slope'"):
+    with pytest.raises(InputError, match="no parameter 'slope'"):
         fit_isoflop(runs, num_resamples=5).interval("slope")
 
 

@@ -129,7 +129,7 @@ def implied_slopes(law: LossSurface, slopes: OvertrainingSlopes) -> Overtraining
     return fit_slopes_by_ratio(predicted)
 
 
-def best_ratio(law: LossSurface, scale: ComputeScale, train_flops: float) -> Optimum:
+def best_model(law: LossSurface, scale: ComputeScale, train_flops: float) -> Optimum:
     """Compute-optimal model with 0.3 to 3e4 tokens per parameter (`companion.laws.optimum`), arrays of shape (1,).
 
     Raises
@@ -158,7 +158,7 @@ def cost_at_equal_compute(
     token above the optimum), `relative_penalty` (of the optimal loss) and `size_ratio` (N over N\\*, which is also the
     ratio of FLOP per served token).
     """
-    best = best_ratio(law, scale, train_flops)
+    best = best_model(law, scale, train_flops)
     ratio = np.asarray(ratios, dtype=float)
     size = scale.num_params(train_flops, ratio)
     loss = law.predict(size, ratio * size)
@@ -187,7 +187,7 @@ def cost_at_equal_loss(
     serving together cost less than with the compute-optimal model; NaN for ratios at or below the optimum, which buy
     no smaller model, and for those at which the law does not reach the loss within a factor of 1e6 of compute.
     """
-    best = best_ratio(law, scale, train_flops)
+    best = best_model(law, scale, train_flops)
     best_loss, best_size, ratio_there = (float(each[0]) for each in (best.loss, best.num_params, best.tokens_per_param))
     steps = 300
     log_c = np.log(train_flops) + np.linspace(0.0, np.log(LARGEST_FACTOR), steps + 1)
@@ -300,7 +300,7 @@ def _price(fit: Fit, scale: ComputeScale, train_flops: float, ratio: float) -> d
     if fit.identified:
         try:
             cost = cost_at_equal_compute(fit.law, scale, train_flops, [ratio])
-            best = float(best_ratio(fit.law, scale, train_flops).tokens_per_param[0])
+            best = float(best_model(fit.law, scale, train_flops).tokens_per_param[0])
             return {"optimal_ratio": best, "penalty": float(cost["relative_penalty"].iloc[0])}
         except NotApplicable:
             return dict.fromkeys(("optimal_ratio", "penalty"), np.nan)

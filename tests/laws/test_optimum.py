@@ -18,6 +18,10 @@ LAW = LossSurface(E=1.7, A=400.0, B=410.0, alpha=0.34, beta=0.28)
 COUPLED = LossSurface(E=2.0, A=1.1e5, B=4.5e6, alpha=0.62, beta=0.71, gamma=0.55)
 
 
+def stacked(*laws: LossSurface) -> LossSurface:
+    return LossSurface(**{name: np.array([getattr(law, name) for law in laws]) for name in LossSurface.PARAMETERS})
+
+
 @st.composite
 def laws(draw: st.DrawFn) -> LossSurface:
     """Laws whose optimum at 1e21 FLOP has 0.3B to 3B parameters."""
@@ -109,8 +113,8 @@ def test_transformer_optimum_shrinks_with_the_context() -> None:
 def test_many_laws_are_single_laws_side_by_side() -> None:
     runs = subset(load_paper_runs(), architecture="xlstm", context_length=8192, experiment="isoflop")
     bootstrap = fit(LossSurface, runs).bootstrap(20)
-    together = optimum(bootstrap, scale("xlstm"), 1e21)
-    needed = compute_for_loss(bootstrap, scale("xlstm"), 2.5)
+    together = optimum(bootstrap.laws, scale("xlstm"), 1e21)
+    needed = compute_for_loss(bootstrap.laws, scale("xlstm"), 2.5)
     assert together.num_params.shape == (20,)
     for at, law in enumerate(bootstrap.laws):
         assert together.num_params[at] == pytest.approx(optimum(law, scale("xlstm"), 1e21).num_params[0])
@@ -118,10 +122,9 @@ def test_many_laws_are_single_laws_side_by_side() -> None:
 
 
 def test_one_compute_per_law() -> None:
-    both = LossSurface(*(np.array([getattr(law, name) for law in (LAW, COUPLED)]) for name in LossSurface.PARAMETERS))
+    both = stacked(LAW, COUPLED)
     assert len(both) == 2
     assert list(both) == [LAW, COUPLED]
-    assert both is both
     found = optimum(both, scale(), np.array([1e20, 1e22]))
     for at, (law, flops) in enumerate(((LAW, 1e20), (COUPLED, 1e22))):
         assert found.num_params[at] == pytest.approx(optimum(law, scale(), flops).num_params[0])
@@ -132,19 +135,19 @@ def test_one_compute_per_law() -> None:
 @given(laws(), st.floats(1e8, 1e11), st.floats(1e9, 1e13))
 def test_tokens_for_inverts_predict(law: LossSurface, num_params: float, num_tokens: float) -> None:
     loss = law.predict(num_params, num_tokens)
-    assert law.tokens_for(loss, num_params)[0] == pytest.approx(num_tokens, rel=1e-4)
+    assert law.tokens_for(loss, num_params) == pytest.approx(num_tokens, rel=1e-4)
     limit = law.E + (law.A * num_params**-law.alpha) ** law.gamma
-    assert np.isinf(law.tokens_for(limit * (1 - 1e-9), num_params)[0])
+    assert np.isinf(law.tokens_for(limit * (1 - 1e-9), num_params))
 
 
 def test_laws_without_an_optimum_or_a_way_are_nan() -> None:
     tiny = replace(LAW, B=1e-30)  # tokens are all but free: the largest model wins
-    both = LossSurface(*(np.array([getattr(law, name) for law in (LAW, tiny)]) for name in LossSurface.PARAMETERS))
+    both = stacked(LAW, tiny)
     found = optimum(both, scale(), 1e21)
     assert np.isfinite(found.num_params[0])
     assert np.isnan(found.num_params[1])
     high = replace(LAW, E=5.0)
-    both = LossSurface(*(np.array([getattr(law, name) for law in (LAW, high)]) for name in LossSurface.PARAMETERS))
+    both = stacked(LAW, high)
     needed = compute_for_loss(both, scale(), 2.5)
     assert np.isfinite(needed.train_flops[0])
     assert np.isnan([needed.train_flops[1], needed.num_params[1], needed.loss[1]]).all()
