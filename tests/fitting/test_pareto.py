@@ -54,13 +54,6 @@ class TestFront:
         assert front.loss_at([1.0, 1000.0], reading).tolist() == [4.0, 2.9]
         assert np.isnan(front.loss_at([0.99, 1001.0], reading)).all()
 
-    @pytest.mark.parametrize(("reading", "expected"), [("hull", 10**1.5), ("linear", 10**1.6875), ("steps", 100.0)])
-    def test_compute_for_a_loss(self, reading: Reading, expected: float) -> None:
-        front = fit_front(FLOPS, LOSS)
-        assert front.flops_at(3.25, reading) == pytest.approx(expected)
-        assert front.flops_at([4.0, 2.9], reading) == pytest.approx([1.0, 1000.0])
-        assert np.isnan(front.flops_at([4.01, 2.89], reading)).all()
-
     @pytest.mark.parametrize(("flops", "loss"), [([], []), ([0.0, 1.0], [2.0, 1.0]), ([1.0], [1.0, 2.0])])
     def test_refuses(self, flops: list[float], loss: list[float]) -> None:
         with pytest.raises(InputError):

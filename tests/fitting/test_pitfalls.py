@@ -227,17 +227,6 @@ def test_variance_as_error(runs: pd.DataFrame) -> None:
     assert (table["variances_away"] > 100 * table["errors_away"]).all()
 
 
-def test_product_recovers_a_product() -> None:
-    table = simulated(num_runs=40)
-    table["val_loss"] = 1.5 + 900.0 * table["num_params"] ** -0.2 * table["num_tokens"] ** -0.1
-    fitted = pitfalls.fit_product(table)
-    assert (fitted.E, fitted.a, fitted.b) == pytest.approx((1.5, 0.2, 0.1), rel=1e-4)
-    assert fitted.rms < 1e-9
-    assert fitted.predict(1e9, 1e10) == pytest.approx(1.5 + 900.0 * 1e9**-0.2 * 1e10**-0.1, rel=1e-6)
-    with pytest.raises(InputError, match="4 runs for 4 parameters"):
-        pitfalls.fit_product(table.iloc[:4])
-
-
 def test_product_has_no_optimum_and_a_sum_has(iso: pd.DataFrame) -> None:
     forms = pitfalls.fit_forms(iso)
     table = pitfalls.form_table(iso, forms).set_index("form")

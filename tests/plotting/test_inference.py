@@ -17,7 +17,7 @@ from companion.plotting.inference import (
     times_over_context,
     tokens_text,
 )
-from companion.plotting.inference_compare import measured_ratio, ratio_over_context
+from companion.plotting.inference_compare import ratio_over_context
 from companion.plotting.inference_draws import constants_over_draws, ratios_over_draws
 
 T = np.array([128.0, 2048.0, 32768.0])
@@ -115,14 +115,6 @@ def test_regime_shares() -> None:
     assert [len(ax.collections) for ax in figure.axes] == [2, 2]
     assert "batch" in figure.axes[1].get_xlabel()
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["compute", "overhead"]
-
-
-def test_measured_ratio() -> None:
-    table = pd.DataFrame({"model_size": "7b", "context_length": T, "ratio": [0.8, 1.2, 2.0]})
-    both = pd.concat([table.assign(batch_size=batch) for batch in (1, 8, 64)])
-    figure = measured_ratio({"ttft": both, "step_time": both}, [1, 8])
-    assert [len(ax.lines) for ax in figure.axes] == [3, 3], "two batches and the line of equal times"
-    assert figure.axes[0].get_title() == "time to first token"
 
 
 def test_ratio_over_context() -> None:

@@ -193,6 +193,11 @@ def preset(name: str, size: str) -> Architecture:
     ------
     InputError
         if the paper has no such architecture or size.
+
+    Examples
+    --------
+    >>> preset("xlstm", "7b").d_model
+    4096
     """
     if size not in _PAPER_SIZES:
         raise InputError(f"size {size!r} is not one of the paper's: {', '.join(PRESET_SIZES)}")

@@ -119,6 +119,14 @@ def extrapolate(
     ------
     InputError
         if a cut-off leaves too few runs to fit, or none to predict.
+
+    Examples
+    --------
+    >>> from companion.runs import load_paper_runs, subset
+    >>> runs = subset(load_paper_runs(), "xlstm", 8192, "isoflop")
+    >>> (step,) = extrapolate(runs, [1.5e20], gamma=1)
+    >>> step.summary()["num_predicted"]
+    27
     """
     from tqdm import tqdm
 
@@ -143,7 +151,7 @@ def extrapolate(
 
 
 def optimum_on_profile(law: LossSurface, profile: pd.DataFrame) -> float:
-    """N\\* of a law along the runs of one budget, whose sizes and tokens say how D falls with N at that compute.
+    """N\\* of a law along the runs of one budget, along which D falls with N.
 
     One straight line of log D over log N is fitted to the runs of the budget, so exact FLOP counts are respected; the
     minimum is searched over the range of sizes. NaN where it lies at an end of the range, or there is one size only.

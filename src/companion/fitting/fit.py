@@ -35,9 +35,10 @@ class Fit(Solved, Result):
 
     Examples
     --------
-    >>> from companion import LossSurface, fit, load_runs
-    >>> found = fit(LossSurface, load_runs("data/examples/chinchilla_law_runs.csv"), gamma=1)
-    >>> low, high = found.interval("alpha")
+    >>> from companion import LossSurface, fit
+    >>> from companion.runs import load_paper_runs, subset
+    >>> found = fit(LossSurface, subset(load_paper_runs(), "xlstm", 8192, "isoflop"), gamma=1)
+    >>> low, high = found.bootstrap(100).interval("alpha")
     >>> bool(low < found.parameters["alpha"] < high)
     True
     """
@@ -143,8 +144,9 @@ def fit(
 
     Examples
     --------
-    >>> from companion import LossSurface, fit, load_runs
-    >>> runs = load_runs("data/examples/chinchilla_law_runs.csv")
+    >>> from companion import LossSurface, fit
+    >>> from companion.runs import load_paper_runs, subset
+    >>> runs = subset(load_paper_runs(), "xlstm", 8192, "isoflop")
     >>> fit(LossSurface, runs, gamma=1).status
     'converged'
     """

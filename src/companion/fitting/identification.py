@@ -63,8 +63,10 @@ def _on_one_line(places: Array, law: type[Law]) -> str:
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
     if np.abs(centred @ axes[1]).max() > SAME:
         return ""
-    slope = axes[0, 1] / axes[0, 0]
-    if abs(slope - 1) < 0.05:
+    slope = axes[0, 1] / axes[0, 0] if axes[0, 0] else np.inf
+    if min(np.ptp(places, axis=0)) <= SAME:
+        line = "all runs have the same " + ("model size" if np.ptp(places[:, 0]) <= SAME else "number of tokens")
+    elif abs(slope - 1) < 0.05:
         line = "all runs have the same ratio of tokens to parameters"
     elif abs(slope + 1) < 0.05:
         line = "all runs have the same compute N times D"

@@ -73,6 +73,16 @@ def profile(fit: Solved, parameter: str, width: float = 1.2, num_points: int = 6
     ------
     InputError
         for a parameter that has no profile or is not free.
+
+    Examples
+    --------
+    >>> from companion import LossSurface, fit
+    >>> from companion.runs import load_paper_runs, subset
+    >>> runs = subset(load_paper_runs(), "xlstm", 8192, "isoflop")
+    >>> found = fit(LossSurface, runs, gamma=1)
+    >>> low, high = profile(found, "alpha").interval()
+    >>> bool(low < found.parameters["alpha"] < high)
+    True
     """
     known = profiled(type(fit.law))
     if parameter not in known:

@@ -109,17 +109,6 @@ class ParetoFront:
         inside = (at >= x[0]) & (at <= x[-1])
         return np.where(inside, front.loss[np.maximum(np.searchsorted(x, at, side="right") - 1, 0)], np.nan)
 
-    def flops_at(self, loss: Any, reading: Reading = "hull") -> Any:
-        """Compute at which the front reaches a loss, any shape; NaN for losses outside the front's range."""
-        front, steps = self._read(reading)
-        x, y, at = np.log10(front.train_flops)[::-1], front.loss[::-1], np.asarray(loss, dtype=float)
-        if not steps:
-            return 10 ** np.interp(at, y, x, left=np.nan, right=np.nan)
-        inside = (at >= y[0]) & (at <= y[-1])
-        return np.where(
-            inside, front.train_flops[::-1][np.maximum(np.searchsorted(y, at, side="right") - 1, 0)], np.nan
-        )
-
     def _read(self, reading: Reading) -> tuple["ParetoFront", bool]:
         """The corners that a reading uses, and whether it steps between them."""
         if reading not in READINGS:

@@ -75,6 +75,12 @@ def fit_power_law(x: Any, y: Any, weights: Any = None) -> PowerLawFit:
     ------
     InputError
         for non-positive or non-finite values, or fewer than two different x.
+
+    Examples
+    --------
+    >>> found = fit_power_law([1e18, 1e19, 1e20], [1e8, 3.2e8, 1e9])
+    >>> round(found.law.exponent, 3)
+    0.5
     """
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     w = np.ones_like(x) if weights is None else np.asarray(weights, dtype=float)

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from companion.errors import InputError
-from companion.fitting.bootstrap import check_resamples, percentile_interval
+from companion.fitting.bootstrap import check_resamples, percentile_interval, quantile_ends
 from companion.fitting.derivatives import Rows, to_raw
 from companion.fitting.identification import NEEDED_VALUES, terms_of_one_variable
 from companion.fitting.newton import SMALL_FLOOR, minimize_all
@@ -143,7 +143,10 @@ class Bootstrap(Result):
     def confidence_band(self, num_params: Any, num_tokens: Any, level: float = 0.95) -> tuple[Array, Array]:
         """Interval of the law's loss at points of shape (n,): where the mean of many runs would lie."""
         curves = self._log_curves(num_params, num_tokens)
-        return _no_band(curves) if self.withheld else _quantiles(np.exp(curves), level)
+        if self.withheld:
+            return _no_band(curves)
+        low, high = quantile_ends(np.exp(curves), level)
+        return low, high
 
     def prediction_band(self, num_params: Any, num_tokens: Any, level: float = 0.95) -> tuple[Array, Array]:
         """Interval of the loss of a single new run at points of shape (n,): the law's own doubt plus the runs' scatter.
@@ -156,7 +159,7 @@ class Bootstrap(Result):
             return _no_band(curves)
         widening = np.sqrt(self.fit.num_rows / (self.fit.num_rows - self.fit.num_free))
         noise = _repeated(self.fit.residuals * widening, self.fit.rows.weights)
-        bands = [_quantiles(np.exp((curve[:, None] + noise).ravel()), level) for curve in curves.T]
+        bands = [quantile_ends(np.exp((curve[:, None] + noise).ravel()), level) for curve in curves.T]
         low, high = np.array(bands).T
         return low, high
 
@@ -268,11 +271,6 @@ def _starts(fit: Solved) -> Array:
     if len(fit.data) > BATCH_NUMBERS // BATCH:  # many runs: one basin, and every start costs much
         return theta[None]
     return np.clip(np.stack([theta, theta + 0.3 * direction, theta - 0.3 * direction]), *fit.law.bounds())
-
-
-def _quantiles(samples: Array, level: float) -> tuple[Array, Array]:
-    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return low, high
 
 
 def _or_nan(function: Callable[[Any], float], law: Law) -> float:

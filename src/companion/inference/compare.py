@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from companion.accounting.inference import BF16, Precision, count_prefill, count_step
 from companion.errors import InputError
-from companion.fitting.bootstrap import percentile_interval
+from companion.fitting.bootstrap import percentile_interval, quantile_ends
 from companion.fitting.fit import Fit
 from companion.fitting.uncertainty import Bootstrap
 from companion.hardware import REFERENCE_HARDWARE, Hardware, get_hardware
@@ -365,5 +365,5 @@ def _ordered_interval(samples: Array, level: float) -> tuple[float, float]:
     known = samples[~np.isnan(samples)]
     if not known.size:
         return (float("nan"), float("nan"))
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
+    low, high = quantile_ends(known, level, "inverted_cdf")
     return (float(low), float(high))

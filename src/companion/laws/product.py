@@ -38,8 +38,8 @@ class ProductLaw(Law):
 
     Examples
     --------
-    >>> round(ProductLaw(E=1.7, K=50.0, alpha=0.1, beta=0.05).predict(1e9, 2e10), 3)
-    3.625
+    >>> print(f"{ProductLaw(E=1.7, K=50.0, alpha=0.1, beta=0.05).predict(1e9, 2e10):.3f} nats per token")
+    3.623 nats per token
     """
 
     E: Parameter

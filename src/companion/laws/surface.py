@@ -43,8 +43,8 @@ class LossSurface(Law):
     Examples
     --------
     >>> law = LossSurface(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)
-    >>> round(law.predict(70e9, 1.4e12), 3)
-    1.937
+    >>> print(f"{law.predict(70e9, 1.4e12):.3f} nats per token")
+    1.937 nats per token
     """
 
     E: Parameter

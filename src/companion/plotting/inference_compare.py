@@ -1,11 +1,8 @@
 """Figures that compare architectures at inference."""
 
 from collections.abc import Mapping
-from itertools import cycle
 from typing import Any
 
-import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -17,39 +14,6 @@ from companion.plotting.style import INK, LABELS, architecture_look, subplots
 
 METHOD_DASHES: dict[str, Any] = {"kernels": "-", "roofline": "--", "count": "-"}
 METHOD_LABELS = {"kernels": "kernels as timed", "roofline": "roofline"}
-
-
-def measured_ratio(tables: Mapping[str, pd.DataFrame], batch_sizes: list[int]) -> Figure:
-    """Ratio of measured times over the context at equal size, a panel per quantity, a line per size.
-
-    `tables` by quantity: columns model_size, batch_size, context_length, ratio. One batch in each panel's solid lines,
-    further ones dashed.
-    """
-    figure, axes = subplots(1, len(tables), height=3.8)
-    sizes = list(dict.fromkeys(size for table in tables.values() for size in table["model_size"]))
-    shades = dict(zip(sizes, np.linspace(0.35, 1, len(sizes)), strict=True))
-    color = architecture_look(["xlstm"])["xlstm"]["color"]
-    dashes: dict[int, Any] = dict(zip(batch_sizes, cycle(("-", "--", ":")), strict=False))
-    for ax, (quantity, table) in zip(axes, tables.items(), strict=True):
-        for (size, batch), group in table.groupby(["model_size", "batch_size"], sort=False):
-            if batch in dashes:
-                ax.plot(
-                    group["context_length"],
-                    group["ratio"],
-                    dashes[batch],
-                    color=color,
-                    alpha=shades[size],
-                    linewidth=1.3,
-                )
-        ax.axhline(1, color=INK, linewidth=1)
-        ax.set(xscale="log", yscale="log", xlabel=LABELS["context_length"], title=_quantity(quantity))
-        _ratio_axis(ax)
-        token_ticks(ax.xaxis, table["context_length"])
-    axes[0].set_ylabel("Transformer's time / xLSTM's")
-    handles = [Line2D([], [], color=color, alpha=shade, label=str(size)) for size, shade in shades.items()]
-    handles += [Line2D([], [], color=GREY, linestyle=dash, label=f"B = {batch}") for batch, dash in dashes.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
-    return figure
 
 
 def ratio_over_context(comparisons: Mapping[str, Comparison], measured_to: float) -> Figure:

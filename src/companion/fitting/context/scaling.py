@@ -26,6 +26,7 @@ from companion.fitting.isoflop.profiles import X_COLUMNS, law_undefined, unlabel
 from companion.fitting.isoflop.select import isoflop_runs
 from companion.fitting.power_law import PowerLawFit, fit_power_law
 from companion.fitting.results import UNKNOWN, Result, check_name
+from companion.runs.groups import split_at_gaps
 from companion.runs.where import table_name
 
 Array = NDArray[np.float64]
@@ -219,6 +220,13 @@ def fit_context_optima(
     ------
     InputError
         without contexts, for a mixture of architectures, or if no budget has an optimum at two contexts.
+
+    Examples
+    --------
+    >>> from companion.runs import load_paper_runs
+    >>> found = fit_context_optima(load_paper_runs(), "xlstm", num_resamples=0)
+    >>> found.context_lengths
+    [2048, 8192, 16384]
     """
     label = table_name(runs)
     name = _only_architecture(runs, architecture, label)
@@ -329,7 +337,7 @@ def _shared_budgets(budgets: Array) -> Array:
     """One label per budget where contexts name it slightly differently."""
     labels = np.unique(budgets)
     result = budgets.copy()
-    for close in np.split(labels, np.flatnonzero(np.diff(np.log10(labels)) > SAME_BUDGET) + 1):
+    for close in (labels[part] for part in split_at_gaps(np.log10(labels), SAME_BUDGET)):
         if len(close) > 1:
             result[np.isin(budgets, close)] = float(f"{10 ** np.log10(close).mean():.1e}")
     return result

@@ -83,7 +83,7 @@ class JointIsoflopFit(Result):
         """Student-t confidence interval of the exponent; (NaN, NaN) where `fault` gives a reason."""
         check_name(name, ("exponent",), "a joint IsoFLOP fit")
         half = stats.t.ppf((1 + level) / 2, self.interval_degrees_of_freedom) * self.exponent_standard_error
-        return (self.law.exponent - half, self.law.exponent + half)
+        return (float(self.law.exponent - half), float(self.law.exponent + half))
 
     def predict_interval(self, train_flops: Any, level: float = 0.95) -> tuple[Any, Any]:
         """Confidence band of x*(C), any shape."""
@@ -109,6 +109,13 @@ def fit_isoflop_joint(
     InputError
         as `fit_isoflop`; when the optima define no power law, the table is too large (`MAX_DERIVATIVES`), or the
         optimizer does not converge.
+
+    Examples
+    --------
+    >>> from companion.runs import load_paper_runs, subset
+    >>> runs = subset(load_paper_runs(), "xlstm", 8192, "isoflop")
+    >>> print(f"N* grows as C^{fit_isoflop_joint(runs).law.exponent:.3f}")
+    N* grows as C^0.537
     """
     start = fit_isoflop(runs, x, weights=weights, budgets=budgets, num_resamples=0)
     if start.law_fault:

@@ -167,6 +167,15 @@ def fit_profile(budget: float, x: Any, loss: Any, train_flops: Any, weights: Any
         nominal FLOPs, a label.
     x, loss, train_flops, weights
         shape (n,); `weights` says how many runs a row stands for.
+
+    Examples
+    --------
+    >>> from companion.runs import load_paper_runs, subset
+    >>> runs = subset(load_paper_runs(), "xlstm", 8192, "isoflop")
+    >>> at = runs[runs["isoflop_budget"] == 6e18]
+    >>> profile = fit_profile(6e18, at["num_params"], at["val_loss"], at["train_flops"])
+    >>> print(f"{profile.x_opt:.3g} parameters are best")
+    2.28e+08 parameters are best
     """
     x, loss = np.asarray(x, dtype=float), np.asarray(loss, dtype=float)
     w = np.ones_like(x) if weights is None else np.asarray(weights, dtype=float)
@@ -249,6 +258,14 @@ def fit_isoflop(
     ------
     InputError
         if a column or budget is missing, several architectures or contexts are mixed, or no budget has an optimum.
+
+    Examples
+    --------
+    >>> from companion.runs import load_paper_runs, subset
+    >>> runs = subset(load_paper_runs(), "xlstm", 8192, "isoflop")
+    >>> found = fit_isoflop(runs)
+    >>> print(f"N* grows as C^{found.power_law.law.exponent:.3f}")
+    N* grows as C^0.523
     """
     groups = isoflop_groups(runs, x, weights, budgets)
     profiles = tuple(
@@ -332,7 +349,15 @@ def unlabelled(runs: pd.DataFrame) -> Iterator[str]:
 def isoflop_groups(
     runs: pd.DataFrame, x: str, weights: str | None = None, budgets: Sequence[float] | None = None
 ) -> dict[float, pd.DataFrame]:
-    """Runs of every budget, in the order of the budgets (see `fit_isoflop` for arguments and errors)."""
+    """Runs of every budget, in the order of the budgets (see `fit_isoflop` for arguments and errors).
+
+    Examples
+    --------
+    >>> from companion.runs import load_paper_runs, subset
+    >>> runs = subset(load_paper_runs(), "xlstm", 8192, "isoflop")
+    >>> {budget: len(group) for budget, group in isoflop_groups(runs, "num_params").items()}
+    {6e+18: 16, 1e+19: 23, 3e+19: 35, 1e+20: 44, 6e+20: 27}
+    """
     if x not in X_COLUMNS:
         raise InputError(f"x {x!r} is not one of {', '.join(X_COLUMNS)}")
     for column in ("architecture", "context_length"):

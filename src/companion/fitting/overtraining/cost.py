@@ -20,6 +20,7 @@ from companion.fitting.fit import Fit, fit
 from companion.fitting.overtraining.exponents import OvertrainingSlopes, fit_slopes_by_ratio
 from companion.fitting.uncertainty import MOST, Bootstrap
 from companion.laws import LossSurface, Models, Optimum, optimum
+from companion.runs.groups import by_experiment
 
 #: Ratios of tokens to parameters between which an optimum is looked for.
 SEARCHED_RATIOS = (0.3, 3e4)
@@ -283,8 +284,8 @@ def penalty_by_law(runs: pd.DataFrame, scale: ComputeScale, train_flops: float, 
     `penalty` (relative; both NaN where the law has no optimum or is not identified), `rms` (of log loss) and `status`.
     """
     sets: dict[str, pd.DataFrame] = {}
-    if "experiment" in runs and len(kinds := runs["experiment"].dropna().unique()) > 1:
-        sets = {str(kind): runs[runs["experiment"] == kind] for kind in sorted(kinds)}
+    if len(kinds := by_experiment(runs)) > 1:
+        sets = kinds
     rows = []
     for kind, group in {**sets, "all": runs}.items():
         for gamma in (None, 1.0) if len(group) > 8 else ():
