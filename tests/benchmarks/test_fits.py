@@ -10,7 +10,7 @@ import pytest
 from companion.benchmarks import fits
 from companion.benchmarks.records import read_records
 from companion.errors import InputError
-from companion.fitting.fit import fit
+from companion.fitting.fit import Fit, fit
 from companion.laws import LossSurface
 from companion.paths import data_dir
 
@@ -52,10 +52,8 @@ def test_simulated_tables_are_repeatable_and_scatter_as_asked() -> None:
 
 
 def test_bootstraps_that_differ_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = fits.bootstrap_parametric
-    monkeypatch.setattr(
-        fits, "bootstrap_parametric", lambda fitted, r, seed, num_jobs: original(fitted, r, seed=seed + num_jobs)
-    )
+    original = Fit.bootstrap
+    monkeypatch.setattr(Fit, "bootstrap", lambda fitted, r, seed, num_jobs: original(fitted, r, seed=seed + num_jobs))
     with pytest.raises(ArithmeticError, match="2 processes differs"):
         fits.measure_bootstrap(fit(LossSurface, fits.isoflop_table()), 5, (1, 2), 0)
 

@@ -82,7 +82,7 @@ def measure(
     design
         a key of `DESIGNS`.
     gamma
-        1 or None (free), as in `fit_parametric`.
+        1 or None (free), as in `companion.fitting.fit`.
     noise
         standard deviation of the log loss.
 

@@ -111,7 +111,7 @@ def extrapolate(
     cutoffs
         FLOP.
     gamma, huber_delta, weights
-        as in `companion.fitting.parametric.fit_parametric`.
+        as in `companion.fitting.fit`.
     progress
         show a progress bar on stderr once two seconds have passed.
 

@@ -2,7 +2,7 @@
 
 Written after the description of the published fits (arXiv 2510.02228, notes in `data/published.yaml`; the recipe goes
 back to arXiv 2203.15556, approach 3): L-BFGS-B on (a, b, e, alpha, beta, gamma) with A = exp(a), B = exp(b),
-E = exp(e), logarithms of N and D as they are, gradients by forward differences, no bounds. `fit_parametric` answers the
+E = exp(e), logarithms of N and D as they are, gradients by forward differences, no bounds. `fit` answers the
 same question exactly; this module exists to show how far, and how slowly, the plain way gets.
 """
 

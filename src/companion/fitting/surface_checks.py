@@ -115,7 +115,7 @@ def outlier_shifts(
     deltas
         Huber deltas.
     gamma
-        as in `fit_parametric`.
+        as in `companion.fitting.fit`.
     readings
         by name: a number read off the law.
 

@@ -168,7 +168,7 @@ def explain(
     fit_context
         T0: the context length whose IsoFLOP runs, at all budgets, the law is fitted to.
     gamma
-        as in `fit_parametric`.
+        as in `companion.fitting.fit`.
     convention
         what counts as a FLOP.
     methods
