@@ -18,6 +18,7 @@ from scipy.special import huber
 
 from companion.errors import InputError
 from companion.fitting.fit import Fit
+from companion.laws import LossSurface
 from companion.laws.base import Array
 
 #: Start values by parameter, in the order of the search's vector.
@@ -163,7 +164,7 @@ def _objective(fit: Fit, gamma: float | None) -> Callable[[Array], float]:
     def function(vector: Array) -> float:
         a, b, e, alpha, beta = vector[:5]
         outer = vector[5] if gamma is None else gamma
-        fitted = np.logaddexp(e, outer * np.logaddexp(a - alpha * log_n, b - beta * log_d))
+        fitted = LossSurface.log_loss(e, a, b, alpha, beta, outer, log_n, log_d)
         return float(weights @ huber(delta, fitted - log_loss))
 
     return function

@@ -132,8 +132,12 @@ class LossSurface(Law):
     def log_predictions(cls, theta: Array, log_n: Array, log_d: Array) -> Array:
         """log L for solver parameters (R, 6) at places (n,), shape (R, n)."""
         e, a, b, alpha, beta, log_gamma = (theta[:, index, None] for index in range(6))
-        s = np.logaddexp(a - alpha * log_n, b - beta * log_d)
-        return np.logaddexp(e, np.exp(log_gamma) * s)
+        return np.asarray(cls.log_loss(e, a, b, alpha, beta, np.exp(log_gamma), log_n, log_d))
+
+    @staticmethod
+    def log_loss(e: Any, a: Any, b: Any, alpha: Any, beta: Any, gamma: Any, log_n: Any, log_d: Any) -> Any:
+        """log L from e = log E, a = log A, b = log B; any gamma, so that a search without bounds may try it."""
+        return np.logaddexp(e, gamma * np.logaddexp(a - alpha * log_n, b - beta * log_d))
 
     @classmethod
     def expand(cls, theta: Array, log_n: Array, log_d: Array) -> Expansion:

@@ -190,10 +190,9 @@ def _fit(laws: LossSurface, runs: pd.DataFrame, weights: Array, floor_free: bool
     before = residual[:, 0]
     step = np.full(len(laws), np.inf)
     for _ in range(STEPS):
-        from_tokens = laws.B * np.power(np.exp(log_worth) * tokens, -laws.beta)
-        reducible = laws.A * np.power(size, -laws.alpha) + from_tokens
-        slope = -laws.gamma * reducible ** (laws.gamma - 1) * laws.beta * from_tokens
-        remaining = loss - laws.E - reducible**laws.gamma - floor
+        worth = np.exp(log_worth) * tokens
+        slope = -laws.slopes(size, worth)[1]
+        remaining = loss - laws.predict(size, worth) - floor
         if floor_free:
             center = (w * slope).sum(axis=0) / w.sum(axis=0)
             mean = (w * remaining).sum(axis=0) / w.sum(axis=0)

@@ -117,7 +117,7 @@ def local_slope(law: LossSurface, scale: ComputeScale, train_flops: Any, ratio: 
     """
     size = scale.num_params(train_flops, ratio)
     tokens = np.multiply(ratio, size)
-    from_size, from_tokens = law.A * size**-law.alpha, law.B * tokens**-law.beta
+    from_size, from_tokens = law.terms(size, tokens)
     mean_exponent = (law.alpha * from_size + law.beta * from_tokens) / (from_size + from_tokens)
     share = 1 - law.E / law.predict(size, tokens)
     return law.gamma * mean_exponent * share / scale.flops_exponent(size)
