@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 
 from companion.accounting import count_flops, num_params
-from companion.fitting.compute_optimal import compute_optimal
-from companion.laws import LossSurface
+from companion.laws import LossSurface, optimum
 from companion.runs.load import SHAPE_COLUMNS
 from companion.runs.shape_family import FamilyScale, paper_family
 
@@ -35,7 +34,7 @@ def simulated_contexts(
     for context in contexts:
         scale = FamilyScale(family=family, context_length=context)
         for budget in budgets:
-            best = compute_optimal(LAW, scale, budget).num_params[0]
+            best = optimum(LAW, scale, budget).num_params[0]
             models = {family.rounded(best * factor) for factor in np.geomspace(0.4, 2.5, 12)}
             for model in sorted(models, key=num_params):
                 size = num_params(model)

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from companion.accounting.inference import count_prefill, count_step
 from companion.errors import InputError, NotApplicable
 from companion.explorer import CONTROLS, OPTIMAL, Control, Explorer, Setting, link_value
-from companion.fitting.compute_optimal import compute_optimal
-from companion.fitting.parametric import fit_parametric
+from companion.fitting.fit import fit
 from companion.hardware import get_hardware, known_hardware
 from companion.inference.runtime_model import paper_runtime_model
+from companion.laws import LossSurface, optimum
 from companion.runs.load import load_paper_runs, load_runs, subset
 from companion.runs.shape_family import FamilyScale, paper_family
 
@@ -52,9 +52,9 @@ def settings_of_sliders() -> st.SearchStrategy[Setting]:
     ],
 )
 def test_numbers_are_those_of_the_package(explorer: Explorer, architecture: str, setting: Setting) -> None:
-    law = fit_parametric(subset(load_paper_runs(), architecture=architecture, context_length=8192)).law
+    law = fit(LossSurface, subset(load_paper_runs(), architecture=architecture, context_length=8192)).law
     scale = FamilyScale(family=paper_family(architecture), context_length=setting.context_length)
-    best = compute_optimal(law, scale, setting.train_flops)
+    best = optimum(law, scale, setting.train_flops)
     if setting.tokens_per_param is None:
         size, tokens = float(best.num_params[0]), float(best.num_tokens[0])
     else:

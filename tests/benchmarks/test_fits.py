@@ -10,7 +10,8 @@ import pytest
 from companion.benchmarks import fits
 from companion.benchmarks.records import read_records
 from companion.errors import InputError
-from companion.fitting.parametric import fit_parametric
+from companion.fitting.fit import Fit, fit
+from companion.laws import LossSurface
 from companion.paths import data_dir
 
 COMMITTED = data_dir() / "benchmarks" / "fits.jsonl"
@@ -51,27 +52,25 @@ def test_simulated_tables_are_repeatable_and_scatter_as_asked() -> None:
 
 
 def test_bootstraps_that_differ_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = fits.bootstrap_parametric
-    monkeypatch.setattr(
-        fits, "bootstrap_parametric", lambda fit, r, seed, num_jobs: original(fit, r, seed=seed + num_jobs)
-    )
+    original = Fit.bootstrap
+    monkeypatch.setattr(Fit, "bootstrap", lambda fitted, r, seed, num_jobs: original(fitted, r, seed=seed + num_jobs))
     with pytest.raises(ArithmeticError, match="2 processes differs"):
-        fits.measure_bootstrap(fit_parametric(fits.isoflop_table()), 5, (1, 2), 0)
+        fits.measure_bootstrap(fit(LossSurface, fits.isoflop_table()), 5, (1, 2), 0)
 
 
 def test_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
     assert fits.main(["--starts", "0"]) == 2
     assert capsys.readouterr().err == "error: starts 0 is not positive\n"
     with pytest.raises(InputError, match="the grid has 1 to 8000"):
-        fits.measure_multistart(fit_parametric(fits.isoflop_table()), 9000, ("published",), 0)
+        fits.measure_multistart(fit(LossSurface, fits.isoflop_table()), 9000, ("published",), 0)
 
 
 def test_committed_records_hold_every_part() -> None:
     rows = [row for record in read_records(COMMITTED) for row in record["results"]]
     assert {row["part"] for row in rows} == set(fits.PARTS)
-    fit = [row for row in rows if row["part"] == "full fit" and row["free_parameters"] == 6][-1]
-    assert fit["rows"] == 107
-    assert fit["seconds_median"] < 1
+    fitted = [row for row in rows if row["part"] == "full fit" and row["free_parameters"] == 6][-1]
+    assert fitted["rows"] == 107
+    assert fitted["seconds_median"] < 1
     plain = [row for row in rows if row["part"] == "plain multi-start"]
     assert all(row["lowest_excess"] > -1e-9 for row in plain)
     assert all(row["seconds"] < 60 for row in rows if row["part"] == "bootstrap")

@@ -9,7 +9,8 @@ from foreign import table
 from companion.chapters import applicability
 from companion.chapters.applicability import choose_pair, select_runs
 from companion.errors import InputError, NotApplicable
-from companion.fitting.parametric import fit_parametric
+from companion.fitting.fit import fit
+from companion.laws import LossSurface
 from companion.runs.load import load_paper_runs
 
 
@@ -112,9 +113,9 @@ def test_no_pair() -> None:
 
 
 def test_a_law_that_is_not_identified() -> None:
-    fit = fit_parametric(pd.read_csv(table("two_sizes")))
+    fitted = fit(LossSurface, pd.read_csv(table("two_sizes")))
     with pytest.raises(NotApplicable, match=r"the law of mine is not identified: .*2 different model sizes"):
-        applicability.need_identified({"mine": fit})
+        applicability.need_identified({"mine": fitted})
     applicability.need_identified({})
 
 

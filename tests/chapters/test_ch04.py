@@ -15,8 +15,9 @@ from companion.chapters.ch04.tables import compared_optima
 from companion.errors import NotApplicable
 from companion.fitting.diagnostics import designs, furthest_run_errors
 from companion.fitting.extrapolation import extrapolate
-from companion.fitting.parametric import ParametricFit, fit_parametric
-from companion.fitting.uncertainty import ParametricBootstrap, bootstrap_parametric, profile
+from companion.fitting.fit import Fit, fit
+from companion.fitting.likelihood import profile
+from companion.fitting.uncertainty import Bootstrap
 from companion.laws import LossSurface
 
 TRUTH = LossSurface(E=1.7, A=400.0, B=500.0, alpha=0.34, beta=0.3)
@@ -38,19 +39,19 @@ def table() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def fit(table: pd.DataFrame) -> ParametricFit:
-    return fit_parametric(table, gamma=1.0)
+def fitted(table: pd.DataFrame) -> Fit:
+    return fit(LossSurface, table, gamma=1.0)
 
 
 @pytest.fixture(scope="module")
-def resamples(fit: ParametricFit) -> ParametricBootstrap:
-    return bootstrap_parametric(fit, 60)
+def resamples(fitted: Fit) -> Bootstrap:
+    return fitted.bootstrap(60)
 
 
-def test_fit_row(fit: ParametricFit) -> None:
-    row = analysis.fit_row(fit)
-    assert row["exponent"] == pytest.approx(fit.law.beta / (fit.law.alpha + fit.law.beta))
-    assert row["alpha_gamma"] == fit.law.alpha
+def test_fit_row(fitted: Fit) -> None:
+    row = analysis.fit_row(fitted)
+    assert row["exponent"] == pytest.approx(fitted.law.beta / (fitted.law.alpha + fitted.law.beta))
+    assert row["alpha_gamma"] == fitted.law.alpha
     assert row["num_rows"] == 36
 
 
@@ -61,15 +62,15 @@ def test_flops_per_param_and_token(table: pd.DataFrame) -> None:
 def test_projection_finds_the_exponents_of_exact_losses(table: pd.DataFrame) -> None:
     exact = table.assign(val_loss=TRUTH.predict(table["num_params"], table["num_tokens"]))
     alphas, betas = [0.24, 0.34, 0.44], [0.2, 0.3, 0.4]
-    misfit = analysis.projected_misfit(fit_parametric(exact, gamma=1.0), alphas, betas)
+    misfit = analysis.projected_misfit(fit(LossSurface, exact, gamma=1.0), alphas, betas)
     assert misfit.shape == (3, 3)
     assert np.unravel_index(np.argmin(misfit), misfit.shape) == (1, 1)
     assert misfit[1, 1] < 1e-3
     assert misfit[1, 1] < 0.3 * np.partition(misfit.ravel(), 1)[1]
 
 
-def test_terms_are_known_better_than_prefactors(fit: ParametricFit) -> None:
-    ranges = analysis.term_ranges(bootstrap_parametric(fit, 60))
+def test_terms_are_known_better_than_prefactors(fitted: Fit) -> None:
+    ranges = analysis.term_ranges(fitted.bootstrap(60))
     assert 1 < ranges["A_term"] < ranges["A"]
     assert 1 < ranges["B_term"] < ranges["B"]
 
@@ -108,7 +109,7 @@ def test_optima_of_law_and_parabola_meet_at_their_budget() -> None:
 
 def test_opening_of_another_table() -> None:
     selection = select_runs(foreign_table("xlstm_alone"), usable=need_runs(LAW_RUNS, "a law with six parameters"))
-    fits = {name: fit_parametric(each) for name, each in selection.tables.items()}
+    fits = {name: fit(LossSurface, each) for name, each in selection.tables.items()}
     facts = ch04.opening_facts(selection, fits, 1e-3)
     [own] = fits.values()
     assert facts["c4_num_runs"] == str(own.num_rows)
@@ -120,16 +121,16 @@ def test_opening_of_another_table() -> None:
 
 
 def test_a_law_left_open_is_said_to_be() -> None:
-    fit = SimpleNamespace(identified=False, status_detail="E at its bound", residuals=np.zeros(3))
+    fitted = SimpleNamespace(identified=False, status_detail="E at its bound", residuals=np.zeros(3))
     selection = SimpleNamespace(tables={NAME: [1, 2, 3]}, context_length=2048)
-    facts = ch04.opening_facts(selection, {NAME: fit}, 1e-3)  # type: ignore[arg-type, dict-item]
+    facts = ch04.opening_facts(selection, {NAME: fitted}, 1e-3)  # type: ignore[arg-type, dict-item]
     assert facts["c4_identified"].endswith("no intervals are given for it: xLSTM: E at its bound")
     assert facts["c4_at_context"] == " at T = 2048"
 
 
 def test_forms(table: pd.DataFrame) -> None:
     fits = {
-        (NAME, design, form): fit_parametric(part, gamma=gamma)
+        (NAME, design, form): fit(LossSurface, part, gamma=gamma)
         for design, part in designs(table).items()
         for form, gamma in {"γ free": None, "γ = 1": 1.0}.items()
     }
@@ -144,9 +145,9 @@ def test_forms(table: pd.DataFrame) -> None:
     assert "γ free" not in markup
 
 
-def test_the_side_of_the_dearest_runs(fit: ParametricFit, table: pd.DataFrame) -> None:
-    scattered = ch04.scatter({NAME: fit}, {NAME: table}, {NAME: designs(table)})
-    top = pd.Series(fit.residuals).iloc[np.argsort(table["train_flops"].to_numpy())[-5:]].mean()
+def test_the_side_of_the_dearest_runs(fitted: Fit, table: pd.DataFrame) -> None:
+    scattered = ch04.scatter({NAME: fitted}, {NAME: table}, {NAME: designs(table)})
+    top = pd.Series(fitted.residuals).iloc[np.argsort(table["train_flops"].to_numpy())[-5:]].mean()
     assert scattered.loc[scattered["runs"] == "all", "top"].item() == pytest.approx(top)
     word = "below" if top < 0 else "above"
     other = scattered.assign(top=-scattered["top"])
@@ -154,16 +155,16 @@ def test_the_side_of_the_dearest_runs(fit: ParametricFit, table: pd.DataFrame) -
     assert f"{word} the fitted law" not in ch04.residual_facts(other)["c4_residuals"]
 
 
-def test_widths_of_intervals(fit: ParametricFit, resamples: ParametricBootstrap) -> None:
-    curves = {"E": {NAME: profile(fit, "E", num_points=21)}}
+def test_widths_of_intervals(fitted: Fit, resamples: Bootstrap) -> None:
+    curves = {"E": {NAME: profile(fitted, "E", num_points=21)}}
     text = ch04.interval_verdict({NAME: resamples}, {NAME: resamples}, curves)
     width = np.ptp(curves["E"][NAME].interval()) / np.ptp(resamples.interval("E"))
     assert f"1.00 times as wide, and the profile's is {width:.2f} times" in text
-    facts = ch04.answer_facts({NAME: fit}, {NAME: resamples}, curves)
-    assert re.fullmatch(rf"E = {fit.law.E:.2f} \[\d\.\d\d, \d\.\d\d\] \(xLSTM\)", facts["c4_answer_law"])
+    facts = ch04.answer_facts({NAME: fitted}, {NAME: resamples}, curves)
+    assert re.fullmatch(rf"E = {fitted.law.E:.2f} \[\d\.\d\d, \d\.\d\d\] \(xLSTM\)", facts["c4_answer_law"])
 
 
-def test_predictions_without_a_run_at_the_target(resamples: ParametricBootstrap, table: pd.DataFrame) -> None:
+def test_predictions_without_a_run_at_the_target(resamples: Bootstrap, table: pd.DataFrame) -> None:
     target = {"num_params": 1e9, "num_tokens": 2e10}
     none = ch04.predictions({(NAME, "all"): resamples}, {NAME: table.head(0)}, target)
     assert none["law"].item() == resamples.fit.law.predict(**target)
@@ -188,8 +189,8 @@ def test_errors_at_the_furthest_run(table: pd.DataFrame) -> None:
     assert facts["c4_beyond_gamma"].endswith(" of 2")
 
 
-def test_one_design_leaves_nothing_to_compare(fit: ParametricFit, table: pd.DataFrame) -> None:
-    text = ch04.design_verdict({NAME: {"all": fit}}, {NAME: {"all": table}}, {})
+def test_one_design_leaves_nothing_to_compare(fitted: Fit, table: pd.DataFrame) -> None:
+    text = ch04.design_verdict({NAME: {"all": fitted}}, {NAME: {"all": table}}, {})
     assert text == "This table names one design only, so there is nothing to compare"
 
 

@@ -6,8 +6,9 @@ import pytest
 
 from companion.chapters.ch04 import figures, reach_figures
 from companion.fitting.diagnostics import designs
-from companion.fitting.parametric import ParametricFit, fit_parametric
-from companion.fitting.uncertainty import ParametricBootstrap, bootstrap_parametric, profile
+from companion.fitting.fit import Fit, fit
+from companion.fitting.likelihood import profile
+from companion.fitting.uncertainty import Bootstrap
 from companion.laws import LossSurface
 from companion.plotting.style import LABELS
 
@@ -26,28 +27,28 @@ def table() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def fit(table: pd.DataFrame) -> ParametricFit:
-    return fit_parametric(table, gamma=1.0)
+def fitted(table: pd.DataFrame) -> Fit:
+    return fit(LossSurface, table, gamma=1.0)
 
 
 @pytest.fixture(scope="module")
-def resamples(fit: ParametricFit) -> ParametricBootstrap:
-    return bootstrap_parametric(fit, 30)
+def resamples(fitted: Fit) -> Bootstrap:
+    return fitted.bootstrap(30)
 
 
-def test_contours(fit: ParametricFit, table: pd.DataFrame) -> None:
-    [ax] = figures.loss_contours({NAME: fit}, {NAME: table}, {NAME: 6.0}).axes
+def test_contours(fitted: Fit, table: pd.DataFrame) -> None:
+    [ax] = figures.loss_contours({NAME: fitted}, {NAME: table}, {NAME: 6.0}).axes
     assert (ax.get_xlabel(), ax.get_ylabel()) == (LABELS["num_params"], LABELS["num_tokens"])
     assert ax.get_xscale() == ax.get_yscale() == "log"
     *designs_drawn, path = ax.lines
     assert sum(len(line.get_xdata()) for line in designs_drawn) == len(table)
     n, d = path.get_xdata(), path.get_ydata()
-    best = fit.law.optimum(6 * n[0] * d[0])
+    best = fitted.law.optimum(6 * n[0] * d[0])
     assert best[0] == pytest.approx(n[0])
 
 
-def test_contours_without_designs(fit: ParametricFit, table: pd.DataFrame) -> None:
-    [ax] = figures.loss_contours({NAME: fit}, {NAME: table.drop(columns="experiment")}, {NAME: 6.0}).axes
+def test_contours_without_designs(fitted: Fit, table: pd.DataFrame) -> None:
+    [ax] = figures.loss_contours({NAME: fitted}, {NAME: table.drop(columns="experiment")}, {NAME: 6.0}).axes
     assert len(ax.lines[0].get_xdata()) == len(table)
 
 
@@ -61,23 +62,23 @@ def test_outlier_influence() -> None:
     assert [line.get_label() for line in figure.axes[0].lines] == ["δ = 0.001", "δ = ∞ (least squares)"]
 
 
-def test_misfit_slices(fit: ParametricFit) -> None:
+def test_misfit_slices(fitted: Fit) -> None:
     misfit = np.array([[3.0, 2.0], [1.0, np.inf]])
-    [ax] = figures.misfit_slices({NAME: misfit}, [0.2, 0.4], [0.1, 0.3], {NAME: fit}).axes
+    [ax] = figures.misfit_slices({NAME: misfit}, [0.2, 0.4], [0.1, 0.3], {NAME: fitted}).axes
     cross, marker = ax.lines
     assert (cross.get_xdata()[0], cross.get_ydata()[0]) == (0.4, 0.1)
-    assert (marker.get_xdata()[0], marker.get_ydata()[0]) == (fit.law.alpha, fit.law.beta)
+    assert (marker.get_xdata()[0], marker.get_ydata()[0]) == (fitted.law.alpha, fitted.law.beta)
 
 
-def test_residuals(fit: ParametricFit, table: pd.DataFrame) -> None:
-    [ax] = figures.residuals_over_compute({NAME: fit}, {NAME: table}).axes
+def test_residuals(fitted: Fit, table: pd.DataFrame) -> None:
+    [ax] = figures.residuals_over_compute({NAME: fitted}, {NAME: table}).axes
     drawn = np.concatenate([line.get_ydata() for line in ax.lines[:2]])
-    np.testing.assert_allclose(np.sort(drawn), np.sort(np.exp(fit.residuals) - 1))  # a ratio, not its logarithm
+    np.testing.assert_allclose(np.sort(drawn), np.sort(np.exp(fitted.residuals) - 1))  # a ratio, not its logarithm
     assert ax.get_xlabel() == LABELS["train_flops"]
 
 
-def test_profiles(fit: ParametricFit) -> None:
-    curves = {p: {NAME: profile(fit, p, num_points=21)} for p in ("E", "alpha")}
+def test_profiles(fitted: Fit) -> None:
+    curves = {p: {NAME: profile(fitted, p, num_points=21)} for p in ("E", "alpha")}
     intervals = {p: {NAME: {"runs": (0.3, 0.4), "sizes": (0.2, 0.5)}} for p in curves}
     left, right = figures.profiles(curves, intervals).axes
     assert (left.get_xlabel(), right.get_xlabel()) == ("E (nats/token)", "α")
@@ -87,13 +88,13 @@ def test_profiles(fit: ParametricFit) -> None:
     assert threshold.get_ydata()[0] == pytest.approx(3.84, abs=0.01)
 
 
-def test_correlations(fit: ParametricFit) -> None:
-    [ax] = figures.correlation_maps({NAME: fit.correlations}).axes
+def test_correlations(fitted: Fit) -> None:
+    [ax] = figures.correlation_maps({NAME: fitted.correlations}).axes
     assert [label.get_text() for label in ax.get_xticklabels()] == ["E", "log A", "log B", "α", "β"]
     assert len(ax.texts) == 25
 
 
-def test_bands(resamples: ParametricBootstrap, table: pd.DataFrame) -> None:
+def test_bands(resamples: Bootstrap, table: pd.DataFrame) -> None:
     hidden = table.tail(1)
     [ax] = reach_figures.bands({NAME: resamples}, {NAME: table.iloc[:-1]}, {NAME: hidden}, 7e9, 1e12).axes
     _law, fitted, withheld = ax.lines
@@ -120,9 +121,9 @@ def test_extrapolation() -> None:
     assert ax.lines[0].get_linestyle() != ax.lines[1].get_linestyle()
 
 
-def test_designs(fit: ParametricFit, table: pd.DataFrame) -> None:
+def test_designs(fitted: Fit, table: pd.DataFrame) -> None:
     parts = designs(table)
-    figure = reach_figures.design_disagreement({NAME: dict.fromkeys(parts, fit)}, {NAME: parts}, 20.0, {NAME: 6.0})
+    figure = reach_figures.design_disagreement({NAME: dict.fromkeys(parts, fitted)}, {NAME: parts}, 20.0, {NAME: 6.0})
     [ax] = figure.axes
     thin, thick = ax.lines[1], ax.lines[2]
     np.testing.assert_allclose(thin.get_ydata(), 0, atol=1e-12)

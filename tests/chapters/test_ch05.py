@@ -7,11 +7,11 @@ import pytest
 from companion.chapters import ch05
 from companion.chapters.ch05.analysis import local_exponents, runs_in_no_line
 from companion.chapters.ch05.shown import published_exponents
+from companion.fitting.fit import fit
 from companion.fitting.overtraining import OvertrainingSlopes, fit_overtraining_slopes
 from companion.fitting.overtraining.cost import ComputeScale, cost_at_equal_compute, fit_compute_scale
 from companion.fitting.overtraining.slope_tests import SHAPES, parallel_tests, slope_power
-from companion.fitting.parametric import fit_parametric
-from companion.fitting.uncertainty import ParametricBootstrap, bootstrap_parametric
+from companion.fitting.uncertainty import Bootstrap
 from companion.laws import LossSurface
 
 SIZES = np.array([1.6e8, 4e8, 8e8, 1.4e9, 2.8e9, 6.9e9])
@@ -47,8 +47,8 @@ def scale(of_law: pd.DataFrame) -> ComputeScale:
 
 
 @pytest.fixture(scope="module")
-def bootstrap(of_law: pd.DataFrame) -> ParametricBootstrap:
-    return bootstrap_parametric(fit_parametric(of_law, gamma=1.0), 30)
+def bootstrap(of_law: pd.DataFrame) -> Bootstrap:
+    return fit(LossSurface, of_law, gamma=1.0).bootstrap(30)
 
 
 def test_short_windows() -> None:
@@ -131,7 +131,7 @@ def test_conventions() -> None:
     assert alone["c5_difference"] == "With one architecture, or more than two, there is no pair to compare"
 
 
-def test_lines_of_a_law_bend(of_law: pd.DataFrame, scale: ComputeScale, bootstrap: ParametricBootstrap) -> None:
+def test_lines_of_a_law_bend(of_law: pd.DataFrame, scale: ComputeScale, bootstrap: Bootstrap) -> None:
     slopes = {"xlstm": fit_overtraining_slopes(of_law)}
     bends = ch05.bends(slopes, slopes)
     np.testing.assert_allclose(bends["seen"], bends["law"])
@@ -143,7 +143,7 @@ def test_lines_of_a_law_bend(of_law: pd.DataFrame, scale: ComputeScale, bootstra
     assert facts["c5_bend"].endswith("Nothing to fit: no ratio has enough runs for its line and a bend")
 
 
-def test_local_exponents_fall(of_law: pd.DataFrame, scale: ComputeScale, bootstrap: ParametricBootstrap) -> None:
+def test_local_exponents_fall(of_law: pd.DataFrame, scale: ComputeScale, bootstrap: Bootstrap) -> None:
     curve = local_exponents(fit_overtraining_slopes(of_law), scale, bootstrap)
     assert curve["token_param_ratio"].unique().tolist() == [22, 550]
     for _, part in curve.groupby("token_param_ratio"):
@@ -152,7 +152,7 @@ def test_local_exponents_fall(of_law: pd.DataFrame, scale: ComputeScale, bootstr
         assert (part["eta"] < part["high"]).all()
 
 
-def test_costs(scale: ComputeScale, bootstrap: ParametricBootstrap) -> None:
+def test_costs(scale: ComputeScale, bootstrap: Bootstrap) -> None:
     law = bootstrap.fit.law
     table = ch05.costs(bootstrap, scale, 1e21, [22, 550])
     expected = cost_at_equal_compute(law, scale, 1e21, [22, 550])
@@ -180,7 +180,7 @@ def test_one_ratio_knows_little() -> None:
         n, m = (grid.ravel() for grid in np.meshgrid(np.geomspace(1.5e8, 7e9, 8), ratios))
         exact = pd.DataFrame({"num_params": n, "num_tokens": m * n, "val_loss": LAW.predict(n, m * n)})
         for gamma in (1.0, None):
-            fits[ratios, gamma] = fit_parametric(exact, gamma=gamma, num_starts=8)
+            fits[ratios, gamma] = fit(LossSurface, exact, gamma=gamma, num_starts=8)
     text = ch05.exact_verdict(fits, LAW)
     assert "γ = 1 fit to" not in text  # the truth has γ = 1: the fits at γ = 1 are exact
     assert "γ = 1 fit to" in ch05.exact_verdict(fits, LossSurface(**{**LAW.__dict__, "gamma": 0.5}))

@@ -9,8 +9,8 @@ import pytest
 from companion.chapters import ch06
 from companion.chapters.ch06.mistakes import all_pairs_metrics, ends_of_search, paired_metrics
 from companion.errors import InputError
+from companion.fitting.fit import fit
 from companion.fitting.overtraining import fit_overtraining_slopes
-from companion.fitting.parametric import fit_parametric
 from companion.laws import LossSurface
 from companion.runs.load import load_paper_runs, subset
 
@@ -74,13 +74,13 @@ def test_designs_of_a_table_with_and_without_another_experiment() -> None:
     assert alone.sentence.endswith("designs: 0.010 to 0.20")
     both = pd.concat([table.assign(experiment="isoflop"), table.assign(experiment="other")])
     found = ch06.pitfall_one_ratio(designs, curve, both, 0.4)
-    law = fit_parametric(table).law
+    law = fit(LossSurface, table).law
     assert found.shifts == pytest.approx({"the other design (other)": law.beta / (law.alpha + law.beta) - 0.4})
 
 
 def test_rounding_names_the_laws_as_printed() -> None:
-    fit = fit_parametric(simulated())
-    rounding = ch06.rounded(fit, [], 1e21, [1, 3])
+    fitted = fit(LossSurface, simulated())
+    rounding = ch06.rounded(fitted, [], 1e21, [1, 3])
     assert rounding["law"].tolist() == ["all digits", "1 decimals", "3 decimals"]
     ratio = rounding["objective_ratio"].iloc[1]
     assert ch06.pitfall_rounding(rounding, [1, 3]).sentence.count("(") == 0

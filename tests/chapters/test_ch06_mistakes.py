@@ -9,10 +9,9 @@ from foreign import table as foreign_table
 
 from companion.chapters.ch06 import designs, mistakes
 from companion.errors import InputError
+from companion.fitting.fit import Fit, fit
 from companion.fitting.isoflop.bias import SizeGrid
 from companion.fitting.overtraining.exponents import fit_overtraining_slopes
-from companion.fitting.parametric import ParametricFit, fit_parametric
-from companion.fitting.uncertainty import bootstrap_parametric
 from companion.laws import LossSurface
 from companion.ledger.entries import load_published
 from companion.runs.load import load_paper_runs, load_runs, subset
@@ -39,8 +38,8 @@ def iso(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def fit(iso: pd.DataFrame) -> ParametricFit:
-    return fit_parametric(iso)
+def fitted(iso: pd.DataFrame) -> Fit:
+    return fit(LossSurface, iso)
 
 
 # ---- designs -------------------------------------------------------------------------------------
@@ -69,15 +68,15 @@ def test_design_precision_agrees_with_simulation() -> None:
     for seed in range(60):
         scatter = np.exp(np.random.default_rng(seed).normal(0, 0.002, n.size))
         table = places.assign(val_loss=LAW.predict(n, d) * scatter)
-        law = fit_parametric(table, gamma=1.0, huber_delta=math.inf, num_starts=4).law
+        law = fit(LossSurface, table, gamma=1.0, huber_delta=math.inf, num_starts=4).law
         found.append(designs.size_exponent(law))
         losses.append(np.log(law.predict(3e10, 6e11)))
     assert np.std(found) == pytest.approx(expected["exponent_standard_error"], rel=0.3)
     assert np.std(losses) == pytest.approx(expected["loss_standard_error"], rel=0.3)
 
 
-def test_condition_number_agrees_with_that_of_a_fit(fit: ParametricFit) -> None:
-    data = fit_parametric(fit.data, huber_delta=math.inf)
+def test_condition_number_agrees_with_that_of_a_fit(fitted: Fit) -> None:
+    data = fit(LossSurface, fitted.data, huber_delta=math.inf)
     n, d = data.data["num_params"], data.data["num_tokens"]
     found = designs.design_precision(data.law, n, d)
     assert found["condition_number"] == pytest.approx(data.conditioning, rel=1e-6)
@@ -95,7 +94,7 @@ def test_single_ratio_is_ill_conditioned() -> None:
 
 
 def test_design_table_and_spread(runs: pd.DataFrame) -> None:
-    law = fit_parametric(runs).law
+    law = fit(LossSurface, runs).law
     table = designs.compare_designs(runs, law).set_index("design")
     assert set(table.index) == {"all runs", "isoflop", "tokenparam", "only M = 44"}
     assert table["condition_number"].idxmax() == "only M = 44"
@@ -126,8 +125,8 @@ def test_exact_optimum_is_6nd_where_6nd_is_exact() -> None:
     assert math.isnan(designs.exact_exponent(optima.assign(exact=np.nan)))
 
 
-def test_6nd_moves_the_paper_optimum(iso: pd.DataFrame, fit: ParametricFit) -> None:
-    optima = designs.exact_optima(iso, fit.law)
+def test_6nd_moves_the_paper_optimum(iso: pd.DataFrame, fitted: Fit) -> None:
+    optima = designs.exact_optima(iso, fitted.law)
     assert len(optima) == 4
     assert optima["highest_share"].max() < 1
     assert (optima["approximate"] > optima["exact"]).all()
@@ -147,40 +146,40 @@ def test_embedding(iso: pd.DataFrame) -> None:
 # ---- fits ----------------------------------------------------------------------------------------
 
 
-def test_evaluate_agrees_with_the_fit(fit: ParametricFit) -> None:
-    found = mistakes.evaluate(fit.law, fit)
-    assert found.objective == pytest.approx(fit.objective, rel=1e-9)
-    assert found.rms == pytest.approx(np.sqrt(np.mean(fit.residuals**2)), rel=1e-9)
-    assert found.mean == pytest.approx(np.mean(fit.residuals), rel=1e-6)
+def test_evaluate_agrees_with_the_fit(fitted: Fit) -> None:
+    found = mistakes.evaluate(fitted.law, fitted)
+    assert found.objective == pytest.approx(fitted.objective, rel=1e-9)
+    assert found.rms == pytest.approx(np.sqrt(np.mean(fitted.residuals**2)), rel=1e-9)
+    assert found.mean == pytest.approx(np.mean(fitted.residuals), rel=1e-6)
 
 
-def test_rounding(fit: ParametricFit) -> None:
-    table = mistakes.rounded_laws(fit, 1e20, [2, 4, 8])
+def test_rounding(fitted: Fit) -> None:
+    table = mistakes.rounded_laws(fitted, 1e20, [2, 4, 8])
     assert list(table["law"]) == ["all digits", "2 decimals", "4 decimals", "8 decimals"]
     assert table["objective_ratio"].iloc[0] == pytest.approx(1)
     assert (table["objective_ratio"] >= 1 - 1e-9).all()
     assert table["objective_ratio"].iloc[1] > 1.01 > table["objective_ratio"].iloc[3]
-    law = mistakes.rounded(fit.law, 2)
-    assert law.alpha == round(fit.law.alpha, 2)
-    assert math.log(law.A) == pytest.approx(round(math.log(fit.law.A), 2))
+    law = mistakes.rounded(fitted.law, 2)
+    assert law.alpha == round(fitted.law.alpha, 2)
+    assert math.log(law.A) == pytest.approx(round(math.log(fitted.law.A), 2))
     with pytest.raises(InputError, match="must be positive"):
         mistakes.rounded(LossSurface(E=1.0, A=1.0, B=1.0, alpha=0.04, beta=0.3), 1)
 
 
 def test_printed_headline_is_worse_than_the_fit(runs: pd.DataFrame) -> None:
-    headline = fit_parametric(runs[runs["experiment"] == "tokenparam"])
+    headline = fit(LossSurface, runs[runs["experiment"] == "tokenparam"])
     entry = load_published()["parametric_fits"][0]
     table = mistakes.compare_laws(headline, mistakes.printed_laws(entry), 1e20)
     assert len(table) == 2
     assert (table["objective_ratio"] > 2).all()
 
 
-def test_stopping(fit: ParametricFit) -> None:
-    searches = mistakes.stopping_early(fit, 8)
-    table = mistakes.compare_searches(fit, searches).set_index("setting")
+def test_stopping(fitted: Fit) -> None:
+    searches = mistakes.stopping_early(fitted, 8)
+    table = mistakes.compare_searches(fitted, searches).set_index("setting")
     assert (table["lowest_excess"] > -1e-9).all()
     assert table.loc["published", "lowest_excess"] < table.loc["scipy default", "lowest_excess"]
-    reached = mistakes.reached_by_start(fit, searches["published"])
+    reached = mistakes.reached_by_start(fitted, searches["published"])
     assert reached.groupby("parameter")["starts"].sum().eq(8).all()
     assert reached["reached"].between(0, 1).all()
     assert set(reached["parameter"]) == {"log A", "log B", "log E", "alpha", "beta", "gamma"}
@@ -210,34 +209,23 @@ def test_metric_over_all_pairs() -> None:
     assert mistakes.all_pairs_metrics(y, np.full(50, y.mean()))["mse"] < wrong["mse"]
 
 
-def test_judged(fit: ParametricFit) -> None:
-    samples = bootstrap_parametric(fit, 60).samples
+def test_judged(fitted: Fit) -> None:
+    samples = fitted.bootstrap(60).samples
     samples.loc[0, "alpha"] = np.nan
     samples.loc[1, "alpha"] = -1.0
-    table = mistakes.judged(fit, samples, within=0.1)
+    table = mistakes.judged(fitted, samples, within=0.1)
     assert table["excess"].iloc[0] == pytest.approx(0, abs=1e-9)
     assert table["excess"].max() <= 0.1
     assert 2 < len(table) <= 59
     chosen = table.loc[table["mse_all_pairs"].idxmin()]
     assert chosen["mse_paired"] > table["mse_paired"].min()
-    assert len(mistakes.judged(fit, samples, within=1e-12)) == 1
+    assert len(mistakes.judged(fitted, samples, within=1e-12)) == 1
 
 
 def test_variance_as_error(runs: pd.DataFrame) -> None:
     table = mistakes.variance_as_error(fit_overtraining_slopes(runs))
     assert table["eta_variance"].to_numpy() == pytest.approx(table["eta_standard_error"].to_numpy() ** 2)
     assert (table["variances_away"] > 100 * table["errors_away"]).all()
-
-
-def test_product_recovers_a_product() -> None:
-    table = simulated(num_runs=40)
-    table["val_loss"] = 1.5 + 900.0 * table["num_params"] ** -0.2 * table["num_tokens"] ** -0.1
-    fit = mistakes.fit_product(table)
-    assert (fit.E, fit.a, fit.b) == pytest.approx((1.5, 0.2, 0.1), rel=1e-4)
-    assert fit.rms < 1e-9
-    assert fit.predict(1e9, 1e10) == pytest.approx(1.5 + 900.0 * 1e9**-0.2 * 1e10**-0.1, rel=1e-6)
-    with pytest.raises(InputError, match="4 runs for 4 parameters"):
-        mistakes.fit_product(table.iloc[:4])
 
 
 def test_product_has_no_optimum_and_a_sum_has(iso: pd.DataFrame) -> None:
@@ -259,9 +247,9 @@ def test_delta_path() -> None:
 
 
 def test_exponent_interval_holds_the_exponent() -> None:
-    fit = fit_parametric(simulated(), gamma=1.0)
-    low, high = mistakes.exponent_interval(bootstrap_parametric(fit, 100))
-    assert low < designs.size_exponent(fit.law) < high
+    fitted = fit(LossSurface, simulated(), gamma=1.0)
+    low, high = mistakes.exponent_interval(fitted.bootstrap(100))
+    assert low < designs.size_exponent(fitted.law) < high
 
 
 def test_the_design_of_one_ratio_keeps_its_value() -> None:

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import huber
 
 from companion.chapters.ch06.objectives import one_resample, squared_twice
-from companion.fitting.derivatives import huber
+from companion.fitting.fit import Fit, fit
 from companion.fitting.isoflop.select import isoflop_runs
-from companion.fitting.parametric import ParametricFit, fit_parametric
 from companion.laws import LossSurface
 from companion.runs.load import load_paper_runs
 
@@ -20,18 +20,20 @@ def runs() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def fit(runs: pd.DataFrame) -> ParametricFit:
-    return fit_parametric(runs)
+def fitted(runs: pd.DataFrame) -> Fit:
+    return fit(LossSurface, runs)
 
 
-def test_the_draw_is_numpy_s(runs: pd.DataFrame, fit: ParametricFit) -> None:
+def test_the_draw_is_numpy_s(runs: pd.DataFrame, fitted: Fit) -> None:
     table = one_resample(runs)
     assert table["drawn"].tolist() == ["every run once", "default_rng(0)"]
-    assert table["size_exponent"].iloc[0] == pytest.approx(fit.law.beta / (fit.law.alpha + fit.law.beta), rel=1e-6)
+    assert table["size_exponent"].iloc[0] == pytest.approx(
+        fitted.law.beta / (fitted.law.alpha + fitted.law.beta), rel=1e-6
+    )
     order = np.random.default_rng(0).integers(0, len(runs), len(runs))
     assert table["distinct"].iloc[1] == len(set(order.tolist()))
     assert table["most"].iloc[1] == np.bincount(order).max()
-    ours = fit_parametric(runs.iloc[order].reset_index(drop=True))
+    ours = fit(LossSurface, runs.iloc[order].reset_index(drop=True))
     assert table["E"].iloc[1] == pytest.approx(ours.law.E)
     assert one_resample(runs, 1)["E"].iloc[1] != table["E"].iloc[1]
 
@@ -42,23 +44,23 @@ def test_a_resample_that_cannot_be_fitted(runs: pd.DataFrame) -> None:
     assert few["size_exponent"].isna().all()
 
 
-def test_squared_again_is_a_minimum_of_its_objective(fit: ParametricFit) -> None:
-    table = squared_twice(fit).set_index("objective")
-    data = fit.data
-    for label, delta in (("Huber loss", fit.huber_delta), ("squares", math.inf)):
+def test_squared_again_is_a_minimum_of_its_objective(fitted: Fit) -> None:
+    table = squared_twice(fitted).set_index("objective")
+    data = fitted.data
+    for label, delta in (("Huber loss", fitted.huber_delta), ("squares", math.inf)):
 
         def objective(law: LossSurface, delta: float = delta) -> float:
             predicted = law.predict(data["num_params"].to_numpy(), data["num_tokens"].to_numpy())
-            return float((huber(np.log(data["val_loss"] / predicted), delta) ** 2).sum())
+            return float((huber(delta, np.log(data["val_loss"] / predicted)) ** 2).sum())
 
         row = table.loc[f"{label}, squared again"]
         laws = {key: row[key] for key in ("E", "alpha", "beta", "gamma")}
         # A and B follow from the rest: where the objective is least along both
         middle = np.log(data["num_params"]).mean(), np.log(data["num_tokens"]).mean()
-        best = _best_prefactors(objective, laws, middle, fit.law)
+        best = _best_prefactors(objective, laws, middle, fitted.law)
         for name in laws:
             for factor in (0.999, 1.001):
-                moved = _best_prefactors(objective, laws | {name: laws[name] * factor}, middle, fit.law)
+                moved = _best_prefactors(objective, laws | {name: laws[name] * factor}, middle, fitted.law)
                 assert moved >= best * (1 - 1e-4), (label, name, factor)
 
 
@@ -74,8 +76,8 @@ def _best_prefactors(objective, laws, middle, start) -> float:  # type: ignore[n
     return float(minimize(at, first, method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-9, "maxiter": 4000}).fun)
 
 
-def test_fewer_runs_decide(fit: ParametricFit) -> None:
-    table = squared_twice(fit)
+def test_fewer_runs_decide(fitted: Fit) -> None:
+    table = squared_twice(fitted)
     assert table["objective"].tolist() == [
         "Huber loss", "Huber loss, squared again", "squares", "squares, squared again",
     ]  # fmt: skip
@@ -89,6 +91,6 @@ def test_fewer_runs_decide(fit: ParametricFit) -> None:
 def test_exact_losses_do_not_care(runs: pd.DataFrame) -> None:
     truth = LossSurface(E=1.8, A=400.0, B=2000.0, alpha=0.35, beta=0.37, gamma=1.0)
     exact = runs.assign(val_loss=truth.predict(runs["num_params"].to_numpy(), runs["num_tokens"].to_numpy()))
-    table = squared_twice(fit_parametric(exact, gamma=1.0))
+    table = squared_twice(fit(LossSurface, exact, gamma=1.0))
     np.testing.assert_allclose(table["alpha"], 0.35, rtol=1e-3)
     np.testing.assert_allclose(one_resample(exact)["size_exponent"], 0.37 / 0.72, rtol=1e-3)

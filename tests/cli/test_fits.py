@@ -9,7 +9,7 @@ from commands import RUNS, error_line, run_json
 from foreign import table
 
 from companion import cli
-from companion.fitting.parametric import ParametricFit
+from companion.fitting.fit import Fit
 from companion.ledger.entries import load_published
 
 ISOFLOP = ["--context-length", "8192", "--where", "experiment == 'isoflop'"]
@@ -55,7 +55,7 @@ def test_fit_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert 0 < result["seconds"] < 60
     again = run_json(capsys, "fit", RUNS, *options)
     assert again["intervals"] == result["intervals"]
-    saved = ParametricFit.from_json((tmp_path / "fit.json").read_text())
+    saved = Fit.from_json((tmp_path / "fit.json").read_text())
     assert saved.parameters == result["parameters"]
 
 

@@ -7,8 +7,7 @@ import pytest
 from companion.errors import InputError
 from companion.fitting import diagnostics
 from companion.fitting.extrapolation import extrapolate, optimum_on_profile
-from companion.fitting.parametric import ParametricFit, fit_parametric
-from companion.fitting.uncertainty import bootstrap_parametric
+from companion.fitting.fit import Fit, fit
 from companion.laws import LossSurface
 
 TRUTH = LossSurface(E=1.7, A=400.0, B=500.0, alpha=0.34, beta=0.3)
@@ -29,8 +28,8 @@ def table() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def fit(table: pd.DataFrame) -> ParametricFit:
-    return fit_parametric(table, gamma=1.0)
+def fitted(table: pd.DataFrame) -> Fit:
+    return fit(LossSurface, table, gamma=1.0)
 
 
 def test_designs(table: pd.DataFrame) -> None:
@@ -51,21 +50,21 @@ def test_least_squares_follows_an_outlier_and_huber_does_not(table: pd.DataFrame
         assert abs(shifts[run, np.inf, 0.2]) > 3 * abs(shifts[run, 1e-3, 0.2])
 
 
-def test_optima_by_budget(fit: ParametricFit, table: pd.DataFrame) -> None:
+def test_optima_by_budget(fitted: Fit, table: pd.DataFrame) -> None:
     groups = {float(budget): group for budget, group in table.groupby("isoflop_budget")}
-    found = diagnostics.optima_by_budget(bootstrap_parametric(fit, 60), groups)
+    found = diagnostics.optima_by_budget(fitted.bootstrap(60), groups)
     assert len(found) == 3
     for name in ("num_params", "num_tokens", "tokens_per_param"):
         assert (found[f"{name}_low"] < found[name]).all()
         assert (found[name] < found[f"{name}_high"]).all()
-    assert found["num_params"].iloc[0] == optimum_on_profile(fit.law, groups[6e18])
+    assert found["num_params"].iloc[0] == optimum_on_profile(fitted.law, groups[6e18])
     np.testing.assert_allclose(6 * found["num_params"] * found["num_tokens"], list(groups), rtol=1e-9)
     np.testing.assert_allclose(found["tokens_per_param"], found["num_tokens"] / found["num_params"])
 
 
-def test_cross_errors(fit: ParametricFit, table: pd.DataFrame) -> None:
-    errors = diagnostics.cross_errors({"all": fit}, diagnostics.designs(table))
-    assert errors.loc[0, "all"] == pytest.approx(np.sqrt(np.mean(fit.residuals**2)))
+def test_cross_errors(fitted: Fit, table: pd.DataFrame) -> None:
+    errors = diagnostics.cross_errors({"all": fitted}, diagnostics.designs(table))
+    assert errors.loc[0, "all"] == pytest.approx(np.sqrt(np.mean(fitted.residuals**2)))
     assert list(errors.columns) == ["fitted_to", "all", "isoflop", "tokenparam"]
 
 
@@ -78,7 +77,7 @@ def test_furthest_run(table: pd.DataFrame) -> None:
         diagnostics.furthest_run_errors([])
 
 
-def test_a_budget_of_one_size_has_no_optimum(fit: ParametricFit, table: pd.DataFrame) -> None:
-    found = diagnostics.optima_by_budget(bootstrap_parametric(fit, 5), {6e18: table.head(1)})
+def test_a_budget_of_one_size_has_no_optimum(fitted: Fit, table: pd.DataFrame) -> None:
+    found = diagnostics.optima_by_budget(fitted.bootstrap(5), {6e18: table.head(1)})
     assert found[["num_params", "num_tokens"]].isna().all(axis=None)
     assert found["lost"].item() == 1

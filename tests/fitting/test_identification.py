@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from simulated_tables import CHINCHILLA, simulated
 
+from companion.fitting.fit import fit
 from companion.fitting.identification import standard_errors
-from companion.fitting.parametric import NOT_IDENTIFIED, fit_parametric
-from companion.fitting.uncertainty import bootstrap_parametric
+from companion.fitting.solved import NOT_IDENTIFIED
+from companion.laws import LossSurface
 
 SIZES = np.logspace(7.7, 10, 12)
 
@@ -51,40 +52,40 @@ NAMED = {
 @pytest.mark.parametrize("gamma", [1.0, None])
 @pytest.mark.parametrize("name", UNIDENTIFIED)
 def test_tables_that_leave_a_direction_free(name: str, gamma: float | None) -> None:
-    fit = fit_parametric(runs(*UNIDENTIFIED[name]), gamma=gamma)
-    assert fit.status == NOT_IDENTIFIED
-    assert not fit.identified
-    assert NAMED.get(name, "") in fit.status_detail
-    resampled = bootstrap_parametric(fit, 20)
-    assert resampled.withheld == fit.intervals_withheld != ""
+    fitted = fit(LossSurface, runs(*UNIDENTIFIED[name]), gamma=gamma)
+    assert fitted.status == NOT_IDENTIFIED
+    assert not fitted.identified
+    assert NAMED.get(name, "") in fitted.status_detail
+    resampled = fitted.bootstrap(20)
+    assert resampled.withheld == fitted.intervals_withheld != ""
     assert np.isnan([resampled.interval("alpha"), resampled.interval_of(lambda law: law.E)]).all()
     assert np.isnan(resampled.prediction_band(1e9, 2e10)).all()
 
 
 @pytest.mark.parametrize("gamma", [1.0, None])
 def test_ordinary_designs_are_identified(gamma: float | None) -> None:
-    fit = fit_parametric(runs(*grid(np.logspace(7.7, 9.7, 6), np.logspace(0.8, 2.8, 5))), gamma=gamma)
-    assert fit.identified
-    assert fit.intervals_withheld == ""
+    fitted = fit(LossSurface, runs(*grid(np.logspace(7.7, 9.7, 6), np.logspace(0.8, 2.8, 5))), gamma=gamma)
+    assert fitted.identified
+    assert fitted.intervals_withheld == ""
 
 
 def test_weights_and_repeats_add_no_knowledge() -> None:
     table = simulated(CHINCHILLA, 0.004, 0)
-    once = standard_errors(fit_parametric(table, gamma=1.0))[0]
-    heavy = standard_errors(fit_parametric(table.assign(w=1000.0), gamma=1.0, weights="w"))[0]
+    once = standard_errors(fit(LossSurface, table, gamma=1.0))[0]
+    heavy = standard_errors(fit(LossSurface, table.assign(w=1000.0), gamma=1.0, weights="w"))[0]
     np.testing.assert_allclose(once, heavy, rtol=1e-4)
 
 
 def test_first_order_errors_are_the_spread_over_tables() -> None:
-    fits = [fit_parametric(simulated(CHINCHILLA, 0.004, seed), gamma=1.0, huber_delta=math.inf) for seed in range(30)]
-    spread = np.std([fit.law.beta for fit in fits])
+    fits = [fit(LossSurface, simulated(CHINCHILLA, 0.004, seed), gamma=1.0, huber_delta=math.inf) for seed in range(30)]
+    spread = np.std([fitted.law.beta for fitted in fits])
     assert standard_errors(fits[0])[0][4] == pytest.approx(spread, rel=0.4)
 
 
 def test_few_runs_have_no_intervals_and_say_so() -> None:
     table = runs(np.array([5e7, 1e8, 4e8, 1e9, 2e9, 5e9, 8e8]), np.array([1e11, 2e9, 5e10, 1e10, 4e11, 6e10, 2e12]))
-    fit = fit_parametric(table, gamma=1.0)
-    assert "7 runs for 5 free parameters, intervals need at least 10" in fit.intervals_withheld
+    fitted = fit(LossSurface, table, gamma=1.0)
+    assert "7 runs for 5 free parameters, intervals need at least 10" in fitted.intervals_withheld
 
 
 @pytest.mark.parametrize("gamma", [1.0, 0.6])
@@ -93,6 +94,6 @@ def test_a_floor_that_runs_to_zero_is_at_its_bound(gamma: float) -> None:
         table = simulated(CHINCHILLA, 0.002, seed)
         n, d = table["num_params"], table["num_tokens"]
         law = (300 * n**-0.3 + 300 * d**-0.25) ** gamma * np.exp(-0.02 * np.log(n) ** 1.2)
-        fit = fit_parametric(table.assign(val_loss=law), gamma=gamma)
-        assert fit.status in {"at a bound", NOT_IDENTIFIED}
-        assert "E" in fit.at_bound
+        fitted = fit(LossSurface, table.assign(val_loss=law), gamma=gamma)
+        assert fitted.status in {"at a bound", NOT_IDENTIFIED}
+        assert "E" in fitted.at_bound

@@ -7,17 +7,19 @@ import pytest
 from simulated_tables import CHINCHILLA, simulated
 
 from companion.errors import InputError
-from companion.fitting.parametric import PARAMETERS, fit_parametric
-from companion.fitting.uncertainty import PROFILED, bootstrap_parametric, profile, refit
+from companion.fitting.fit import fit
+from companion.fitting.likelihood import profile, profiled
+from companion.fitting.uncertainty import refit
+from companion.laws import LossSurface
 
-FIT = fit_parametric(simulated(CHINCHILLA, 0.004, 0), gamma=1.0)
+FIT = fit(LossSurface, simulated(CHINCHILLA, 0.004, 0), gamma=1.0)
 
 
 def test_same_seed_same_bits_however_the_work_is_shared() -> None:
-    alone = bootstrap_parametric(FIT, 260, seed=5)
-    shared = bootstrap_parametric(FIT, 260, seed=5, num_jobs=2)
+    alone = FIT.bootstrap(260, seed=5)
+    shared = FIT.bootstrap(260, seed=5, num_jobs=2)
     np.testing.assert_array_equal(alone.theta, shared.theta)
-    assert (alone.theta != bootstrap_parametric(FIT, 260, seed=6).theta).any()
+    assert (alone.theta != FIT.bootstrap(260, seed=6).theta).any()
 
 
 def test_a_dask_cluster_gives_the_same_bits() -> None:
@@ -25,14 +27,14 @@ def test_a_dask_cluster_gives_the_same_bits() -> None:
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp"
     ) as cluster:
-        remote = bootstrap_parametric(FIT, 130, seed=5, scheduler=cluster.scheduler_address)
-    np.testing.assert_array_equal(remote.theta, bootstrap_parametric(FIT, 130, seed=5).theta)
+        remote = FIT.bootstrap(130, seed=5, scheduler=cluster.scheduler_address)
+    np.testing.assert_array_equal(remote.theta, FIT.bootstrap(130, seed=5).theta)
 
 
 def test_a_scheduler_that_is_not_there_is_one_line() -> None:
     pytest.importorskip("distributed")
     with pytest.raises(InputError, match="scheduler") as error:
-        bootstrap_parametric(FIT, 10, scheduler="nonsense://nowhere")
+        FIT.bootstrap(10, scheduler="nonsense://nowhere")
     assert "\n" not in str(error.value)
 
 
@@ -40,13 +42,13 @@ def test_refits_are_optima_of_their_resamples() -> None:
     weights = np.random.default_rng(0).multinomial(len(FIT.data), np.full(len(FIT.data), 1 / len(FIT.data)), size=4)
     theta = refit(FIT, weights.astype(float))
     for row in range(4):
-        single = fit_parametric(FIT.data.assign(w=weights[row]), gamma=1.0, weights="w")
+        single = fit(LossSurface, FIT.data.assign(w=weights[row]), gamma=1.0, weights="w")
         np.testing.assert_allclose(theta[row, 3:5], single.theta[3:5], atol=2e-4)
 
 
 def test_intervals_have_width_and_hold_the_fit() -> None:
-    resampled = bootstrap_parametric(FIT, 300)
-    for name in PARAMETERS[:5]:
+    resampled = FIT.bootstrap(300)
+    for name in LossSurface.PARAMETERS[:5]:
         low, high = resampled.interval(name)
         assert low < FIT.parameters[name] < high
     assert np.isnan(resampled.interval("gamma")).all()
@@ -59,8 +61,8 @@ def test_intervals_have_width_and_hold_the_fit() -> None:
 
 
 def test_bootstrap_spread_is_the_spread_over_tables() -> None:
-    exponents = [fit_parametric(simulated(CHINCHILLA, 0.004, seed), gamma=1.0).law.beta for seed in range(40)]
-    spread = np.std(bootstrap_parametric(FIT, 300).samples["beta"])
+    exponents = [fit(LossSurface, simulated(CHINCHILLA, 0.004, seed), gamma=1.0).law.beta for seed in range(40)]
+    spread = np.std(FIT.bootstrap(300).samples["beta"])
     assert spread == pytest.approx(np.std(exponents), rel=0.45)
 
 
@@ -68,15 +70,15 @@ def test_clusters_widen_intervals_where_sizes_share_a_deviation() -> None:
     table = simulated(CHINCHILLA, 0.001, 0)
     sizes, label = np.unique(table["num_params"], return_inverse=True)
     table["val_loss"] *= np.exp(np.random.default_rng(1).normal(0, 0.01, sizes.size))[label]
-    fit = fit_parametric(table, gamma=1.0)
-    single, cluster = (bootstrap_parametric(fit, 200, cluster=by).samples["alpha"].std() for by in (None, "num_params"))
+    fitted = fit(LossSurface, table, gamma=1.0)
+    single, cluster = (fitted.bootstrap(200, cluster=by).samples["alpha"].std() for by in (None, "num_params"))
     assert cluster > 1.3 * single
     with pytest.raises(InputError, match="cluster 'colour'"):
-        bootstrap_parametric(fit, 10, cluster="colour")
+        fitted.bootstrap(10, cluster="colour")
 
 
 def test_prediction_bands_are_wider_than_confidence_bands_and_cover_new_runs() -> None:
-    resampled = bootstrap_parametric(FIT, 300)
+    resampled = FIT.bootstrap(300)
     new = simulated(CHINCHILLA, 0.004, 99)
     points = new["num_params"].to_numpy(), new["num_tokens"].to_numpy()
     low, high = resampled.prediction_band(*points)
@@ -89,23 +91,23 @@ def test_prediction_bands_are_wider_than_confidence_bands_and_cover_new_runs() -
 
 @pytest.mark.parametrize("parameter", ["E", "alpha", "beta"])
 def test_profiles(parameter: str) -> None:
-    squares = fit_parametric(FIT.data, gamma=1.0, huber_delta=math.inf)
+    squares = fit(LossSurface, FIT.data, gamma=1.0, huber_delta=math.inf)
     curve = profile(squares, parameter)
     assert (curve.drop > -1e-6).all()
     middle = int(np.argmin(curve.drop))
     assert curve.values[middle] == pytest.approx(squares.parameters[parameter], rel=0.05)
     assert (np.diff(curve.drop[middle:]) > -1e-6).all()
     low, high = curve.interval()
-    bootstrap = bootstrap_parametric(squares, 300).interval(parameter)
+    bootstrap = squares.bootstrap(300).interval(parameter)
     assert low < squares.parameters[parameter] < high
     # two answers to one question agree on its size
     assert high - low == pytest.approx(bootstrap[1] - bootstrap[0], rel=0.4)
-    narrow = curve.interval(0.5)
+    narrow = curve.interval(parameter, 0.5)
     assert low < narrow[0] < narrow[1] < high
 
 
 def test_profile_refuses_what_has_none() -> None:
-    assert "A" not in PROFILED
+    assert "A" not in profiled(LossSurface)
     with pytest.raises(InputError, match="profile of 'A'"):
         profile(FIT, "A")
     with pytest.raises(InputError, match="it was fixed"):
@@ -113,8 +115,8 @@ def test_profile_refuses_what_has_none() -> None:
 
 
 def test_tiny_resamples_are_lost_and_counted() -> None:
-    few = fit_parametric(simulated(CHINCHILLA, 0.001, 0, num_sizes=3, num_ratios=4), gamma=1.0)
-    resampled = bootstrap_parametric(few, 200)
+    few = fit(LossSurface, simulated(CHINCHILLA, 0.001, 0, num_sizes=3, num_ratios=4), gamma=1.0)
+    resampled = few.bootstrap(200)
     assert 0 < resampled.lost < 1
     assert np.isfinite(resampled.samples.dropna()).all().all()
 
@@ -127,10 +129,10 @@ def test_no_interval_has_zero_width() -> None:
         * table["num_params"] ** -0.15
         * (table["val_loss"] / CHINCHILLA.predict(table["num_params"], table["num_tokens"]))
     )
-    fit = fit_parametric(table, gamma=1.0)
-    assert fit.status != "converged"
-    resampled = bootstrap_parametric(fit, 60)
-    for name in PARAMETERS:
+    fitted = fit(LossSurface, table, gamma=1.0)
+    assert fitted.status != "converged"
+    resampled = fitted.bootstrap(60)
+    for name in LossSurface.PARAMETERS:
         low, high = resampled.interval(name)
         assert np.isnan(low) == np.isnan(high)
         assert np.isnan(low) or low < high

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from companion.accounting.inference import count_prefill, count_step
 from companion.architectures import preset
 from companion.errors import InputError
-from companion.fitting.parametric import fit_parametric
-from companion.fitting.uncertainty import bootstrap_parametric
+from companion.fitting.fit import fit
 from companion.inference.compare import (
     Comparison,
     Trained,
@@ -24,6 +23,7 @@ from companion.inference.compare import (
 )
 from companion.inference.one_size import load_paper_inference
 from companion.inference.runtime_model import RuntimeModel, paper_runtime_model
+from companion.laws import LossSurface
 from companion.runs.load import load_paper_runs, subset
 from companion.runs.shape_family import FamilyScale, paper_family
 
@@ -44,8 +44,8 @@ def models() -> dict[tuple[str, str], RuntimeModel]:
 @pytest.fixture(scope="module")
 def laws() -> tuple[dict, dict, dict]:  # type: ignore[type-arg]
     runs = load_paper_runs()
-    fits = {name: fit_parametric(subset(runs, name, 8192)) for name in NAMES}
-    bootstraps = {name: bootstrap_parametric(fits[name], 60) for name in NAMES}
+    fits = {name: fit(LossSurface, subset(runs, name, 8192)) for name in NAMES}
+    bootstraps = {name: fits[name].bootstrap(60) for name in NAMES}
     scales = {name: FamilyScale(family=paper_family(name), context_length=8192) for name in NAMES}
     return fits, bootstraps, scales
 

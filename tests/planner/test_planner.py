@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from companion.errors import InputError
-from companion.fitting.compute_optimal import Laws, compute_optimal
 from companion.hardware import get_hardware
+from companion.laws import optimum
 from companion.planner.costs import SEARCHED_WIDTHS, cost_curve, needed_bytes, numbers_of, served_shapes
 from companion.planner.planning import COST_OPTIMAL, LOSS_OPTIMAL, Knowledge, PlannedModel, Request, learn, plan
 from companion.planner.ranges import no_intervals, off_center
@@ -172,9 +172,9 @@ def test_a_law_of_ones_own_runs() -> None:
     assert model.numbers["num_params"] == pytest.approx(
         models(Request(train_flops=1e21), "xlstm")[LOSS_OPTIMAL].numbers["num_params"], rel=1e-6
     )
-    laws = Laws.of(learned["xlstm"].bootstrap)
+    laws = learned["xlstm"].bootstrap.laws
     scale = FamilyScale(family=learned["xlstm"].family, context_length=8192)
-    assert np.isfinite(compute_optimal(laws, scale, 1e21).num_params).all()
+    assert np.isfinite(optimum(laws, scale, 1e21).num_params).all()
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,13 @@ def count_flops(architecture: Architecture, context_length: Any, convention: str
     ------
     InputError
         if the context is not a positive whole number, or shorter than a chunk.
+
+    Examples
+    --------
+    >>> from companion.architectures import preset
+    >>> counted = count_flops(preset("xlstm", "7b"), context_length=8192)
+    >>> print(f"{counted.train_flops_per_token:.3g} FLOP per token")
+    4.04e+10 FLOP per token
     """
     convention = get_convention(convention)
     length = check_context_length(context_length, least_context(architecture, convention))

@@ -143,7 +143,7 @@ def _values(
     law = fit.power_law.law
     try:
         joint = fit_isoflop_joint(runs)
-        slope, slope_bounds = joint.law.exponent, joint.interval(level)
+        slope, slope_bounds = joint.law.exponent, joint.interval("exponent", level)
     except InputError:
         slope, slope_bounds = np.nan, (np.nan, np.nan)
     estimates: dict[str, Any] = {
@@ -153,9 +153,9 @@ def _values(
         "joint_exponent": slope,
     }
     bounds: dict[str, Any] = {
-        "x_opt": [fit.optimum_interval(profile, level) for profile in fit.profiles],
-        "exponent": fit.bootstrap_interval("exponent", level),
-        "prefactor": fit.bootstrap_interval("prefactor", level),
+        "x_opt": [fit.interval("x_opt", level, profile) for profile in fit.profiles],
+        "exponent": fit.interval("exponent", level),
+        "prefactor": fit.interval("prefactor", level),
         "joint_exponent": slope_bounds,
     }
     return (

@@ -21,9 +21,9 @@ from tqdm import tqdm
 
 from companion.benchmarks.records import deliver, new_record
 from companion.errors import InputError
+from companion.fitting.fit import Fit, fit
+from companion.fitting.likelihood import profile, profiled
 from companion.fitting.multistart import reference_multistart
-from companion.fitting.parametric import PARAMETERS, ParametricFit, fit_parametric
-from companion.fitting.uncertainty import PROFILED, bootstrap_parametric, profile
 from companion.laws import LossSurface
 from companion.runs.load import load_paper_runs, subset
 
@@ -50,23 +50,23 @@ def measure_fit(runs: pd.DataFrame, repeats: int) -> list[dict[str, Any]]:
     """Times of the fit with gamma free and fixed, after one that is not counted."""
     results = []
     for gamma in (None, 1.0):
-        fit = fit_parametric(runs, gamma=gamma)
-        seconds = [fit_parametric(runs, gamma=gamma).seconds for _ in range(repeats)]
+        fitted = fit(LossSurface, runs, gamma=gamma)
+        seconds = [fit(LossSurface, runs, gamma=gamma).seconds for _ in range(repeats)]
         results.append(
             {
                 "part": "full fit",
                 "rows": len(runs),
-                "free_parameters": fit.num_free,
+                "free_parameters": fitted.num_free,
                 **_spread(seconds),
-                "objective": fit.objective,
-                "status": fit.status,
-                "share_of_starts_at_optimum": round(fit.share_of_starts_at_optimum, 4),
+                "objective": fitted.objective,
+                "status": fitted.status,
+                "share_of_starts_at_optimum": round(fitted.share_of_starts_at_optimum, 4),
             }
         )
     return results
 
 
-def measure_multistart(fit: ParametricFit, num_starts: int, settings: Sequence[str], seed: int) -> list[dict[str, Any]]:
+def measure_multistart(fit: Fit, num_starts: int, settings: Sequence[str], seed: int) -> list[dict[str, Any]]:
     """The plain multi-start on part of its grid, and its time for all of it by extrapolation."""
     results = []
     for setting in settings:
@@ -90,9 +90,7 @@ def measure_multistart(fit: ParametricFit, num_starts: int, settings: Sequence[s
     return results
 
 
-def measure_bootstrap(
-    fit: ParametricFit, num_resamples: int, processes: Sequence[int], seed: int
-) -> list[dict[str, Any]]:
+def measure_bootstrap(fit: Fit, num_resamples: int, processes: Sequence[int], seed: int) -> list[dict[str, Any]]:
     """Refits of resampled runs on several numbers of processes; all must give the same bits.
 
     Raises
@@ -102,9 +100,9 @@ def measure_bootstrap(
     """
     results, first = [], None
     for number in processes:
-        bootstrap_parametric(fit, 250, seed=seed, num_jobs=number)  # processes start before the clock
+        fit.bootstrap(250, seed=seed, num_jobs=number)  # processes start before the clock
         begin = time.perf_counter()
-        theta = bootstrap_parametric(fit, num_resamples, seed=seed, num_jobs=number).theta
+        theta = fit.bootstrap(num_resamples, seed=seed, num_jobs=number).theta
         seconds = time.perf_counter() - begin
         first = theta if first is None else first
         if not np.array_equal(theta, first, equal_nan=True):
@@ -130,14 +128,14 @@ def measure_growth(law: LossSurface, rows: Sequence[int], noise: float, seed: in
         sizes, ratios = 10 ** rng.uniform(7.9, 9.9, number), 10 ** rng.uniform(0.2, 3.2, number)
         table = simulated(law, sizes, sizes * ratios, noise, seed + 1)
         for gamma in (1.0, None):
-            fit = fit_parametric(table, gamma=gamma)
+            fitted = fit(LossSurface, table, gamma=gamma)
             results.append(
                 {
                     "part": "growth",
                     "rows": number,
-                    "free_parameters": fit.num_free,
-                    "seconds": round(fit.seconds, 4),
-                    "status": fit.status,
+                    "free_parameters": fitted.num_free,
+                    "seconds": round(fitted.seconds, 4),
+                    "status": fitted.status,
                 }
             )
     return results
@@ -151,21 +149,21 @@ def measure_coverage(
     Gamma fixed at its true value 1, as in the fits by which that law was found. The exponent a = beta/(alpha + beta) of
     the optimal size counts as a parameter. `standard_error` is that of the coverage itself.
     """
-    truth = {name: float(getattr(CHINCHILLA, name)) for name in PARAMETERS if name != "gamma"}
+    truth = {name: float(getattr(CHINCHILLA, name)) for name in LossSurface.PARAMETERS if name != "gamma"}
     truth["size_exponent"] = CHINCHILLA.beta / (CHINCHILLA.alpha + CHINCHILLA.beta)
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for index in tqdm(range(num_tables), desc="tables", disable=not sys.stderr.isatty()):
         table = simulated(CHINCHILLA, places["num_params"], places["num_tokens"], noise, seed + index)
-        fit = fit_parametric(table, gamma=1.0)
-        bootstrap = bootstrap_parametric(fit, num_resamples, seed=index)
+        fitted = fit(LossSurface, table, gamma=1.0)
+        bootstrap = fitted.bootstrap(num_resamples, seed=index)
         for name in truth:
             found.setdefault(("bootstrap", name), []).append(
                 bootstrap.interval_of(lambda law: law.beta / (law.alpha + law.beta), LEVEL)
                 if name == "size_exponent"
                 else bootstrap.interval(name, LEVEL)
             )
-        for name in PROFILED[:3]:
-            found.setdefault(("profile", name), []).append(profile(fit, name).interval(LEVEL))
+        for name in profiled(LossSurface)[:3]:
+            found.setdefault(("profile", name), []).append(profile(fitted, name).interval(name, LEVEL))
     results = []
     for (interval, name), bounds in found.items():
         low, high = np.array(bounds).T
@@ -198,15 +196,15 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         if getattr(options, name) < 1:
             raise InputError(f"{name.replace('_', '-')} {getattr(options, name)} is not positive")
     runs, results = isoflop_table(), []
-    fit = fit_parametric(runs)
+    fitted = fit(LossSurface, runs)
     if "full fit" in options.parts:
         results += measure_fit(runs, options.repeats)
     if "plain multi-start" in options.parts:
-        results += measure_multistart(fit, options.starts, ("published", "scipy default"), options.seed)
+        results += measure_multistart(fitted, options.starts, ("published", "scipy default"), options.seed)
     if "bootstrap" in options.parts:
-        results += measure_bootstrap(fit, options.resamples, (1, 2), options.seed)
+        results += measure_bootstrap(fitted, options.resamples, (1, 2), options.seed)
     if "growth" in options.parts:
-        results += measure_growth(fit.law, options.rows, options.noise, options.seed)
+        results += measure_growth(fitted.law, options.rows, options.noise, options.seed)
     if "coverage" in options.parts:
         results += measure_coverage(runs, options.tables, options.coverage_resamples, options.noise, options.seed)
     return results

@@ -18,8 +18,7 @@ from tqdm import tqdm
 
 from companion.benchmarks.records import deliver, new_record
 from companion.errors import InputError
-from companion.fitting.parametric import fit_parametric
-from companion.fitting.uncertainty import bootstrap_parametric
+from companion.fitting.fit import fit
 from companion.laws import LossSurface
 
 NAME = "parametric identification"
@@ -83,7 +82,7 @@ def measure(
     design
         a key of `DESIGNS`.
     gamma
-        1 or None (free), as in `fit_parametric`.
+        1 or None (free), as in `companion.fitting.fit`.
     noise
         standard deviation of the log loss.
 
@@ -99,9 +98,11 @@ def measure(
         rng = np.random.default_rng((seed, place, gamma is None, round(1e6 * noise), number))
         size, tokens = DESIGNS[design](rng)
         loss = LAW.predict(size, tokens) * np.exp(noise * rng.standard_normal(size.size))
-        fit = fit_parametric(pd.DataFrame({"num_params": size, "num_tokens": tokens, "val_loss": loss}), gamma=gamma)
-        counts["identified"] += fit.identified
-        resampled = bootstrap_parametric(fit, resamples, seed=number)
+        fitted = fit(
+            LossSurface, pd.DataFrame({"num_params": size, "num_tokens": tokens, "val_loss": loss}), gamma=gamma
+        )
+        counts["identified"] += fitted.identified
+        resampled = fitted.bootstrap(resamples, seed=number)
         for name in PARAMETERS:
             low, high = resampled.interval(name, level)
             counts[f"given_{name}"] += bool(np.isfinite(low))

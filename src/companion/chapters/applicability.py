@@ -10,15 +10,16 @@ import pandas as pd
 from companion.architectures import ARCHITECTURES
 from companion.errors import InputError, NotApplicable
 from companion.fitting.context.scaling import comparable_architectures
+from companion.fitting.fit import Fit, fit
 from companion.fitting.isoflop.profiles import IsoflopFit, fit_isoflop
 from companion.fitting.isoflop.select import budgets_between, isoflop_runs
-from companion.fitting.parametric import PARAMETERS, ParametricFit, fit_parametric
+from companion.laws import LossSurface
 from companion.runs.context_length import choose_context
 from companion.runs.load import load_paper_runs, load_runs, subset
 from companion.runs.where import table_name
 
 #: Runs that a law with six free parameters needs at least.
-LAW_RUNS = len(PARAMETERS) + 1
+LAW_RUNS = len(LossSurface.PARAMETERS) + 1
 #: Mean train_flops of the budgets behind the paper's main laws, FLOP (arXiv 2510.02228).
 PAPER_BUDGETS = (5e18, 2e20)
 #: Architectures that a chapter compares where a table has both.
@@ -152,7 +153,7 @@ def need_paper(of_paper: bool) -> None:
     need(of_paper, "this part is about the paper's runs and its published values, not about your table")
 
 
-def need_identified(fits: Mapping[str, ParametricFit]) -> None:
+def need_identified(fits: Mapping[str, Fit]) -> None:
     """Leave out what follows in a section unless the runs determine every one of some fitted laws.
 
     Parameters
@@ -165,8 +166,8 @@ def need_identified(fits: Mapping[str, ParametricFit]) -> None:
     NotApplicable
         with the first law that is not identified, and why.
     """
-    for name, fit in fits.items():
-        need(fit.identified, f"the law of {name} is not identified: {fit.status_detail}")
+    for name, fitted in fits.items():
+        need(fitted.identified, f"the law of {name} is not identified: {fitted.status_detail}")
 
 
 def need_identified_isoflop(runs: pd.DataFrame) -> None:
@@ -185,7 +186,7 @@ def need_identified_isoflop(runs: pd.DataFrame) -> None:
         len(iso["isoflop_budget"].drop_duplicates()) > 1,
         "one IsoFLOP budget; the growth of the best size needs at least two",
     )
-    need_identified({name: fit_parametric(iso)})
+    need_identified({name: fit(LossSurface, iso)})
 
 
 def need_profiles(runs: pd.DataFrame) -> None:
@@ -217,8 +218,8 @@ def need_laws(fits: Mapping[str, IsoflopFit]) -> None:
     NotApplicable
         with the first law that is undefined, and why.
     """
-    for name, fit in fits.items():
-        need(fit.law_defined, f"the power law of {name} is undefined: {fit.law_fault}")
+    for name, fitted in fits.items():
+        need(fitted.law_defined, f"the power law of {name} is undefined: {fitted.law_fault}")
 
 
 def main_budgets(iso: pd.DataFrame, budget_range: Sequence[float] | None, of_paper: bool) -> list[float]:

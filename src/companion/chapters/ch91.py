@@ -41,7 +41,7 @@ def explorer_facts(explorer: Explorer, num_resamples: int) -> dict[str, str]:
         "c91_memory": _each(shown, _memory_words),
         "c91_long_context": "; ".join(_moved_words(name, shown[name], long[name]) for name in shown),
         "c91_large_ratio": "; ".join(_traded_words(name, shown[name], lean[name]) for name in shown),
-        "c91_reference": first.ttft.hardware.label,
+        "c91_reference": first.times[0].hardware.label,
         "c91_resamples": f"{num_resamples}",
     }
 

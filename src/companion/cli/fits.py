@@ -14,13 +14,16 @@ import pandas as pd
 import scipy
 
 import companion
+from companion import fitting
 from companion.cli.commands import print_json, print_table
 from companion.errors import InputError
 from companion.fitting.extrapolation import compare_optima, default_cutoffs, different_cutoffs, extrapolate
-from companion.fitting.isoflop.profiles import check_weights
+from companion.fitting.fit import Fit
+from companion.fitting.inputs import check_weights
 from companion.fitting.overtraining.exponents import fit_overtraining_slopes
-from companion.fitting.parametric import OUT_OF_ITERATIONS, PARAMETERS, ParametricFit, fit_parametric
-from companion.fitting.uncertainty import ParametricBootstrap, bootstrap_parametric
+from companion.fitting.solved import OUT_OF_ITERATIONS
+from companion.fitting.uncertainty import Bootstrap
+from companion.laws import LossSurface
 from companion.paths import check_target, write_whole
 from companion.runs.load import load_runs, subset
 
@@ -37,7 +40,8 @@ def fit(arguments: argparse.Namespace) -> None:
     runs = _runs(arguments)
     progress = sys.stderr.isatty()
     try:
-        fitted = fit_parametric(
+        fitted = fitting.fit(
+            LossSurface,
             runs,
             gamma=arguments.gamma,
             huber_delta=arguments.huber_delta,
@@ -47,8 +51,7 @@ def fit(arguments: argparse.Namespace) -> None:
         )
         resampled = None
         if arguments.bootstrap:
-            resampled = bootstrap_parametric(
-                fitted,
+            resampled = fitted.bootstrap(
                 arguments.bootstrap,
                 seed=arguments.seed,
                 cluster=arguments.cluster,
@@ -59,9 +62,9 @@ def fit(arguments: argparse.Namespace) -> None:
     except InputError as error:
         raise InputError(f"{arguments.file}: {error}") from error
     withheld = resampled.withheld if resampled else fitted.intervals_withheld
-    intervals: dict[str, Any] = dict.fromkeys(PARAMETERS)
+    intervals: dict[str, Any] = dict.fromkeys(LossSurface.PARAMETERS)
     if resampled and not withheld:
-        intervals = {name: resampled.interval(name, arguments.level) for name in PARAMETERS}
+        intervals = {name: resampled.interval(name, arguments.level) for name in LossSurface.PARAMETERS}
     notes = _mixed(runs) + _limits(fitted, resampled, intervals, arguments.level)
     not_saved = _save(arguments.save, fitted, resampled)
     notes += [str(not_saved)] if not_saved else []
@@ -81,8 +84,8 @@ def fit(arguments: argparse.Namespace) -> None:
 
 def _fit_result(
     arguments: argparse.Namespace,
-    fitted: ParametricFit,
-    resampled: ParametricBootstrap | None,
+    fitted: Fit,
+    resampled: Bootstrap | None,
     intervals: dict[str, Any],
 ) -> dict[str, Any]:
     withheld = resampled.withheld if resampled else fitted.intervals_withheld
@@ -100,7 +103,7 @@ def _fit_result(
         "conditioning": fitted.conditioning,
         "share_of_starts_at_optimum": fitted.share_of_starts_at_optimum,
         "huber_delta": fitted.huber_delta if math.isfinite(fitted.huber_delta) else "inf",
-        "gamma_free": fitted.gamma_free,
+        "gamma_free": "gamma" in fitted.free_names,
         "num_resamples": arguments.bootstrap,
         "share_of_lost_resamples": resampled.lost if resampled and not fitted.intervals_withheld else 0.0,
         "seconds": fitted.seconds,
@@ -114,9 +117,7 @@ def _fit_result(
     }
 
 
-def _limits(
-    fitted: ParametricFit, resampled: ParametricBootstrap | None, intervals: dict[str, Any], level: float
-) -> list[str]:
+def _limits(fitted: Fit, resampled: Bootstrap | None, intervals: dict[str, Any], level: float) -> list[str]:
     """What limits the intervals, or why there are none."""
     notes = []
     if fitted.status == OUT_OF_ITERATIONS:
@@ -143,7 +144,7 @@ def _limits(
     return notes
 
 
-def _save(path: Path | None, fitted: ParametricFit, resampled: ParametricBootstrap | None) -> InputError | None:
+def _save(path: Path | None, fitted: Fit, resampled: Bootstrap | None) -> InputError | None:
     """Write the fit and its resamples; an error is kept, so that what took long is printed before it is raised."""
     if path is None:
         return None

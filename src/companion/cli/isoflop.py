@@ -113,13 +113,13 @@ def _intervals(fit: IsoflopFit, name: str, level: float) -> dict[str, Any]:
     student = fit.power_law.interval(name, level)
     return {
         "student_t": UNDEFINED if math.isfinite(student[0]) and says_nothing(name, student) else student,
-        "bootstrap": fit.bootstrap_interval(name, level),
+        "bootstrap": fit.interval(name, level),
         "bootstrap_undefined": fit.undefined(name, level),
     }
 
 
 def _joint(joint: JointIsoflopFit, level: float) -> dict[str, Any]:
-    bounds, fault = joint.interval(level), joint.fault
+    bounds, fault = joint.interval("exponent", level), joint.fault
     if not fault and says_nothing("exponent", bounds):
         bounds, fault = UNDEFINED, "the interval of the exponent is too wide to exclude anything"
     return {
@@ -144,8 +144,8 @@ def _optimum(profile: IsoflopProfile, fit: IsoflopFit, level: float) -> dict[str
         "num_runs": int(profile.x.size),
         "num_sizes": len(set(profile.x.tolist())),
         "x_opt": profile.x_opt,
-        "x_opt_interval": fit.optimum_interval(profile, level),
-        "x_opt_interval_undefined": fit.optimum_undefined(profile, level),
+        "x_opt_interval": fit.interval("x_opt", level, profile),
+        "x_opt_interval_undefined": fit.undefined("x_opt", level, profile),
         "log10_x_opt_standard_error": parabola.log10_x_opt_standard_error if parabola else None,
         "loss_opt": profile.loss_opt,
         "loss_opt_standard_error": parabola.loss_opt_standard_error if parabola else None,

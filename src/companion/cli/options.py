@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from companion.architectures import ARCHITECTURES, PRESET_SIZES, VOCAB_SIZE
-from companion.fitting.parametric import HUBER_DELTA
+from companion.fitting.fit import HUBER_DELTA
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -22,11 +22,10 @@ from companion.architectures.base import usual_attention_heads
 from companion.errors import InputError, NotApplicable
 from companion.explorer.settings import CONTEXTS, CONTROLS, OPTIMAL, Setting, link_value
 from companion.fitting.bootstrap import percentile_interval
-from companion.fitting.compute_optimal import Laws, compute_optimal
-from companion.fitting.parametric import PARAMETERS
 from companion.hardware import known_hardware
 from companion.inference.one_size import middle_context
 from companion.inference.runtime_model import RuntimeModel, terms_known
+from companion.laws import LossSurface, optimum
 from companion.planner.knowledge import Knowledge, learn, without_name
 from companion.runs.shape_family import (
     DIFFERENCE_STEP,
@@ -139,8 +138,8 @@ class Explorer:
     def _evaluate_one(self, knowledge: Knowledge, setting: Setting) -> dict[str, Any]:
         scale = FamilyScale(family=knowledge.family, context_length=setting.context_length)
         law, flops = knowledge.fit.law, setting.train_flops
-        best = compute_optimal(law, scale, flops)
-        resampled = compute_optimal(knowledge.bootstrap, scale, flops)
+        best = optimum(law, scale, flops)
+        resampled = optimum(knowledge.bootstrap.laws, scale, flops)
         if setting.tokens_per_param is None:
             size, tokens = float(best.num_params[0]), float(best.num_tokens[0])
         else:
@@ -161,7 +160,7 @@ class Explorer:
             **_counted_numbers(passes, setting.hardware),
         }
         samples = {
-            "loss": Laws.of(knowledge.bootstrap).predict(size, tokens),
+            "loss": knowledge.bootstrap.laws.predict(size, tokens),
             **{f"optimal_{name}": getattr(resampled, name) for name in _OF_OPTIMUM},
             "ttft_s": ttft.samples(*where),
             "step_time_s": step_time.samples(*where),
@@ -327,12 +326,12 @@ def _outside(
 
 
 def _architecture(knowledge: Knowledge) -> dict[str, Any]:
-    samples = knowledge.bootstrap.samples[list(PARAMETERS)].dropna()
+    samples = knowledge.bootstrap.samples[list(LossSurface.PARAMETERS)].dropna()
     ttft, step_time = knowledge.times
     return {
         **_shapes(knowledge.family),
-        "law": {name: float(getattr(knowledge.fit.law, name)) for name in PARAMETERS},
-        "laws": {name: samples[name].tolist() for name in PARAMETERS},
+        "law": {name: float(getattr(knowledge.fit.law, name)) for name in LossSurface.PARAMETERS},
+        "laws": {name: samples[name].tolist() for name in LossSurface.PARAMETERS},
         "ttft": _runtime(ttft),
         "step_time": _runtime(step_time),
         "ranges": _ranges(knowledge),

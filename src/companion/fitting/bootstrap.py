@@ -61,6 +61,18 @@ def resample_counts(strata: Any, num_resamples: int, seed: int) -> NDArray[np.in
     return counts
 
 
+def quantile_ends(samples: Any, level: float, method: str = "linear") -> NDArray[np.float64]:
+    """Both ends of the equal-tailed interval of samples along their first axis, shape (2, ...); none may be NaN.
+
+    Examples
+    --------
+    >>> quantile_ends([0.0, 1.0, 2.0, 3.0, 4.0], 0.5).tolist()
+    [1.0, 3.0]
+    """
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    return np.asarray(np.quantile(samples, ends, axis=0, method=method))  # type: ignore[call-overload]
+
+
 def percentile_interval(samples: Any, level: float = 0.95) -> tuple[float, float]:
     """Equal-tailed percentile interval of the finite samples; (NaN, NaN) if there are none.
 
@@ -72,7 +84,7 @@ def percentile_interval(samples: Any, level: float = 0.95) -> tuple[float, float
     values = values[np.isfinite(values)]
     if not values.size:
         return (float("nan"), float("nan"))
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    low, high = quantile_ends(values, level)
     return (float(low), float(high))
 
 

@@ -8,8 +8,8 @@ import pandas as pd
 
 from companion.errors import InputError
 from companion.fitting.extrapolation import Extrapolation, optimum_on_profile
-from companion.fitting.parametric import ParametricFit, fit_parametric
-from companion.fitting.uncertainty import ParametricBootstrap
+from companion.fitting.fit import Fit, fit
+from companion.fitting.uncertainty import Bootstrap
 from companion.laws import LossSurface
 
 #: Label of the whole table among its designs.
@@ -68,9 +68,9 @@ def outlier_shifts(
     return pd.DataFrame(rows)
 
 
-def _fit(runs: pd.DataFrame, gamma: float | None, delta: float) -> ParametricFit:
+def _fit(runs: pd.DataFrame, gamma: float | None, delta: float) -> Fit:
     # one changed row leaves the basin where it was: few starts are enough
-    return fit_parametric(runs, gamma=gamma, huber_delta=delta, num_starts=8)
+    return fit(LossSurface, runs, gamma=gamma, huber_delta=delta, num_starts=8)
 
 
 def typical_runs(runs: pd.DataFrame) -> dict[str, Any]:
@@ -80,9 +80,7 @@ def typical_runs(runs: pd.DataFrame) -> dict[str, Any]:
     return {"median compute": runs.index[middle], "most compute": runs.index[int(np.argmax(log_flops))]}
 
 
-def optima_by_budget(
-    bootstrap: ParametricBootstrap, groups: Mapping[float, pd.DataFrame], level: float = 0.95
-) -> pd.DataFrame:
+def optima_by_budget(bootstrap: Bootstrap, groups: Mapping[float, pd.DataFrame], level: float = 0.95) -> pd.DataFrame:
     """N\\*, D\\* and M\\* = D\\*/N\\* of the law along the runs of every budget, with bootstrap intervals.
 
     Parameters
@@ -121,13 +119,13 @@ def optima_by_budget(
     return pd.DataFrame(rows)
 
 
-def cross_errors(fits: Mapping[str, ParametricFit], tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def cross_errors(fits: Mapping[str, Fit], tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Root mean square of log(predicted / observed) of every fit (row, column `fitted_to`) on every table (column)."""
     rows = []
-    for fitted_to, fit in fits.items():
+    for fitted_to, fitted in fits.items():
         row: dict[str, Any] = {"fitted_to": fitted_to}
         for name, table in tables.items():
-            predicted = fit.law.predict(table["num_params"].astype(float), table["num_tokens"].astype(float))
+            predicted = fitted.law.predict(table["num_params"].astype(float), table["num_tokens"].astype(float))
             row[name] = float(np.sqrt(np.mean(np.log(predicted / table["val_loss"]) ** 2)))
         rows.append(row)
     return pd.DataFrame(rows)

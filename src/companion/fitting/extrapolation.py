@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from companion.errors import InputError
+from companion.fitting.fit import HUBER_DELTA, Fit, fit
 from companion.fitting.isoflop.profiles import fit_isoflop, fit_profile, isoflop_groups
-from companion.fitting.parametric import HUBER_DELTA, ParametricFit, fit_parametric
 from companion.laws import LossSurface, PowerLaw
 
 #: Runs below the lowest default cut-off.
@@ -30,7 +30,7 @@ class Extrapolation:
     """
 
     cutoff: float
-    fit: ParametricFit
+    fit: Fit
     errors: pd.DataFrame
 
     def summary(self) -> dict[str, float | int | str]:
@@ -111,7 +111,7 @@ def extrapolate(
     cutoffs
         FLOP.
     gamma, huber_delta, weights
-        as in `companion.fitting.parametric.fit_parametric`.
+        as in `companion.fitting.fit`.
     progress
         show a progress bar on stderr once two seconds have passed.
 
@@ -119,6 +119,14 @@ def extrapolate(
     ------
     InputError
         if a cut-off leaves too few runs to fit, or none to predict.
+
+    Examples
+    --------
+    >>> from companion.runs import load_paper_runs, subset
+    >>> runs = subset(load_paper_runs(), "xlstm", 8192, "isoflop")
+    >>> (step,) = extrapolate(runs, [1.5e20], gamma=1)
+    >>> step.summary()["num_predicted"]
+    27
     """
     from tqdm import tqdm
 
@@ -128,22 +136,22 @@ def extrapolate(
         if below.all():
             raise InputError(f"extrapolation: no run lies above the cut-off {cutoff:g}")
         try:
-            fit = fit_parametric(runs[below], gamma=gamma, huber_delta=huber_delta, weights=weights)
+            fitted = fit(LossSurface, runs[below], gamma=gamma, huber_delta=huber_delta, weights=weights)
         except InputError as error:
             raise InputError(f"extrapolation: below the cut-off {cutoff:g}: {error}") from error
         above = runs.loc[~below, ["num_params", "num_tokens", "train_flops", "val_loss"]].astype(float)
-        predicted = fit.law.predict(above["num_params"].to_numpy(), above["num_tokens"].to_numpy())
+        predicted = fitted.law.predict(above["num_params"].to_numpy(), above["num_tokens"].to_numpy())
         errors = above.assign(
             predicted_loss=predicted,
             log_error=np.log(predicted / above["val_loss"]),
             decades=np.log10(above["train_flops"] / cutoff),
         )
-        results.append(Extrapolation(cutoff=float(cutoff), fit=fit, errors=errors.reset_index(drop=True)))
+        results.append(Extrapolation(cutoff=float(cutoff), fit=fitted, errors=errors.reset_index(drop=True)))
     return results
 
 
 def optimum_on_profile(law: LossSurface, profile: pd.DataFrame) -> float:
-    """N\\* of a law along the runs of one budget, whose sizes and tokens say how D falls with N at that compute.
+    """N\\* of a law along the runs of one budget, along which D falls with N.
 
     One straight line of log D over log N is fitted to the runs of the budget, so exact FLOP counts are respected; the
     minimum is searched over the range of sizes. NaN where it lies at an end of the range, or there is one size only.
@@ -222,10 +230,10 @@ def _law_through_optima(runs: pd.DataFrame, weights: str | None) -> PowerLaw | N
     return power_law.law if power_law else None
 
 
-def _surface(runs: pd.DataFrame, gamma: float | None, weights: str | None) -> ParametricFit | None:
+def _surface(runs: pd.DataFrame, gamma: float | None, weights: str | None) -> Fit | None:
     """The parametric law; None for no more runs than parameters."""
     try:
-        return fit_parametric(runs, gamma=gamma, weights=weights)
+        return fit(LossSurface, runs, gamma=gamma, weights=weights)
     except InputError:
         return None
 

@@ -1,24 +1,45 @@
-"""What a parametric fit accepts: columns of a run table and options."""
+"""What a fit of a law accepts: columns of a run table and options."""
+
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from companion.errors import InputError
-from companion.fitting.isoflop.profiles import check_weights
+from companion.formatting import quoted
+from companion.laws.base import Law
 
-#: Gamma, Huber delta: beyond these the box of the solver ends, or the objective drowns in rounding.
-GAMMAS, SMALLEST_DELTA = (0.01, 20.0), 1e-12
+#: Below this Huber delta the objective drowns in rounding.
+SMALLEST_DELTA = 1e-12
+#: A weight says how many times a run counts; a number outside these bounds is another quantity.
+WEIGHTS = (1e-9, 1e9)
 
 
-def check_options(gamma: float | None, huber_delta: float, num_starts: int, max_iterations: int) -> None:
-    """Raise an InputError that names the option whose value no fit can use."""
-    if gamma is not None and not GAMMAS[0] <= gamma <= GAMMAS[1]:
-        raise InputError(f"gamma {gamma:g} is not between {GAMMAS[0]:g} and {GAMMAS[1]:g}")
+def checked_options(
+    law: type[Law], fixed: Mapping[str, float | None], huber_delta: float, num_starts: int, max_iterations: int
+) -> dict[str, float]:
+    """The parameters to hold at a value, those given as None left out.
+
+    Raises
+    ------
+    InputError
+        that names the option whose value no fit can use.
+    """
+    held = {name: value for name, value in fixed.items() if value is not None}
+    for name in fixed:
+        if name not in law.FIXABLE:
+            known = f"; it can fix {', '.join(law.FIXABLE)}" if law.FIXABLE else ""
+            raise InputError(f"fit: {law.__name__} takes no option {name!r}{known}")
+    for name, value in held.items():
+        low, high = law.FIXABLE[name]
+        if not low <= value <= high:
+            raise InputError(f"{name} {value:g} is not between {low:g} and {high:g}")
     if not huber_delta >= SMALLEST_DELTA:
         raise InputError(f"huber_delta {huber_delta:g} is not at least {SMALLEST_DELTA:g}")
-    for name, value in (("num_starts", num_starts), ("max_iterations", max_iterations)):
-        if value < 1:
-            raise InputError(f"{name} {value}: at least 1 is needed")
+    for name, number in (("num_starts", num_starts), ("max_iterations", max_iterations)):
+        if number < 1:
+            raise InputError(f"{name} {number}: at least 1 is needed")
+    return held
 
 
 def checked_columns(runs: pd.DataFrame, weights: str | None, num_free: int) -> pd.DataFrame:
@@ -44,3 +65,20 @@ def checked_columns(runs: pd.DataFrame, weights: str | None, num_free: int) -> p
     if used.sum() <= num_free:
         raise InputError(f"fit: {used.sum()} runs for {num_free} free parameters; at least {num_free + 1} are needed")
     return pd.DataFrame(data)
+
+
+def check_weights(runs: pd.DataFrame, column: str) -> None:
+    """Raise an InputError unless the column exists and holds weights: 0 or within `WEIGHTS`, one of them positive."""
+    if column not in runs:
+        raise InputError(f"weights: there is no column {column!r}; there are {', '.join(map(str, runs.columns))}")
+    values = pd.to_numeric(runs[column], errors="coerce").to_numpy(dtype=float)
+    wrong = ~(np.isfinite(values) & (values >= 0))
+    if wrong.any():
+        found = quoted(runs[column].iloc[int(np.argmax(wrong))])
+        raise InputError(f"weights: column {column!r} holds {found}, not a weight of at least 0")
+    if not (values > 0).any():
+        raise InputError(f"weights: column {column!r} holds no weight above 0")
+    positive = values[values > 0]
+    for value in (positive.min(), positive.max()):
+        if not WEIGHTS[0] <= value <= WEIGHTS[1]:
+            raise InputError(f"weights: column {column!r} holds {value:.3g}, which is not how many times a run counts")

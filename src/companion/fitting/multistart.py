@@ -2,7 +2,7 @@
 
 Written after the description of the published fits (arXiv 2510.02228, notes in `data/published.yaml`; the recipe goes
 back to arXiv 2203.15556, approach 3): L-BFGS-B on (a, b, e, alpha, beta, gamma) with A = exp(a), B = exp(b),
-E = exp(e), logarithms of N and D as they are, gradients by forward differences, no bounds. `fit_parametric` answers the
+E = exp(e), logarithms of N and D as they are, gradients by forward differences, no bounds. `fit` answers the
 same question exactly; this module exists to show how far, and how slowly, the plain way gets.
 """
 
@@ -14,10 +14,12 @@ from itertools import product
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.special import huber
 
 from companion.errors import InputError
-from companion.fitting.derivatives import Array, huber
-from companion.fitting.parametric import ParametricFit
+from companion.fitting.fit import Fit
+from companion.laws import LossSurface
+from companion.laws.base import Array
 
 #: Start values by parameter, in the order of the search's vector.
 GRID: Mapping[str, tuple[float, ...]] = {
@@ -91,7 +93,7 @@ def start_grid(gamma: float | None = None) -> Array:
 
 
 def reference_multistart(
-    fit: ParametricFit,
+    fit: Fit,
     num_starts: int | None = 40,
     *,
     seed: int = 0,
@@ -122,7 +124,7 @@ def reference_multistart(
 
     if setting not in SETTINGS:
         raise InputError(f"multi-start: no setting {setting!r}; there are {', '.join(SETTINGS)}")
-    gamma = None if fit.gamma_free else fit.law.gamma
+    gamma = fit.fixed.get("gamma")
     grid = start_grid(gamma)
     number = len(grid) if num_starts is None else num_starts
     if not 1 <= number <= len(grid):
@@ -154,7 +156,7 @@ def reference_multistart(
     )
 
 
-def _objective(fit: ParametricFit, gamma: float | None) -> Callable[[Array], float]:
+def _objective(fit: Fit, gamma: float | None) -> Callable[[Array], float]:
     """Sum of weighted Huber terms of (a, b, e, alpha, beta[, gamma])."""
     log_n, log_d, log_loss = (np.log(fit.data[name].to_numpy()) for name in ("num_params", "num_tokens", "val_loss"))
     weights, delta = fit.data["weight"].to_numpy(), fit.huber_delta
@@ -162,7 +164,7 @@ def _objective(fit: ParametricFit, gamma: float | None) -> Callable[[Array], flo
     def function(vector: Array) -> float:
         a, b, e, alpha, beta = vector[:5]
         outer = vector[5] if gamma is None else gamma
-        fitted = np.logaddexp(e, outer * np.logaddexp(a - alpha * log_n, b - beta * log_d))
-        return float(weights @ huber(fitted - log_loss, delta))
+        fitted = LossSurface.log_loss(e, a, b, alpha, beta, outer, log_n, log_d)
+        return float(weights @ huber(delta, fitted - log_loss))
 
     return function

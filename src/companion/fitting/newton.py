@@ -1,9 +1,7 @@
-"""Minimise the objective of the parametric law: starts by variable projection, then damped Newton steps.
+"""Minimize the objective of a law: damped Newton steps for every start at once, inside the law's box.
 
-Variable projection (Golub and Pereyra 1973): with (alpha, beta, gamma) and the balance B/A fixed, L̂ = E + K·h(N, D) is
-linear in E and K = A^gamma. A grid over the four nonlinear numbers, each with its best E and K in closed form,
-therefore covers the six-dimensional space; the best points of the grid are the starts. The second stage works on all
-parameters, because the Huber loss of logarithms is not a linear least-squares problem.
+All parameters move together, because the Huber loss of logarithms is not a linear least-squares problem in any of them.
+The starts come from `companion.fitting.starts`.
 """
 
 import sys
@@ -14,26 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from companion.fitting.derivatives import Array, Derivatives, Rows, derivatives
+from companion.fitting.derivatives import Derivatives, Rows, derivatives
+from companion.laws.base import Array, Law
 
-#: Box of (e, a, b, alpha, beta, log gamma) in centred logarithms. E from 1e-6: below, the law has no floor. Beyond
-#: these exponents a law is a step. The prefactors are those of the centred law: the term in N at the mean size.
-LOWER = np.array([np.log(1e-6), -40.0, -40.0, 1e-3, 1e-3, np.log(0.01)])
-UPPER = np.array([np.log(1e3), 40.0, 40.0, 10.0, 10.0, np.log(20.0)])
+#: E below this share of the lowest loss is on its way to no floor.
+SMALL_FLOOR = 0.05
 
 #: Newton steps of a start.
 MAX_ITERATIONS = 300
 
-_ALPHAS = (0.05, 0.1, 0.17, 0.25, 0.35, 0.5, 0.7, 0.9, 1.2, 1.7)
-_GAMMAS = (0.12, 0.2, 0.3, 0.45, 0.7, 1.0, 1.6)
-#: Rows that the grid looks at: more of them would not change which basins there are, only cost memory.
-_GRID_ROWS = 1000
-_BALANCES = (-6.0, -4.0, -2.5, -1.2, 0.0, 1.2, 2.5, 4.0, 6.0)
-
 
 @dataclass(frozen=True)
 class Solutions:
-    """End points of all starts: `theta` (R, 6), `objective` (R,), `converged` (R,), number of steps taken."""
+    """End points of all starts: `theta` (R, p), `objective` (R,), `converged` (R,), number of steps taken."""
 
     theta: Array
     objective: Array
@@ -46,61 +37,6 @@ class Solutions:
         return Solutions(
             self.theta[at : at + 1], self.objective[at : at + 1], self.converged[at : at + 1], self.iterations
         )
-
-
-def projected_starts(rows: Rows, gamma: float | None, number: int) -> Array:
-    """Best points of the grid, E and K eliminated, from as many corners of it as possible.
-
-    Parameters
-    ----------
-    rows
-        with weights of shape (n,).
-    gamma
-        fixed value, or None where it is free.
-    number
-        of starts.
-
-    Returns
-    -------
-    array
-        shape (number, 6).
-    """
-    gammas = _GAMMAS if gamma is None else (gamma,)
-    used = np.flatnonzero(rows.weights > 0)
-    if used.size > _GRID_ROWS:
-        used = np.sort(np.random.default_rng(0).permutation(used)[:_GRID_ROWS])
-        rows = rows.part(used)
-    alpha, beta, exponent, balance = (
-        axis.ravel() for axis in np.meshgrid(_ALPHAS, _ALPHAS, gammas, _BALANCES, indexing="ij")
-    )
-    w, loss = rows.weights, np.exp(rows.log_loss)
-    # relative residuals (E + K h)/L − 1 stand in for differences of logarithms, so E and K solve a 2 × 2 system
-    h = np.exp(
-        exponent[:, None] * np.logaddexp(-alpha[:, None] * rows.log_n, balance[:, None] - beta[:, None] * rows.log_d)
-    )
-    h /= loss
-    floor = 1 / loss
-    s00, s01, s11 = (w * floor**2).sum(), (h * (w * floor)).sum(axis=1), (h**2 * w).sum(axis=1)
-    t0, t1 = (w * floor).sum(), (h * w).sum(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        e = (t0 * s11 - t1 * s01) / (s00 * s11 - s01**2)
-        e = np.clip(np.nan_to_num(e, nan=0.5), 1e-2, 0.99 * loss.min())
-        k = (t1 - e * s01) / s11
-    usable = np.isfinite(k) & (k > 0)
-    k = np.where(usable, k, 1.0)
-    misfit = (w * np.abs(e[:, None] * floor + k[:, None] * h - 1)).sum(axis=1)
-    misfit[~usable] = np.inf
-    a = np.log(k) / exponent
-    theta = np.stack([np.log(e), a, a + balance, alpha, beta, np.log(exponent)], axis=1)
-
-    # the best of every (gamma, balance sign, larger exponent) cell first, then by misfit: basins differ in these
-    cell = np.searchsorted(gammas, exponent) * 6 + (np.sign(balance) + 1) * 2 + (alpha > beta)
-    order = np.argsort(misfit, kind="stable")
-    order = order[np.isfinite(misfit[order])]
-    _, first = np.unique(cell[order], return_index=True)
-    leaders = order[np.sort(first)]
-    chosen = np.concatenate([order[: number // 2], leaders, order[number // 2 :]])
-    return np.clip(theta[_unique(chosen)[:number]], LOWER, UPPER)
 
 
 def creep_to_bounds(
@@ -119,12 +55,12 @@ def creep_to_bounds(
         as in `minimize_all`.
     """
     lowest = float(np.exp(rows.log_loss[rows.weights > 0].min()))
-    inner_low = np.array([np.log(0.05 * lowest), -8.0, -8.0, 0.02, 0.02, np.log(0.03)])
-    inner_high = np.array([np.log(1e2), 15.0, 15.0, 4.0, 4.0, np.log(8.0)])
+    lower, upper = rows.law.bounds()
+    inner_low, inner_high = _inner_bounds(rows.law, lowest)
     for _ in range(int(free.sum())):
         theta = best.theta[0]
-        leaving = [(at, LOWER) for at in np.flatnonzero(free & (theta > LOWER) & (theta < inner_low))]
-        leaving += [(at, UPPER) for at in np.flatnonzero(free & (theta < UPPER) & (theta > inner_high))]
+        leaving = [(at, lower) for at in np.flatnonzero(free & (theta > lower) & (theta < inner_low))]
+        leaving += [(at, upper) for at in np.flatnonzero(free & (theta < upper) & (theta > inner_high))]
         if not leaving:
             break
         starts = np.tile(theta, (len(leaving), 1))
@@ -137,10 +73,12 @@ def creep_to_bounds(
     return best
 
 
-def _unique(indices: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Without repeats, order kept."""
-    _, first = np.unique(indices, return_index=True)
-    return indices[np.sort(first)]
+def _inner_bounds(law: type[Law], lowest: float) -> tuple[Array, Array]:
+    """Ends of the inner box: beyond them a parameter is on its way out. E counts against the lowest loss."""
+    inner = [law.LIMITS[name].inner for name in law.PARAMETERS]
+    low, high = np.array([each[0] for each in inner]), np.array([each[1] for each in inner])
+    low[0] = np.log(SMALL_FLOOR * lowest)
+    return low, high
 
 
 def minimize_all(
@@ -158,16 +96,17 @@ def minimize_all(
     Parameters
     ----------
     theta
-        starts, shape (R, 6).
+        starts, shape (R, p).
     rows
         data; weights of shape (n,) or (R, n).
     free
-        which of the six parameters move, shape (6,).
+        which parameters move, shape (p,).
     progress
         count the steps on stderr once two seconds have passed.
     """
     bar = tqdm(desc="Newton steps", delay=2, disable=not progress, file=sys.stderr)
-    theta = np.clip(theta, LOWER, UPPER)
+    box = rows.law.bounds()
+    theta = np.clip(theta, *box)
     state = derivatives(theta, rows)
     damping = np.full(len(theta), 1e-3)
     quiet = np.zeros(len(theta), dtype=int)
@@ -177,7 +116,7 @@ def minimize_all(
         iterations += 1
         bar.update()
         at = np.flatnonzero(active)
-        proposal = np.clip(theta[at] + _steps(theta[at], _take(state, at), damping[at], free), LOWER, UPPER)
+        proposal = np.clip(theta[at] + _steps(theta[at], _take(state, at), damping[at], free, box), *box)
         trial = derivatives(proposal, rows, rows.weights_of(at))
         better = trial.objective <= state.objective[at]
         gain = state.objective[at] - np.where(better, trial.objective, state.objective[at])
@@ -198,15 +137,17 @@ def _take(state: Derivatives, rows: Any) -> Derivatives:
     return Derivatives(state.objective[rows], state.gradient[rows], state.hessian[rows], state.gauss_newton[rows])
 
 
-def _steps(theta: Array, state: Derivatives, damping: Array, free: NDArray[np.bool_]) -> Array:
+def _steps(
+    theta: Array, state: Derivatives, damping: Array, free: NDArray[np.bool_], box: tuple[Array, Array]
+) -> Array:
     """Damped Newton steps; parameters that are fixed or pushed against their bound stay where they are."""
     gradient = state.gradient
-    stuck = ((theta <= LOWER) & (gradient > 0)) | ((theta >= UPPER) & (gradient < 0)) | ~free
+    stuck = ((theta <= box[0]) & (gradient > 0)) | ((theta >= box[1]) & (gradient < 0)) | ~free
     curved = np.linalg.eigvalsh(_pinned(state.hessian, stuck))[:, 0] > 0
     matrix = np.where(curved[:, None, None], state.hessian, state.gauss_newton)
     scale = np.einsum("rii->ri", state.gauss_newton)
     scale = np.maximum(scale, 1e-12 * scale.max(axis=1, keepdims=True) + 1e-300)
-    matrix = matrix + damping[:, None, None] * (np.eye(6) * scale[:, :, None])
+    matrix = matrix + damping[:, None, None] * (np.eye(theta.shape[1]) * scale[:, :, None])
     matrix, right = _pinned(matrix, stuck), np.where(stuck, 0.0, gradient)[..., None]
     try:
         step = -np.linalg.solve(matrix, right)[..., 0]
@@ -221,4 +162,4 @@ def _pinned(matrix: Array, stuck: NDArray[np.bool_]) -> Array:
     keep = ~stuck
     masked = matrix * (keep[:, :, None] & keep[:, None, :])
     scale = np.maximum(np.abs(np.einsum("rii->ri", matrix)).max(axis=1), 1e-300)
-    return masked + np.eye(6) * (stuck * scale[:, None])[:, :, None]
+    return masked + np.eye(stuck.shape[1]) * (stuck * scale[:, None])[:, :, None]

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from companion.errors import InputError
+from companion.fitting.results import Result, check_name
 from companion.laws import PowerLaw
 
 #: A standard error of the exponent below this is rounding.
@@ -15,7 +16,7 @@ ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
-class PowerLawFit:
+class PowerLawFit(Result):
     """A fitted power law and how well it is known.
 
     `covariance` is that of (log prefactor, exponent), shape (2, 2), natural logarithms; NaN when only two points leave
@@ -39,26 +40,25 @@ class PowerLawFit:
 
     @property
     def prefactor_standard_error(self) -> float:
-        """Standard error of the prefactor to first order. The error is lopsided: prefer the interval."""
+        """Standard error of the prefactor to first order. The error is asymmetric: prefer the interval."""
         return self.law.prefactor * self.log_prefactor_standard_error
 
-    def interval(self, parameter: str, level: float = 0.95) -> tuple[float, float]:
+    def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
         """Student-t confidence interval of `exponent` or `prefactor` (the latter from its logarithm).
 
         With three points the factor is 12.7 standard errors at 95 %, not 2. (NaN, NaN) without a degree of freedom, for
         points that lie on the law within rounding, and where an end is not a number that can be written.
         """
+        check_name(name, ("exponent", "prefactor"), "a power law")
         known = self.degrees_of_freedom > 0 and self.exponent_standard_error > ROUNDING
         t = stats.t.ppf((1 + level) / 2, self.degrees_of_freedom) if known else np.nan
-        if parameter == "exponent":
+        if name == "exponent":
             half = t * self.exponent_standard_error
             return (self.law.exponent - half, self.law.exponent + half)
-        if parameter == "prefactor":
-            half = t * self.log_prefactor_standard_error
-            with np.errstate(over="ignore", divide="ignore"):
-                center = np.log(self.law.prefactor)
-                return _finite(np.exp(center - half), np.exp(center + half))
-        raise InputError(f"a power law has no parameter {parameter!r}; there are exponent and prefactor")
+        half = t * self.log_prefactor_standard_error
+        with np.errstate(over="ignore", divide="ignore"):
+            center = np.log(self.law.prefactor)
+            return _finite(np.exp(center - half), np.exp(center + half))
 
 
 def fit_power_law(x: Any, y: Any, weights: Any = None) -> PowerLawFit:
@@ -75,6 +75,12 @@ def fit_power_law(x: Any, y: Any, weights: Any = None) -> PowerLawFit:
     ------
     InputError
         for non-positive or non-finite values, or fewer than two different x.
+
+    Examples
+    --------
+    >>> found = fit_power_law([1e18, 1e19, 1e20], [1e8, 3.2e8, 1e9])
+    >>> round(found.law.exponent, 3)
+    0.5
     """
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     w = np.ones_like(x) if weights is None else np.asarray(weights, dtype=float)

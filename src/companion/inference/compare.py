@@ -1,7 +1,7 @@
 """Two architectures at inference: which is faster, from which context length on; at equal size, loss or compute.
 
 Equal size is how timings are taken. Equal loss is what a user gets: the training law of each architecture says which
-compute-optimal model reaches a loss (`companion.fitting.compute_optimal`), and the two models differ in size.
+compute-optimal model reaches a loss (`companion.laws.optimum`), and the two models differ in size.
 
 Two methods of predicting a time: `measured`, the runtime models fitted to timings (`inference.runtime_model`), and
 `roofline`, the least time that the hardware's peaks allow for the counted work. `measured_crossovers` interpolates the
@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from companion.accounting.inference import BF16, Precision, count_prefill, count_step
 from companion.errors import InputError
-from companion.fitting.bootstrap import percentile_interval
-from companion.fitting.compute_optimal import ComputeOptimal, Laws, compute_for_loss, compute_optimal
-from companion.fitting.parametric import ParametricFit
-from companion.fitting.uncertainty import ParametricBootstrap
+from companion.fitting.bootstrap import percentile_interval, quantile_ends
+from companion.fitting.fit import Fit
+from companion.fitting.uncertainty import Bootstrap
 from companion.hardware import REFERENCE_HARDWARE, Hardware, get_hardware
 from companion.inference.one_size import COLUMNS, Quantity, by_model, measured, middle_context
 from companion.inference.runtime_model import RuntimeModel
+from companion.laws import Optimum, compute_for_loss, optimum
 from companion.runs.shape_family import FamilyScale
 
 Array = NDArray[np.float64]
@@ -188,8 +188,8 @@ class Trained:
 
     architecture: str
     scale: FamilyScale
-    best: ComputeOptimal
-    resamples: ComputeOptimal
+    best: Optimum
+    resamples: Optimum
 
     def interval(self, quantity: str, level: float = 0.95) -> tuple[float, float]:
         """Percentile interval of `num_params`, `num_tokens`, `train_flops`, `loss` or `tokens_per_param`."""
@@ -203,8 +203,8 @@ class Trained:
 
 
 def at_equal_loss(
-    fits: Mapping[str, ParametricFit],
-    bootstraps: Mapping[str, ParametricBootstrap],
+    fits: Mapping[str, Fit],
+    bootstraps: Mapping[str, Bootstrap],
     scales: Mapping[str, FamilyScale],
     loss: float,
 ) -> dict[str, Trained]:
@@ -220,15 +220,15 @@ def at_equal_loss(
             architecture=name,
             scale=scales[name],
             best=compute_for_loss(fit.law, scales[name], loss),
-            resamples=compute_for_loss(Laws.of(bootstraps[name]), scales[name], loss),
+            resamples=compute_for_loss(bootstraps[name].laws, scales[name], loss),
         )
         for name, fit in fits.items()
     }
 
 
 def at_equal_compute(
-    fits: Mapping[str, ParametricFit],
-    bootstraps: Mapping[str, ParametricBootstrap],
+    fits: Mapping[str, Fit],
+    bootstraps: Mapping[str, Bootstrap],
     scales: Mapping[str, FamilyScale],
     train_flops: float,
 ) -> dict[str, Trained]:
@@ -237,8 +237,8 @@ def at_equal_compute(
         name: Trained(
             architecture=name,
             scale=scales[name],
-            best=compute_optimal(fit.law, scales[name], train_flops),
-            resamples=compute_optimal(Laws.of(bootstraps[name]), scales[name], train_flops),
+            best=optimum(fit.law, scales[name], train_flops),
+            resamples=optimum(bootstraps[name].laws, scales[name], train_flops),
         )
         for name, fit in fits.items()
     }
@@ -365,5 +365,5 @@ def _ordered_interval(samples: Array, level: float) -> tuple[float, float]:
     known = samples[~np.isnan(samples)]
     if not known.size:
         return (float("nan"), float("nan"))
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
+    low, high = quantile_ends(known, level, "inverted_cdf")
     return (float(low), float(high))

@@ -26,6 +26,7 @@ from companion.accounting.inference import BF16, Precision, count_prefill, count
 from companion.architectures import ARCHITECTURES, Architecture, make_architecture
 from companion.errors import InputError, NotApplicable
 from companion.fitting.bootstrap import percentile_interval
+from companion.fitting.results import Result, check_name
 from companion.hardware import REFERENCE_HARDWARE, Hardware, get_hardware
 from companion.inference.checks import gaps_note, repeats_note, unit_note
 from companion.inference.solve import free_columns, least_squares_start, solve_times, usable_resamples
@@ -224,7 +225,7 @@ def by_model(rows: pd.DataFrame) -> list[tuple[Architecture, NDArray[np.intp]]]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InferenceFit:
+class InferenceFit(Result):
     """A fitted runtime model of one size.
 
     `coefficients` belong to the columns of the design (1/alpha_eff or 1/beta_eff first), NaN where they are not
@@ -254,15 +255,14 @@ class InferenceFit:
         """Whether the measurements determine a parameter: no free direction, and for a rate a positive interval."""
         return {name: name not in self.reasons for name in PARAMETERS[self.quantity]}
 
-    def interval(self, parameter: str, level: float = 0.95) -> tuple[float, float]:
+    def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
         """Percentile interval of a parameter; a rate whose inverse may be 0 has no upper end (infinite).
 
         NaN where the parameter is not determined, without resamples, or where more than half of them are lost.
         """
         names = PARAMETERS[self.quantity]
-        if parameter not in names:
-            raise InputError(f"{self.quantity} has no parameter {parameter!r}; there are {', '.join(names)}")
-        column = names.index(parameter)
+        check_name(name, names, self.quantity)
+        column = names.index(name)
         if np.isnan(self.coefficients[column]) or not self.resamples.size or self.num_lost > len(self.resamples) / 2:
             return (float("nan"), float("nan"))
         low, high = percentile_interval(self.resamples[:, column], level)

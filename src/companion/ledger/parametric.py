@@ -7,25 +7,27 @@ import numpy as np
 import pandas as pd
 
 from companion.fitting.derivatives import derivatives, jacobian
-from companion.fitting.parametric import ParametricFit, fit_parametric
+from companion.fitting.fit import Fit, fit
+from companion.laws import LossSurface
 
 
-def fit_as_published(runs: pd.DataFrame, entry: dict[str, Any]) -> tuple[ParametricFit, Any]:
+def fit_as_published(runs: pd.DataFrame, entry: dict[str, Any]) -> tuple[Fit, Any]:
     """The fit of one published entry, repeated runs counted twice, and the uncertainty of its losses, shape (n,)."""
     chosen = (runs["architecture"] == entry["architecture"]) & (runs["context_length"] == entry["context_length"])
     experiment = str(entry["dataset"]).split(" ")[0]
     if experiment != "all":
         chosen &= runs["experiment"] == experiment
-    fit = fit_parametric(
+    fitted = fit(
+        LossSurface,
         runs[chosen],
         gamma=None if entry["fit_gamma"] else 1.0,
         huber_delta=float(entry["huber_delta"]),
         weights="multiplicity_in_published_fits",
     )
-    return fit, runs.loc[chosen, "loss_uncertainty"].to_numpy()
+    return fitted, runs.loc[chosen, "loss_uncertainty"].to_numpy()
 
 
-def values_and_spreads(fit: ParametricFit, loss_uncertainty: Any) -> dict[str, tuple[float, float]]:
+def values_and_spreads(fit: Fit, loss_uncertainty: Any) -> dict[str, tuple[float, float]]:
     """Parameters and objective under the names of the published file, each with its spread.
 
     The spread is the standard deviation under uniform errors of the losses within `loss_uncertainty`, shape (n,), to
@@ -33,7 +35,7 @@ def values_and_spreads(fit: ParametricFit, loss_uncertainty: Any) -> dict[str, t
     quadratic part of the Huber loss.
     """
     rows = fit.rows
-    theta = fit.theta_centred[None]
+    theta = fit.theta_centered[None]
     state = derivatives(theta, rows)
     first = jacobian(theta, rows)[0]
     deviation = np.asarray(loss_uncertainty, dtype=float) / np.exp(rows.log_loss) / math.sqrt(3)

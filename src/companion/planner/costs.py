@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from companion.accounting.inference import InferencePass, count_prefill, count_step
 from companion.architectures import Architecture
 from companion.errors import InputError
-from companion.fitting.compute_optimal import Laws
-from companion.fitting.parametric import ParametricFit
+from companion.fitting.fit import Fit
 from companion.hardware import get_hardware
 from companion.inference.one_size import Quantity
+from companion.laws import LossSurface
 from companion.planner.knowledge import Knowledge
 from companion.planner.request import SECONDS_PER_HOUR, Request
 from companion.runs.shape_family import LARGEST_WIDTH, SMALLEST_WIDTH, FamilyScale
@@ -46,7 +46,7 @@ def cheapest_in_total(
     request: Request,
     knowledge: Knowledge,
     scale: FamilyScale,
-    laws: Laws,
+    laws: LossSurface,
     loss: Array,
     resampled: bool,
 ) -> dict[str, Array]:
@@ -161,7 +161,7 @@ def cost_curve(request: Request, knowledge: Knowledge, loss: float, widths: Any 
     scale = FamilyScale(family=knowledge.family, context_length=request.context)
     width = np.asarray(widths, dtype=float)
     size = knowledge.family.num_params(width)
-    tokens = Laws.of(knowledge.fit.law).tokens_for(loss, size)
+    tokens = knowledge.fit.law.tokens_for(loss, size)
     shapes = served_shapes(request, knowledge, width)
     flops = scale.family.flops_per_token(width, scale.context_length, scale.convention) * tokens
     train = flops / request.flops_per_second / SECONDS_PER_HOUR
@@ -239,7 +239,7 @@ def _passes(request: Request, rows: tuple[Array, Array]) -> tuple[tuple[Quantity
     )
 
 
-def _loss_scatter(fit: ParametricFit, number: int) -> Array:
+def _loss_scatter(fit: Fit, number: int) -> Array:
     """Observed over fitted losses, evenly spread over their quantiles in a fixed order, widened for what was fitted."""
     widening = np.sqrt(fit.num_rows / (fit.num_rows - fit.num_free))
     order = np.random.default_rng(1).permutation(number)

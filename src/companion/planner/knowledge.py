@@ -11,10 +11,12 @@ import pandas as pd
 from companion.architectures import ARCHITECTURES, PAPER_ARCHITECTURES
 from companion.errors import InputError, NotApplicable
 from companion.fitting.bootstrap import MAX_RESAMPLES
-from companion.fitting.parametric import AT_BOUND, OUT_OF_ITERATIONS, PARAMETERS, ParametricFit, fit_parametric
-from companion.fitting.uncertainty import ParametricBootstrap, bootstrap_parametric
+from companion.fitting.fit import Fit, fit
+from companion.fitting.solved import AT_BOUND, OUT_OF_ITERATIONS
+from companion.fitting.uncertainty import Bootstrap
 from companion.inference.one_size import Quantity
 from companion.inference.runtime_model import RuntimeModel, fit_runtime_model, paper_runtime_model
+from companion.laws import LossSurface
 from companion.paths import data_dir
 from companion.planner.ranges import Ranges
 from companion.runs.context_length import ContextChoice, choose_context
@@ -23,7 +25,7 @@ from companion.runs.shape_family import ShapeFamily, fit_shape_family, has_shape
 from companion.runs.where import table_name
 
 #: Fewer runs than this give no law: it has six parameters.
-MIN_RUNS = len(PARAMETERS) + 1
+MIN_RUNS = len(LossSurface.PARAMETERS) + 1
 #: Residuals of log loss below this are rounding, not scatter.
 _NO_SCATTER = 1e-6
 #: Losses of resamples above this share are said.
@@ -37,8 +39,8 @@ class Knowledge:
     """All that is known of one architecture: law, its doubt, shapes, times, and how far its data reach."""
 
     architecture: str
-    fit: ParametricFit
-    bootstrap: ParametricBootstrap
+    fit: Fit
+    bootstrap: Bootstrap
     family: ShapeFamily
     #: runtime models; None where there are none, for the reason in `untimed`.
     ttft: RuntimeModel | None
@@ -155,7 +157,7 @@ def without_name(name: str, message: str) -> str:
 
 def _law(
     table: pd.DataFrame, name: str, experiment: str | None, context: int | None, preferred: int | None
-) -> tuple[ParametricFit, tuple[pd.DataFrame, int | None, list[str]]]:
+) -> tuple[Fit, tuple[pd.DataFrame, int | None, list[str]]]:
     """The law of one architecture, its runs, their context length, and what to say about the choice."""
     label = Path(table_name(table)).name
     if name not in ARCHITECTURES:
@@ -168,13 +170,13 @@ def _law(
     notes: list[str] = []
     if context is None and preferred is not None and not ours and (rows_at := _at(rows, preferred)) is not None:
         fit = _fitted(rows_at)
-        if isinstance(fit, ParametricFit):
+        if isinstance(fit, Fit):
             return fit, (rows_at, preferred, _counted(rows, rows_at, ContextChoice(preferred, "")))
         notes.append(f"no law of the runs at context_length {preferred}: {fit}")
     choice = choose_context(_with_enough(rows, context), context, source=label)
     chosen = rows if choice.context_length is None else rows[rows["context_length"] == choice.context_length]
     fit = _fitted(chosen)
-    if not isinstance(fit, ParametricFit):
+    if not isinstance(fit, Fit):
         at = "" if choice.context_length is None else f" at context_length {choice.context_length}"
         raise NotApplicable(f"{label}: no law of {len(chosen)} runs{at}: {fit}")
     if not ours:
@@ -197,13 +199,13 @@ def _with_enough(rows: pd.DataFrame, requested: int | None) -> pd.DataFrame:
     return enough if len(enough) else rows
 
 
-def _fitted(rows: pd.DataFrame) -> ParametricFit | str:
+def _fitted(rows: pd.DataFrame) -> Fit | str:
     """An identified law, or why there is none."""
     try:
-        fit = fit_parametric(rows)
+        fitted = fit(LossSurface, rows)
     except InputError as error:
         return str(error).removeprefix("fit: ")
-    return fit if fit.identified else f"it is {fit.status}, {fit.status_detail}"
+    return fitted if fitted.identified else f"it is {fitted.status}, {fitted.status_detail}"
 
 
 def _counted(rows: pd.DataFrame, chosen: pd.DataFrame, choice: ContextChoice) -> list[str]:
@@ -218,14 +220,14 @@ def _known(
     table: pd.DataFrame,
     timings: pd.DataFrame | None,
     name: str,
-    fit: ParametricFit,
+    fit: Fit,
     law_runs: tuple[pd.DataFrame, int | None, list[str]],
     num_resamples: int,
     seed: int,
 ) -> Knowledge:
     chosen, context, notes = law_runs
     times, untimed = _times(timings, name, num_resamples, seed)
-    bootstrap = bootstrap_parametric(fit, num_resamples, seed=seed)
+    bootstrap = fit.bootstrap(num_resamples, seed=seed)
     family, of_shapes = _family(table, name)
     return Knowledge(
         architecture=name,
@@ -259,7 +261,7 @@ def _times(
         return {}, str(error)
 
 
-def _of_law(fit: ParametricFit, bootstrap: ParametricBootstrap) -> list[str]:
+def _of_law(fit: Fit, bootstrap: Bootstrap) -> list[str]:
     """What stops a reader from trusting a law and its intervals."""
     notes = []
     if fit.status == AT_BOUND:

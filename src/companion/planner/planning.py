@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from companion.architectures import Architecture, Attention
 from companion.errors import InputError, NotApplicable
 from companion.fitting.bootstrap import percentile_interval
-from companion.fitting.compute_optimal import Laws, compute_for_loss, compute_optimal
 from companion.hardware import get_hardware
+from companion.laws import compute_for_loss, optimum
 from companion.planner.costs import cheapest_in_total, numbers_of, passes_of, served_shapes
 from companion.planner.knowledge import Knowledge, Learned, learn, without_name
 from companion.planner.ranges import below_roofline, no_intervals, off_center, range_warnings
@@ -131,15 +131,15 @@ def _plan_one(request: Request, knowledge: Knowledge, level: float) -> tuple[lis
     scale = FamilyScale(family=knowledge.family, context_length=request.context)
     if request.prompt < scale.least_context:
         raise InputError(f"prompt_length {request.prompt} is shorter than one chunk of {scale.least_context} tokens")
-    laws = [Laws.of(knowledge.fit.law)]
+    laws = [knowledge.fit.law]
     if not knowledge.bootstrap.withheld:
-        laws.append(Laws.of(knowledge.bootstrap))
+        laws.append(knowledge.bootstrap.laws)
     drawn = []
     for each in laws:
         if request.target_loss is not None:
             best = compute_for_loss(each, scale, request.target_loss)
         else:
-            best = compute_optimal(each, scale, request.budget_flops)
+            best = optimum(each, scale, request.budget_flops)
         drawn.append({"d_model": best.d_model, "num_tokens": best.num_tokens, "loss": best.loss})
     if np.isnan(drawn[0]["d_model"]).any():
         raise NotApplicable("the law has no such model; only some of its resamples have")

@@ -4,13 +4,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from companion.fitting.parametric import ParametricFit
+from companion.fitting.fit import Fit
 from companion.formatting import percent, significant
 from companion.plotting.embed import Html, show
 from companion.plotting.style import INK, LABELS, count_ticks, subplots
 
 
-def fit_overview(fit: ParametricFit) -> Figure:
+def fit_overview(fit: Fit) -> Figure:
     """Left: contours of the fitted loss over N and D, with the runs. Right: observed over fitted loss − 1, over N·D."""
     used = fit.data[fit.data["weight"] > 0]
     size, tokens = used["num_params"].to_numpy(), used["num_tokens"].to_numpy()
@@ -31,7 +31,7 @@ def fit_overview(fit: ParametricFit) -> Figure:
     return figure
 
 
-def show_fit(fit: ParametricFit) -> Html:
+def show_fit(fit: Fit) -> Html:
     """The overview with a caption that names the parameters and how the fit ended."""
     values = ", ".join(f"{name} = {significant(value, 4)}" for name, value in fit.parameters.items())
     scatter = float(np.sqrt(np.average(fit.residuals**2, weights=fit.data["weight"])))

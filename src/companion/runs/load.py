@@ -26,6 +26,7 @@ from companion.errors import InputError
 from companion.formatting import cut, plural, quoted
 from companion.paths import data_dir
 from companion.runs.cells import convert, convert_unknown
+from companion.runs.groups import split_at_gaps
 from companion.runs.header import check_header
 from companion.runs.schema import (
     COLUMNS,
@@ -94,6 +95,11 @@ def load_runs(path: str | os.PathLike[str], strict: bool = False) -> pd.DataFram
     ------
     InputError
         one line that names the file, the row (as a spreadsheet numbers it: the header is row 1), column and value.
+
+    Examples
+    --------
+    >>> len(load_runs("data/runs.csv"))
+    640
     """
     frame, notes = read_runs(path, strict)
     for note in notes:
@@ -333,8 +339,7 @@ def assign_budgets(runs: pd.DataFrame, tolerance: float = 0.1, source: str | Non
     groups = runs.groupby(keys, dropna=False, sort=False).ngroup().to_numpy()
     for group in np.unique(groups[todo]):
         at = np.flatnonzero(todo & (groups == group))
-        at = at[np.argsort(logs[at], kind="stable")]
-        for cluster in np.split(at, np.flatnonzero(np.diff(logs[at]) > tolerance) + 1):
+        for cluster in (at[part] for part in split_at_gaps(logs[at], tolerance)):
             low, high = logs[cluster[0]], logs[cluster[-1]]
             if high - low > 2 * tolerance:
                 raise InputError(_no_budgets(runs, cluster, keys, tolerance, table_name(runs, source)))

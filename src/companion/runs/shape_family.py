@@ -20,6 +20,7 @@ from companion.accounting.params import count_params
 from companion.architectures import ARCHITECTURES, VOCAB_SIZE, Architecture, Attention, architecture_class
 from companion.architectures.base import usual_attention_heads
 from companion.errors import InputError
+from companion.laws.optimum import Models
 from companion.runs.load import OPTIONAL_SHAPE_COLUMNS, SHAPE_COLUMNS, load_paper_runs
 
 #: Widths between which sizes are looked for.
@@ -186,6 +187,26 @@ class FamilyScale:
         """N at which a model trained on M·N tokens costs C; shapes broadcast."""
         target = np.log(np.divide(train_flops, ratio))
         return self.family.num_params(np.exp(bisect(lambda x: self._log_cost(x) - target, np.shape(target))))
+
+    @property
+    def label(self) -> str:
+        """The family's architecture."""
+        return self.family.architecture
+
+    def limits(self) -> tuple[float, float]:
+        """Of ln d_model, the coordinate of the line of models (`companion.laws.optimum.Cost`)."""
+        return float(np.log(SMALLEST_WIDTH)), float(np.log(LARGEST_WIDTH))
+
+    def reach(self) -> str:
+        """The limits in words."""
+        return f"d_model from {SMALLEST_WIDTH:g} to {LARGEST_WIDTH:g} at T = {self.context_length:g}"
+
+    def models(self, x: Any) -> Models:
+        """Models at x = ln d_model, any array."""
+        width = np.exp(x)
+        of_size, of_price = self.family.elasticities(x, self.context_length, self.convention)
+        price = self.family.flops_per_token(width, self.context_length, self.convention)
+        return Models(self.family.num_params(width), price, of_size, of_price, width)
 
     def _log_cost(self, log_width: Any) -> Any:
         width = np.exp(log_width)

@@ -6,7 +6,6 @@ import pytest
 from companion.accounting import count_flops
 from companion.architectures import preset
 from companion.errors import InputError
-from companion.fitting.compute_optimal import compute_for_loss, compute_optimal
 from companion.fitting.context.costs import (
     FAR_CONTEXTS,
     equal_loss_by_context,
@@ -16,6 +15,7 @@ from companion.fitting.context.costs import (
 )
 from companion.fitting.context.prediction import Explanation, explain
 from companion.fitting.context.scaling import fit_context_optima
+from companion.laws import compute_for_loss, optimum
 from companion.runs.load import load_paper_runs
 from companion.runs.shape_family import FamilyScale, paper_family
 
@@ -64,7 +64,7 @@ def test_optimum_by_context(papers: dict[str, Explanation]) -> None:
         assert table["context_length"].tolist() == list(FAR_CONTEXTS)
         assert table["beyond_contexts"].tolist() == [False] * 4 + [True] * 6
         scale = FamilyScale(family=papers[name].family, context_length=131072)
-        best = compute_optimal(papers[name].law_fit.law, scale, BUDGET)
+        best = optimum(papers[name].law_fit.law, scale, BUDGET)
         row = table.set_index("context_length").loc[131072]
         assert row["num_params"] == pytest.approx(best.num_params[0], rel=1e-9)
         assert row["loss"] == pytest.approx(best.loss[0], rel=1e-9)
@@ -96,7 +96,7 @@ def test_equal_loss(papers: dict[str, Explanation]) -> None:
         scales = {
             name: FamilyScale(family=each.family, context_length=row["context_length"]) for name, each in papers.items()
         }
-        loss = float(compute_optimal(papers["xlstm"].law_fit.law, scales["xlstm"], BUDGET).loss[0])
+        loss = float(optimum(papers["xlstm"].law_fit.law, scales["xlstm"], BUDGET).loss[0])
         needed = compute_for_loss(papers["transformer"].law_fit.law, scales["transformer"], loss)
         assert row["loss"] == pytest.approx(loss, rel=1e-12)
         assert row["factor"] == pytest.approx(needed.train_flops[0] / BUDGET, rel=1e-6)

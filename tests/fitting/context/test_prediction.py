@@ -22,7 +22,7 @@ from companion.fitting.context.prediction import (
     parabola_optima,
 )
 from companion.fitting.context.scaling import fit_context_optima
-from companion.fitting.parametric import PARAMETERS
+from companion.laws import LossSurface
 from companion.runs.load import load_paper_runs
 
 RUNS = load_paper_runs()
@@ -122,7 +122,7 @@ def test_resamples_of_law_and_optima_are_paired(papers: dict[str, Explanation]) 
     explanation = papers["transformer"]
     laws = paired_laws(explanation.bootstrap)
     assert len(laws) == 1 + len(explanation.measured.counts)
-    assert {name: getattr(laws, name)[0] for name in PARAMETERS} == explanation.law_fit.parameters
+    assert {name: getattr(laws, name)[0] for name in LossSurface.PARAMETERS} == explanation.law_fit.parameters
     # the law of resample r saw the same runs as the optimum of resample r at T0: their errors go together
     at_start = [p for p in explanation.predictions if p.method == SAME_RUNS and p.measured.context_length == 8192]
     related = [

@@ -110,5 +110,5 @@ def test_memory_grows_with_the_rows_and_not_with_rows_times_resamples() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1000 * rows  # bytes: 1 kB a row, where a table of counts would take 8 kB
-    low, high = fit.bootstrap_interval("exponent")
+    low, high = fit.interval("exponent")
     assert low < 0.55 < high

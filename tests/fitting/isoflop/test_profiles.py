@@ -150,7 +150,7 @@ def test_bootstrap_is_reproducible_and_covers_roughly() -> None:
     np.testing.assert_array_equal(first.exponent_resamples, again.exponent_resamples)
     hits = 0
     for seed in range(100):
-        low, high = fit_isoflop(synthetic_runs(0.01, seed), num_resamples=200).bootstrap_interval("exponent")
+        low, high = fit_isoflop(synthetic_runs(0.01, seed), num_resamples=200).interval("exponent")
         hits += low <= EXPONENT <= high
     assert hits >= 84  # percentile intervals of 15 runs a budget are a little short of 95 %
 
@@ -218,8 +218,8 @@ def test_bad_input_is_named() -> None:
             fit_isoflop(runs.assign(times=[bad] + [1] * 59), weights="times")
     with pytest.raises(InputError, match="no weight above 0"):
         fit_isoflop(runs.assign(times=0), weights="times")
-    with pytest.raises(InputError, match="no resamples of 'slope'"):
-        fit_isoflop(runs, num_resamples=5).bootstrap_interval("slope")
+    with pytest.raises(InputError, match="no parameter 'slope'"):
+        fit_isoflop(runs, num_resamples=5).interval("slope")
 
 
 def test_two_budgets_have_no_standard_error_and_say_so() -> None:
@@ -270,8 +270,8 @@ def test_one_budget_has_an_optimum_and_no_law() -> None:
     assert not fit.law_defined
     assert fit.law_fault == "only budget 1e+19 has an optimum, and a law needs two"
     assert np.isnan([fit.power_law.law.exponent, fit.power_law.law.prefactor]).all()
-    assert np.isnan([*fit.power_law.interval("exponent"), *fit.bootstrap_interval("exponent")]).all()
-    low, high = fit.optimum_interval(fit.optima[0])
+    assert np.isnan([*fit.power_law.interval("exponent"), *fit.interval("exponent")]).all()
+    low, high = fit.interval("x_opt", profile=fit.optima[0])
     assert low < PREFACTOR * 1e19**EXPONENT < high
     with pytest.raises(InputError, match="power law is undefined: only budget"):
         fit_isoflop_joint(synthetic_runs(0.01), budgets=[1e19])
@@ -291,7 +291,7 @@ def test_as_many_runs_as_parameters_have_a_law_and_no_interval() -> None:
     assert joint.law.exponent == pytest.approx(fit.power_law.law.exponent, abs=2e-2)
     assert np.isnan(joint.interval()).all()
     assert "no degree of freedom" in joint.fault
-    assert np.isnan(fit.bootstrap_interval("exponent")).all()
+    assert np.isnan(fit.interval("exponent")).all()
     assert "no degree of freedom" in (fit.undefined("exponent") or "")
 
 

@@ -7,20 +7,19 @@ import pandas as pd
 import pytest
 
 from companion.errors import InputError, NotApplicable
+from companion.fitting.fit import fit
 from companion.fitting.overtraining.cost import (
     ComputeScale,
+    best_model,
     bootstrap_table,
     cost_at_equal_compute,
     cost_at_equal_loss,
     fit_compute_scale,
     implied_slopes,
     local_slope,
-    optimum,
     penalty_by_law,
 )
 from companion.fitting.overtraining.exponents import fit_overtraining_slopes
-from companion.fitting.parametric import fit_parametric
-from companion.fitting.uncertainty import bootstrap_parametric
 from companion.laws import LossSurface
 from companion.runs.load import load_paper_runs, subset
 
@@ -58,10 +57,10 @@ def test_few_sizes_give_a_lower_degree() -> None:
 
 def test_optimum_against_the_closed_form() -> None:
     for flops in (1e19, 1e22):
-        found, (num_params, num_tokens) = optimum(LAW, SIX, flops), LAW.optimum(flops)
-        assert found.num_params == pytest.approx(num_params, rel=2e-3)
-        assert found.num_tokens == pytest.approx(num_tokens, rel=2e-3)
-        assert found.loss == pytest.approx(float(LAW.predict(num_params, num_tokens)), rel=1e-8)
+        found, (num_params, num_tokens) = best_model(LAW, SIX, flops), LAW.optimum(flops)
+        assert found.num_params[0] == pytest.approx(num_params, rel=1e-9)
+        assert found.num_tokens[0] == pytest.approx(num_tokens, rel=1e-9)
+        assert found.loss[0] == pytest.approx(float(LAW.predict(num_params, num_tokens)), rel=1e-12)
 
 
 @pytest.mark.parametrize("scale", [SIX, SCALE])
@@ -81,27 +80,29 @@ def test_a_law_without_a_floor_and_equal_exponents_is_a_power_law() -> None:
 
 
 def test_cost_at_equal_compute() -> None:
-    best = optimum(LAW, SIX, 1e21)
-    table = cost_at_equal_compute(LAW, SIX, 1e21, [best.ratio, *RATIOS, 5000.0])
+    best = best_model(LAW, SIX, 1e21)
+    table = cost_at_equal_compute(LAW, SIX, 1e21, [best.tokens_per_param[0], *RATIOS, 5000.0])
     assert table["relative_penalty"][0] == pytest.approx(0, abs=1e-9)
     assert table["size_ratio"][0] == pytest.approx(1)
     assert (table["relative_penalty"] > -1e-12).all()
     np.testing.assert_allclose(6 * table["num_params"] * table["num_tokens"], 1e21, rtol=1e-9)
-    np.testing.assert_allclose(table["size_ratio"], np.sqrt(best.ratio / table["token_param_ratio"]), rtol=1e-9)
+    np.testing.assert_allclose(
+        table["size_ratio"], np.sqrt(best.tokens_per_param[0] / table["token_param_ratio"]), rtol=1e-9
+    )
 
 
 def test_cost_at_equal_loss() -> None:
-    best = optimum(LAW, SIX, 1e21)
-    ratios = [best.ratio / 3, 4 * best.ratio, 20 * best.ratio]
+    best = best_model(LAW, SIX, 1e21)
+    ratios = [best.tokens_per_param[0] / 3, 4 * best.tokens_per_param[0], 20 * best.tokens_per_param[0]]
     table = cost_at_equal_loss(LAW, SIX, 1e21, ratios)
-    np.testing.assert_allclose(LAW.predict(table["num_params"], table["num_tokens"]), best.loss, rtol=1e-4)
+    np.testing.assert_allclose(LAW.predict(table["num_params"], table["num_tokens"]), best.loss[0], rtol=1e-4)
     assert (table["compute_factor"] > 1).all()
     assert np.isnan(table["break_even_tokens"][0])  # larger than the optimum: nothing to win back
     row = table.iloc[1]
     assert row["size_ratio"] < 1
     both = [
         c + 2 * n * row["break_even_tokens"]
-        for c, n in ((1e21, best.num_params), (row["train_flops"], row["num_params"]))
+        for c, n in ((1e21, best.num_params[0]), (row["train_flops"], row["num_params"]))
     ]
     assert both[0] == pytest.approx(both[1])
 
@@ -111,25 +112,25 @@ def test_loss_out_of_reach_is_not_a_number() -> None:
     table = cost_at_equal_loss(LossSurface(E=1.0, A=50.0, B=1.0, alpha=0.3, beta=0.05), SIX, 1e21, [1e12])
     assert table[["compute_factor", "break_even_tokens"]].isna().all(axis=None)
     with pytest.raises(InputError, match="no optimum"):
-        optimum(law, SIX, 1e21)
+        best_model(law, SIX, 1e21)
 
 
 def test_implied_slopes_keep_runs_and_groups() -> None:
     slopes = fit_overtraining_slopes(RUNS)
-    fit = fit_parametric(RUNS)
-    implied = implied_slopes(fit.law, slopes)
+    fitted = fit(LossSurface, RUNS)
+    implied = implied_slopes(fitted.law, slopes)
     assert list(implied.laws) == list(slopes.laws)
     assert len(implied.data) == len(slopes.data)
     np.testing.assert_allclose(implied.table()["eta"], slopes.table()["eta"], atol=0.002)
 
 
 def test_bootstrap_intervals_hold_the_estimate() -> None:
-    fit = fit_parametric(RUNS)
-    bootstrap = bootstrap_parametric(fit, 100)
+    fitted = fit(LossSurface, RUNS)
+    bootstrap = fitted.bootstrap(100)
     columns = ["relative_penalty", "size_ratio"]
     bounds = bootstrap_table(bootstrap, lambda law: cost_at_equal_compute(law, SCALE, 1e21, RATIOS), columns)
     assert list(bounds) == ["relative_penalty_low", "relative_penalty_high", "size_ratio_low", "size_ratio_high"]
-    estimate = cost_at_equal_compute(fit.law, SCALE, 1e21, RATIOS)
+    estimate = cost_at_equal_compute(fitted.law, SCALE, 1e21, RATIOS)
     for column in columns:
         assert (bounds[f"{column}_low"] < bounds[f"{column}_high"]).all()
         assert ((bounds[f"{column}_low"] <= estimate[column]) & (estimate[column] <= bounds[f"{column}_high"])).all()
@@ -139,7 +140,7 @@ def test_penalty_by_law() -> None:
     table = penalty_by_law(RUNS, SCALE, 1e21, 220.0)
     assert list(table["runs"]) == ["all", "all"]
     assert list(table["gamma_free"]) == [True, False]
-    expected = cost_at_equal_compute(fit_parametric(RUNS).law, SCALE, 1e21, [220.0])["relative_penalty"][0]
+    expected = cost_at_equal_compute(fit(LossSurface, RUNS).law, SCALE, 1e21, [220.0])["relative_penalty"][0]
     assert table["penalty"][0] == pytest.approx(expected)
     both = pd.concat([RUNS, RUNS.assign(experiment="isoflop")])
     assert list(dict.fromkeys(penalty_by_law(both, SCALE, 1e21, 220.0)["runs"])) == ["isoflop", "tokenparam", "all"]
@@ -147,8 +148,8 @@ def test_penalty_by_law() -> None:
 
 def test_most_resamples_without_an_optimum_leave_no_bounds() -> None:
     """Where A is 0 more parameters buy nothing: such a law has no optimum."""
-    fit = fit_parametric(RUNS)
-    bootstrap = bootstrap_parametric(fit, 20)
+    fitted = fit(LossSurface, RUNS)
+    bootstrap = fitted.bootstrap(20)
 
     def bounds(lost: int) -> pd.DataFrame:
         theta = bootstrap.theta.copy()
@@ -180,4 +181,4 @@ def test_a_curve_that_turns_far_from_its_runs_has_no_size_there() -> None:
     bent = ComputeScale(coefficients=(-0.02, 0.0, float(np.log(6))), center=1e9, largest_deviation=0.0)
     assert bent.num_params(6e19, 10.0) == pytest.approx(1e9, rel=1e-6)
     assert np.isnan(bent.num_params(1e45, 10.0))
-    assert 0.3 < optimum(LAW, bent, 6e19).ratio < 3e4
+    assert 0.3 < best_model(LAW, bent, 6e19).tokens_per_param[0] < 3e4

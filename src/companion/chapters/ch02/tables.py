@@ -241,7 +241,7 @@ def show_exponents(fits: Mapping[str, IsoflopFit]) -> Html:
     """Exponents of N*(C) with their bootstrap intervals, by what was chosen."""
     rows = []
     for name, fit in fits.items():
-        low, high = fit.bootstrap_interval("exponent")
+        low, high = fit.interval("exponent")
         exponent = fit.power_law.law.exponent
         rows.append({"choice": name, "optima": len(fit.optima), "exponent": exponent, "low": low, "high": high})
     return show_table(

@@ -98,7 +98,7 @@ def _rows(choice: str, fit: IsoflopFit | JointIsoflopFit) -> list[dict[str, Any]
     rows = [_row(choice, exponent, law.exponent_standard_error, law.interval("exponent"), dof)]
     if fit.exponent_resamples.size:
         error = standard_spread(fit.exponent_resamples)
-        rows.append(_row(f"{choice}, bootstrap", exponent, error, fit.bootstrap_interval("exponent"), np.nan))
+        rows.append(_row(f"{choice}, bootstrap", exponent, error, fit.interval("exponent"), np.nan))
     return rows
 
 

@@ -83,7 +83,7 @@ def show_published_laws(published: Mapping[Key, IsoflopFit]) -> Html:
             "error": fit.power_law.exponent_standard_error,
             "optima": len(fit.optima),
             "interval": interval(fit.power_law.interval("exponent")),
-            "bootstrap": interval(fit.bootstrap_interval("exponent")),
+            "bootstrap": interval(fit.interval("exponent")),
         }
         for (name, x), fit in published.items()
     ]

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from companion.fitting.fit import Fit
 from companion.fitting.isoflop import fit_isoflop
-from companion.fitting.parametric import ParametricFit
-from companion.fitting.uncertainty import ParametricBootstrap
+from companion.fitting.uncertainty import Bootstrap
 
 #: Step and half width of the searches for the best log(B/A) of the centred law, each around the best so far.
 _BALANCE_SEARCH = ((0.6, 6.0), (0.1, 0.5), (0.02, 0.08))
@@ -19,7 +19,7 @@ def flops_per_param_and_token(runs: pd.DataFrame) -> float:
     return float(np.median(runs["train_flops"] / (runs["num_params"] * runs["num_tokens"].astype(float))))
 
 
-def fit_row(fit: ParametricFit) -> dict[str, Any]:
+def fit_row(fit: Fit) -> dict[str, Any]:
     """Parameters, what the large-model and long-training limits show of them, and how the fit ended.
 
     Returns
@@ -47,7 +47,7 @@ def fit_row(fit: ParametricFit) -> dict[str, Any]:
     }
 
 
-def projected_misfit(fit: ParametricFit, alphas: Any, betas: Any) -> NDArray[np.float64]:
+def projected_misfit(fit: Fit, alphas: Any, betas: Any) -> NDArray[np.float64]:
     """Least root mean square of relative residuals at fixed alpha and beta, gamma that of the fit; shape (a, b).
 
     Variable projection: at given exponents and balance B/A the law is linear in E and A^gamma, which have a closed
@@ -65,7 +65,7 @@ def projected_misfit(fit: ParametricFit, alphas: Any, betas: Any) -> NDArray[np.
     return np.sqrt(best)
 
 
-def _projected_squares(fit: ParametricFit, alphas: Any, betas: Any, balance: Any) -> NDArray[np.float64]:
+def _projected_squares(fit: Fit, alphas: Any, betas: Any, balance: Any) -> NDArray[np.float64]:
     """Mean squared relative residual with E and K = A^gamma eliminated; infinite where one is not positive."""
     rows = fit.rows
     w, floor = rows.weights / rows.weights.sum(), np.exp(-rows.log_loss)
@@ -81,7 +81,7 @@ def _projected_squares(fit: ParametricFit, alphas: Any, betas: Any, balance: Any
     return np.where((e > 0) & (k > 0), np.maximum(squares, 0), np.inf)
 
 
-def term_ranges(bootstrap: ParametricBootstrap, level: float = 0.95) -> dict[str, float]:
+def term_ranges(bootstrap: Bootstrap, level: float = 0.95) -> dict[str, float]:
     """How well A and B are known, and how well the terms they belong to.
 
     Returns

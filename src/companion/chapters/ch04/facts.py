@@ -15,8 +15,9 @@ from companion.chapters.ch04.shown import Fits, Tables, furthest_texts
 from companion.chapters.ch04.tables import SYMBOLS, compared_optima, shown_of_ledger
 from companion.chapters.labels import by_label, label_of
 from companion.fitting.diagnostics import cross_errors
-from companion.fitting.parametric import ParametricFit
-from companion.fitting.uncertainty import ParametricBootstrap, Profile
+from companion.fitting.fit import Fit
+from companion.fitting.likelihood import Profile
+from companion.fitting.uncertainty import Bootstrap
 from companion.formatting import interval, percent, power_of_ten, significant
 from companion.paths import data_dir
 
@@ -83,7 +84,7 @@ def speed_verdict(fits: Fits) -> str:
     )
 
 
-def form_facts(fits: Mapping[tuple[str, str, str], ParametricFit]) -> Facts:
+def form_facts(fits: Mapping[tuple[str, str, str], Fit]) -> Facts:
     """What fixing γ costs in the objective and does to E; fits by architecture, design and form."""
     factors = {
         (name, design): fixed.objective / fits[name, design, "γ free"].objective
@@ -120,9 +121,7 @@ def residual_facts(scattered: pd.DataFrame) -> Facts:
     }
 
 
-def answer_facts(
-    fits: Fits, by_sizes: Mapping[str, ParametricBootstrap], curves: Mapping[str, Mapping[str, Profile]]
-) -> Facts:
+def answer_facts(fits: Fits, by_sizes: Mapping[str, Bootstrap], curves: Mapping[str, Mapping[str, Profile]]) -> Facts:
     """The law with its intervals (bootstrap over sizes), for the parameters that have a profile."""
     laws = {
         name: ", ".join(
@@ -134,8 +133,8 @@ def answer_facts(
 
 
 def interval_verdict(
-    by_runs: Mapping[str, ParametricBootstrap],
-    by_sizes: Mapping[str, ParametricBootstrap],
+    by_runs: Mapping[str, Bootstrap],
+    by_sizes: Mapping[str, Bootstrap],
     curves: Mapping[str, Mapping[str, Profile]],
 ) -> str:
     """How much wider the interval of E is by sizes and by profile, and what recorded simulations found."""
@@ -258,7 +257,7 @@ def withheld_facts(withheld: Tables) -> Facts:
 def design_verdict(
     by_design: Mapping[str, Fits],
     parts: Mapping[str, Tables],
-    held: Mapping[tuple[str, str], ParametricBootstrap],
+    held: Mapping[tuple[str, str], Bootstrap],
 ) -> str:
     """E and errors of fits to single designs, where a table has several.
 

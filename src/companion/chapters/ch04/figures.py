@@ -11,8 +11,8 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 from scipy import stats
 
-from companion.fitting.parametric import ParametricFit
-from companion.fitting.uncertainty import Profile
+from companion.fitting.fit import Fit
+from companion.fitting.likelihood import Profile
 from companion.plotting.style import INK, LABELS, architecture_look, count_ticks, panels, subplots
 
 GREY = "#888888"
@@ -26,7 +26,7 @@ _SYMBOLS = {"E": "E", "A": "log A", "B": "log B", "alpha": "α", "beta": "β", "
 
 
 def loss_contours(
-    fits: Mapping[str, ParametricFit], tables: Mapping[str, pd.DataFrame], flops_per_nd: Mapping[str, float]
+    fits: Mapping[str, Fit], tables: Mapping[str, pd.DataFrame], flops_per_nd: Mapping[str, float]
 ) -> Figure:
     """Contours of the fitted loss over N and D with the runs and the compute-optimal path, a panel per architecture.
 
@@ -107,7 +107,7 @@ def outlier_influence(shifts: pd.DataFrame, readings: Mapping[str, str]) -> Figu
 
 
 def misfit_slices(
-    misfits: Mapping[str, NDArray[np.float64]], alphas: Any, betas: Any, fits: Mapping[str, ParametricFit]
+    misfits: Mapping[str, NDArray[np.float64]], alphas: Any, betas: Any, fits: Mapping[str, Fit]
 ) -> Figure:
     """Least misfit over (alpha, beta), everything else eliminated; the fitted exponents are marked.
 
@@ -135,7 +135,7 @@ def misfit_slices(
     return figure
 
 
-def residuals_over_compute(fits: Mapping[str, ParametricFit], tables: Mapping[str, pd.DataFrame]) -> Figure:
+def residuals_over_compute(fits: Mapping[str, Fit], tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Observed over fitted loss, minus 1, against compute; a panel per architecture, markers by design."""
     figure, axes = panels(len(fits), height=3.6, sharey=True, sharex=True)
     markers = _design_markers(pd.concat(tables.values()))

@@ -9,14 +9,14 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from companion.chapters.ch04.figures import DASHES, DESIGN_LABELS, GREY
-from companion.fitting.parametric import ParametricFit
-from companion.fitting.uncertainty import ParametricBootstrap
+from companion.fitting.fit import Fit
+from companion.fitting.uncertainty import Bootstrap
 from companion.formatting import count, significant
 from companion.plotting.style import INK, LABELS, architecture_look, count_ticks, panels, subplots
 
 
 def bands(
-    bootstraps: Mapping[str, ParametricBootstrap],
+    bootstraps: Mapping[str, Bootstrap],
     tables: Mapping[str, pd.DataFrame],
     withheld: Mapping[str, pd.DataFrame],
     num_params: float,
@@ -130,7 +130,7 @@ def extrapolation_errors(tables: Mapping[tuple[str, str], pd.DataFrame]) -> Figu
 
 
 def design_disagreement(
-    fits: Mapping[str, Mapping[str, ParametricFit]],
+    fits: Mapping[str, Mapping[str, Fit]],
     tables: Mapping[str, Mapping[str, pd.DataFrame]],
     tokens_per_param: float,
     flops_per_nd: Mapping[str, float],

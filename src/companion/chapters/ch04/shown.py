@@ -8,15 +8,17 @@ from numpy.typing import NDArray
 
 from companion.chapters.ch04 import figures, reach_figures
 from companion.chapters.labels import by_label, label_of
-from companion.fitting.parametric import PARAMETERS, ParametricFit
-from companion.fitting.uncertainty import ParametricBootstrap, Profile
+from companion.fitting.fit import Fit
+from companion.fitting.likelihood import Profile
+from companion.fitting.uncertainty import Bootstrap
 from companion.formatting import count, significant
+from companion.laws import LossSurface
 from companion.plotting import Html, show
 
 #: Rows of the correlations.
-_A, _ALPHA = PARAMETERS.index("A"), PARAMETERS.index("alpha")
+_A, _ALPHA = LossSurface.PARAMETERS.index("A"), LossSurface.PARAMETERS.index("alpha")
 
-Fits = Mapping[str, ParametricFit]
+Fits = Mapping[str, Fit]
 Tables = Mapping[str, pd.DataFrame]
 
 
@@ -82,7 +84,7 @@ def residuals_figure(fits: Fits, tables: Tables) -> Html:
 
 
 def profiles_figure(
-    curves: Mapping[str, Mapping[str, Profile]], resamples: Mapping[str, Mapping[str, ParametricBootstrap]]
+    curves: Mapping[str, Mapping[str, Profile]], resamples: Mapping[str, Mapping[str, Bootstrap]]
 ) -> Html:
     """Profiles of E and α, and the bootstrap intervals.
 
@@ -122,9 +124,7 @@ def correlations_figure(fits: Fits) -> Html:
     )
 
 
-def bands_figure(
-    resamples: Mapping[str, ParametricBootstrap], seen: Tables, hidden: Tables, target: Mapping[str, float]
-) -> Html:
+def bands_figure(resamples: Mapping[str, Bootstrap], seen: Tables, hidden: Tables, target: Mapping[str, float]) -> Html:
     """Confidence and prediction bands at the size of the target, from fits to the runs seen."""
     return show(
         reach_figures.bands(resamples, seen, hidden, **target),

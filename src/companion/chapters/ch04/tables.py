@@ -12,21 +12,22 @@ from companion.chapters.labels import label_of
 from companion.errors import NotApplicable
 from companion.fitting.diagnostics import cross_errors
 from companion.fitting.extrapolation import Extrapolation
+from companion.fitting.fit import Fit
 from companion.fitting.isoflop.joint import fit_isoflop_joint
-from companion.fitting.parametric import ParametricFit
-from companion.fitting.uncertainty import ParametricBootstrap, Profile
+from companion.fitting.likelihood import Profile
+from companion.fitting.uncertainty import Bootstrap
 from companion.formatting import count, interval, percent, power_of_ten, significant
 from companion.laws import LossSurface
 from companion.plotting import Html, show_table
 
-Resamples = Mapping[str, Mapping[str, ParametricBootstrap]]
+Resamples = Mapping[str, Mapping[str, Bootstrap]]
 #: Parameters as the page writes them.
 SYMBOLS = {"E": "E", "A": "A", "B": "B", "alpha": "α", "beta": "β", "gamma": "γ"}
 _GREEK = {"alpha": "α", "beta": "β", "gamma": "γ"}
 _PRODUCTS = {"alpha_gamma": "αγ", "beta_gamma": "βγ"}
 
 
-def delta_table(fits: Mapping[tuple[str, float], ParametricFit], tables: Tables, target: Mapping[str, float]) -> Html:
+def delta_table(fits: Mapping[tuple[str, float], Fit], tables: Tables, target: Mapping[str, float]) -> Html:
     """The law under different Huber deltas; fits by architecture and delta."""
     rows = []
     for (name, delta), fit in fits.items():
@@ -43,7 +44,7 @@ def delta_table(fits: Mapping[tuple[str, float], ParametricFit], tables: Tables,
     )
 
 
-def _last_residual(fit: ParametricFit, table: pd.DataFrame) -> float:
+def _last_residual(fit: Fit, table: pd.DataFrame) -> float:
     """Observed over fitted loss − 1 of the run with the most compute."""
     return float(np.expm1(fit.residuals[table["train_flops"].to_numpy().argmax()]))
 
@@ -51,7 +52,7 @@ def _last_residual(fit: ParametricFit, table: pd.DataFrame) -> float:
 # ---- designs and forms ---------------------------------------------------------------------------
 
 
-def _forms(fits: Mapping[tuple[str, str, str], ParametricFit]) -> pd.DataFrame:
+def _forms(fits: Mapping[tuple[str, str, str], Fit]) -> pd.DataFrame:
     return pd.DataFrame(
         {"architecture": label_of(name), "runs": design, "gamma is": form.removeprefix("γ ").removeprefix("= ")}
         | fit_row(fit)
@@ -59,7 +60,7 @@ def _forms(fits: Mapping[tuple[str, str, str], ParametricFit]) -> pd.DataFrame:
     )
 
 
-def forms_table(fits: Mapping[tuple[str, str, str], ParametricFit]) -> Html:
+def forms_table(fits: Mapping[tuple[str, str, str], Fit]) -> Html:
     """Parameters of fits by architecture, design and form (`γ free` or `γ = 1`)."""
     shown = ["E", "alpha", "beta", "gamma", "alpha_gamma", "beta_gamma"]
     return show_table(
@@ -70,7 +71,7 @@ def forms_table(fits: Mapping[tuple[str, str, str], ParametricFit]) -> Html:
     )
 
 
-def endings_table(fits: Mapping[tuple[str, str, str], ParametricFit]) -> Html:
+def endings_table(fits: Mapping[tuple[str, str, str], Fit]) -> Html:
     """How the fits of `forms_table` ended."""
     shown = ["architecture", "runs", "gamma is", "num_rows", "objective", "rms", "share", "conditioning", "status"]
     return show_table(
@@ -139,7 +140,7 @@ def intervals_table(fits: Fits, resamples: Resamples, curves: Mapping[str, Mappi
     )
 
 
-def terms(resamples: Mapping[str, ParametricBootstrap]) -> pd.DataFrame:
+def terms(resamples: Mapping[str, Bootstrap]) -> pd.DataFrame:
     """`term_ranges` by architecture (a column of names)."""
     return pd.DataFrame({"architecture": name} | term_ranges(drawn) for name, drawn in resamples.items())
 
@@ -156,7 +157,7 @@ def terms_table(ranges: pd.DataFrame) -> Html:
 
 
 def predictions(
-    resamples: Mapping[tuple[str, str], ParametricBootstrap], hidden: Tables, target: Mapping[str, float]
+    resamples: Mapping[tuple[str, str], Bootstrap], hidden: Tables, target: Mapping[str, float]
 ) -> pd.DataFrame:
     """The loss of the target by fits that have not seen it.
 
@@ -239,7 +240,7 @@ def _size_exponent(law: LossSurface) -> float:
     return law.beta / (law.alpha + law.beta)
 
 
-def exponents_table(by_design: Mapping[str, Fits], by_sizes: Mapping[str, ParametricBootstrap], iso: Tables) -> Html:
+def exponents_table(by_design: Mapping[str, Fits], by_sizes: Mapping[str, Bootstrap], iso: Tables) -> Html:
     """Exponent a of N* by the law of every design, and by the joint fit to the profiles.
 
     Parameters
@@ -345,7 +346,7 @@ def shown_of_ledger(ledger: pd.DataFrame) -> pd.DataFrame:
 # ---- solutions of the exercises ------------------------------------------------------------------
 
 
-def weights_table(fits: Mapping[tuple[str, str], ParametricFit], tables: Tables) -> Html:
+def weights_table(fits: Mapping[tuple[str, str], Fit], tables: Tables) -> Html:
     """Fits by architecture and weighting, and the residual of the run of most compute."""
     rows = []
     for (name, weights), fit in fits.items():
@@ -359,7 +360,7 @@ def weights_table(fits: Mapping[tuple[str, str], ParametricFit], tables: Tables)
     )
 
 
-def gamma_table(fits: Mapping[tuple[str, float], ParametricFit], main: Fits) -> Html:
+def gamma_table(fits: Mapping[tuple[str, float], Fit], main: Fits) -> Html:
     """Fits by architecture and fixed γ, their objective over that of the chapter's fit."""
     rows = []
     for (name, gamma), fit in fits.items():

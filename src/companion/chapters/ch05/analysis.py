@@ -16,7 +16,7 @@ from companion.fitting.overtraining.cost import (
 )
 from companion.fitting.overtraining.slope_tests import bending_if_possible, detectable_change
 from companion.fitting.power_law import fit_power_law
-from companion.fitting.uncertainty import ParametricBootstrap
+from companion.fitting.uncertainty import Bootstrap
 from companion.laws import LossSurface
 
 Slopes = Mapping[str, OvertrainingSlopes]
@@ -109,7 +109,7 @@ def bends(slopes: Slopes, implied: Slopes) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def local_exponents(fits: OvertrainingSlopes, scale: ComputeScale, bootstrap: ParametricBootstrap) -> pd.DataFrame:
+def local_exponents(fits: OvertrainingSlopes, scale: ComputeScale, bootstrap: Bootstrap) -> pd.DataFrame:
     """Local exponents of a law along the smallest and the largest ratio, to ten times the compute of the runs.
 
     Returns
@@ -140,9 +140,7 @@ def penalties(fits: OvertrainingSlopes, law: LossSurface, scale: ComputeScale) -
     return pd.concat(points)
 
 
-def costs(
-    bootstrap: ParametricBootstrap, scale: ComputeScale, train_flops: float, ratios: Sequence[float]
-) -> pd.DataFrame:
+def costs(bootstrap: Bootstrap, scale: ComputeScale, train_flops: float, ratios: Sequence[float]) -> pd.DataFrame:
     """What every ratio costs at equal compute, and at equal loss, by a law, with 95 % bootstrap intervals.
 
     Returns

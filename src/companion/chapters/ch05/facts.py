@@ -11,11 +11,11 @@ import pandas as pd
 from companion.chapters.ch05.analysis import Slopes, Tables
 from companion.chapters.ch05.tables import MISREAD
 from companion.chapters.labels import by_label, label_of, labels_of
+from companion.fitting.fit import Fit
 from companion.fitting.overtraining import OvertrainingSlopes
-from companion.fitting.overtraining.cost import ComputeScale, optimum
+from companion.fitting.overtraining.cost import ComputeScale, best_model
 from companion.fitting.overtraining.slope_tests import compare_slopes
-from companion.fitting.parametric import ParametricFit
-from companion.fitting.uncertainty import ParametricBootstrap
+from companion.fitting.uncertainty import Bootstrap
 from companion.formatting import count, interval, percent, power_of_ten, significant
 from companion.laws import LossSurface
 
@@ -169,7 +169,7 @@ def _difference(slopes: Slopes, counted: Mapping[tuple[str, str], OvertrainingSl
 def bend_facts(
     slopes: Slopes,
     scales: Mapping[str, ComputeScale],
-    bootstraps: Mapping[str, ParametricBootstrap],
+    bootstraps: Mapping[str, Bootstrap],
     bends: pd.DataFrame,
 ) -> Facts:
     """How the lines bend, the floor of the law, and line and law a hundred times beyond the last run."""
@@ -200,7 +200,7 @@ def bend_facts(
     }
 
 
-def _beyond(name: str, fits: OvertrainingSlopes, scale: ComputeScale, bootstrap: ParametricBootstrap) -> str:
+def _beyond(name: str, fits: OvertrainingSlopes, scale: ComputeScale, bootstrap: Bootstrap) -> str:
     """Loss by the line and by the law at a hundred times the compute of the last run of the smallest ratio."""
     ratio, line = next(iter(fits.laws.items()))
     far = 100 * float(fits.data.loc[fits.data["token_param_ratio"] == ratio, "train_flops"].max())
@@ -242,7 +242,7 @@ def front_verdict(excess: Tables, penalty: Tables) -> str:
 
 def cost_facts(
     costs: Tables,
-    laws: Mapping[str, ParametricFit],
+    laws: Mapping[str, Fit],
     scales: Mapping[str, ComputeScale],
     train_flops: float,
     ratio: float,
@@ -251,9 +251,10 @@ def cost_facts(
     texts, brief = [], []
     for name, table in costs.items():
         [row] = table[table["token_param_ratio"] == ratio].to_dict("records")
-        best = optimum(laws[name].law, scales[name], train_flops)
+        best = best_model(laws[name].law, scales[name], train_flops)
         text = (
-            f"{label_of(name)}: the optimum is at M = {best.ratio:.0f} and N = {count(best.num_params)}; M = {ratio:g} "
+            f"{label_of(name)}: the optimum is at M = {best.tokens_per_param[0]:.0f} and "
+            f"N = {count(best.num_params[0])}; M = {ratio:g} "
             f"costs {row['relative_penalty']:.1%} of loss for a model {row['size_ratio']:.2f} times as large"
         )
         if np.isfinite(row["break_even_tokens"]):
@@ -303,7 +304,7 @@ def windows_verdict(windows: Tables) -> str:
     return ". ".join(texts)
 
 
-def exact_verdict(fits: Mapping[tuple[tuple[float, ...], float | None], ParametricFit], truth: LossSurface) -> str:
+def exact_verdict(fits: Mapping[tuple[tuple[float, ...], float | None], Fit], truth: LossSurface) -> str:
     """What one, two and three ratios know of a law, from fits to its exact losses.
 
     Parameters
@@ -328,7 +329,7 @@ def exact_verdict(fits: Mapping[tuple[tuple[float, ...], float | None], Parametr
     return f"{text}Three ratios and γ free: condition number {power_of_ten(fits[three, None].conditioning, 1)}"
 
 
-def single_verdict(fits: Mapping[tuple[str, str], ParametricFit]) -> str:
+def single_verdict(fits: Mapping[tuple[str, str], Fit]) -> str:
     """How many fits to single ratios warn; fits by architecture and the runs they see."""
     alone = [fit for (_, which), fit in fits.items() if which != "all lines"]
     whole = " and ".join(significant(fit.conditioning, 2) for (_, which), fit in fits.items() if which == "all lines")

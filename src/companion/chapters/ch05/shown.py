@@ -7,7 +7,7 @@ import pandas as pd
 from companion.chapters.ch05 import figures
 from companion.chapters.ch05.analysis import Slopes, Tables, local_exponents, runs_in_no_line
 from companion.fitting.overtraining.cost import ComputeScale
-from companion.fitting.uncertainty import ParametricBootstrap
+from companion.fitting.uncertainty import Bootstrap
 from companion.formatting import power_of_ten
 from companion.ledger import build_ledger, to_frame
 from companion.plotting import Html, show
@@ -27,9 +27,7 @@ def lines_figure(slopes: Slopes, tables: Tables) -> Html:
     )
 
 
-def bending_figure(
-    slopes: Slopes, scales: Mapping[str, ComputeScale], bootstraps: Mapping[str, ParametricBootstrap]
-) -> Html:
+def bending_figure(slopes: Slopes, scales: Mapping[str, ComputeScale], bootstraps: Mapping[str, Bootstrap]) -> Html:
     """Local exponents of the parametric law, and those of the straight lines."""
     curves = {name: local_exponents(fits, scales[name], bootstraps[name]) for name, fits in slopes.items()}
     return show(

@@ -9,9 +9,9 @@ import pandas as pd
 from companion.chapters.ch05.analysis import Slopes, Tables
 from companion.chapters.ch05.shown import published_exponents
 from companion.chapters.labels import label_of
+from companion.fitting.fit import Fit
 from companion.fitting.overtraining import OvertrainingSlopes
 from companion.fitting.overtraining.slope_tests import compare_slopes, parallel_tests
-from companion.fitting.parametric import ParametricFit
 from companion.formatting import count, interval, power_of_ten, significant
 from companion.laws import LossSurface
 from companion.plotting import Html, show_table
@@ -213,7 +213,7 @@ def sensitivity_table(sensitivity: Tables, train_flops: float, ratio: float) -> 
 # ---- one ratio alone -----------------------------------------------------------------------------
 
 
-def exact_table(fits: Mapping[tuple[tuple[float, ...], float | None], ParametricFit], truth: LossSurface) -> Html:
+def exact_table(fits: Mapping[tuple[tuple[float, ...], float | None], Fit], truth: LossSurface) -> Html:
     """Fits to exact losses of a known law, by the ratios of the design and the γ that was fixed (None: free)."""
     far, rows = (1e9, 5e12), []
     for (ratios, gamma), fit in fits.items():
@@ -231,7 +231,7 @@ def exact_table(fits: Mapping[tuple[tuple[float, ...], float | None], Parametric
     )
 
 
-def single_table(fits: Mapping[tuple[str, str], ParametricFit]) -> Html:
+def single_table(fits: Mapping[tuple[str, str], Fit]) -> Html:
     """Fits with γ = 1 by architecture and the runs they see."""
     rows = []
     for (name, which), fit in fits.items():

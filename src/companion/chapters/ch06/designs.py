@@ -13,13 +13,14 @@ import pandas as pd
 
 from companion.accounting import count_params
 from companion.errors import InputError, NotApplicable
-from companion.fitting.derivatives import Array, Rows, from_raw, jacobian, make_rows
+from companion.fitting.derivatives import Rows, from_raw, jacobian, make_rows
+from companion.fitting.fit import fit
 from companion.fitting.isoflop.bias import FLOPS_PER_PARAM_AND_TOKEN, GRIDS, SizeGrid, grid_bias
 from companion.fitting.isoflop.profiles import fit_isoflop, isoflop_groups
 from companion.fitting.overtraining.groups import group_by_ratio
-from companion.fitting.parametric import fit_parametric
 from companion.fitting.power_law import fit_power_law
 from companion.laws import LossSurface
+from companion.laws.base import Array
 from companion.runs.recount import missing_for_recount, models_of
 
 
@@ -48,7 +49,7 @@ def noise_free_comparison(law: LossSurface, budgets: Any, grids: Mapping[str, Si
         points = pd.DataFrame({"num_params": np.concatenate(sizes), "num_tokens": np.concatenate(tokens)})
         points["val_loss"] = law.predict(points["num_params"].to_numpy(), points["num_tokens"].to_numpy())
         gamma = None if law.gamma != 1 else 1.0
-        errors.append(size_exponent(fit_parametric(points, gamma=gamma).law) - size_exponent(law))
+        errors.append(size_exponent(fit(LossSurface, points, gamma=gamma).law) - size_exponent(law))
     return table.assign(parametric_error=errors)
 
 
@@ -88,9 +89,9 @@ def design_precision(
     """
     sizes, tokens = np.asarray(num_params, dtype=float), np.asarray(num_tokens, dtype=float)
     free = np.array([True] * 5 + [gamma_free])
-    rows = make_rows(sizes, tokens, law.predict(sizes, tokens), np.ones(sizes.size), 1.0)
+    rows = make_rows(LossSurface, sizes, tokens, law.predict(sizes, tokens), np.ones(sizes.size), 1.0)
     logs = [np.log(max(value, np.finfo(float).tiny)) for value in (law.E, law.A, law.B)]
-    theta = from_raw(np.array([*logs, law.alpha, law.beta, np.log(law.gamma)]), rows.center)
+    theta = from_raw(np.array([*logs, law.alpha, law.beta, np.log(law.gamma)]), rows)
     design = jacobian(theta[None], rows)[0][:, free]
     norms = np.linalg.norm(design, axis=0)
     blind = norms < 1e-200  # a term of the law that is zero at its bound leaves its column without a direction
@@ -111,7 +112,7 @@ def design_precision(
     }
     if off_design is not None:
         log_n, log_d = (np.array([np.log(value)]) - c for value, c in zip(off_design, rows.center, strict=True))
-        place = Rows(log_n, log_d, np.zeros(1), np.ones(1), 1.0, rows.center)
+        place = Rows(log_n, log_d, np.zeros(1), np.ones(1), 1.0, rows.center, LossSurface)
         result["loss_standard_error"] = error(jacobian(theta[None], place)[0, 0])
     return result
 
@@ -293,7 +294,7 @@ def embedding_effect(runs: pd.DataFrame, budgets: Sequence[float] | None = None)
     rows = []
     for name, table in tables.items():
         isoflop = fit_isoflop(table, budgets=budgets, num_resamples=0)
-        law = fit_parametric(table).law
+        law = fit(LossSurface, table).law
         rows.append(
             {
                 "definition": name,

@@ -20,12 +20,13 @@ from companion.chapters.ch06.mistakes import (
 from companion.chapters.ch06.summary import NOT_SEEN, NOT_SHOWN, Facts, Pitfall
 from companion.chapters.ch06.tables import parabola_errors
 from companion.chapters.labels import label_of
+from companion.fitting.fit import Fit, fit
 from companion.fitting.multistart import Multistart
 from companion.fitting.overtraining import OvertrainingSlopes
-from companion.fitting.parametric import ParametricFit, fit_parametric
 from companion.formatting import percent, significant
 from companion.inference.one_size import load_paper_inference
 from companion.inference.published import fit_published
+from companion.laws import LossSurface
 from companion.ledger import load_published
 
 
@@ -61,7 +62,7 @@ def pitfall_one_ratio(designs: pd.DataFrame, curve: pd.DataFrame, table: pd.Data
     shifts, fitted = {}, ""
     names = set(table["experiment"].dropna()) if "experiment" in table else set()
     for name in sorted(names - {"isoflop"}) if "isoflop" in names else []:
-        other = size_exponent(fit_parametric(table[table["experiment"] == name]).law)
+        other = size_exponent(fit(LossSurface, table[table["experiment"] == name]).law)
         shifts[f"the other design ({name})"] = other - a
         fitted = f"; fitted to the {name} runs, a = {other:.3f} instead of {a:.3f}"
     (narrow, condition), (wide, best) = (
@@ -81,7 +82,7 @@ def pitfall_one_ratio(designs: pd.DataFrame, curve: pd.DataFrame, table: pd.Data
     )
 
 
-def pitfall_early(fit: ParametricFit, searches: Mapping[str, Multistart], a: float) -> Pitfall:
+def pitfall_early(fit: Fit, searches: Mapping[str, Multistart], a: float) -> Pitfall:
     """What the tolerances of a plain search do."""
     reached = compare_searches(fit, searches).set_index("setting")
     shares = [percent(share) for share in reached["within_1e-6"]]
@@ -99,7 +100,7 @@ def pitfall_early(fit: ParametricFit, searches: Mapping[str, Multistart], a: flo
     )
 
 
-def search_facts(fit: ParametricFit, searches: Mapping[str, Multistart]) -> Facts:
+def search_facts(fit: Fit, searches: Mapping[str, Multistart]) -> Facts:
     """How many starts of how many, and where the lowest of all ends."""
     published = searches["published"]
     least = compare_searches(fit, searches)["lowest_excess"].min()
@@ -125,7 +126,7 @@ def printed_entries(architecture: str, context_length: int | None) -> list[Mappi
 
 
 def rounded(
-    fit: ParametricFit, printed: Sequence[Mapping[str, Any]], train_flops: float, decimals: Sequence[int]
+    fit: Fit, printed: Sequence[Mapping[str, Any]], train_flops: float, decimals: Sequence[int]
 ) -> pd.DataFrame:
     """`rounded_laws` of a fit, followed by the laws that the paper prints."""
     tables = [compare_laws(fit, printed_laws(entry), train_flops) for entry in printed]
@@ -280,7 +281,7 @@ def pitfall_embedding(definitions: pd.DataFrame | None, iso: pd.DataFrame) -> Pi
     )
 
 
-def pitfall_delta(path: pd.DataFrame, fit: ParametricFit, search: Multistart, a: float) -> Pitfall:
+def pitfall_delta(path: pd.DataFrame, fit: Fit, search: Multistart, a: float) -> Pitfall:
     """What δ and the starts do: `path` of the IsoFLOP runs, of `companion.chapters.ch06.mistakes.delta_path`."""
     far = path.iloc[int((path["size_exponent"] - a).abs().argmax())]
     span, floors = (f"{path[column].min():.3f} to {path[column].max():.3f}" for column in ("size_exponent", "E"))

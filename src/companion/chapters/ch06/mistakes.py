@@ -11,16 +11,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import least_squares
+from scipy.special import huber
 
 from companion.chapters.ch06.designs import size_exponent
-from companion.errors import InputError
-from companion.fitting.derivatives import Array, huber
+from companion.fitting.fit import Fit, fit
 from companion.fitting.multistart import SETTINGS, Multistart, reference_multistart
 from companion.fitting.overtraining.exponents import OvertrainingSlopes
-from companion.fitting.parametric import ParametricFit, fit_parametric
-from companion.fitting.uncertainty import ParametricBootstrap, bootstrap_parametric
-from companion.laws import LossSurface
+from companion.fitting.uncertainty import Bootstrap
+from companion.laws import LossSurface, ProductLaw
+from companion.laws.base import Law
 
 
 @dataclass(frozen=True)
@@ -32,14 +31,14 @@ class Evaluation:
     mean: float
 
 
-def evaluate(law: LossSurface, fit: ParametricFit) -> Evaluation:
+def evaluate(law: LossSurface, fit: Fit) -> Evaluation:
     """Any law on the runs, weights and Huber delta of a fit."""
     data = fit.data
     weights = data["weight"].to_numpy()
     predicted = law.predict(data["num_params"].to_numpy(), data["num_tokens"].to_numpy())
     residuals = np.log(data["val_loss"].to_numpy() / predicted)
     return Evaluation(
-        objective=float(weights @ huber(residuals, fit.huber_delta)),
+        objective=float(weights @ huber(fit.huber_delta, residuals)),
         rms=float(np.sqrt(np.average(residuals**2, weights=weights))),
         mean=float(np.average(residuals, weights=weights)),
     )
@@ -49,13 +48,13 @@ def evaluate(law: LossSurface, fit: ParametricFit) -> Evaluation:
 
 
 def stopping_early(
-    fit: ParametricFit, num_starts: int = 40, *, settings: Sequence[str] = tuple(SETTINGS), seed: int = 0
+    fit: Fit, num_starts: int = 40, *, settings: Sequence[str] = tuple(SETTINGS), seed: int = 0
 ) -> dict[str, Multistart]:
     """The plain multi-start from the same starts under every setting of its tolerances."""
     return {name: reference_multistart(fit, num_starts, seed=seed, setting=name) for name in settings}
 
 
-def compare_searches(fit: ParametricFit, searches: Mapping[str, Multistart]) -> pd.DataFrame:
+def compare_searches(fit: Fit, searches: Mapping[str, Multistart]) -> pd.DataFrame:
     """What every setting reaches.
 
     Returns
@@ -90,7 +89,7 @@ def ends_of_search(search: Multistart, highest: float) -> pd.DataFrame:
     return pd.DataFrame(np.column_stack([np.exp(theta[:, :3]), theta[:, 3:]]), columns=pd.Index(names))
 
 
-def reached_by_start(fit: ParametricFit, search: Multistart, tolerance: float = 1e-3) -> pd.DataFrame:
+def reached_by_start(fit: Fit, search: Multistart, tolerance: float = 1e-3) -> pd.DataFrame:
     """Share of starts that come within `tolerance` of the fit's objective, by the value they start from.
 
     Returns
@@ -134,7 +133,7 @@ def printed_laws(entry: Mapping[str, Any]) -> dict[str, LossSurface]:
     }
 
 
-def compare_laws(fit: ParametricFit, laws: Mapping[str, LossSurface], train_flops: float) -> pd.DataFrame:
+def compare_laws(fit: Fit, laws: Mapping[str, LossSurface], train_flops: float) -> pd.DataFrame:
     """Laws on the data of a fit.
 
     Returns
@@ -159,7 +158,7 @@ def compare_laws(fit: ParametricFit, laws: Mapping[str, LossSurface], train_flop
     return pd.DataFrame(rows)
 
 
-def rounded_laws(fit: ParametricFit, train_flops: float, decimals: Sequence[int] = (2, 3, 4, 6)) -> pd.DataFrame:
+def rounded_laws(fit: Fit, train_flops: float, decimals: Sequence[int] = (2, 3, 4, 6)) -> pd.DataFrame:
     """`compare_laws` of a fit whose parameters are printed with fewer and fewer digits; first, with all."""
     laws = {"all digits": fit.law} | {f"{k} decimals": rounded(fit.law, k) for k in decimals}
     return compare_laws(fit, laws, train_flops)
@@ -186,16 +185,16 @@ def repeated_rows(
     tables["every run twice"] = runs.loc[runs.index.repeat(2)]
     rows: list[dict[str, Any]] = []
     for name, table in tables.items():
-        fit = fit_parametric(table.reset_index(drop=True))
-        low, high = exponent_interval(bootstrap_parametric(fit, num_resamples, seed=seed))
-        chosen = {key: fit.parameters[key] for key in ("E", "alpha", "beta", "gamma")}
-        row = {"counted": name, "num_rows": len(table), **chosen, "size_exponent": size_exponent(fit.law)}
+        fitted = fit(LossSurface, table.reset_index(drop=True))
+        low, high = exponent_interval(fitted.bootstrap(num_resamples, seed=seed))
+        chosen = {key: fitted.parameters[key] for key in ("E", "alpha", "beta", "gamma")}
+        row = {"counted": name, "num_rows": len(table), **chosen, "size_exponent": size_exponent(fitted.law)}
         width = (high - low) / (rows[0]["high"] - rows[0]["low"]) if rows else 1.0
         rows.append({**row, "low": low, "high": high, "width": width})
     return pd.DataFrame(rows)
 
 
-def exponent_interval(bootstrap: ParametricBootstrap, level: float = 0.95) -> tuple[float, float]:
+def exponent_interval(bootstrap: Bootstrap, level: float = 0.95) -> tuple[float, float]:
     """Percentile interval of a = beta/(alpha + beta); (NaN, NaN) where the bootstrap withholds intervals."""
     return bootstrap.interval_of(size_exponent, level)
 
@@ -221,7 +220,7 @@ def all_pairs_metrics(observed: Any, predicted: Any) -> dict[str, float]:
     return {"mse": mse, "r2": 1 - mse / float(np.var(y))}
 
 
-def judged(fit: ParametricFit, samples: pd.DataFrame, within: float = 0.1) -> pd.DataFrame:
+def judged(fit: Fit, samples: pd.DataFrame, within: float = 0.1) -> pd.DataFrame:
     """Laws that fit nearly as well as the best, with both metrics on the runs of the fit.
 
     Parameters
@@ -277,54 +276,6 @@ def variance_as_error(slopes: OvertrainingSlopes) -> pd.DataFrame:
 # ---- the form of the law ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProductFit:
-    """L = E + K·N^-a·D^-b, fitted by least squares of log L: one power law times another. `rms` of log residuals."""
-
-    E: float
-    K: float
-    a: float
-    b: float
-    rms: float
-
-    def predict(self, num_params: Any, num_tokens: Any) -> Any:
-        """Loss in nats per token; N and D broadcast."""
-        return self.E + self.K * np.power(num_params, -self.a) * np.power(num_tokens, -self.b)
-
-
-def fit_product(runs: pd.DataFrame) -> ProductFit:
-    """The product form by least squares of log L.
-
-    For a fixed E, log(L − E) is linear in (log K, a, b): the best of a grid of E is the start.
-
-    Raises
-    ------
-    InputError
-        for fewer than five runs, or where their sizes and tokens leave the prefactor without a value.
-    """
-    n, d, loss = (runs[name].to_numpy(dtype=float) for name in ("num_params", "num_tokens", "val_loss"))
-    if loss.size < 5:
-        raise InputError(f"product form: {loss.size} runs for 4 parameters; at least 5 are needed")
-    center = np.log(n).mean(), np.log(d).mean()
-    design = np.column_stack([np.ones_like(n), -(np.log(n) - center[0]), -(np.log(d) - center[1])])
-
-    def residuals(theta: Array) -> Array:
-        return np.logaddexp(theta[0], design @ theta[1:]) - np.log(loss)
-
-    starts = []
-    for floor in loss.min() * np.linspace(0.02, 0.98, 25):
-        linear = np.linalg.lstsq(design, np.log(loss - floor), rcond=None)[0]
-        starts.append(np.array([np.log(floor), *linear]))
-    start = min(starts, key=lambda theta: float((residuals(theta) ** 2).sum()))
-    end = least_squares(residuals, start, xtol=1e-12, ftol=1e-12, gtol=1e-14, x_scale="jac")
-    e, k, a, b = end.x.tolist()
-    log_k = k + a * center[0] + b * center[1]
-    if not abs(log_k) < math.log(np.finfo(float).max):
-        raise InputError(f"product form: the runs do not determine its exponents (a = {a:.3g}, b = {b:.3g})")
-    rms = float(np.sqrt(np.mean(end.fun**2)))
-    return ProductFit(E=math.exp(e), K=math.exp(log_k), a=a, b=b, rms=rms)
-
-
 @dataclass(frozen=True)
 class Form:
     """A fitted form: `predict(N, D)`, number of free parameters, `rms` of the log residuals, floor E."""
@@ -338,11 +289,15 @@ class Form:
 def fit_forms(runs: pd.DataFrame) -> dict[str, Form]:
     """Sum with gamma 1, sum with gamma free and product, all by least squares of log L."""
     forms = {}
-    for name, gamma in (("sum, gamma 1", 1.0), ("sum, gamma free", None)):
-        fit = fit_parametric(runs, gamma=gamma, huber_delta=math.inf)
-        forms[name] = Form(fit.law.predict, fit.num_free, evaluate(fit.law, fit).rms, fit.law.E)
-    product = fit_product(runs)
-    return forms | {"product": Form(product.predict, 4, product.rms, product.E)}
+    laws: tuple[tuple[str, type[Law], dict[str, float]], ...] = (
+        ("sum, gamma 1", LossSurface, {"gamma": 1.0}),
+        ("sum, gamma free", LossSurface, {}),
+        ("product", ProductLaw, {}),
+    )
+    for name, law, fixed in laws:
+        found = fit(law, runs, huber_delta=math.inf, **fixed)  # type: ignore[arg-type]
+        forms[name] = Form(found.law.predict, found.num_free, evaluate(found.law, found).rms, found.law.E)
+    return forms
 
 
 def compare_forms(runs: pd.DataFrame, forms: Mapping[str, Form]) -> pd.DataFrame:
@@ -386,9 +341,9 @@ def delta_path(
     """
     rows = []
     for delta in deltas:
-        fit = fit_parametric(runs, gamma=gamma, huber_delta=delta)
+        fitted = fit(LossSurface, runs, gamma=gamma, huber_delta=delta)
         row: dict[str, Any] = {"huber_delta": delta}
-        row |= {name: fit.parameters[name] for name in ("E", "alpha", "beta", "gamma")}
-        row |= {"size_exponent": size_exponent(fit.law), "linear": float(np.mean(np.abs(fit.residuals) > delta))}
-        rows.append(row | {"rms": evaluate(fit.law, fit).rms, "status": fit.status})
+        row |= {name: fitted.parameters[name] for name in ("E", "alpha", "beta", "gamma")}
+        row |= {"size_exponent": size_exponent(fitted.law), "linear": float(np.mean(np.abs(fitted.residuals) > delta))}
+        rows.append(row | {"rms": evaluate(fitted.law, fitted).rms, "status": fitted.status})
     return pd.DataFrame(rows)

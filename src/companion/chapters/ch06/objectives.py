@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.optimize import least_squares
+from scipy.special import huber
 
 from companion.chapters.ch06.designs import size_exponent
 from companion.errors import InputError
-from companion.fitting.derivatives import Array, from_raw, huber, log_predictions, make_rows, to_raw
-from companion.fitting.parametric import ParametricFit, fit_parametric
+from companion.fitting.derivatives import from_raw, log_predictions, make_rows, to_raw
+from companion.fitting.fit import Fit, fit
 from companion.laws import LossSurface
+from companion.laws.base import Array
 
 
 def one_resample(runs: pd.DataFrame, draw_seed: int = 0) -> pd.DataFrame:
@@ -31,7 +33,7 @@ def one_resample(runs: pd.DataFrame, draw_seed: int = 0) -> pd.DataFrame:
         counts = np.bincount(chosen, minlength=len(runs))
         row: dict[str, Any] = {"drawn": name, "distinct": int((counts > 0).sum()), "most": int(counts.max())}
         try:
-            law = fit_parametric(runs.iloc[chosen].reset_index(drop=True)).law
+            law = fit(LossSurface, runs.iloc[chosen].reset_index(drop=True)).law
         except InputError:  # too few different runs are left
             rows.append(row)
             continue
@@ -41,7 +43,7 @@ def one_resample(runs: pd.DataFrame, draw_seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def squared_twice(fit: ParametricFit) -> pd.DataFrame:
+def squared_twice(fitted: Fit) -> pd.DataFrame:
     """A fit, and what becomes of it where each term of its objective is taken for a residual and squared again.
 
     Returns
@@ -51,13 +53,17 @@ def squared_twice(fit: ParametricFit) -> pd.DataFrame:
     the Huber loss of the fit, its square; squares, and squares of squares.
     """
     rows = []
-    for label, delta in (("Huber loss", fit.huber_delta), ("squares", math.inf)):
-        once = fit if delta == fit.huber_delta else fit_parametric(fit.data, huber_delta=delta, gamma=_gamma(fit))
+    for label, delta in (("Huber loss", fitted.huber_delta), ("squares", math.inf)):
+        once = (
+            fitted
+            if delta == fitted.huber_delta
+            else fit(LossSurface, fitted.data, huber_delta=delta, gamma=fitted.fixed.get("gamma"))
+        )
         for name, law, power in ((label, once.law, 1), (f"{label}, squared again", _square_again(once, delta), 2)):
-            data = fit.data
+            data = fitted.data
             predicted = law.predict(data["num_params"].to_numpy(), data["num_tokens"].to_numpy())
             residuals = np.log(data["val_loss"].to_numpy() / predicted)
-            terms = np.sort(data["weight"].to_numpy() * huber(residuals, delta) ** power)[::-1]
+            terms = np.sort(data["weight"].to_numpy() * huber(delta, residuals) ** power)[::-1]
             row = {"objective": name, "E": law.E, "alpha": law.alpha, "beta": law.beta, "gamma": law.gamma}
             row |= {"size_exponent": size_exponent(law), "rms": float(np.sqrt(np.mean(residuals**2)))}
             row |= {"largest": float(np.abs(residuals).max())}
@@ -65,24 +71,20 @@ def squared_twice(fit: ParametricFit) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _gamma(fit: ParametricFit) -> float | None:
-    return None if fit.gamma_free else fit.law.gamma
-
-
-def _square_again(fit: ParametricFit, delta: float) -> LossSurface:
+def _square_again(fit: Fit, delta: float) -> LossSurface:
     """Least squares of the Huber losses, as if they were residuals; from the fit's own optimum."""
     data = fit.data
-    rows = make_rows(data["num_params"], data["num_tokens"], data["val_loss"], data["weight"], delta)
-    free = 6 if fit.gamma_free else 5
-    start = from_raw(fit.theta, rows.center)
+    rows = make_rows(LossSurface, data["num_params"], data["num_tokens"], data["val_loss"], data["weight"], delta)
+    free = fit.num_free
+    start = from_raw(fit.theta, rows)
 
     def terms(free_theta: Array) -> Array:
         theta = np.concatenate([free_theta, start[free:]])
         residuals = (log_predictions(theta[None], rows) - rows.log_loss)[0] * 1e3  # per mille: numbers near 1
-        return np.sqrt(rows.weights) * huber(residuals, delta * 1e3)
+        return np.sqrt(rows.weights) * huber(delta * 1e3, residuals)
 
     found = least_squares(terms, start[:free], method="trf", x_scale="jac", ftol=1e-12, xtol=1e-12, gtol=1e-12)
-    theta = to_raw(np.concatenate([found.x, start[free:]]), rows.center)
+    theta = to_raw(np.concatenate([found.x, start[free:]]), rows)
     e, a, b, alpha, beta, log_gamma = theta
     return LossSurface(
         E=float(np.exp(e)), A=float(np.exp(a)), B=float(np.exp(b)), alpha=float(alpha), beta=float(beta),

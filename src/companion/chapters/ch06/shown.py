@@ -10,8 +10,8 @@ from companion.chapters.ch06 import figures
 from companion.chapters.ch06.mistakes import Form
 from companion.chapters.labels import label_of
 from companion.errors import InputError
+from companion.fitting.fit import Fit
 from companion.fitting.multistart import Multistart
-from companion.fitting.parametric import ParametricFit
 from companion.plotting import Html, show
 from companion.plotting.style import architecture_look
 
@@ -48,7 +48,7 @@ def condition_figure(curve: pd.DataFrame, designs: pd.DataFrame) -> Html:
     )
 
 
-def searches_figure(searches: Mapping[str, Multistart], fit: ParametricFit) -> Html:
+def searches_figure(searches: Mapping[str, Multistart], fit: Fit) -> Html:
     """Where the starts of the plain search end."""
     return show(
         figures.end_objectives(searches, fit.objective, SETTINGS),

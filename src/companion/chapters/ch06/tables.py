@@ -9,9 +9,9 @@ import pandas as pd
 from companion.chapters.ch06.mistakes import Form, compare_forms, compare_searches, reached_by_start, variance_as_error
 from companion.chapters.ch06.shown import SETTINGS, not_here
 from companion.chapters.labels import label_of
+from companion.fitting.fit import Fit
 from companion.fitting.multistart import Multistart
 from companion.fitting.overtraining import OvertrainingSlopes
-from companion.fitting.parametric import ParametricFit
 from companion.formatting import count, interval, percent, power_of_ten, significant
 from companion.plotting import Html, show_table
 
@@ -65,7 +65,7 @@ def designs_table(designs: pd.DataFrame, ratio: float) -> Html:
     )
 
 
-def searches_table(fit: ParametricFit, searches: Mapping[str, Multistart]) -> Html:
+def searches_table(fit: Fit, searches: Mapping[str, Multistart]) -> Html:
     """What the plain search reaches under every setting."""
     reached = compare_searches(fit, searches)
     styles: Styles = {"evaluations": "{:.0f}", "within_1e-6": percent, "within_1e-2": percent}
@@ -79,7 +79,7 @@ def searches_table(fit: ParametricFit, searches: Mapping[str, Multistart]) -> Ht
     )
 
 
-def starts_table(fit: ParametricFit, search: Multistart) -> Html:
+def starts_table(fit: Fit, search: Multistart) -> Html:
     """From which start values a search arrives."""
     reached = reached_by_start(fit, search)
     words = reached["reached"].map("{:.0%}".format) + " from " + reached["value"].map("{:g}".format)
@@ -92,7 +92,7 @@ def starts_table(fit: ParametricFit, search: Multistart) -> Html:
     )
 
 
-def rounding_table(rounding: pd.DataFrame, fit: ParametricFit, published: bool, train_flops: float) -> Html:
+def rounding_table(rounding: pd.DataFrame, fit: Fit, published: bool, train_flops: float) -> Html:
     """Laws with rounded parameters.
 
     Parameters

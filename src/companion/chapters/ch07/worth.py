@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from companion.errors import InputError
 from companion.fitting.bootstrap import interval_with_lost
-from companion.fitting.compute_optimal import Laws
 from companion.fitting.context.prediction import (
     Explanation,
     PredictedOptimum,
@@ -25,6 +24,8 @@ from companion.fitting.context.prediction import (
     profile_runs,
 )
 from companion.fitting.isoflop.parabola import fit_parabola
+from companion.fitting.results import Result, check_name
+from companion.laws import LossSurface
 
 Array = NDArray[np.float64]
 
@@ -35,7 +36,7 @@ _NEEDED = ("num_params", "num_tokens", "val_loss")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenWorth:
+class TokenWorth(Result):
     """kappa at one context length, and what it does to the misfit.
 
     `floor` is a constant added to the law's loss (nats per token; 0 unless it was free). `rms_before` and `rms_after`
@@ -50,6 +51,12 @@ class TokenWorth:
     floor_resamples: Array
     rms_before: float
     rms_after: float
+
+    def interval(self, name: str = "worth", level: float = 0.95) -> tuple[float, float]:
+        """Interval of `worth` or `floor` over the resamples."""
+        samples = {"worth": self.worth_resamples, "floor": self.floor_resamples}
+        check_name(name, samples, "a token's worth")
+        return interval_with_lost(samples[name], level)
 
 
 def token_worth(explanation: Explanation, *, floor_free: bool = False) -> tuple[TokenWorth, ...]:
@@ -121,7 +128,7 @@ def worth_table(worths: Sequence[TokenWorth], level: float = 0.95) -> pd.DataFra
     for each in worths:
         row: dict[str, float] = {"context_length": each.context_length, "num_runs": each.num_runs}
         for name in ("worth", "floor"):
-            low, high = interval_with_lost(getattr(each, f"{name}_resamples"), level)
+            low, high = each.interval(name, level)
             row |= {name: getattr(each, name), f"{name}_low": low, f"{name}_high": high}
         rows.append(row | {"rms_before": each.rms_before, "rms_after": each.rms_after})
     return pd.DataFrame(rows)
@@ -174,7 +181,7 @@ def loss_differences(explanation: Explanation, level: float = 0.95) -> pd.DataFr
     return pd.DataFrame(rows)
 
 
-def _fit(laws: Laws, runs: pd.DataFrame, weights: Array, floor_free: bool) -> tuple[Array, Array, float, float]:
+def _fit(laws: LossSurface, runs: pd.DataFrame, weights: Array, floor_free: bool) -> tuple[Array, Array, float, float]:
     """ln kappa and floor, shape (R + 1,), and the root mean square residuals of the first law before and after."""
     size, tokens, loss = (runs[name].to_numpy(dtype=float)[:, None] for name in _NEEDED)
     w = weights.T  # (n, R + 1), as predictions are
@@ -183,10 +190,9 @@ def _fit(laws: Laws, runs: pd.DataFrame, weights: Array, floor_free: bool) -> tu
     before = residual[:, 0]
     step = np.full(len(laws), np.inf)
     for _ in range(STEPS):
-        from_tokens = laws.B * np.power(np.exp(log_worth) * tokens, -laws.beta)
-        reducible = laws.A * np.power(size, -laws.alpha) + from_tokens
-        slope = -laws.gamma * reducible ** (laws.gamma - 1) * laws.beta * from_tokens
-        remaining = loss - laws.E - reducible**laws.gamma - floor
+        worth = np.exp(log_worth) * tokens
+        slope = -laws.slopes(size, worth)[1]
+        remaining = loss - laws.predict(size, worth) - floor
         if floor_free:
             center = (w * slope).sum(axis=0) / w.sum(axis=0)
             mean = (w * remaining).sum(axis=0) / w.sum(axis=0)

@@ -33,9 +33,9 @@ def parts_table(known: Mapping[str, Knowledge]) -> Html:
             "architecture": architecture_label(name),
             "runs": one.fit.num_rows,
             "rms of ln L": float(np.sqrt(np.mean(one.fit.residuals**2))),
-            "timings": f"{len(one.ttft.rows)}, {len(one.step_time.rows)}",
-            "rms of ln TTFT": one.ttft.rms_log_error,
-            "rms of ln step time": one.step_time.rms_log_error,
+            "timings": ", ".join(f"{len(model.rows)}" for model in one.times),
+            "rms of ln TTFT": one.times[0].rms_log_error,
+            "rms of ln step time": one.times[1].rms_log_error,
         }
         for name, one in known.items()
     ]

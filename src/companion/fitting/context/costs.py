@@ -5,6 +5,7 @@ depending on N and D alone. Tables say so row by row.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ from companion.accounting.conventions import PAPER, Convention, get_convention
 from companion.accounting.flops import forward_flops
 from companion.errors import InputError
 from companion.fitting.bootstrap import interval_with_lost
-from companion.fitting.compute_optimal import Laws, compute_for_loss, compute_optimal
 from companion.fitting.context.prediction import Explanation, paired_laws
 from companion.fitting.context.scaling import ContextFit
+from companion.laws import compute_for_loss, optimum
 from companion.runs.shape_family import FamilyScale, ShapeFamily
 
 #: 2k to 1M tokens in powers of two.
@@ -50,15 +51,15 @@ def shares_at_optima(
     `mixer_shares`), each with `_low` and `_high` from the resampled optima.
     """
     rows = []
-    for optimum in measured.optima:
-        if optimum.quantity != "num_params" or not np.isfinite(optimum.x_opt):
+    for each in measured.optima:
+        if each.quantity != "num_params" or not np.isfinite(each.x_opt):
             continue
-        sizes = np.concatenate([[optimum.x_opt], optimum.x_opt_resamples])
+        sizes = np.concatenate([[each.x_opt], each.x_opt_resamples])
         sizes = sizes[np.isfinite(sizes)]
-        row = {"isoflop_budget": optimum.isoflop_budget, "context_length": optimum.context_length}
-        row |= {"num_params": optimum.x_opt}
+        row = {"isoflop_budget": each.isoflop_budget, "context_length": each.context_length}
+        row |= {"num_params": each.x_opt}
         for name, values in zip(
-            ("core_share", "mixer_share"), mixer_shares(family, sizes, optimum.context_length, convention), strict=True
+            ("core_share", "mixer_share"), mixer_shares(family, sizes, each.context_length, convention), strict=True
         ):
             row |= _with_interval(name, values, level)
         rows.append(row)
@@ -93,7 +94,7 @@ def optimum_by_context(
     rows = []
     for length in context_lengths:
         scale = FamilyScale(family=family, context_length=length, convention=chosen)
-        best = compute_optimal(laws, scale, train_flops)
+        best = optimum(laws, scale, train_flops)
         usable = np.isfinite(best.num_params)
         core, mixer = (np.full(len(laws), np.nan) for _ in range(2))
         core[usable], mixer[usable] = mixer_shares(family, best.num_params[usable], length, chosen)
@@ -144,10 +145,10 @@ def equal_loss_by_context(
             FamilyScale(family=each.family, context_length=length, convention=each.convention)
             for each in (first, second)
         ]
-        target = compute_optimal(ours, scales[0], train_flops).loss
+        target = optimum(ours, scales[0], train_flops).loss
         # a law enters by loss − E alone: shifting E gives every pair the same target
         common = float(target[0])
-        shifted = Laws(theirs.E + common - target, theirs.A, theirs.B, theirs.alpha, theirs.beta, theirs.gamma)
+        shifted = replace(theirs, E=theirs.E + common - target)
         needed = compute_for_loss(shifted, scales[1], common)
         row: dict[str, Any] = {"context_length": length}
         columns = {"factor": needed.train_flops / train_flops, "loss": target, "num_params": needed.num_params}

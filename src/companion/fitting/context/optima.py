@@ -11,13 +11,14 @@ from companion.fitting.bootstrap import MANY_LOST, in_order_of, interval_with_lo
 from companion.fitting.isoflop.draws import draw_optima, parabola_spread
 from companion.fitting.isoflop.parabola import optima_of_resamples
 from companion.fitting.isoflop.profiles import X_COLUMNS, IsoflopProfile, fit_profile
+from companion.fitting.results import Result, check_name
 from companion.formatting import percent
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContextOptimum:
+class ContextOptimum(Result):
     """The optimum of one IsoFLOP profile at one context length.
 
     `quantity` is `num_params` or `num_tokens`. Resamples have shape (R,), NaN where a resample has no optimum;
@@ -47,9 +48,11 @@ class ContextOptimum:
         """Mean C of the runs of the profile, FLOP."""
         return self.profile.mean_train_flops
 
-    def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Interval of `x_opt` over the resamples; (NaN, NaN) where `undefined` gives a reason."""
-        return interval_with_lost(self.x_opt_resamples, level)
+    def interval(self, name: str = "x_opt", level: float = 0.95) -> tuple[float, float]:
+        """Interval of `x_opt` or `loss_opt` over the resamples; (NaN, NaN) where `undefined` gives a reason."""
+        samples = {"x_opt": self.x_opt_resamples, "loss_opt": self.loss_opt_resamples}
+        check_name(name, samples, "an optimum")
+        return interval_with_lost(samples[name], level)
 
     def undefined(self, level: float = 0.95) -> str | None:
         """Why there is no interval, in words; None where there is one."""

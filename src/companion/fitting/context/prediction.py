@@ -32,12 +32,12 @@ from companion.accounting.conventions import PAPER, Convention, get_convention
 from companion.architectures import ARCHITECTURES
 from companion.errors import InputError
 from companion.fitting.bootstrap import interval_with_lost
-from companion.fitting.compute_optimal import ComputeOptimal, Laws, compute_optimal
 from companion.fitting.context.optima import ContextOptimum
 from companion.fitting.context.scaling import ContextFit
+from companion.fitting.fit import Fit, fit
 from companion.fitting.overtraining.cost import ComputeScale, fit_compute_scale
-from companion.fitting.parametric import ParametricFit, fit_parametric
-from companion.fitting.uncertainty import BATCH, ParametricBootstrap, refit
+from companion.fitting.uncertainty import BATCH, Bootstrap, refit
+from companion.laws import LossSurface, Optimum, optimum
 from companion.runs.recount import missing_for_recount, recount
 from companion.runs.shape_family import FamilyScale, ShapeFamily, fit_shape_family
 
@@ -47,9 +47,8 @@ Way = Callable[[ContextOptimum], Array]
 SAME_RUNS, FAMILY, OWN_SHAPES, NOTHING_MOVES = "same runs", "family", "own shapes", "nothing moves"
 METHODS = (SAME_RUNS, FAMILY, OWN_SHAPES, NOTHING_MOVES)
 INSIDE, OUTSIDE, UNKNOWN = "inside", "outside", "unknown"
-#: Points of the grid in ln N on which the least loss of `own shapes` is looked for, and its reach: a factor beyond the
-#: sizes of the profile.
-GRID_POINTS, GRID_REACH = 400, 5.0
+#: How far beyond the sizes of a profile the optimum of `own shapes` is looked for: a factor.
+REACH = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +79,8 @@ class Explanation:
     """
 
     measured: ContextFit
-    law_fit: ParametricFit
-    bootstrap: ParametricBootstrap
+    law_fit: Fit
+    bootstrap: Bootstrap
     family: ShapeFamily
     convention: Convention
     fit_context: int
@@ -169,7 +168,7 @@ def explain(
     fit_context
         T0: the context length whose IsoFLOP runs, at all budgets, the law is fitted to.
     gamma
-        as in `fit_parametric`.
+        as in `companion.fitting.fit`.
     convention
         what counts as a FLOP.
     methods
@@ -192,10 +191,10 @@ def explain(
         there = ", ".join(f"{length:.0f}" for length in sorted(measured.runs["context_length"].unique()))
         raise InputError(f"no {measured.architecture} runs at context_length {fit_context}; there are {there}")
     table = measured.runs[at_start].assign(_weight=measured.base_weights[at_start])
-    law_fit = fit_parametric(table, gamma=gamma, weights="_weight")
+    law_fit = fit(LossSurface, table, gamma=gamma, weights="_weight")
     counts = measured.counts[:, at_start] * measured.base_weights[at_start]
     theta = np.concatenate([refit(law_fit, counts[i : i + BATCH]) for i in range(0, len(counts), BATCH)])
-    bootstrap = ParametricBootstrap(fit=law_fit, theta=theta, seed=measured.seed, cluster=None)
+    bootstrap = Bootstrap(fit=law_fit, theta=theta, seed=measured.seed, cluster=None)
     family = fit_shape_family(measured.runs, measured.architecture)
     ways, notes = _ways(measured, bootstrap, family, chosen, fit_context)
     return Explanation(
@@ -210,10 +209,10 @@ def explain(
     )
 
 
-def paired_laws(bootstrap: ParametricBootstrap) -> Laws:
+def paired_laws(bootstrap: Bootstrap) -> LossSurface:
     """All refits, those that failed as NaN: law r stays law r, the law of the fit itself comes first."""
     best, samples = bootstrap.fit.parameters, bootstrap.samples
-    return Laws(**{name: np.concatenate([[value], samples[name].to_numpy()]) for name, value in best.items()})
+    return LossSurface(**{name: np.concatenate([[value], samples[name].to_numpy()]) for name, value in best.items()})
 
 
 def parabola_optima(optimum: ContextOptimum, losses: Array) -> Array:
@@ -237,7 +236,7 @@ def profile_runs(measured: ContextFit, optimum: ContextOptimum) -> pd.DataFrame:
 
 
 def _ways(
-    measured: ContextFit, bootstrap: ParametricBootstrap, family: ShapeFamily, convention: Convention, start: int
+    measured: ContextFit, bootstrap: Bootstrap, family: ShapeFamily, convention: Convention, start: int
 ) -> tuple[dict[str, Way], list[str]]:
     """Every way of predicting an optimum, by name: the law's own value first, then one per resample."""
     laws, notes = paired_laws(bootstrap), []
@@ -250,8 +249,8 @@ def _ways(
         return parabola_optima(optimum, laws.predict(sizes, tokens))
 
     @cache  # N* and D* of a profile come from one search
-    def best(length: int, flops: float) -> ComputeOptimal:
-        return compute_optimal(laws, FamilyScale(family=family, context_length=length, convention=convention), flops)
+    def best(length: int, flops: float) -> Optimum:
+        return optimum(laws, FamilyScale(family=family, context_length=length, convention=convention), flops)
 
     def along_family(optimum: ContextOptimum, length: int) -> Array:
         return np.asarray(getattr(best(length, optimum.mean_train_flops), optimum.quantity))
@@ -263,18 +262,18 @@ def _ways(
     }
     if not reason:
         scales = {length: own_scale(measured, length, convention) for length in measured.context_lengths}
-        ways[OWN_SHAPES] = lambda optimum: _grid_optimum(
+        ways[OWN_SHAPES] = lambda optimum: _along_own_shapes(
             laws, scales[optimum.context_length], optimum, profile_runs(measured, optimum)["num_params"]
         )
     return ways, notes
 
 
 def _predictions(measured: ContextFit, ways: Mapping[str, Way]) -> Iterator[PredictedOptimum]:
-    for optimum in measured.optima:
+    for each in measured.optima:
         for method, way in ways.items():
-            values = way(optimum)
+            values = way(each)
             yield PredictedOptimum(
-                method=method, measured=optimum, predicted=float(values[0]), predicted_resamples=values[1:]
+                method=method, measured=each, predicted=float(values[0]), predicted_resamples=values[1:]
             )
 
 
@@ -284,20 +283,14 @@ def own_scale(measured: ContextFit, context_length: int, convention: Convention 
     return fit_compute_scale(runs.assign(train_flops=recount(runs, convention)))
 
 
-def _grid_optimum(laws: Laws, scale: ComputeScale, optimum: ContextOptimum, trained: pd.Series) -> Array:
-    """Least loss on a grid around the sizes of a profile, refined by the parabola through three points; shape (R,)."""
-    sizes = np.geomspace(trained.min() / GRID_REACH, trained.max() * GRID_REACH, GRID_POINTS)
-    tokens = optimum.mean_train_flops / (scale.flops_per_param_and_token(sizes) * sizes)
-    loss = laws.predict(sizes[:, None], tokens[:, None])
-    best = np.clip(np.argmin(loss, axis=0), 1, len(sizes) - 2)
-    before, here, after = (np.take_along_axis(loss, (best + k)[None], axis=0)[0] for k in (-1, 0, 1))
-    curvature = before - 2 * here + after
-    step = np.log(sizes[1] / sizes[0])
-    shift = 0.5 * (before - after) / np.where(curvature > 0, curvature, np.nan)  # NaN: the minimum is at an end
-    found = sizes[best] * np.exp(np.where(np.abs(shift) <= 1, shift, np.nan) * step)
-    if optimum.quantity == "num_params":
-        return np.asarray(found)
-    return np.asarray(optimum.mean_train_flops / (scale.flops_per_param_and_token(found) * found))
+def _along_own_shapes(laws: LossSurface, scale: ComputeScale, measured: ContextOptimum, trained: pd.Series) -> Array:
+    """Optima around the sizes of a profile, shape (R,); NaN for a law whose loss falls to an end of that range."""
+    limits = float(np.log(trained.min() / REACH)), float(np.log(trained.max() * REACH))
+    try:
+        found = optimum(laws, scale, measured.mean_train_flops, limits)
+    except InputError:  # no law has one
+        return np.full(len(laws), np.nan)
+    return np.asarray(getattr(found, measured.quantity))
 
 
 def _labels(each: PredictedOptimum) -> dict[str, Any]:

@@ -21,9 +21,12 @@ from companion.fitting.bootstrap import (
     resample_counts,
 )
 from companion.fitting.context.optima import ContextOptimum, context_optima, spread_notes
-from companion.fitting.isoflop.profiles import X_COLUMNS, check_weights, law_undefined, unlabelled
+from companion.fitting.inputs import check_weights
+from companion.fitting.isoflop.profiles import X_COLUMNS, law_undefined, unlabelled
 from companion.fitting.isoflop.select import isoflop_runs
 from companion.fitting.power_law import PowerLawFit, fit_power_law
+from companion.fitting.results import UNKNOWN, Result, check_name
+from companion.runs.groups import split_at_gaps
 from companion.runs.where import table_name
 
 Array = NDArray[np.float64]
@@ -34,7 +37,7 @@ SAME_BUDGET = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContextTrend:
+class ContextTrend(Result):
     """x\\*(T) = prefactor · T^exponent at one budget, T in tokens.
 
     The prefactor is x\\* at T = 1, far from any run: it belongs to the formula. Resamples have shape (R,).
@@ -67,25 +70,22 @@ class ContextTrend:
         """Share of resamples that lack one of the optima, between 0 and 1; 0 without a bootstrap."""
         return lost_share(self.exponent_resamples)
 
-    def interval(self, parameter: str, level: float = 0.95) -> tuple[float, float]:
+    def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
         """Interval of `exponent` or `prefactor` over the resamples; (NaN, NaN) where `undefined` gives a reason.
 
         It knows how well each optimum is known, not that a power law may be the wrong curve; the Student interval of
         `power_law` judges by the distance of the optima from the line, with one degree of freedom for three contexts.
         """
-        if self.undefined(parameter, level):
-            return (float("nan"), float("nan"))
-        return interval_with_lost(self._samples(parameter), level)
+        return UNKNOWN if self.undefined(name, level) else interval_with_lost(self._samples(name), level)
 
-    def undefined(self, parameter: str, level: float = 0.95) -> str | None:
+    def undefined(self, name: str, level: float = 0.95) -> str | None:
         """Why there is no interval, in words; None where there is one."""
-        return law_undefined(parameter, self._samples(parameter), level)
+        return law_undefined(name, self._samples(name), level)
 
-    def _samples(self, parameter: str) -> Array:
+    def _samples(self, name: str) -> Array:
         samples = {"exponent": self.exponent_resamples, "prefactor": self.prefactor_resamples}
-        if parameter not in samples:
-            raise InputError(f"a trend has no parameter {parameter!r}; there are exponent and prefactor")
-        return samples[parameter]
+        check_name(name, samples, "a trend")
+        return samples[name]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,10 +182,10 @@ class ContextFit:
                     "context_length": optimum.context_length,
                     "quantity": optimum.quantity,
                     "x_opt": optimum.x_opt,
-                    "x_opt_interval": optimum.interval(level),
+                    "x_opt_interval": optimum.interval("x_opt", level),
                     "x_opt_interval_undefined": optimum.undefined(level),
                     "loss_opt": optimum.loss_opt,
-                    "loss_opt_interval": interval_with_lost(optimum.loss_opt_resamples, level),
+                    "loss_opt_interval": optimum.interval("loss_opt", level),
                     "mean_train_flops": optimum.mean_train_flops,
                     "num_runs": int(optimum.profile.x.size),
                 }
@@ -220,6 +220,13 @@ def fit_context_optima(
     ------
     InputError
         without contexts, for a mixture of architectures, or if no budget has an optimum at two contexts.
+
+    Examples
+    --------
+    >>> from companion.runs import load_paper_runs
+    >>> found = fit_context_optima(load_paper_runs(), "xlstm", num_resamples=0)
+    >>> found.context_lengths
+    [2048, 8192, 16384]
     """
     label = table_name(runs)
     name = _only_architecture(runs, architecture, label)
@@ -330,7 +337,7 @@ def _shared_budgets(budgets: Array) -> Array:
     """One label per budget where contexts name it slightly differently."""
     labels = np.unique(budgets)
     result = budgets.copy()
-    for close in np.split(labels, np.flatnonzero(np.diff(np.log10(labels)) > SAME_BUDGET) + 1):
+    for close in (labels[part] for part in split_at_gaps(np.log10(labels), SAME_BUDGET)):
         if len(close) > 1:
             result[np.isin(budgets, close)] = float(f"{10 ** np.log10(close).mean():.1e}")
     return result

@@ -32,6 +32,7 @@ from scipy.optimize import least_squares
 from companion.errors import InputError
 from companion.fitting.isoflop.draws import ROUNDING
 from companion.fitting.isoflop.profiles import IsoflopFit, fit_isoflop, isoflop_groups
+from companion.fitting.results import Result, check_name
 from companion.laws import PowerLaw
 
 Array = NDArray[np.float64]
@@ -50,7 +51,7 @@ MAX_DERIVATIVES = 50_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class JointIsoflopFit:
+class JointIsoflopFit(Result):
     """Power law fitted to all runs at once.
 
     `covariance` is that of (log10 x* at the reference compute, exponent), shape (2, 2); NaN where `fault` says why it
@@ -78,10 +79,11 @@ class JointIsoflopFit:
         """Standard error of the exponent."""
         return float(np.sqrt(self.covariance[1, 1]))
 
-    def interval(self, level: float = 0.95) -> tuple[float, float]:
+    def interval(self, name: str = "exponent", level: float = 0.95) -> tuple[float, float]:
         """Student-t confidence interval of the exponent; (NaN, NaN) where `fault` gives a reason."""
+        check_name(name, ("exponent",), "a joint IsoFLOP fit")
         half = stats.t.ppf((1 + level) / 2, self.interval_degrees_of_freedom) * self.exponent_standard_error
-        return (self.law.exponent - half, self.law.exponent + half)
+        return (float(self.law.exponent - half), float(self.law.exponent + half))
 
     def predict_interval(self, train_flops: Any, level: float = 0.95) -> tuple[Any, Any]:
         """Confidence band of x*(C), any shape."""
@@ -107,6 +109,13 @@ def fit_isoflop_joint(
     InputError
         as `fit_isoflop`; when the optima define no power law, the table is too large (`MAX_DERIVATIVES`), or the
         optimizer does not converge.
+
+    Examples
+    --------
+    >>> from companion.runs import load_paper_runs, subset
+    >>> runs = subset(load_paper_runs(), "xlstm", 8192, "isoflop")
+    >>> print(f"N* grows as C^{fit_isoflop_joint(runs).law.exponent:.3f}")
+    N* grows as C^0.537
     """
     start = fit_isoflop(runs, x, weights=weights, budgets=budgets, num_resamples=0)
     if start.law_fault:

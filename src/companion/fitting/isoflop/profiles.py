@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from companion.errors import InputError
 from companion.fitting.bootstrap import MANY_LOST, interval_with_lost, lost_share, undefined_reason
+from companion.fitting.inputs import check_weights
 from companion.fitting.isoflop.draws import FAR_DECADES, ROUNDING, draw_optima, far_outside, parabola_spread
 from companion.fitting.isoflop.parabola import ParabolaFit, fit_parabola, num_sizes
 from companion.fitting.power_law import PowerLawFit, fit_power_law, undefined_power_law
-from companion.formatting import percent, quoted
+from companion.fitting.results import UNKNOWN, Result, check_name
+from companion.formatting import percent
 from companion.runs.load import assign_budgets
 
 #: Columns over which a profile can be drawn.
@@ -29,8 +31,6 @@ MIN_SIZES = 4
 SAME_COMPUTE = 1e-6
 #: Reasons that an error message lists before it says how many more there are.
 SHOWN = 4
-#: A weight says how many times a run counts; a number outside these bounds is another quantity.
-WEIGHTS = (1e-9, 1e9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class IsoflopProfile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class IsoflopFit:
+class IsoflopFit(Result):
     """Profiles, the power law through their optima, and drawn resamples of both.
 
     `power_law` holds NaN where fewer than two optima, or only optima at one compute, define none: `law_fault` says so,
@@ -103,37 +103,34 @@ class IsoflopFit:
         """Whether there is a power law."""
         return not self.law_fault
 
-    def bootstrap_interval(self, parameter: str, level: float = 0.95) -> tuple[float, float]:
-        """Interval of `exponent` or `prefactor` over the resamples; (NaN, NaN) where `undefined` gives a reason."""
-        if self.undefined(parameter, level):
-            return (float("nan"), float("nan"))
-        return interval_with_lost(self._samples(parameter), level)
+    def interval(self, name: str, level: float = 0.95, profile: IsoflopProfile | None = None) -> tuple[float, float]:
+        """Interval over the resamples of `exponent`, `prefactor`, or `x_opt` of one of `profiles`.
 
-    def undefined(self, parameter: str, level: float = 0.95) -> str | None:
-        """Why `bootstrap_interval` gives no interval, in words; None where it gives one."""
-        samples = self._samples(parameter)
-        known = self.law_fault or next(filter(None, self.spread_faults), "")
-        return ("no resamples" if not samples.size else known) or law_undefined(parameter, samples, level)
+        (NaN, NaN) where `undefined` gives a reason. `power_law.interval` is the published one, which forgets how
+        certain each optimum is.
+        """
+        return (
+            UNKNOWN if self.undefined(name, level, profile) else interval_with_lost(self._samples(name, profile), level)
+        )
 
-    def optimum_interval(self, profile: IsoflopProfile, level: float = 0.95) -> tuple[float, float]:
-        """Interval of the optimum of one of `profiles`; (NaN, NaN) where `optimum_undefined` gives a reason."""
-        if self.optimum_undefined(profile, level):
-            return (float("nan"), float("nan"))
-        return interval_with_lost(self.x_opt_resamples[:, self.optima.index(profile)], level)
-
-    def optimum_undefined(self, profile: IsoflopProfile, level: float = 0.95) -> str | None:
-        """Why `optimum_interval` gives no interval, in words; None where it gives one."""
+    def undefined(self, name: str, level: float = 0.95, profile: IsoflopProfile | None = None) -> str | None:
+        """Why `interval` gives none, in words; None where it gives one."""
+        samples = self._samples(name, profile)
+        if profile is None:
+            known = self.law_fault or next(filter(None, self.spread_faults), "")
+            return ("no resamples" if not samples.size else known) or law_undefined(name, samples, level)
         if not profile.has_optimum:
             return profile.fault
-        index = self.optima.index(profile)
-        samples = self.x_opt_resamples[:, index]
-        return ("no resamples" if not samples.size else self.spread_faults[index]) or undefined_reason(samples, level)
+        fault = self.spread_faults[self.optima.index(profile)]
+        return ("no resamples" if not samples.size else fault) or undefined_reason(samples, level)
 
-    def _samples(self, parameter: str) -> NDArray[np.float64]:
+    def _samples(self, name: str, profile: IsoflopProfile | None) -> NDArray[np.float64]:
+        if profile is not None:
+            check_name(name, ("x_opt",), "an IsoFLOP profile")
+            return self.x_opt_resamples[:, self.optima.index(profile)] if profile.has_optimum else np.empty(0)
         samples = {"exponent": self.exponent_resamples, "prefactor": self.prefactor_resamples}
-        if parameter not in samples:
-            raise InputError(f"no resamples of {parameter!r}; there are exponent and prefactor")
-        return samples[parameter]
+        check_name(name, samples, "an IsoFLOP fit")
+        return samples[name]
 
     @property
     def lost_resamples(self) -> float:
@@ -170,6 +167,15 @@ def fit_profile(budget: float, x: Any, loss: Any, train_flops: Any, weights: Any
         nominal FLOPs, a label.
     x, loss, train_flops, weights
         shape (n,); `weights` says how many runs a row stands for.
+
+    Examples
+    --------
+    >>> from companion.runs import load_paper_runs, subset
+    >>> runs = subset(load_paper_runs(), "xlstm", 8192, "isoflop")
+    >>> at = runs[runs["isoflop_budget"] == 6e18]
+    >>> profile = fit_profile(6e18, at["num_params"], at["val_loss"], at["train_flops"])
+    >>> print(f"{profile.x_opt:.3g} parameters are best")
+    2.28e+08 parameters are best
     """
     x, loss = np.asarray(x, dtype=float), np.asarray(loss, dtype=float)
     w = np.ones_like(x) if weights is None else np.asarray(weights, dtype=float)
@@ -252,6 +258,14 @@ def fit_isoflop(
     ------
     InputError
         if a column or budget is missing, several architectures or contexts are mixed, or no budget has an optimum.
+
+    Examples
+    --------
+    >>> from companion.runs import load_paper_runs, subset
+    >>> runs = subset(load_paper_runs(), "xlstm", 8192, "isoflop")
+    >>> found = fit_isoflop(runs)
+    >>> print(f"N* grows as C^{found.power_law.law.exponent:.3f}")
+    N* grows as C^0.523
     """
     groups = isoflop_groups(runs, x, weights, budgets)
     profiles = tuple(
@@ -335,7 +349,15 @@ def unlabelled(runs: pd.DataFrame) -> Iterator[str]:
 def isoflop_groups(
     runs: pd.DataFrame, x: str, weights: str | None = None, budgets: Sequence[float] | None = None
 ) -> dict[float, pd.DataFrame]:
-    """Runs of every budget, in the order of the budgets (see `fit_isoflop` for arguments and errors)."""
+    """Runs of every budget, in the order of the budgets (see `fit_isoflop` for arguments and errors).
+
+    Examples
+    --------
+    >>> from companion.runs import load_paper_runs, subset
+    >>> runs = subset(load_paper_runs(), "xlstm", 8192, "isoflop")
+    >>> {budget: len(group) for budget, group in isoflop_groups(runs, "num_params").items()}
+    {6e+18: 16, 1e+19: 23, 3e+19: 35, 1e+20: 44, 6e+20: 27}
+    """
     if x not in X_COLUMNS:
         raise InputError(f"x {x!r} is not one of {', '.join(X_COLUMNS)}")
     for column in ("architecture", "context_length"):
@@ -358,20 +380,3 @@ def isoflop_groups(
             raise InputError(f"no runs of budget {wanted:g}; there are {', '.join(f'{b:g}' for b in groups)}")
         chosen[match[0]] = groups[match[0]]
     return dict(sorted(chosen.items()))
-
-
-def check_weights(runs: pd.DataFrame, column: str) -> None:
-    """Raise an InputError unless the column exists and holds weights: 0 or within `WEIGHTS`, one of them positive."""
-    if column not in runs:
-        raise InputError(f"weights: there is no column {column!r}; there are {', '.join(map(str, runs.columns))}")
-    values = pd.to_numeric(runs[column], errors="coerce").to_numpy(dtype=float)
-    wrong = ~(np.isfinite(values) & (values >= 0))
-    if wrong.any():
-        found = quoted(runs[column].iloc[int(np.argmax(wrong))])
-        raise InputError(f"weights: column {column!r} holds {found}, not a weight of at least 0")
-    if not (values > 0).any():
-        raise InputError(f"weights: column {column!r} holds no weight above 0")
-    positive = values[values > 0]
-    for value in (positive.min(), positive.max()):
-        if not WEIGHTS[0] <= value <= WEIGHTS[1]:
-            raise InputError(f"weights: column {column!r} holds {value:.3g}, which is not how many times a run counts")

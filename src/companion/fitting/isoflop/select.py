@@ -21,6 +21,12 @@ def isoflop_runs(runs: pd.DataFrame, architecture: str, context_length: int | No
     ------
     InputError
         if nothing is left, or the runs form no separate budgets.
+
+    Examples
+    --------
+    >>> from companion.runs import load_paper_runs
+    >>> len(isoflop_runs(load_paper_runs(), "xlstm", 8192))
+    145
     """
     named = "experiment" in runs.columns and bool((runs["experiment"] == "isoflop").any())
     chosen = subset(

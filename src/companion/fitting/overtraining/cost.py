@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from companion.errors import InputError, NotApplicable
 from companion.fitting.bootstrap import percentile_interval
+from companion.fitting.fit import Fit, fit
 from companion.fitting.overtraining.exponents import OvertrainingSlopes, fit_slopes_by_ratio
-from companion.fitting.parametric import PARAMETERS, ParametricFit, fit_parametric
-from companion.fitting.uncertainty import MOST, ParametricBootstrap
-from companion.laws import LossSurface
+from companion.fitting.uncertainty import MOST, Bootstrap
+from companion.laws import LossSurface, Models, Optimum, optimum
+from companion.runs.groups import by_experiment
 
-#: Ratios of tokens to parameters among which an optimum is looked for.
-SEARCHED_RATIOS = np.geomspace(0.3, 3e4, 600)
+#: Ratios of tokens to parameters between which an optimum is looked for.
+SEARCHED_RATIOS = (0.3, 3e4)
 SERVING_FLOPS_PER_PARAM = 2.0
 #: How much more compute than the optimum equal loss may take.
 LARGEST_FACTOR = 1e6
@@ -69,6 +70,25 @@ class ComputeScale:
                     break
         return np.where(np.abs(off) < 1e-6, size, np.nan)
 
+    @property
+    def label(self) -> str:
+        """Name of this line of models (`companion.laws.optimum.Cost`), for messages."""
+        return "over-training"
+
+    def limits(self) -> tuple[float, float]:
+        """Of ln N, the coordinate of the line: four decades on either side of the runs."""
+        return float(np.log(self.center * 1e-4)), float(np.log(self.center * 1e4))
+
+    def reach(self) -> str:
+        """The limits in words."""
+        return f"num_params from {self.center * 1e-4:.3g} to {self.center * 1e4:.3g}"
+
+    def models(self, x: Any) -> Models:
+        """Models at x = ln N, any array."""
+        size = np.exp(x)
+        # C = k(N)·N·D: the price of a token rises with N one power slower than C does at constant D/N
+        return Models(size, self.flops_per_param_and_token(size) * size, np.ones_like(x), self.flops_exponent(size) - 1)
+
 
 def fit_compute_scale(runs: pd.DataFrame) -> ComputeScale:
     """Least squares of ln(C / ND) on ln N: quadratic, or of a lower degree where there are fewer than 5 sizes.
@@ -97,7 +117,7 @@ def local_slope(law: LossSurface, scale: ComputeScale, train_flops: Any, ratio: 
     """
     size = scale.num_params(train_flops, ratio)
     tokens = np.multiply(ratio, size)
-    from_size, from_tokens = law.A * size**-law.alpha, law.B * tokens**-law.beta
+    from_size, from_tokens = law.terms(size, tokens)
     mean_exponent = (law.alpha * from_size + law.beta * from_tokens) / (from_size + from_tokens)
     share = 1 - law.E / law.predict(size, tokens)
     return law.gamma * mean_exponent * share / scale.flops_exponent(size)
@@ -110,39 +130,22 @@ def implied_slopes(law: LossSurface, slopes: OvertrainingSlopes) -> Overtraining
     return fit_slopes_by_ratio(predicted)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Optimum:
-    """The compute-optimal model of a law: `num_params`, `num_tokens`, `ratio` D/N and `loss` (nats per token)."""
-
-    num_params: float
-    num_tokens: float
-    ratio: float
-    loss: float
-
-
-def optimum(law: LossSurface, scale: ComputeScale, train_flops: float) -> Optimum:
-    """Least loss at a compute, counted as the runs were (`LossSurface.optimum` assumes 6ND).
+def best_model(law: LossSurface, scale: ComputeScale, train_flops: float) -> Optimum:
+    """Compute-optimal model with 0.3 to 3e4 tokens per parameter (`companion.laws.optimum`), arrays of shape (1,).
 
     Raises
     ------
     NotApplicable
-        if the least loss lies at an end of `SEARCHED_RATIOS`.
+        if there is none.
     """
-    size = _sizes(scale, train_flops, 0, tuple(SEARCHED_RATIOS))[0]
-    loss = law.predict(size, SEARCHED_RATIOS * size)
-    loss = np.where(np.isfinite(loss), loss, np.inf)
-    best = int(np.argmin(loss))
-    if not (0 < best < loss.size - 1 and np.isfinite(loss[best - 1 : best + 2]).all()):
-        raise NotApplicable(f"over-training: the law has no optimum at {train_flops:g} FLOP with a ratio of 0.3 to 3e4")
-    step = np.log(SEARCHED_RATIOS[1] / SEARCHED_RATIOS[0])
-    before, here, after = loss[best - 1 : best + 2]
-    curvature = before - 2 * here + after
-    shift = 0.5 * (before - after) / curvature if curvature > 0 else 0.0  # vertex of the parabola through three points
-    ratio = float(SEARCHED_RATIOS[best] * np.exp(shift * step))
-    found = float(scale.num_params(train_flops, ratio))
-    return Optimum(
-        num_params=found, num_tokens=ratio * found, ratio=ratio, loss=float(law.predict(found, ratio * found))
-    )
+    largest, smallest = scale.num_params(train_flops, np.array(SEARCHED_RATIOS))
+    try:
+        return optimum(law, scale, train_flops, (float(np.log(smallest)), float(np.log(largest))))
+    except InputError as error:
+        low, high = SEARCHED_RATIOS
+        raise NotApplicable(
+            f"over-training: the law has no optimum at {train_flops:g} FLOP with a ratio of {low:g} to {high:g}"
+        ) from error
 
 
 def cost_at_equal_compute(
@@ -156,7 +159,7 @@ def cost_at_equal_compute(
     token above the optimum), `relative_penalty` (of the optimal loss) and `size_ratio` (N over N\\*, which is also the
     ratio of FLOP per served token).
     """
-    best = optimum(law, scale, train_flops)
+    best = best_model(law, scale, train_flops)
     ratio = np.asarray(ratios, dtype=float)
     size = scale.num_params(train_flops, ratio)
     loss = law.predict(size, ratio * size)
@@ -166,9 +169,9 @@ def cost_at_equal_compute(
             "num_params": size,
             "num_tokens": ratio * size,
             "loss": loss,
-            "loss_penalty": loss - best.loss,
-            "relative_penalty": loss / best.loss - 1,
-            "size_ratio": size / best.num_params,
+            "loss_penalty": loss - best.loss[0],
+            "relative_penalty": loss / best.loss[0] - 1,
+            "size_ratio": size / best.num_params[0],
         }
     )
 
@@ -185,17 +188,18 @@ def cost_at_equal_loss(
     serving together cost less than with the compute-optimal model; NaN for ratios at or below the optimum, which buy
     no smaller model, and for those at which the law does not reach the loss within a factor of 1e6 of compute.
     """
-    best = optimum(law, scale, train_flops)
+    best = best_model(law, scale, train_flops)
+    best_loss, best_size, ratio_there = (float(each[0]) for each in (best.loss, best.num_params, best.tokens_per_param))
     steps = 300
     log_c = np.log(train_flops) + np.linspace(0.0, np.log(LARGEST_FACTOR), steps + 1)
     sizes = _sizes(scale, train_flops, steps, tuple(map(float, ratios)))
     losses = law.predict(sizes, np.asarray(ratios, dtype=float) * sizes)
     rows = []
     for ratio, loss in zip(ratios, losses.T, strict=True):
-        reached = loss[-1] <= best.loss
-        flops = float(np.exp(np.interp(-best.loss, -loss, log_c))) if reached else float("nan")
+        reached = loss[-1] <= best_loss
+        flops = float(np.exp(np.interp(-best_loss, -loss, log_c))) if reached else float("nan")
         found = float(scale.num_params(flops, ratio)) if reached else float("nan")
-        saved = SERVING_FLOPS_PER_PARAM * (best.num_params - found)
+        saved = SERVING_FLOPS_PER_PARAM * (best_size - found)
         rows.append(
             {
                 "token_param_ratio": float(ratio),
@@ -203,8 +207,8 @@ def cost_at_equal_loss(
                 "num_tokens": ratio * found,
                 "train_flops": flops,
                 "compute_factor": flops / train_flops,
-                "size_ratio": found / best.num_params,
-                "break_even_tokens": (flops - train_flops) / saved if ratio > best.ratio and saved > 0 else np.nan,
+                "size_ratio": found / best_size,
+                "break_even_tokens": (flops - train_flops) / saved if ratio > ratio_there and saved > 0 else np.nan,
             }
         )
     return pd.DataFrame(rows)
@@ -218,7 +222,7 @@ def _sizes(scale: ComputeScale, train_flops: float, steps: int, ratios: tuple[fl
 
 
 def bootstrap_table(
-    bootstrap: ParametricBootstrap,
+    bootstrap: Bootstrap,
     table: Callable[[LossSurface], pd.DataFrame],
     columns: Sequence[str],
     level: float = 0.95,
@@ -246,15 +250,14 @@ def bootstrap_table(
         if no resample has an optimum.
     """
     found: list[NDArray[np.float64]] = []
-    for row in bootstrap.samples[list(PARAMETERS)].dropna().to_numpy():
+    for law in [] if bootstrap.lost == 1 else bootstrap.laws:
         try:
-            law = LossSurface(**dict(zip(PARAMETERS, row.tolist(), strict=True)))
             found.append(table(law)[list(columns)].to_numpy(dtype=float))
         except InputError:
             continue
     if not found:
         raise NotApplicable("over-training: no resample of the law has an optimum")
-    lost = 1 - len(found) / len(bootstrap.samples)
+    lost = 1 - len(found) / len(bootstrap.theta)
     bounds: dict[str, list[float]] = {}
     for name, values in zip(columns, np.array(found).transpose(2, 1, 0), strict=True):
         if lost > MOST:
@@ -281,24 +284,24 @@ def penalty_by_law(runs: pd.DataFrame, scale: ComputeScale, train_flops: float, 
     `penalty` (relative; both NaN where the law has no optimum or is not identified), `rms` (of log loss) and `status`.
     """
     sets: dict[str, pd.DataFrame] = {}
-    if "experiment" in runs and len(kinds := runs["experiment"].dropna().unique()) > 1:
-        sets = {str(kind): runs[runs["experiment"] == kind] for kind in sorted(kinds)}
+    if len(kinds := by_experiment(runs)) > 1:
+        sets = kinds
     rows = []
     for kind, group in {**sets, "all": runs}.items():
         for gamma in (None, 1.0) if len(group) > 8 else ():
-            fit = fit_parametric(group, gamma=gamma)
-            row = {"runs": kind, "num_runs": len(group), "gamma_free": gamma is None, "gamma": fit.law.gamma}
-            row |= {"E": fit.law.E} | _price(fit, scale, train_flops, ratio)
-            rows.append(row | {"rms": float(np.sqrt(np.mean(fit.residuals**2))), "status": fit.status})
+            fitted = fit(LossSurface, group, gamma=gamma)
+            row = {"runs": kind, "num_runs": len(group), "gamma_free": gamma is None, "gamma": fitted.law.gamma}
+            row |= {"E": fitted.law.E} | _price(fitted, scale, train_flops, ratio)
+            rows.append(row | {"rms": float(np.sqrt(np.mean(fitted.residuals**2))), "status": fitted.status})
     return pd.DataFrame(rows)
 
 
-def _price(fit: ParametricFit, scale: ComputeScale, train_flops: float, ratio: float) -> dict[str, float]:
+def _price(fit: Fit, scale: ComputeScale, train_flops: float, ratio: float) -> dict[str, float]:
     """`optimal_ratio` and `penalty` by a fit; NaN where the law says nothing of the price."""
     if fit.identified:
         try:
             cost = cost_at_equal_compute(fit.law, scale, train_flops, [ratio])
-            best = optimum(fit.law, scale, train_flops).ratio
+            best = float(best_model(fit.law, scale, train_flops).tokens_per_param[0])
             return {"optimal_ratio": best, "penalty": float(cost["relative_penalty"].iloc[0])}
         except NotApplicable:
             return dict.fromkeys(("optimal_ratio", "penalty"), np.nan)

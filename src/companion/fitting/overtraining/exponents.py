@@ -23,6 +23,7 @@ from companion.fitting.overtraining.groups import (
     token_param_preset,
 )
 from companion.fitting.power_law import PowerLawFit, fit_power_law
+from companion.fitting.results import Result, check_name
 
 __all__ = [
     "PRESET_RATIOS",
@@ -59,6 +60,13 @@ def fit_overtraining(runs: pd.DataFrame, ratio: float, train_flops: Any = None) 
     ------
     InputError
         if fewer than two runs belong to the ratio.
+
+    Examples
+    --------
+    >>> from companion.runs import load_paper_runs, subset
+    >>> line = fit_overtraining(subset(load_paper_runs(), "xlstm"), 220.0)
+    >>> print(f"eta = {-line.law.exponent:.4f}")
+    eta = 0.0467
     """
     flops = runs["train_flops"] if train_flops is None else train_flops
     chosen = token_param_preset(runs) == ratio
@@ -66,7 +74,7 @@ def fit_overtraining(runs: pd.DataFrame, ratio: float, train_flops: Any = None) 
 
 
 @dataclass(frozen=True, kw_only=True)
-class OvertrainingSlopes:
+class OvertrainingSlopes(Result):
     """Power laws of loss over compute by ratio, and a test whether they are parallel.
 
     `laws` maps the ratio to its fit (exponent −eta). `common_eta` is the slope of parallel lines with an intercept
@@ -84,6 +92,13 @@ class OvertrainingSlopes:
     p_value: float
     warnings: tuple[str, ...]
     data: pd.DataFrame
+
+    def interval(self, name: str = "common_eta", level: float = 0.95) -> tuple[float, float]:
+        """Student-t interval of `common_eta`; that of one line is `laws[ratio].interval("exponent")`."""
+        check_name(name, ("common_eta",), "a set of slopes")
+        degrees = len(self.data) - len(self.laws) - 1
+        half = stats.t.ppf((1 + level) / 2, degrees) * self.common_eta_standard_error if degrees > 0 else np.nan
+        return (float(self.common_eta - half), float(self.common_eta + half))
 
     def table(self) -> pd.DataFrame:
         """One row per ratio: token_param_ratio, num_runs, eta, eta_standard_error, lambda."""
@@ -127,6 +142,13 @@ def fit_overtraining_slopes(
         if no ratio has three runs of different compute.
     InputError
         if runs of several architectures are mixed.
+
+    Examples
+    --------
+    >>> from companion.runs import load_paper_runs, subset
+    >>> slopes = fit_overtraining_slopes(subset(load_paper_runs(), "xlstm"))
+    >>> print(f"common eta = {slopes.common_eta:.4f}")
+    common eta = 0.0465
     """
     if "architecture" in runs and len(names := sorted(runs["architecture"].dropna().unique())) > 1:
         raise InputError(f"runs of several architecture values are mixed ({', '.join(names)}): choose one")
@@ -161,6 +183,14 @@ def fit_slopes_by_ratio(data: pd.DataFrame) -> OvertrainingSlopes:
     ------
     NotApplicable
         if no ratio has three runs of different compute.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> flops = np.geomspace(1e18, 1e20, 4)
+    >>> runs = pd.DataFrame({"num_params": 1e8, "num_tokens": 2e9, "train_flops": flops, "val_loss": 30 * flops**-0.05})
+    >>> print(f"{fit_slopes_by_ratio(runs.assign(token_param_ratio=20.0)).common_eta:.3f}")
+    0.050
     """
     laws: dict[float, PowerLawFit] = {}
     short: dict[float, str] = {}

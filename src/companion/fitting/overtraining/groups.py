@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from companion.errors import NotApplicable
+from companion.runs.groups import split_at_gaps
 
 #: Tokens per parameter that the Token/Param runs of the paper aim at.
 PRESET_RATIOS = (22.0, 44.0, 110.0, 220.0, 550.0, 1100.0, 2200.0)
@@ -158,28 +159,22 @@ def _aims_at_presets(ratio: Array, presets: Array) -> bool:
     for preset in np.unique(presets[np.isfinite(presets)]):
         logs = np.log10(ratio[presets == preset] / preset)
         if logs.size >= MIN_RUNS:
-            parts = _split(logs, GAPS[0]) if _stands_out(logs, GAPS[0]) else []
+            parts = split_at_gaps(logs, GAPS[0]) if _stands_out(logs, GAPS[0]) else []
             several = sum(part.size >= MIN_RUNS for part in parts) > 1
             judged.append(logs.min() > -exact and logs.mean() <= max(np.ptp(logs), exact) and not several)
     return bool(judged) and all(judged)
 
 
-def _split(logs: Array, gap: float) -> list[NDArray[np.int64]]:
-    """Indices of runs by cluster, ascending: a step above `gap` starts the next one."""
-    order = np.argsort(logs, kind="stable")
-    return list(np.split(order, np.flatnonzero(np.diff(logs[order]) > gap) + 1))
-
-
 def _clustered(ratio: Array, flops: Array, *, refuse: bool = False) -> Array:
     logs = np.log10(ratio)
 
-    def narrow(cluster: NDArray[np.int64], gap: float) -> bool:
+    def narrow(cluster: NDArray[np.intp], gap: float) -> bool:
         return bool(np.ptp(logs[cluster]) <= 2 * gap)
 
-    def with_a_line(clusters: Sequence[NDArray[np.int64]], gap: float) -> int:
+    def with_a_line(clusters: Sequence[NDArray[np.intp]], gap: float) -> int:
         return sum(c.size for c in clusters if narrow(c, gap) and distinct_computes(flops[c]) >= MIN_RUNS)
 
-    splits = {gap: _split(logs, gap) for gap in GAPS}
+    splits = {gap: split_at_gaps(logs, gap) for gap in GAPS}
     scores = {gap: with_a_line(clusters, gap) for gap, clusters in splits.items()}
     best = max(scores.values())
     clear = [g for g in GAPS if scores[g] >= _KEPT * best and _stands_out(logs, g)]
