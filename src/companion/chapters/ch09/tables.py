@@ -258,7 +258,8 @@ def hours_table(plans: Mapping[float, Plan]) -> Html:
 def _with_interval(model: PlannedModel, name: str) -> str:
     style, (low, high) = _ROWS[name][1], model.intervals[name]
     value = style(model.numbers[name])
-    return f"{value} [{style(low)}, {style(high)}]" if low < high else value
+    # what the request fixes, such as the training compute, varies by rounding alone
+    return f"{value} [{style(low)}, {style(high)}]" if high - low > 1e-9 * abs(high) else value
 
 
 def _yes_no(fits: pd.Series) -> pd.Series:
