@@ -70,13 +70,6 @@ def test_committed_notebooks_have_no_outputs() -> None:
             assert cell.get("execution_count") is None, path.name
 
 
-def test_cells_are_short() -> None:
-    for path in SOURCES:
-        for number, cell in enumerate(book.read(path).cells, 1):
-            if cell.cell_type == "code":
-                assert len(cell.source.splitlines()) <= 25, f"{path.name}: cell {number}"
-
-
 def test_every_chapter_has_a_variant() -> None:
     assert sorted(VARIANTS) == [path.stem for path in SOURCES]
 
