@@ -86,7 +86,7 @@ def same(ours: Any, theirs: Any, where: str) -> None:
         assert len(ours) == len(theirs), f"{where}: {ours} {theirs}"
         for each, other in zip(ours, theirs, strict=True):
             same(each, other, where)
-    elif isinstance(ours, bool | str):
+    elif ours is None or isinstance(ours, bool | str):
         assert ours == theirs, where
     else:
         assert math.isclose(ours, theirs, rel_tol=RELATIVE), f"{where}: {ours} {theirs}"

@@ -8,7 +8,7 @@ import pytest
 from foreign import table
 
 from companion.accounting import PAPER, count_flops, get_convention, num_params
-from companion.architectures import PAPER_ARCHITECTURES, preset
+from companion.architectures import ARCHITECTURES, preset
 from companion.chapters import ch01
 from companion.chapters.ch01.facts import widest_spread
 from companion.chapters.ch01.tables import smallest_model, timed_models
@@ -146,7 +146,7 @@ class TestFacts:
 
 
 def _model(row: dict) -> object:
-    return PAPER_ARCHITECTURES[row["architecture"]](**{name: row[name] for name in SHAPE_COLUMNS})
+    return ARCHITECTURES[row["architecture"]](**{name: row[name] for name in SHAPE_COLUMNS})
 
 
 def test_widest_spread() -> None:
