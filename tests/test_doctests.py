@@ -10,11 +10,17 @@ import pytest
 #: Packages whose face (`__all__`) is for users; a package joins by its name.
 FACES = (
     "companion",
+    "companion.architectures",
+    "companion.accounting",
     "companion.laws",
+    "companion.runs",
     "companion.fitting",
     "companion.fitting.context",
     "companion.fitting.isoflop",
     "companion.fitting.overtraining",
+    "companion.inference",
+    "companion.ledger",
+    "companion.planner",
 )
 ROOT = Path(__file__).resolve().parents[1]
 

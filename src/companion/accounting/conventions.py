@@ -161,6 +161,11 @@ def get_convention(convention: str | Convention) -> Convention:
     ------
     InputError
         if there is no convention of that name.
+
+    Examples
+    --------
+    >>> get_convention("paper").chunk_size
+    64
     """
     if isinstance(convention, Convention):
         return convention

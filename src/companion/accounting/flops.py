@@ -153,5 +153,12 @@ def forward_flops(architecture: Architecture, context_length: Any, convention: C
 def train_flops(
     architecture: Architecture, context_length: Any, num_tokens: Any, convention: str | Convention = PAPER
 ) -> Any:
-    """C: FLOPs of training on `num_tokens` tokens in sequences of `context_length` (see `count_flops`)."""
+    """C: FLOPs of training on `num_tokens` tokens in sequences of `context_length` (see `count_flops`).
+
+    Examples
+    --------
+    >>> from companion.architectures import preset
+    >>> print(f"{train_flops(preset('transformer', '7b'), 8192, 1e12):.3g} FLOP")
+    4.64e+22 FLOP
+    """
     return count_flops(architecture, context_length, convention).train_flops(num_tokens)

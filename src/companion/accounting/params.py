@@ -31,6 +31,12 @@ def count_params(architecture: Architecture) -> Breakdown:
     block has two norms of width d, and `2·d_qk` more weights with `qk_norm`; an xLSTM block has a third norm, over the
     `H·d_hv` hidden states. A block without feed-forward network has one norm of width d less. Embedding and
     unembedding have `V·d` each; a shared matrix counts once, as unembedding, where it is multiplied with.
+
+    Examples
+    --------
+    >>> from companion.architectures import preset
+    >>> count_params(preset("xlstm", "7b")).unembedding
+    206045184
     """
     a, d = architecture, architecture.d_model
     branches = block_branches(a)
@@ -59,5 +65,12 @@ def block_branches(architecture: Architecture) -> Any:
 
 
 def num_params(architecture: Architecture) -> Any:
-    """N: all parameters of the model, an integer or an array of integers."""
+    """N: all parameters of the model, an integer or an array of integers.
+
+    Examples
+    --------
+    >>> from companion.architectures import preset
+    >>> num_params(preset("xlstm", "7b"))
+    6865424896
+    """
     return count_params(architecture).total

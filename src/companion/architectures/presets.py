@@ -36,6 +36,11 @@ def architecture_class(name: str) -> type[Architecture]:
     ------
     InputError
         if there is no architecture of that name; the message lists those there are.
+
+    Examples
+    --------
+    >>> architecture_class("xlstm").__name__
+    'XLSTM'
     """
     if name not in ARCHITECTURES:
         raise InputError(f"architecture {name!r} is not known; there are {', '.join(ARCHITECTURES)}")
@@ -49,6 +54,11 @@ def make_architecture(name: str, **shapes: Shape) -> Architecture:
     ------
     InputError
         if there is no architecture of that name, or a shape is wrong.
+
+    Examples
+    --------
+    >>> make_architecture("transformer", d_model=768, n_layers=12, n_heads=12).d_ff
+    2048
     """
     return architecture_class(name)(**shapes)
 
@@ -63,6 +73,11 @@ def preset(name: str, size: str, **shapes: Shape) -> Architecture:
     ------
     InputError
         if there is no such architecture or size.
+
+    Examples
+    --------
+    >>> preset("xlstm", "7b").d_model
+    4096
     """
     cls = architecture_class(name)
     if size not in cls.sizes:

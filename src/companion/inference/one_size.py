@@ -100,6 +100,11 @@ def load_inference(path: str | os.PathLike[str]) -> pd.DataFrame:
     ------
     InputError
         one line that names file, row, column and value.
+
+    Examples
+    --------
+    >>> len(load_inference("data/inference.csv"))
+    1560
     """
     table = read_table(path, _SCHEMA)
     times = {name: table[name] for name in COLUMNS.values() if name in table}
@@ -149,7 +154,13 @@ def least_seconds(rows: pd.DataFrame, quantity: Quantity, hardware: str | Hardwa
 
 
 def load_paper_inference() -> pd.DataFrame:
-    """The authors' 1,560 timings (`data/inference.csv`)."""
+    """The authors' 1,560 timings (`data/inference.csv`).
+
+    Examples
+    --------
+    >>> load_paper_inference()["architecture"].nunique()
+    2
+    """
     return load_inference(data_dir() / "inference.csv")
 
 
@@ -328,6 +339,12 @@ def fit_inference(
     ------
     InputError
         if there are no such timings.
+
+    Examples
+    --------
+    >>> found = fit_inference(load_paper_inference(), "transformer", "7b", "ttft", num_resamples=10)
+    >>> print(f"{found.rms_log_error:.2f}")
+    0.08
     """
     rows, names = fitted_rows(table, architecture, model_size, quantity, smallest_batch), PARAMETERS[quantity]
     times = rows[COLUMNS[quantity]].to_numpy(dtype=float)

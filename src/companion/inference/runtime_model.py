@@ -338,6 +338,12 @@ def fit_runtime_model(
     NotApplicable
         if the architecture or quantity has no runtime model, there are no such timings, or fewer (size, batch) pairs
         than terms.
+
+    Examples
+    --------
+    >>> model = fit_runtime_model(load_paper_inference(), "xlstm", "step_time", num_resamples=10)
+    >>> print(f"{model.rms_log_error:.2f}")
+    0.05
     """
     terms = terms_of(architecture, quantity)
     rows = measured(table, architecture, quantity)
@@ -377,7 +383,13 @@ def fit_runtime_model(
 
 @lru_cache(maxsize=8)
 def paper_runtime_model(architecture: str, quantity: Quantity, num_resamples: int = 200, seed: int = 0) -> RuntimeModel:
-    """The runtime model of the authors' timings."""
+    """The runtime model of the authors' timings.
+
+    Examples
+    --------
+    >>> paper_runtime_model("transformer", "ttft", num_resamples=10).resamples.shape
+    (10, 5)
+    """
     return fit_runtime_model(load_paper_inference(), architecture, quantity, num_resamples=num_resamples, seed=seed)
 
 

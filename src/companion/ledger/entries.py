@@ -77,6 +77,11 @@ def load_published(path: Path | None = None) -> dict[str, Any]:
     ------
     InputError
         if the file cannot be read or parsed, or has a section that the ledger does not know.
+
+    Examples
+    --------
+    >>> load_published()["run_table_statistics"]["num_runs"]
+    640
     """
     path = path or data_dir() / "published.yaml"
     try:
@@ -106,6 +111,11 @@ def build_ledger(
     ------
     InputError
         if a section is not in the file, or the tables cannot be read.
+
+    Examples
+    --------
+    >>> {row.verdict for row in build_ledger(sections=["run_table_statistics"])}
+    {'reproduced'}
     """
     published = load_published() if published is None else published
     names = [name for name in published if name in _INPUTS]
@@ -121,12 +131,24 @@ def build_ledger(
 
 
 def to_frame(rows: list[LedgerRow]) -> pd.DataFrame:
-    """The rows as a table, one column per field."""
+    """The rows as a table, one column per field.
+
+    Examples
+    --------
+    >>> to_frame(build_ledger(sections=["run_table_statistics"])).shape
+    (28, 13)
+    """
     return pd.DataFrame([asdict(row) for row in rows])
 
 
 def summarize(rows: list[LedgerRow]) -> pd.DataFrame:
-    """Counts by section: reproduced, of those not independent, differs, not attempted."""
+    """Counts by section: reproduced, of those not independent, differs, not attempted.
+
+    Examples
+    --------
+    >>> int(summarize(build_ledger(sections=["run_table_statistics"]))["reproduced"].sum())
+    28
+    """
     frame = to_frame(rows)
     table = pd.DataFrame({"section": frame["section"].unique()}).set_index("section")
     for verdict in (REPRODUCED, DIFFERS, NOT_ATTEMPTED):
@@ -159,6 +181,11 @@ def half_unit(value: float, printed_digits: str) -> float:
 
     A range of digits counts as its lower end; `float64`, or a bare number of digits, as that many significant digits;
     no words mean an exact number.
+
+    Examples
+    --------
+    >>> half_unit(0.547, "3 significant")
+    0.0005
     """
     if value == 0 or not printed_digits:
         return 0.0  # a count: exact

@@ -113,6 +113,11 @@ def learn(
     ------
     NotApplicable
         if no architecture can be planned: it has no shapes and times, too few runs, a law that is not identified.
+
+    Examples
+    --------
+    >>> learn(architectures=["xlstm"], num_resamples=2)["xlstm"].law_context
+    8192
     """
     if not 1 <= num_resamples <= MAX_RESAMPLES:
         raise InputError(f"bootstrap: {num_resamples} resamples; 1 to {MAX_RESAMPLES} can be drawn")

@@ -95,6 +95,12 @@ def plan(request: Request, known: Mapping[str, Knowledge] | None = None, *, leve
     ------
     InputError
         if no architecture can be planned; the message says why for each.
+
+    Examples
+    --------
+    >>> known = learn(architectures=["xlstm"], num_resamples=2)
+    >>> round(plan(Request(train_flops=1e21), known).models[0].numbers["num_params"] / 1e9, 1)
+    3.2
     """
     known = learn() if known is None else known
     request, first = at_context(request, known)

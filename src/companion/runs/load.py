@@ -114,6 +114,11 @@ def load_paper_runs() -> pd.DataFrame:
     ------
     InputError
         if the project's data folder is not found.
+
+    Examples
+    --------
+    >>> len(load_paper_runs())
+    640
     """
     return load_runs(data_dir() / "runs.csv")
 
@@ -262,6 +267,11 @@ def subset(
     ------
     InputError
         if a column asked for is absent or nothing matches; the message lists what the table has.
+
+    Examples
+    --------
+    >>> len(subset(load_paper_runs(), "xlstm", where="num_params >= 1e9"))
+    79
     """
     label = table_name(runs, source)
     keep = np.ones(len(runs), dtype=bool)
@@ -324,6 +334,12 @@ def assign_budgets(runs: pd.DataFrame, tolerance: float = 0.1, source: str | Non
     ------
     InputError
         if a cluster is wider than twice the tolerance: then the runs form no separate budgets.
+
+    Examples
+    --------
+    >>> runs = subset(load_paper_runs(), "xlstm", 8192, "isoflop").drop(columns="isoflop_budget")
+    >>> assign_budgets(runs)["isoflop_budget"].nunique()
+    5
     """
     if not (np.isfinite(tolerance) and tolerance > 0):
         raise InputError(f"tolerance {quoted(tolerance)}: must be a positive number (log10 of FLOP)")
@@ -371,6 +387,12 @@ def with_active_params(runs: pd.DataFrame, source: str | None = None) -> pd.Data
     ------
     InputError
         if the table has no num_active_params.
+
+    Examples
+    --------
+    >>> sparse = load_paper_runs().assign(num_active_params=10**8)
+    >>> int(with_active_params(sparse)["num_params"].max())
+    100000000
     """
     if problem := why_missing(runs, "num_active_params"):
         raise InputError(f"{table_name(runs, source)}: {problem}")
@@ -393,6 +415,11 @@ def pareto_front(train_flops: ArrayLike, loss: ArrayLike) -> NDArray[np.intp]:
     ------
     InputError
         if the shapes differ, are not (n,), or a value is not finite.
+
+    Examples
+    --------
+    >>> pareto_front([1e18, 2e18, 3e18], [3.0, 3.1, 2.9]).tolist()
+    [0, 2]
     """
     compute, height = np.asarray(train_flops, dtype=np.float64), np.asarray(loss, dtype=np.float64)
     if compute.ndim != 1 or compute.shape != height.shape:

@@ -168,6 +168,12 @@ def check_runs(frame: pd.DataFrame, source: str = "the run table") -> pd.DataFra
     ------
     InputError
         for the first row that fails, with `source`, row, column and value.
+
+    Examples
+    --------
+    >>> from companion.runs import load_paper_runs
+    >>> len(check_runs(load_paper_runs()))
+    640
     """
     checked, notes = check_with_notes(frame, source)
     for note in notes:
