@@ -129,7 +129,7 @@
         }
       }
       if (parts.size) {
-        notes.push(["open", `${label(name)} leaves the data in ${[...parts.values()].join(", ")}.`]);
+        notes.push(["open", `${label(name)} is outside the data in ${[...parts.values()].join(", ")}.`]);
       }
     }
     const timed = core.hardware[model.architectures[0].ttft.hardware];

@@ -278,7 +278,7 @@ def need_costs(runs: pd.DataFrame) -> None:
 
 
 def need_runs(num_runs: int, purpose: str) -> Callable[[pd.DataFrame], None]:
-    """A check for `select_runs`: at least so many runs with different sizes, tokens or losses.
+    """A check for `select_runs`: at least this many runs with different sizes, tokens or losses.
 
     Parameters
     ----------

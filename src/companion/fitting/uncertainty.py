@@ -149,7 +149,7 @@ class Bootstrap(Result):
         return low, high
 
     def prediction_band(self, num_params: Any, num_tokens: Any, level: float = 0.95) -> tuple[Array, Array]:
-        """Interval of the loss of a single new run at points of shape (n,): the law's own doubt plus the runs' scatter.
+        """Interval of the loss of one new run at points of shape (n,): the law's uncertainty plus the runs' scatter.
 
         The scatter is that of the fit's residuals, widened for the parameters that were fitted. Every law meets every
         residual, so no chance enters.

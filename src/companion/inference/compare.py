@@ -361,7 +361,7 @@ def _side(
 
 
 def _ordered_interval(samples: Array, level: float) -> tuple[float, float]:
-    """Percentiles of values of which some may be 0 or infinite: no interpolation between neighbours."""
+    """Percentiles of values of which some may be 0 or infinite: no interpolation between neighbors."""
     known = samples[~np.isnan(samples)]
     if not known.size:
         return (float("nan"), float("nan"))

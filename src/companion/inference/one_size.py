@@ -88,9 +88,9 @@ _SCHEMA = pa.DataFrameSchema(
 def load_inference(path: str | os.PathLike[str]) -> pd.DataFrame:
     """A table of inference timings with the columns of `data/inference.csv` (see `data/README.md`).
 
-    Needed are `architecture, model_size, d_model, n_layers, n_heads, d_ff, batch_size, prefill_length,
-    generation_length` and one of `ttft_s`, `step_time_s`; a time may be missing in any row. Shapes that the model
-    deviates in may be there too: `d_qk`, `d_hv`, `vocab_size`, `n_kv_heads`, `tied_embeddings` and `qk_norm` (0 or 1),
+    Required columns: `architecture, model_size, d_model, n_layers, n_heads, d_ff, batch_size, prefill_length,
+    generation_length` and one of `ttft_s`, `step_time_s`; a time may be missing in any row. Optional columns for
+    other shapes: `d_qk`, `d_hv`, `vocab_size`, `n_kv_heads`, `tied_embeddings` and `qk_norm` (0 or 1),
     `window`, `attention_every`, `attention_heads`.
 
     What does not stop a fit but may mislead it (another unit than seconds, rows that repeat others, an empty column of

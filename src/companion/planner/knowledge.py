@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -14,6 +13,7 @@ from companion.fitting.bootstrap import MAX_RESAMPLES
 from companion.fitting.fit import Fit, fit
 from companion.fitting.solved import AT_BOUND, OUT_OF_ITERATIONS
 from companion.fitting.uncertainty import Bootstrap
+from companion.inference.compare import Method
 from companion.inference.one_size import Quantity
 from companion.inference.runtime_model import RuntimeModel, fit_runtime_model, paper_runtime_model
 from companion.laws import LossSurface
@@ -36,7 +36,7 @@ _DEVIATION = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Knowledge:
-    """All that is known of one architecture: law, its doubt, shapes, times, and how far its data reach."""
+    """What the planner knows of one architecture: law, uncertainty, shapes, times, and ranges of the data."""
 
     architecture: str
     fit: Fit
@@ -82,7 +82,7 @@ def learn(
     context_length: int | None = None,
     prefer_context: int | None = None,
     experiment: str | None = None,
-    timing: Literal["measured", "roofline"] = "measured",
+    timing: Method = "measured",
     num_resamples: int = 200,
     seed: int = 0,
 ) -> Learned:

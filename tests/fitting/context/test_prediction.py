@@ -106,7 +106,7 @@ def test_family_and_own_shapes_agree(papers: dict[str, Explanation]) -> None:
         assert np.abs(apart).max() < 0.05
 
 
-def test_own_shapes_minimise_the_law_by_brute_force(papers: dict[str, Explanation]) -> None:
+def test_own_shapes_minimize_the_law_by_brute_force(papers: dict[str, Explanation]) -> None:
     explanation = papers["transformer"]
     scale, law = own_scale(explanation.measured, 16384), explanation.law_fit.law
     for each in explanation.predictions:

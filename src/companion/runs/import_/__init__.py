@@ -51,7 +51,7 @@ PRESETS: dict[str, dict[str, str]] = {
     # hadasah/scaling_laws
     "misfitting": {"num_params": "N", "num_tokens": "D", "train_flops": "C", "val_loss": "loss"},
 }
-#: Text columns with at most this many values are kept unasked: they tell sets of runs apart.
+#: Text columns with at most this many values are kept by default: they distinguish sets of runs.
 MAX_LABELS = 20
 
 
@@ -242,7 +242,7 @@ def _without_repeats(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _labels(cells: pd.DataFrame, used: set[str], keep: Sequence[str], source: str) -> dict[str, str]:
-    """Further columns to keep: those asked for, and text that tells few sets of runs apart."""
+    """Further columns to keep: those asked for, and text that distinguishes few sets of runs."""
     if missing := [name for name in keep if name not in cells.columns]:
         raise InputError(f"{source}: --keep {missing[0]}: no such column; there are {listed(cells)}")
     most = min(MAX_LABELS, len(cells) - 1)
