@@ -108,8 +108,8 @@ def build(
     NotebookError
         a cell failed, and no parameters were given.
     InputError
-        the folder is no checkout, `out` may not be written, no notebook has a given parameter, the book tools are not
-        installed, or Sphinx complained: its first lines are shown.
+        the folder is not a checkout, `out` may not be written, no notebook has a given parameter, the book tools are
+        not installed, or Sphinx complained: its first lines are shown.
     """
     start = time.monotonic()
     root = _checkout(root)

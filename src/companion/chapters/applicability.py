@@ -84,7 +84,7 @@ def select_runs(
         if fewer than `at_least` architectures can be used, or the table lacks the requested context; the message says
         why.
     InputError
-        if the file cannot be read or is no run table, or a requested architecture is not in it.
+        if the file cannot be read or is not a run table, or a requested architecture is not in it.
     """
     runs = load_paper_runs() if runs_file is None else load_runs(runs_file)
     choice = choose_context(runs, context_length)

@@ -29,7 +29,7 @@ def writes_utf8() -> bool:
 
 
 def say(line: str) -> None:
-    """One line on stderr; where stderr itself cannot be written nobody is left to hear it."""
+    """Print one line on stderr; drop it if stderr itself cannot be written."""
     try:
         print(" ".join(line.split()), file=sys.stderr, flush=True)
     except OSError:

@@ -92,7 +92,7 @@ def features(
     Raises
     ------
     NotApplicable
-        for a hybrid: its times are no sum of the terms of one mixer.
+        for a hybrid: its times are not a sum of the terms of one mixer.
     """
     a = architecture
     if len(a.layers) > 1:
@@ -171,7 +171,7 @@ class RuntimeModel:
     def table(self, level: float = 0.95) -> pd.DataFrame:
         """A row per term: `term`, `kind`, `unit`, `rate` (units per second), its interval, `share` of all fitted time.
 
-        `identified` is False where the bootstrap cannot separate the coefficient from 0 (the upper end is then infinite),
+        `identified` is False where the bootstrap cannot separate the coefficient from 0 (the upper end is infinite),
         and where the timings leave it free (see `free`: rate and interval are then NaN if its term occurs at all).
         """
         total, free = self.coefficients * self.design.sum(axis=0), self.free

@@ -28,9 +28,9 @@ from companion.runs.where import table_name
 MIN_RUNS = len(LossSurface.PARAMETERS) + 1
 #: Residuals of log loss below this are rounding, not scatter.
 _NO_SCATTER = 1e-6
-#: Losses of resamples above this share are said.
-_SAID = 0.01
-#: How far N of the table may be from the count of its shapes without a word, relative.
+#: A larger share of lost resamples is reported.
+_REPORTED = 0.01
+#: How far N of the table may be from the count of its shapes without a note, relative.
 _DEVIATION = 0.2
 
 
@@ -270,9 +270,9 @@ def _of_law(fit: Fit, bootstrap: Bootstrap) -> list[str]:
         notes.append(f"the fit of the law ran out of iterations ({fit.status_detail}): it may not be the best one")
     if bootstrap.withheld:
         notes.append(f"no intervals: {bootstrap.withheld}")
-    elif bootstrap.lost > _SAID:
+    elif bootstrap.lost > _REPORTED:
         notes.append(f"{bootstrap.lost:.0%} of the resamples hold too few different runs for a law and are left out")
-    if fit.status != AT_BOUND and not bootstrap.withheld and bootstrap.at_bound > _SAID:
+    if fit.status != AT_BOUND and not bootstrap.withheld and bootstrap.at_bound > _REPORTED:
         notes.append(f"{bootstrap.at_bound:.0%} of the resampled laws are at a bound, where the intervals are cut")
     if (scatter := float(np.sqrt(np.mean(fit.residuals**2)))) < _NO_SCATTER:
         notes.append(f"the runs lie on the law to within {scatter:.0e}: without scatter intervals have no width")

@@ -45,7 +45,7 @@ class PlannedModel:
     warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain dicts, ready for JSON; the numbers stand beside `architecture` and `objective`."""
+        """Plain dicts, ready for JSON; the numbers are beside `architecture` and `objective`."""
         entries = asdict(self)
         numbers = entries.pop("numbers")
         return {"architecture": self.architecture, "objective": self.objective, **numbers, **entries} | {

@@ -94,6 +94,6 @@ def range_warnings(
         )
     if law_context is not None and context_length != law_context:
         warnings.append(
-            f"loss: the law is that of T = {law_context}; at T = {context_length} only the cost is counted anew"
+            f"loss: the law is that of T = {law_context}; at T = {context_length} only the cost is counted again"
         )
     return warnings

@@ -259,7 +259,7 @@ def show_component_shares(counts: Mapping[str, TrainingFlops], size: str) -> Htm
         component_shares(counts),
         name="flops-shares",
         alt=f"Stacked bars of the shares of the components in the training FLOPs of both {size} models, by context.",
-        caption=f"Where the FLOPs of training go in the {size} models, in per cent (shares below 4.5 are not "
+        caption=f"Where the FLOPs of training go in the {size} models, in percent (shares below 4.5 are not "
         f"labeled). Share of the mixer core: {core}.",
     )
 

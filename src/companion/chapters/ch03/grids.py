@@ -1,4 +1,4 @@
-"""What the grid of sizes does to an optimum: one side of the valley only, and valleys that are no parabolas."""
+"""What the grid of sizes does to an optimum: one side of the valley only, and valleys that are not parabolas."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence

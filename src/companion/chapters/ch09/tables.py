@@ -81,7 +81,7 @@ def cost_figure(curves: Mapping[str, pd.DataFrame], planned: Plan) -> Html:
         alt="Device time over model size for one loss: training falls and then rises with size, serving rises, "
         "their sum has a minimum at a smaller size than training alone.",
         caption="What each size costs that reaches the loss of the loss-optimal model. A smaller model needs more "
-        "tokens: training time rises without bound towards the size that never reaches the loss. Steps of the "
+        "tokens: training time rises without bound toward the size that never reaches the loss. Steps of the "
         "Transformer: one more wave of attention heads (chapter 8). Faint: does not fit in memory.",
     )
 
@@ -200,7 +200,7 @@ def shares_table(shares: pd.DataFrame) -> Html:
     ]
     return show_table(
         shares.assign(architecture=shares["architecture"].map(architecture_label))[columns],
-        caption="Half widths of the 95 % intervals, relative. Most of a loss cannot be reduced, so its per cent "
+        caption="Half widths of the 95 % intervals, relative. Most of a loss cannot be reduced, so percents of it "
         "weigh more than the others.",
         formats=dict.fromkeys(columns[2:], lambda v: percent(v)),
         labels={"num_params": "N", "num_tokens": "D", "ttft_s": "to first token", "step_time_s": "step"}

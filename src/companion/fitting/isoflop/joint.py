@@ -37,7 +37,7 @@ from companion.laws import PowerLaw
 
 Array = NDArray[np.float64]
 
-#: Residual degrees of freedom of a budget below which its variance is no weight.
+#: Residual degrees of freedom of a budget below which its variance is not a weight.
 WEIGHING_DEGREES = 10
 #: Nats per token and decade of compute by which a miss moves the loss, roughly; and the share of the scatter that such
 #: a change must reach before the slope is worth a parameter.

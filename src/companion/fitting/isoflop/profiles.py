@@ -369,7 +369,7 @@ def isoflop_groups(
     groups = {float(budget): group for budget, group in runs.groupby("isoflop_budget")}  # type: ignore[arg-type]
     if weights is not None:
         check_weights(runs, weights)
-        # a run that counts no times is no run: a budget of such runs does not exist
+        # a run of weight 0 is not a run: a budget of such runs does not exist
         groups = {b: group for b, group in groups.items() if group[weights].to_numpy(dtype=float).any()}
     if budgets is None:
         return groups

@@ -69,7 +69,7 @@ def _against_train_loss(runs: pd.DataFrame) -> list[Finding]:
 
 
 def _direction(runs: pd.DataFrame) -> list[Finding]:
-    """A loss that grows with compute is no loss."""
+    """A loss that grows with compute is not a loss."""
     found = []
     for name, group in runs.groupby("architecture", sort=True):
         if len(group) < 10 or group["train_flops"].nunique() < 3 or group["val_loss"].nunique() < 3:

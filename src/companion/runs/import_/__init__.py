@@ -128,7 +128,7 @@ def import_runs(
         CSV, TSV, JSON, JSON lines or Parquet; or a folder of JSON files, one run each.
     mapping
         column of a run table -> column of the file, or an expression of columns such as `emb + other`; names with
-        spaces stand in backquotes. Columns that are not named are found by their usual names.
+        spaces are in backquotes. Columns that are not named are found by their usual names.
     preset
         a mapping of `PRESETS`.
     architecture
@@ -252,7 +252,7 @@ def _labels(cells: pd.DataFrame, used: set[str], keep: Sequence[str], source: st
 
 
 def _safe_name(name: str) -> str:
-    """A name that `--where` can use and that no check takes for a misspelt column."""
+    """A name that `--where` can use and that no check takes for a misspelled column."""
     plain = plain_name(name)
     near = difflib.get_close_matches(plain, list(COLUMNS), n=1, cutoff=0.8)
     return f"own_{plain}" if near or not plain.isidentifier() else plain
