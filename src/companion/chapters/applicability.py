@@ -110,14 +110,14 @@ def select_runs(
 
 
 def choose_pair(names: Sequence[str], first: str | None = None, second: str | None = None) -> tuple[str, str]:
-    """Two architectures to compare: those asked for, else the paper's two where both are there, else the first two.
+    """Two architectures to compare: those asked for, else the paper's two if the table has both, else the first two.
 
     Raises
     ------
     NotApplicable
         if there are not two.
     InputError
-        if both asked for are the same, or one of them is not there.
+        if both asked for are the same, or one of them is missing.
     """
     if first is not None and first == second:
         raise InputError(f"first and second are both {first}: a comparison needs two architectures")

@@ -104,9 +104,9 @@ def load_inference(path: str | os.PathLike[str]) -> pd.DataFrame:
     table = read_table(path, _SCHEMA)
     times = {name: table[name] for name in COLUMNS.values() if name in table}
     if not times:
-        raise InputError(f"{os.fspath(path)}: neither column 'ttft_s' nor 'step_time_s' is there")
+        raise InputError(f"{os.fspath(path)}: columns 'ttft_s' and 'step_time_s' are both missing")
     if all(values.isna().all() for values in times.values()):
-        raise InputError(f"{os.fspath(path)}: column {', '.join(map(repr, times))} is empty: there is no time")
+        raise InputError(f"{os.fspath(path)}: column {', '.join(map(repr, times))} is empty: no times")
     for _, row in table.drop_duplicates(_shape_columns(table)).iterrows():
         try:
             model_of(row)

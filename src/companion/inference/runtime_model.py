@@ -1,6 +1,6 @@
 """Inference times of all sizes at once: what the hardware does, term by term.
 
-The paper fits every size by itself (`companion.inference.one_size`); such fits say nothing of a size in between. Here a
+The paper fits every size by itself (`companion.inference.one_size`); such fits cannot predict a size in between. Here a
 time is a sum of physical terms with coefficients that all sizes of an architecture share, none of them negative:
 
 * prefill: FLOPs over a rate (attention's core at its own), work per token and layer that no matrix unit does, and
@@ -272,7 +272,7 @@ class RuntimeModel:
 
     def scatter(self, number: int) -> Array:
         """Measured over predicted times of the fit, evenly spread over their quantiles in a fixed order, shape (R,)."""
-        # an order for each quantity: what one model misses says nothing of what the other does
+        # an order for each quantity: the errors of the two models are unrelated
         order = np.random.default_rng(len(self.quantity)).permutation(number)
         return np.exp(-np.quantile(self.log_residuals, (order + 0.5) / number))
 

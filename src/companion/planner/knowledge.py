@@ -67,7 +67,7 @@ class Knowledge:
 
 
 class Learned(dict[str, Knowledge]):
-    """`Knowledge` by architecture; `left_out` gives the reason for each architecture that is not there."""
+    """`Knowledge` by architecture; `left_out` gives the reason for each architecture that is missing."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -45,7 +45,7 @@ class Ranges:
 def no_intervals(widths: NDArray[np.float64], num_resamples: int, level: float) -> str:
     """Why resampled models (their `d_model`, NaN for none) give no intervals; empty where they do.
 
-    Most are lost; or so few are left that not one is expected in both tails together; or they are all the same.
+    Most are lost; or too few are left to expect even one in the two tails together; or all are equal.
     """
     usable = widths[np.isfinite(widths)]
     if usable.size < (1 - MOST) * num_resamples:

@@ -13,7 +13,7 @@ from companion.runs.context_length import PAPER_CONTEXT
 #: Context length whose runs give the loss laws of the paper's table.
 LAW_CONTEXT = PAPER_CONTEXT
 SECONDS_PER_HOUR = 3600.0
-#: Largest values of what a count multiplies: beyond them no device and no law has anything to say.
+#: Largest values of what a count multiplies: no device and no law reaches beyond them.
 _LARGEST = {"context_length": 2**40, "prompt_length": 2**40, "kv_groups": 2**16, "batch_size": 2**40}
 _LARGEST_PRICE = 1e12
 

@@ -135,7 +135,7 @@ def import_runs(
         the architecture of all runs; by default the column for it, else `model`.
     convention
         how a missing train_flops is counted: `6ND` or a convention of `companion.accounting`, which needs shapes. By
-        default from shapes where all are there, else 6ND.
+        default from shapes if all are given, else 6ND.
     keep
         further columns of the file to keep as they are.
     file_format
