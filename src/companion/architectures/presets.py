@@ -63,11 +63,6 @@ def preset(name: str, size: str, **shapes: Shape) -> Architecture:
     ------
     InputError
         if there is no such architecture or size.
-
-    Examples
-    --------
-    >>> preset("xlstm", "7b").n_layers
-    32
     """
     cls = architecture_class(name)
     if size not in cls.sizes:
