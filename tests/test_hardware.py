@@ -27,7 +27,7 @@ def test_known_peaks() -> None:
     assert get_hardware("a100-sxm").num_multiprocessors == 108
 
 
-def test_peak_the_authors_normalise_by() -> None:
+def test_peak_the_authors_normalize_by() -> None:
     assert get_hardware(REFERENCE_HARDWARE).peak_flops_per_s == pytest.approx(989e12, rel=1e-3)
 
 
@@ -51,7 +51,7 @@ def test_own_table(tmp_path: Path) -> None:
     mine = load_hardware(path)["mine"]
     assert mine.label == "My device"
     assert mine.ridge == 100
-    path.write_text(HEADER.replace("source\n", "source,colour\n") + ROW.replace("datasheet\n", "datasheet,red\n"))
+    path.write_text(HEADER.replace("source\n", "source,color\n") + ROW.replace("datasheet\n", "datasheet,red\n"))
     assert load_hardware(path)["mine"] == mine, "further columns are left alone"
 
 

@@ -96,7 +96,7 @@
     }
     return [...apart].map(([context, labels]) => {
       const whose = labels.length < model.architectures.length ? ` of ${labels.join(" and ")}` : "";
-      const where = `T = ${at(context)}; at T = ${at(setting.context_length)} only the cost is counted anew`;
+      const where = `T = ${at(context)}; at T = ${at(setting.context_length)} only the cost is counted again`;
       return ["open", `The loss${whose} is the law of ${where}.`];
     });
   }
@@ -129,7 +129,7 @@
         }
       }
       if (parts.size) {
-        notes.push(["open", `${label(name)} leaves the data in ${[...parts.values()].join(", ")}.`]);
+        notes.push(["open", `${label(name)} is outside the data in ${[...parts.values()].join(", ")}.`]);
       }
     }
     const timed = core.hardware[model.architectures[0].ttft.hardware];
@@ -265,11 +265,11 @@
     const [first, last] = [steps[0], steps[steps.length - 1]];
     if (!(value >= first.value && value <= last.value)) {
       const from = `it goes from ${first.text} to ${last.text}`;
-      return [model.default[name], `${key}=${text} is no ${label}: ${from}. ${fallback} is taken.`];
+      return [model.default[name], `${key}=${text} is not a ${label}: ${from}. ${fallback} is taken.`];
     }
     const distance = (step) => Math.abs(Math.log(step.value / value));
     const next = steps.reduce((best, step) => (distance(step) < distance(best) ? step : best));
-    return [next.value, distance(next) < 1e-9 ? "" : `${key}=${text} is no step of ${label}: ${next.text} is taken.`];
+    return [next.value, distance(next) < 1e-9 ? "" : `${key}=${text} is not a step of ${label}: ${next.text} is taken.`];
   }
 
   function readAddress(hash) {

@@ -188,7 +188,7 @@
     };
   }
 
-  // Colours and type of the page, light or dark
+  // Colors and type of the page, light or dark
   function lookOfPage(section) {
     const style = getComputedStyle(section);
     const root = getComputedStyle(document.documentElement);

@@ -44,7 +44,7 @@ def significant(value: float, digits: int = 3) -> str:
 
 
 def percent(share: float, digits: int = 2) -> str:
-    """A share between 0 and 1 as per cent: 12 %."""
+    """A share between 0 and 1 as percent: 12 %."""
     return f"{significant(100 * share, digits)} %"
 
 

@@ -12,7 +12,7 @@ from companion.errors import InputError
 from companion.paths import data_dir
 from companion.tables import read_table
 
-#: The authors name no device. They normalise by 989e12 FLOP/s, and their step times jump where a batch has more heads
+#: The authors name no device. They normalize by 989e12 FLOP/s, and their step times jump where a batch has more heads
 #: than this one has multiprocessors (chapter 8).
 REFERENCE_HARDWARE = "h100-sxm"
 

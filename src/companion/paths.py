@@ -42,7 +42,7 @@ def check_target(path: Path) -> None:
     Raises
     ------
     InputError
-        if the folder is missing, is no folder or cannot be written to, or the target is a folder, a device or a file
+        if the folder is missing, is not a folder or cannot be written to, or the target is a folder, a device or a file
         that must not be changed.
     """
     with _one_line(path):

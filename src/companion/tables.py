@@ -160,7 +160,7 @@ def _numbers(column: pd.Series, whole: bool, source: str) -> pd.Series:
     wrong = (values.isna() & column.notna()) | ~np.isfinite(values.fillna(0))
     fault = "a number"
     if whole and not wrong.any():
-        # beyond 2^53 float64 no longer tells whole numbers apart
+        # beyond 2^53 float64 no longer distinguishes whole numbers
         wrong = values.notna() & ((values != np.floor(values)) | (values.abs() > 2**53))
         fault = "a whole number of at most 2^53"
     if wrong.any():

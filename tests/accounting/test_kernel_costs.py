@@ -108,16 +108,16 @@ def test_torch_counts_the_same() -> None:
     leaves = [torch.randn(B, T, H, *width, requires_grad=True) for width in ((8,), (8,), (20,), (), ())]
     with FlopCounterMode(display=False) as counter:
         h, _ = chunkwise(*leaves, chunk_size=L)
-    normaliser = 2 * B * H * T * shape.d_qk  # a product with a vector, not of matrices
+    normalizer = 2 * B * H * T * shape.d_qk  # a product with a vector, not of matrices
     costs = cell_kernel_costs(shape)
-    assert counter.get_total_flops() - normaliser == pass_flops(costs)
+    assert counter.get_total_flops() - normalizer == pass_flops(costs)
     with FlopCounterMode(display=False) as counter:
         h.sum().backward()
     # products with the last chunk's state, which nothing reads, have no gradient: B·H of them, twice
     unread = 2 * B * H * 2 * L * shape.d_qk * shape.d_hv
     again = B * H * T * (2 * L * shape.d_qk + 2 * shape.d_qk * shape.d_hv)  # the scores and the states
     ours = pass_flops(costs, "forward+backward") - pass_flops(costs)
-    assert counter.get_total_flops() - 2 * normaliser + unread == ours - again
+    assert counter.get_total_flops() - 2 * normalizer + unread == ours - again
 
 
 def test_states_between_kernels_take_two_bytes() -> None:

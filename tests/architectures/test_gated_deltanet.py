@@ -74,7 +74,7 @@ def test_hybrids_by_name_and_by_pattern(name: str, every: int) -> None:
 
 
 def test_widths_that_do_not_fit() -> None:
-    with pytest.raises(InputError, match=r"1\.5 \* d_model is no multiple of n_heads: give d_qk and d_hv"):
+    with pytest.raises(InputError, match=r"1\.5 \* d_model is not a multiple of n_heads: give d_qk and d_hv"):
         GatedDeltaNet(d_model=64, n_layers=1, n_heads=5)
     with pytest.raises(InputError, match="d_hv is odd: give d_qk"):
         GatedDeltaNet(d_model=6, n_layers=1, n_heads=1)

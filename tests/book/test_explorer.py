@@ -219,12 +219,12 @@ def test_a_link_sets_the_page(browser: Any, site: str, explorer: Explorer) -> No
 @pytest.mark.parametrize(
     ("link", "changed", "words"),
     [
-        ("budget=banana", {}, ["budget=banana is no budget C", "1×10²¹ FLOP is taken"]),
+        ("budget=banana", {}, ["budget=banana is not a budget C", "1×10²¹ FLOP is taken"]),
         ("budget=1e99&batch=4", {"batch_size": 4}, ["budget=1e99", "from 1×10¹⁸ FLOP to 1×10²⁵ FLOP"]),
-        ("context=3000", {"context_length": 4096}, ["context=3000 is no step of context T: 4,096 tokens is taken"]),
+        ("context=3000", {"context_length": 4096}, ["context=3000 is not a step of context T: 4,096 tokens is taken"]),
         ("ratio=-5", {}, ["ratio=-5"]),
         ("ratio=optimal&hardware=abacus", {"tokens_per_param": None}, ["hardware=abacus is not known", "H100 SXM"]),
-        ("colour=%3Cb%3Ered&batch=", {}, ["colour is nothing that can be set here", "batch="]),
+        ("color=%3Cb%3Ered&batch=", {}, ["color is nothing that can be set here", "batch="]),
         ("budget=1e22&%zz=%", {"train_flops": 1e22}, ["is nothing that can be set here"]),
     ],
 )
@@ -273,11 +273,11 @@ def test_words_on_memory_and_data(tab: Tab, explorer: Explorer) -> None:
             FORMATS["bytes"](x) for x in (one["numbers"]["memory_bytes"], get_hardware("h100-sxm").memory_bytes)
         )
         assert f"{label} does not fit: it needs {needs}, NVIDIA H100 SXM has {has}." in told
-        assert f"{label} leaves the data in N = {FORMATS['count'](one['numbers']['num_params'])} (data: " in told
+        assert f"{label} is outside the data in N = {FORMATS['count'](one['numbers']['num_params'])} (data: " in told
         high = next(left["high"] for left in one["outside"] if left["name"] == "train_flops")
         assert f"to {power_of_ten(high)})" in told
     assert "Transformer: a step time below the roofline cannot be" in told
-    assert "T = 8,192; at T = 1,048,576 only the cost is counted anew" in told
+    assert "T = 8,192; at T = 1,048,576 only the cost is counted again" in told
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

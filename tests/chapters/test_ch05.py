@@ -82,7 +82,7 @@ def test_opening() -> None:
 def test_a_variance_misread() -> None:
     slopes = {"xlstm": lines()}
     text = ch05.variance_verdict(slopes, MISREAD)
-    assert "the test of equal exponents has p = 0.4; misread, they look different beyond doubt" in text
+    assert "the test of equal exponents has p = 0.4; misread, they look clearly different" in text
     assert text.startswith("The variance is about")
     assert "p falls to 0.01" in ch05.variance_verdict(slopes, [MISREAD[0], (*MISREAD[1][:5], 0.01)])
     assert "misread" not in ch05.variance_verdict(slopes, [])  # one ratio: nothing to compare

@@ -84,7 +84,7 @@ def test_fewer_runs_decide(fitted: Fit) -> None:
     half = table["half"].tolist()
     assert half[1] < half[0]
     assert half[3] < half[2]
-    assert table["largest"].iloc[3] < table["largest"].iloc[2], "the largest residual is what it minimises most"
+    assert table["largest"].iloc[3] < table["largest"].iloc[2], "the largest residual is what it minimizes most"
     assert table["rms"].iloc[2] == table["rms"].min(), "least squares has the least squares"
 
 

@@ -331,11 +331,11 @@ class TestComparison:
     def test_equal_size(self, timings: pd.DataFrame, models: dict[tuple[str, str], RuntimeModel]) -> None:
         crossings = {"ttft": measured_crossovers(timings, "ttft")}
         far = np.geomspace(64, 65536, 30).round()
-        modelled = {"ttft": size_crossovers(timings, models, "ttft", [1], far)}
-        rows = rows_of(ch08.size_crossover_table(timings, crossings, modelled, [1], 65536))
+        modeled = {"ttft": size_crossovers(timings, models, "ttft", [1], far)}
+        rows = rows_of(ch08.size_crossover_table(timings, crossings, modeled, [1], 65536))
         assert [row["times from"] for row in rows] == ["timings", "measured", "roofline"]
         assert list(rows[0])[3:] == ["160m", "400m", "830m", "1.4b", "2.7b", "7b"], "by weight"
-        words = ch08.equal_size_facts(crossings, modelled, 65536, of_paper=True)["c8_equal_size"]
+        words = ch08.equal_size_facts(crossings, modeled, 65536, of_paper=True)["c8_equal_size"]
         assert "the paper says 30 to 50 %" in words
         assert "the paper" not in ch08.equal_size_facts(crossings, {}, 65536, of_paper=False)["c8_equal_size"]
 

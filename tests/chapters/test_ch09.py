@@ -165,6 +165,6 @@ def test_solutions(known: dict[str, Knowledge]) -> None:
     assert costs == sorted(costs, reverse=True), "a batch shares the weights"
     devices = sweep(REQUEST, alone, "hardware", ["h100-sxm", "rtx-4090"])
     assert [row["hardware"] for row in rows_of(ch09.devices_table(devices))] == ["h100-sxm", "rtx-4090"]
-    plans = {share: plan(Request(gpu_hours=1000, utilisation=share), alone) for share in (0.25, 0.5)}
+    plans = {share: plan(Request(gpu_hours=1000, utilization=share), alone) for share in (0.25, 0.5)}
     slow, fast = rows_of(ch09.hours_table(plans))
     assert float(fast["loss"]) < float(slow["loss"])

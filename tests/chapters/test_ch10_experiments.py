@@ -145,7 +145,7 @@ def test_kernel_source() -> None:
 
 
 def test_normalizer_sums() -> None:
-    """They are the division of the unnormalised output by h wherever they pass 1."""
+    """They are the division of the unnormalized output by h wherever they pass 1."""
     inputs = experiments.cell_inputs(50, input_gate=-1.0)
     sums = experiments.normalizer_sums(inputs)
     h, _ = mlstm_oracle(*inputs.values())

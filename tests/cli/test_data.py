@@ -69,10 +69,10 @@ def test_a_name_with_spaces(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_extra_column_is_a_note_and_an_error_when_strict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "extra.csv"
-    load_paper_runs().head(20).assign(colour="red").to_csv(path, index=False)
+    load_paper_runs().head(20).assign(color="red").to_csv(path, index=False)
     assert cli.main(["data", "check", str(path)]) == 0
     notes = capsys.readouterr().err.splitlines()
     assert len(notes) == 1
     assert notes[0].startswith("note: ")
-    assert "colour" in notes[0]
-    assert "colour" in error_line(capsys, "data", "check", str(path), "--strict")
+    assert "color" in notes[0]
+    assert "color" in error_line(capsys, "data", "check", str(path), "--strict")

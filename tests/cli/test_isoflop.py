@@ -83,7 +83,7 @@ def test_llama3_points_at_nominal_compute(capsys: pytest.CaptureFixture[str]) ->
     assert sizes["joint"]["exponent"] + result["joint"]["exponent"] == pytest.approx(1, abs=1e-5)
 
 
-def test_lost_resamples_and_unlabelled_runs_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lost_resamples_and_unlabeled_runs_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     result = run_json(capsys, "isoflop", str(table("isoflop_comma")))
     assert "7 of 92 runs are left out: they have no isoflop_budget" in result["warnings"]
     smallest = result["optima"][0]

@@ -26,6 +26,18 @@ def test_plan_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_json(capsys, "plan", *options) == result, "the same seed gives the same plan"
 
 
+def test_utilization_has_two_spellings_and_one_key(capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["plan", "--gpu-hours", "100", "--architecture", "xlstm", "--bootstrap", "2"]
+    american, british, default = (
+        run_json(capsys, *common, *share)
+        for share in (["--utilization", "0.2"], ["--utilisation", "0.2"], ["--utilization", "0.4"])
+    )
+    assert american == british
+    assert american["request"]["utilisation"] == 0.2
+    assert "utilization" not in american["request"]
+    assert default["plans"][0]["train_flops"] == pytest.approx(2 * american["plans"][0]["train_flops"])
+
+
 def test_plan_text(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--gpu-hours", "100", "--architecture", "xlstm", "--context-length", "32768", *FEW]
     assert cli.main(["plan", *options]) == 0
@@ -61,7 +73,7 @@ def test_own_tables(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         (["--target-loss", "1e300"], "loss 1e+300 needs a d_model outside"),
         (["--gpu-hours", "1e300"], "gpu_hours 1e+300 is too large"),
         (["--train-flops", "1e21", "--bootstrap", "1e13"], "1 to 1000000 can be drawn"),
-        (["--train-flops", "1e21", "--utilisation", "40"], "utilisation 40.0 is not between 0 and 1"),
+        (["--train-flops", "1e21", "--utilization", "40"], "utilization 40.0 is not between 0 and 1"),
         (["--train-flops", "1e21", "--kv-groups", "1000000000"], "kv_groups 1000000000 is too large"),
         (["--train-flops", "1e21", "--price-per-gpu-hour", "1e300"], "price_per_gpu_hour 1e+300 is too large"),
         (["--train-flops", "1e21", "--law-context", "1000"], "no runs with context_length 1000; the table has 2048"),

@@ -20,7 +20,7 @@ from companion.fitting.pareto import (
 )
 from companion.runs.load import load_paper_runs, subset
 
-# C in FLOP: 1, 10, 100, 1000; the run at 10 lies above the line between its neighbours
+# C in FLOP: 1, 10, 100, 1000; the run at 10 lies above the line between its neighbors
 FLOPS, LOSS = np.array([1.0, 10.0, 100.0, 1000.0]), np.array([4.0, 3.8, 3.0, 2.9])
 points = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=2, max_size=30)
 

@@ -73,8 +73,8 @@ def test_clusters_widen_intervals_where_sizes_share_a_deviation() -> None:
     fitted = fit(LossSurface, table, gamma=1.0)
     single, cluster = (fitted.bootstrap(200, cluster=by).samples["alpha"].std() for by in (None, "num_params"))
     assert cluster > 1.3 * single
-    with pytest.raises(InputError, match="cluster 'colour'"):
-        fitted.bootstrap(10, cluster="colour")
+    with pytest.raises(InputError, match="cluster 'color'"):
+        fitted.bootstrap(10, cluster="color")
 
 
 def test_prediction_bands_are_wider_than_confidence_bands_and_cover_new_runs() -> None:

@@ -282,7 +282,7 @@ def test_shapes_that_deviate(tmp_path: Path, timings: pd.DataFrame) -> None:
 def test_tables_without_times(tmp_path: Path, timings: pd.DataFrame) -> None:
     path = tmp_path / "mine.csv"
     timings.drop(columns=["ttft_s", "step_time_s"]).to_csv(path, index=False)
-    with pytest.raises(InputError, match="neither column 'ttft_s' nor 'step_time_s' is there"):
+    with pytest.raises(InputError, match="columns 'ttft_s' and 'step_time_s' are both missing"):
         load_inference(path)
     timings.drop(columns="ttft_s").to_csv(path, index=False)
     with pytest.raises(InputError, match="no column 'ttft_s'"):

@@ -140,7 +140,7 @@ class TestHardware:
 
 
 class TestSamples:
-    def test_shape_centre_and_spread(self, models: dict[tuple[str, str], RuntimeModel]) -> None:
+    def test_shape_center_and_spread(self, models: dict[tuple[str, str], RuntimeModel]) -> None:
         model, shapes = models["transformer", "ttft"], preset("transformer", "7b")
         contexts = np.array([512, 4096, 16384])
         plain, full = (model.samples(shapes, contexts, 1, scatter=scatter) for scatter in (False, True))

@@ -33,7 +33,7 @@ surfaces = st.builds(
 
 
 @given(surfaces, st.floats(18, 25))
-def test_optimum_of_a_surface_beats_its_neighbours(surface: LossSurface, log_flops: float) -> None:
+def test_optimum_of_a_surface_beats_its_neighbors(surface: LossSurface, log_flops: float) -> None:
     flops = 10**log_flops
     num_params, num_tokens = surface.optimum(flops)
     assert num_params * num_tokens * 6 == pytest.approx(flops, rel=1e-9)

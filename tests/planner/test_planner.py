@@ -188,7 +188,7 @@ def test_a_law_of_ones_own_runs() -> None:
         ({"train_flops": 1e21, "batch_size": 2.5}, "batch_size: 2.5 is not a positive whole number"),
         ({"train_flops": 1e21, "context_length": 0}, "context_length 0 is not a positive whole number"),
         ({"train_flops": 1e21, "hardware": "abacus"}, "hardware 'abacus' is not known; there are a100-sxm"),
-        ({"train_flops": 1e21, "utilisation": 1.5}, "utilisation 1.5 is not between 0 and 1"),
+        ({"train_flops": 1e21, "utilization": 1.5}, "utilization 1.5 is not between 0 and 1"),
         (
             {"train_flops": 1e21, "prompt_length": 9000, "context_length": 8192},
             "prompt_length 9000 exceeds the context of 8192",
@@ -285,7 +285,7 @@ def options(draw: st.DrawFn) -> dict[str, Any]:
         "prompt_length": [None, 1, 64, 5000, 10**15],
         "batch_size": [0, 1, 64, 10**9, 10**30],
         "kv_groups": [1, 8, 65536, 10**9],
-        "utilisation": [1e-300, 1e-5, 0.4, 1.0, 2.0],
+        "utilization": [1e-300, 1e-5, 0.4, 1.0, 2.0],
         "prefill_tokens": [0.0, 1.0, 1e12, 1e300],
         "generated_tokens": [0.0, 1e12, 1e300],
         "price_per_gpu_hour": [None, 1e-300, 2.0, 1e300],

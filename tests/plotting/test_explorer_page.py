@@ -1,4 +1,4 @@
-"""The explorer's markup: controls that are labelled, the opening numbers, data that cannot end its element."""
+"""The explorer's markup: controls that are labeled, the opening numbers, data that cannot end its element."""
 
 import json
 

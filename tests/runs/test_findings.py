@@ -47,14 +47,14 @@ def test_the_papers_table_has_no_findings() -> None:
     assert (round(ratio["min"], 2), round(ratio["max"], 2)) == (0.71, 2.08)
 
 
-def test_the_mislabelled_run_and_the_constant_factor() -> None:
-    """Marin runs whose labels count a third of train_flops; one run of 3e18 is labelled 1e18."""
+def test_the_mislabeled_run_and_the_constant_factor() -> None:
+    """Marin runs whose labels count a third of train_flops; one run of 3e18 is labeled 1e18."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         runs = spreadsheet(load_runs(table("one_run_mislabelled")))
     factor, label = find_all(runs)
     assert "labels are 0.333 of train_flops in 84 of 85 rows" in factor.message
-    assert "row 6 is labelled 1e+18, its train_flops is 9e+18 as in runs labelled 3e+18" in label.message
+    assert "row 6 is labeled 1e+18, its train_flops is 9e+18 as in runs labeled 3e+18" in label.message
     assert label.as_dict()["rows"] == [6]
 
 
@@ -147,7 +147,7 @@ def test_single_rows_with_another_count() -> None:
 def test_labels() -> None:
     wrong = only(changed("isoflop_budget", 10, [2]), "label")
     assert wrong.rows == (2,)
-    assert "row 2 is labelled 1e+19, its train_flops is 1e+18 as in runs labelled 1e+18" in wrong.message
+    assert "row 2 is labeled 1e+19, its train_flops is 1e+18 as in runs labeled 1e+18" in wrong.message
     assert (
         "labels are 0.500 of train_flops in 24 of 24 rows of gpt"
         in only(changed("isoflop_budget", 0.5), "label_factor").message

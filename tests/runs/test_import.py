@@ -322,7 +322,7 @@ def test_the_command_says_what_it_did(
         ("a.json", "[]", "holds no runs"),
         ("a.json", '"text"', "holds no runs"),
         ("a.json", "[1, 2]", "holds no runs"),
-        ("a.jsonl", '{"n": 1}\n[1]\n', "row 2: is no object"),
+        ("a.jsonl", '{"n": 1}\n[1]\n', "row 2: is not an object"),
         ("a.jsonl", '{"n": 1}\n{\n', "row 2: is not JSON"),
         ("a.parquet", "PAR1", "is not a Parquet table"),
         ("a.xlsx", "PK", "format .xlsx is not known; give --format"),
@@ -340,7 +340,7 @@ def test_wrong_options_come_before_the_work(tmp_path: Path, capsys: pytest.Captu
     path = write(tmp_path, "a.json", json.dumps(COURSE))
     out = ["--output", str(tmp_path / "out.csv")]
     for options, words in (
-        (["--map", "loss=final_loss"], "'loss' is no column of a run table"),
+        (["--map", "loss=final_loss"], "'loss' is not a column of a run table"),
         (["--map", "val_loss"], "write COLUMN=NAME"),
         (["--map", "architecture=nothing"], "no column 'nothing'"),
         (["--keep", "nothing"], "no such column"),

@@ -25,7 +25,7 @@ def mlstm_chunk_paper(chunk_size: Any, d_qk: Any, d_hv: Any, causal_factor: floa
     chunk_size, d_qk, d_hv
         L, and the widths of one head.
     causal_factor
-        ignored; the argument is there because every count of this kind takes it.
+        ignored; the argument exists because every count of this kind takes it.
 
     Returns
     -------

@@ -114,7 +114,7 @@ def least_context(architecture: Architecture, convention: Convention) -> int:
 
 
 def check_context_length(context_length: Any, least: int = 1) -> np.ndarray:
-    """The context as an array; an InputError if it is no positive whole number, or below one chunk (`least` tokens)."""
+    """The context as an array; an InputError if not a positive whole number, or below one chunk (`least` tokens)."""
     length = np.asarray(context_length)
     if not np.issubdtype(length.dtype, np.number) or not np.all(
         np.isfinite(length) & (length > 0) & (length == np.floor(length))

@@ -3,7 +3,7 @@
 The chunkwise cell is a chain of kernels, one after another, so the least time of a pass is the sum of the kernels'
 least times, not the larger of summed FLOPs and summed bytes as in `companion.accounting.mlstm_forms`. Only products of
 matrices are counted: they run on the units whose peak a `Hardware` states. Forward FLOPs are thus the matrix products
-of the convention `tfla`, forward bytes those of `chunkwise_per_token`, q and k once more (pairs and normaliser have
+of the convention `tfla`, forward bytes those of `chunkwise_per_token`, q and k once more (pairs and normalizer have
 kernels of their own) and the pairs, written and read; tests hold them equal. Where one kernel carries the state from
 tile to tile (`carried_tile`), no state is moved forward and only pairs within tiles are.
 """
@@ -117,7 +117,7 @@ class _Kernel:
 
 #: Kernels of `companion.kernels` by name: those of whole vectors or pairs, not those of gates and of n alone.
 KERNELS = (
-    # sums of keys for the normaliser's state
+    # sums of keys for the normalizer's state
     _Kernel(kernel="gate_weights", stage="forward", qk_vectors=1, hv_vectors=0, gates=0, chunk_states=0),
     _Kernel(kernel="states", stage="forward", states=1, qk_vectors=1, hv_vectors=1),
     _Kernel(kernel="scores", stage="forward", scores=1, qk_vectors=2, hv_vectors=0, chunk_states=0, chunk_pairs=1),
@@ -149,7 +149,7 @@ KERNELS = (
 FUSED = (
     # keys once more, written with their weights
     _Kernel(kernel="gate_weights", stage="forward", qk_vectors=2, hv_vectors=0, gates=0, chunk_states=0),
-    # all pairs computed, for the normaliser's sums; those within tiles written
+    # all pairs computed, for the normalizer's sums; those within tiles written
     _Kernel(kernel="scores", stage="forward", scores=1, qk_vectors=2, hv_vectors=0, chunk_states=0, tile_pairs=1),
     _Kernel(
         kernel="states_and_outputs", stage="forward", states=2, tile_weighted=1, qk_vectors=2, hv_vectors=2,

@@ -56,7 +56,7 @@ def cost_polynomials(
     Raises
     ------
     InputError
-        if the architecture is not known, or a count is no polynomial.
+        if the architecture is not known, or a count is not a polynomial.
     """
     a = symbolic_architecture(architecture, **(shapes or {}))
     weights, forward = count_params(a), forward_flops(a, _T, convention)
@@ -102,7 +102,7 @@ def _monomials(name: str, expression: Any) -> Polynomial:
         terms = sympy.Poly(expanded, *sorted(expanded.free_symbols, key=str)).terms()
         variables = [_NAMES[symbol] for symbol in sorted(expanded.free_symbols, key=str)]
     except (sympy.PolynomialError, KeyError) as error:
-        raise InputError(f"count {name}: {expanded} is no polynomial of the shapes") from error
+        raise InputError(f"count {name}: {expanded} is not a polynomial of the shapes") from error
     return [
         [float(coefficient), {variable: int(power) for variable, power in zip(variables, powers, strict=True) if power}]
         for powers, coefficient in terms

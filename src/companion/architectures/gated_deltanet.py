@@ -140,7 +140,9 @@ class GatedDeltaNet(Architecture):
         return GatedDelta(n_heads=self.n_heads, d_qk=self.d_qk, d_hv=self.d_hv)
 
     def _default_d_hv(self) -> Shape:
-        check_divides(2 * self.n_heads, 3 * self.d_model, "1.5 * d_model is no multiple of n_heads: give d_qk and d_hv")
+        check_divides(
+            2 * self.n_heads, 3 * self.d_model, "1.5 * d_model is not a multiple of n_heads: give d_qk and d_hv"
+        )
         return 3 * self.d_model // (2 * self.n_heads)
 
     def _default_d_qk(self) -> Shape:

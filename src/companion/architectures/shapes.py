@@ -16,7 +16,7 @@ def positive_whole(value: Shape, field: str, *, zero: bool = False) -> Shape:
     Raises
     ------
     InputError
-        if it is no such number; the message names the field.
+        if it is not such a number; the message names the field.
     """
     array = np.asarray(value)
     numeric = np.issubdtype(array.dtype, np.number) and not np.issubdtype(array.dtype, np.complexfloating)

@@ -37,7 +37,7 @@ _COMPLAINT = re.compile(r"WARNING|ERROR|CRITICAL|Error\b|Exception\b", re.ASCII)
 
 @dataclass(frozen=True)
 class Chapter:
-    """A chapter in a build: its name, what became of it (`BUILT`, `LEFT_OUT` or `FAILED`), and why it is not there."""
+    """A chapter in a build: its name, what became of it (`BUILT`, `LEFT_OUT` or `FAILED`), and why it is missing."""
 
     name: str
     status: str
@@ -56,7 +56,7 @@ class Build:
 
     @property
     def complete(self) -> bool:
-        """Whether every chapter is there."""
+        """Whether every chapter was built."""
         return all(chapter.status == BUILT for chapter in self.chapters)
 
     def lines(self) -> list[str]:
@@ -108,8 +108,8 @@ def build(
     NotebookError
         a cell failed, and no parameters were given.
     InputError
-        the folder is no checkout, `out` may not be written, no notebook has a given parameter, the book tools are not
-        installed, or Sphinx complained: its first lines are shown.
+        the folder is not a checkout, `out` may not be written, no notebook has a given parameter, the book tools are
+        not installed, or Sphinx complained: its first lines are shown.
     """
     start = time.monotonic()
     root = _checkout(root)
@@ -159,7 +159,7 @@ def _chapter(execution: Execution) -> Chapter:
 
 
 def _stand_in(execution: Execution, chapter: Chapter, pages: Path, all_sources: list[Path]) -> None:
-    """Write the page that says why a chapter is not there."""
+    """Write the page that says why a chapter is missing."""
     others = "\n".join(path.read_text(encoding="utf-8") for path in all_sources if path != execution.source)
     page = stand_in(read(execution.source), chapter.reason or "", failed=chapter.status == FAILED, others=others)
     write(pages / f"{chapter.name}.ipynb", dump(page))

@@ -11,7 +11,7 @@ _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 
 
 def stand_in(notebook: Any, reason: str, *, failed: bool = False, others: str = "") -> Any:
-    """A notebook of text alone: the title of a chapter, and why the chapter is not there.
+    """A notebook of text alone: the title of a chapter, and why the chapter is missing.
 
     Parameters
     ----------

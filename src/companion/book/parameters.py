@@ -29,7 +29,7 @@ def parameters_of(source: Path) -> set[str]:
 def defaults_of(source: Path) -> dict[str, Any]:
     """Names that the `parameters` cell of a notebook assigns, each with its default.
 
-    A default that is no literal is an empty list if it is written as a list, else None.
+    A default that is not a literal is an empty list if it is written as a list, else None.
 
     Raises
     ------

@@ -194,8 +194,8 @@ def pieces(text: str) -> list[str]:
         if opened := _FENCE.match(line):
             fence = opened[1]
         if starts and number:
-            labelled = number > 1 and _LABEL.match(lines[number - 1])
-            cuts.append(number - 1 if labelled else number)
+            labeled = number > 1 and _LABEL.match(lines[number - 1])
+            cuts.append(number - 1 if labeled else number)
     return ["\n".join(lines[a:b]) for a, b in zip(cuts, [*cuts[1:], len(lines)], strict=True)]
 
 

@@ -84,7 +84,7 @@ def select_runs(
         if fewer than `at_least` architectures can be used, or the table lacks the requested context; the message says
         why.
     InputError
-        if the file cannot be read or is no run table, or a requested architecture is not in it.
+        if the file cannot be read or is not a run table, or a requested architecture is not in it.
     """
     runs = load_paper_runs() if runs_file is None else load_runs(runs_file)
     choice = choose_context(runs, context_length)
@@ -110,14 +110,14 @@ def select_runs(
 
 
 def choose_pair(names: Sequence[str], first: str | None = None, second: str | None = None) -> tuple[str, str]:
-    """Two architectures to compare: those asked for, else the paper's two where both are there, else the first two.
+    """Two architectures to compare: those asked for, else the paper's two if the table has both, else the first two.
 
     Raises
     ------
     NotApplicable
         if there are not two.
     InputError
-        if both asked for are the same, or one of them is not there.
+        if both asked for are the same, or one of them is missing.
     """
     if first is not None and first == second:
         raise InputError(f"first and second are both {first}: a comparison needs two architectures")
@@ -278,7 +278,7 @@ def need_costs(runs: pd.DataFrame) -> None:
 
 
 def need_runs(num_runs: int, purpose: str) -> Callable[[pd.DataFrame], None]:
-    """A check for `select_runs`: at least so many runs with different sizes, tokens or losses.
+    """A check for `select_runs`: at least this many runs with different sizes, tokens or losses.
 
     Parameters
     ----------

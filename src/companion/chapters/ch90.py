@@ -86,7 +86,7 @@ def differs_verdict(differing: int, explained: int) -> str:
 def open_verdict(open_numbers: int, numbers: int) -> str:
     """How many numbers are not attempted."""
     if not open_numbers:
-        return "Nothing: every number of the published file has been computed anew"
+        return "Nothing: every number of the published file has been computed again"
     return f"{open_numbers} numbers, {percent(open_numbers / numbers)} of the ledger, are not attempted"
 
 
@@ -180,7 +180,7 @@ def rows_table(rows: pd.DataFrame, label: str) -> Html:
 def grouped_rows(rows: pd.DataFrame, label: str, height: float | None = None) -> str:
     """A table with one heading per entry (what is meant, source, printed digits) and one row per number below it.
 
-    A note that all numbers of an entry share stands in the heading, any other in a row of its own. `label` is
+    A note that all numbers of an entry share is in the heading, any other in a row of its own. `label` is
     for readers who cannot see the table.
     """
     fixed = "position:sticky;top:0" if height is not None else ""

@@ -31,7 +31,7 @@ from companion.cli.options import (
     budgets,
     whole,
 )
-from companion.cli.output import flush, is_write_error, lose, prepare_streams, tell
+from companion.cli.output import flush, is_write_error, lose, prepare_streams, say
 from companion.cli.plan import add_plan
 from companion.errors import InputError
 from companion.fitting.isoflop.profiles import X_COLUMNS
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     prepare_streams()
     if sys.stdout is None:
-        tell("companion: standard output is closed; to see nothing, send it to /dev/null")
+        say("companion: standard output is closed; to see nothing, send it to /dev/null")
         return 1
     with warnings.catch_warnings():
         warnings.showwarning = _note  # type: ignore[assignment]
@@ -83,25 +83,25 @@ def _run(argv: Sequence[str] | None) -> int:
         arguments = _parser().parse_args(argv)
         return int(arguments.run(arguments) or 0)
     except InputError as error:
-        tell(f"companion: {error}")
+        say(f"companion: {error}")
         return 2
     except KeyboardInterrupt:
-        tell("companion: interrupted")
+        say("companion: interrupted")
         return 130
     except MemoryError as error:
-        tell(f"companion: not enough memory ({error}): take fewer runs (--where) or fewer resamples (--bootstrap)")
+        say(f"companion: not enough memory ({error}): take fewer runs (--where) or fewer resamples (--bootstrap)")
         return 1
     except OSError as error:
         if is_write_error(error):
             return lose(error)
         if error.filename is None:
             raise
-        tell(f"companion: {error.filename}: {error.strerror}")
+        say(f"companion: {error.filename}: {error.strerror}")
         return 2
 
 
 def _note(message: Warning | str, *_: Any) -> None:
-    tell(f"note: {message}")
+    say(f"note: {message}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -175,20 +175,20 @@ def _or_undefined(value: float, digits: int = 5) -> str:
 
 def _warnings(found: InferenceFit, num_resamples: int) -> list[str]:
     """What is not identified, intervals that are missing, and constants that no clock could show."""
-    told = [f"{name} is not identified: {reason}" for name, reason in found.reasons.items()]
+    notes = [f"{name} is not identified: {reason}" for name, reason in found.reasons.items()]
     number, parameters = len(found.log_residuals), len(found.parameters)
     if number == parameters and not found.reasons:
-        told.append(f"{number} timings for {parameters} parameters: the fit goes through each, no intervals")
+        notes.append(f"{number} timings for {parameters} parameters: the fit goes through each, no intervals")
     if found.num_lost > 0.01 * num_resamples:
         lost = f"{found.num_lost} of {num_resamples} resamples leave a parameter free that all timings determine"
         undefined = found.num_lost > len(found.resamples) / 2
-        told.append(f"{lost}: {'intervals are undefined' if undefined else 'intervals are of the others'}")
+        notes.append(f"{lost}: {'intervals are undefined' if undefined else 'intervals are of the others'}")
     for name, value in found.parameters.items():
         if name.endswith("_s") and name.startswith("eps") and value < 0:
-            told.append(f"{name} is negative ({value:.3g} s): the form does not fit these times")
+            notes.append(f"{name} is negative ({value:.3g} s): the form does not fit these times")
     if found.num_impossible:
-        told.append(f"{found.num_impossible} of {len(found.log_residuals)} predicted times are not above 0")
-    return told
+        notes.append(f"{found.num_impossible} of {len(found.log_residuals)} predicted times are not above 0")
+    return notes
 
 
 def count(arguments: argparse.Namespace) -> None:
@@ -253,7 +253,7 @@ def _print_count(result: dict[str, Any], label: str) -> None:
     print(f"{kept} of one sequence: {result['cache_bytes_per_sequence'] / _GIB:.4g} GiB")
     passes = {kind: result[kind] for kind in ("prefill", "step")}
     rows: list[dict[str, str]] = []
-    for name, told in (
+    for name, shown in (
         ("FLOP", lambda one: power_of_ten(one["flops"], 3)),
         ("bytes moved", lambda one: power_of_ten(one["traffic_bytes"], 3)),
         ("  weights", lambda one: power_of_ten(one["traffic_breakdown"]["weights"], 3)),
@@ -264,7 +264,7 @@ def _print_count(result: dict[str, Any], label: str) -> None:
         ("roofline (s)", lambda one: f"{one['roofline']['seconds']:.3g}"),
         ("limited by", lambda one: one["roofline"]["bound"]),
     ):
-        rows.append({"": name, **{kind: told(one) for kind, one in passes.items()}})
+        rows.append({"": name, **{kind: shown(one) for kind, one in passes.items()}})
     print_table(pd.DataFrame(rows))
     for one in passes.values():
         if one["message"]:

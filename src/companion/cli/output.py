@@ -28,8 +28,8 @@ def writes_utf8() -> bool:
     return str(getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf")
 
 
-def tell(line: str) -> None:
-    """One line on stderr; where stderr itself cannot be written nobody is left to hear it."""
+def say(line: str) -> None:
+    """Print one line on stderr; drop it if stderr itself cannot be written."""
     try:
         print(" ".join(line.split()), file=sys.stderr, flush=True)
     except OSError:
@@ -54,7 +54,7 @@ def is_write_error(error: OSError) -> bool:
 def lose(error: OSError) -> int:
     """The exit status after a failed write, with one line unless a reader left; what is not yet written is dropped."""
     if not isinstance(error, BrokenPipeError):
-        tell(f"companion: cannot write the output: {error.strerror}")
+        say(f"companion: cannot write the output: {error.strerror}")
     _discard(sys.stdout)
     return 1
 

@@ -15,13 +15,13 @@ from companion.cli.options import add_json, add_level, count, positive, whole
 from companion.formatting import count as as_count
 from companion.formatting import power_of_ten, significant
 from companion.hardware import REFERENCE_HARDWARE
+from companion.inference.compare import METHODS
 from companion.inference.one_size import load_inference
 from companion.planner.planning import Plan, PlannedModel, Request, learn, plan
-from companion.planner.request import TIMINGS
 from companion.runs.load import load_runs
 
 _GIB = 2**30
-#: What a plan shows, with how it is told; in this order.
+#: What a plan shows, with its label and its format; in this order.
 _LINES: dict[str, tuple[str, Callable[[float], str]]] = {
     "num_params": ("parameters N", as_count),
     "num_tokens": ("training tokens D", as_count),
@@ -47,7 +47,7 @@ def add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
         run,
         "model size, tokens, times and cost for a budget and a workload",
         "  companion plan --train-flops 1e21 --context-length 8192\n"
-        "  companion plan --gpu-hours 2000 --utilisation 0.4 --hardware h100-sxm --context-length 16384 \\\n"
+        "  companion plan --gpu-hours 2000 --utilization 0.4 --hardware h100-sxm --context-length 16384 \\\n"
         "      --prefill-tokens 1e12 --generated-tokens 1e11 --batch-size 16\n"
         "  companion plan --target-loss 2.4 --architecture xlstm --context-length 8192 --json",
     )
@@ -55,7 +55,14 @@ def add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
     budget.add_argument("--train-flops", type=positive, metavar="C", help="training compute in FLOP")
     budget.add_argument("--gpu-hours", type=positive, metavar="H", help="device hours of training")
     budget.add_argument("--target-loss", type=positive, metavar="L", help="loss to reach, nats per token")
-    parser.add_argument("--utilisation", type=positive, default=0.4, help="share of peak FLOP/s (default: %(default)s)")
+    parser.add_argument(
+        "--utilization",
+        "--utilisation",
+        dest="utilization",
+        type=positive,
+        default=0.4,
+        help="share of peak FLOP/s (default: %(default)s)",
+    )
     parser.add_argument(
         "--architecture", action="append", choices=tuple(ARCHITECTURES), help="only this one (may be repeated)"
     )
@@ -85,7 +92,7 @@ def add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--hardware", default=REFERENCE_HARDWARE, metavar="NAME", help="row of data/hardware.csv (default: %(default)s)"
     )
     parser.add_argument(
-        "--timing", choices=TIMINGS, default=TIMINGS[0], help="times of the authors' kernels, or the hardware's least"
+        "--timing", choices=METHODS, default=METHODS[0], help="times of the authors' kernels, or the hardware's least"
     )
     parser.add_argument(
         "--kv-groups", type=whole, default=1, metavar="G", help="query heads per head of keys and values (default: 1)"
@@ -117,7 +124,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         return print_json(
             {
-                "request": {**asdict(planned.request), "prompt_length": planned.request.prompt},
+                "request": _request_keys(planned.request),
                 "laws": {
                     name: {
                         "context_length": one.law_context,
@@ -139,10 +146,16 @@ def run(arguments: argparse.Namespace) -> None:
     return None
 
 
+def _request_keys(request: Request) -> dict[str, Any]:
+    """The request by field; `utilisation` keeps the spelling that readers of the JSON rely on."""
+    named = {"utilization": "utilisation"}
+    return {named.get(key, key): value for key, value in asdict(request).items()} | {"prompt_length": request.prompt}
+
+
 def _print_plan(planned: Plan) -> None:
     for note in planned.first:
         print(f"note: {note}")
-    told: dict[str, list[str]] = {}
+    where: dict[str, list[str]] = {}
     for model in planned.models:
         print(f"{model.architecture}, {model.objective} ({100 * planned.level:g} % intervals)")
         print_table(_lines(model))
@@ -152,8 +165,8 @@ def _print_plan(planned: Plan) -> None:
         print(f"near: d_model {shapes.d_model}, {layers}, {shapes.n_heads} heads", end="")
         print(f"; {model.fit_message}" if model.fit_message else "; fits in memory", end="\n\n")
         for warning in model.warnings:
-            told.setdefault(warning, []).append(f"{model.architecture} {model.objective}")
-    for warning, whose in told.items():
+            where.setdefault(warning, []).append(f"{model.architecture} {model.objective}")
+    for warning, whose in where.items():
         print(f"warning: {warning} ({', '.join(whose)})")
     for note in planned.notes[len(planned.first) :]:
         print(f"warning: {note}")

@@ -1,6 +1,6 @@
 """The numbers of the explorer at a setting, and the data from which the page's script computes them.
 
-A `Setting` is where the sliders stand. `Explorer.evaluate` computes a setting through the package's own functions;
+A `Setting` is the position of the sliders. `Explorer.evaluate` computes a setting through the package's own functions;
 `Explorer.model` gives laws, shapes, coefficients and ranges as plain JSON, from which `book/_assets/explorer_model.js`
 computes the same numbers in the page. A browser test holds both together.
 """
@@ -122,7 +122,7 @@ class Explorer:
             `intervals`: of the losses, the optimum and the times. Losses and optimum: the law refitted to resampled
             runs; times: resampled coefficients and the scatter of the timings about the fit.
             `fits`: whether the memory suffices.
-            `outside`: `{of, name, value, low, high}` of every value that leaves the range of the data, where `of` is
+            `outside`: `{of, name, value, low, high}` of every value outside the range of the data, where `of` is
             `loss`, `optimum`, `ttft` or `step_time`.
             `below_roofline`: `ttft` or `step_time` where the runtime model, far from its timings, promises more than
             the hardware can do.

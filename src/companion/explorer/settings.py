@@ -1,4 +1,4 @@
-"""Where the sliders of the explorer stand: their steps, a setting, and its link."""
+"""Positions of the explorer's sliders: their steps, a setting, and its link."""
 
 import math
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ CONTROLS: tuple[Control, ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """Where the sliders stand; values between the steps of a slider are fine too.
+    """Positions of the sliders; values between the steps of a slider are fine too.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ class Setting:
 
     @property
     def link(self) -> str:
-        """The setting as it stands behind the # of the page's address."""
+        """The setting as written after the # of the page's address."""
         parts = [f"{c.key}={link_value(getattr(self, c.name))}" for c in CONTROLS]
         return "&".join([*parts, f"hardware={self.hardware}"])
 

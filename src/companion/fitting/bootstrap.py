@@ -145,7 +145,7 @@ def undefined_reason(samples: Any, level: float = 0.95) -> str | None:
 
 
 def _no_end(lost: float, level: float) -> bool:
-    """Whether so many resamples are lost that an interval of this level has no end."""
+    """Whether too many resamples are lost for an interval of this level to have an end."""
     if not 0 < level < 1:
         raise InputError(f"level {level} of an interval is not between 0 and 1")
     return lost >= 1 - level - 1e-9

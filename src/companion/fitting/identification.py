@@ -3,8 +3,8 @@
 A fit always ends somewhere. Three questions decide whether the place means anything:
 
 * Do the places of the runs, whatever their losses, hold enough? With two sizes the term in N is seen at two points and
-  cannot be told from the floor. On one line in (log N, log D), as with one ratio of tokens to parameters or one compute
-  budget, both terms are functions of the same number.
+  cannot be separated from the floor. On one line in (log N, log D), as with one ratio of tokens to parameters or one
+  compute budget, both terms are functions of the same number.
 * Does the design at the optimum, d log L / d theta with columns of unit norm, have full rank in practice?
 * Does the scatter of the runs leave the exponents a sign? Where the first-order 99 % interval of an exponent holds
   zero, the runs do not show that the loss falls with N or with D by this law, and refits wander freely.
@@ -59,9 +59,9 @@ def _from_places(fit: Solved) -> str:
 
 def _on_one_line(places: Array, law: type[Law]) -> str:
     """Names the line that log N and log D share, if they do."""
-    centred = places - places.mean(axis=0)
-    _, _, axes = np.linalg.svd(centred, full_matrices=False)
-    if np.abs(centred @ axes[1]).max() > SAME:
+    centered = places - places.mean(axis=0)
+    _, _, axes = np.linalg.svd(centered, full_matrices=False)
+    if np.abs(centered @ axes[1]).max() > SAME:
         return ""
     slope = axes[0, 1] / axes[0, 0] if axes[0, 0] else np.inf
     if min(np.ptp(places, axis=0)) <= SAME:

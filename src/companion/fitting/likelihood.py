@@ -110,7 +110,7 @@ def profile(fit: Solved, parameter: str, width: float = 1.2, num_points: int = 6
 
 
 def _continued(theta: Array, rows: Rows, free: NDArray[np.bool_], middle: int) -> Array:
-    """Least objectives along a grid, each point started from its neighbour nearer to the optimum."""
+    """Least objectives along a grid, each point started from its neighbor nearer to the optimum."""
     least = np.full(len(theta), np.inf)
     fixed = ~free
     for path in (range(middle, len(theta)), range(middle, -1, -1)):

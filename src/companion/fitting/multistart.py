@@ -37,7 +37,7 @@ SETTINGS: Mapping[str, Mapping[str, float]] = {
     "scipy default": {},
     "scipy default, mean": {},
 }
-#: Settings that minimise the mean of the terms, not their sum (arXiv 2404.10102 on why the search then stops earlier).
+#: Settings that minimize the mean of the terms, not their sum (arXiv 2404.10102 on why the search then stops earlier).
 MEAN_SETTINGS = ("scipy default, mean",)
 
 

@@ -163,7 +163,7 @@ class FrontComparison:
     """How far the second front lies above the first, where both are known.
 
     `loss_gap` is loss(second) − loss(first) in nats per token over log10 C; `flops_gap` is log10 of C(second) over
-    C(first) as a function of the loss. Positive values favour the first. `flops_range` (FLOP) and `loss_range` (nats
+    C(first) as a function of the loss. Positive values favor the first. `flops_range` (FLOP) and `loss_range` (nats
     per token) are the intervals that both fronts cover.
     """
 

@@ -91,7 +91,7 @@ def fit_power_law(x: Any, y: Any, weights: Any = None) -> PowerLawFit:
         raise InputError("power law: at least two different values of x are needed")
     log_x, log_y = np.log(x), np.log(y)
     mean_x, mean_y = np.average(log_x, weights=w), np.average(log_y, weights=w)
-    u = log_x - mean_x  # centred: the two parameters are then uncorrelated, which keeps the arithmetic exact
+    u = log_x - mean_x  # centered: the two parameters are then uncorrelated, which keeps the arithmetic exact
     spread = float(np.sum(w * u * u))
     exponent = float(np.sum(w * u * (log_y - mean_y)) / spread)
     residuals = log_y - mean_y - exponent * u

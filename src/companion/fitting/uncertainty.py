@@ -149,7 +149,7 @@ class Bootstrap(Result):
         return low, high
 
     def prediction_band(self, num_params: Any, num_tokens: Any, level: float = 0.95) -> tuple[Array, Array]:
-        """Interval of the loss of a single new run at points of shape (n,): the law's own doubt plus the runs' scatter.
+        """Interval of the loss of one new run at points of shape (n,): the law's uncertainty plus the runs' scatter.
 
         The scatter is that of the fit's residuals, widened for the parameters that were fitted. Every law meets every
         residual, so no chance enters.
@@ -250,7 +250,7 @@ def refit(fit: Solved, weights: Array) -> Array:
 
 
 def _put_floor_at_zero(theta: Array, least: Array, rows: Rows, free: NDArray[np.bool_]) -> None:
-    """Move E to its bound wherever a small E ends no lower: steps towards it stop early (see `creep_to_bounds`)."""
+    """Move E to its bound wherever a small E ends no lower: steps toward it stop early (see `creep_to_bounds`)."""
     lowest = rows.law.bounds()[0][0]
     small = np.log(SMALL_FLOOR) + float(rows.log_loss.min())
     creeping = np.flatnonzero((theta[:, 0] > lowest) & (theta[:, 0] < small))

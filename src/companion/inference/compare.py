@@ -293,7 +293,7 @@ def compare_trained(
     Raises
     ------
     InputError
-        for contexts or a batch that cannot be, unknown hardware, or an architecture that is not there.
+        for contexts or a batch that cannot be, unknown hardware, or an architecture that is missing.
     """
     if missing := [name for name in (first, second) if name not in trained]:
         raise InputError(f"comparison: no model of {', '.join(missing)}; there are {', '.join(trained) or 'none'}")
@@ -361,7 +361,7 @@ def _side(
 
 
 def _ordered_interval(samples: Array, level: float) -> tuple[float, float]:
-    """Percentiles of values of which some may be 0 or infinite: no interpolation between neighbours."""
+    """Percentiles of values of which some may be 0 or infinite: no interpolation between neighbors."""
     known = samples[~np.isnan(samples)]
     if not known.size:
         return (float("nan"), float("nan"))

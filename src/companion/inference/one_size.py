@@ -88,9 +88,9 @@ _SCHEMA = pa.DataFrameSchema(
 def load_inference(path: str | os.PathLike[str]) -> pd.DataFrame:
     """A table of inference timings with the columns of `data/inference.csv` (see `data/README.md`).
 
-    Needed are `architecture, model_size, d_model, n_layers, n_heads, d_ff, batch_size, prefill_length,
-    generation_length` and one of `ttft_s`, `step_time_s`; a time may be missing in any row. Shapes that the model
-    deviates in may be there too: `d_qk`, `d_hv`, `vocab_size`, `n_kv_heads`, `tied_embeddings` and `qk_norm` (0 or 1),
+    Required columns: `architecture, model_size, d_model, n_layers, n_heads, d_ff, batch_size, prefill_length,
+    generation_length` and one of `ttft_s`, `step_time_s`; a time may be missing in any row. Optional columns for
+    other shapes: `d_qk`, `d_hv`, `vocab_size`, `n_kv_heads`, `tied_embeddings` and `qk_norm` (0 or 1),
     `window`, `attention_every`, `attention_heads`.
 
     What does not stop a fit but may mislead it (another unit than seconds, rows that repeat others, an empty column of
@@ -109,9 +109,9 @@ def load_inference(path: str | os.PathLike[str]) -> pd.DataFrame:
     table = read_table(path, _SCHEMA)
     times = {name: table[name] for name in COLUMNS.values() if name in table}
     if not times:
-        raise InputError(f"{os.fspath(path)}: neither column 'ttft_s' nor 'step_time_s' is there")
+        raise InputError(f"{os.fspath(path)}: columns 'ttft_s' and 'step_time_s' are both missing")
     if all(values.isna().all() for values in times.values()):
-        raise InputError(f"{os.fspath(path)}: column {', '.join(map(repr, times))} is empty: there is no time")
+        raise InputError(f"{os.fspath(path)}: column {', '.join(map(repr, times))} is empty: no times")
     for _, row in table.drop_duplicates(_shape_columns(table)).iterrows():
         try:
             model_of(row)

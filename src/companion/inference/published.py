@@ -214,7 +214,7 @@ def solve_published(
     counts
         how often each row counts, shape (n,); once unless given.
     """
-    # MINPACK wants as many terms as parameters; rows that count 0 times change nothing
+    # MINPACK needs at least as many terms as parameters; rows that count 0 times change nothing
     missing = max(0, len(start) - len(times))
     root = np.pad(np.ones(len(times)) if counts is None else np.sqrt(counts), (0, missing))
     design, times = np.pad(design, ((0, missing), (0, 0)), mode="edge"), np.pad(times, (0, missing), mode="edge")

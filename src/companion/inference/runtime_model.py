@@ -1,6 +1,6 @@
 """Inference times of all sizes at once: what the hardware does, term by term.
 
-The paper fits every size by itself (`companion.inference.one_size`); such fits say nothing of a size in between. Here a
+The paper fits every size by itself (`companion.inference.one_size`); such fits cannot predict a size in between. Here a
 time is a sum of physical terms with coefficients that all sizes of an architecture share, none of them negative:
 
 * prefill: FLOPs over a rate (attention's core at its own), work per token and layer that no matrix unit does, and
@@ -92,7 +92,7 @@ def features(
     Raises
     ------
     NotApplicable
-        for a hybrid: its times are no sum of the terms of one mixer.
+        for a hybrid: its times are not a sum of the terms of one mixer.
     """
     a = architecture
     if len(a.layers) > 1:
@@ -171,7 +171,7 @@ class RuntimeModel:
     def table(self, level: float = 0.95) -> pd.DataFrame:
         """A row per term: `term`, `kind`, `unit`, `rate` (units per second), its interval, `share` of all fitted time.
 
-        `identified` is False where the bootstrap cannot tell the coefficient from 0 (the upper end is then infinite),
+        `identified` is False where the bootstrap cannot separate the coefficient from 0 (the upper end is infinite),
         and where the timings leave it free (see `free`: rate and interval are then NaN if its term occurs at all).
         """
         total, free = self.coefficients * self.design.sum(axis=0), self.free
@@ -272,13 +272,13 @@ class RuntimeModel:
 
     def scatter(self, number: int) -> Array:
         """Measured over predicted times of the fit, evenly spread over their quantiles in a fixed order, shape (R,)."""
-        # an order for each quantity: what one model misses says nothing of what the other does
+        # an order for each quantity: the errors of the two models are unrelated
         order = np.random.default_rng(len(self.quantity)).permutation(number)
         return np.exp(-np.quantile(self.log_residuals, (order + 0.5) / number))
 
     def outside(self, num_params: Any, context_length: Any, batch_size: Any) -> list[str]:
         """What of a request lies outside the timings, in words; empty if nothing does."""
-        told, tokens = [], "prompt" if self.quantity == "ttft" else "context"
+        notes, tokens = [], "prompt" if self.quantity == "ttft" else "context"
         column = self.rows["prefill_length"] if self.quantity == "ttft" else pd.Series(middle_context(self.rows))
         for name, value, values in (
             ("num_params", num_params, self.rows["num_params"]),
@@ -292,10 +292,12 @@ class RuntimeModel:
         ):
             low, high = float(np.min(values)), float(np.max(values))
             if np.any(np.asarray(value) > high * 1.001) or np.any(np.asarray(value) < low * 0.999):
-                told.append(f"{self.quantity}: {name} {np.max(value):.4g} is outside the timed {low:.4g} to {high:.4g}")
-        if told and self.free:
-            told.append(f"{self.quantity}: the timings leave free what {', '.join(self.free)} cost")
-        return told
+                notes.append(
+                    f"{self.quantity}: {name} {np.max(value):.4g} is outside the timed {low:.4g} to {high:.4g}"
+                )
+        if notes and self.free:
+            notes.append(f"{self.quantity}: the timings leave free what {', '.join(self.free)} cost")
+        return notes
 
     def _sizes(
         self, architecture: Any, context_length: Any, batch_size: Any, hardware: Any, precision: Precision

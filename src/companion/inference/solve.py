@@ -31,7 +31,7 @@ def solve_times(
     """
     scale = np.abs(design).max(axis=0)
     scale[scale == 0] = 1.0
-    # MINPACK wants as many residuals as coefficients; rows of weight 0 change nothing
+    # MINPACK needs at least as many residuals as coefficients; rows of weight 0 change nothing
     missing = max(0, design.shape[1] - len(design))
     scaled = np.pad(design / scale, ((0, missing), (0, 0)), mode="edge")
     times = np.pad(times, (0, missing), mode="edge")

@@ -20,7 +20,7 @@ from companion.errors import InputError
 from companion.laws.base import Law
 from companion.laws.surface import LossSurface
 
-#: A root of x this close to an end of the line's limits is no optimum: the loss falls to the end.
+#: A root of x this close to an end of the line's limits is not an optimum: the loss falls to the end.
 _AT_END = 1e-6
 
 

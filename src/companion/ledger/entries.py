@@ -39,7 +39,7 @@ _INPUTS: dict[str, tuple[str, ...]] = {
 #: Fields of an entry that are words about it.
 _WORDS = {"source", "printed_digits", "note", "method", "form", "data", "optimiser", "objective_definition"}
 _WORDS |= {"also_printed", "difference", "law", "columns", "selection_rule"}
-#: Inputs that no entry needs to be told apart from another.
+#: Inputs that are not needed to distinguish one entry from another.
 _UNNAMED = {"printed", "peak_assumed_flops_per_s"}
 #: Top-level entries of the published file that hold no results.
 _NOT_RESULTS = {"about", "notes", "overtraining_slope_selection", "inference_hardware"}

@@ -42,7 +42,7 @@ def values_and_spreads(fit: Fit, loss_uncertainty: Any) -> dict[str, tuple[float
     weighted = first * (rows.weights * (np.abs(fit.residuals) <= rows.huber_delta) * deviation)[:, None]
     response = np.zeros((6, len(deviation)))
     response[fit.free] = np.linalg.solve(state.hessian[0][np.ix_(fit.free, fit.free)], weighted[:, fit.free].T)
-    # from the centred law to the one printed: a and b carry alpha and beta along
+    # from the centered law to the one printed: a and b carry alpha and beta along
     response[1] += response[3] * rows.center[0]
     response[2] += response[4] * rows.center[1]
     spreads = np.linalg.norm(response, axis=1)

@@ -190,7 +190,7 @@ def _fits(request: Request, shapes: Any) -> NDArray[np.bool_]:
 def numbers_of(
     request: Request, knowledge: Knowledge, scale: FamilyScale, found: dict[str, Array], scattered: bool
 ) -> dict[str, Array]:
-    """Everything that is told of a model, one number per law, shape (R,)."""
+    """Every number of a planned model, by name; one value per law, shape (R,)."""
     width, tokens = found["d_model"], found["num_tokens"]
     shapes, number = served_shapes(request, knowledge, width), len(width)
     size = knowledge.family.num_params(width)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -14,6 +13,7 @@ from companion.fitting.bootstrap import MAX_RESAMPLES
 from companion.fitting.fit import Fit, fit
 from companion.fitting.solved import AT_BOUND, OUT_OF_ITERATIONS
 from companion.fitting.uncertainty import Bootstrap
+from companion.inference.compare import Method
 from companion.inference.one_size import Quantity
 from companion.inference.runtime_model import RuntimeModel, fit_runtime_model, paper_runtime_model
 from companion.laws import LossSurface
@@ -28,15 +28,15 @@ from companion.runs.where import table_name
 MIN_RUNS = len(LossSurface.PARAMETERS) + 1
 #: Residuals of log loss below this are rounding, not scatter.
 _NO_SCATTER = 1e-6
-#: Losses of resamples above this share are said.
-_SAID = 0.01
-#: How far N of the table may be from the count of its shapes without a word, relative.
+#: A larger share of lost resamples is reported.
+_REPORTED = 0.01
+#: How far N of the table may be from the count of its shapes without a note, relative.
 _DEVIATION = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Knowledge:
-    """All that is known of one architecture: law, its doubt, shapes, times, and how far its data reach."""
+    """What the planner knows of one architecture: law, uncertainty, shapes, times, and ranges of the data."""
 
     architecture: str
     fit: Fit
@@ -67,7 +67,7 @@ class Knowledge:
 
 
 class Learned(dict[str, Knowledge]):
-    """`Knowledge` by architecture; `left_out` gives the reason for each architecture that is not there."""
+    """`Knowledge` by architecture; `left_out` gives the reason for each architecture that is missing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ def learn(
     context_length: int | None = None,
     prefer_context: int | None = None,
     experiment: str | None = None,
-    timing: Literal["measured", "roofline"] = "measured",
+    timing: Method = "measured",
     num_resamples: int = 200,
     seed: int = 0,
 ) -> Learned:
@@ -275,9 +275,9 @@ def _of_law(fit: Fit, bootstrap: Bootstrap) -> list[str]:
         notes.append(f"the fit of the law ran out of iterations ({fit.status_detail}): it may not be the best one")
     if bootstrap.withheld:
         notes.append(f"no intervals: {bootstrap.withheld}")
-    elif bootstrap.lost > _SAID:
+    elif bootstrap.lost > _REPORTED:
         notes.append(f"{bootstrap.lost:.0%} of the resamples hold too few different runs for a law and are left out")
-    if fit.status != AT_BOUND and not bootstrap.withheld and bootstrap.at_bound > _SAID:
+    if fit.status != AT_BOUND and not bootstrap.withheld and bootstrap.at_bound > _REPORTED:
         notes.append(f"{bootstrap.at_bound:.0%} of the resampled laws are at a bound, where the intervals are cut")
     if (scatter := float(np.sqrt(np.mean(fit.residuals**2)))) < _NO_SCATTER:
         notes.append(f"the runs lie on the law to within {scatter:.0e}: without scatter intervals have no width")

@@ -1,10 +1,10 @@
-"""From a budget and a workload to a model: which size, on how many tokens, at what cost, and how sure is that.
+"""From a budget and a workload to a model: which size, on how many tokens, at what cost, and how certain it is.
 
 For each architecture two models are planned. The *loss-optimal* one spends the training budget best (or reaches the
 target loss with least training compute). The *cost-optimal* one reaches the same loss with the least device time of
 training and serving together: served often enough, a smaller model trained for longer is cheaper. Losses come from the
 parametric law, training cost from exact accounting at the context length, times from the runtime model of the authors'
-measurements. Every number carries a bootstrap interval, and a warning where it leaves the range of the data.
+measurements. Every number carries a bootstrap interval, and a warning where it lies outside the data.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ class PlannedModel:
     warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain dicts, ready for JSON; the numbers stand beside `architecture` and `objective`."""
+        """Plain dicts, ready for JSON; the numbers are beside `architecture` and `objective`."""
         entries = asdict(self)
         numbers = entries.pop("numbers")
         return {"architecture": self.architecture, "objective": self.objective, **numbers, **entries} | {
@@ -111,11 +111,11 @@ def plan(request: Request, known: Mapping[str, Knowledge] | None = None, *, leve
     for name, knowledge in known.items():
         first += [f"{name}: {note}" for note in knowledge.notes]
         try:
-            planned, told = _plan_one(request, knowledge, level)
+            planned, found = _plan_one(request, knowledge, level)
         except InputError as error:
             notes.append(without_name(name, str(error)))
         else:
-            models, notes = models + planned, notes + told
+            models, notes = models + planned, notes + found
     if not models:
         raise InputError("; ".join(notes))
     return Plan(request=request, models=tuple(models), notes=(*first, *notes), level=level, first=tuple(first))

@@ -1,4 +1,4 @@
-"""Where a plan leaves the data that its numbers come from."""
+"""Warnings where a plan extrapolates beyond its data."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from companion.fitting.uncertainty import MOST
 
 #: Relative distance up to which numbers are equal but for rounding.
 _SAME = 1e-9
-#: What a plan predicts and a run table knows, with how it is told.
+#: Columns that both a plan and a run table have, with the words for each in a warning.
 _COLUMNS = {
     "num_params": "parameters",
     "num_tokens": "tokens",
@@ -45,7 +45,7 @@ class Ranges:
 def no_intervals(widths: NDArray[np.float64], num_resamples: int, level: float) -> str:
     """Why resampled models (their `d_model`, NaN for none) give no intervals; empty where they do.
 
-    Most are lost; or so few are left that not one is expected in both tails together; or they are all the same.
+    Most are lost; or too few are left to expect even one in the two tails together; or all are equal.
     """
     usable = widths[np.isfinite(widths)]
     if usable.size < (1 - MOST) * num_resamples:
@@ -83,17 +83,17 @@ def range_warnings(
     values: Mapping[str, float], ranges: Ranges, context_length: int, law_context: int | None
 ) -> list[str]:
     """Sentences on every value that lies outside its range, and on a context that no law was fitted at."""
-    told = []
+    warnings = []
     for name, words in _COLUMNS.items():
         low, high = ranges.limits[name]
         if not low * 0.999 <= values[name] <= high * 1.001:
-            told.append(f"{name}: {values[name]:.4g} {words} is outside the runs' {low:.4g} to {high:.4g}")
+            warnings.append(f"{name}: {values[name]:.4g} {words} is outside the runs' {low:.4g} to {high:.4g}")
     if ranges.contexts and not ranges.contexts[0] <= context_length <= ranges.contexts[-1]:
-        told.append(
+        warnings.append(
             f"context_length: {context_length} is outside the trained {ranges.contexts[0]} to {ranges.contexts[-1]}"
         )
     if law_context is not None and context_length != law_context:
-        told.append(
-            f"loss: the law is that of T = {law_context}; at T = {context_length} only the cost is counted anew"
+        warnings.append(
+            f"loss: the law is that of T = {law_context}; at T = {context_length} only the cost is counted again"
         )
-    return told
+    return warnings

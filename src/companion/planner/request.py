@@ -2,19 +2,18 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
 
 from companion.accounting.conventions import PAPER
 from companion.accounting.inference import BF16, Precision, check_batch_size
 from companion.errors import InputError
 from companion.hardware import REFERENCE_HARDWARE, get_hardware
+from companion.inference.compare import METHODS, Method
 from companion.runs.context_length import PAPER_CONTEXT
 
 #: Context length whose runs give the loss laws of the paper's table.
 LAW_CONTEXT = PAPER_CONTEXT
 SECONDS_PER_HOUR = 3600.0
-TIMINGS = ("measured", "roofline")
-#: Largest values of what a count multiplies: beyond them no device and no law has anything to say.
+#: Largest values of what a count multiplies: no device and no law reaches beyond them.
 _LARGEST = {"context_length": 2**40, "prompt_length": 2**40, "kv_groups": 2**16, "batch_size": 2**40}
 _LARGEST_PRICE = 1e12
 
@@ -28,7 +27,7 @@ class Request:
     train_flops
         C in FLOP.
     gpu_hours
-        device hours for training; with `utilisation` and the hardware's peak they make C.
+        device hours for training; with `utilization` and the hardware's peak they make C.
     target_loss
         nats per token.
     context_length
@@ -42,7 +41,7 @@ class Request:
         sequences served at once on one device.
     hardware
         a name of `data/hardware.csv`: of training and serving.
-    utilisation
+    utilization
         share of peak FLOP/s that training reaches, above 0 to 1.
     price_per_gpu_hour
         money; costs are also given in it.
@@ -70,9 +69,9 @@ class Request:
     prompt_length: int | None = None
     batch_size: int = 8
     hardware: str = REFERENCE_HARDWARE
-    utilisation: float = 0.4
+    utilization: float = 0.4
     price_per_gpu_hour: float | None = None
-    timing: Literal["measured", "roofline"] = "measured"
+    timing: Method = "measured"
     kv_groups: int = 1
     precision: Precision = field(default=BF16)
 
@@ -89,10 +88,10 @@ class Request:
         for name in ("prefill_tokens", "generated_tokens"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise InputError(f"plan: {name} {getattr(self, name)} is not a number of at least 0")
-        if not 1e-6 < self.utilisation <= 1:
-            raise InputError(f"plan: utilisation {self.utilisation} is not between 0 and 1")
-        if self.timing not in TIMINGS:
-            raise InputError(f"plan: timing {self.timing!r} is not one of {', '.join(TIMINGS)}")
+        if not 1e-6 < self.utilization <= 1:
+            raise InputError(f"plan: utilization {self.utilization} is not between 0 and 1")
+        if self.timing not in METHODS:
+            raise InputError(f"plan: timing {self.timing!r} is not one of {', '.join(METHODS)}")
         get_hardware(self.hardware)
         check_batch_size(self.batch_size)
         if self.gpu_hours is not None and not math.isfinite(self.gpu_hours * self.flops_per_second * SECONDS_PER_HOUR):
@@ -136,4 +135,4 @@ class Request:
     @property
     def flops_per_second(self) -> float:
         """FLOP/s of training on one device."""
-        return self.utilisation * get_hardware(self.hardware).peak_flops_per_s
+        return self.utilization * get_hardware(self.hardware).peak_flops_per_s

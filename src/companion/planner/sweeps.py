@@ -10,8 +10,8 @@ import pandas as pd
 from companion.errors import InputError
 from companion.planner.planning import COST_OPTIMAL, LOSS_OPTIMAL, Knowledge, Plan, Request, learn, plan
 
-#: Training utilisations between which real runs lie (arXiv 2204.02311, table 3, lists 21 % to 46 % of peak).
-UTILISATIONS = (0.25, 0.5)
+#: Training utilizations between which real runs lie (arXiv 2204.02311, table 3, lists 21 % to 46 % of peak).
+UTILIZATIONS = (0.25, 0.5)
 #: Query heads per head of keys and values in the choice of grouped heads (arXiv 2305.13245 uses 8).
 KV_GROUPS = 8
 
@@ -95,7 +95,7 @@ def cost_ratio(table: pd.DataFrame, first: str, second: str, by: str, objective:
 def choices(
     request: Request, runs: pd.DataFrame, known: Mapping[str, Knowledge], *, num_resamples: int = 50
 ) -> pd.DataFrame:
-    """The plan under choices that its intervals leave out: which runs, which timing, which utilisation.
+    """The plan under choices that its intervals leave out: which runs, which timing, which utilization.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def choices(
                 continue  # too few runs of that kind for a law, or none of its optima in reach
     others = {"roofline times": replace(request, timing="roofline")}
     others["roofline times, grouped heads"] = replace(request, timing="roofline", kv_groups=KV_GROUPS)
-    others |= {f"utilisation {share:.0%}": replace(request, utilisation=share) for share in UTILISATIONS}
+    others |= {f"utilization {share:.0%}": replace(request, utilization=share) for share in UTILIZATIONS}
     for label, changed in others.items():
         try:
             plans[label] = plan(changed, known)

@@ -1,6 +1,6 @@
 """Figures and tables as HTML that the book's pages and a live notebook show alike.
 
-A figure becomes inline SVG: sharp at any size, its ink the page's text colour, so it reads on a light and on a dark
+A figure becomes inline SVG: sharp at any size, its ink the page's text color, so it reads on a light and on a dark
 page. Captions are computed strings.
 """
 

@@ -52,7 +52,7 @@ FORMATS: dict[str, Callable[[float], str]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: key of the number, label, format, and the data whose range it may leave (`outside`)."""
+    """A row of the table: key of the number, label, format, and the data that it is compared with (`outside`)."""
 
     key: str
     label: str
@@ -157,8 +157,8 @@ def setting_links(links: Iterable[tuple[Setting, str, str]]) -> Html:
     """
     items = "".join(
         f'<li><a href="#explorer" data-setting="{html.escape(setting.link)}">{html.escape(words)}</a>: '
-        f"{html.escape(told)}</li>"
-        for setting, words, told in links
+        f"{html.escape(see)}</li>"
+        for setting, words, see in links
     )
     return Html(f'<ul class="companion-explorer-links">{items}</ul>')
 
@@ -220,7 +220,7 @@ def _table(explorer: Explorer, labels: dict[str, str]) -> str:
             body += f'<tr><th scope="row">{row.label}</th>{cells}</tr>'
         body += "</tbody>"
     level = f"{explorer.level:.0%}".replace("%", " %")
-    caption = f"Numbers of the setting. Below a number: its {level} interval, and a word where it leaves the data."
+    caption = f"Numbers of the setting. Below a number: its {level} interval, and a note where it is outside the data."
     return (
         f'<div class="companion-table-block"><p class="companion-caption">{caption}</p>'
         '<div class="companion-table companion-explorer-table" tabindex="0" role="region" '

@@ -1,4 +1,4 @@
-"""One look for every figure: sizes, colours that colour-blind readers can tell apart, ink that follows the page."""
+"""One look for every figure: sizes, colors that color-blind readers can distinguish, ink that follows the page."""
 
 from collections.abc import Iterable, Sequence
 from itertools import cycle
@@ -13,10 +13,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from companion.formatting import count
 
-#: Stand-ins for colours that the page decides: `companion.plotting.embed` turns them into CSS.
+#: Stand-ins for colors that the page decides: `companion.plotting.embed` turns them into CSS.
 INK, MUTED = "#010203", "#040506"
 
-#: Colour of an architecture everywhere in the book (seaborn's `colorblind` palette, Wong 2011).
+#: Color of an architecture everywhere in the book (seaborn's `colorblind` palette, Wong 2011).
 ARCHITECTURE_COLORS = {"transformer": "#de8f05", "xlstm": "#0173b2"}
 ARCHITECTURE_MARKERS = {"transformer": "s", "xlstm": "o"}
 ARCHITECTURE_LABELS = {
@@ -28,7 +28,7 @@ ARCHITECTURE_LABELS = {
 }
 #: For architectures that the book does not know: the rest of the palette.
 _SPARE_COLORS = ("#029e73", "#cc78bc", "#ca9161", "#949494")
-#: Their number has no divisor in common with that of the colours: twenty architectures look different.
+#: Their number has no divisor in common with that of the colors: twenty architectures look different.
 _SPARE_MARKERS = ("^", "D", "v", "P", "X")
 
 #: Names and units of the axes.

@@ -33,7 +33,7 @@ def _bad_cell(text: str, spec: ColumnSpec | None) -> str | None:
         return "the cell is empty" if spec is not None and spec.required else None
     plain = text.lower().lstrip("+-")
     if plain in _NO_VALUE:
-        return f"{quoted(text)} is no value" + ("" if spec is None or spec.required else "; leave the cell empty")
+        return f"{quoted(text)} is not a value" + ("" if spec is None or spec.required else "; leave the cell empty")
     if plain in _INFINITE or (_NUMBER.fullmatch(text) and np.isinf(float(text))):
         return f"{quoted(text)} is infinite"
     if _NUMBER.fullmatch(text):
@@ -102,7 +102,7 @@ def convert(name: str, cells: Sequence[str], rows: Sequence[int], source: str) -
         texts = _texts(cells, lower=name == "architecture")
         if spec.required and any(text is None or text.lower() in _NO_VALUE for text in set(texts)):
             at, bad = next((i, t) for i, t in enumerate(texts) if t is None or t.lower() in _NO_VALUE)
-            problem = "the cell is empty" if bad is None else f"{quoted(cells[at].strip())} is no value"
+            problem = "the cell is empty" if bad is None else f"{quoted(cells[at].strip())} is not a value"
             raise InputError(f"{source}: row {rows[at]}, column {name!r}: {problem}")
         return pd.Series(texts, name=name)
     if spec.kind == "flag":

@@ -64,7 +64,7 @@ def check_counts(runs: pd.DataFrame, convention: str | Convention = PAPER, digit
 
 
 def _rounded(values: pd.Series, digits: int) -> np.ndarray:
-    """Values to so many significant digits."""
+    """Values rounded to this many significant digits."""
     return np.array([float(f"{value:.{digits - 1}e}") for value in values])
 
 

@@ -1,4 +1,4 @@
-"""Column names of a run table, and what a misspelt one may stand for."""
+"""Column names of a run table, and what a misspelled one may stand for."""
 
 import difflib
 import re
@@ -18,13 +18,13 @@ def check_header(
 ) -> list[str]:
     """What a reader should know about the column names of a table: notes of one line, most often none.
 
-    A required column that is missing, a name given twice, no name, or a name that looks like a misspelt known one is an
-    error. Any other unknown column is kept and noted; with `strict` it is an error too.
+    A required column that is missing, a name given twice, no name, or a name that looks like a misspelled known one is
+    an error. Any other unknown column is kept and noted; with `strict` it is an error too.
 
     Parameters
     ----------
     cells
-        first rows of the table: a column is offered as a misspelt one only if its values fit.
+        first rows of the table: a column is offered as a misspelled one only if its values fit.
 
     Raises
     ------

@@ -318,8 +318,8 @@ def assign_budgets(runs: pd.DataFrame, tolerance: float = 0.1, source: str | Non
     Within each architecture (and context_length, where known) runs are sorted by log10 train_flops; a gap above
     `tolerance` starts a new cluster, whose budget is the geometric mean of its train_flops, rounded to 2 significant
     digits. So the budgets of two architectures may read 6.0e18 and 6.1e18 where one number was meant. Budgets that the
-    table names already stay as they are. If some runs are labelled `isoflop` in the column experiment, only those get a
-    budget. Nothing calls this unasked.
+    table names already stay as they are. If some runs are labeled `isoflop` in the column experiment, only those get a
+    budget. No other function calls this.
 
     Parameters
     ----------
@@ -367,7 +367,7 @@ def assign_budgets(runs: pd.DataFrame, tolerance: float = 0.1, source: str | Non
 def _no_budgets(
     runs: pd.DataFrame, cluster: NDArray[np.intp], keys: Sequence[str], tolerance: float, label: str
 ) -> str:
-    """Why a cluster of runs is no budget, and what to do."""
+    """Why a cluster of runs is not a budget, and what to do."""
     first = runs.iloc[cluster[0]]
     of = " ".join(str(first[key]) if key == "architecture" else f"T = {first[key]:g}" for key in keys)
     flops = runs["train_flops"].iloc[cluster]

@@ -34,7 +34,7 @@ _INT64_MAX = 2**63 - 1
 class RunTableWarning(UserWarning):
     """A run table holds something that a reader should know.
 
-    A column that is ignored because nobody knows it or it has no value, numbers that were rounded, products of whole
+    A column that is ignored because it is unknown or has no value, numbers that were rounded, products of whole
     numbers that wrapped.
     """
 

@@ -67,7 +67,7 @@ class ShapeFamily:
         return every is not None and not issubclass(of.mixer_class, Attention)
 
     def shapes(self, d_model: Any, kv_groups: int = 1) -> Architecture:
-        """The member at a width, any array; `kv_groups` above 1: so many heads of attention per keys and values."""
+        """The member at a width, any array; `kv_groups` is the number of query heads per key-value head."""
         d, of = np.asarray(d_model, dtype=float), architecture_class(self.architecture)
         d_hv = self.head_width * d**self.head_width_exponent
         heads = of.hidden_ratio * d / d_hv
@@ -100,7 +100,7 @@ class ShapeFamily:
         return (1 + chosen.backward_factor) * forward / context_length
 
     def width_of(self, num_params: Any) -> Any:
-        """d_model at which the family has so many parameters, any array.
+        """d_model at which the family has this many parameters, any array.
 
         Raises
         ------
@@ -136,7 +136,7 @@ class ShapeFamily:
         ideal, of = self.at(num_params), architecture_class(self.architecture)
         d_hv = int(_HEAD_WIDTHS[np.argmin(np.abs(np.log(_HEAD_WIDTHS / ideal.d_hv)))])
         ratio = Fraction(of.hidden_ratio)
-        step = ratio.numerator  # so many heads together are a whole number of widths
+        step = ratio.numerator  # this many heads together span a whole number of widths
         heads = step * max(1, round(of.hidden_ratio * float(ideal.d_model) / d_hv / step))
         grouped: dict[str, int] = {}
         d_model = int(heads * d_hv / ratio)

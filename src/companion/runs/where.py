@@ -22,9 +22,9 @@ def table_name(runs: pd.DataFrame, source: str | None = None) -> str:
 
 
 def why_missing(runs: pd.DataFrame, column: str) -> str:
-    """Why a column cannot be used, for messages: it is not there, or empty in every row. Empty text if it has values.
+    """Why a column cannot be used, for messages: it is missing, or empty in every row. Empty text if it has values.
 
-    A column without a value is treated like one that is not there, but a reader who sees it needs another message.
+    A column without a value is treated like a missing one, but a reader who sees it needs another message.
     """
     if column not in runs.columns:
         return f"no column {quoted(column)}"

@@ -49,7 +49,7 @@ def test_a_table_that_obeys_the_law_is_explained(simulated: Explanation) -> None
     for quantity in ("num_params", "num_tokens"):
         np.testing.assert_allclose(of(levels, SAME_RUNS, quantity)["ratio"], 1, atol=5e-3)
         np.testing.assert_allclose(of(shifts, SAME_RUNS, quantity)["ratio"], 1, atol=5e-3)
-        # a parabola is no loss law: its optimum is off by per cents, alike at every context
+        # a parabola is not a loss law: its optimum is off by percents, alike at every context
         np.testing.assert_allclose(of(shifts, FAMILY, quantity)["ratio"], 1, atol=0.02)
         np.testing.assert_allclose(of(shifts, OWN_SHAPES, quantity)["ratio"], 1, atol=0.03)
     assert (of(levels, SAME_RUNS)["verdict"] == INSIDE).mean() > 0.7
@@ -106,7 +106,7 @@ def test_family_and_own_shapes_agree(papers: dict[str, Explanation]) -> None:
         assert np.abs(apart).max() < 0.05
 
 
-def test_own_shapes_minimise_the_law_by_brute_force(papers: dict[str, Explanation]) -> None:
+def test_own_shapes_minimize_the_law_by_brute_force(papers: dict[str, Explanation]) -> None:
     explanation = papers["transformer"]
     scale, law = own_scale(explanation.measured, 16384), explanation.law_fit.law
     for each in explanation.predictions:

@@ -47,7 +47,7 @@ def test_leading_term_in_the_limit_of_a_narrow_grid(alpha: float, beta: float, g
 
 
 def test_bias_is_the_same_at_all_budgets_so_the_exponent_is_right() -> None:
-    for name in ("symmetric", "off-centre", "only below", "only above"):
+    for name in ("symmetric", "off-center", "only below", "only above"):
         sizes = {budget: GRIDS[name].num_params(SKEWED, budget) for budget in BUDGETS}
         biases = [optimum_bias(SKEWED, budget, sizes[budget]) for budget in BUDGETS]
         assert np.ptp(biases) < 1e-9

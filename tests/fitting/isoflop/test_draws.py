@@ -40,7 +40,7 @@ def test_drawn_optima_have_the_quantiles_of_fiellers_interval(noise: float, coun
     assert interval_with_lost(drawn[:, 0], 0.9) == pytest.approx(fieller(z, loss, 0.9), rel=0.03, abs=2e-3)
 
 
-def test_draws_centre_on_the_fit_and_repeat() -> None:
+def test_draws_center_on_the_fit_and_repeat() -> None:
     spread = parabola_spread(10**Z, noisy())
     a, b, c = np.polyfit(Z, noisy(), 2)
     first, loss = draw_optima([spread], 4000, 3)

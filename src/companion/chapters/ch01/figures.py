@@ -110,7 +110,7 @@ def context_curves(
     Parameters
     ----------
     models
-        label of the line, and one configuration; line styles tell models of one architecture apart.
+        label of the line, and one configuration; line styles distinguish models of one architecture.
     context_lengths
         tokens, each at least one chunk.
     """
@@ -259,8 +259,8 @@ def show_component_shares(counts: Mapping[str, TrainingFlops], size: str) -> Htm
         component_shares(counts),
         name="flops-shares",
         alt=f"Stacked bars of the shares of the components in the training FLOPs of both {size} models, by context.",
-        caption=f"Where the FLOPs of training go in the {size} models, in per cent (shares below 4.5 are not "
-        f"labelled). Share of the mixer core: {core}.",
+        caption=f"Where the FLOPs of training go in the {size} models, in percent (shares below 4.5 are not "
+        f"labeled). Share of the mixer core: {core}.",
     )
 
 

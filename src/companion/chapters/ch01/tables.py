@@ -103,7 +103,7 @@ def show_chunk_terms(model: Architecture, size: str, convention: Convention) -> 
         caption=f"One head, one chunk of {convention.chunk_size} tokens, xLSTM {size}, convention "
         f"{convention.name}: forward FLOP, and the share of each term.",
         formats={"share": lambda share: f"{100 * share:.3f}"},
-        labels={"formula": "FLOP", "share": "per cent", "meaning": "what it is for"},
+        labels={"formula": "FLOP", "share": "percent", "meaning": "what it is for"},
     )
 
 
@@ -132,7 +132,7 @@ def show_totals(totals: pd.DataFrame) -> Html:
     columns = ["quantity", "published", "ours", "difference", "verdict"]
     return show_table(
         totals.assign(quantity=totals["quantity"].str.replace("_quantiles.", " "))[columns],
-        caption="Sum and quantiles (per cent) of the paper's run table as published, and ours from shapes "
+        caption="Sum and quantiles (percent) of the paper's run table as published, and ours from shapes "
         "(FLOP; parameters).",
         formats={name: "{:.8g}" for name in ("published", "ours")} | {"difference": "{:.1e}"},
     )
@@ -181,7 +181,7 @@ def show_six_nd_gaps(gaps: Mapping[str, Mapping[str, float]], context_length: in
     table = table.reset_index(names="component")
     return show_table(
         table.assign(component=table["component"].str.replace("_", " ")),
-        caption=f"What 6ND misses (+) and what it overcounts (−), per cent of 6ND, at T = {context_length}, "
+        caption=f"What 6ND misses (+) and what it overcounts (−), percent of 6ND, at T = {context_length}, "
         f"convention {convention.name}.",
         formats=dict.fromkeys(gaps, lambda gap: f"{100 * gap:+.2f}"),
     )

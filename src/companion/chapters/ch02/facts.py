@@ -11,7 +11,7 @@ from companion.chapters.ch02.overview import (
     profile_scatter,
     step_from_neighbor,
 )
-from companion.chapters.ch02.tables import labelled
+from companion.chapters.ch02.tables import labeled
 from companion.fitting.isoflop import IsoflopFit
 from companion.fitting.isoflop.profiles import IsoflopProfile
 from companion.fitting.pareto import FrontComparison, ParetoFront, beaten
@@ -23,7 +23,7 @@ def table_facts(runs: pd.DataFrame, paper: pd.DataFrame) -> dict[str, str]:
     by_name = runs["architecture"].value_counts().sort_index()
     largest_budget = paper.loc[paper["experiment"] == "isoflop", "train_flops"].max()
     return {
-        "c2_by_architecture": ", ".join(f"{number} {labelled(name)}" for name, number in by_name.items()),
+        "c2_by_architecture": ", ".join(f"{number} {labeled(name)}" for name, number in by_name.items()),
         "c2_num_runs": f"{len(runs)}",
         "c2_sum_flops": power_of_ten(runs["train_flops"].sum(), 3),
         "c2_flops_reach": count(paper["train_flops"].max() / largest_budget),
@@ -135,8 +135,8 @@ def gap_facts(
     low, high = found.flops_range
     spread = np.log10(by_context["to_flops"] / by_context["from_flops"])
     return {
-        "c2_first": labelled(first),
-        "c2_second": labelled(second),
+        "c2_first": labeled(first),
+        "c2_second": labeled(second),
         "c2_reading": found.reading,
         "c2_at_context": f"At a context of {context_length} tokens" if context_length else "Over all runs",
         "c2_beaten": f"{lost.sum()}",

@@ -241,7 +241,7 @@ def show_equal_size(pairs: pd.DataFrame, comparison: FrontComparison, first: str
         name="run-table-equal-size",
         alt="Loss gap of pairs of equal size over tokens per parameter, with the range of the gap at equal compute as "
         "a band.",
-        caption=f"Diamonds: {b} minus {a} at equal N and D. Below zero the {b} has the lower loss. Grey band and line: "
+        caption=f"Diamonds: {b} minus {a} at equal N and D. Below zero the {b} has the lower loss. Gray band and line: "
         "the gap of the fronts at equal compute.",
     )
 

@@ -22,7 +22,7 @@ from companion.runs import COLUMNS
 from companion.runs.load import subset
 
 
-def labelled(name: Any) -> str:
+def labeled(name: Any) -> str:
     """What the book calls an architecture; other people's keep their names."""
     return ARCHITECTURE_LABELS.get(str(name), str(name))
 
@@ -55,7 +55,7 @@ def show_counts(runs: pd.DataFrame) -> Html:
         formats={"context_length": "{:.0f}", "isoflop_budget": power_of_ten},
         labels={"context_length": "T (tokens)", "isoflop_budget": "budget (FLOP)", "num_params": "N", "num_tokens": "D"}
         | {"tokens_per_param": "M = D/N"}
-        | {name: labelled(name) for name in names},
+        | {name: labeled(name) for name in names},
     )
 
 
@@ -64,7 +64,7 @@ def show_settings(runs: pd.DataFrame) -> Html:
     styles = {"learning_rate": "{:.4f}".format, "batch_tokens": count, "train_steps": count}
     settings = with_ranges(settings_table(runs), styles)
     return show_table(
-        settings.assign(architecture=settings["architecture"].map(labelled)),
+        settings.assign(architecture=settings["architecture"].map(labeled)),
         caption="Peak learning rates, tokens per batch and optimizer steps.",
         formats={"context_length": "{:.0f}"},
         labels={"context_length": "T (tokens)", "num_runs": "runs", "learning_rate": "learning rate"}
@@ -100,7 +100,7 @@ def show_counted_twice(paper: pd.DataFrame) -> Html:
     twice = again.groupby(keys).size().reset_index(name="counted twice")
     twice = twice.merge(paper.groupby(keys).size().rename("runs").reset_index())
     return show_table(
-        twice.assign(architecture=twice["architecture"].map(labelled)),
+        twice.assign(architecture=twice["architecture"].map(labeled)),
         caption="Runs that several published fits count twice (column multiplicity_in_published_fits).",
         formats={"isoflop_budget": power_of_ten},
         labels={"context_length": "T (tokens)", "isoflop_budget": "budget (FLOP)"},
@@ -161,7 +161,7 @@ def _optimum(profile: IsoflopProfile) -> float:
 def show_flops(flops: pd.DataFrame) -> Html:
     """Rows of `companion.chapters.ch02.overview.flops_table`."""
     return show_table(
-        flops.assign(architecture=flops["architecture"].map(labelled)),
+        flops.assign(architecture=flops["architecture"].map(labeled)),
         caption="train_flops: largest deviation from a count by shapes, and ratio to 6 N D.",
         formats={
             "context_length": "{:.0f}",
@@ -178,7 +178,7 @@ def show_flops(flops: pd.DataFrame) -> Html:
 def show_front_designs(runs: pd.DataFrame, fronts: Mapping[str, ParetoFront]) -> Html:
     """Which experiments the runs of every front belong to; `fronts` of `runs` by architecture."""
     parts = [
-        front_designs(subset(runs, name), front.rows).assign(architecture=labelled(name))
+        front_designs(subset(runs, name), front.rows).assign(architecture=labeled(name))
         for name, front in fronts.items()
     ]
     designs = pd.concat(parts, ignore_index=True)
@@ -198,7 +198,7 @@ def show_contexts(by_context: pd.DataFrame, first: str, second: str) -> Html:
     shown.insert(2, "beaten", lost + " of " + runs)
     return show_table(
         with_ranges(shown, {"C": power_of_ten}),
-        caption=f"{labelled(first)} against {labelled(second)} by context length T and reading.",
+        caption=f"{labeled(first)} against {labeled(second)} by context length T and reading.",
         formats={
             "share_lower": lambda value: percent(value, 4),
             "median_gap": "{:+.3f}",
@@ -271,7 +271,7 @@ def show_pairs(pairs: pd.DataFrame, first: str, second: str) -> Html:
     columns = ["num_params", "tokens_per_param", "loss_gap", "flops_ratio"]
     return show_table(
         pairs[columns].iloc[::6],
-        caption=f"Every sixth pair: {labelled(second)} against {labelled(first)}.",
+        caption=f"Every sixth pair: {labeled(second)} against {labeled(first)}.",
         formats=dict(zip(columns, [count, count, "{:+.4f}", "{:.2f}"], strict=True)),
     )
 

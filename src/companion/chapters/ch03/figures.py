@@ -102,9 +102,9 @@ def show_noise_free_bias(surfaces: Mapping[str, LossSurface], first: str, train_
     return show(
         noise_free_bias(drawn, train_flops, ["symmetric", "only below", "only above"], GRIDS),
         name="isoflop-noise-free",
-        alt="Left: an exact profile and three parabolas that miss its bottom. Right: the error over the grid's centre.",
+        alt="Left: an exact profile and three parabolas that miss its bottom. Right: the error over the grid's center.",
         caption="Left: exact loss and parabolas through three grids of equal width; diamonds are their minima. "
-        "Right: error of N* when the centre of such a grid is off.",
+        "Right: error of N* when the center of such a grid is off.",
     )
 
 
@@ -280,7 +280,7 @@ def one_sided_profiles(
 def noise_free_bias(
     surfaces: Mapping[str, LossSurface], train_flops: float, grids: Sequence[str], shapes: Mapping[str, SizeGrid]
 ) -> Figure:
-    """Left: the exact profile of the first surface and parabolas through grids beside it. Right: bias over the centre.
+    """Left: the exact profile of the first surface and parabolas through grids beside it. Right: bias over the center.
 
     Parameters
     ----------
@@ -321,7 +321,7 @@ def noise_free_bias(
         right.plot(centers, bias, color=color, linestyle=dashes, label=name)
     right.axhline(0, color=GREY, linewidth=0.8)
     right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    right.set(xlabel="centre of the grid (decades from optimum)", ylabel="error of N* (%)")
+    right.set(xlabel="center of the grid (decades from optimum)", ylabel="error of N* (%)")
     right.legend(fontsize=8)
     return figure
 

@@ -1,4 +1,4 @@
-"""What the grid of sizes does to an optimum: one side of the valley only, and valleys that are no parabolas."""
+"""What the grid of sizes does to an optimum: one side of the valley only, and valleys that are not parabolas."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -175,7 +175,7 @@ def show_grid_bias(surfaces: Mapping[str, LossSurface], bias: Mapping[str, pd.Da
         f"range, and error of the exponent of N* when that range drifts by {drifting.drift:g} decades per decade "
         "of compute. Surfaces: that of the parameters cell and published fits.",
         formats={"alpha": "{:.3f}", "beta": "{:.3f}", "drift": "{:+.4f}"}
-        | dict.fromkeys(("leading", "symmetric", "off-centre", "only below", "only above"), "{:+.1%}"),
+        | dict.fromkeys(("leading", "symmetric", "off-center", "only below", "only above"), "{:+.1%}"),
         labels={"alpha": "α", "beta": "β", "leading": "(α − β)h²/10", "drift": "drifting: exponent"},
     )
 

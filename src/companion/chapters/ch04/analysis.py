@@ -10,7 +10,7 @@ from companion.fitting.fit import Fit
 from companion.fitting.isoflop import fit_isoflop
 from companion.fitting.uncertainty import Bootstrap
 
-#: Step and half width of the searches for the best log(B/A) of the centred law, each around the best so far.
+#: Step and half width of the searches for the best log(B/A) of the centered law, each around the best so far.
 _BALANCE_SEARCH = ((0.6, 6.0), (0.1, 0.5), (0.02, 0.08))
 
 

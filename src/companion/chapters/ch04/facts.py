@@ -243,7 +243,7 @@ def furthest_facts(furthest: Mapping[tuple[str, str], pd.DataFrame], tables: Tab
 
 
 def withheld_facts(withheld: Tables) -> Facts:
-    """Which way of predicting the optimum of a withheld budget comes closer."""
+    """Which method predicts the optimum of a withheld budget better."""
     both = pd.concat(withheld.values())
     errors = {method: (both[method] / both["measured"] - 1).abs() for method in ("parabola", "parametric")}
     closer = (errors["parabola"] < errors["parametric"]).sum()

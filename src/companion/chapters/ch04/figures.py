@@ -208,7 +208,7 @@ def profiles(
 
 
 def correlation_maps(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Correlations of the parameters as numbers on colour, a panel per architecture."""
+    """Correlations of the parameters as numbers on color, a panel per architecture."""
     figure, axes = panels(len(tables), height=3.7)
     for ax, (name, look) in zip(axes, architecture_look(tables).items(), strict=True):
         values = tables[name].to_numpy()

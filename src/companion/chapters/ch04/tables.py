@@ -105,7 +105,7 @@ def scatter(fits: Fits, tables: Tables, parts: Mapping[str, Tables]) -> pd.DataF
 def scatter_table(scattered: pd.DataFrame) -> Html:
     """`scatter` as a table."""
     return show_table(
-        _labelled(scattered),
+        _labeled(scattered),
         caption="Log residuals (observed over fitted) of the fit to all runs, by design; last: mean of the five runs "
         "of most compute.",
         formats={"rms": percent} | dict.fromkeys(("median", "mean", "top"), "{:+.2%}"),
@@ -113,7 +113,7 @@ def scatter_table(scattered: pd.DataFrame) -> Html:
     )
 
 
-def _labelled(table: pd.DataFrame) -> pd.DataFrame:
+def _labeled(table: pd.DataFrame) -> pd.DataFrame:
     """The same with the labels of the architectures for their names."""
     return table.assign(architecture=table["architecture"].map(label_of))
 
@@ -148,7 +148,7 @@ def terms(resamples: Mapping[str, Bootstrap]) -> pd.DataFrame:
 def terms_table(ranges: pd.DataFrame) -> Html:
     """`terms` as a table."""
     return show_table(
-        _labelled(ranges),
+        _labeled(ranges),
         caption="Upper over lower end of the 95 % interval (bootstrap over sizes): prefactors, and the terms "
         "(A·N^−α)^γ and (B·D^−β)^γ at the mean size and tokens of the runs.",
         formats=dict.fromkeys(("A", "B", "A_term", "B_term"), lambda value: f"×{significant(value)}"),
@@ -185,7 +185,7 @@ def predictions(
 def predictions_table(predicted: pd.DataFrame, target: Mapping[str, float]) -> Html:
     """`predictions` as a table."""
     return show_table(
-        _labelled(predicted),
+        _labeled(predicted),
         caption=f"Loss at {target_text(target)}, in nats per token, from fits that have not seen it, and the observed "
         "loss where there is one.",
         formats={"law": "{:.3f}", "observed": "{:.3f}", "confidence": interval, "prediction": interval},
@@ -221,7 +221,7 @@ def compared_optima(implied: Tables, measured: Tables) -> pd.DataFrame:
 def optima_table(implied: Tables, measured: Tables) -> Html:
     """Optima of the law by budget, against the parabolas."""
     both = compared_optima(implied, measured)
-    shown = _labelled(both)[["architecture", "isoflop_budget"]]
+    shown = _labeled(both)[["architecture", "isoflop_budget"]]
     for column in ("num_params", "num_tokens", "tokens_per_param"):
         ends = zip(both[column], both[f"{column}_low"], both[f"{column}_high"], strict=True)
         shown[column] = [f"{count(value)} [{count(low)}, {count(high)}]" for value, low, high in ends]

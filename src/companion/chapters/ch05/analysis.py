@@ -24,7 +24,7 @@ Tables = Mapping[str, pd.DataFrame]
 
 
 def short_windows(slopes: OvertrainingSlopes, min_runs: int = 3) -> pd.DataFrame:
-    """eta from every stretch of neighbouring runs of one ratio: what a study with fewer sizes would have found.
+    """eta from every stretch of neighboring runs of one ratio: what a study with fewer sizes would have found.
 
     Returns
     -------

@@ -46,7 +46,7 @@ def variance_verdict(slopes: Slopes, misread: Sequence[tuple[str, str, float, fl
         return text
     words = f"p falls to {wrong.min():.1g}"
     if (wrong < 1e-6).all():
-        words = "they look different beyond doubt"
+        words = "they look clearly different"
     agree = " and ".join(f"{p:.2g}" for p in right)
     return f"{text}. Read correctly, the test of equal exponents has p = {agree}; misread, {words}"
 

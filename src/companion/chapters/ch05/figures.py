@@ -229,7 +229,7 @@ def cost_and_gain(costs: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def window_slopes(windows: Mapping[str, pd.DataFrame], common: Mapping[str, float]) -> Figure:
-    """Exponents from a few neighbouring runs of one ratio, over the compute that these runs span.
+    """Exponents from a few neighboring runs of one ratio, over the compute that these runs span.
 
     Parameters
     ----------
@@ -255,7 +255,7 @@ def window_slopes(windows: Mapping[str, pd.DataFrame], common: Mapping[str, floa
 def _handle(
     label: str, *, marker: str = "", dashes: Any = "-", color: str = GREY, width: float = 1.4, alpha: float = 1.0
 ) -> Line2D:
-    """A legend entry in no architecture's colour: with a marker alone, or a line."""
+    """A legend entry in no architecture's color: with a marker alone, or a line."""
     return Line2D(
         [], [], color=color, marker=marker or None, linestyle=dashes, linewidth=0 if marker and width < 4 else width,
         markersize=5, alpha=alpha, label=label,

@@ -95,6 +95,6 @@ def windows_figure(windows: Tables, slopes: Slopes) -> Html:
         figures.window_slopes(windows, {name: fits.common_eta for name, fits in slopes.items()}),
         name="overtraining-windows",
         alt="Exponents from few runs over the compute they span: a wide scatter on the left, narrowing to the right.",
-        caption="Exponents from neighbouring runs of one ratio over the compute they span; filled: all runs of the "
-        "ratio; grey line: the common slope. Bars: one standard error, from as little as one degree of freedom.",
+        caption="Exponents from neighboring runs of one ratio over the compute they span; filled: all runs of the "
+        "ratio; gray line: the common slope. Bars: one standard error, from as little as one degree of freedom.",
     )

@@ -24,7 +24,7 @@ def _two_digits(value: float) -> str:
     return significant(value, 2)
 
 
-def _labelled(table: pd.DataFrame) -> pd.DataFrame:
+def _labeled(table: pd.DataFrame) -> pd.DataFrame:
     """The same with the labels of the architectures for their names."""
     return table.assign(architecture=table["architecture"].map(label_of))
 
@@ -68,7 +68,7 @@ def published_table(ledger: pd.DataFrame) -> Html:
 def misread_table(misread: Sequence[tuple[str, str, float, float, float, float]]) -> Html:
     """Cochran's Q with the standard errors, and with their squares; columns as in `MISREAD`."""
     return show_table(
-        _labelled(pd.DataFrame(misread, columns=MISREAD)),
+        _labeled(pd.DataFrame(misread, columns=MISREAD)),
         caption="The same exponents with two readings of one column. Apart: largest minus smallest η in units of the "
         "median error.",
         formats={"median": "{:.1e}", "apart": "{:,.1f}", "Q": "{:,.1f}"}
@@ -93,7 +93,7 @@ def parallel_table(tests: Tables) -> Html:
 def detectable_table(seen: pd.DataFrame) -> Html:
     """Which changes the tests find, of `companion.chapters.ch05.detectable`."""
     return show_table(
-        _labelled(seen),
+        _labeled(seen),
         caption="The change of η from the smallest to the largest ratio that is found in 80 % of simulations. False "
         "alarms: share of p < 0.05 with no change at all. Last column: the F-test's change relative to η.",
         formats={"false alarms": "{:.3f}", "f_test": "{:.4f}", "trend_test": "{:.4f}", "share": "{:.0%}"},
@@ -153,7 +153,7 @@ def conventions_table(counted: Mapping[tuple[str, str], OvertrainingSlopes], mis
 
 def bends_table(bends: pd.DataFrame) -> Html:
     """How η changes per decade of compute, of `companion.chapters.ch05.bends`."""
-    shown = _labelled(bends[bends["seen"].notna()])
+    shown = _labeled(bends[bends["seen"].notna()])
     shown["interval"] = [interval(ends, 4) for ends in zip(shown["low"], shown["high"], strict=True)]
     return show_table(
         shown[["architecture", "runs", "seen", "interval", "p", "law"]],
@@ -251,7 +251,7 @@ def single_table(fits: Mapping[tuple[str, str], Fit]) -> Html:
 def floors_table(rows: Sequence[tuple[str, float, float, float, float]]) -> Html:
     """Lines after subtracting a floor; rows of architecture, floor, common η, its change per decade, and p of that."""
     return show_table(
-        _labelled(pd.DataFrame(rows, columns=["architecture", "floor", "η", "bend", "p"])),
+        _labeled(pd.DataFrame(rows, columns=["architecture", "floor", "η", "bend", "p"])),
         caption="Common exponent and its change per decade of compute after subtracting a floor (nats per token).",
         formats={"floor": "{:.2f}", "η": "{:.4f}", "bend": "{:+.4f}", "p": "{:.2g}"},
     )
@@ -260,7 +260,7 @@ def floors_table(rows: Sequence[tuple[str, float, float, float, float]]) -> Html
 def serving_table(rows: Sequence[tuple[str, float, float, float, float]]) -> Html:
     """Cheapest ratios; rows of architecture, tokens served, ratio, size, share of all FLOP saved."""
     return show_table(
-        _labelled(pd.DataFrame(rows, columns=["architecture", "served", "M", "N", "saved"])),
+        _labeled(pd.DataFrame(rows, columns=["architecture", "served", "M", "N", "saved"])),
         caption="Cheapest ratio at equal loss, and what it saves against the compute-optimal model.",
         formats={"served": count, "M": "{:.0f}", "N": count, "saved": "{:.1%}"},
         labels={"served": "tokens served", "saved": "total FLOP saved"},
@@ -270,7 +270,7 @@ def serving_table(rows: Sequence[tuple[str, float, float, float, float]]) -> Htm
 def sizes_table(rows: Sequence[tuple[str, float, int, float, float, float, float]]) -> Html:
     """Lines without one size; rows of architecture, size, runs, common η, p of parallel lines, bend, and its p."""
     return show_table(
-        _labelled(pd.DataFrame(rows, columns=["architecture", "without", "runs", "η", "parallel", "bend", "p"])),
+        _labeled(pd.DataFrame(rows, columns=["architecture", "without", "runs", "η", "parallel", "bend", "p"])),
         caption="Common exponent, test of parallel lines and bend without one size.",
         formats={"without": count, "η": "{:.4f}", "bend": "{:+.4f}", "parallel": _two_digits, "p": _two_digits},
         labels={"without": "without N", "parallel": "p, parallel", "bend": "Δη per decade", "p": "p, bend"},

@@ -84,8 +84,8 @@ def design_precision(
     Returns
     -------
     dict
-        `condition_number` of d log L̂/d theta (columns of unit norm, centred logarithms), `exponent_standard_error` of
-        a, and with `off_design` `loss_standard_error`, relative. Infinite where the design cannot tell.
+        `condition_number` of d log L̂/d theta (columns of unit norm, centered logarithms), `exponent_standard_error` of
+        a, and with `off_design` `loss_standard_error`, relative. Infinite where the design does not determine them.
     """
     sizes, tokens = np.asarray(num_params, dtype=float), np.asarray(num_tokens, dtype=float)
     free = np.array([True] * 5 + [gamma_free])

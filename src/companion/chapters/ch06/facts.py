@@ -142,7 +142,7 @@ def pitfall_rounding(rounding: pd.DataFrame, decimals: Sequence[int]) -> Pitfall
         name="rounding",
         changes="losses and residuals",
         here=f"objective × {coarse['objective_ratio']:.1f}",
-        notice="evaluate the printed law on the runs it summarises",
+        notice="evaluate the printed law on the runs it summarizes",
         sentence=f"With {decimals[0]} decimals the objective is {coarse['objective_ratio']:.1f} times the best and the "
         f"rms log residual {coarse['rms']:.2%} instead of {full['rms']:.2%}{f' ({printed})' if printed else ''}",
         shifts={f"parameters rounded to {decimals[0]} decimals": coarse["size_exponent"] - full["size_exponent"]},

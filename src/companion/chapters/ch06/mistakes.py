@@ -226,7 +226,7 @@ def judged(fit: Fit, samples: pd.DataFrame, within: float = 0.1) -> pd.DataFrame
     Parameters
     ----------
     samples
-        candidates, columns E, A, B, alpha, beta, gamma; rows that are no law are left out.
+        candidates, columns E, A, B, alpha, beta, gamma; rows that are not a law are left out.
     within
         largest excess of a candidate's objective over the fit's, relative.
 

@@ -115,7 +115,7 @@ def shifts_figure(
     return show(
         figures.exponent_shifts(shifts, (low - a, high - a)),
         name="pitfalls-shifts",
-        alt="Shift of the exponent a by each mistake, sorted, with the 95 % interval of the fit as a grey band.",
-        caption=f"Shift of a by each mistake that moves it. Grey: the 95 % interval of a = {a:.3f} from {num_runs} "
+        alt="Shift of the exponent a by each mistake, sorted, with the 95 % interval of the fit as a gray band.",
+        caption=f"Shift of a by each mistake that moves it. Gray: the 95 % interval of a = {a:.3f} from {num_runs} "
         f"runs of {label_of(architecture)}.",
     )

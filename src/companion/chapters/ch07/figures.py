@@ -84,7 +84,7 @@ def show_shift_test(shifts: Mapping[str, pd.DataFrame], pooled: Mapping[str, pd.
         alt="Ratios of measured to predicted shift with intervals: near 1 for the Transformer with accounting, off "
         "without.",
         caption="Measured over predicted shift of N* with 95 % intervals; thick: mean over the budgets. On the line: "
-        "explained. Grey squares: the same if the context did not change prices.",
+        "explained. Gray squares: the same if the context did not change prices.",
     )
 
 

@@ -78,7 +78,7 @@ def show_ledger(rows: list[LedgerRow]) -> Html:
 
 
 def show_prediction_errors(levels: Mapping[str, pd.DataFrame], starts: Mapping[str, int]) -> Html:
-    """How well each way of predicting meets the measured N\\*, at the context of the law and elsewhere.
+    """How close each method comes to the measured N\\*, at the context of the law and elsewhere.
 
     Parameters
     ----------

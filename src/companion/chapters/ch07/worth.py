@@ -91,7 +91,7 @@ def token_worth(explanation: Explanation, *, floor_free: bool = False) -> tuple[
 
 
 def with_token_worth(explanation: Explanation, worths: Sequence[TokenWorth]) -> Explanation:
-    """The explanation with one more way of predicting, `token worth`: as `same runs`, each token worth kappa(T).
+    """The explanation with one more method, `token worth`: as `same runs`, each token worth kappa(T).
 
     Raises
     ------

@@ -27,7 +27,7 @@ _MISSING = "This table lacks timings of one architecture or quantity: no compari
 def size_crossover_table(
     timings: pd.DataFrame,
     crossings: Mapping[str, pd.DataFrame],
-    modelled: Mapping[str, pd.DataFrame],
+    modeled: Mapping[str, pd.DataFrame],
     batch_sizes: Sequence[int],
     longest: int,
 ) -> Html:
@@ -35,7 +35,7 @@ def size_crossover_table(
 
     Parameters
     ----------
-    crossings, modelled
+    crossings, modeled
         by quantity: `companion.inference.compare.measured_crossovers`, and `size_crossovers` where there are models.
     longest
         context (tokens) of the models.
@@ -45,8 +45,8 @@ def size_crossover_table(
     rows = []
     for quantity, table in crossings.items():
         sources = [("timings", table.assign(longest=table["longest"]))]
-        if quantity in modelled:
-            sources += [(str(m), part.assign(longest=longest)) for m, part in modelled[quantity].groupby("method")]
+        if quantity in modeled:
+            sources += [(str(m), part.assign(longest=longest)) for m, part in modeled[quantity].groupby("method")]
         for source, part in sources:
             for batch, group in part[part["batch_size"].isin([1, *batch_sizes])].groupby("batch_size"):
                 row = {"quantity": quantity, "times from": source, "B": batch} | dict.fromkeys(sizes, "–")
@@ -60,21 +60,21 @@ def size_crossover_table(
 
 
 def equal_size_facts(
-    crossings: Mapping[str, pd.DataFrame], modelled: Mapping[str, pd.DataFrame], longest: int, *, of_paper: bool
+    crossings: Mapping[str, pd.DataFrame], modeled: Mapping[str, pd.DataFrame], longest: int, *, of_paper: bool
 ) -> dict[str, str]:
     """The verdict at equal size; `of_paper`: the timings are the authors'."""
-    return {"c8_equal_size": equal_size_verdict(crossings, modelled, longest, of_paper=of_paper)}
+    return {"c8_equal_size": equal_size_verdict(crossings, modeled, longest, of_paper=of_paper)}
 
 
 def equal_size_verdict(
-    crossings: Mapping[str, pd.DataFrame], modelled: Mapping[str, pd.DataFrame], longest: int, *, of_paper: bool
+    crossings: Mapping[str, pd.DataFrame], modeled: Mapping[str, pd.DataFrame], longest: int, *, of_paper: bool
 ) -> str:
     """How much shorter the xLSTM's times are at equal size, and what perfect kernels would change."""
     if not crossings:
         return "This table times one architecture only"
     found = _shorter_words(crossings, of_paper=of_paper)
-    if "step_time" in modelled:
-        steps = modelled["step_time"]
+    if "step_time" in modeled:
+        steps = modeled["step_time"]
         roof = steps[steps["method"] == "roofline"]["crossover"]
         always = crossings["step_time"]["crossover"] == 0
         found += (

@@ -15,7 +15,7 @@ from companion.hardware import Hardware
 from companion.plotting.style import INK, LABELS, architecture_look, subplots
 
 GREY = "#888888"
-#: Colours of what limits a time, from the same colour-blind palette as the architectures.
+#: Colors of what limits a time, from the same color-blind palette as the architectures.
 KIND_COLORS = {"compute": "#029e73", "memory": "#cc78bc", "latency": "#ca9161", "fixed": "#949494"}
 KIND_LABELS = {"compute": "compute", "memory": "memory", "latency": "latency of attention", "fixed": "overhead"}
 QUANTITY_LABELS = {"ttft": "time to first token (s)", "step_time": "step time (s)"}
@@ -285,7 +285,7 @@ def tokens_text(value: float) -> str:
 
 
 def _line(label: str, *, marker: str = "", dashes: Any = "-") -> Line2D:
-    """A legend entry in no architecture's colour."""
+    """A legend entry in no architecture's color."""
     return Line2D(
         [], [], color=GREY, marker=marker or None, linestyle="" if marker else dashes, linewidth=1.3, markersize=5,
         label=label,

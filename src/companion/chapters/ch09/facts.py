@@ -11,7 +11,7 @@ from companion.planner.sweeps import KV_GROUPS
 from companion.plotting.style import architecture_label
 
 #: Words for the kinds of choices that `companion.planner.sweeps.choices` tries, by how their labels start.
-_CHOICES = {"law of": "by the choice of runs", "utilisation": "by utilisation", "roofline times": "by the roofline"}
+_CHOICES = {"law of": "by the choice of runs", "utilization": "by utilization", "roofline times": "by the roofline"}
 #: Numbers by architecture.
 Numbers = Mapping[str, Mapping[str, float]]
 

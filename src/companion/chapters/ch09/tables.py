@@ -60,7 +60,7 @@ def plan_table(planned: Plan) -> Html:
 
 
 def warnings_table(planned: Plan) -> Html:
-    """Where the plan leaves the data or the memory, each warning once with all its models."""
+    """Each warning (beyond the data, does not fit in memory) once, with all its models."""
     places: dict[str, list[str]] = {}
     for model in planned.models:
         for text in [*model.warnings, *([model.fit_message] if model.fit_message else [])]:
@@ -69,7 +69,7 @@ def warnings_table(planned: Plan) -> Html:
     rows += [{"where": "plan", "what": note} for note in planned.notes]
     return show_table(
         pd.DataFrame(rows or [{"where": "all planned models", "what": "inside the range of runs and timings"}]),
-        caption="Where the plan leaves the data, or the memory.",
+        caption="Where the plan extrapolates beyond the data, or does not fit in memory.",
     )
 
 
@@ -81,7 +81,7 @@ def cost_figure(curves: Mapping[str, pd.DataFrame], planned: Plan) -> Html:
         alt="Device time over model size for one loss: training falls and then rises with size, serving rises, "
         "their sum has a minimum at a smaller size than training alone.",
         caption="What each size costs that reaches the loss of the loss-optimal model. A smaller model needs more "
-        "tokens: training time rises without bound towards the size that never reaches the loss. Steps of the "
+        "tokens: training time rises without bound toward the size that never reaches the loss. Steps of the "
         "Transformer: one more wave of attention heads (chapter 8). Faint: does not fit in memory.",
     )
 
@@ -200,7 +200,7 @@ def shares_table(shares: pd.DataFrame) -> Html:
     ]
     return show_table(
         shares.assign(architecture=shares["architecture"].map(architecture_label))[columns],
-        caption="Half widths of the 95 % intervals, relative. Most of a loss cannot be reduced, so its per cent "
+        caption="Half widths of the 95 % intervals, relative. Most of a loss cannot be reduced, so percents of it "
         "weigh more than the others.",
         formats=dict.fromkeys(columns[2:], lambda v: percent(v)),
         labels={"num_params": "N", "num_tokens": "D", "ttft_s": "to first token", "step_time_s": "step"}
@@ -240,17 +240,17 @@ def devices_table(devices: pd.DataFrame) -> Html:
 
 
 def hours_table(plans: Mapping[float, Plan]) -> Html:
-    """Solution of an exercise: plans for the same device hours, by utilisation."""
+    """Solution of an exercise: plans for the same device hours, by utilization."""
     rows = [
-        {"utilisation": share, "architecture": architecture_label(model.architecture)}
+        {"utilization": share, "architecture": architecture_label(model.architecture)}
         | {name: model.numbers[name] for name in ("train_flops", "num_params", "loss")}
         for share, planned in plans.items()
         for model in planned.models
     ]
     return show_table(
         pd.DataFrame(rows),
-        caption="1,000 device hours at two utilisations.",
-        formats={"utilisation": "{:.0%}", "train_flops": power_of_ten, "num_params": count, "loss": "{:.3f}"},
+        caption="1,000 device hours at two utilizations.",
+        formats={"utilization": "{:.0%}", "train_flops": power_of_ten, "num_params": count, "loss": "{:.3f}"},
         labels={"train_flops": "C (FLOP)", "num_params": "N"},
     )
 

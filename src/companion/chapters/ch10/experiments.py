@@ -64,7 +64,7 @@ def relative_error(out: Tensor, reference: Tensor) -> float:
 
 
 def relative_norm(found: Any, reference: Any) -> float:
-    """`relative_error` of numbers that are no tensors."""
+    """`relative_error` of numbers that are not tensors."""
     return relative_error(*(torch.from_numpy(np.array(x, dtype=float)) for x in (found, reference)))
 
 

@@ -14,7 +14,7 @@ from companion.plotting.style import INK, subplots
 
 GREY = "#888888"
 PAIR, STATE, SKIPPED = "#0173b2", "#de8f05", "#94949444"
-#: Colors of dtypes and of ways to compute, from the colour-blind palette.
+#: Colors of dtypes and of ways to compute, from the color-blind palette.
 PALETTE = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#949494", "#56b4e9", "#ece133")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -66,7 +66,7 @@ def chunks_and_tiles(num_chunks: int = 4, tiles_per_chunk: int = 4) -> Figure:
 
 
 def form_error_dots(table: pd.DataFrame) -> Figure:
-    """Errors of the forms by quantity: colours for dtypes, markers for forms (`experiments.form_errors`)."""
+    """Errors of the forms by quantity: colors for dtypes, markers for forms (`experiments.form_errors`)."""
     figure, (ax,) = subplots(height=3.9)
     quantities, forms = list(table["quantity"].unique()), list(table["form"].unique())
     floor = 1e-17  # an error of exactly zero has no place on a logarithm

@@ -108,7 +108,7 @@ def show_normalizer_gradient(through: pd.DataFrame) -> Html:
         caption="Errors of gradients against the oracle, float64, for a loss that is linear in what the first column "
         "names. Second column: share of the upstream gradient that lies along h (root mean square).",
         formats=dict.fromkeys(["parallel", "dq", "dk", "dv", "di", "df"], small),
-        labels={"upstream": "loss on", "parallel": "along h", "normalizer_gradient": "normaliser's part"},
+        labels={"upstream": "loss on", "parallel": "along h", "normalizer_gradient": "normalizer's part"},
     )
 
 

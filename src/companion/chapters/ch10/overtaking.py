@@ -151,7 +151,7 @@ def show_active(rows: list[dict[str, float]]) -> Html:
     """Which tokens have a normalizer with a gradient, by mean of the input gate: `gate`, `active`, `error`."""
     return show_table(
         pd.DataFrame(rows),
-        caption="Share of tokens whose normaliser has a gradient, and error of dk if that gradient is dropped, by "
+        caption="Share of tokens whose normalizer has a gradient, and error of dk if that gradient is dropped, by "
         "mean of ĩ (f̃ around 3).",
         formats={"active": percent, "error": lambda v: power_of_ten(v, 1)},
         labels={"gate": "mean of ĩ", "active": "tokens with |ñᵀq| > 1", "error": "error of dk without it"},

@@ -66,7 +66,7 @@ def show_errors(checks: pd.DataFrame) -> Html:
         "gradients.",
         caption=f"bf16 on the {shared['case'].nunique()} cases "
         f"{'that peers ran' if peer_cases(checks) else 'of gates'}, one dot each. Dotted: {TOLERANCE}, above which "
-        "nothing is timed. Kernels without the normaliser's gradient are judged for an upstream gradient orthogonal "
+        "nothing is timed. Kernels without the normalizer's gradient are judged for an upstream gradient orthogonal "
         "to h as well.",
     )
 

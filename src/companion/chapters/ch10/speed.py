@@ -53,7 +53,7 @@ def show_speed(shown: Shown) -> Html:
         table,
         caption=f"{shown.label}, T = {shown.context}: median [quartiles] in ms, share of the roofline that it reaches, "
         "forward and then forward with backward; peak memory (GB) beyond the inputs. The forms limit_chunk and "
-        "xl_chunk are of mlstm_kernels; detached: without the normaliser's gradient.",
+        "xl_chunk are of mlstm_kernels; detached: without the normalizer's gradient.",
         formats={f"{part} roof": (lambda v: f"{100 * v:.0f} %") for part in timed} | {"GB": "{:.2f}"},
         labels={f"{part} roof": "roofline" for part in timed} | {f"{part} ms": TIME_HEADINGS[part] for part in timed},
     )
@@ -103,7 +103,7 @@ def speed_verdict(shown: Shown) -> str:
     where = f"At {shown.label}, T = {shown.context} and {count(NUM_TOKENS)} tokens"
     answer = f"{where} our kernels take {' and '.join(times)}"
     against = "; ".join(_against(shown))
-    theirs = ". mlstm_kernels, whose backward leaves the normaliser's gradient out, takes this many times as long: "
+    theirs = ". mlstm_kernels, whose backward leaves the normalizer's gradient out, takes this many times as long: "
     theirs += against
     return answer + (theirs if against else "")
 
@@ -116,7 +116,7 @@ def cheaper_verdict(shown: Shown) -> str:
             saved.append(f"{100 * (drop['seconds_median'] / row['seconds_median'] - 1):+.1f} % ({TITLES[part]})")
     if not saved:
         return "The cheaper backward pass was not timed here"
-    return f"Leaving the normaliser's gradient out changes the time of our kernels by {' and '.join(saved)}"
+    return f"Leaving the normalizer's gradient out changes the time of our kernels by {' and '.join(saved)}"
 
 
 def show_steps(shown: Shown) -> Html:
@@ -164,9 +164,9 @@ def step_facts(shown: Shown) -> dict[str, object]:
     return {"c10_steps": words}
 
 
-def show_here(wanted: bool) -> Html | Markdown:
+def show_here(enabled: bool) -> Html | Markdown:
     """A quick benchmark on this machine's GPU, or why there is none."""
-    timings, note = measure_here() if wanted else (None, "Set `benchmark_here` to time kernels on this machine.")
+    timings, note = measure_here() if enabled else (None, "Set `benchmark_here` to time kernels on this machine.")
     if timings is None:
         return Markdown(note)
     peaks = timings.peaks

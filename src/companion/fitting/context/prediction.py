@@ -238,7 +238,7 @@ def profile_runs(measured: ContextFit, optimum: ContextOptimum) -> pd.DataFrame:
 def _ways(
     measured: ContextFit, bootstrap: Bootstrap, family: ShapeFamily, convention: Convention, start: int
 ) -> tuple[dict[str, Way], list[str]]:
-    """Every way of predicting an optimum, by name: the law's own value first, then one per resample."""
+    """The optimum that each method predicts, by name: the law's own value first, then one per resample."""
     laws, notes = paired_laws(bootstrap), []
     if reason := missing_for_recount(measured.runs):
         notes.append(f"no prediction with the table's own shapes: {reason}")

@@ -2,7 +2,7 @@
 
 The procedure of arXiv 2510.02228 (section on context length): the IsoFLOP parabolas of `companion.fitting.isoflop`,
 once per context length. Here every budget gets a power law over T as well, and one bootstrap of the runs carries its
-doubt into everything that is computed from the optima.
+uncertainty into everything that is computed from the optima.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ from companion.fitting.bootstrap import (
 )
 from companion.fitting.context.optima import ContextOptimum, context_optima, spread_notes
 from companion.fitting.inputs import check_weights
-from companion.fitting.isoflop.profiles import X_COLUMNS, law_undefined, unlabelled
+from companion.fitting.isoflop.profiles import X_COLUMNS, law_undefined, unlabeled
 from companion.fitting.isoflop.select import isoflop_runs
 from companion.fitting.power_law import PowerLawFit, fit_power_law
 from companion.fitting.results import UNKNOWN, Result, check_name
@@ -246,7 +246,7 @@ def fit_context_optima(
     base = chosen[weights].to_numpy(dtype=float) if weights else np.ones(len(chosen))
     strata = chosen.groupby(["isoflop_budget", "context_length"]).ngroup().to_numpy()
     counts = resample_counts(strata, num_resamples, seed) if num_resamples else np.zeros((0, len(chosen)), np.int64)
-    notes, kept = list(unlabelled(runs[runs["architecture"] == name])), []
+    notes, kept = list(unlabeled(runs[runs["architecture"] == name])), []
     if unknown:
         notes.append(f"{unknown} of {unknown + len(chosen)} IsoFLOP runs are left out: they have no context_length")
     for budget, lengths in chosen.groupby("isoflop_budget")["context_length"].unique().items():

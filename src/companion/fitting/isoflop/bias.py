@@ -58,7 +58,7 @@ class SizeGrid:
 #: Grids a decade wide: around the optimum, beside it, and one that moves as compute grows.
 GRIDS = {
     "symmetric": SizeGrid(lower=-0.5, upper=0.5),
-    "off-centre": SizeGrid(lower=-0.2, upper=0.8),
+    "off-center": SizeGrid(lower=-0.2, upper=0.8),
     "only below": SizeGrid(lower=-1.0, upper=0.0),
     "only above": SizeGrid(lower=0.0, upper=1.0),
     "drifting": SizeGrid(lower=-0.5, upper=0.5, drift=0.25),

@@ -13,10 +13,10 @@ Budgets differ in scatter. Where every budget has at least `WEIGHING_DEGREES` re
 weighted by the inverse of the residual variance of a first pass; with fewer, such weights are mostly chance, and all
 rows weigh the same. The error never trusts the weights: it is built from the variance of every budget about its own
 parabola (a sandwich), adds what estimated weights cost (Kenward and Roger, 1997), and takes Student's factor with the
-degrees of freedom of Satterthwaite (1946), because variances of a few runs are themselves known badly.
+degrees of freedom of Satterthwaite (1946), because variances of a few runs are themselves poorly determined.
 
 The slope s is left out where the runs cannot show it: they do not miss their budgets by more than their losses can
-tell, or in a way that looks like another parameter.
+resolve, or they miss them in a way that looks like another parameter.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ from companion.laws import PowerLaw
 
 Array = NDArray[np.float64]
 
-#: Residual degrees of freedom of a budget below which its variance is no weight.
+#: Residual degrees of freedom of a budget below which its variance is not a weight.
 WEIGHING_DEGREES = 10
 #: Nats per token and decade of compute by which a miss moves the loss, roughly; and the share of the scatter that such
 #: a change must reach before the slope is worth a parameter.

@@ -72,7 +72,7 @@ def fit_parabola(x: Any, loss: Any, weights: Any = None) -> ParabolaFit:
     variance = float(np.sum(w * residuals**2)) / dof if dof > 0 else float("nan")
     inverse = np.linalg.inv(r_matrix)
     covariance = variance * inverse @ inverse.T
-    to_uncentred = np.array([[1.0, 0.0, 0.0], [-2 * center, 1.0, 0.0], [center**2, -center, 1.0]])
+    to_uncentered = np.array([[1.0, 0.0, 0.0], [-2 * center, 1.0, 0.0], [center**2, -center, 1.0]])
     law = Parabola(
         quadratic=float(quadratic),
         linear=float(linear - 2 * quadratic * center),
@@ -87,7 +87,7 @@ def fit_parabola(x: Any, loss: Any, weights: Any = None) -> ParabolaFit:
         opt_variance, loss_variance = (gradient @ covariance @ gradient for gradient in (opt_gradient, loss_gradient))
     return ParabolaFit(
         law=law,
-        standard_errors=tuple(np.sqrt(np.diag(to_uncentred @ covariance @ to_uncentred.T)).tolist()),
+        standard_errors=tuple(np.sqrt(np.diag(to_uncentered @ covariance @ to_uncentered.T)).tolist()),
         log10_x_opt_standard_error=float(np.sqrt(opt_variance)),
         loss_opt_standard_error=float(np.sqrt(loss_variance)),
         residuals=residuals,

@@ -273,7 +273,7 @@ def fit_isoflop(
         for budget, g in groups.items()
     )
     usable = [profile for profile in profiles if profile.has_optimum]
-    notes = [*unlabelled(runs), *(note for profile in profiles for note in profile.warnings)]
+    notes = [*unlabeled(runs), *(note for profile in profiles for note in profile.warnings)]
     if not usable:
         more = [f"and {len(notes) - SHOWN} more"] if len(notes) > SHOWN else []
         raise InputError("; ".join([f"no budget of {len(profiles)} has an optimum", *notes[:SHOWN], *more]))
@@ -335,7 +335,7 @@ def _lost_notes(
             )
 
 
-def unlabelled(runs: pd.DataFrame) -> Iterator[str]:
+def unlabeled(runs: pd.DataFrame) -> Iterator[str]:
     """A note on IsoFLOP runs without a budget, where other runs have one."""
     if "isoflop_budget" not in runs or runs["isoflop_budget"].isna().all():
         return
@@ -369,14 +369,14 @@ def isoflop_groups(
     groups = {float(budget): group for budget, group in runs.groupby("isoflop_budget")}  # type: ignore[arg-type]
     if weights is not None:
         check_weights(runs, weights)
-        # a run that counts no times is no run: a budget of such runs does not exist
+        # a run of weight 0 is not a run: a budget of such runs does not exist
         groups = {b: group for b, group in groups.items() if group[weights].to_numpy(dtype=float).any()}
     if budgets is None:
         return groups
     chosen = {}
-    for wanted in budgets:
-        match = [budget for budget in groups if np.isclose(budget, wanted, rtol=1e-6)]
+    for chosen_budget in budgets:
+        match = [budget for budget in groups if np.isclose(budget, chosen_budget, rtol=1e-6)]
         if not match:
-            raise InputError(f"no runs of budget {wanted:g}; there are {', '.join(f'{b:g}' for b in groups)}")
+            raise InputError(f"no runs of budget {chosen_budget:g}; there are {', '.join(f'{b:g}' for b in groups)}")
         chosen[match[0]] = groups[match[0]]
     return dict(sorted(chosen.items()))

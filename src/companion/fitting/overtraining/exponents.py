@@ -209,11 +209,11 @@ def fit_slopes_by_ratio(data: pd.DataFrame) -> OvertrainingSlopes:
     if not laws:
         raise NotApplicable("; ".join(["over-training: no ratio of tokens to parameters has three runs", *notes]))
     own_squares = sum(float((part["residual"] ** 2).sum()) for part in parts)
-    centred = [(_centred(part["train_flops"]), _centred(part["val_loss"])) for part in parts]
-    spread = sum(float((x**2).sum()) for x, _ in centred)
-    slope = sum(float((x * y).sum()) for x, y in centred) / spread
-    common_squares = sum(float(((y - slope * x) ** 2).sum()) for x, y in centred)
-    num_runs, num_laws = sum(x.size for x, _ in centred), len(laws)
+    centered = [(_centered(part["train_flops"]), _centered(part["val_loss"])) for part in parts]
+    spread = sum(float((x**2).sum()) for x, _ in centered)
+    slope = sum(float((x * y).sum()) for x, y in centered) / spread
+    common_squares = sum(float(((y - slope * x) ** 2).sum()) for x, y in centered)
+    num_runs, num_laws = sum(x.size for x, _ in centered), len(laws)
     degrees = (num_laws - 1, num_runs - 2 * num_laws)
     f_statistic = float("nan")
     exact = own_squares <= _NO_SCATTER * num_runs
@@ -246,6 +246,6 @@ def _without_a_line(short: dict[float, str]) -> list[str]:
     return [f"{len(short)} ratios have fewer than 3 runs of different compute, left out: {numbers}, ..."]
 
 
-def _centred(values: pd.Series) -> NDArray[np.float64]:
+def _centered(values: pd.Series) -> NDArray[np.float64]:
     logs = np.log(values.to_numpy(dtype=float))
     return np.asarray(logs - logs.mean())

@@ -1,6 +1,6 @@
 """What an experienced reader notices in a run table that passes all checks, and that changes conclusions.
 
-A finding is no error: the table loads, and may be right. The rows that a message names are those of the index, so a
+A finding is not an error: the table loads, and may be right. The rows that a message names are those of the index, so a
 table from `companion.runs.load.read_runs` is named as a spreadsheet does.
 """
 

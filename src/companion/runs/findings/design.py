@@ -82,14 +82,14 @@ def _empty_cells(runs: pd.DataFrame, column: str, what: str, empty: np.ndarray, 
 
 
 def _small_profiles(runs: pd.DataFrame) -> list[Finding]:
-    """Labelled budgets with fewer than three sizes, through which no parabola goes."""
+    """Labeled budgets with fewer than three sizes, through which no parabola goes."""
     if "isoflop_budget" not in runs.columns or not runs["isoflop_budget"].notna().any():
         return []
     keys = ["architecture", "isoflop_budget"]
     keys += ["context_length"] if "context_length" in runs.columns and runs["context_length"].notna().any() else []
-    labelled = runs[runs["isoflop_budget"].notna()]
-    sizes = labelled.groupby(keys)["num_params"].transform("nunique")
-    small = labelled[sizes < 3]
+    labeled = runs[runs["isoflop_budget"].notna()]
+    sizes = labeled.groupby(keys)["num_params"].transform("nunique")
+    small = labeled[sizes < 3]
     if small.empty:
         return []
     budgets = sorted(small["isoflop_budget"].unique().tolist())

@@ -67,13 +67,13 @@ def flops_findings(runs: pd.DataFrame) -> list[Finding]:
             )
             found.append(finding("flops_count", "train_flops", message, runs, same))
     found += [*_outside_findings(runs, ratio, left & _outside(ratio)), *_active_findings(runs)]
-    centre = float(np.median(ratio[left])) if left.any() else 1.0
-    regular = np.abs(ratio / centre - 1) < 1e-3
-    odd = left & (np.abs(ratio / centre - 1) > 0.05) & ~_outside(ratio)
+    center = float(np.median(ratio[left])) if left.any() else 1.0
+    regular = np.abs(ratio / center - 1) < 1e-3
+    odd = left & (np.abs(ratio / center - 1) > 0.05) & ~_outside(ratio)
     if odd.any() and regular.sum() >= 0.8 * len(runs):
         values = ", ".join(f"{value:.3g}" for value in ratio[odd][:3])
         message = (
-            f"column 'train_flops': {6 * centre:.3g} N D in {regular.sum()} of {len(runs)} rows, but not in "
+            f"column 'train_flops': {6 * center:.3g} N D in {regular.sum()} of {len(runs)} rows, but not in "
             f"{name_rows(runs.index[odd].tolist())} (C/(6 N D) = {values})"
         )
         found.append(finding("flops_differ", "train_flops", message, runs, odd))
@@ -136,33 +136,33 @@ def label_findings(runs: pd.DataFrame) -> list[Finding]:
     for name in pd.unique(names[known]):
         here = np.flatnonzero(known & (names == name))
         ratio = label[here] / flops[here]
-        centre = float(np.median(ratio))
-        near = np.abs(ratio / centre - 1) < 0.05
-        if abs(np.log(centre)) > np.log(1.1) and near.sum() >= 0.8 * here.size:
-            reason = "; labels of 2 N D, the forward pass?" if abs(centre * 3 - 1) < 0.05 else ""
+        center = float(np.median(ratio))
+        near = np.abs(ratio / center - 1) < 0.05
+        if abs(np.log(center)) > np.log(1.1) and near.sum() >= 0.8 * here.size:
+            reason = "; labels of 2 N D, the forward pass?" if abs(center * 3 - 1) < 0.05 else ""
             message = (
-                f"column 'isoflop_budget': labels are {centre:.3f} of train_flops in {near.sum()} of {here.size} rows "
+                f"column 'isoflop_budget': labels are {center:.3f} of train_flops in {near.sum()} of {here.size} rows "
                 f"of {name}: profiles are named by the label, fitted over train_flops{reason}"
             )
             found.append(finding("label_factor", "isoflop_budget", message, runs, here[near]))
         else:
             # without one factor for all, a label is held against the compute itself, unless most are off anyway
-            centre = 1.0 if 2 * (np.abs(np.log(ratio)) <= np.log(LABEL_FACTOR)).sum() >= here.size else centre
-        wrong = here[np.abs(np.log(ratio / centre)) > np.log(LABEL_FACTOR)]
+            center = 1.0 if 2 * (np.abs(np.log(ratio)) <= np.log(LABEL_FACTOR)).sum() >= here.size else center
+        wrong = here[np.abs(np.log(ratio / center)) > np.log(LABEL_FACTOR)]
         if wrong.size:
-            found.append(_wrong_labels(runs, wrong, here, centre))
+            found.append(_wrong_labels(runs, wrong, here, center))
     return found
 
 
-def _wrong_labels(runs: pd.DataFrame, wrong: NDArray[np.intp], here: NDArray[np.intp], centre: float) -> Finding:
+def _wrong_labels(runs: pd.DataFrame, wrong: NDArray[np.intp], here: NDArray[np.intp], center: float) -> Finding:
     """Runs of which the label, over a factor common to all runs, is not the compute."""
     label, flops = (runs[name].to_numpy(np.float64) for name in ("isoflop_budget", "train_flops"))
     labels = np.unique(label[here])
-    told = []
+    words = []
     for at in wrong[:3]:
-        meant = labels[np.argmin(np.abs(np.log(labels / (centre * flops[at]))))]
-        fits = abs(np.log(meant / (centre * flops[at]))) <= np.log(LABEL_FACTOR) and meant != label[at]
-        belongs = f" as in runs labelled {meant:.3g}" if fits else ""
-        told.append(f"row {runs.index[at]} is labelled {label[at]:.3g}, its train_flops is {flops[at]:.3g}{belongs}")
+        meant = labels[np.argmin(np.abs(np.log(labels / (center * flops[at]))))]
+        fits = abs(np.log(meant / (center * flops[at]))) <= np.log(LABEL_FACTOR) and meant != label[at]
+        belongs = f" as in runs labeled {meant:.3g}" if fits else ""
+        words.append(f"row {runs.index[at]} is labeled {label[at]:.3g}, its train_flops is {flops[at]:.3g}{belongs}")
     more = f" and {wrong.size - 3} more rows" if wrong.size > 3 else ""
-    return finding("label", "isoflop_budget", f"column 'isoflop_budget': {'; '.join(told)}{more}", runs, wrong)
+    return finding("label", "isoflop_budget", f"column 'isoflop_budget': {'; '.join(words)}{more}", runs, wrong)

@@ -69,7 +69,7 @@ def _against_train_loss(runs: pd.DataFrame) -> list[Finding]:
 
 
 def _direction(runs: pd.DataFrame) -> list[Finding]:
-    """A loss that grows with compute is no loss."""
+    """A loss that grows with compute is not a loss."""
     found = []
     for name, group in runs.groupby("architecture", sort=True):
         if len(group) < 10 or group["train_flops"].nunique() < 3 or group["val_loss"].nunique() < 3:
@@ -122,8 +122,8 @@ def _outliers(runs: pd.DataFrame) -> list[Finding]:
     keys = ["architecture", "isoflop_budget"]
     keys += ["context_length"] if "context_length" in runs.columns and runs["context_length"].notna().any() else []
     # a run of another compute is off for that reason, and its label is a finding of its own
-    centre = runs.groupby(keys)["train_flops"].transform("median")
-    near = (runs["train_flops"] / centre).between(1 / LABEL_FACTOR, LABEL_FACTOR)
+    center = runs.groupby(keys)["train_flops"].transform("median")
+    near = (runs["train_flops"] / center).between(1 / LABEL_FACTOR, LABEL_FACTOR)
     sizes = runs.groupby(keys)["train_flops"].transform("size")
     groups = runs[near & (sizes >= _MIN_PROFILE)].groupby(keys)
     if groups.ngroups > _MAX_PROFILES:
@@ -137,9 +137,9 @@ def _outliers(runs: pd.DataFrame) -> list[Finding]:
         found += list(zip(group.index[far], distance[far], strict=True))
     if not found:
         return []
-    told = ", ".join(f"row {row} by {distance:+.2f}" for row, distance in found[:3])
+    words = ", ".join(f"row {row} by {distance:+.2f}" for row, distance in found[:3])
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    message = f"column 'val_loss': far from the parabola through the other runs of the budget: {told}{more} nats"
+    message = f"column 'val_loss': far from the parabola through the other runs of the budget: {words}{more} nats"
     return [finding("loss_outlier", "val_loss", message, runs, runs.index.isin([row for row, _ in found]))]
 
 

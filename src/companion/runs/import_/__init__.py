@@ -51,7 +51,7 @@ PRESETS: dict[str, dict[str, str]] = {
     # hadasah/scaling_laws
     "misfitting": {"num_params": "N", "num_tokens": "D", "train_flops": "C", "val_loss": "loss"},
 }
-#: Text columns with at most this many values are kept unasked: they tell sets of runs apart.
+#: Text columns with at most this many values are kept by default: they distinguish sets of runs.
 MAX_LABELS = 20
 
 
@@ -128,14 +128,14 @@ def import_runs(
         CSV, TSV, JSON, JSON lines or Parquet; or a folder of JSON files, one run each.
     mapping
         column of a run table -> column of the file, or an expression of columns such as `emb + other`; names with
-        spaces stand in backquotes. Columns that are not named are found by their usual names.
+        spaces are in backquotes. Columns that are not named are found by their usual names.
     preset
         a mapping of `PRESETS`.
     architecture
         the architecture of all runs; by default the column for it, else `model`.
     convention
         how a missing train_flops is counted: `6ND` or a convention of `companion.accounting`, which needs shapes. By
-        default from shapes where all are there, else 6ND.
+        default from shapes if all are given, else 6ND.
     keep
         further columns of the file to keep as they are.
     file_format
@@ -242,7 +242,7 @@ def _without_repeats(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _labels(cells: pd.DataFrame, used: set[str], keep: Sequence[str], source: str) -> dict[str, str]:
-    """Further columns to keep: those asked for, and text that tells few sets of runs apart."""
+    """Further columns to keep: those asked for, and text that distinguishes few sets of runs."""
     if missing := [name for name in keep if name not in cells.columns]:
         raise InputError(f"{source}: --keep {missing[0]}: no such column; there are {listed(cells)}")
     most = min(MAX_LABELS, len(cells) - 1)
@@ -252,7 +252,7 @@ def _labels(cells: pd.DataFrame, used: set[str], keep: Sequence[str], source: st
 
 
 def _safe_name(name: str) -> str:
-    """A name that `--where` can use and that no check takes for a misspelt column."""
+    """A name that `--where` can use and that no check takes for a misspelled column."""
     plain = plain_name(name)
     near = difflib.get_close_matches(plain, list(COLUMNS), n=1, cutoff=0.8)
     return f"own_{plain}" if near or not plain.isidentifier() else plain

@@ -23,7 +23,9 @@ _NAMED = tuple(name for name in ALIASES if name in COLUMNS)
 def find_columns(cells: pd.DataFrame, given: Mapping[str, str], source: str, skip: Sequence[str]) -> dict[str, str]:
     """Column of a run table -> column or expression of the file, in the order of the schema."""
     if unknown := [name for name in given if name not in TARGETS]:
-        raise InputError(f"--map {unknown[0]}=...: {unknown[0]!r} is no column of a run table ({', '.join(TARGETS)})")
+        raise InputError(
+            f"--map {unknown[0]}=...: {unknown[0]!r} is not a column of a run table ({', '.join(TARGETS)})"
+        )
     found = dict(given)
     taken = set(given.values())
     for target in (*_NAMED, *PARTS):

@@ -60,7 +60,7 @@ def derive(values: pd.DataFrame, source: str, convention: str | None = None) -> 
     Raises
     ------
     InputError
-        if the convention is not known or needs shapes that are not there.
+        if the convention is not known or needs shapes that are missing.
     """
     if convention is not None and convention not in CONVENTIONS:
         raise InputError(f"convention {convention!r} is not known; there are {', '.join(CONVENTIONS)}")

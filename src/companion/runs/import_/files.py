@@ -144,7 +144,7 @@ def _json_lines(text: str, source: Path) -> list[dict[str, Any]]:
         except (json.JSONDecodeError, RecursionError) as error:
             raise InputError(f"{source}: row {number}: is not JSON: {getattr(error, 'msg', error)}") from None
         if not isinstance(value, dict):
-            raise InputError(f"{source}: row {number}: is no object with the figures of a run")
+            raise InputError(f"{source}: row {number}: is not an object with the figures of a run")
         found.append(value)
     return found
 
@@ -245,6 +245,6 @@ def _folder(source: Path) -> pd.DataFrame:
         except json.JSONDecodeError as error:
             raise InputError(f"{path}: is not JSON: line {error.lineno}: {error.msg}") from None
         if not isinstance(value, dict):
-            raise InputError(f"{path}: is no object with the figures of one run")
+            raise InputError(f"{path}: is not an object with the figures of one run")
         records.append({KEY: path.stem, **value})
     return _frame(records, source)

@@ -222,7 +222,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "seed": ("seed", "random_seed"),
     "source": ("source",),
 }
-#: Names of what is no column of a run table, and from which one follows.
+#: Names of what is not a column of a run table, and from which one follows.
 PARTS: dict[str, tuple[str, ...]] = {
     "embedding_params": (
         "embedding_params",
