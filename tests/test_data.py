@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from companion.paths import data_dir
-from companion.runs.load import COLUMNS, load_paper_runs, subset, summary
+from companion.runs.load import COLUMNS, load_paper_runs, summary
+from companion.runs.select import subset
 
 SECTION_ROWS = {
     "isoflop_power_laws": 12,

@@ -21,7 +21,8 @@ from companion.fitting.fit import fit
 from companion.hardware import get_hardware, known_hardware
 from companion.inference.runtime_model import paper_runtime_model
 from companion.laws import LossSurface, optimum
-from companion.runs.load import load_paper_runs, load_runs, subset
+from companion.runs.load import load_paper_runs, load_runs
+from companion.runs.select import subset
 from companion.runs.shape_family import FamilyScale, paper_family
 
 ARCHITECTURES = ("transformer", "xlstm")

@@ -13,7 +13,8 @@ from companion.errors import NotApplicable
 from companion.fitting.isoflop import fit_isoflop, fit_profile
 from companion.fitting.pareto import READINGS, compare_architectures, fit_front, matched_pairs
 from companion.formatting import power_of_ten, significant
-from companion.runs.load import load_paper_runs, load_runs, subset
+from companion.runs.load import load_paper_runs, load_runs
+from companion.runs.select import subset
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from companion.chapters.ch02.figures import (
 from companion.fitting.isoflop.profiles import fit_profile
 from companion.fitting.pareto import READINGS, compare_architectures, matched_pairs
 from companion.plotting.style import architecture_look
-from companion.runs.load import REQUIRED_COLUMNS, load_paper_runs, subset
+from companion.runs.load import REQUIRED_COLUMNS, load_paper_runs
+from companion.runs.select import subset
 
 
 @pytest.fixture(scope="module")

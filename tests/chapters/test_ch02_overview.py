@@ -22,7 +22,8 @@ from companion.chapters.ch02.overview import (
 )
 from companion.errors import InputError
 from companion.fitting.pareto import READINGS
-from companion.runs.load import REQUIRED_COLUMNS, load_paper_runs, subset
+from companion.runs.load import REQUIRED_COLUMNS, load_paper_runs
+from companion.runs.select import subset
 
 
 @pytest.fixture(scope="module")

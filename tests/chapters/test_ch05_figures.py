@@ -15,7 +15,8 @@ from companion.chapters.ch05.figures import (
     window_slopes,
 )
 from companion.fitting.overtraining.exponents import OvertrainingSlopes, fit_overtraining_slopes
-from companion.runs.load import load_paper_runs, subset
+from companion.runs.load import load_paper_runs
+from companion.runs.select import subset
 
 NAMES = ("transformer", "xlstm")
 

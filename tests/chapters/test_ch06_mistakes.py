@@ -14,7 +14,8 @@ from companion.fitting.isoflop.bias import SizeGrid
 from companion.fitting.overtraining.exponents import fit_overtraining_slopes
 from companion.laws import LossSurface
 from companion.ledger.entries import load_published
-from companion.runs.load import load_paper_runs, load_runs, subset
+from companion.runs.load import load_paper_runs, load_runs
+from companion.runs.select import subset
 
 LAW = LossSurface(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)
 COUPLED = LossSurface(E=1.5, A=2e5, B=2e6, alpha=0.6, beta=0.65, gamma=0.5)

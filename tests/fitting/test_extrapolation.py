@@ -7,7 +7,8 @@ from simulated_tables import CHINCHILLA, simulated
 
 from companion.errors import InputError
 from companion.fitting.extrapolation import compare_optima, default_cutoffs, extrapolate, optimum_on_profile
-from companion.runs.load import load_paper_runs, subset
+from companion.runs.load import load_paper_runs
+from companion.runs.select import subset
 
 
 def test_an_exact_law_extrapolates_exactly() -> None:

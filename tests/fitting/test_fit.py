@@ -22,7 +22,8 @@ from companion.fitting.starts import projected_starts
 from companion.laws import LossSurface
 from companion.ledger.entries import load_published
 from companion.ledger.parametric import fit_as_published
-from companion.runs.load import load_paper_runs, subset
+from companion.runs.load import load_paper_runs
+from companion.runs.select import subset
 
 LOWER, UPPER = LossSurface.bounds()
 PUBLISHED = [entry for entry in load_published()["parametric_fits"] if "objective" in entry]

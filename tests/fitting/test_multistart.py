@@ -11,7 +11,8 @@ from companion.errors import InputError
 from companion.fitting.fit import Fit, fit
 from companion.fitting.multistart import MEAN_SETTINGS, SETTINGS, reference_multistart, start_grid
 from companion.laws import LossSurface
-from companion.runs.load import load_paper_runs, subset
+from companion.runs.load import load_paper_runs
+from companion.runs.select import subset
 
 LAW = LossSurface(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)
 

@@ -18,7 +18,8 @@ from companion.fitting.pareto import (
     fit_front,
     matched_pairs,
 )
-from companion.runs.load import load_paper_runs, subset
+from companion.runs.load import load_paper_runs
+from companion.runs.select import subset
 
 # C in FLOP: 1, 10, 100, 1000; the run at 10 lies above the line between its neighbors
 FLOPS, LOSS = np.array([1.0, 10.0, 100.0, 1000.0]), np.array([4.0, 3.8, 3.0, 2.9])

@@ -106,7 +106,7 @@ class TestRows:
         assert note == "column 'ttft_s' is empty: no row has a time there"
         assert gaps_note({"a": pd.Series([1.0, np.nan])}) is None
         path = saved(timings.assign(ttft_s=np.nan, step_time_s=np.nan), tmp_path)
-        with pytest.raises(InputError, match="column 'ttft_s', 'step_time_s' is empty: there is no time"):
+        with pytest.raises(InputError, match="column 'ttft_s', 'step_time_s' is empty: no times"):
             load_inference(path)
 
     def test_holes_in_the_batch(self, timings: pd.DataFrame, tmp_path: Path) -> None:

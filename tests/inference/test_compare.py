@@ -24,7 +24,8 @@ from companion.inference.compare import (
 from companion.inference.one_size import load_paper_inference
 from companion.inference.runtime_model import RuntimeModel, paper_runtime_model
 from companion.laws import LossSurface
-from companion.runs.load import load_paper_runs, subset
+from companion.runs.load import load_paper_runs
+from companion.runs.select import subset
 from companion.runs.shape_family import FamilyScale, paper_family
 
 NAMES = ("xlstm", "transformer")

@@ -11,7 +11,8 @@ from companion.accounting import CONVENTIONS
 from companion.errors import InputError
 from companion.fitting.fit import fit
 from companion.laws import LossSurface, compute_for_loss, optimum
-from companion.runs.load import load_paper_runs, subset
+from companion.runs.load import load_paper_runs
+from companion.runs.select import subset
 from companion.runs.shape_family import FamilyScale, paper_family
 
 LAW = LossSurface(E=1.7, A=400.0, B=410.0, alpha=0.34, beta=0.28)

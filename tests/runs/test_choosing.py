@@ -11,16 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from companion.errors import InputError
-from companion.runs.load import (
-    REQUIRED_COLUMNS,
-    assign_budgets,
-    load_paper_runs,
-    load_runs,
-    pareto_front,
-    subset,
-    summary,
-    where_mask,
-)
+from companion.runs.load import REQUIRED_COLUMNS, load_paper_runs, load_runs, summary, where_mask
+from companion.runs.select import assign_budgets, pareto_front, subset
 
 HEADER = "architecture,num_params,num_tokens,train_flops,val_loss"
 ROW = "xlstm,100000000,2000000000,1.2e18,3.5"

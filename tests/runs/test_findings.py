@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from companion.errors import InputError
 from companion.runs.findings import Finding, find_all, ratio_range
-from companion.runs.load import check_runs, load_paper_runs, load_runs, where_mask, with_active_params
+from companion.runs.load import check_runs, load_paper_runs, load_runs, where_mask
+from companion.runs.select import with_active_params
 
 #: What each table of `tests/foreign_tables/` (sources: README there) must bring up, by kind, with rows of the file.
 EXPECTED: dict[str, dict[str, list[int]]] = {

@@ -25,7 +25,8 @@ from companion.fitting.fit import Fit, fit
 from companion.fitting.likelihood import profile, profiled
 from companion.fitting.multistart import reference_multistart
 from companion.laws import LossSurface
-from companion.runs.load import load_paper_runs, subset
+from companion.runs.load import load_paper_runs
+from companion.runs.select import subset
 
 NAME = "fits"
 PARTS = ("full fit", "plain multi-start", "bootstrap", "growth", "coverage")

@@ -15,7 +15,8 @@ from companion.fitting.isoflop.profiles import IsoflopFit, fit_isoflop
 from companion.fitting.isoflop.select import budgets_between, isoflop_runs
 from companion.laws import LossSurface
 from companion.runs.context_length import choose_context
-from companion.runs.load import load_paper_runs, load_runs, subset
+from companion.runs.load import load_paper_runs, load_runs
+from companion.runs.select import subset
 from companion.runs.where import table_name
 
 #: Runs that a law with six free parameters needs at least.

@@ -12,7 +12,8 @@ from companion.cli.isoflop import bounds_of, few_resamples
 from companion.cli.options import add_bootstrap, add_json, add_level, add_weights
 from companion.fitting.context.scaling import fit_context_optima
 from companion.formatting import count, interval, power_of_ten, significant
-from companion.runs.load import load_runs, subset
+from companion.runs.load import load_runs
+from companion.runs.select import subset
 
 
 def add_context(command: Callable[..., argparse.ArgumentParser]) -> None:

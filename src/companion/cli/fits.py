@@ -25,7 +25,8 @@ from companion.fitting.solved import OUT_OF_ITERATIONS
 from companion.fitting.uncertainty import Bootstrap
 from companion.laws import LossSurface
 from companion.paths import check_target, write_whole
-from companion.runs.load import load_runs, subset
+from companion.runs.load import load_runs
+from companion.runs.select import subset
 
 
 def _runs(arguments: argparse.Namespace) -> pd.DataFrame:

@@ -19,7 +19,8 @@ from companion.fitting.isoflop.profiles import (
     says_nothing,
 )
 from companion.formatting import count, interval, power_of_ten, significant
-from companion.runs.load import assign_budgets, load_runs, subset
+from companion.runs.load import load_runs
+from companion.runs.select import assign_budgets, subset
 
 UNDEFINED = (math.nan, math.nan)
 

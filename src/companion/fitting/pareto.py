@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from companion.errors import InputError
-from companion.runs.load import pareto_front, subset
+from companion.runs.select import pareto_front, subset
 
 Reading = Literal["hull", "linear", "steps"]
 READINGS: tuple[Reading, ...] = get_args(Reading)

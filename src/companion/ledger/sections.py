@@ -20,8 +20,9 @@ from companion.fitting.overtraining.exponents import token_param_preset
 from companion.fitting.power_law import PowerLawFit, fit_power_law
 from companion.inference.published import USUAL_OBJECTIVE, published_draws
 from companion.ledger.parametric import fit_as_published, values_and_spreads
-from companion.runs.load import SHAPE_COLUMNS, subset
+from companion.runs.load import SHAPE_COLUMNS
 from companion.runs.recount import recount
+from companion.runs.select import subset
 
 #: Draws of the data within their rounding, for the spread of every value computed from losses.
 NUM_DRAWS = 64

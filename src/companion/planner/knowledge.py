@@ -20,7 +20,8 @@ from companion.laws import LossSurface
 from companion.paths import data_dir
 from companion.planner.ranges import Ranges
 from companion.runs.context_length import ContextChoice, choose_context
-from companion.runs.load import load_paper_runs, subset
+from companion.runs.load import load_paper_runs
+from companion.runs.select import subset
 from companion.runs.shape_family import ShapeFamily, fit_shape_family, has_shapes, paper_family
 from companion.runs.where import table_name
 

@@ -15,7 +15,8 @@ from companion.chapters.ch03.choices import (
 from companion.errors import NotApplicable
 from companion.fitting.isoflop.profiles import fit_isoflop
 from companion.fitting.isoflop.select import isoflop_runs
-from companion.runs.load import load_paper_runs, subset
+from companion.runs.load import load_paper_runs
+from companion.runs.select import subset
 
 MULTIPLICITY, MAIN = "multiplicity_in_published_fits", (6e18, 1e19, 3e19, 1e20)
 

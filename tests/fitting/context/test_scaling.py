@@ -11,7 +11,8 @@ from companion.fitting.isoflop.profiles import fit_isoflop
 from companion.fitting.power_law import fit_power_law
 from companion.laws import Parabola
 from companion.ledger.entries import load_published
-from companion.runs.load import load_paper_runs, subset
+from companion.runs.load import load_paper_runs
+from companion.runs.select import subset
 
 RUNS = load_paper_runs()
 

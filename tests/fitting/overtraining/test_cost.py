@@ -21,7 +21,8 @@ from companion.fitting.overtraining.cost import (
 )
 from companion.fitting.overtraining.exponents import fit_overtraining_slopes
 from companion.laws import LossSurface
-from companion.runs.load import load_paper_runs, subset
+from companion.runs.load import load_paper_runs
+from companion.runs.select import subset
 
 SIX = ComputeScale(coefficients=(float(np.log(6.0)),), center=1e9, largest_deviation=0.0)
 LAW = LossSurface(E=1.7, A=400.0, B=410.0, alpha=0.34, beta=0.28)

@@ -26,7 +26,8 @@ from companion.fitting.overtraining.slope_tests import (
     slope_power,
 )
 from companion.paths import data_dir
-from companion.runs.load import load_paper_runs, subset
+from companion.runs.load import load_paper_runs
+from companion.runs.select import subset
 
 RUNS = load_paper_runs()
 ARCHITECTURES = ("transformer", "xlstm")

@@ -16,7 +16,8 @@ from companion.fitting.overtraining.groups import (
     ratio_groups,
     token_param_preset,
 )
-from companion.runs.load import load_paper_runs, load_runs, subset
+from companion.runs.load import load_paper_runs, load_runs
+from companion.runs.select import subset
 
 SIZES = np.geomspace(1e8, 1.6e9, 5)
 

@@ -13,8 +13,8 @@ from scipy import stats
 from companion.errors import InputError
 from companion.fitting.isoflop.parabola import fit_parabola
 from companion.fitting.pareto import READINGS, beaten, compare_architectures
-from companion.runs.load import subset
 from companion.runs.recount import missing_for_recount, recount
+from companion.runs.select import subset
 
 #: Columns that distinguish groups of runs, in the order of the tables.
 DESIGN_COLUMNS = ("experiment", "context_length", "isoflop_budget")

@@ -19,7 +19,7 @@ from companion.fitting.pareto import ParetoFront
 from companion.formatting import count, percent, power_of_ten
 from companion.plotting import ARCHITECTURE_LABELS, Html, show_table
 from companion.runs import COLUMNS
-from companion.runs.load import subset
+from companion.runs.select import subset
 
 
 def labeled(name: Any) -> str:

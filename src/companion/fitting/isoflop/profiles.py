@@ -21,7 +21,7 @@ from companion.fitting.isoflop.parabola import ParabolaFit, fit_parabola, num_si
 from companion.fitting.power_law import PowerLawFit, fit_power_law, undefined_power_law
 from companion.fitting.results import UNKNOWN, Result, check_name
 from companion.formatting import percent
-from companion.runs.load import assign_budgets
+from companion.runs.select import assign_budgets
 
 #: Columns over which a profile can be drawn.
 X_COLUMNS = ("num_params", "num_tokens")

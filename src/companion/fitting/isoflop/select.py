@@ -7,7 +7,7 @@ import pandas as pd
 
 from companion.errors import InputError
 from companion.fitting.isoflop.profiles import fit_isoflop, isoflop_groups
-from companion.runs.load import assign_budgets, subset
+from companion.runs.select import assign_budgets, subset
 from companion.runs.where import table_name
 
 

@@ -111,7 +111,7 @@ def _active_findings(runs: pd.DataFrame) -> list[Finding]:
         message = (
             f"column 'num_active_params': fits take num_params as N, {np.median((total / active)[below]):.3g} times "
             "as many (median); to fit with those of one token: companion import runs FILE "
-            "--map num_params=num_active_params, or companion.runs.load.with_active_params"
+            "--map num_params=num_active_params, or companion.runs.with_active_params"
         )
         found.append(finding("active_params", "num_active_params", message, runs, below))
     return found
