@@ -55,6 +55,16 @@ def test_derivatives_against_differences(law: type[Law], seed: int) -> None:
     np.testing.assert_allclose(hessian[0], numeric, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("law", [law for law in LAWS if law.log_gain_ratio is not Law.log_gain_ratio])
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=20)
+def test_gain_of_tokens_over_gain_of_parameters(law: type[Law], seed: int) -> None:
+    one, (n, d), step = law.from_theta(some_theta(law, seed)), (np.exp(LOG_N), np.exp(LOG_D)), 1e-5
+    by_size = one.predict(n * np.exp(-step), d) - one.predict(n * np.exp(step), d)
+    by_tokens = one.predict(n, d * np.exp(-step)) - one.predict(n, d * np.exp(step))
+    np.testing.assert_allclose(one.log_gain_ratio(n, d), np.log(by_tokens / by_size), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("law", LAWS)
 def test_many_laws_at_once_are_single_laws(law: type[Law]) -> None:
     thetas = np.array([some_theta(law, seed) for seed in range(3)])

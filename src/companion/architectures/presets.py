@@ -1,6 +1,6 @@
 """Architectures by name, and the sizes that have a name.
 
-A third architecture is a file with its mixer and its class, and one line in `ARCHITECTURES`.
+A further architecture is a file with its mixer and its class, and one line in `ARCHITECTURES`.
 """
 
 from companion.architectures.base import Architecture
