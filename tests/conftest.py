@@ -42,6 +42,13 @@ NOT_QUICK = (
     "test_progress.py",
     "test_readme.py",
     "test_wheel.py",
+    "benchmarks/kernels/test_kernel_timing.py",
+    "chapters/ch07/test_figures.py",
+    "chapters/test_ch10.py",
+    "cli/test_fits.py",
+    "kernels/test_checks.py",
+    "planner/test_tables.py",
+    "test_foreign_tables.py",
 )
 
 
