@@ -14,6 +14,7 @@ FACES = (
     "companion.accounting",
     "companion.laws",
     "companion.runs",
+    "companion.explorer",
     "companion.fitting",
     "companion.fitting.context",
     "companion.fitting.isoflop",
@@ -21,6 +22,7 @@ FACES = (
     "companion.inference",
     "companion.ledger",
     "companion.planner",
+    "companion.plotting",
 )
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -106,7 +106,13 @@ class Setting:
 
 
 def link_value(value: float | None) -> str:
-    """A slider's value in a link: 1e21, 8192, optimal."""
+    """A slider's value in a link.
+
+    Examples
+    --------
+    >>> link_value(1e21), link_value(8192), link_value(None)
+    ('1e21', '8192', 'optimal')
+    """
     if value is None:
         return OPTIMAL
     return f"{value:g}".replace("e+", "e") if value >= 1e15 or value != int(value) else str(int(value))

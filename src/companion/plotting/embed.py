@@ -43,6 +43,12 @@ def show(figure: Figure, *, name: str, alt: str, caption: str) -> Html:
         what a reader who cannot see the figure should know of it.
     caption
         what to see in it; plain text, with computed numbers.
+
+    Examples
+    --------
+    >>> from companion.plotting import subplots
+    >>> show(subplots()[0], name="empty", alt="Empty axes.", caption="Nothing yet.").markup[:33]
+    '<figure class="companion-figure" '
     """
     if not re.fullmatch(r"[a-z0-9-]+", name):
         raise ValueError(f"figure name {name!r}: lower-case letters, digits and hyphens only")
@@ -72,6 +78,12 @@ def show_table(
         by column: a format string such as `"{:.3f}"`, or a function to text.
     labels
         by column: its heading, with the unit.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"num_params": [1.3e9]})
+    >>> "1.30" in show_table(table, caption="N in billions.", formats={"num_params": lambda n: f"{n / 1e9:.2f}"}).markup
+    True
     """
     formats, labels = formats or {}, labels or {}
     if unknown := (set(formats) | set(labels)) - set(table.columns):

@@ -90,6 +90,12 @@ def subplots(
     `width` and `height` are inches of the whole figure; further arguments go to `matplotlib.figure.Figure.subplots`.
     Sets matplotlib's defaults to the book's, so that legends and notes added later match. The figure is not registered
     with pyplot: nothing has to be closed, and nothing is shown until `companion.plotting.show`.
+
+    Examples
+    --------
+    >>> figure, (left, right) = subplots(1, 2)
+    >>> float(figure.get_figwidth())
+    7.2
     """
     theme = {**sns.axes_style("ticks"), **RC_PARAMS}
     mpl.rcParams.update({key: value for key, value in theme.items() if key in mpl.rcParams})
