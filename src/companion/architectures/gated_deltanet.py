@@ -126,7 +126,7 @@ class GatedDeltaNet(Architecture):
     qk_ratio = 0.5
     hidden_ratio = 1.5
     #: Widths of the paper's sizes. A layer with feed-forward has 14·d² weights and not 12·d², so there are 12/14 of the
-    #: Transformer's layers: 21 of 24, as in the 1.3 billion model of arXiv 2412.06464's code.
+    #: Transformer's layers (21 of 24), so that both have about the same size. The choice is ours.
     sizes: ClassVar[dict[str, tuple[int, int, int]]] = {
         "160m": (768, 10, 6),
         "400m": (1024, 21, 6),
