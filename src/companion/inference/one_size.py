@@ -179,7 +179,7 @@ def fit_inference(
     design = design_of(rows, quantity)
     start = least_squares_start(design / times[:, None], np.ones(len(rows)))
     solution = solve_times(design, times, start, objective)
-    return fit_around(
+    return fit_from_solution(
         solution,
         lambda weights: solve_times(design, times, solution, objective, weights),
         design,
@@ -191,7 +191,7 @@ def fit_inference(
     )
 
 
-def fit_around(
+def fit_from_solution(
     solution: Array,
     solve: Callable[[Array], Array],
     design: Array,

@@ -20,7 +20,7 @@ from scipy.optimize import leastsq
 from scipy.special import huber
 
 from companion.errors import InputError
-from companion.inference.one_size import PARAMETERS, InferenceFit, fit_around, fitted_rows
+from companion.inference.one_size import PARAMETERS, InferenceFit, fit_from_solution, fitted_rows
 from companion.inference.published_count import published_work
 from companion.inference.timings import COLUMNS, Array, Quantity
 
@@ -117,7 +117,7 @@ def fit_published(
     times, design = rows[COLUMNS[quantity]].to_numpy(dtype=float), published_design(rows, quantity)
     start = np.array(STARTS[architecture, quantity])
     counts = np.ones(len(rows)) if every_row_once else published_draw(len(rows)).astype(float)
-    return fit_around(
+    return fit_from_solution(
         solve_published(design, times, start, chosen, counts),
         lambda draw: solve_published(design, times, start, chosen, draw),
         design,
