@@ -11,7 +11,7 @@ from companion.architectures import Architecture
 from companion.errors import InputError
 from companion.fitting.fit import Fit
 from companion.hardware import get_hardware
-from companion.inference.one_size import Quantity
+from companion.inference.timings import Quantity
 from companion.laws import LossSurface
 from companion.planner.knowledge import Knowledge
 from companion.planner.request import SECONDS_PER_HOUR, Request
