@@ -82,7 +82,8 @@ def cheapest_in_total(
     best = np.clip(np.argmin(np.where(np.isnan(total), np.inf, total), axis=0), 1, len(SEARCHED_WIDTHS) - 2)
     before, here, after = (total[best + shift, every] for shift in (-1, 0, 1))
     with np.errstate(invalid="ignore"):
-        # waves of attention heads and the limit of memory make steps, at which the minimum is left as it is
+        # waves of attention heads and the limit of memory make steps; beside a step, and where the cost rises as
+        # steeply as one, the width of the scan stays
         smooth = np.maximum(before, after) < here * np.exp(SMOOTH)
     width = np.where(feasible, SEARCHED_WIDTHS[best], np.nan)
     if smooth.any():
