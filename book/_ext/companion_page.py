@@ -8,6 +8,7 @@
 * Works of the same authors and year get a letter in citations: 2025a, 2025b.
 * Comments on fields are shown whole, colons included.
 * The download button of a chapter says that it gives the notebook.
+* References lose roles that screen readers no longer support.
 """
 
 from collections.abc import Iterator, Mapping
@@ -121,6 +122,16 @@ def name_download(
             button["tooltip"] = "Download this notebook"
 
 
+def drop_old_roles(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Take off the roles that docutils gives to references: one is deprecated, the other wants other children."""
+    body = str(context.get("body", ""))
+    context["body"] = body.replace(' role="doc-biblioentry"', "").replace(
+        '<div role="list" class="citation-list">', '<div class="citation-list">'
+    )
+
+
 def keep_colons(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Keep napoleon from taking the words before a colon for a type: ours are in the annotations."""
     if what in {"attribute", "data", "property"} and lines and ": " in lines[0]:
@@ -146,5 +157,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("doctree-resolved", drop_thebe_nodes, priority=900)
     app.connect("html-page-context", drop_thebe_files, priority=900)
     app.connect("html-page-context", name_download, priority=900)
+    app.connect("html-page-context", drop_old_roles, priority=900)
     app.connect("build-finished", copy_scripts)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
