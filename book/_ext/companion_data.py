@@ -1,4 +1,4 @@
-"""Sphinx extension: the directive `{data-files}`, a table of the project's tables, each to download.
+"""Sphinx extension: the directive `{data-files}`, a list of the project's tables, each to download.
 
 The build copies `data/*.csv` and `data/README.md` beside the pages. The README says what each table is; rows, columns
 and sizes are counted here.
@@ -18,13 +18,13 @@ _DESCRIBED = re.compile(r"^\| `([\w.]+\.csv)` \| (.+?) \|", re.MULTILINE)
 
 
 class DataFiles(SphinxDirective):
-    """One row a table: the file to download, what it is, rows, columns (a link to their description), size."""
+    """One item a table: the file to download, what it is, rows, columns (a link to their description), size."""
 
     def run(self) -> list[nodes.Node]:
-        """The table; it is written as Markdown, which this page is."""
+        """The list; it is written as Markdown, which this page is."""
         folder = Path(self.env.srcdir) / "data"
         described = dict(_DESCRIBED.findall((folder / "README.md").read_text(encoding="utf-8")))
-        lines = ["| file | what it is | rows | columns | size |", "|:--|:--|--:|--:|--:|"]
+        lines = []
         for path in sorted(folder.glob("*.csv")):
             if path.name not in described:
                 raise ExtensionError(f"data/README.md does not say what {path.name} is")
@@ -32,8 +32,8 @@ class DataFiles(SphinxDirective):
             rows, columns = shape(path)
             anchor = nodes.make_id(path.name)
             lines.append(
-                f"| {{download}}`{path.name} <data/{path.name}>` | {described[path.name]} | {rows:,} "
-                f'| <a class="reference internal" href="#{anchor}">{columns}</a> | {kilobytes(path)} |'
+                f"* {{download}}`{path.name} <data/{path.name}>`: {described[path.name]}. {rows:,} rows, "
+                f'<a class="reference internal" href="#{anchor}">{columns} columns</a>, {kilobytes(path)}.'
             )
         node = nodes.container()
         self.state.nested_parse(StringList(lines, self.env.docname), self.content_offset, node)

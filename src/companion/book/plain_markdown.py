@@ -187,12 +187,14 @@ class Page:
         if text and ("%s" in text or "{number}" in text):  # numref's own pattern
             text = ""
         number = self.site.numbers.get(target, "")
-        if role == "ref" or not number:
-            return self._link(text, f"#{target}")
-        return self._link(text or number, f"#{target}")
+        prefix = "equation-" if role == "eq" else ""
+        return self._link(text or (number if role != "ref" else ""), f"#{target}", prefix)
 
-    def _link(self, text: str, target: str) -> str:
-        """A link to the web as it is; to another page as an absolute one, or its text where there is no address."""
+    def _link(self, text: str, target: str, prefix: str = "") -> str:
+        """A link to the web as it is; to another page as an absolute one, or its text where there is no address.
+
+        `prefix` is what the anchor on the page has before the label.
+        """
         text = self._inline(text)
         if re.match(r"(https?:|mailto:)", target):
             return f"[{text}]({target})"
@@ -207,7 +209,7 @@ class Page:
             label = label or path
             page, heading = self.site.labels.get(label, (self.name, ""))
             shown = text or self._inline(heading) or label
-        address = self.site.addresses.page(page, label) if page != self.name else ""
+        address = self.site.addresses.page(page, label and prefix + label) if page != self.name else ""
         return f"[{shown}]({address})" if address else shown
 
     def _address(self, target: str) -> str:
