@@ -96,12 +96,12 @@ def test_nothing_is_loaded_from_the_address(with_address: Path) -> None:
 
 
 def test_downloaded_notebook_says_how_to_install(with_address: Path, without_address: Path) -> None:
-    for html, wanted in ((with_address, f"[book] @ git+{URL}@main"), (without_address, '".[book]"')):
+    for html, wanted in ((with_address, f"[notebooks] @ git+{URL}@main"), (without_address, '".[notebooks]"')):
         cells = json.loads((html / "_sources/chapters/01_one.ipynb").read_text())["cells"]
         assert [cell["cell_type"] for cell in cells[:2]] == ["markdown", "code"]
         assert all(wanted in "".join(cell["source"]) for cell in cells[:2])
     two = (with_address / "_sources/chapters/02_two.ipynb").read_text()
-    assert "[book,kernels]" in two
+    assert "[notebooks,kernels]" in two
     assert "'torch'" in two
     one = (with_address / "_sources/chapters/01_one.ipynb").read_text()
     assert f"(Beck et al., 2025b), [the title]({URL}/blob/main/book/index.md)" in one

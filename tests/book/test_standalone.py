@@ -124,6 +124,18 @@ done = papermill.execute_notebook(
 print(companion.__file__, data_dir(), sep="\\n")
 """
 
+#: The extra `notebooks` does not bring these: they cannot be imported.
+WITHOUT_THE_BOOK = """
+import sys
+
+class Missing:
+    def find_spec(self, name, *others):
+        if name.partition(".")[0] in {"jupyter_book", "jupytext", "myst_nb", "plotly", "sphinx", "torch"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+"""
+
 
 @pytest.mark.book
 def test_a_download_runs_with_the_wheel_alone(built_book: Path, tmp_path: Path) -> None:
@@ -135,6 +147,7 @@ def test_a_download_runs_with_the_wheel_alone(built_book: Path, tmp_path: Path) 
         wheel.extractall(site)
     # the other packages of this interpreter; what makes the checkout's own importable here is not read from there
     (site / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (site / "sitecustomize.py").write_text(WITHOUT_THE_BOOK)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     downloaded = built_book / "_sources" / "chapters" / "09_planning.ipynb"
@@ -163,7 +176,7 @@ def test_a_missing_package_is_one_line(tmp_path: Path) -> None:
     check = next(cell.source for cell in made.cells if cell.cell_type == "code")
     bare = subprocess.run([sys.executable, "-I", "-S", "-c", check], capture_output=True, text=True, cwd=tmp_path)
     assert bare.stdout == (
-        'Not installed: companion, matplotlib - run: %pip install "xlstm-scaling-companion[book] @ '
+        'Not installed: companion, matplotlib - run: %pip install "xlstm-scaling-companion[notebooks] @ '
         'git+https://github.com/someone/companion@main"\n'
     )
     old = check.replace('!= "', '!= "0')

@@ -173,7 +173,7 @@ def _opening(notebook: Any, name: str, addresses: Addresses) -> list[Any]:
     if not code:
         return []
     kernels = needs_kernels(notebook)
-    requirement = addresses.requirement("book,kernels" if kernels else "book")
+    requirement = addresses.requirement("notebooks,kernels" if kernels else "notebooks")
     address = addresses.page(name)
     chapter = f"[a chapter]({address})" if address else "a chapter"
     place = "anywhere" if addresses.repository else "in the project's checkout"
