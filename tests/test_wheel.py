@@ -12,7 +12,17 @@ import pytest
 from wheels import ROOT, build_wheel
 
 COMMANDS = ("flops", "params", "isoflop", "fit", "overtraining", "extrapolate", "context", "plan", "ledger", "data")
-COMMANDS += ("data check", "inference", "inference fit", "inference count", "bench", "bench kernels", "book")  # type: ignore[assignment]
+COMMANDS += (
+    "data check",
+    "inference",
+    "inference fit",
+    "inference count",
+    "bench",
+    "bench kernels",
+    "book",
+    "new-study",
+    "study-page",
+)  # type: ignore[assignment]
 
 #: Runs commands one after the other; prints their status and what they wrote on stderr.
 DRIVER = """
@@ -67,7 +77,8 @@ def test_wheel_holds_every_module_and_table(wheel: Path) -> None:
         for path in ROOT.glob("data/**/*")
         if path.is_file()
     }
-    assert names == modules | tables | {"companion/py.typed"}
+    templates = {f"companion/new_study/template/{name}" for name in ("README.md", "page.css", "study.md")}
+    assert names == modules | tables | templates | {"companion/py.typed"}
     assert len(tables) > 8
 
 
