@@ -75,13 +75,17 @@ BLOCKS = {
     "::::{tip}\n:::{note}\ninner\n:::\n::::": "> **Tip**\n>\n> > **Note**\n> >\n> > inner",
     "```{exercise} A title\n:label: c2-first\n\nDo {cite:t}`three`.\n```": ""
     "**Exercise 2.1 (A title)**\n\nDo Roe and van Dam (2024).",
-    "```{solution} c2-first\nDone.\n```": "**Solution**\n\nDone.",
+    "```{solution} c2-first\nDone.\n```": "**Solution to Exercise 2.1**\n\nDone.",
     "```{math}\n:label: eq-one\na = b\n```": "$$a = b \\tag{1.1}\n$$",
     "$$\na = b\n$$ (eq-one)\n\nmore": "$$\na = b \\tag{1.1}\n$$\n\nmore",
     "* item\n  ```{note}\n  Beware.\n  ```\n* next": "* item\n  > **Note**\n  >\n  > Beware.\n* next",
     "```python\nf'{glue:text}`x`'\n```": "```python\nf'{glue:text}`x`'\n```",
     "```{code-block} bash\nmake\n```": "```bash\nmake\n```",
-    "```{quiz}\nWhat?\n```": "> **Check your understanding**\n>\n> What?",
+    "```{quiz} A check\n:label: c2-quiz\n\nWhat is $x$?\n\n- [ ] one :: It is\n  not.\n"
+    "- [x] two :: {glue:text}`rate`.\n```": "**Check your understanding: A check**\n\nWhat is $x$?\n\n1. one\n2. two\n\n<details><summary>Answer</summary>\n\n"
+    "1. *wrong*. It is not.\n2. *right*. 0.12345.\n\n</details>",
+    "```{exercise} A title\n:label: c2-first\n:level: recall\n```\n": "**Exercise 2.1 (A title)** · recall",
+    "```{solution-start} c2-first\n```\n\nText.\n\n```{solution-end}\n```": "**Solution to Exercise 2.1**\n\n\n\nText.",
     "```{unheard-of} A title\n---\noption: 1\n---\nThe body.\n```": "**A title**\n\nThe body.",
 }
 

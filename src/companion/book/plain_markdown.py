@@ -27,12 +27,13 @@ _INLINE = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _SPECIAL = re.compile(r"([\\`*\[\]<>$|]|(?<!\w)_|_(?!\w))")
+_CHOICE = re.compile(r"[-*+] \[([ xX])\]\s+(.*)")
 _TARGET = re.compile(r"(?P<text>.*?)\s*<(?P<target>[^<>]+)>$", re.DOTALL)
 
 #: Directives that become a quotation under their title.
 _QUOTED = {"admonition", "attention", "caution", "danger", "dropdown", "error", "hint", "important", "margin", "note"}
-_QUOTED |= {"quiz", "seealso", "sidebar", "tip", "warning"}
-_TITLES = {"quiz": "Check your understanding", "seealso": "See also", "margin": "Note", "sidebar": "Note"}
+_QUOTED |= {"seealso", "sidebar", "tip", "warning"}
+_TITLES = {"seealso": "See also", "margin": "Note", "sidebar": "Note"}
 #: Directives that only a site can show.
 _DROPPED = {"bibliography", "contents", "tableofcontents", "toctree", "exercise-end", "solution-end"}
 _CODE = {"code", "code-block", "sourcecode"}
@@ -128,18 +129,43 @@ class Page:
             caption = self.convert("\n".join(body))
             image = f"![{options.get('alt', '')}]({self._address(argument)})"
             return [image, *(["", *caption.split("\n")] if caption else [])]
+        if name == "quiz":
+            return self._quiz(self._inline(argument), body)
         title, rest = self._inline(argument), self.convert("\n".join(body)).split("\n")
         if name in _QUOTED:
             head = title or _TITLES.get(name, name.capitalize())
             return [f"> {line}".rstrip() for line in (f"**{head}**", "", *rest)]
         if name.startswith(("exercise", "solution")):
-            kind = self.site.numbers.get(label, "Exercise") if name.startswith("exercise") else "Solution"
-            title = f"({title})" if title and kind != "Solution" else ""
-            return [f"**{kind} {title}".rstrip() + "**", "", *rest]
+            return [self._exercise(name, title, argument, options), "", *rest]
         if name.startswith("prf:"):
             title = f"({title})" if title else ""
             return [f"**{name.removeprefix('prf:').capitalize()} {title}".rstrip() + "**", "", *rest]
         return [*([f"**{title}**", ""] if title else []), *rest]
+
+    def _exercise(self, name: str, title: str, argument: str, options: Mapping[str, str]) -> str:
+        """The heading of an exercise, with its level if it has one, or of a solution to the exercise in `argument`."""
+        if name.startswith("solution"):
+            exercise = self.site.numbers.get(argument, "")
+            return f"**Solution to {exercise}**" if exercise else "**Solution**"
+        number = self.site.numbers.get(options.get("label", ""), "Exercise")
+        level = f" · {options['level']}" if options.get("level") else ""
+        return f"**{number} ({title})**{level}" if title else f"**{number}**{level}"
+
+    def _quiz(self, title: str, lines: list[str]) -> list[str]:
+        """A question and its options; which is right, and why, under a fold. An option is `- [x] text :: why`."""
+        starts = [number for number, line in enumerate(lines) if _CHOICE.match(line)]
+        blocks = [lines[start:end] for start, end in zip(starts, [*starts[1:], len(lines)], strict=True)]
+        options, answers = [], []
+        for number, block in enumerate(blocks, 1):
+            choice = _CHOICE.match(" ".join(line.strip() for line in block).strip())
+            text, _, why = (choice[2] if choice else "").partition(" :: ")
+            options.append(f"{number}. {self._inline(text)}")
+            word = "right" if choice and choice[1] in "xX" else "wrong"
+            answers.append(f"{number}. *{word}*. {self._inline(why)}".rstrip())
+        question = self.convert("\n".join(lines[: starts[0]] if starts else lines))
+        head = f"**Check your understanding: {title}**" if title else "**Check your understanding**"
+        fold = ["", "<details><summary>Answer</summary>", "", *answers, "", "</details>"] if answers else []
+        return [head, "", *question.split("\n"), "", *options, *fold]
 
     def _inline(self, text: str) -> str:
         """Roles, citations, labels of formulas and links in a text without directives."""
