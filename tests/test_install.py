@@ -9,6 +9,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from companion.book.addresses import DOWNLOADS, PACKAGE
+
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = {name: [Requirement(line) for line in lines] for name, lines in PROJECT["optional-dependencies"].items()}
@@ -42,6 +44,14 @@ def test_one_way_to_the_command(page: str) -> None:
     assert "source .venv/bin/activate" in text
     assert ".venv/bin/companion" not in text
     assert "source $(BIN)/activate" in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_colab_opens_the_branch_that_the_workflow_fills() -> None:
+    workflow = (ROOT / ".github" / "workflows" / "book.yml").read_text(encoding="utf-8")
+    assert f"git init -q -b {DOWNLOADS}\n" in workflow
+    assert re.search(rf"git push .* {DOWNLOADS}\n", workflow)
+    assert PROJECT["name"] == PACKAGE
+    assert "notebooks" in EXTRAS
 
 
 def test_binder_installs_an_extra_that_exists() -> None:

@@ -82,7 +82,8 @@ BLOCKS = {
     "```python\nf'{glue:text}`x`'\n```": "```python\nf'{glue:text}`x`'\n```",
     "```{code-block} bash\nmake\n```": "```bash\nmake\n```",
     "```{quiz} A check\n:label: c2-quiz\n\nWhat is $x$?\n\n- [ ] one :: It is\n  not.\n"
-    "- [x] two :: {glue:text}`rate`.\n```": "**Check your understanding: A check**\n\nWhat is $x$?\n\n1. one\n2. two\n\n<details><summary>Answer</summary>\n\n"
+    "- [x] two :: {glue:text}`rate`.\n```": ""
+    "**Check your understanding: A check**\n\nWhat is $x$?\n\n1. one\n2. two\n\n<details><summary>Answer</summary>\n\n"
     "1. *wrong*. It is not.\n2. *right*. 0.12345.\n\n</details>",
     "```{exercise} A title\n:label: c2-first\n:level: recall\n```\n": "**Exercise 2.1 (A title)** · recall",
     "```{solution-start} c2-first\n```\n\nText.\n\n```{solution-end}\n```": "**Solution to Exercise 2.1**\n\n\n\nText.",
