@@ -1,5 +1,7 @@
 """Downloaded notebooks: what is left out, what their outputs lack, and that one runs far from the checkout."""
 
+import ast
+import builtins
 import os
 import re
 import subprocess
@@ -45,7 +47,7 @@ def test_gluing_goes_and_what_only_it_used() -> None:
     facts = code("shares = share(runs)\nother = 2\nother += 1\nglue_facts(f(shares))", "remove-cell")
     assert left(setup, facts) == ["from companion.runs import load_paper_runs\nruns = 1"]
     assert left(setup, facts, code("shares[0]"))[1:] == ["shares = share(runs)", "shares[0]"]
-    assert left(setup, facts, code("other += 1"))[1:] == ["other = 2\nother += 1", "other += 1"]
+    assert left(setup, facts, code("other += len('a')"))[1:] == ["other = 2\nother += 1", "other += len('a')"]
     assert left(code("glue('x',\n     1, display=False)\n# why\nshown = 1")) == ["# why\nshown = 1"]
 
 
@@ -86,14 +88,36 @@ def test_outputs_have_no_scripts_of_the_site_and_the_numbers_of_the_text(tmp_pat
     cell = code("explorer_page(explorer)", "hide-input")
     cell.outputs = [nbformat.v4.new_output("display_data", {"text/html": markup})]
     site = Site(Addresses(), Citations(tmp_path / "none.bib"), numbers={"fig-front": "Figure 3.2"})
-    before = nbformat.v4.new_notebook(cells=[cell])
-    text, _, shown = standalone(before, "chapters/03_x", site).cells
+    metadata = {"jupytext": {"formats": "md:myst,ipynb"}, "kernelspec": {"name": "python3"}}
+    made = standalone(nbformat.v4.new_notebook(cells=[cell], metadata=metadata), "chapters/03_x", site)
+    assert made.metadata == {"kernelspec": {"name": "python3"}}, "it is no pair"
+    text, _, shown = made.cells
     assert "work in the html of the book only" in text.source
     assert shown.outputs[0].data["text/html"] == (
         '<figure id="fig-front"><svg></svg><figcaption><strong>Figure 3.2.</strong> Loss.</figcaption></figure>'
         "<script>let own = 1;</script>"
     )
     assert shown.metadata["jupyter"] == {"source_hidden": True}
+
+
+def undefined(cells: list[nbformat.NotebookNode]) -> set[str]:
+    """Names that code reads before any cell binds them."""
+    bound, missing = set(dir(builtins)) | {"__name__"}, set()
+    for cell in cells:
+        nodes = list(ast.walk(ast.parse(cell.source))) if cell.cell_type == "code" else []
+        bound |= {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
+        bound |= {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.ExceptHandler)}
+        bound |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+        bound |= {(node.asname or node.name).partition(".")[0] for node in nodes if isinstance(node, ast.alias)}
+        missing |= {node.id for node in nodes if isinstance(node, ast.Name) and node.id not in bound}
+    return missing
+
+
+def test_a_lost_name_is_seen() -> None:
+    assert undefined([code("import os.path\ndef f(x):\n    return x"), code("y = [f(i) for i in os.listdir(z)]")]) == {
+        "z"
+    }
+    assert undefined([code("a + 1"), code("a = 1")]) == {"a"}
 
 
 @pytest.mark.book
@@ -111,6 +135,7 @@ def test_downloads_are_plain(built_book: Path, stem: str) -> None:
     assert "../_static" not in text
     assert not re.search(rf"{re.escape(str(book.ROOT))}|{re.escape(str(built_book.parents[1]))}|/site-packages/", text)
     assert any("pip install" in cell.source for cell in notebook.cells[:2])
+    assert not undefined(notebook.cells)
 
 
 RUN = """
