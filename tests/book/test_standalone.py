@@ -19,6 +19,7 @@ from wheels import build_wheel
 from companion.book import building as book
 from companion.book.addresses import Addresses
 from companion.book.citations import Citations
+from companion.book.notebooks import KERNELSPEC
 from companion.book.plain_markdown import Site
 from companion.book.standalone import glued_values, numbers_of, standalone, without_gluing
 
@@ -88,9 +89,9 @@ def test_outputs_have_no_scripts_of_the_site_and_the_numbers_of_the_text(tmp_pat
     cell = code("explorer_page(explorer)", "hide-input")
     cell.outputs = [nbformat.v4.new_output("display_data", {"text/html": markup})]
     site = Site(Addresses(), Citations(tmp_path / "none.bib"), numbers={"fig-front": "Figure 3.2"})
-    metadata = {"jupytext": {"formats": "md:myst,ipynb"}, "kernelspec": {"name": "python3"}}
+    metadata = {"jupytext": {"formats": "md:myst,ipynb"}, "kernelspec": KERNELSPEC}
     made = standalone(nbformat.v4.new_notebook(cells=[cell], metadata=metadata), "chapters/03_x", site)
-    assert made.metadata == {"kernelspec": {"name": "python3"}}, "it is no pair"
+    assert made.metadata == {"kernelspec": KERNELSPEC}, "it is no pair"
     text, _, shown = made.cells
     assert "work in the html of the book only" in text.source
     assert shown.outputs[0].data["text/html"] == (
