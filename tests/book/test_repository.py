@@ -100,6 +100,7 @@ def test_downloaded_notebook_says_how_to_install(with_address: Path, without_add
         cells = json.loads((html / "_sources/chapters/01_one.ipynb").read_text())["cells"]
         assert [cell["cell_type"] for cell in cells[:2]] == ["markdown", "code"]
         assert all(wanted in "".join(cell["source"]) for cell in cells[:2])
+        assert ("in the folder of the project" in "".join(cells[1]["source"])) == (html == without_address)
     two = (with_address / "_sources/chapters/02_two.ipynb").read_text()
     assert "[notebooks,kernels]" in two
     assert "'torch'" in two

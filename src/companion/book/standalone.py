@@ -24,13 +24,12 @@ _NUMBERED = re.compile(r"(?:Figure|Fig\.|Table|Exercise|Equation|Code)\s*[\d.]+$
 _NEEDS_KERNELS = re.compile(r"\bch10\b|\bcompanion\.(?:kernels|models|study)\b|\bimport torch\b")
 
 _CHECK = """\
-# Says what is missing. To install it, run in a cell of its own, then restart the kernel:
-# %pip install "{requirement}"
+# Says what is missing. After an installation restart the kernel.
 from importlib.util import find_spec
 
 missing = [name for name in {modules} if find_spec(name) is None]
 if missing:
-    print("Not installed:", ", ".join(missing), '- run: %pip install "{requirement}"')
+    print("Not installed:", ", ".join(missing), '- {how}')
 else:
     import companion
 
@@ -176,16 +175,17 @@ def _opening(notebook: Any, name: str, addresses: Addresses) -> list[Any]:
     requirement = addresses.requirement("notebooks,kernels" if kernels else "notebooks")
     address = addresses.page(name)
     chapter = f"[a chapter]({address})" if address else "a chapter"
-    place = "anywhere" if addresses.repository else "in the project's checkout"
+    folder = "" if addresses.repository else " in the folder of the project"
+    how = f'run{folder}: {"%" if addresses.repository else ""}pip install "{requirement}"'
     text = (
         f'*This notebook is {chapter} of "xLSTM Scaling Laws: a computed companion". It needs Python 3.11 or later and '
-        f'the package `companion`; install it {place}:*\n\n```bash\npip install "{requirement}"\n```\n\n'
+        f'the package `companion`; install it{folder}:*\n\n```bash\npip install "{requirement}"\n```\n\n'
         "*Numbers in the text are those of the book's own run; cells that you run compute tables and figures anew.*"
     )
     if any("../_static/" in str(output) for cell in notebook.cells for output in cell.get("outputs", [])):
         text += " *The controls below work in the html of the book only.*"
     modules = ("companion", "matplotlib", "torch") if kernels else ("companion", "matplotlib")
-    check = _CHECK.format(requirement=requirement, modules=modules, version=companion.__version__)
+    check = _CHECK.format(how=how, modules=modules, version=companion.__version__)
     return [v4.new_markdown_cell(text), v4.new_code_cell(check)]
 
 
