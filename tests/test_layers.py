@@ -24,7 +24,9 @@ LAYERS = (
     ("ledger", "planner", "explorer"),
     ("plotting",),
     ("chapters",),
-    ("book", "cli"),
+    ("book",),
+    ("new_study",),
+    ("cli",),
     ("__main__",),
 )
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}

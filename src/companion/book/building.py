@@ -21,6 +21,7 @@ from companion.book.left_out import stand_in
 from companion.book.notebooks import ROOT, dump, read, sources, sync, write
 from companion.book.output import LOG, LOG_HEAD, SUMMARY, check_output, publish, staging
 from companion.book.parameters import choose, defaults_of, parameters_of
+from companion.book.standalone import write_standalone
 from companion.errors import InputError
 
 __all__ = [
@@ -120,6 +121,7 @@ def build(
         shutil.copy(root / "_config.yml", stage)
         # a checkout may still hold chapters that an earlier version executed there
         shutil.copytree(root / "book", stage / "book", ignore=shutil.ignore_patterns("chapters"))
+        _copy_tables(root / "data", stage / "book" / "data")
         pages = stage / "book" / "chapters"
         done = try_all(notebooks, pages, parameters, jobs=jobs, progress=progress)
         chapters = [_chapter(execution) for execution in done]
@@ -129,6 +131,7 @@ def build(
             if execution.failure:
                 _stand_in(execution, chapter, pages, [*notebooks, *sorted((root / "book").glob("*.md"))])
         html = _render(stage, out / LOG)
+        write_standalone(stage / "book", html, stage / "_config.yml")
         index = publish(html, out)
     built = Build(index, tuple(chapters), time.monotonic() - start)
     _write_summary(built, out / SUMMARY, parameters or {})
@@ -156,6 +159,14 @@ def _chapter(execution: Execution) -> Chapter:
         return Chapter(name, LEFT_OUT, f"cannot be built from this table: {failure.reason}")
     where = "" if failure.cell is None else f"cell {failure.cell}: "
     return Chapter(name, FAILED, f"{where}{failure.exception}: {failure.reason}")
+
+
+def _copy_tables(data: Path, target: Path) -> None:
+    """Put the tables where the pages can offer them: Sphinx reads nothing outside of `book/`."""
+    if data.is_dir():
+        target.mkdir()
+        for path in [*data.glob("*.csv"), *data.glob("README.md")]:
+            shutil.copy(path, target)
 
 
 def _stand_in(execution: Execution, chapter: Chapter, pages: Path, all_sources: list[Path]) -> None:

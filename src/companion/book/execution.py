@@ -23,6 +23,7 @@ from companion.book.notebooks import KERNELSPEC, LANGUAGE, dump, name_cells, rea
 from companion.book.parameters import choose, defaults_of
 from companion.book.sections import ERRORS, Parts
 from companion.errors import InputError
+from companion.paths import data_dir
 
 _INJECTED = "injected-parameters"  # papermill's tag
 # Single-threaded kernels (one per core), the same order of sets in every run, no message about frozen modules.
@@ -291,12 +292,12 @@ def _without_noise(notebook: Any) -> Any:
 
 
 def _merge_streams(outputs: Sequence[Any]) -> list[Any]:
-    """One stdout and one stderr text per run of stream outputs; addresses and kernel files made anonymous."""
+    """One stdout and one stderr text per run of stream outputs; addresses, kernel files and folders made anonymous."""
     merged: list[Any] = []
     block: dict[str, Any] = {}
     for output in [*outputs, None]:
         if output is not None and output.output_type == "stream":
-            text = _CELL_FILE.sub("<cell>", _ADDRESS.sub(" at 0x...", output.text))
+            text = _CELL_FILE.sub("<cell>", _ADDRESS.sub(" at 0x...", output.text)).replace(f"{data_dir()}/", "data/")
             if output.name in block:
                 block[output.name].text += text
             else:

@@ -57,12 +57,12 @@ def run(arguments: argparse.Namespace) -> int:
         from companion.book.parameters import read_parameters
     except ImportError as error:
         raise InputError(f"the book needs the extra 'book' ({error})") from error
-    given = {name: _checked(name, value) for name, value in read_parameters(arguments.parameters).items()}
+    given = {name: checked(name, value) for name, value in read_parameters(arguments.parameters).items()}
     built = build(arguments.output, parameters=given or None, jobs=arguments.jobs)
     return 0 if built.complete else 1
 
 
-def _checked(name: str, value: Any) -> Any:
+def checked(name: str, value: Any) -> Any:
     """The value of a parameter; of a file or folder the absolute path, as notebooks run in a folder of their own.
 
     Raises
