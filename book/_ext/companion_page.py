@@ -11,7 +11,7 @@
 * References lose roles that screen readers no longer support.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.fileutil import copy_asset
+
+from companion.book.citations import lettered_years
 
 #: Script, the package that has it, its folder below `_static`: `mathjax_path` and the explorer's page say the same.
 SCRIPTS = (
@@ -30,24 +32,6 @@ SCRIPTS = (
 #: Font files of matplotlib that figures use, and the blocks of signs that are kept of them.
 FONTS = ("DejaVuSans.ttf", "DejaVuSans-Oblique.ttf", "DejaVuSans-Bold.ttf")
 SIGNS = ((0x20, 0x17F), (0x370, 0x3FF), (0x2000, 0x22FF), (0x25A0, 0x25FF), (0x2700, 0x27BF))
-
-
-def lettered_years(entries: Mapping[str, Any]) -> dict[str, str]:
-    """Years with a letter for all works that a citation would call the same, by key, in the order of the file.
-
-    A citation names one or two authors, or the first of more, and the year.
-    """
-    cited: dict[tuple[Any, ...], list[str]] = {}
-    for key, entry in entries.items():
-        names = [" ".join(person.last_names) for person in entry.persons.get("author", [])]
-        shown = tuple(names) if len(names) < 3 else (names[0], "et al.")
-        cited.setdefault((shown, entry.fields.get("year", "")), []).append(key)
-    return {
-        key: f"{year}{letter}"
-        for (shown, year), keys in cited.items()
-        if shown and len(keys) > 1
-        for key, letter in zip(keys, "abcdefghijklmnopqrstuvwxyz", strict=False)
-    }
 
 
 def letter_years(app: Sphinx) -> None:
