@@ -1,7 +1,7 @@
 """Sphinx extension: a link to a term of the glossary carries its definition, which `glossary.js` shows.
 
-The definition is the first paragraph under the term, in plain words: it is shown as text, so a formula in it is refused.
-It is an attribute of the link, which search does not index.
+The definition is the first paragraph under the term, in plain words: it is shown as text, so a formula in it is
+refused. It is an attribute of the link, which search does not index.
 """
 
 from html import escape
@@ -28,7 +28,9 @@ def note_definitions(app: Sphinx, doctree: nodes.document) -> None:
             paragraph = item.next_node(nodes.paragraph)
             for term in item.findall(nodes.term):
                 if paragraph is None or paragraph.next_node(nodes.math) is not None:
-                    LOG.warning("glossary: %r needs a first paragraph in plain words", term.astext(), location=term)
+                    LOG.warning(
+                        "glossary: %r needs a first paragraph in plain words", term.astext(), location=paragraph or term
+                    )
                 else:
                     found |= dict.fromkeys(term["ids"], " ".join(paragraph.astext().split()))
 
