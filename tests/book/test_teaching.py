@@ -15,6 +15,7 @@ from companion.book.notebooks import LANGUAGE, ROOT
 
 pytestmark = pytest.mark.book
 
+EXTENSIONS = ("companion_exercise", "companion_folds", "companion_glossary", "companion_quiz")
 QUIZ = r"""```{quiz} Two optima
 :label: quiz-optima
 
@@ -80,8 +81,7 @@ def build(folder: Path, pages: dict[str, str]) -> str:
     for name, text in pages.items():
         (source / name).write_text(text, encoding="utf-8")
     settings = {
-        "extensions": ["myst_nb", "sphinx_exercise", "companion_exercise", "companion_folds", "companion_glossary"]
-        + ["companion_quiz"],
+        "extensions": ["myst_nb", "sphinx_exercise", *EXTENSIONS],
         "myst_enable_extensions": ["dollarmath", "tasklist"],
         "nb_execution_mode": "off",
         "html_static_path": [str(ROOT / "book" / "_assets")],
@@ -253,7 +253,8 @@ def test_definitions_show_under_focus_pointer_and_touch(page: Any) -> None:
     assert note.is_visible()
     assert page.url.endswith("page.html")
     place = note.bounding_box()
-    assert place["x"] >= 0 and place["x"] + place["width"] <= 390
+    assert place["x"] >= 0
+    assert place["x"] + place["width"] <= 390
     link.tap()
     page.wait_for_url("**/index.html#term-roofline")
 
