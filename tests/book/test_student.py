@@ -97,8 +97,8 @@ def test_copy_has_no_answers() -> None:
     [
         (("size = 7", EXERCISE, "x = 1"), "03_test: a solution-start without its solution-end"),
         (
-            ("size = 7", "# Solution: x\nx = 1"),
-            "03_test: cell 3: a solution outside of solution-start and solution-end",
+            ("size = 7", EXERCISE.split("\n\n```{sol")[0], "1"),
+            "03_test: cell 4: code below an exercise, outside of its solution",
         ),
         (("size = 7", EXERCISE, "x = 1", END, "print(x)"), "the cell `print(x)` uses x, which only a solution"),
         (
