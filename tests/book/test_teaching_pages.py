@@ -67,9 +67,6 @@ def test_design_in_the_checklist_is_that_of_the_table() -> None:
     assert min(contexts.iloc[:-2]) > 1
     listed = " ".join(design.split()).partition("tokens per parameter of ")[2].partition(". Why")[0]
     ratios = [int(text) for text in re.findall(r"\d+", listed)]
-        int(text)
-        for text in re.search(r"of (22,.*?)\. Why", " ".join(design.split()))[1].replace(" and", ",").split(",")
-    ]  # type: ignore[index]
     preset = runs[runs["experiment"] == "tokenparam"]
     nearest = (preset["num_tokens"] / preset["num_params"]).map(lambda m: min(ratios, key=lambda r: abs(m / r - 1)))
     assert set(nearest) == set(ratios)
