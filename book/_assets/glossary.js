@@ -56,6 +56,7 @@
   }
 
   document.querySelectorAll(".companion-term").forEach(setUp);
+  window.addEventListener("resize", hide); // a box keeps inside the window it was opened in
   document.addEventListener("keydown", (event) => event.key === "Escape" && hide());
   document.addEventListener("pointerdown", (event) => shown && !shown.parentElement.contains(event.target) && hide());
 })();

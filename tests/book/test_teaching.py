@@ -241,11 +241,16 @@ def test_quiz_answers_from_the_keyboard(page: Any) -> None:
 def test_definitions_show_under_focus_pointer_and_touch(page: Any) -> None:
     link, other = page.locator(".companion-term a").all()
     note = page.locator("#" + link.get_attribute("aria-describedby"))
+    page.set_viewport_size({"width": 800, "height": 700})
     link.focus()
     assert note.is_visible()
     assert note.inner_text().startswith("The shortest time")
     page.keyboard.press("Escape")
     assert not note.is_visible()
+    link.blur()
+    link.focus()
+    page.set_viewport_size({"width": 390, "height": 700})
+    page.wait_for_function("!document.querySelector('[role=tooltip]:not([hidden])')")
     other.hover()
     assert page.locator("[role=tooltip]:visible").inner_text() == "A number."
     page.mouse.move(380, 690)
