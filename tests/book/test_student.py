@@ -8,12 +8,14 @@ from small_book import source, texts
 
 from companion.book import execution, student
 from companion.book.notebooks import ROOT, read, sources
+from companion.book.quizzes import read_quiz
 from companion.book.student import ANSWER, blocks, student_copy
 from companion.cli import main
 from companion.errors import InputError
 
 pytestmark = pytest.mark.book
 
+LEVELS = ("recall", "compute", "explore")
 TEXT = """# A test
 
 It is {glue:text}`size:s` by {term}`joint fits <joint fit>` and a {term}`gate`.
@@ -178,3 +180,34 @@ def test_command_refuses(checkout: Path, capsys: pytest.CaptureFixture[str], arg
     assert fault in captured.err
     assert captured.err.count("\n") == 1
     assert not (checkout / "course").exists()
+
+
+def faults_of_teaching(text: str) -> list[str]:
+    """What a chapter lacks: two or three quizzes, exercises of all levels in order, a solution for each."""
+    found = list(blocks(text))
+    quizzes = [read_quiz(student.options_of(lines)[1]) for kind, _, lines in found if kind == "quiz"]
+    kinds = [kind for kind, _, _ in found if kind in ("exercise", "solution-start", "solution")]
+    levels = [student.options_of(lines)[0].get("level", "") for kind, _, lines in found if kind == "exercise"]
+    faults = [] if 2 <= len(quizzes) <= 3 else [f"{len(quizzes)} quizzes"]
+    faults += [] if sorted(set(levels), key=LEVELS.index) == list(LEVELS) else [f"levels {levels}"]
+    faults += [] if levels == sorted(levels, key=LEVELS.index) else ["levels out of order"]
+    faults += [] if [kind == "exercise" for kind in kinds] == [True, False] * len(levels) else ["a missing solution"]
+    return faults
+
+
+@pytest.mark.parametrize("chapter", sorted((ROOT / "notebooks").glob("[0-8]*.md")), ids=lambda path: path.stem)
+def test_chapters_teach(chapter: Path) -> None:
+    text = chapter.read_text(encoding="utf-8")
+    if "{exercise}" not in text or ":level:" not in text:
+        pytest.skip("no exercises, or none with levels yet")
+    assert not faults_of_teaching(text)
+
+
+def test_missing_levels_and_quizzes_are_seen() -> None:
+    whole = (ROOT / "notebooks" / "09_planning.md").read_text(encoding="utf-8")
+    assert faults_of_teaching(whole) == []
+    assert faults_of_teaching(whole.replace(":level: recall", ":level: compute")) == [
+        "levels ['compute', 'compute', 'explore']"
+    ]
+    assert faults_of_teaching(whole.replace("```{quiz}", "```{note}", 1)) == ["1 quizzes"]
+    assert faults_of_teaching(whole.replace("```{solution-start} c9-batch\n```", "")) == ["a missing solution"]

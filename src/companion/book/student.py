@@ -142,7 +142,7 @@ class _Pages:
         return [self._words(each) if each != ANSWER else each for each in [*made, "\n".join(plain).strip("\n")]]
 
     def _exercise(self, title: str, lines: list[str]) -> list[str]:
-        options, body = _options(lines)
+        options, body = options_of(lines)
         level = f" ({options['level']})" if "level" in options else ""
         return [f"**Exercise {self.chapter}.{self.exercises}{level}: {title}**", "", *body]
 
@@ -176,13 +176,13 @@ def blocks(text: str) -> Iterator[tuple[str, str, list[str]]]:
 
 def _quiz(title: str, lines: list[str]) -> list[str]:
     """A quiz without marks and feedback."""
-    quiz = read_quiz(_options(lines)[1])
+    quiz = read_quiz(options_of(lines)[1])
     letters = [f"* ({letter}) {option.text}" for letter, option in zip("abcd", quiz.options, strict=False)]
     return [f"**Check: {title}**", "", *quiz.question, "", *letters]
 
 
-def _options(lines: list[str]) -> tuple[dict[str, str], list[str]]:
-    """Options of a directive, and the lines below them."""
+def options_of(lines: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Options of a directive (`:name: value`) by name, and the lines below them."""
     options: dict[str, str] = {}
     for number, line in enumerate(lines):
         found = _OPTION.match(line.strip())
