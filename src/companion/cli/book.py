@@ -31,6 +31,7 @@ def add_book(command: Callable[..., argparse.ArgumentParser]) -> None:
         "  companion book --jobs 4 --output /tmp/book\n"
         "  companion book --parameters runs_file=my_runs.csv --output my_book   (chapters on your own table)\n"
         "  companion book --parameters train_flops=1e22 --parameters 'losses=[2.6, 2.4]' --output my_book\n"
+        "  companion book --student course   (notebooks without solutions, for a class)\n"
         "\n"
         "values of parameters:\n"
         "  numbers as in all options (1e22, 8192, inf), true, false, None, lists such as [1e18, 2e18] or a,b,\n"
@@ -48,16 +49,29 @@ def add_book(command: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--parameters", action="append", default=[], metavar="NAME=VALUE", help="set a notebook parameter (repeatable)"
     )
+    parser.add_argument(
+        "--student",
+        type=Path,
+        metavar="FOLDER",
+        help="write no html but a copy of every notebook without solutions and marked answers into an empty folder",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Execute and build; say where the html is and what was left out."""
+    """Execute and build, or write student copies; say where they are and what was left out."""
+    if arguments.student is not None and arguments.output is not None:
+        raise InputError("--student writes notebooks and no html: leave out --output")
     try:
         from companion.book.building import build
         from companion.book.parameters import read_parameters
+        from companion.book.student import write_student_copies
     except ImportError as error:
         raise InputError(f"the book needs the extra 'book' ({error})") from error
     given = {name: checked(name, value) for name, value in read_parameters(arguments.parameters).items()}
+    if arguments.student is not None:
+        written, left_out = write_student_copies(arguments.student, parameters=given or None, jobs=arguments.jobs)
+        print(*written, *(f"{name}: left out: {reason}" for name, reason in left_out.items()), sep="\n")
+        return 1 if left_out else 0
     built = build(arguments.output, parameters=given or None, jobs=arguments.jobs)
     return 0 if built.complete else 1
 

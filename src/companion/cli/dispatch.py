@@ -33,6 +33,7 @@ from companion.cli.options import (
 )
 from companion.cli.output import flush, is_write_error, lose, prepare_streams, say
 from companion.cli.plan import add_plan
+from companion.cli.slides import add_slides
 from companion.cli.study import add_study
 from companion.errors import InputError
 from companion.fitting.isoflop.profiles import X_COLUMNS
@@ -142,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     add_bench(command, subparsers)
     add_study(command)
     add_book(command)
+    add_slides(command)
     return parser
 
 
