@@ -48,7 +48,7 @@ def show_memories(states: NDArray[np.float64]) -> Html:
         name="paper-memories",
         alt="Left: a stack of keys and values that gets one entry higher with every token. Right: a square of numbers "
         "that keeps its size while its entries change.",
-        caption="What is kept after each of the first tokens. Left: a key and a value more each time. Right: the memory "
+        caption="What is kept after each token. Left: a key and a value more each time. Right: the memory "
         "of a small mLSTM head, computed; darker is larger in size. It is rewritten and never grows.",
     )
 
