@@ -4,6 +4,7 @@
 * MathJax is copied out of the package sphinx-mathjax-offline, as one file that loads nothing further. Pages with
   figures or tables of the package get it too: their captions may hold formulas, which Sphinx does not see.
 * plotly's script, for the explorer, is copied out of the package plotly.
+* The font of the figures is copied out of matplotlib, cut down to the signs that figures use.
 * Works of the same authors and year get a letter in citations: 2025a, 2025b.
 * Comments on fields are shown whole, colons included.
 * The download button of a chapter says that it gives the notebook.
@@ -24,6 +25,10 @@ SCRIPTS = (
     ("tex-svg-full.js", "sphinx-mathjax-offline", "mathjax"),
     ("plotly.min.js", "plotly", "plotly"),
 )
+
+#: Font files of matplotlib that figures use, and the blocks of signs that are kept of them.
+FONTS = ("DejaVuSans.ttf", "DejaVuSans-Oblique.ttf", "DejaVuSans-Bold.ttf")
+SIGNS = ((0x20, 0x17F), (0x370, 0x3FF), (0x2000, 0x22FF), (0x25A0, 0x25FF), (0x2700, 0x27BF))
 
 
 def lettered_years(entries: Mapping[str, Any]) -> dict[str, str]:
@@ -68,6 +73,22 @@ def copy_scripts(app: Sphinx, error: Exception | None) -> None:
     if error is None and app.builder.format == "html":
         for name, package, folder in SCRIPTS:
             copy_asset(str(script_file(name, package)), str(Path(app.outdir) / "_static" / folder))
+        copy_fonts(Path(app.outdir) / "_static" / "fonts")
+
+
+def copy_fonts(folder: Path) -> None:
+    """Write the fonts of the figures as .woff."""
+    import matplotlib
+    from fontTools import subset
+
+    folder.mkdir(parents=True, exist_ok=True)
+    options = subset.Options(flavor="woff", recalc_timestamp=False, notdef_outline=True)
+    for name in FONTS:
+        font = subset.load_font(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), options)
+        cut = subset.Subsetter(options)
+        cut.populate(unicodes=[sign for first, last in SIGNS for sign in range(first, last + 1)])
+        cut.subset(font)
+        subset.save_font(font, str(folder / f"{Path(name).stem}.woff"), options)
 
 
 def want_mathjax(app: Sphinx, doctree: nodes.document) -> None:

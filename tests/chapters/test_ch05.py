@@ -145,8 +145,8 @@ def test_lines_of_a_law_bend(of_law: pd.DataFrame, scale: ComputeScale, bootstra
 
 def test_local_exponents_fall(of_law: pd.DataFrame, scale: ComputeScale, bootstrap: Bootstrap) -> None:
     curve = local_exponents(fit_overtraining_slopes(of_law), scale, bootstrap)
-    assert curve["token_param_ratio"].unique().tolist() == [22, 550]
-    for _, part in curve.groupby("token_param_ratio"):
+    assert curve["tokens_per_param"].unique().tolist() == [22, 550]
+    for _, part in curve.groupby("tokens_per_param"):
         assert (np.diff(part["eta"]) < 0).all()
         assert (part["low"] < part["eta"]).all()
         assert (part["eta"] < part["high"]).all()

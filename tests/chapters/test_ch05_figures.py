@@ -59,7 +59,7 @@ def test_slopes_by_ratio(slopes: dict[str, OvertrainingSlopes]) -> None:
 def test_bending(slopes: dict[str, OvertrainingSlopes]) -> None:
     grid = np.geomspace(1e19, 1e22, 5)
     one = pd.DataFrame({"train_flops": grid, "eta": 0.05, "low": 0.04, "high": 0.06})
-    curve = pd.concat([one.assign(token_param_ratio=m) for m in (22.0, 550.0)])
+    curve = pd.concat([one.assign(tokens_per_param=m) for m in (22.0, 550.0)])
     figure = bending_lines(slopes, dict.fromkeys(NAMES, curve))
     for ax, fits in zip(figure.axes, slopes.values(), strict=True):
         assert sum(len(line.get_xdata()) == 5 for line in ax.lines) == 2
@@ -78,7 +78,7 @@ def test_front(slopes: dict[str, OvertrainingSlopes]) -> None:
 
 
 def test_cost_and_gain_leaves_out_what_is_unknown() -> None:
-    table = pd.DataFrame({"token_param_ratio": [22.0, 220.0, 2200.0]})
+    table = pd.DataFrame({"tokens_per_param": [22.0, 220.0, 2200.0]})
     for column in ("relative_penalty", "size_ratio", "break_even_tokens"):
         table[column] = table[f"{column}_low"] = table[f"{column}_high"] = [0.5, 1.0, 2.0]
     table.loc[0, "break_even_tokens"] = np.nan

@@ -22,3 +22,11 @@ def test_overtraining_of_other_studies(capsys: pytest.CaptureFixture[str]) -> No
     assert "nan" not in capsys.readouterr().out
     for name, words in (("two_sizes", "no ratio"), ("isoflop_comma", "of the design isoflop")):
         assert words in error_line(capsys, "overtraining", str(table(name)))
+
+
+def test_keys_of_json_stay_and_the_printed_table_has_the_name_of_the_code(capsys: pytest.CaptureFixture[str]) -> None:
+    [row] = run_json(capsys, "overtraining", str(table("one_ratio")))["slopes"]
+    assert list(row) == ["token_param_ratio", "num_runs", "eta", "eta_standard_error", "lambda", "eta_interval"]
+    assert cli.main(["overtraining", str(table("one_ratio"))]) == 0
+    header = capsys.readouterr().out.splitlines()[0]
+    assert header.split() == ["tokens_per_param", "num_runs", "eta", "eta_standard_error", "lambda"]

@@ -186,8 +186,9 @@ def test_tokens_of_batch_context_and_steps(tmp_path: Path) -> None:
     assert one_row(tmp_path, cells).runs["num_tokens"].tolist() == [128 * 2048 * 1000]
     cells = {"params": "1e8", "tokens_per_step": 2**19, "steps": 1000, "val_loss": 3.0}
     assert one_row(tmp_path, cells).runs["num_tokens"].tolist() == [2**19 * 1000]
-    cells = {"params": "1e8", "tokens_per_param": 20, "val_loss": 3.0}
-    assert one_row(tmp_path, cells).runs["num_tokens"].tolist() == [2 * 10**9]
+    for name in ("tokens_per_param", "token_param_ratio"):
+        cells = {"params": "1e8", name: 20, "val_loss": 3.0}
+        assert one_row(tmp_path, cells).runs["num_tokens"].tolist() == [2 * 10**9]
 
 
 def test_compute_is_counted_from_shapes_where_they_are_there(tmp_path: Path) -> None:

@@ -162,7 +162,8 @@ def overtraining(arguments: argparse.Namespace) -> None:
         slopes = fit_overtraining_slopes(_runs(arguments), keep_left_out=arguments.keep_left_out)
     except InputError as error:
         raise InputError(f"{arguments.file}: {error}") from error
-    rows = slopes.table().to_dict("records")
+    # --json is an interface: its key stays the name that M has in published.yaml
+    rows = slopes.table().rename(columns={"tokens_per_param": "token_param_ratio"}).to_dict("records")
     for row, law in zip(rows, slopes.laws.values(), strict=True):
         low, high = law.interval("exponent", arguments.level)
         row["eta_interval"] = (-high, -low)

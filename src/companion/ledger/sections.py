@@ -16,7 +16,7 @@ from companion.accounting import PAPER, TFLA, Convention, num_params
 from companion.architectures import make_architecture
 from companion.errors import InputError
 from companion.fitting.isoflop.profiles import fit_profile, isoflop_groups
-from companion.fitting.overtraining.exponents import token_param_preset
+from companion.fitting.overtraining.exponents import tokens_per_param_preset
 from companion.fitting.power_law import PowerLawFit, fit_power_law
 from companion.inference.published import USUAL_OBJECTIVE, published_draws
 from companion.ledger.parametric import fit_as_published, values_and_spreads
@@ -192,7 +192,7 @@ def overtraining_slopes(data: PaperData, entry: dict[str, Any]) -> dict[str, Val
 def _slope(data: PaperData, entry: dict[str, Any], architecture: str, convention: Convention) -> dict[str, Value]:
     flops = data.flops_under({"transformer": convention, "xlstm": convention})
     chosen = (data.runs["architecture"] == architecture).to_numpy()
-    chosen = chosen & (token_param_preset(data.runs) == float(entry["token_param_ratio"]))
+    chosen = chosen & (tokens_per_param_preset(data.runs) == float(entry["token_param_ratio"]))
     chosen = chosen & (data.runs["left_out_of_published_slopes"] == 0).to_numpy()
     rows = data.runs[chosen]
     fits = [fit_power_law(flops[chosen], loss) for loss in data.loss_draws(rows)]

@@ -5,19 +5,23 @@ page. Captions are computed strings.
 """
 
 import html
-import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from companion.plotting.style import INK, MUTED, RC_PARAMS
+from companion.plotting.svg import narrow_svg, wide_svg
 
-#: Text cells longer than this (characters) may break into lines.
+#: Text cells longer than this (characters) are sentences: they get a least width.
 SENTENCE = 40
+
+_NUMBER = ' class="number"'
+_PLAIN = re.compile(r"[-−+]?[\d,]+(\.\d+)?")
+#: Spaces at which a value must not break: inside brackets, before a unit sign, in "3 of 5".
+_TOGETHER = re.compile(r"(?<=[\[(,])\s|\s(?=%)|(?<=±)\s|(?<=\d)\s(?=of\s\d)|(?<=\d\sof)\s(?=\d)|(?<=\d,)\s(?=[^\[]*\])")
+_DIGIT_SPACE, _POINT_SPACE, _NO_BREAK = "\u2007", "\u2008", "\u00a0"
 
 
 class Html:
@@ -50,12 +54,10 @@ def show(figure: Figure, *, name: str, alt: str, caption: str) -> Html:
     >>> show(subplots()[0], name="empty", alt="Empty axes.", caption="Nothing yet.").markup[:33]
     '<figure class="companion-figure" '
     """
-    if not re.fullmatch(r"[a-z0-9-]+", name):
-        raise ValueError(f"figure name {name!r}: lower-case letters, digits and hyphens only")
+    _check_name("figure", name)
     return Html(
-        f'<figure class="companion-figure" id="fig-{name}">'
-        f'<div class="companion-figure-scroll" tabindex="0" role="group" aria-label="figure, scrolls sideways">'
-        f"{_svg(figure, name, alt)}</div><figcaption>{html.escape(caption)}</figcaption></figure>"
+        f'<figure class="companion-figure" id="fig-{name}">{wide_svg(figure, name, alt)}'
+        f"{narrow_svg(figure, name, alt)}<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
 
 
@@ -63,10 +65,14 @@ def show_table(
     table: pd.DataFrame,
     *,
     caption: str,
+    name: str | None = None,
     formats: Mapping[str, str | Callable[[Any], str]] | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> Html:
-    """A table without its index, in a container that scrolls sideways on a narrow page.
+    """A table without its index; on a narrow page its rows become cards, where it does not fit otherwise.
+
+    Decimals of a numeric column line up. In a cell such as `0.578 [0.554, 0.601]` the interval may stand below the
+    value, so that the table stays narrow.
 
     Parameters
     ----------
@@ -74,6 +80,8 @@ def show_table(
         rows to show; numbers are right-aligned, and a column named `verdict` becomes badges.
     caption
         what to see in it.
+    name
+        anchor on the page (`tbl-NAME`), unique within the book, for a table that the text refers to.
     formats
         by column: a format string such as `"{:.3f}"`, or a function to text.
     labels
@@ -88,55 +96,61 @@ def show_table(
     formats, labels = formats or {}, labels or {}
     if unknown := (set(formats) | set(labels)) - set(table.columns):
         raise ValueError(f"table: no column {', '.join(sorted(map(str, unknown)))}")
-    head = "".join(f'<th scope="col">{html.escape(str(labels.get(c, c)))}</th>' for c in table.columns)
-    numeric = {c for c in table.columns if pd.api.types.is_numeric_dtype(table[c])}
-    body = "".join(
-        "<tr>" + "".join(_cell(c, value, formats.get(str(c)), c in numeric) for c, value in row.items()) + "</tr>"
-        for row in table.to_dict("records")
+    if name is not None:
+        _check_name("table", name)
+    numeric = [pd.api.types.is_numeric_dtype(table[c]) for c in table.columns]
+    head = "".join(
+        f'<th scope="col"{_NUMBER if number else ""}>{html.escape(str(labels.get(c, c)))}</th>'
+        for c, number in zip(table.columns, numeric, strict=True)
     )
+    columns = [
+        _cells(str(c), list(table[c]), formats.get(str(c)), number)
+        for c, number in zip(table.columns, numeric, strict=True)
+    ]
+    body = "".join(f"<tr>{''.join(row)}</tr>" for row in zip(*columns, strict=True))
     text = html.escape(caption)
+    anchor = "" if name is None else f' id="tbl-{name}"'
     # the caption stands outside of what scrolls: on a phone it wraps instead of running along the table
     return Html(
-        f'<div class="companion-table-block"><p class="companion-caption">{text}</p>'
+        f'<div class="companion-table-block"{anchor}><p class="companion-caption">{text}</p>'
         f'<div class="companion-table" tabindex="0" role="region" aria-label="{text}"><table>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></div>"
     )
 
 
-def _cell(column: Any, value: Any, style: str | Callable[[Any], str] | None, numeric: bool) -> str:
-    if pd.api.types.is_scalar(value) and pd.isna(value):
-        text = "–"
-    elif style is None:
-        text = str(value)
-    else:
-        text = style.format(value) if isinstance(style, str) else style(value)
-    text = html.escape(text)
+def _cells(column: str, values: Sequence[Any], style: str | Callable[[Any], str] | None, number: bool) -> list[str]:
+    """The cells of a column as HTML."""
+    texts = [html.escape(_text(value, style)) for value in values]
     if column == "verdict":
-        text = f'<span class="companion-verdict companion-verdict-{str(value).replace(" ", "-")}">{text}</span>'
-    if numeric:
-        return f'<td class="number">{text}</td>'
-    # a sentence in a cell breaks into lines; names and numbers do not
-    return f'<td class="wrap">{text}</td>' if len(text) > SENTENCE and column != "verdict" else f"<td>{text}</td>"
+        names = [str(value).replace(" ", "-") for value in values]
+        return [
+            f'<td><span class="companion-verdict companion-verdict-{name}">{text}</span></td>'
+            for name, text in zip(names, texts, strict=True)
+        ]
+    if number:
+        return [f"<td{_NUMBER}>{text}</td>" for text in _aligned(texts)]
+    texts = [_TOGETHER.sub(_NO_BREAK, text) for text in texts]
+    return [f'<td class="wrap">{text}</td>' if len(text) > SENTENCE else f"<td>{text}</td>" for text in texts]
 
 
-def _svg(figure: Figure, name: str, alt: str) -> str:
-    """The figure as one `<svg>` element whose ids start with its name and whose ink is the page's."""
-    buffer = io.StringIO()
-    with mpl.rc_context({key: RC_PARAMS[key] for key in ("svg.fonttype", "svg.hashsalt", "savefig.facecolor")}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    # several figures share a page: their ids must not meet
-    text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
-    text = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', text)
-    text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
-    text = text.replace("*{stroke-", f"#fig-{name} *{{stroke-")  # matplotlib's rule would reach the whole page
-    text = text.replace(INK, "currentColor").replace(MUTED, "var(--companion-grid, #8884)")
-    width = figure.get_figwidth() * 96
-    label = html.escape(alt, quote=True)
-    size = f"width:100%;max-width:{width:.0f}px;min-width:{min(width, 520):.0f}px"
-    opening = f'<svg role="img" aria-label="{label}" style="{size}"'
-    text = re.sub(r'^<svg([^>]*?)\swidth="[^"]*"', r"<svg\1", text)
-    text = re.sub(r'^<svg([^>]*?)\sheight="[^"]*"', r"<svg\1", text)
-    return re.sub(r"\n\s*", "\n", text.replace("<svg", opening, 1)).strip()
+def _text(value: Any, style: str | Callable[[Any], str] | None) -> str:
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return "–"
+    if style is None:
+        return str(value)
+    return style.format(value) if isinstance(style, str) else style(value)
+
+
+def _aligned(texts: Sequence[str]) -> list[str]:
+    """Numbers filled up on the right with spaces as wide as a digit, so that their decimal points line up."""
+    places = [len(text.partition(".")[2]) if _PLAIN.fullmatch(text) else None for text in texts]
+    most = max((n for n in places if n), default=0)
+    return [
+        text if n is None else text + ("" if n or not most else _POINT_SPACE) + _DIGIT_SPACE * (most - n)
+        for text, n in zip(texts, places, strict=True)
+    ]
+
+
+def _check_name(what: str, name: str) -> None:
+    if not re.fullmatch(r"[a-z0-9-]+", name):
+        raise ValueError(f"{what} name {name!r}: lower-case letters, digits and hyphens only")

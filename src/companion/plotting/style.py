@@ -16,6 +16,9 @@ from companion.formatting import count
 #: Stand-ins for colors that the page decides: `companion.plotting.embed` turns them into CSS.
 INK, MUTED = "#010203", "#040506"
 
+#: Font of every figure: matplotlib brings it along, so that a layout is the same on every machine.
+FONT = "DejaVu Sans"
+
 #: Color of an architecture everywhere in the book (seaborn's `colorblind` palette, Wong 2011).
 ARCHITECTURE_COLORS = {"transformer": "#de8f05", "xlstm": "#0173b2"}
 ARCHITECTURE_MARKERS = {"transformer": "s", "xlstm": "o"}
@@ -61,7 +64,8 @@ RC_PARAMS = {
     "legend.fontsize": 9,
     "xtick.labelsize": 9,
     "ytick.labelsize": 9,
-    "svg.fonttype": "path",
+    "font.family": FONT,
+    "svg.fonttype": "none",  # text stays text: small, searchable; pages have the font
     "svg.hashsalt": "companion",
 }
 

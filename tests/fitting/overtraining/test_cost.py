@@ -88,7 +88,7 @@ def test_cost_at_equal_compute() -> None:
     assert (table["relative_penalty"] > -1e-12).all()
     np.testing.assert_allclose(6 * table["num_params"] * table["num_tokens"], 1e21, rtol=1e-9)
     np.testing.assert_allclose(
-        table["size_ratio"], np.sqrt(best.tokens_per_param[0] / table["token_param_ratio"]), rtol=1e-9
+        table["size_ratio"], np.sqrt(best.tokens_per_param[0] / table["tokens_per_param"]), rtol=1e-9
     )
 
 

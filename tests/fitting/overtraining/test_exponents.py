@@ -13,7 +13,7 @@ from companion.fitting.overtraining.exponents import (
     fit_overtraining_slopes,
     fit_slopes_by_ratio,
     ratio_groups,
-    token_param_preset,
+    tokens_per_param_preset,
 )
 from companion.fitting.overtraining.slope_tests import (
     SHAPES,
@@ -115,7 +115,7 @@ def test_f_test_against_two_regressions() -> None:
     slopes = fit_overtraining_slopes(made(dict.fromkeys(RATIOS, 0.05), noise=0.004))
     data = slopes.data
     x, y = np.log(data["train_flops"].to_numpy()), np.log(data["val_loss"].to_numpy())
-    groups = (data["token_param_ratio"].to_numpy()[:, None] == np.array(RATIOS)).astype(float)
+    groups = (data["tokens_per_param"].to_numpy()[:, None] == np.array(RATIOS)).astype(float)
     squares = [
         np.linalg.lstsq(design, y, rcond=None)[1][0]
         for design in (
@@ -238,9 +238,9 @@ def test_runs_of_the_isoflop_design_belong_to_no_ratio() -> None:
 
 def test_presets() -> None:
     table = pd.DataFrame({"num_params": [1e9] * 4, "num_tokens": [22e9, 25.9e9, 26.1e9, 5e12]})
-    np.testing.assert_array_equal(token_param_preset(table), [22, 22, np.nan, np.nan])
-    np.testing.assert_array_equal(token_param_preset(table, 0.3)[:3], [22, 22, 22])
-    assert np.isnan(token_param_preset(table.assign(experiment="isoflop"))).all()
+    np.testing.assert_array_equal(tokens_per_param_preset(table), [22, 22, np.nan, np.nan])
+    np.testing.assert_array_equal(tokens_per_param_preset(table, 0.3)[:3], [22, 22, 22])
+    assert np.isnan(tokens_per_param_preset(table.assign(experiment="isoflop"))).all()
 
 
 # ---- bad input -----------------------------------------------------------------------------------

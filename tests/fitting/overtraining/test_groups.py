@@ -14,7 +14,7 @@ from companion.fitting.overtraining.groups import (
     distinct_computes,
     group_by_ratio,
     ratio_groups,
-    token_param_preset,
+    tokens_per_param_preset,
 )
 from companion.runs.load import load_paper_runs, load_runs
 from companion.runs.select import subset
@@ -92,7 +92,7 @@ def test_a_common_slope_of_gadre_et_al() -> None:
 @pytest.mark.parametrize("tolerance", [0.05, 0.1, 0.18, 0.25])
 def test_the_papers_runs_carry_the_names_of_its_presets(name: str, tolerance: float) -> None:
     runs = subset(load_paper_runs(), architecture=name, context_length=8192)
-    groups, presets = group_by_ratio(runs, tolerance), token_param_preset(runs, tolerance)
+    groups, presets = group_by_ratio(runs, tolerance), tokens_per_param_preset(runs, tolerance)
     named = np.isfinite(presets)
     np.testing.assert_array_equal(groups.ratios[named], presets[named])
     assert set(presets[named]) <= set(PRESET_RATIOS)

@@ -28,11 +28,11 @@ def short_windows(slopes: OvertrainingSlopes, min_runs: int = 3) -> pd.DataFrame
 
     Returns
     -------
-    DataFrame with `token_param_ratio`, `num_runs`, `decades` (log10 of largest over smallest compute),
+    DataFrame with `tokens_per_param`, `num_runs`, `decades` (log10 of largest over smallest compute),
     `middle_flops` (FLOP, geometric mean), `eta`, `eta_standard_error`, and `whole` (all runs of the ratio).
     """
     rows = []
-    for ratio, group in slopes.data.groupby("token_param_ratio"):
+    for ratio, group in slopes.data.groupby("tokens_per_param"):
         flops, loss = group["train_flops"].to_numpy(), group["val_loss"].to_numpy()
         for start in range(len(group)):
             for stop in range(start + min_runs, len(group) + 1):
@@ -42,7 +42,7 @@ def short_windows(slopes: OvertrainingSlopes, min_runs: int = 3) -> pd.DataFrame
                 fit = fit_power_law(c, loss[start:stop])
                 rows.append(
                     {
-                        "token_param_ratio": ratio,
+                        "tokens_per_param": ratio,
                         "num_runs": stop - start,
                         "decades": float(np.log10(c[-1] / c[0])),
                         "middle_flops": float(np.exp(np.log(c).mean())),
@@ -114,7 +114,7 @@ def local_exponents(fits: OvertrainingSlopes, scale: ComputeScale, bootstrap: Bo
 
     Returns
     -------
-    DataFrame with `token_param_ratio`, `train_flops`, `eta`, `low` and `high` (95 % bootstrap interval).
+    DataFrame with `tokens_per_param`, `train_flops`, `eta`, `low` and `high` (95 % bootstrap interval).
     """
     flops = fits.data["train_flops"]
     grid = np.geomspace(flops.min(), flops.max() * 10, 40)
@@ -126,14 +126,14 @@ def local_exponents(fits: OvertrainingSlopes, scale: ComputeScale, bootstrap: Bo
             return pd.DataFrame({"eta": local_slope(law, scale, grid, ratio)})
 
         band = bootstrap_table(bootstrap, curve, ["eta"]).set_axis(["low", "high"], axis=1)
-        parts.append(curve(bootstrap.fit.law).join(band).assign(token_param_ratio=ratio, train_flops=grid))
+        parts.append(curve(bootstrap.fit.law).join(band).assign(tokens_per_param=ratio, train_flops=grid))
     return pd.concat(parts)
 
 
 def penalties(fits: OvertrainingSlopes, law: LossSurface, scale: ComputeScale) -> pd.DataFrame:
     """`cost_at_equal_compute` at each ratio, over the compute that its runs span, with a column `train_flops`."""
     points = []
-    for ratio, group in fits.data.groupby("token_param_ratio"):
+    for ratio, group in fits.data.groupby("tokens_per_param"):
         for flops in np.geomspace(group["train_flops"].min(), group["train_flops"].max(), 12):
             cost = cost_at_equal_compute(law, scale, flops, [float(str(ratio))])
             points.append(cost.assign(train_flops=flops))
@@ -145,7 +145,7 @@ def costs(bootstrap: Bootstrap, scale: ComputeScale, train_flops: float, ratios:
 
     Returns
     -------
-    DataFrame with `token_param_ratio`, `num_params`, `relative_penalty`, `size_ratio`, `compute_factor`,
+    DataFrame with `tokens_per_param`, `num_params`, `relative_penalty`, `size_ratio`, `compute_factor`,
     `break_even_tokens` (the last four also with `_low` and `_high`) and `size_at_equal_loss` (N over N*).
     """
 
@@ -156,7 +156,7 @@ def costs(bootstrap: Bootstrap, scale: ComputeScale, train_flops: float, ratios:
         return cost_at_equal_loss(law, scale, train_flops, ratios)
 
     law = bootstrap.fit.law
-    table = at_equal_compute(law)[["token_param_ratio", "num_params", "relative_penalty", "size_ratio"]]
+    table = at_equal_compute(law)[["tokens_per_param", "num_params", "relative_penalty", "size_ratio"]]
     equal_loss = at_equal_loss(law)
     table = table.join(equal_loss[["compute_factor", "break_even_tokens"]])
     table["size_at_equal_loss"] = equal_loss["size_ratio"]

@@ -203,7 +203,7 @@ def bend_facts(
 def _beyond(name: str, fits: OvertrainingSlopes, scale: ComputeScale, bootstrap: Bootstrap) -> str:
     """Loss by the line and by the law at a hundred times the compute of the last run of the smallest ratio."""
     ratio, line = next(iter(fits.laws.items()))
-    far = 100 * float(fits.data.loc[fits.data["token_param_ratio"] == ratio, "train_flops"].max())
+    far = 100 * float(fits.data.loc[fits.data["tokens_per_param"] == ratio, "train_flops"].max())
     size = float(scale.num_params(far, ratio))
     low, high = bootstrap.confidence_band(size, ratio * size)
     return (
@@ -229,9 +229,9 @@ def front_verdict(excess: Tables, penalty: Tables) -> str:
     texts = []
     for name, runs in excess.items():
         parts = []
-        for ratio in (runs["token_param_ratio"].min(), runs["token_param_ratio"].max()):
-            seen = runs.loc[runs["token_param_ratio"] == ratio, "excess"]
-            law = penalty[name].loc[penalty[name]["token_param_ratio"] == ratio, "relative_penalty"]
+        for ratio in (runs["tokens_per_param"].min(), runs["tokens_per_param"].max()):
+            seen = runs.loc[runs["tokens_per_param"] == ratio, "excess"]
+            law = penalty[name].loc[penalty[name]["tokens_per_param"] == ratio, "relative_penalty"]
             parts.append(
                 f"M = {ratio:g} lies {seen.min():.1%} to {seen.max():.1%} above the front and, by the law, "
                 f"{law.min():.1%} to {law.max():.1%} above the optimum"
@@ -250,7 +250,7 @@ def cost_facts(
     """What one ratio costs and buys, of `companion.chapters.ch05.costs` by architecture."""
     texts, brief = [], []
     for name, table in costs.items():
-        [row] = table[table["token_param_ratio"] == ratio].to_dict("records")
+        [row] = table[table["tokens_per_param"] == ratio].to_dict("records")
         best = best_model(laws[name].law, scales[name], train_flops)
         text = (
             f"{label_of(name)}: the optimum is at M = {best.tokens_per_param[0]:.0f} and "
@@ -279,7 +279,7 @@ def sensitivity_verdict(sensitivity: Tables, costs: Tables, ratio: float) -> str
     """How far other laws move the price of a ratio, and how many stay inside the bootstrap interval."""
     texts = []
     for name, table in sensitivity.items():
-        [row] = costs[name][costs[name]["token_param_ratio"] == ratio].to_dict("records")
+        [row] = costs[name][costs[name]["tokens_per_param"] == ratio].to_dict("records")
         penalty, best = table["penalty"], table["optimal_ratio"]
         inside = penalty.dropna().between(row["relative_penalty_low"], row["relative_penalty_high"])
         texts.append(

@@ -42,7 +42,7 @@ def overtraining_lines(slopes: Mapping[str, OvertrainingSlopes], spare: Mapping[
     for ax, (name, look) in zip(axes, architecture_look(slopes).items(), strict=True):
         fits = slopes[name]
         for ratio, fit in fits.laws.items():
-            runs = fits.data[fits.data["token_param_ratio"] == ratio]
+            runs = fits.data[fits.data["tokens_per_param"] == ratio]
             grid = np.geomspace(runs["train_flops"].min() / 1.3, runs["train_flops"].max() * 1.3, 2)
             ax.plot(grid, fit.law.predict(grid), color=look["color"], linewidth=1.2)
             ax.plot(
@@ -92,7 +92,7 @@ def slopes_by_ratio(
         ax.axhline(fits.common_eta, color=color, linewidth=1)
         if name in implied:
             values = implied[name].table()
-            ax.plot(values["token_param_ratio"], values["eta"], "--", color=GREY)
+            ax.plot(values["tokens_per_param"], values["eta"], "--", color=GREY)
         for ratio, fit in fits.laws.items():
             eta, error = -fit.law.exponent, fit.exponent_standard_error
             low, high = fit.interval("exponent", level)
@@ -130,24 +130,24 @@ def bending_lines(
     slopes
         by architecture: each straight line is drawn over the compute that its runs span, with its standard error.
     curves
-        by architecture: columns token_param_ratio, train_flops, eta, low, high (the law's local slope and interval; the
+        by architecture: columns tokens_per_param, train_flops, eta, low, high (the law's local slope and interval; the
         interval is drawn for the smallest ratio).
     level
         of `low` and `high`, for the legend.
     """
     figure, axes = panels(len(slopes), height=3.9, sharey=True)
-    ratios = sorted({ratio for table in curves.values() for ratio in table["token_param_ratio"]})
+    ratios = sorted({ratio for table in curves.values() for ratio in table["tokens_per_param"]})
     dashes = dict(zip(ratios, cycle(DASHES), strict=False))
     markers = ratio_markers([ratio for fits in slopes.values() for ratio in fits.laws])
     for ax, (name, look) in zip(axes, architecture_look(slopes).items(), strict=True):
-        for ratio, curve in curves[name].groupby("token_param_ratio"):
+        for ratio, curve in curves[name].groupby("tokens_per_param"):
             ax.plot(curve["train_flops"], curve["eta"], color=look["color"], linestyle=dashes[float(str(ratio))])
             if ratio == ratios[0]:
                 ax.fill_between(
                     curve["train_flops"], curve["low"], curve["high"], color=look["color"], alpha=0.18, linewidth=0
                 )
         for ratio, fit in slopes[name].laws.items():
-            flops = slopes[name].data.query("token_param_ratio == @ratio")["train_flops"]
+            flops = slopes[name].data.query("tokens_per_param == @ratio")["train_flops"]
             eta, middle = -fit.law.exponent, float(np.exp(np.log(flops).mean()))
             ax.plot([flops.min(), flops.max()], [eta, eta], color=GREY, linewidth=0.9)
             ax.errorbar(
@@ -174,17 +174,17 @@ def above_the_front(excess: Mapping[str, pd.DataFrame], implied: Mapping[str, pd
     Parameters
     ----------
     excess
-        by architecture: columns token_param_ratio, train_flops, excess (relative).
+        by architecture: columns tokens_per_param, train_flops, excess (relative).
     implied
-        by architecture: columns token_param_ratio, train_flops, relative_penalty.
+        by architecture: columns tokens_per_param, train_flops, relative_penalty.
     """
     figure, axes = panels(len(excess), height=4.1, sharey=True)
-    markers = ratio_markers(sorted({ratio for table in excess.values() for ratio in table["token_param_ratio"]}))
+    markers = ratio_markers(sorted({ratio for table in excess.values() for ratio in table["tokens_per_param"]}))
     for ax, (name, look) in zip(axes, architecture_look(excess).items(), strict=True):
-        for ratio, group in excess[name].groupby("token_param_ratio"):
+        for ratio, group in excess[name].groupby("tokens_per_param"):
             marker = markers[float(str(ratio))]
             ax.plot(group["train_flops"], group["excess"], marker, color=look["color"], markersize=5, alpha=0.85)
-        for _, group in implied[name].groupby("token_param_ratio"):
+        for _, group in implied[name].groupby("tokens_per_param"):
             ax.plot(group["train_flops"], group["relative_penalty"], color=look["color"], linewidth=1, alpha=0.8)
         ax.axhline(0, color=GREY, linewidth=0.8)
         ax.set(xscale="log", xlabel=LABELS["train_flops"], title=look["label"])
@@ -201,7 +201,7 @@ def cost_and_gain(costs: Mapping[str, pd.DataFrame]) -> Figure:
     Parameters
     ----------
     costs
-        by architecture: columns token_param_ratio, relative_penalty, size_ratio, break_even_tokens, each with `_low`
+        by architecture: columns tokens_per_param, relative_penalty, size_ratio, break_even_tokens, each with `_low`
         and `_high`.
     """
     figure, axes = subplots(1, 3, height=3.5)
@@ -210,7 +210,7 @@ def cost_and_gain(costs: Mapping[str, pd.DataFrame]) -> Figure:
         table = costs[name]
         for ax, column in zip(axes, columns, strict=True):
             rows = table.dropna(subset=[column])
-            ratio = rows["token_param_ratio"]
+            ratio = rows["tokens_per_param"]
             ax.plot(ratio, rows[column], color=look["color"], marker=look["marker"], markersize=4, label=look["label"])
             ax.fill_between(
                 ratio, rows[f"{column}_low"], rows[f"{column}_high"], color=look["color"], alpha=0.2, linewidth=0

@@ -31,7 +31,7 @@ def _labeled(table: pd.DataFrame) -> pd.DataFrame:
 
 def _ranges(fits: OvertrainingSlopes) -> pd.DataFrame:
     """Least and largest train_flops of the runs of every line, columns `min` and `max`."""
-    return fits.data.groupby("token_param_ratio")["train_flops"].agg(["min", "max"]).reset_index(drop=True)
+    return fits.data.groupby("tokens_per_param")["train_flops"].agg(["min", "max"]).reset_index(drop=True)
 
 
 def slopes_table(slopes: Slopes) -> Html:
@@ -41,14 +41,14 @@ def slopes_table(slopes: Slopes) -> Html:
         ends = [fit.interval("exponent") for fit in fits.laws.values()]
         part = fits.table().assign(architecture=label_of(name), interval=[interval((-b, -a), 4) for a, b in ends])
         parts.append(part.assign(from_flops=_ranges(fits)["min"], to_flops=_ranges(fits)["max"]))
-    columns = ["architecture", "token_param_ratio", "num_runs", "from_flops", "to_flops", "eta", "eta_standard_error"]
+    columns = ["architecture", "tokens_per_param", "num_runs", "from_flops", "to_flops", "eta", "eta_standard_error"]
     return show_table(
         pd.concat(parts, ignore_index=True)[[*columns, "interval"]],
         caption="Exponents with standard errors and 95 % intervals (Student's t: few runs per line make it much wider "
         "than ± 2).",
-        formats={"token_param_ratio": "{:g}", "eta": "{:.5f}", "eta_standard_error": "{:.5f}"}
+        formats={"tokens_per_param": "{:g}", "eta": "{:.5f}", "eta_standard_error": "{:.5f}"}
         | {"from_flops": power_of_ten, "to_flops": power_of_ten},
-        labels={"token_param_ratio": "M", "num_runs": "runs", "eta": "η", "eta_standard_error": "standard error"}
+        labels={"tokens_per_param": "M", "num_runs": "runs", "eta": "η", "eta_standard_error": "standard error"}
         | {"from_flops": "from C (FLOP)", "to_flops": "to C (FLOP)", "interval": "95 % interval"},
     )
 
@@ -182,13 +182,13 @@ def cost_table(costs: Tables, train_flops: float) -> Html:
             for column, style in styles.items()
         }
         parts.append(table.assign(architecture=label_of(name), **texts))
-    columns = ["architecture", "token_param_ratio", "num_params", "relative_penalty", "size_ratio", "compute_factor"]
+    columns = ["architecture", "tokens_per_param", "num_params", "relative_penalty", "size_ratio", "compute_factor"]
     return show_table(
         pd.concat(parts, ignore_index=True)[[*columns, "size_at_equal_loss", "break_even_tokens"]],
         caption=f"What over-training costs and what it buys, at {power_of_ten(train_flops)} FLOP; 95 % bootstrap "
         "intervals in brackets.",
-        formats={"token_param_ratio": "{:g}", "num_params": count, "size_at_equal_loss": "{:.2f}"},
-        labels={"token_param_ratio": "M", "num_params": "N", "relative_penalty": "loss above optimum"}
+        formats={"tokens_per_param": "{:g}", "num_params": count, "size_at_equal_loss": "{:.2f}"},
+        labels={"tokens_per_param": "M", "num_params": "N", "relative_penalty": "loss above optimum"}
         | {"size_ratio": "N/N*, equal compute", "compute_factor": "C/C*, equal loss"}
         | {"size_at_equal_loss": "N/N*, equal loss", "break_even_tokens": "served tokens to break even"},
     )

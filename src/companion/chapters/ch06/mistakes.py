@@ -262,10 +262,10 @@ def variance_as_error(slopes: OvertrainingSlopes) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        one row per ratio: `token_param_ratio`, `eta`, `eta_standard_error`, `eta_variance`, and how many of each the
+        one row per ratio: `tokens_per_param`, `eta`, `eta_standard_error`, `eta_variance`, and how many of each the
         slope lies from the common slope of all ratios (`errors_away`, `variances_away`).
     """
-    table = slopes.table()[["token_param_ratio", "num_runs", "eta", "eta_standard_error"]]
+    table = slopes.table()[["tokens_per_param", "num_runs", "eta", "eta_standard_error"]]
     variance = table["eta_standard_error"] ** 2
     away = (table["eta"] - slopes.common_eta).abs()
     return table.assign(

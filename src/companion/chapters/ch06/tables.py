@@ -175,9 +175,9 @@ def variance_table(slopes: OvertrainingSlopes | None, reason: str) -> Html:
         variance_as_error(slopes),
         caption="Slope at each ratio, its standard error and its variance, and how many of each it lies from the "
         "common slope.",
-        formats={"token_param_ratio": "{:g}", "eta": "{:.4f}", "eta_standard_error": "{:.4f}", "eta_variance": "{:.1e}"}
+        formats={"tokens_per_param": "{:g}", "eta": "{:.4f}", "eta_standard_error": "{:.4f}", "eta_variance": "{:.1e}"}
         | {"errors_away": "{:.1f}", "variances_away": "{:.0f}"},
-        labels={"token_param_ratio": "M", "num_runs": "runs", "eta": "η", "eta_standard_error": "standard error"}
+        labels={"tokens_per_param": "M", "num_runs": "runs", "eta": "η", "eta_standard_error": "standard error"}
         | {"eta_variance": "variance", "errors_away": "distance (s.e.)", "variances_away": "distance (variances)"},
     )
 

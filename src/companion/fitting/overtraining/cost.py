@@ -155,7 +155,7 @@ def cost_at_equal_compute(
 
     Returns
     -------
-    DataFrame with one row per ratio: `token_param_ratio`, `num_params`, `num_tokens`, `loss`, `loss_penalty` (nats per
+    DataFrame with one row per ratio: `tokens_per_param`, `num_params`, `num_tokens`, `loss`, `loss_penalty` (nats per
     token above the optimum), `relative_penalty` (of the optimal loss) and `size_ratio` (N over N\\*, which is also the
     ratio of FLOP per served token).
     """
@@ -165,7 +165,7 @@ def cost_at_equal_compute(
     loss = law.predict(size, ratio * size)
     return pd.DataFrame(
         {
-            "token_param_ratio": ratio,
+            "tokens_per_param": ratio,
             "num_params": size,
             "num_tokens": ratio * size,
             "loss": loss,
@@ -183,7 +183,7 @@ def cost_at_equal_loss(
 
     Returns
     -------
-    DataFrame with one row per ratio: `token_param_ratio`, `num_params`, `num_tokens`, `train_flops`, `compute_factor`
+    DataFrame with one row per ratio: `tokens_per_param`, `num_params`, `num_tokens`, `train_flops`, `compute_factor`
     (over `train_flops`), `size_ratio` (N over N\\*) and `break_even_tokens`: served tokens after which training and
     serving together cost less than with the compute-optimal model; NaN for ratios at or below the optimum, which buy
     no smaller model, and for those at which the law does not reach the loss within a factor of 1e6 of compute.
@@ -202,7 +202,7 @@ def cost_at_equal_loss(
         saved = SERVING_FLOPS_PER_PARAM * (best_size - found)
         rows.append(
             {
-                "token_param_ratio": float(ratio),
+                "tokens_per_param": float(ratio),
                 "num_params": found,
                 "num_tokens": ratio * found,
                 "train_flops": flops,

@@ -20,7 +20,7 @@ from companion.fitting.overtraining.groups import (
     distinct_computes,
     group_by_ratio,
     ratio_groups,
-    token_param_preset,
+    tokens_per_param_preset,
 )
 from companion.fitting.power_law import PowerLawFit, fit_power_law
 from companion.fitting.results import Result, check_name
@@ -35,7 +35,7 @@ __all__ = [
     "fit_slopes_by_ratio",
     "group_by_ratio",
     "ratio_groups",
-    "token_param_preset",
+    "tokens_per_param_preset",
 ]
 
 #: More ratios without a line than this are listed in one sentence.
@@ -69,7 +69,7 @@ def fit_overtraining(runs: pd.DataFrame, ratio: float, train_flops: Any = None) 
     eta = 0.0467
     """
     flops = runs["train_flops"] if train_flops is None else train_flops
-    chosen = token_param_preset(runs) == ratio
+    chosen = tokens_per_param_preset(runs) == ratio
     return fit_power_law(np.asarray(flops, dtype=float)[chosen], runs["val_loss"].to_numpy(dtype=float)[chosen])
 
 
@@ -80,7 +80,7 @@ class OvertrainingSlopes(Result):
     `laws` maps the ratio to its fit (exponent −eta). `common_eta` is the slope of parallel lines with an intercept
     each. `f_statistic` compares own slopes with a common one on (`f_degrees[0]`, `f_degrees[1]`) degrees of freedom;
     `p_value` is small when the slopes differ by more than the scatter about the lines explains; NaN where the lines
-    are exact. `data` holds the runs that were used: token_param_ratio, num_params, num_tokens, train_flops, val_loss
+    are exact. `data` holds the runs that were used: tokens_per_param, num_params, num_tokens, train_flops, val_loss
     and `residual` (log loss minus the run's own line).
     """
 
@@ -101,11 +101,11 @@ class OvertrainingSlopes(Result):
         return (float(self.common_eta - half), float(self.common_eta + half))
 
     def table(self) -> pd.DataFrame:
-        """One row per ratio: token_param_ratio, num_runs, eta, eta_standard_error, lambda."""
+        """One row per ratio: tokens_per_param, num_runs, eta, eta_standard_error, lambda."""
         return pd.DataFrame(
             [
                 {
-                    "token_param_ratio": ratio,
+                    "tokens_per_param": ratio,
                     "num_runs": fit.residuals.size,
                     "eta": -fit.law.exponent,
                     "eta_standard_error": fit.exponent_standard_error,
@@ -134,7 +134,7 @@ def fit_overtraining_slopes(
     keep_left_out
         keep runs whose column `left_out_of_published_slopes` is 1; they are left out as published otherwise.
     tolerance
-        as in `token_param_preset`.
+        as in `tokens_per_param_preset`.
 
     Raises
     ------
@@ -163,7 +163,7 @@ def fit_overtraining_slopes(
     used = np.isfinite(ratios)
     if "context_length" in runs and len(contexts := np.unique(runs.loc[used, "context_length"].dropna())) > 1:
         notes.append(f"one line for several context_length values: {', '.join(f'{value:g}' for value in contexts)}")
-    data = runs[["num_params", "num_tokens", "val_loss"]].astype(float).assign(token_param_ratio=ratios)
+    data = runs[["num_params", "num_tokens", "val_loss"]].astype(float).assign(tokens_per_param=ratios)
     try:
         slopes = fit_slopes_by_ratio(data.assign(train_flops=flops)[used])
     except NotApplicable as error:
@@ -177,7 +177,7 @@ def fit_slopes_by_ratio(data: pd.DataFrame) -> OvertrainingSlopes:
     Parameters
     ----------
     data
-        columns token_param_ratio, num_params, num_tokens, train_flops, val_loss.
+        columns tokens_per_param, num_params, num_tokens, train_flops, val_loss.
 
     Raises
     ------
@@ -189,13 +189,13 @@ def fit_slopes_by_ratio(data: pd.DataFrame) -> OvertrainingSlopes:
     >>> import numpy as np
     >>> flops = np.geomspace(1e18, 1e20, 4)
     >>> runs = pd.DataFrame({"num_params": 1e8, "num_tokens": 2e9, "train_flops": flops, "val_loss": 30 * flops**-0.05})
-    >>> print(f"{fit_slopes_by_ratio(runs.assign(token_param_ratio=20.0)).common_eta:.3f}")
+    >>> print(f"{fit_slopes_by_ratio(runs.assign(tokens_per_param=20.0)).common_eta:.3f}")
     0.050
     """
     laws: dict[float, PowerLawFit] = {}
     short: dict[float, str] = {}
     parts = []
-    for ratio, group in data.groupby("token_param_ratio"):
+    for ratio, group in data.groupby("tokens_per_param"):
         if (computes := distinct_computes(group["train_flops"])) < MIN_RUNS:
             number = f"{len(group)} run{'s' * (len(group) > 1)}"
             equal = f" of {computes} different compute{'s' * (computes > 1)}" if len(group) >= MIN_RUNS else ""
@@ -225,7 +225,7 @@ def fit_slopes_by_ratio(data: pd.DataFrame) -> OvertrainingSlopes:
         notes.append("as many runs as the lines have parameters: no scatter to compare slopes by")
     if degrees[0] > 0 and degrees[1] > 0 and not exact:
         f_statistic = max(common_squares - own_squares, 0.0) / degrees[0] / (own_squares / degrees[1])
-    columns = ["token_param_ratio", "num_params", "num_tokens", "train_flops", "val_loss", "residual"]
+    columns = ["tokens_per_param", "num_params", "num_tokens", "train_flops", "val_loss", "residual"]
     return OvertrainingSlopes(
         laws=laws,
         common_eta=-slope,

@@ -43,7 +43,7 @@ class RatioGroups:
     warnings: tuple[str, ...]
 
 
-def token_param_preset(runs: pd.DataFrame, tolerance: float = RATIO_TOLERANCE) -> Array:
+def tokens_per_param_preset(runs: pd.DataFrame, tolerance: float = RATIO_TOLERANCE) -> Array:
     """The preset ratio of every run of the paper's Token/Param design; NaN where none is within 18 %.
 
     Parameters
@@ -77,7 +77,7 @@ def group_by_ratio(runs: pd.DataFrame, tolerance: float = RATIO_TOLERANCE) -> Ra
     runs
         a run table of one architecture, n rows.
     tolerance
-        of `token_param_preset`.
+        of `tokens_per_param_preset`.
 
     Raises
     ------
@@ -87,9 +87,9 @@ def group_by_ratio(runs: pd.DataFrame, tolerance: float = RATIO_TOLERANCE) -> Ra
     chosen = _of_the_design(runs)
     part = runs[chosen]
     ratios = np.full(len(runs), np.nan)
-    usual = token_param_preset(part)
+    usual = tokens_per_param_preset(part)
     if "experiment" in part and _aims_at_presets(_ratio(part), usual):
-        presets = token_param_preset(part, tolerance)
+        presets = tokens_per_param_preset(part, tolerance)
         # a run that only a narrower window leaves out belongs to no other ratio
         rest = ~(np.isfinite(usual) | np.isfinite(presets))
         if rest.any():

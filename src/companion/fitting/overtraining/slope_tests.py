@@ -197,7 +197,7 @@ def compare_slopes(first: OvertrainingSlopes, second: OvertrainingSlopes) -> Coe
 
 def _columns(slopes: OvertrainingSlopes) -> tuple[Array, Array, Array, Array]:
     """Ratio (n,), ln C about its mean (n,), ln L (n,) and the indicators of the ratios (n, k)."""
-    ratio = slopes.data["token_param_ratio"].to_numpy()
+    ratio = slopes.data["tokens_per_param"].to_numpy()
     log_c = np.log(slopes.data["train_flops"].to_numpy())
     indicators = (ratio[:, None] == np.unique(ratio)).astype(float)
     return ratio, log_c - log_c.mean(), np.log(slopes.data["val_loss"].to_numpy()), indicators
