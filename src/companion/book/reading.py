@@ -94,6 +94,7 @@ def _values(cells: list[dict[str, Any]]) -> dict[str, str]:
     found = {}
     for output in outputs:
         if name := output.get("metadata", {}).get("scrapbook", {}).get("name"):
-            plain = "".join(output.get("data", {}).get("text/plain", ""))
+            data = output.get("data", {})  # a value that is not shown has a prefix in front of its kind
+            plain = "".join(next((text for kind, text in data.items() if kind.endswith("text/plain")), ""))
             found[str(name)] = plain[1:-1] if plain[:1] in "'\"" and plain[:1] == plain[-1:] else plain
     return found

@@ -85,20 +85,22 @@ def memories(states: NDArray[np.float64]) -> Figure:
     for token in range(number):
         for entry in range(token + 1):
             for half, shade in ((0.0, 0.75), (0.4, 0.35)):  # key and value
-                cell = Rectangle((token + half, entry), 0.36, 0.8, facecolor=look["transformer"]["color"], alpha=shade)
+                style = {"facecolor": look["transformer"]["color"], "edgecolor": "none", "alpha": shade}
+                cell = Rectangle((token + half, entry), 0.36, 0.8, **style)
                 left.add_patch(cell)
         left.text(token + 0.38, -0.35, f"t = {token + 1}", ha="center", va="top", fontsize=9)
     _bare(right, "mLSTM: one memory, rewritten")
     right.set(xlim=(-0.2, number), ylim=(-1.3, number + 0.2))
     size = np.abs(states) / np.abs(states).max()
-    step, height = 0.8 / states.shape[2], 2.4 / states.shape[1]
+    step, height = 0.8 / states.shape[2], 3.4 / states.shape[1]
     for token in range(number):
         for row in range(states.shape[1]):
             for column in range(states.shape[2]):
                 corner = (token + column * step, row * height)
                 shade = 0.08 + 0.92 * float(size[token, row, column])
                 color = look["xlstm"]["color"]
-                right.add_patch(Rectangle(corner, 0.92 * step, 0.92 * height, facecolor=color, alpha=shade))
+                style = {"facecolor": color, "edgecolor": "none", "alpha": shade}
+                right.add_patch(Rectangle(corner, 0.92 * step, 0.92 * height, **style))
         right.text(token + 0.38, -0.35, f"t = {token + 1}", ha="center", va="top", fontsize=9)
     return figure
 

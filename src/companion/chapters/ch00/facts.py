@@ -21,7 +21,7 @@ def main_architecture(tables: Mapping[str, pd.DataFrame]) -> str:
 
 def cell_facts(difference: float) -> Facts:
     """How far the recurrence lies from the parallel form."""
-    return {"c0_difference": f"{difference:.0e}"}
+    return {"c0_difference": power_of_ten(difference, 1)}
 
 
 def memory_facts(model_size: str, context_length: int) -> Facts:

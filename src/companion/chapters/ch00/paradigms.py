@@ -67,7 +67,7 @@ def _contours(ax: Axes, surface: Fit, runs: pd.DataFrame, color: str) -> None:
     levels = np.arange(0.0, 12.0, 0.2).round(1)
     levels = levels[(levels > loss.min()) & (levels < loss.max())]
     lines = ax.contour(n, d, loss, levels=levels, colors=INK, linewidths=0.9)
-    ax.clabel(lines, levels=levels[::2], fmt="%.1f", fontsize=8.5)
+    ax.clabel(lines, levels=levels[1::2], fmt="%.1f", fontsize=8.5)
     ax.plot(runs["num_params"], runs["num_tokens"], ".", color=color, markersize=4, alpha=0.6, markeredgewidth=0)
     ax.set(
         xscale="log",

@@ -47,6 +47,11 @@ def judge(holds: bool, in_part: bool) -> str:
     return HOLDS if holds else HOLDS_IN_PART if in_part else HOLDS_NOT
 
 
+def span(shares: pd.Series) -> str:
+    """Least and largest of some shares, the unit said once: 32 to 48 %."""
+    return f"{percent(float(shares.min())).removesuffix(' %')} to {percent(float(shares.max()))}"
+
+
 def dominance_claim(fronts: FrontComparison) -> Claim:
     """Whether xLSTM has the lower loss at equal compute, and over how many orders of magnitude that can be seen.
 
@@ -62,7 +67,7 @@ def dominance_claim(fronts: FrontComparison) -> Claim:
     wide = decades >= ALMOST_FIVE
     reach = f"both cover {'' if wide else 'only '}{significant(decades, 2)} orders of magnitude."
     return Claim(
-        says="At equal training compute xLSTM has the lower loss, over almost five orders of magnitude.",
+        says="xLSTM has the lower loss at equal training compute, over almost five orders of magnitude.",
         place="abstract; Figure 1, left",
         found=f"{found}; {'' if wide else 'but '}{reach}",
         verdict=judge(share == 1 and wide, share > 0.5),
@@ -83,14 +88,14 @@ def overtraining_claim(tests: Mapping[str, pd.DataFrame]) -> Claim:
         for shape in ("straight", "by size")
     )
     rejected, doubted = ([name for name, p in values.items() if p < SIGNIFICANT] for values in (plain, sharp))
-    words = " and ".join(f"{significant(p, 2)} for {label_of(name)}" for name, p in plain.items())
+    words = ", ".join(f"{label_of(name)} {significant(p, 2)}" for name, p in plain.items())
     if rejected:
-        found = f"Equal rates are rejected for {' and '.join(map(label_of, rejected))} (p = {words})."
+        found = f"Equal rates are rejected for {' and '.join(map(label_of, rejected))} (p: {words})."
     elif doubted:
-        more = " and ".join(f"{label_of(name)} (p = {significant(sharp[name], 1)})" for name in doubted)
-        found = f"Equal rates are not rejected (p = {words}); a sharper test rejects them for {more}."
+        more = " and ".join(f"the {label_of(name)} ({significant(sharp[name], 1)})" for name in doubted)
+        found = f"Equal rates are not rejected (p: {words}); a sharper test rejects them for {more}."
     else:
-        found = f"Equal rates are not rejected (p = {words}), by a sharper test neither."
+        found = f"Equal rates are not rejected (p: {words}), by a sharper test neither."
     return Claim(
         says="With more tokens per parameter, loss still falls with compute at the same rate.",
         place="part on over-training",
@@ -169,11 +174,10 @@ def serving_claim(timings: pd.DataFrame, prompt: int) -> Claim:
     within = bool(earlier.round(2).between(*EARLIER).all())
     steady = swing <= STEADY
     return Claim(
-        says="After a prompt of 16k tokens xLSTM's first token comes 30 to 50 % earlier at equal size, and its steps "
-        "take the same time at every context.",
+        says="After 16k tokens xLSTM's first token comes 30 to 50 % earlier; its step time does not grow with context.",
         place="part on inference",
-        found=f"{percent(float(earlier.min()))} to {percent(float(earlier.max()))} earlier at "
-        f"{plural(len(earlier), 'size')}; over all contexts a step changes by {percent(swing)} at most.",
+        found=f"{span(earlier)} earlier at {plural(len(earlier), 'size')}, compared size by size; over all contexts a "
+        f"step changes by {percent(swing)} at most.",
         verdict=judge(within and steady, within or steady),
         chapter="08_inference_time",
     )
@@ -195,8 +199,8 @@ def constants_claim(effects: pd.DataFrame) -> Claim:
         says="A fitted runtime model gives every size its constant overhead.",
         place="part on inference",
         found="The published fits rest on one accidental resample of the timings. With every timing used once, "
-        f"{moved} of {len(constants)} constants of the first token change by more than {percent(SAME)}, its rates by "
-        f"at most {percent(float(rates.max()))}.",
+        f"{moved} of {len(constants)} constants change by more than {percent(SAME)} (the rates by at most "
+        f"{percent(float(rates.max()))}).",
         verdict=judge(not moved, moved <= len(constants) / 2),
         chapter="08_inference_time",
     )

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from companion.chapters.labels import label_of
 from companion.fitting.fit import Fit, fit
 from companion.fitting.overtraining.cost import fit_compute_scale
 from companion.fitting.pareto import fit_front
@@ -78,7 +78,7 @@ def show_headline(runs: pd.DataFrame, num_resamples: int = 200) -> Html:
         alt="Left: validation loss over training compute; the runs of xLSTM reach lower losses than those of the "
         "Transformer. Right: contours of equal loss over parameters and training tokens for both.",
         caption="Left: runs, the lowest losses reached (lines), and the laws' compute-optimal loss with 95 % bands"
-        f"{overlap_words(found)}. Right: the laws, as lines of equal loss (nats per token).",
+        f"{overlap_words(found)}. Right: the laws as lines of equal loss (nats per token){dash_words(list(found))}.",
     )
 
 
@@ -95,6 +95,12 @@ def overlap_words(found: dict[str, Headline]) -> str:
     apart = np.flatnonzero(~overlap)
     since = one.train_flops[apart[-1] + 1] if apart.size else one.train_flops[0]
     return f", which overlap from {power_of_ten(float(since), 1)} FLOP on"
+
+
+def dash_words(names: list[str]) -> str:
+    """Which lines belong to which architecture, as a clause; empty for a single one."""
+    dashed = [label_of(name) for name in names[:-1]]
+    return f", full for {label_of(names[-1])}, dashed for {' and '.join(dashed)}" if dashed else ""
 
 
 def headline(found: dict[str, Headline]) -> Figure:
@@ -127,17 +133,15 @@ def _surfaces(ax: Axes, found: dict[str, Headline]) -> None:
     every = pd.concat([each.runs for each in found.values()])
     n = np.geomspace(every["num_params"].min(), every["num_params"].max(), 70)
     d = np.geomspace(every["num_tokens"].min(), every["num_tokens"].max(), 70)
-    look, handles = architecture_look(found), []
+    look = architecture_look(found)
     for position, (name, each) in enumerate(found.items()):
         dashes: Literal["-", "--"] = "-" if position == len(found) - 1 else "--"
         values = each.law.law.predict(n[None, :], d[:, None])
         levels = [level for level in np.arange(1.6, 6.0, 0.2).round(1) if values.min() < level < values.max()]
         lines = ax.contour(n, d, values, levels=levels, colors=look[name]["color"], linewidths=1.2, linestyles=dashes)
         if dashes == "-":
-            ax.clabel(lines, levels=levels[::2], fmt="%.1f", fontsize=8, colors=INK)
-        handles.append(Line2D([], [], color=look[name]["color"], linestyle=dashes, label=look[name]["label"]))
+            ax.clabel(lines, levels=levels[1::2], fmt="%.1f", fontsize=8, colors=INK)
     ax.set(xscale="log", yscale="log", xlabel=LABELS["num_params"], ylabel=LABELS["num_tokens"])
     ax.grid(False)
     count_ticks(ax.xaxis, (1.0, 3.0))
     count_ticks(ax.yaxis, (1.0,))
-    ax.legend(handles=handles, loc="lower right")

@@ -45,12 +45,17 @@ def claim_facts(claims: Sequence[Claim]) -> dict[str, str]:
     }
 
 
+def _text(words: str) -> str:
+    """Escaped, and a percent sign stays with its number."""
+    return html.escape(words).replace(" %", "\u00a0%")
+
+
 def _entry(claim: Claim) -> str:
     number = int(claim.chapter.partition("_")[0])
     return (
-        f'<li><p class="companion-claim">{html.escape(claim.says)} '
-        f'<span class="companion-claim-place">{html.escape(claim.place)}</span></p>'
-        f'<p class="companion-claim-found">{html.escape(claim.found)}</p>'
+        f'<li><p class="companion-claim">{_text(claim.says)} '
+        f'<span class="companion-claim-place">{_text(claim.place)}</span></p>'
+        f'<p class="companion-claim-found">{_text(claim.found)}</p>'
         f'<p class="companion-claim-verdict">'
         f'<span class="companion-verdict companion-verdict-{_CLASSES[claim.verdict]}">{claim.verdict}</span> '
         f'<a href="chapters/{claim.chapter}.html">chapter {number}</a></p></li>'
