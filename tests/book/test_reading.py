@@ -14,7 +14,7 @@ TEXT = """(top)=
 **What is
 asked?**
 
-Two words and {glue:text}`value` here.
+Two words and {glue:text}`value` here: {term}`gates <gate>`.
 
 $$
 a + b
@@ -47,8 +47,8 @@ def executed(folder: Path, *texts: str) -> Path:
 
 def test_counts(tmp_path: Path) -> None:
     found = measure(executed(tmp_path, TEXT))
-    # A title, What is asked, Two words and, three more words, here, a b c d, Do it
-    assert found == Reading(title="A title", question="What is asked?", words=18, figures=1, tables=2)
+    # A title, What is asked, Two words and, three more words, here, gates gate, a b c d, Do it
+    assert found == Reading(title="A title", question="What is asked?", words=20, figures=1, tables=2)
 
 
 def test_minutes() -> None:

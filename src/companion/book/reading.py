@@ -15,8 +15,8 @@ _TITLE = re.compile(r"^# +(.+?)\s*$", re.MULTILINE)
 _QUESTION = re.compile(r"^\*\*(.+?)\*\*", re.MULTILINE | re.DOTALL)
 _GLUE = re.compile(r"\{glue(?::\w+)?\}`([^`:]+)[^`]*`")
 _DISPLAYED = re.compile(r"\$\$.*?\$\$(?: *\([\w-]+\))?", re.DOTALL)
-#: Fences with the title of a directive, its options, the rule below the head of a table, labels.
-_MARKUP = re.compile(r"^ *(?:[`~:]{3,}|:\w+:).*$|^ *\|[ :|-]+\|$|^\([\w-]+\)=$", re.MULTILINE)
+#: Fences with the title of a directive, its options, the rule below the head of a table, labels, names of roles.
+_MARKUP = re.compile(r"^ *(?:[`~:]{3,}|:\w+:).*$|^ *\|[ :|-]+\|$|^\([\w-]+\)=$|\{[\w:-]+\}(?=`)", re.MULTILINE)
 _WORD = re.compile(r"[^\W_][\w’'.,-]*")
 
 

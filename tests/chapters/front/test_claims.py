@@ -26,7 +26,7 @@ from companion.chapters.front import (
 from companion.fitting.context import fit_context_optima
 from companion.fitting.context.scaling import ContextFit
 from companion.fitting.pareto import compare_fronts, fit_front
-from companion.inference.one_size import load_paper_inference
+from companion.inference import load_paper_inference
 from companion.runs import load_paper_runs, subset
 
 

@@ -161,7 +161,7 @@ def serving_claim(timings: pd.DataFrame, prompt: int) -> Claim:
     Parameters
     ----------
     timings
-        as `companion.inference.one_size.load_inference` gives them; sizes at batch 1 are compared.
+        as `companion.inference.load_inference` gives them; sizes at batch 1 are compared.
     prompt
         length of the long prompt, tokens.
     """

@@ -17,7 +17,7 @@ from companion.fitting.isoflop.compare import optimum_ratio
 from companion.fitting.overtraining import fit_overtraining_slopes
 from companion.fitting.overtraining.slope_tests import parallel_tests
 from companion.fitting.pareto import compare_architectures
-from companion.inference.one_size import load_paper_inference
+from companion.inference import load_paper_inference
 from companion.runs.context_length import PAPER_CONTEXT
 from companion.runs.load import load_paper_runs
 from companion.runs.select import subset
