@@ -18,6 +18,7 @@ SOURCES = book.sources(NOTEBOOKS)
 # Every chapter must also run with other values of its parameters: at least one set each, and as few as reach all the
 # ways through it, as each takes as long as the chapter.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "00_paper_in_ten_minutes": [{"architecture": "transformer", "model_size": "400m", "num_tokens": 7}],
     "01_counting_flops": [{"convention": "tfla", "context_length": 100, "size": "400m"}],
     "02_run_table": [{"context_length": 2048, "reading": "steps", "first": "transformer", "second": "xlstm"}],
     "03_isoflop": [{"context_length": 2048, "architectures": ["xlstm"]}],

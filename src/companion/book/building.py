@@ -18,7 +18,7 @@ from typing import Any
 
 from companion.book.execution import Execution, NotebookError, execute, try_all
 from companion.book.left_out import stand_in
-from companion.book.notebooks import ROOT, dump, read, sources, sync, write
+from companion.book.notebooks import ROOT, dump, pages_with_code, read, sources, sync, write
 from companion.book.output import LOG, LOG_HEAD, SUMMARY, check_output, publish, staging
 from companion.book.parameters import choose, defaults_of, parameters_of
 from companion.book.standalone import write_standalone
@@ -85,6 +85,8 @@ def build(
 ) -> Build:
     """Execute all notebooks and render the book; return where it is and what became of every chapter.
 
+    A page of `book/` with code cells is executed too, and keeps its address.
+
     Nothing is written outside the build folder, so that builds into several folders may run at once. The html of an
     earlier build is replaced only when the new one is whole. A Sphinx warning is an error.
 
@@ -115,7 +117,8 @@ def build(
     start = time.monotonic()
     root = _checkout(root)
     out = check_output(root / "_build" if out is None else out, root)
-    notebooks = sources(root / "notebooks")
+    code_pages = pages_with_code(root / "book")
+    notebooks = [*code_pages, *sources(root / "notebooks")]
     choose(parameters or {}, {source: defaults_of(source) for source in notebooks})  # refused before any work
     with staging(out) as stage:
         shutil.copy(root / "_config.yml", stage)
@@ -130,6 +133,9 @@ def build(
                 raise execution.failure
             if execution.failure:
                 _stand_in(execution, chapter, pages, [*notebooks, *sorted((root / "book").glob("*.md"))])
+        for page in code_pages:
+            os.replace(pages / f"{page.stem}.ipynb", stage / "book" / f"{page.stem}.ipynb")
+            (stage / "book" / page.name).unlink()
         html = _render(stage, out / LOG)
         write_standalone(stage / "book", html, stage / "_config.yml")
         index = publish(html, out)
