@@ -130,7 +130,8 @@ def rounded(
 def pitfall_rounding(rounding: pd.DataFrame, decimals: Sequence[int]) -> Pitfall:
     """What the first number of decimals does, and the laws as printed."""
     full, coarse, *others = rounding.to_dict("records")
-    printed = "; ".join(f"{row['law']}: {row['objective_ratio']:.1f} times" for row in others[len(decimals) - 1 :])
+    printed = " and ".join(f"{row['objective_ratio']:.1f}" for row in others[len(decimals) - 1 :])
+    as_printed = f". For the law as the paper prints it, the objective is {printed} times the best" if printed else ""
     return Pitfall(
         key="rounding",
         name="rounding",
@@ -138,7 +139,7 @@ def pitfall_rounding(rounding: pd.DataFrame, decimals: Sequence[int]) -> Pitfall
         here=f"objective × {coarse['objective_ratio']:.1f}",
         notice="evaluate the printed law on the runs it summarizes",
         sentence=f"With {decimals[0]} decimals the objective is {coarse['objective_ratio']:.1f} times the best, and "
-        f"the rms log residual is {coarse['rms']:.2%}, not {full['rms']:.2%}{f' ({printed})' if printed else ''}",
+        f"the rms log residual is {coarse['rms']:.2%}, not {full['rms']:.2%}{as_printed}",
         shifts={f"rounded to {decimals[0]} decimals": coarse["size_exponent"] - full["size_exponent"]},
     )
 
@@ -152,16 +153,16 @@ def pitfall_repeated(twice: pd.DataFrame, name: str, num_repeated: int, num_runs
     """What repeated rows do, of `companion.chapters.ch06.mistakes.repeated_rows` for the runs of one architecture."""
     once, more, *_ = twice.to_dict("records")
     moved, label = more["size_exponent"] - once["size_exponent"], label_of(name)
-    counted = f"If every run of {label} is listed twice"
+    counted = f"If every run of {label} is listed twice,"
     if num_repeated:
-        counted = f"In the published fits, {num_repeated} of {num_runs} {label} runs count more than once"
+        counted = f"In the published fits, {num_repeated} of {num_runs} {label} runs count more than once:"
     return Pitfall(
         key="repeated",
         name="repeated rows",
-        changes="a a little, its interval more",
+        changes="a slightly, its interval more",
         here=f"interval × {more['width']:.2f}",
         notice="look for equal N, D and loss; count distinct runs",
-        sentence=f"{counted}: a moves by {moved:+.4f}, and its interval becomes {more['width']:.2f} times as wide",
+        sentence=f"{counted} a moves by {moved:+.4f}, and its interval becomes {more['width']:.2f} times as wide",
         shifts={f"repeated rows ({label})": moved} if num_repeated else {},
     )
 
@@ -307,12 +308,12 @@ def pitfall_resample(resampled: pd.DataFrame, num_runs: int) -> Pitfall:
     once, drawn = resampled.to_dict("records")
     moved = float(drawn["size_exponent"] - once["size_exponent"])
     known = np.isfinite(moved)
-    effect = f"; a moves by {moved:+.4f}" if known else "; such a resample determines no law"
+    effect = f"; a moves by {moved:+.4f}" if known else "; it determines no law"
     return Pitfall(
         key="resample",
         name="default seed",
         changes="every constant",
-        here=f"a {moved:+.3f}" if known else NOT_SHOWN,
+        here=f"a moves by {moved:+.3f}" if known else NOT_SHOWN,
         notice="another seed must not move a point estimate; count the different rows",
         sentence=f"The resample holds {drawn['distinct']} of the {num_runs} runs, one of them {drawn['most']} times"
         f"{effect}",

@@ -42,7 +42,7 @@ def exponent_shifts(shifts: Mapping[str, float], bounds: tuple[float, float]) ->
         of the 95 % interval, less a.
     """
     order = sorted(shifts, key=lambda name: abs(shifts[name]))
-    figure, [ax] = subplots(height=1.1 + 0.23 * len(order))
+    figure, [ax] = subplots(height=1.05 + 0.21 * len(order))
     ax.axvspan(*bounds, color=GREY, alpha=0.2, linewidth=0)
     ax.axvline(0, color=GREY, linewidth=0.8)
     for y, name in enumerate(order):
@@ -78,8 +78,8 @@ def condition_over_spread(curve: pd.DataFrame, designs: pd.DataFrame) -> Figure:
     for row, look in zip(designs.to_dict("records"), _looks(list(designs["design"])).values(), strict=False):
         style = {"color": look["color"], "marker": look["marker"], "linewidth": 0, "markersize": 7}
         ax.plot(row["decades"], row["condition_number"], **style, label=row["design"])
-    ax.set(yscale="log", xlabel="spread of M = D/N (decades)", ylabel="condition number of the design")
-    figure.legend(loc="outside right upper")
+    ax.set(yscale="log", xlabel="spread of M = D/N (decades)", ylabel="condition number")
+    figure.legend(loc="outside upper center", ncols=3)
     return figure
 
 

@@ -44,6 +44,10 @@ def _signed(value: float) -> str:
     return f"{round(value, 4) + 0:+.4f}"  # no −0.0000
 
 
+def _excess(value: float) -> str:
+    return significant(value, 2) if value >= 1e-3 else power_of_ten(value)
+
+
 def parabola_errors(biases: pd.DataFrame) -> pd.DataFrame:
     """`companion.chapters.ch06.designs.noise_free_comparison` with relative errors of N* for those of log10 N*."""
     relative = {key: 10 ** biases[key] - 1 for key in ("bias_lowest", "bias_highest")}
@@ -58,7 +62,7 @@ def parabolas_table(biases: pd.DataFrame) -> Html:
         name="pitfalls-parabolas",
         caption="Exact losses, no noise: error of the parabola's N* at the lowest and the highest budget, of the "
         "exponent a through the parabolas' optima, and of a from a parametric fit to the same points.",
-        formats=styles | {"parametric_error": "{:.0e}"},
+        formats=styles | {"parametric_error": lambda value: power_of_ten(value, 1)},
         labels={"grid": "grid of sizes", "bias_lowest": "N*, lowest budget", "bias_highest": "N*, highest budget"}
         | {"exponent_bias": "a, parabolas", "parametric_error": "a, parametric fit"},
     )
@@ -90,7 +94,7 @@ def searches_table(fit: Fit, searches: Mapping[str, Multistart]) -> Html:
     """What the plain search reaches under every setting."""
     reached = compare_searches(fit, searches)
     styles: Styles = {"evaluations": "{:.0f}", "within_1e-6": percent, "within_1e-2": percent}
-    styles |= {"lowest_excess": "{:.1e}", "median_excess": "{:.1e}", "E": "{:.4f}", "size_exponent": "{:.4f}"}
+    styles |= {"lowest_excess": _excess, "median_excess": _excess, "E": "{:.4f}", "size_exponent": "{:.4f}"}
     labels = {"evaluations": "evaluations of the objective per start"}
     labels |= {"within_1e-6": "starts within 10⁻⁶ of the best", "within_1e-2": "starts within 1 % of the best"}
     labels |= {"lowest_excess": "lowest end, relative excess", "median_excess": "median end, relative excess"}
@@ -185,7 +189,7 @@ def metrics_table(metrics: Mapping[str, tuple[dict[str, float], dict[str, float]
         name="pitfalls-metrics",
         caption="Three predictions by both metrics (mse: mean square error, nats²/token²). The metric over pairs "
         "cannot distinguish a fit from its shuffled predictions.",
-        formats={"mse": "{:.2e}", "r2": "{:.4f}", "mse_pairs": "{:.4f}", "r2_pairs": "{:.4f}"},
+        formats={"mse": significant, "r2": "{:.4f}", "mse_pairs": "{:.4f}", "r2_pairs": "{:.4f}"},
         labels={
             "mse": "mse over runs",
             "r2": "r² over runs",
@@ -199,13 +203,14 @@ def variance_table(slopes: OvertrainingSlopes | None, reason: str) -> Html:
     """Slopes with standard errors and variances, or why the table has none."""
     if slopes is None:
         return not_here(reason)
+    styles: Styles = {"tokens_per_param": "{:g}", "eta": "{:.4f}", "eta_standard_error": "{:.4f}"}
+    styles |= {"eta_variance": power_of_ten, "errors_away": "{:.1f}", "variances_away": "{:.0f}"}
     return show_table(
         variance_as_error(slopes),
         name="pitfalls-variance",
         caption="Slope at each ratio, its standard error and its variance, and its distance from the common slope in "
         "units of each.",
-        formats={"tokens_per_param": "{:g}", "eta": "{:.4f}", "eta_standard_error": "{:.4f}", "eta_variance": "{:.1e}"}
-        | {"errors_away": "{:.1f}", "variances_away": "{:.0f}"},
+        formats=styles,
         labels={"tokens_per_param": "M", "num_runs": "runs", "eta": "η", "eta_standard_error": "standard error"}
         | {"eta_variance": "variance", "errors_away": "distance (standard errors)"}
         | {"variances_away": "distance (variances)"},
