@@ -153,6 +153,7 @@ def pitfall_repeated(twice: pd.DataFrame, name: str, num_repeated: int, num_runs
     """What repeated rows do, of `companion.chapters.ch06.mistakes.repeated_rows` for the runs of one architecture."""
     once, more, *_ = twice.to_dict("records")
     moved, label = more["size_exponent"] - once["size_exponent"], label_of(name)
+    shown = f"{round(moved, 4) + 0:+.4f}"  # no −0.0000
     counted = f"If every run of {label} is listed twice,"
     if num_repeated:
         counted = f"In the published fits, {num_repeated} of {num_runs} {label} runs count more than once:"
@@ -162,7 +163,7 @@ def pitfall_repeated(twice: pd.DataFrame, name: str, num_repeated: int, num_runs
         changes="a slightly, its interval more",
         here=f"interval × {more['width']:.2f}",
         notice="look for equal N, D and loss; count distinct runs",
-        sentence=f"{counted} a moves by {moved:+.4f}, and its interval becomes {more['width']:.2f} times as wide",
+        sentence=f"{counted} a moves by {shown}, and its interval becomes {more['width']:.2f} times as wide",
         shifts={f"repeated rows ({label})": moved} if num_repeated else {},
     )
 
