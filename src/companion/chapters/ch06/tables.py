@@ -74,7 +74,8 @@ def designs_table(designs: pd.DataFrame, ratio: float) -> Html:
     errors = ["exponent_standard_error", "loss_standard_error"]
     spans = zip(designs["lowest_ratio"], designs["highest_ratio"], strict=True)
     shown = designs.assign(
-        design=designs["design"].map(named), span=[f"{low:.1f} to {high:.0f}" for low, high in spans]
+        design=designs["design"].map(named),
+        span=[f"{low:.1f}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{high:.0f}" for low, high in spans],
     )
     styles: Styles = dict.fromkeys(conditions, lambda value: significant(value, 3))
     styles |= {"exponent_standard_error": lambda value: significant(value, 2)}
@@ -163,7 +164,10 @@ def repeats_table(twice: pd.DataFrame, name: str, num_repeated: int) -> Html:
 
 def six_nd_table(optima: pd.DataFrame) -> Html:
     """Optima along 6ND and along the exact C, of `companion.chapters.ch06.designs.exact_optima`."""
-    shares = [f"{low:.2f} to {high:.2f}" for low, high in optima[["lowest_share", "highest_share"]].to_numpy()]
+    shares = [
+        f"{low:.2f}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{high:.2f}"
+        for low, high in optima[["lowest_share", "highest_share"]].to_numpy()
+    ]
     shown = optima.assign(over=optima["approximate"] / optima["exact"] - 1, share=shares)
     styles: Styles = {"isoflop_budget": power_of_ten, "approximate": count, "exact": count}
     return show_table(
@@ -220,7 +224,12 @@ def variance_table(slopes: OvertrainingSlopes | None, reason: str) -> Html:
 def forms_table(iso: pd.DataFrame, forms: Mapping[str, Form]) -> Html:
     """The three forms at the corners of the table and at its largest compute."""
     return show_table(
-        compare_forms(iso, forms).replace({"sum, gamma 1": "sum, γ = 1", "sum, gamma free": "sum, γ free"}),
+        compare_forms(iso, forms).replace(
+            {
+                "sum, gamma 1": "sum, γ\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}1",
+                "sum, gamma free": "sum, γ\N{NO-BREAK SPACE}free",
+            }
+        ),
         name="pitfalls-forms",
         caption="Three forms fitted by least squares of log L: rms log residual, E, the loss at two corners of the "
         "table, and N* at the largest compute, C = 6ND, relative to the largest N of the table.",
