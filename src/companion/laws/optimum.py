@@ -221,7 +221,7 @@ def _roots(function: Callable[..., Any], low: float, high: float, first: Any, la
 
 
 def increasing_root(function: Callable[..., Any], low: float, high: float, first: Any, *values: Any) -> Any:
-    """x between low and high at which an increasing function of (x, first, *values) is zero, shape of `first`.
+    """x between low and high at which an increasing function of `(x, first, *values)` is zero, shape of `first`.
 
     NaN where the function has one sign on the whole interval. `values` broadcast to the shape of `first`.
 
