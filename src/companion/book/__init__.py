@@ -1,5 +1,6 @@
-"""Execute the notebooks, build the html of the book, say what was left out."""
+"""Execute the notebooks, build the html of the book, say what was left out; pack or print the pages."""
 
+from companion.book.archive import write_zip
 from companion.book.building import (
     BUILT,
     FAILED,
@@ -16,6 +17,7 @@ from companion.book.notebooks import (
     sync,
 )
 from companion.book.parameters import parameters_of
+from companion.book.pdf import write_pdf
 
 __all__ = [
     "BUILT",
@@ -31,4 +33,6 @@ __all__ = [
     "read",
     "sources",
     "sync",
+    "write_pdf",
+    "write_zip",
 ]
