@@ -5,7 +5,7 @@
   }
 
   const NOT_READ =
-    ".headerlink, script, style, template, button, summary, svg, nav, .math, .copybtn, .companion-explorer-controls, [hidden]";
+    ".headerlink, script, style, template, button, summary, svg, nav, details.hide, .math, .copybtn, .companion-explorer-controls, [hidden]";
   const BLOCKS = "p, li, dt, dd, td, th, tr, h1, h2, h3, h4, h5, h6, pre, div, figcaption, br";
   // in captions and cells of the package's own tables, which MathJax typesets in the page
   const TEX = /\\\([\s\S]*?\\\)|\\\[[\s\S]*?\\\]|\$\$[\s\S]*?\$\$/g;

@@ -3,16 +3,18 @@
 import hashlib
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from bs4 import BeautifulSoup
 from small_book import real_book, source
 
-from companion import cli
+from companion import __version__, cli
 from companion.benchmarks.records import git_commit
 from companion.book import building as book
 from companion.book import pdf
@@ -172,3 +174,28 @@ def test_pdf(twice: list[Path], tmp_path: Path, browser: object) -> None:
     targets = [a.get_object().get("/Dest") for page in reader.pages for a in page.get("/Annots", [])]
     assert any(target is not None for target in targets), "the link from the front page to the last one"
     assert [entry.name for entry in tmp_path.iterdir()] == ["book.pdf"]
+
+
+@pytest.mark.book
+def test_pages_are_small(built_book: Path) -> None:
+    costs = json.loads((built_book.parent / "summary.json").read_text(encoding="utf-8"))["costs"]
+    assert costs["largest_page_bytes"] < 1.5e6, costs["largest_page"]
+    assert costs["search_index_bytes"] < 1e6
+
+
+def test_bibtex_is_that_of_the_references_and_of_the_citation_file(tmp_path: Path) -> None:
+    extension = runpy.run_path(str(book.ROOT / "book" / "_ext" / "companion_cite.py"))
+    references = (book.ROOT / "book" / "references.bib").read_text(encoding="utf-8")
+    paper = extension["entry_of"](references, "beck2025scaling")
+    assert paper.startswith("@")
+    assert paper.count("{") == paper.count("}")
+    with pytest.raises(KeyError):
+        extension["entry_of"](references, "nobody2025")
+    config = yaml.safe_load((book.ROOT / "_config.yml").read_text(encoding="utf-8"))
+    citation = yaml.safe_load((book.ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (citation["title"], citation["version"]) == (config["title"], __version__)
+    assert citation["authors"] == [{"name": config["author"]}]
+    assert str(citation["date-released"]).startswith(str(config["copyright"]))
+    (cited,) = citation["references"]
+    assert cited["title"] in paper.replace("{", "").replace("}", "")
+    assert cited["url"].removeprefix("https://arxiv.org/abs/") in paper

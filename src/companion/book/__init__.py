@@ -9,6 +9,7 @@ from companion.book.building import (
     Chapter,
     build,
 )
+from companion.book.costs import Costs
 from companion.book.execution import NotebookError, execute
 from companion.book.notebooks import (
     ROOT,
@@ -26,6 +27,7 @@ __all__ = [
     "ROOT",
     "Build",
     "Chapter",
+    "Costs",
     "NotebookError",
     "build",
     "execute",

@@ -149,14 +149,8 @@ def _link(writer: Any, printed: Any, first: dict[Path, int]) -> None:
             if number is None:
                 continue
             del entry["/A"]
-            top = [
-                writer.pages[number].indirect_reference,
-                NameObject("/XYZ"),
-                NullObject(),
-                NullObject(),
-                NullObject(),
-            ]
-            entry[NameObject("/Dest")] = ArrayObject(top)
+            top = [NameObject("/XYZ"), NullObject(), NullObject(), NullObject()]
+            entry[NameObject("/Dest")] = ArrayObject([writer.pages[number].indirect_reference, *top])
         kept.append(annotation)
     if "/Annots" in printed:
         printed[NameObject("/Annots")] = kept
