@@ -94,7 +94,7 @@ def _against_accounting(runs: pd.DataFrame) -> dict[str, Any] | None:
     equal, worst = 0, 0.0
     for _, rows in known.groupby("architecture"):
         architecture = models_of(rows)
-        equal += int((num_params(architecture) == rows["num_params"].to_numpy()).sum())
+        equal += int((np.asarray(num_params(architecture)) == rows["num_params"].to_numpy()).sum())
         ours = count_flops(architecture, rows["context_length"].to_numpy()).train_flops(rows["num_tokens"].to_numpy())
         worst = max(worst, float(np.abs(ours / rows["train_flops"].to_numpy() - 1).max()))
     return {"num_compared": len(known), "num_params_equal": equal, "largest_relative_train_flops_difference": worst}

@@ -338,8 +338,8 @@ def _side(
     rng: np.random.Generator,
 ) -> tuple[Array, Array]:
     """Values over the contexts, shape (K,), and under resamples, shape (K, R)."""
-    shapes = trained.scale.family.shapes(trained.best.d_model[0])
-    widths = trained.resamples.d_model
+    shapes = trained.scale.family.shapes(np.asarray(trained.best.d_model)[0])
+    widths = np.asarray(trained.resamples.d_model)
     several = trained.scale.family.shapes(widths[rng.permutation(len(widths))[:number]])
     if model is not None:
         value = model.predict(shapes, context_lengths, batch_size, hardware, precision)

@@ -357,7 +357,7 @@ def fit_runtime_model(
             + (" with a prompt" if quantity == "ttft" else "")
         )
     if "num_params" not in rows:
-        rows = rows.assign(num_params=[num_params(model_of(row)) for _, row in rows.iterrows()])
+        rows = rows.assign(num_params=[int(num_params(model_of(row))) for _, row in rows.iterrows()])
     groups = rows.groupby(["model_size", "batch_size"], sort=False).ngroup().to_numpy()
     if len(np.unique(groups)) <= len(terms):
         raise NotApplicable(

@@ -93,7 +93,7 @@ def cheapest_in_total(
     step = np.log(SEARCHED_WIDTHS[1] / SEARCHED_WIDTHS[0])
     width = SEARCHED_WIDTHS[best] * np.exp(shift * step)
     width = np.where(feasible, width, np.nan)
-    tokens = laws.tokens_for(np.asarray(loss), knowledge.family.num_params(width))
+    tokens = np.asarray(laws.tokens_for(np.asarray(loss), knowledge.family.num_params(width)))
     return {"d_model": width, "num_tokens": tokens, "loss": np.asarray(loss)}
 
 

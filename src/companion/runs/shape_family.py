@@ -71,7 +71,7 @@ class ShapeFamily:
         d, of = np.asarray(d_model, dtype=float), architecture_class(self.architecture)
         d_hv = self.head_width * d**self.head_width_exponent
         heads = of.hidden_ratio * d / d_hv
-        sharing = usual_attention_heads(d, heads) if self.hybrid else heads
+        sharing = np.asarray(usual_attention_heads(d, heads)) if self.hybrid else heads
         return of.unchecked(
             d_model=d,
             n_layers=self.depth * d**self.depth_exponent,

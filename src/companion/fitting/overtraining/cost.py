@@ -193,7 +193,7 @@ def cost_at_equal_loss(
     steps = 300
     log_c = np.log(train_flops) + np.linspace(0.0, np.log(LARGEST_FACTOR), steps + 1)
     sizes = _sizes(scale, train_flops, steps, tuple(map(float, ratios)))
-    losses = law.predict(sizes, np.asarray(ratios, dtype=float) * sizes)
+    losses = np.asarray(law.predict(sizes, np.asarray(ratios, dtype=float) * sizes))
     rows = []
     for ratio, loss in zip(ratios, losses.T, strict=True):
         reached = loss[-1] <= best_loss
