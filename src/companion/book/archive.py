@@ -21,6 +21,15 @@ def write_zip(html: Path, target: Path) -> Path:
         folder of the built pages; files whose names begin with a dot are left out.
     target
         the zip file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     (html := Path(folder) / "html").mkdir()
+    ...     _ = (html / "index.html").write_text("a page")
+    ...     write_zip(html, Path(folder) / "book.zip").name
+    'book.zip'
     """
     paths = sorted(path for path in html.rglob("*") if path.is_file() and not path.name.startswith("."))
     part = target.with_name(f".{target.name}.{os.getpid()}.part")

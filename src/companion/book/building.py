@@ -114,6 +114,11 @@ def build(
     InputError
         the folder is not a checkout, `out` may not be written, no notebook has a given parameter, the book tools are
         not installed, or Sphinx complained: its first lines are shown.
+
+    Examples
+    --------
+    >>> build(Path("my_book"), parameters={"runs_file": "my_runs.csv"}).complete  # doctest: +SKIP
+    True
     """
     start = time.monotonic()
     root = _checkout(root)

@@ -107,6 +107,11 @@ def execute(
         a notebook is missing, has no `parameters` cell, or no notebook has a given parameter.
     KeyboardInterrupt
         as soon as the kernels are killed; no notebook is finished first.
+
+    Examples
+    --------
+    >>> execute([Path("notebooks/90_ledger.md")], Path("out"), {"box_height": 20})  # doctest: +SKIP
+    [PosixPath('out/90_ledger.ipynb')]
     """
     done = try_all(notebooks, out_dir, parameters, jobs=jobs, progress=progress)
     for failure in (execution.failure for execution in done if execution.failure):

@@ -64,6 +64,11 @@ def write_pdf(html: Path, target: Path, *, jobs: int | None = None) -> Path:
     ------
     InputError
         no chromium, no pypdf, or a page that cannot be printed.
+
+    Examples
+    --------
+    >>> write_pdf(Path("_build/html"), Path("book.pdf"))  # doctest: +SKIP
+    PosixPath('book.pdf')
     """
     check_pdf()
     chromium, names = find_chromium(), page_names(html)

@@ -61,6 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     ------
     SystemExit
         after `--help` and `--version`, with status 0.
+
+    Examples
+    --------
+    >>> main(["params", "--architecture", "transformer", "--size", "400m"])  # doctest: +ELLIPSIS
+    transformer: 406635520 parameters
+    ...
+    0
     """
     prepare_streams()
     if sys.stdout is None:
@@ -82,6 +89,8 @@ def command_help() -> dict[str, str]:
 
     Lines are as wide as the terminal.
 
+    Examples
+    --------
     >>> texts = command_help()
     >>> texts["companion flops"].splitlines()[0].split()[:3]
     ['usage:', 'companion', 'flops']
