@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from companion.accounting.conventions import PAPER
 from companion.accounting.flops import forward_flops
@@ -39,6 +39,7 @@ from companion.inference.one_size import (
     model_of,
 )
 from companion.inference.solve import free_columns, relative_nnls
+from companion.numeric import Numeric, Values
 
 Array = NDArray[np.float64]
 
@@ -69,11 +70,11 @@ def terms_known(architecture: type[Architecture]) -> bool:
 def features(
     quantity: Quantity,
     architecture: Architecture,
-    context_length: Any,
-    batch_size: Any,
+    context_length: Numeric,
+    batch_size: Numeric,
     hardware: str | Hardware = REFERENCE_HARDWARE,
     precision: Precision = BF16,
-) -> dict[str, Any]:
+) -> dict[str, Values]:
     """Size of every term in its own unit; arrays broadcast.
 
     Parameters
@@ -199,12 +200,12 @@ class RuntimeModel:
 
     def parts(
         self,
-        architecture: Any,
-        context_length: Any,
-        batch_size: Any,
+        architecture: Architecture,
+        context_length: Numeric,
+        batch_size: Numeric,
         hardware: str | Hardware | None = None,
         precision: Precision = BF16,
-    ) -> dict[str, Any]:
+    ) -> dict[str, Values]:
         """Seconds of every term (see `predict`)."""
         sizes, speed = self._sizes(architecture, context_length, batch_size, hardware, precision)
         scale = [speed[term.kind] for term in self.terms]
@@ -215,12 +216,12 @@ class RuntimeModel:
 
     def predict(
         self,
-        architecture: Any,
-        context_length: Any,
-        batch_size: Any,
+        architecture: Architecture,
+        context_length: Numeric,
+        batch_size: Numeric,
         hardware: str | Hardware | None = None,
         precision: Precision = BF16,
-    ) -> Any:
+    ) -> Values:
         """Seconds of one prefill or step of a batch; arrays broadcast.
 
         On other hardware than the timings', compute terms scale with its peak FLOP/s and memory terms with its peak
@@ -230,9 +231,9 @@ class RuntimeModel:
 
     def samples(
         self,
-        architecture: Any,
-        context_length: Any,
-        batch_size: Any,
+        architecture: Architecture,
+        context_length: Numeric,
+        batch_size: Numeric,
         hardware: str | Hardware | None = None,
         precision: Precision = BF16,
         scatter: bool = True,
@@ -252,9 +253,9 @@ class RuntimeModel:
     def seconds_under(
         self,
         coefficients: Array,
-        architecture: Any,
-        context_length: Any,
-        batch_size: Any,
+        architecture: Architecture,
+        context_length: Numeric,
+        batch_size: Numeric,
         hardware: str | Hardware | None = None,
         precision: Precision = BF16,
         *,
@@ -276,7 +277,7 @@ class RuntimeModel:
         order = np.random.default_rng(len(self.quantity)).permutation(number)
         return np.exp(-np.quantile(self.log_residuals, (order + 0.5) / number))
 
-    def outside(self, num_params: Any, context_length: Any, batch_size: Any) -> list[str]:
+    def outside(self, num_params: ArrayLike, context_length: ArrayLike, batch_size: ArrayLike) -> list[str]:
         """What of a request lies outside the timings, in words; empty if nothing does."""
         notes, tokens = [], "prompt" if self.quantity == "ttft" else "context"
         column = self.rows["prefill_length"] if self.quantity == "ttft" else pd.Series(middle_context(self.rows))
@@ -300,7 +301,12 @@ class RuntimeModel:
         return notes
 
     def _sizes(
-        self, architecture: Any, context_length: Any, batch_size: Any, hardware: Any, precision: Precision
+        self,
+        architecture: Architecture,
+        context_length: Numeric,
+        batch_size: Numeric,
+        hardware: str | Hardware | None,
+        precision: Precision,
     ) -> tuple[dict[str, Any], dict[str, float]]:
         if architecture.name != self.architecture:
             raise InputError(f"runtime model of {self.architecture}: the model is a {architecture.name}")

@@ -20,6 +20,7 @@ from scipy.optimize import brentq, elementwise
 from companion.errors import InputError
 from companion.laws.base import Array, Law
 from companion.laws.surface import LossSurface
+from companion.numeric import Values
 
 #: A root of x this close to an end of the line's limits is not an optimum: the loss falls to the end.
 _AT_END = 1e-6
@@ -49,7 +50,7 @@ class Cost(Protocol):
     def limits(self) -> tuple[float, float]:
         """Between which x an optimum is looked for."""
 
-    def models(self, x: ArrayLike) -> Models:
+    def models(self, x: Values) -> Models:
         """The models at x, any array."""
 
     def reach(self) -> str:
@@ -71,7 +72,7 @@ class FlopsPerParamAndToken:
         """From one parameter to 1e30."""
         return 0.0, float(np.log(1e30))
 
-    def models(self, x: ArrayLike) -> Models:
+    def models(self, x: Values) -> Models:
         """The model at x = ln N."""
         return Models(np.exp(x), self.k * np.exp(x), np.ones_like(x), np.ones_like(x))
 

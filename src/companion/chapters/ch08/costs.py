@@ -253,7 +253,7 @@ def cache_choices(
         row = {"cache": label, "groups": heads, "equal": context_of_equal_cache(grouped, xlstm, precision)}
         for batch in batch_sizes:
             steps = [count_step(m, T, batch, precision=precision).roofline(peaks).seconds for m in (xlstm, grouped)]
-            row[f"B = {batch}"] = crossover_text(crossover(T, steps[1] / steps[0]), longest)
+            row[f"B = {batch}"] = crossover_text(float(crossover(T, steps[1] / steps[0])), longest)
         rows.append(row)
     return pd.DataFrame(rows)
 
