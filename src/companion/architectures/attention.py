@@ -5,7 +5,7 @@ arXiv 2505.09388 (norm of queries and keys).
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -67,20 +67,20 @@ class Attention(Mixer):
     def projection_flops(self, d_model: Numeric) -> Numeric:
         return 2 * d_model * self.qkv_width() + 2 * d_model * self.hidden_width
 
-    def output_gate_flops(self, d_model: Any, convention: Counting) -> Numeric:
+    def output_gate_flops(self, d_model: Numeric, convention: Counting) -> Numeric:
         return 0.0
 
     def norm_width(self) -> Numeric:
         return self.qk_norm * (self.n_heads + self.n_kv_heads) * self.d_qk
 
-    def core_flops(self, context_length: Any, convention: Counting) -> Numeric:
+    def core_flops(self, context_length: Numeric, convention: Counting) -> Numeric:
         return attention_core_flops(self.n_heads, self.d_qk, self.d_hv, context_length, convention, self.window)
 
-    def step_core_flops(self, context_length: Any, convention: Counting) -> Numeric:
+    def step_core_flops(self, context_length: Numeric, convention: Counting) -> Numeric:
         per_score = 2 * self.d_qk + 2 * self.d_hv + convention.attention_softmax_flops
         return self.seen(context_length) * self.n_heads * per_score
 
-    def core_flops_per_token(self, context_length: Any, convention: Counting) -> Numeric:
+    def core_flops_per_token(self, context_length: Numeric, convention: Counting) -> Numeric:
         return self.core_flops(context_length, convention) / context_length
 
     def growth(self, convention: Counting) -> Numeric | None:
@@ -92,7 +92,7 @@ class Attention(Mixer):
     def cache_numbers(self, context_length: Numeric) -> Numeric:
         return self.n_kv_heads * (self.d_qk + self.d_hv) * self.seen(context_length)
 
-    def prefill_cache_traffic(self, context_length: Any, convention: Counting) -> Numeric:
+    def prefill_cache_traffic(self, context_length: Numeric, convention: Counting) -> Numeric:
         return self.cache_numbers(context_length)  # written once
 
     def step_cache_traffic(self, context_length: Numeric) -> Numeric:
@@ -103,7 +103,9 @@ class Attention(Mixer):
         # queries, keys, values and hidden states written and read; normalized queries and keys once more
         return 2 * self.qkv_width() + 2 * self.hidden_width + 2 * self.norm_width()
 
-    def step_features(self, context_length: Any, batch_size: Any, num_multiprocessors: int) -> dict[str, Numeric]:
+    def step_features(
+        self, context_length: Numeric, batch_size: Numeric, num_multiprocessors: int
+    ) -> dict[str, Numeric]:
         # heads of a family are real numbers: a wave is full when the last head is in
         waves = np.ceil(batch_size * self.n_heads / num_multiprocessors - 1e-9)
         return {"cache_waves": self.seen(context_length) * waves}
@@ -127,7 +129,12 @@ def seen_tokens(context_length: Numeric, window: Numeric | None) -> Numeric:
 
 
 def attention_core_flops(
-    n_heads: Any, d_qk: Any, d_hv: Any, context_length: Any, convention: Counting, window: Numeric | None = None
+    n_heads: Numeric,
+    d_qk: Numeric,
+    d_hv: Numeric,
+    context_length: Numeric,
+    convention: Counting,
+    window: Numeric | None = None,
 ) -> Numeric:
     """Scores, softmax and weighted sum of causal attention: FLOPs per layer and sequence, forward.
 

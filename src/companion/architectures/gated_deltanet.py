@@ -12,7 +12,7 @@ elementwise operation; no paper publishes them. Nobody has timed it with the aut
 runtime terms.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -54,22 +54,22 @@ class GatedDelta(Mixer):
     def projection_flops(self, d_model: Numeric) -> Numeric:
         return 2 * d_model * self.qkv_width() + 2 * d_model * self.hidden_width + 4 * d_model * self.n_heads
 
-    def output_gate_flops(self, d_model: Any, convention: Counting) -> Numeric:
+    def output_gate_flops(self, d_model: Numeric, convention: Counting) -> Numeric:
         return 2 * d_model * self.hidden_width + convention.output_gate_elementwise_flops * self.hidden_width
 
     def norm_width(self) -> Numeric:
         return self.hidden_width + 2 * self.n_heads * self.d_qk  # head norm; lengths of queries and keys
 
-    def core_flops(self, context_length: Any, convention: Counting) -> Numeric:
+    def core_flops(self, context_length: Numeric, convention: Counting) -> Numeric:
         chunks = over_chunks(self._chunk_flops, context_length, convention.chunk_size)
         return self.n_heads * chunks + context_length * self._convolution_flops()
 
-    def step_core_flops(self, context_length: Any, convention: Counting) -> Numeric:
+    def step_core_flops(self, context_length: Numeric, convention: Counting) -> Numeric:
         # decay, state times key, outer product and its sum, state times query; the value's difference and rate
         state = self.d_qk * self.d_hv * (1 + 2 + 2 + 2)
         return self.n_heads * (state + 2 * self.d_hv + GATE_FLOPS) + self._convolution_flops()
 
-    def core_flops_per_token(self, context_length: Any, convention: Counting) -> Numeric:
+    def core_flops_per_token(self, context_length: Numeric, convention: Counting) -> Numeric:
         return self.core_flops(convention.chunk_size, convention) / convention.chunk_size
 
     def growth(self, convention: Counting) -> Numeric:
@@ -83,7 +83,7 @@ class GatedDelta(Mixer):
         kept = self.n_heads * self.d_qk * self.d_hv + (CONV_SIZE - 1) * self.qkv_width()
         return kept + 0.0 * context_length
 
-    def prefill_cache_traffic(self, context_length: Any, convention: Counting) -> Numeric:
+    def prefill_cache_traffic(self, context_length: Numeric, convention: Counting) -> Numeric:
         # the state of every chunk is written by one kernel and read by the next
         return 2 * self.cache_numbers(context_length) * ceil_div(context_length, convention.chunk_size)
 
@@ -96,7 +96,9 @@ class GatedDelta(Mixer):
         before = 2 * self.qkv_width() + 4 * self.n_heads * self.d_qk
         return core + before + d_model + 6 * self.hidden_width + 4 * self.n_heads
 
-    def step_features(self, context_length: Any, batch_size: Any, num_multiprocessors: int) -> dict[str, Numeric]:
+    def step_features(
+        self, context_length: Numeric, batch_size: Numeric, num_multiprocessors: int
+    ) -> dict[str, Numeric]:
         return {}
 
     def _convolution_flops(self) -> Numeric:

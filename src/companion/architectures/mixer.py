@@ -109,7 +109,7 @@ class Mixer:
         """FLOPs of the projections per token."""
         self._lacks("projection_flops")
 
-    def output_gate_flops(self, d_model: Any, convention: Counting) -> Numeric:
+    def output_gate_flops(self, d_model: Numeric, convention: Counting) -> Numeric:
         """FLOPs of the output gate per token."""
         self._lacks("output_gate_flops")
 
@@ -117,15 +117,15 @@ class Mixer:
         """Numbers per token that the mixer's own norms scale."""
         self._lacks("norm_width")
 
-    def core_flops(self, context_length: Any, convention: Counting) -> Numeric:
+    def core_flops(self, context_length: Numeric, convention: Counting) -> Numeric:
         """FLOPs of the core for one sequence of T tokens."""
         self._lacks("core_flops")
 
-    def step_core_flops(self, context_length: Any, convention: Counting) -> Numeric:
+    def step_core_flops(self, context_length: Numeric, convention: Counting) -> Numeric:
         """FLOPs of the core for one generated token, the last of T."""
         self._lacks("step_core_flops")
 
-    def core_flops_per_token(self, context_length: Any, convention: Counting) -> Numeric:
+    def core_flops_per_token(self, context_length: Numeric, convention: Counting) -> Numeric:
         """FLOPs of the core over T, for any real T at which `least_context` is a lower bound and chunks are whole."""
         self._lacks("core_flops_per_token")
 
@@ -143,7 +143,7 @@ class Mixer:
         """Numbers that one sequence of T tokens keeps."""
         self._lacks("cache_numbers")
 
-    def prefill_cache_traffic(self, context_length: Any, convention: Counting) -> Numeric:
+    def prefill_cache_traffic(self, context_length: Numeric, convention: Counting) -> Numeric:
         """Numbers of cache or state moved by a prefill of T tokens."""
         self._lacks("prefill_cache_traffic")
 
@@ -157,7 +157,9 @@ class Mixer:
 
     # ---- times ----------------------------------------------------------------------------------
 
-    def step_features(self, context_length: Any, batch_size: Any, num_multiprocessors: int) -> dict[str, Numeric]:
+    def step_features(
+        self, context_length: Numeric, batch_size: Numeric, num_multiprocessors: int
+    ) -> dict[str, Numeric]:
         """Sizes of terms of a step that only this mixer has, by name, for one layer."""
         self._lacks("step_features")
 
@@ -165,7 +167,7 @@ class Mixer:
         raise InputError(f"mixer {self.name} has no {method}: write this method of {type(self).__name__} to count it")
 
 
-def over_chunks(one_chunk: Callable[[Numeric], Numeric], context_length: Any, chunk_size: Numeric) -> Numeric:
+def over_chunks(one_chunk: Callable[[Numeric], Numeric], context_length: Numeric, chunk_size: Numeric) -> Numeric:
     """Sum of `one_chunk(tokens)` over the chunks of T tokens, of which the last may be shorter."""
     full_chunks = context_length // chunk_size
     tail = context_length % chunk_size
@@ -173,6 +175,6 @@ def over_chunks(one_chunk: Callable[[Numeric], Numeric], context_length: Any, ch
     return full_chunks * one_chunk(chunk_size) + 1 * (tail != 0) * one_chunk(tail)
 
 
-def ceil_div(number: Any, divisor: Numeric) -> Numeric:
+def ceil_div(number: Numeric, divisor: Numeric) -> Numeric:
     """Number of chunks that hold all tokens, the last one shorter; numbers, arrays and symbols."""
     return -(-number // divisor)

@@ -9,7 +9,7 @@ with n = log N, d = log D, E = exp(e), A = exp(a), B = exp(b). All derivatives f
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -137,7 +137,9 @@ class LossSurface(Law):
         return np.asarray(cls.log_loss(e, a, b, alpha, beta, np.exp(log_gamma), log_n, log_d))
 
     @staticmethod
-    def log_loss(e: Any, a: Any, b: Any, alpha: Any, beta: Any, gamma: Any, log_n: Any, log_d: Any) -> Values:
+    def log_loss(
+        e: Values, a: Values, b: Values, alpha: Values, beta: Values, gamma: Values, log_n: Values, log_d: Values
+    ) -> Values:
         """log L from e = log E, a = log A, b = log B; any gamma, so that a search without bounds may try it."""
         return np.logaddexp(e, gamma * np.logaddexp(a - alpha * log_n, b - beta * log_d))
 
