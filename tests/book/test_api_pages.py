@@ -1,6 +1,7 @@
 """The API reference: one page a package, types by their names, old addresses that still lead somewhere."""
 
 import ast
+import inspect
 import re
 from importlib import import_module
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 from bs4 import BeautifulSoup
+from test_doctests import FACES
 
 from companion.cli import command_help
 
@@ -78,3 +80,28 @@ def test_old_addresses_lead_on(browser: Any, site: str, anchor: str, page: str) 
     tab.wait_for_url(f"{site}{page}#{anchor}")
     assert tab.evaluate("document.getElementById(decodeURIComponent(location.hash.slice(1))) !== null")
     tab.close()
+
+
+#: Whose type only the data or another package decide: the law of a fit, a notebook of nbformat, options of matplotlib.
+OPEN = {"Bootstrap.all_laws", "Bootstrap.laws", "Fit.predict", "read", "subplots"}
+
+
+def functions_of(face: str) -> dict[str, Any]:
+    """Functions, methods and properties that a package exports, by their names."""
+    found: dict[str, Any] = {}
+    for name in import_module(face).__all__:
+        shown = getattr(import_module(face), name)
+        members = {f"{name}.{each}": value for each, value in vars(shown).items()} if inspect.isclass(shown) else {}
+        for label, member in {name: shown, **members}.items():
+            function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+            if inspect.isfunction(function) and not label.split(".")[-1].startswith("_"):
+                found[label] = function
+    return found
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_types_on_the_faces_are_real(face: str) -> None:
+    for label, function in functions_of(face).items():
+        signature = inspect.signature(function)
+        types = [each.annotation for each in signature.parameters.values()] + [signature.return_annotation]
+        assert label in OPEN or not {"Any", Any} & {each for each in types if each.__hash__}, f"{face}.{label}"
