@@ -222,4 +222,5 @@ def test_sphinx_warning_fails_the_build(tmp_path: Path) -> None:
     index = book.build(root=tmp_path, progress=False, report=said.append).index
     assert index == html / "index.html"
     assert "an earlier build" not in index.read_text()
-    assert said[0].startswith(str(index))
+    assert said[0].startswith("notebooks ")
+    assert said[-1].startswith(str(index))
