@@ -34,7 +34,7 @@ def ledger_facts(rows: list[LedgerRow]) -> Facts:
     contexts = sorted(laws.str.extract(r"T=(\d+)")[0].astype(int).unique())
     done = ledger[ledger["verdict"] == "reproduced"]
     return {
-        "c3_ledger_reproduced": f"{len(done)} of {len(ledger)}",
+        "c3_ledger_reproduced": share(len(done), len(ledger)),
         "c3_ledger_contexts": "T = " + listed([str(length) for length in contexts]),
         "c3_ledger_independent": str(int(done["independent"].sum())),
         "c3_ledger_dependent": str(int((~done["independent"]).sum())),
@@ -102,11 +102,11 @@ def budget_facts(
         outside += [f"{power_of_ten(p.isoflop_budget)} FLOP ({label(name)}, {len(p.x)} runs)" for p in rest]
         tests = scatter[(scatter["architecture"] == label(name)) & (scatter["sizes"] == "all")]
         found = {key: _rejection(p) for key, p in zip(tests["budgets"], tests["p"], strict=True)}
-        if "main" in found:
-            verdicts.append(f"For {label(name)} a power law through the main budgets is {found['main']}")
+        tested = [f"through {'all' if key == 'all' else 'the main'} budgets is {p}" for key, p in found.items()]
+        if tested:
+            verdicts.append(f"For {label(name)} a power law {'; one '.join(tested)}")
         if "all" in found:
-            moved = _effect_of_all_budgets(choices[name, "num_params"].set_index("choice")["exponent"])
-            verdicts.append(f"For {label(name)} a power law through all budgets is {found['all']}. {moved}")
+            verdicts.append(_effect_of_all_budgets(choices[name, "num_params"].set_index("choice")["exponent"]))
     left_out = f"The main laws leave out {listed(outside)}" if outside else "The main laws use all budgets"
     return {"c3_left_out": left_out, "c3_all_budgets": ". ".join(verdicts) or "Two optima cannot test a power law"}
 
@@ -229,6 +229,7 @@ def ratio_facts(ratios: Mapping[str, pd.DataFrame], first: str, second: str) -> 
         "c3_ratio_typical": mean,
         "c3_ratio_tokens": f"{tokens['ratio'].min():.2f} to {tokens['ratio'].max():.2f}",
         "c3_ratio_apart": share(int(apart), len(sizes)),
+        "c3_tokens_apart": share(int(tokens_apart), len(tokens)),
         "c3_tokens_verdict": f"about {mean_tokens} times as many" if tokens_apart else "about as many",
     }
 

@@ -44,7 +44,7 @@ def show_profiles(every: Mapping[Key, IsoflopFit]) -> Html:
         name="isoflop-profiles",
         alt="Loss over parameters: one valley for every budget, with a parabola through its runs and a mark at its "
         "bottom.",
-        caption="One valley per budget. Points are runs, lines are parabolas; a diamond marks the lowest one, with its "
+        caption="One valley per budget. Points are runs, lines parabolas; a diamond marks the lowest point, with its "
         "95 % interval.",
     )
 
@@ -173,10 +173,11 @@ def power_laws(
     level
         of intervals and bands.
     """
-    figure, axes = _over_compute(fits, joints, budgets, level, relative=False)
+    figure, axes, handles = _over_compute(fits, joints, budgets, level, relative=False)
     for x, ax in axes.items():
         ax.set(yscale="log", ylabel=OPTIMUM_LABELS[x])
         count_ticks(ax.yaxis)
+    next(iter(axes.values())).legend(handles=handles, loc="upper left")  # lines rise: this corner is free
     return figure
 
 
@@ -187,11 +188,12 @@ def law_residuals(
     level: float = 0.95,
 ) -> Figure:
     """How far each optimum lies from its joint law, with the band of the law; arguments as for `power_laws`."""
-    figure, axes = _over_compute(fits, joints, budgets, level, relative=True)
+    figure, axes, handles = _over_compute(fits, joints, budgets, level, relative=True)
     for x, ax in axes.items():
         ax.axhline(0, color=GREY, linewidth=0.8)
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         ax.set(ylabel=f"{SYMBOLS[x]} against the law (%)")
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 3))
     return figure
 
 
@@ -202,10 +204,10 @@ def _over_compute(
     level: float,
     *,
     relative: bool,
-) -> tuple[Figure, dict[str, Axes]]:
-    """Optima and laws over compute in a panel per x; `relative`: divided by the law, minus 1."""
+) -> tuple[Figure, dict[str, Axes], list[Line2D]]:
+    """Optima and laws over compute in a panel per x, and what a legend shows; `relative`: over the law, minus 1."""
     columns = list(dict.fromkeys(x for _, x in fits))
-    figure, panels_ = subplots(1, len(columns), height=3.0)
+    figure, panels_ = subplots(1, len(columns), height=2.6)
     axes = dict(zip(columns, panels_, strict=True))
     appearance = architecture_look(list(dict.fromkeys(name for name, _ in fits)))
     dashes = dict(zip(appearance, cycle(_DASHES), strict=False))
@@ -237,8 +239,7 @@ def _over_compute(
         Line2D([], [], color=look["color"], marker=look["marker"], linestyle=dashes[name], label=look["label"])
         for name, look in appearance.items()
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 3))
-    return figure, axes
+    return figure, axes, handles
 
 
 def exponent_forest(tables: Mapping[Key, pd.DataFrame]) -> Figure:

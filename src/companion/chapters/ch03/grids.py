@@ -187,11 +187,11 @@ def show_grid_bias(surfaces: Mapping[str, LossSurface], bias: Mapping[str, pd.Da
         pd.DataFrame(rows),
         name="isoflop-grid-bias",
         caption=f"Error of N* without any noise, from {even.num_sizes} sizes over a "
-        f"{10 ** (even.upper - even.lower):g}-fold range. Last column: error of the exponent of N* when that range "
-        f"drifts by {drifting.drift:g} decades per decade of compute.",
+        f"{10 ** (even.upper - even.lower):g}-fold range. Formula: (α − β)h²/10. Last column: error of "
+        f"exponent a when that range drifts by {drifting.drift:g} decades per decade of compute.",
         formats={"drift": "{:+.4f}"}
         | dict.fromkeys(("leading", "symmetric", "off-center", "only below", "only above"), "{:+.1%}"),
-        labels={"exponents": "α, β", "leading": "(α − β)h²/10", "drift": "drifting: exponent"},
+        labels={"exponents": "α, β", "leading": "formula", "drift": "drift: a"},
     )
 
 

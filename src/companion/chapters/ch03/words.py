@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from companion.formatting import power_of_ten
+from companion.formatting import power_of_ten, significant
 
 _WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 _PREFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"))
@@ -37,8 +37,8 @@ def listed(texts: Sequence[str]) -> str:
 
 
 def p_value(p: float) -> str:
-    """A p-value with two digits; as a power of ten below 0.001: 0.021, 9.4×10⁻⁹."""
-    return f"{p:.2g}" if p >= _SMALL_P else power_of_ten(p)
+    """A p-value with two digits; as a power of ten below 0.001: 0.10, 0.021, 9.4×10⁻⁹."""
+    return significant(p, 2) if p >= _SMALL_P else power_of_ten(p)
 
 
 def full_number(value: float) -> str:
