@@ -102,7 +102,7 @@
   const roofline = (pass, hardware) =>
     Math.max(pass.flops / hardware.peak_flops_per_s, pass.bytes / hardware.peak_bytes_per_s);
 
-  // companion.inference.runtime_model.features
+  // companion.inference.features.features
   function runtimeFeatures(shapes, T, B, hardware, passes) {
     const { prefill, step } = passes;
     const { n_layers, n_heads } = shapes;

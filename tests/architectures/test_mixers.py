@@ -15,7 +15,7 @@ from companion.accounting.inference import activations_per_token, cache_bytes, c
 from companion.architectures import ARCHITECTURES, XLSTM, Architecture, Attention, Mixer, Transformer, preset
 from companion.architectures.gated_deltanet import GatedDelta, GatedDeltaNet
 from companion.errors import InputError
-from companion.inference.runtime_model import features, terms_of
+from companion.inference.features import features, terms_of
 from companion.runs.shape_family import paper_family
 
 SMALL = {"d_model": 256, "n_layers": 8, "n_heads": 4}

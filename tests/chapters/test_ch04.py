@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from foreign import table as foreign_table
+from simulated_tables import TWO_DESIGNS, two_designs
 
 from companion.chapters import ch04
 from companion.chapters.applicability import LAW_RUNS, need_runs, select_runs
@@ -20,22 +21,12 @@ from companion.fitting.likelihood import profile
 from companion.fitting.uncertainty import Bootstrap
 from companion.laws import LossSurface
 
-TRUTH = LossSurface(E=1.7, A=400.0, B=500.0, alpha=0.34, beta=0.3)
 NAME = "xlstm"
 
 
 @pytest.fixture(scope="module")
 def table() -> pd.DataFrame:
-    """Two designs of a known law with a scatter of 0.2 %."""
-    sizes = np.geomspace(1e8, 3e9, 8)
-    iso = [(n, flops / (6 * n)) for flops in (6e18, 3e19, 1e20) for n in sizes]
-    long = [(n, ratio * n) for n in sizes[::2] for ratio in (20, 100, 500)]
-    runs = pd.DataFrame(iso + long, columns=["num_params", "num_tokens"])
-    runs["experiment"] = ["isoflop"] * len(iso) + ["tokenparam"] * len(long)
-    runs["train_flops"] = 6 * runs["num_params"] * runs["num_tokens"]
-    runs["isoflop_budget"] = [flops for flops in (6e18, 3e19, 1e20) for _ in sizes] + [np.nan] * len(long)
-    noise = np.random.default_rng(0).normal(0, 0.002, len(runs))
-    return runs.assign(val_loss=TRUTH.predict(runs["num_params"], runs["num_tokens"]) * np.exp(noise))
+    return two_designs()
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +51,7 @@ def test_flops_per_param_and_token(table: pd.DataFrame) -> None:
 
 
 def test_projection_finds_the_exponents_of_exact_losses(table: pd.DataFrame) -> None:
-    exact = table.assign(val_loss=TRUTH.predict(table["num_params"], table["num_tokens"]))
+    exact = table.assign(val_loss=TWO_DESIGNS.predict(table["num_params"], table["num_tokens"]))
     alphas, betas = [0.24, 0.34, 0.44], [0.2, 0.3, 0.4]
     misfit = analysis.projected_misfit(fit(LossSurface, exact, gamma=1.0), alphas, betas)
     assert misfit.shape == (3, 3)
@@ -83,11 +74,11 @@ def test_near_target(table: pd.DataFrame) -> None:
 
 
 def test_optima_of_parabolas(table: pd.DataFrame) -> None:
-    exact = table.assign(val_loss=TRUTH.predict(table["num_params"], table["num_tokens"]))
+    exact = table.assign(val_loss=TWO_DESIGNS.predict(table["num_params"], table["num_tokens"]))
     found = analysis.parabola_optima(exact[exact["experiment"] == "isoflop"].assign(architecture=NAME), 20)
     assert found["isoflop_budget"].tolist() == [6e18, 3e19, 1e20]
     for budget, size, tokens in zip(found["isoflop_budget"], found["num_params"], found["num_tokens"], strict=True):
-        best = TRUTH.optimum(budget)
+        best = TWO_DESIGNS.optimum(budget)
         assert (size, tokens) == (pytest.approx(best[0], rel=0.1), pytest.approx(best[1], rel=0.1))
     np.testing.assert_allclose(found["tokens_per_param"], found["num_tokens"] / found["num_params"])
 

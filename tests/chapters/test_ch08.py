@@ -21,7 +21,7 @@ from companion.chapters.ch08.common import crossover_text, extremes
 from companion.errors import InputError
 from companion.hardware import get_hardware
 from companion.inference.compare import Comparison, measured_crossovers, size_crossovers
-from companion.inference.one_size import fit_inference, load_paper_inference
+from companion.inference.one_size import fit_inference
 from companion.inference.runtime_model import RuntimeModel
 from companion.inference.terms import (
     cache_term_variants,
@@ -31,6 +31,7 @@ from companion.inference.terms import (
     multiprocessor_bounds,
     multiprocessor_scan,
 )
+from companion.inference.timings import load_paper_inference
 from companion.paths import data_dir
 from companion.plotting import Html
 

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from companion.chapters.ch08.draws import draw_effects, drawn_and_once, prefill_ratios
-from companion.inference.one_size import load_paper_inference
 from companion.inference.published import published_design
+from companion.inference.timings import load_paper_inference
 
 
 @pytest.fixture(scope="module")

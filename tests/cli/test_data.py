@@ -22,6 +22,21 @@ def test_data_check(capsys: pytest.CaptureFixture[str]) -> None:
     assert out.startswith(f"{RUNS}: 640 runs, no fault found\nC/(6 N D): 0.706 to 2.08, median 0.943; 0 of 640 runs")
 
 
+def test_the_accounting_counts_rows_with_shapes_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = load_paper_runs().head(30)
+    runs["d_ff"] = runs["d_ff"].astype("Int64")
+    runs.loc[runs.index[:4], "d_ff"] = None
+    runs.loc[runs.index[4], "architecture"] = "mamba"
+    runs.loc[runs.index[5], "num_params"] += 1
+    runs.loc[runs.index[6], "train_flops"] *= 1.01
+    runs.to_csv(tmp_path / "runs.csv", index=False)
+    accounting = run_json(capsys, "data", "check", str(tmp_path / "runs.csv"))["accounting"]
+    assert (accounting["num_compared"], accounting["num_params_equal"]) == (25, 24)
+    assert accounting["largest_relative_train_flops_difference"] == pytest.approx(0.01 / 1.01, rel=1e-3)
+    runs.drop(columns="d_ff").to_csv(tmp_path / "bare.csv", index=False)
+    assert run_json(capsys, "data", "check", str(tmp_path / "bare.csv"))["accounting"] is None
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_foreign_table_is_accepted(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["data", "check", str(table(name))]) == 0

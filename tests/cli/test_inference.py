@@ -8,7 +8,8 @@ from commands import error_line, run_json
 from companion import cli
 from companion.accounting.inference import cache_bytes, count_prefill, count_step
 from companion.architectures import make_architecture, preset
-from companion.inference.one_size import fit_inference, load_paper_inference
+from companion.inference.one_size import fit_inference
+from companion.inference.timings import load_paper_inference
 from companion.paths import data_dir
 
 TIMINGS = str(data_dir() / "inference.csv")

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from simulated_tables import two_designs
 
 from companion.errors import InputError
 from companion.fitting import diagnostics
@@ -10,21 +11,10 @@ from companion.fitting.extrapolation import extrapolate, optimum_on_profile
 from companion.fitting.fit import Fit, fit
 from companion.laws import LossSurface
 
-TRUTH = LossSurface(E=1.7, A=400.0, B=500.0, alpha=0.34, beta=0.3)
-
 
 @pytest.fixture(scope="module")
 def table() -> pd.DataFrame:
-    """Two designs of a known law with a scatter of 0.2 %."""
-    sizes = np.geomspace(1e8, 3e9, 8)
-    iso = [(n, flops / (6 * n)) for flops in (6e18, 3e19, 1e20) for n in sizes]
-    long = [(n, ratio * n) for n in sizes[::2] for ratio in (20, 100, 500)]
-    runs = pd.DataFrame(iso + long, columns=["num_params", "num_tokens"])
-    runs["experiment"] = ["isoflop"] * len(iso) + ["tokenparam"] * len(long)
-    runs["train_flops"] = 6 * runs["num_params"] * runs["num_tokens"]
-    runs["isoflop_budget"] = [flops for flops in (6e18, 3e19, 1e20) for _ in sizes] + [np.nan] * len(long)
-    noise = np.random.default_rng(0).normal(0, 0.002, len(runs))
-    return runs.assign(val_loss=TRUTH.predict(runs["num_params"], runs["num_tokens"]) * np.exp(noise))
+    return two_designs()
 
 
 @pytest.fixture(scope="module")

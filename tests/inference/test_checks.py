@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from companion import cli
 from companion.errors import InputError, NotApplicable
 from companion.inference.checks import gaps_note, repeats_note, unit_note
-from companion.inference.one_size import load_inference, load_paper_inference
 from companion.inference.runtime_model import fit_runtime_model
+from companion.inference.timings import load_inference, load_paper_inference
 
 COLUMNS = ["architecture", "model_size", "d_model", "n_layers", "n_heads", "d_ff", "batch_size", "prefill_length"]
 COLUMNS += ["generation_length", "ttft_s", "step_time_s"]

@@ -21,8 +21,8 @@ from companion.inference.compare import (
     seconds,
     size_crossovers,
 )
-from companion.inference.one_size import load_paper_inference
 from companion.inference.runtime_model import RuntimeModel, paper_runtime_model
+from companion.inference.timings import load_paper_inference
 from companion.laws import LossSurface
 from companion.runs.load import load_paper_runs
 from companion.runs.select import subset

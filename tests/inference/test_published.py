@@ -6,7 +6,7 @@ import pytest
 
 from companion.accounting.inference import count_prefill
 from companion.errors import InputError
-from companion.inference.one_size import COLUMNS, PARAMETERS, by_model, fitted_rows, load_paper_inference, model_of
+from companion.inference.one_size import PARAMETERS, fitted_rows
 from companion.inference.published import (
     OBJECTIVES,
     STARTS,
@@ -17,6 +17,7 @@ from companion.inference.published import (
     solve_published,
 )
 from companion.inference.published_count import TERMS, count_differences, published_work
+from companion.inference.timings import COLUMNS, by_model, load_paper_inference, model_of
 from companion.ledger.entries import REPRODUCED, build_ledger, load_published
 from companion.paths import data_dir
 

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from companion.accounting.inference import count_step
 from companion.architectures import preset
 from companion.errors import InputError
 from companion.hardware import get_hardware
-from companion.inference.one_size import COLUMNS, load_paper_inference, model_of
-from companion.inference.runtime_model import RuntimeModel, features, fit_runtime_model, paper_runtime_model, terms_of
+from companion.inference.features import features, terms_of
+from companion.inference.runtime_model import RuntimeModel, fit_runtime_model, paper_runtime_model
+from companion.inference.timings import COLUMNS, load_paper_inference, model_of
 from companion.runs.shape_family import paper_family
 
 KINDS = [(name, quantity) for quantity in ("ttft", "step_time") for name in ("transformer", "xlstm")]
@@ -26,34 +26,6 @@ def timings() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def models(timings: pd.DataFrame) -> dict[tuple[str, str], RuntimeModel]:
     return {kind: fit_runtime_model(timings, *kind, num_resamples=100) for kind in KINDS}  # type: ignore[arg-type]
-
-
-class TestFeatures:
-    def test_step_terms_are_the_accounting_s(self) -> None:
-        model = preset("xlstm", "400m")
-        step, found = count_step(model, 1000, 8), features("step_time", model, 1000, 8)
-        assert found["weight_bytes"] == step.traffic.weights
-        assert found["state_bytes"] == step.traffic.cache
-        assert found["activation_bytes"] == step.traffic.activations
-        assert (found["layers"], found["batched_layers"]) == (24, 24)
-        assert features("step_time", model, 1000, 1)["batched_layers"] == 0
-
-    def test_waves_jump_where_the_multiprocessors_are_full(self) -> None:
-        model = preset("transformer", "400m")  # 16 heads
-        waves = features("step_time", model, 1000, np.array([1, 8, 9, 16, 17]), H100)["cache_waves"] / (24 * 1000)
-        assert waves.tolist() == [1, 1, 2, 2, 3], "132 multiprocessors: 8.25 sequences"
-        assert features("step_time", model, 1000, 9, "mi300x")["cache_waves"] == 24 * 1000
-
-    def test_prefill_terms_add_up(self) -> None:
-        found = features("ttft", preset("transformer", "7b"), 4096, 2)
-        assert found["product_flops"] + found["attention_flops"] == pytest.approx(found["flops"])
-        assert found["token_layers"] == 2 * 4096 * 32
-
-    def test_families_and_arrays_broadcast(self) -> None:
-        shapes = paper_family("transformer").shapes(np.array([1024.0, 4096.0])[:, None])
-        for quantity in ("ttft", "step_time"):
-            found = features(quantity, shapes, np.array([128, 256, 512]), 4)
-            assert {np.shape(value) for value in found.values()} == {(2, 3)}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,7 +8,7 @@ from companion.accounting.inference import cache_numbers, count_step
 from companion.architectures import preset
 from companion.errors import InputError
 from companion.hardware import known_hardware
-from companion.inference.one_size import fit_inference, load_paper_inference, model_of
+from companion.inference.one_size import fit_inference
 from companion.inference.runtime_model import paper_runtime_model
 from companion.inference.terms import (
     against_roofline,
@@ -25,6 +25,7 @@ from companion.inference.terms import (
     multiprocessor_scan,
     shares,
 )
+from companion.inference.timings import load_paper_inference, model_of
 
 SIZES = ("160m", "400m", "830m", "1.4b", "2.7b", "7b")
 

@@ -1,4 +1,4 @@
-"""Compiles all Triton kernels for a GPU that need not be there; prints what each takes, one JSON object per line.
+"""Compiles all Triton kernels of the mLSTM for a GPU that need not be there; prints what each takes, as lines of JSON.
 
 Run in a process of its own, with Triton's compiler and an empty cache (a kernel from the cache leaves no log):
 TRITON_DUMP_PTXAS_LOG=1 TRITON_CACHE_DIR=<empty folder> python compile_kernels.py '[<task>, ...]', where a task is
@@ -6,17 +6,12 @@ TRITON_DUMP_PTXAS_LOG=1 TRITON_CACHE_DIR=<empty folder> python compile_kernels.p
 (packed, states, sigmoid gate), "last": true (only the last candidate of each kernel).
 """
 
-import io
 import json
-import re
 import sys
-from contextlib import redirect_stdout
-from types import ModuleType
 from typing import Any
 
 import torch
-import triton
-from triton.backends.compiler import GPUTarget
+from absent_gpu import AbsentGPU, Compiled, replace_kernels
 from triton.runtime import driver
 
 from companion.kernels.common import device
@@ -35,54 +30,6 @@ from companion.kernels.mlstm import (
 )
 from companion.kernels.mlstm.problem import Problem
 
-
-class AbsentGPU:
-    """What Triton asks its driver before it compiles."""
-
-    def __init__(self, capability: int) -> None:
-        self.capability = capability
-
-    def get_current_target(self) -> GPUTarget:
-        return GPUTarget("cuda", self.capability, 32)
-
-    def get_current_device(self) -> int:
-        return self.capability  # compiled kernels are remembered by device
-
-    def get_current_stream(self, device: int | None = None) -> int:
-        return 0
-
-    def get_active_torch_device(self) -> torch.device:
-        return torch.device("cpu")
-
-    def map_python_to_cpp_type(self, name: str) -> str:
-        return name
-
-
-class Compiled:
-    """Stands for a kernel: a launch compiles it and notes what it takes."""
-
-    notes: dict[str, Any]
-
-    def __init__(self, kernel: Any) -> None:
-        self.kernel = kernel
-
-    def __getitem__(self, grid: Any) -> Any:
-        def launch_it(*arguments: Any, **constants: Any) -> None:
-            log = io.StringIO()
-            with redirect_stdout(log):
-                found = self.kernel.warmup(*arguments, grid=grid, **constants)
-            notes = {"function": self.kernel.__name__, "shared_bytes": found.metadata.shared}
-            # nothing in the log: compiled before
-            if spilled := re.findall(r"(\d+) bytes spill stores", log.getvalue()):
-                registers = re.findall(r"Used (\d+) registers", log.getvalue())
-                notes |= {"spill_bytes": max(map(int, spilled)), "registers": max(map(int, registers))}
-            Compiled.notes = notes
-            if self.kernel.__name__ in UNCHOSEN:
-                print(json.dumps({**task, **notes, "configuration": None}), flush=True)
-
-        return launch_it
-
-
 #: Kernels without candidates of their own; `segment_states` runs with those of `states_and_outputs`.
 UNCHOSEN = (
     "gate_vectors",
@@ -97,11 +44,10 @@ task: dict[str, Any] = {}
 seen: set[str] = set()
 
 
-def replace_kernels(module: ModuleType) -> None:
-    for name, value in list(vars(module).items()):
-        here = isinstance(value, triton.runtime.jit.JITFunction) and value.__module__ == module.__name__
-        if here and not name.startswith("_"):  # a part of a kernel
-            setattr(module, name, Compiled(value))
+def report_unchosen(notes: dict[str, Any]) -> None:
+    """Of kernels with candidates `run_all` prints more."""
+    if notes["function"] in UNCHOSEN:
+        print(json.dumps({**task, **notes, "configuration": None}), flush=True)
 
 
 def run_all(kernel: str, attempt: Any, **shape: Any) -> Any:
@@ -169,6 +115,7 @@ def compile_kernels(options: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    Compiled.report = staticmethod(report_unchosen)
     configs.run = run_all  # type: ignore[assignment]
     launch_fused.segments = lambda *sizes: 2  # so that `segment_states` is launched too
     for module in (triton_backward, triton_forward, triton_fused, triton_gates, triton_normalizer, triton_step):

@@ -111,3 +111,11 @@ def test_parameters_of_many_laws_must_be_positive() -> None:
         ProductLaw(**refits | {"K": np.array([2.0, -1.0])})
     with pytest.raises(InputError, match=r"product law: K is 0\.0 and must be positive"):
         ProductLaw(E=1.0, K=0.0, alpha=0.1, beta=0.1)
+
+
+def test_a_part_of_many_laws() -> None:
+    many = ProductLaw(E=np.array([1.0, 2.0, 3.0]), K=np.full(3, 5.0), alpha=np.array([0.1, 0.2, 0.3]), beta=np.ones(3))
+    laws, rows, sizes = list(many), np.array([[2, 0], [1, 1]]), np.array([[1e8, 1e9], [1e8, 1e9]])
+    expected = [laws[row].predict(size, 1e10) for row, size in zip(rows.flat, sizes.flat, strict=True)]
+    np.testing.assert_allclose(many.part(rows).predict(sizes, 1e10).ravel(), expected, rtol=1e-14)
+    np.testing.assert_array_equal(laws[1].part([0, 0]).E, [2.0, 2.0])

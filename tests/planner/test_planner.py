@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 from companion.errors import InputError
 from companion.hardware import get_hardware
 from companion.laws import optimum
-from companion.planner.costs import SEARCHED_WIDTHS, cost_curve, needed_bytes, numbers_of, served_shapes
+from companion.planner.costs import (
+    SEARCHED_WIDTHS,
+    _serving_seconds,
+    cheapest_in_total,
+    coefficients_of,
+    cost_curve,
+    needed_bytes,
+    numbers_of,
+    served_shapes,
+)
 from companion.planner.planning import COST_OPTIMAL, LOSS_OPTIMAL, Knowledge, PlannedModel, Request, learn, plan
 from companion.planner.ranges import no_intervals, off_center
 from companion.runs.load import load_paper_runs
@@ -60,6 +69,29 @@ def test_the_cost_optimal_model_is_the_cheapest_of_its_loss(architecture: str) -
     assert cheap["total_gpu_hours"] < best["total_gpu_hours"]
     assert cheap["num_params"] < best["num_params"]
     assert cheap["train_gpu_hours"] > best["train_gpu_hours"]
+
+
+@pytest.mark.parametrize(("timing", "resampled"), [("measured", False), ("measured", True), ("roofline", True)])
+def test_no_width_beside_the_cheapest_costs_less(timing: Any, resampled: bool) -> None:
+    """Where the cost is smooth, the width is that of the minimum, not that of a parabola through three widths."""
+    request, knowledge = replace(REQUEST, train_flops=1e20, context_length=8192, timing=timing), known()["xlstm"]
+    laws = knowledge.bootstrap.laws if resampled else knowledge.fit.law
+    scale = FamilyScale(family=knowledge.family, context_length=8192)
+    loss = np.full(len(laws), 2.8)
+    found = cheapest_in_total(request, knowledge, scale, laws, loss, resampled)
+    smooth = ~np.isin(found["d_model"], SEARCHED_WIDTHS)
+    assert smooth.any()
+
+    def hours(factor: float) -> Any:
+        width = found["d_model"] * factor
+        tokens = laws.tokens_for(loss, knowledge.family.num_params(width))
+        place = {"d_model": width, "num_tokens": tokens, "loss": loss}
+        rows = coefficients_of(request, knowledge, len(laws), resampled)
+        serve = _serving_seconds(request, knowledge, served_shapes(request, knowledge, width), rows)
+        return numbers_of(request, knowledge, scale, place, scattered=False)["train_gpu_hours"] + serve / 3600
+
+    for factor in (1 - 2e-5, 1 + 2e-5):
+        assert (hours(factor)[smooth] > hours(1.0)[smooth]).all()
 
 
 def test_costs_add_up_and_follow_their_units() -> None:

@@ -16,7 +16,6 @@ from companion.runs.shape_family import (
     SMALLEST_WIDTH,
     FamilyScale,
     ShapeFamily,
-    bisect,
     fit_shape_family,
     paper_family,
 )
@@ -152,10 +151,17 @@ def test_family_of_other_shapes() -> None:
     assert other == paper_family("xlstm")
 
 
-def test_bisect_finds_roots_and_stops_at_ends() -> None:
-    assert bisect(lambda x: x - 5, ()) == pytest.approx(5, abs=1e-12)
-    found = bisect(lambda x: x - np.array([4.0, -1.0, 99.0]), (3,))
-    np.testing.assert_allclose(found, [4, np.log(SMALLEST_WIDTH), np.log(LARGEST_WIDTH)], atol=1e-9)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_inverses_stop_at_the_ends_of_the_widths(name: str) -> None:
+    family = paper_family(name)
+    ends = family.num_params(np.array([SMALLEST_WIDTH, LARGEST_WIDTH]))
+    np.testing.assert_allclose(family.width_of(ends), [SMALLEST_WIDTH, LARGEST_WIDTH], rtol=1e-12)
+    scale = FamilyScale(family=family, context_length=8192)
+    found = scale.num_params(np.array([1.0, scale.train_flops(1e9, 20.0), 1e60, np.nan]), 20.0)
+    np.testing.assert_allclose(found, [ends[0], 1e9, ends[1], np.nan], rtol=1e-9)
+    assert scale.num_params(1.0, 20.0) == pytest.approx(ends[0])
+    assert np.isnan(scale.num_params(np.nan, 20.0))
+    assert family.width_of(np.array([])).shape == (0,)
 
 
 def test_bad_input() -> None:

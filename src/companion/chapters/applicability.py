@@ -88,7 +88,8 @@ def select_runs(
         if the file cannot be read or is not a run table, or a requested architecture is not in it.
     """
     runs = load_paper_runs() if runs_file is None else load_runs(runs_file)
-    choice = choose_context(runs, context_length)
+    # a page says no path of the machine it was built on
+    choice = choose_context(runs, context_length, source="the paper's runs" if runs_file is None else None)
     tables, unusable = {}, {}
     for name in _names(runs, architectures):
         try:

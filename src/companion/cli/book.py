@@ -8,7 +8,7 @@ from typing import Any
 
 from companion.cli.options import whole
 from companion.errors import InputError
-from companion.inference.one_size import load_inference
+from companion.inference.timings import load_inference
 from companion.ledger.entries import load_published
 from companion.runs.load import load_runs
 

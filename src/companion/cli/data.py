@@ -6,19 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import yaml
 
-from companion.accounting import count_flops, num_params
-from companion.architectures import ARCHITECTURES
 from companion.cli.commands import _plain, print_json
 from companion.cli.options import add_json
 from companion.formatting import name_rows, plural
+from companion.runs.conventions import check_counts
 from companion.runs.findings import find_all, ratio_range
 from companion.runs.findings.flops import USUAL_RATIO
-from companion.runs.load import SHAPE_COLUMNS, read_runs, summary
-from companion.runs.recount import models_of
+from companion.runs.load import read_runs, summary
 
 #: Most entries of a list that the text shows; --json has them all.
 _MAX_LISTED = 50
@@ -84,17 +81,11 @@ def _ratio_line(ratio: dict[str, Any], num_runs: int) -> str:
 
 def _against_accounting(runs: pd.DataFrame) -> dict[str, Any] | None:
     """How rows with known shapes compare with our counts; None where there are none to compare."""
-    if not {*SHAPE_COLUMNS, "context_length"} <= set(runs.columns):
+    counted = check_counts(runs)
+    if counted.empty:
         return None
-    known = runs[
-        runs["architecture"].isin(ARCHITECTURES) & runs[[*SHAPE_COLUMNS, "context_length"]].notna().all(axis=1)
-    ]
-    if known.empty:
-        return None
-    equal, worst = 0, 0.0
-    for _, rows in known.groupby("architecture"):
-        architecture = models_of(rows)
-        equal += int((num_params(architecture) == rows["num_params"].to_numpy()).sum())
-        ours = count_flops(architecture, rows["context_length"].to_numpy()).train_flops(rows["num_tokens"].to_numpy())
-        worst = max(worst, float(np.abs(ours / rows["train_flops"].to_numpy() - 1).max()))
-    return {"num_compared": len(known), "num_params_equal": equal, "largest_relative_train_flops_difference": worst}
+    return {
+        "num_compared": int(counted["num_runs"].sum()),
+        "num_params_equal": int(counted["num_params_equal"].sum()),
+        "largest_relative_train_flops_difference": float(counted["largest_difference"].max()),
+    }

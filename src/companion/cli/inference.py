@@ -17,8 +17,9 @@ from companion.cli.options import add_bootstrap, add_json, add_level, add_shapes
 from companion.formatting import count as as_count
 from companion.formatting import power_of_ten, significant
 from companion.hardware import REFERENCE_HARDWARE, get_hardware
-from companion.inference.one_size import COLUMNS, FORMS, InferenceFit, fit_inference, load_inference
+from companion.inference.one_size import FORMS, InferenceFit, fit_inference
 from companion.inference.published import PUBLISHED_FORMS, fit_published
+from companion.inference.timings import COLUMNS, load_inference
 
 _GIB = 2**30
 _OBJECTIVES = ("relative", "milliseconds")

@@ -16,7 +16,7 @@ from companion.formatting import count as as_count
 from companion.formatting import power_of_ten, significant
 from companion.hardware import REFERENCE_HARDWARE
 from companion.inference.compare import METHODS
-from companion.inference.one_size import load_inference
+from companion.inference.timings import load_inference
 from companion.planner.planning import Plan, PlannedModel, Request, learn, plan
 from companion.runs.load import load_runs
 

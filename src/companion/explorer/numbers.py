@@ -23,8 +23,9 @@ from companion.errors import InputError, NotApplicable
 from companion.explorer.settings import CONTEXTS, CONTROLS, OPTIMAL, Setting, link_value
 from companion.fitting.bootstrap import percentile_interval
 from companion.hardware import known_hardware
-from companion.inference.one_size import middle_context
-from companion.inference.runtime_model import RuntimeModel, terms_known
+from companion.inference.features import terms_known
+from companion.inference.runtime_model import RuntimeModel
+from companion.inference.timings import middle_context
 from companion.laws import LossSurface, optimum
 from companion.planner.knowledge import Knowledge, learn, without_name
 from companion.runs.shape_family import (

@@ -11,6 +11,7 @@ from companion.fitting.extrapolation import Extrapolation, optimum_on_profile
 from companion.fitting.fit import Fit, fit
 from companion.fitting.uncertainty import Bootstrap
 from companion.laws import LossSurface
+from companion.runs.groups import by_experiment
 
 #: Label of the whole table among its designs.
 ALL = "all"
@@ -18,10 +19,8 @@ ALL = "all"
 
 def designs(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """All runs, and those of every value of the column `experiment` where there are several."""
-    tables = {ALL: runs}
-    if "experiment" in runs and len(runs["experiment"].dropna().unique()) > 1:
-        tables |= {str(name): group for name, group in runs.groupby("experiment")}
-    return tables
+    parts = by_experiment(runs)
+    return {ALL: runs} | (parts if len(parts) > 1 else {})
 
 
 def outlier_shifts(

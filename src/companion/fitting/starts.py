@@ -17,8 +17,8 @@ from companion.laws.base import Array
 _GRID_ROWS = 1000
 
 
-def floor_and_factor(shape: Array, rows: Rows) -> tuple[Array, Array]:
-    """E and K of least squares of (E + K·h)/L - 1, in closed form: both (G,); K is not finite where there is none.
+def floor_and_factor(shape: Array, rows: Rows, bounded: bool = True) -> tuple[Array, Array]:
+    """E and K of least squares of (E + K·h)/L - 1, in closed form: both (G,), not finite where there are none.
 
     Parameters
     ----------
@@ -26,6 +26,8 @@ def floor_and_factor(shape: Array, rows: Rows) -> tuple[Array, Array]:
         h/L, shape (G, n).
     rows
         with weights of shape (n,). Relative residuals stand in for differences of logarithms.
+    bounded
+        E is held between 0.01 and just below the lowest loss (so it is always finite), and K is the best for that E.
     """
     w, loss = rows.weights, np.exp(rows.log_loss)
     floor = 1 / loss
@@ -33,7 +35,8 @@ def floor_and_factor(shape: Array, rows: Rows) -> tuple[Array, Array]:
     t0, t1 = (w * floor).sum(), (shape * w).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         e = (t0 * s11 - t1 * s01) / (s00 * s11 - s01**2)
-        e = np.clip(np.nan_to_num(e, nan=0.5), 1e-2, 0.99 * loss.min())
+        if bounded:
+            e = np.clip(np.nan_to_num(e, nan=0.5), 1e-2, 0.99 * loss.min())
         return e, (t1 - e * s01) / s11
 
 

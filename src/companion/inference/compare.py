@@ -22,8 +22,8 @@ from companion.fitting.bootstrap import percentile_interval, quantile_ends
 from companion.fitting.fit import Fit
 from companion.fitting.uncertainty import Bootstrap
 from companion.hardware import REFERENCE_HARDWARE, Hardware, get_hardware
-from companion.inference.one_size import COLUMNS, Quantity, by_model, measured, middle_context
 from companion.inference.runtime_model import RuntimeModel
+from companion.inference.timings import COLUMNS, Quantity, by_model, measured, middle_context
 from companion.laws import Optimum, compute_for_loss, optimum
 from companion.runs.shape_family import FamilyScale
 

@@ -11,7 +11,7 @@ come from another procedure, found out from the numbers and recorded in `data/in
 * a count of FLOPs and bytes of their own (`companion.inference.published_count`).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -20,17 +20,9 @@ from scipy.optimize import leastsq
 from scipy.special import huber
 
 from companion.errors import InputError
-from companion.inference.one_size import (
-    COLUMNS,
-    PARAMETERS,
-    Array,
-    InferenceFit,
-    Quantity,
-    fitted_rows,
-    unidentified,
-)
+from companion.inference.one_size import PARAMETERS, InferenceFit, fit_from_solution, fitted_rows
 from companion.inference.published_count import published_work
-from companion.inference.solve import free_columns, usable_resamples
+from companion.inference.timings import COLUMNS, Array, Quantity
 
 #: Seed of the resample that the published fits drew.
 PUBLISHED_SEED = 0
@@ -125,24 +117,17 @@ def fit_published(
     times, design = rows[COLUMNS[quantity]].to_numpy(dtype=float), published_design(rows, quantity)
     start = np.array(STARTS[architecture, quantity])
     counts = np.ones(len(rows)) if every_row_once else published_draw(len(rows)).astype(float)
-    free, singular = free_columns((design / times[:, None])[counts > 0])
-    solution = solve_published(design, times, start, chosen, counts)
-    resamples = [
-        solve_published(design, times, start, chosen, draw) if kept else np.full(len(start), np.nan)
-        for draw, kept in usable_resamples(design / times[:, None], num_resamples, seed)
-    ]
-    predicted = design @ solution
-    fit = InferenceFit(
-        architecture=architecture,
-        model_size=model_size,
-        quantity=quantity,
-        coefficients=np.where(free, np.nan, solution),
-        resamples=np.array(resamples).reshape(-1, len(start)),
-        reasons={},
-        log_residuals=np.log(np.where(predicted > 0, predicted, np.nan) / times),
-        singular_values=singular,
+    return fit_from_solution(
+        solve_published(design, times, start, chosen, counts),
+        lambda draw: solve_published(design, times, start, chosen, draw),
+        design,
+        times,
+        of=(architecture, model_size, quantity),
+        num_resamples=num_resamples,
+        seed=seed,
+        level=level,
+        used=counts > 0,
     )
-    return replace(fit, reasons=unidentified(fit, free, level))
 
 
 def search_shortfall(table: pd.DataFrame, architecture: str, model_size: str, quantity: Quantity) -> dict[str, float]:

@@ -17,7 +17,7 @@ from companion.accounting.inference import BF16, count_prefill, count_step
 from companion.accounting.params import count_params
 from companion.architectures import Architecture
 from companion.errors import NotApplicable
-from companion.inference.one_size import Array, Quantity, by_model, middle_context
+from companion.inference.timings import Array, Quantity, by_model, middle_context
 
 #: FLOPs of the prefill: attention with 0.65 of the scores; the tighter count of the mLSTM, chunks of 128, 0.75.
 TRANSFORMER_COUNT = replace(PAPER, name="published prefill", attention_causal_factor=0.65)

@@ -1,7 +1,8 @@
 """Inference times of all sizes at once: what the hardware does, term by term.
 
 The paper fits every size by itself (`companion.inference.one_size`); such fits cannot predict a size in between. Here a
-time is a sum of physical terms with coefficients that all sizes of an architecture share, none of them negative:
+time is a sum of physical terms (`companion.inference.features`) with coefficients that all sizes of an architecture
+share, none of them negative:
 
 * prefill: FLOPs over a rate (attention's core at its own), work per token and layer that no matrix unit does, and
   overheads per layer and per pass;
@@ -21,109 +22,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from companion.accounting.conventions import PAPER
-from companion.accounting.flops import forward_flops
-from companion.accounting.inference import BF16, Precision, check_batch_size, count_step
+from companion.accounting.inference import BF16, Precision
 from companion.accounting.params import num_params
-from companion.architectures import ARCHITECTURES, Architecture, Term
+from companion.architectures import Term
 from companion.errors import InputError, NotApplicable
 from companion.fitting.bootstrap import percentile_interval, resample_counts
 from companion.hardware import REFERENCE_HARDWARE, Hardware, get_hardware
-from companion.inference.one_size import (
-    COLUMNS,
-    Quantity,
-    by_model,
-    load_paper_inference,
-    measured,
-    middle_context,
-    model_of,
-)
+from companion.inference.features import features, features_of_rows, terms_of
 from companion.inference.solve import free_columns, relative_nnls
+from companion.inference.timings import COLUMNS, Quantity, load_paper_inference, measured, middle_context, model_of
 
 Array = NDArray[np.float64]
-
-
-def terms_of(architecture: str, quantity: str) -> tuple[Term, ...]:
-    """The terms of a time of an architecture, from its mixer.
-
-    Raises
-    ------
-    NotApplicable
-        if its mixer names none: nobody has timed it.
-    """
-    of = ARCHITECTURES.get(architecture)
-    known = {} if of is None or of.usual_attention_every is not None else of.mixer_class.runtime_terms
-    if quantity not in known:
-        there = ", ".join(name for name, each in ARCHITECTURES.items() if terms_known(each))
-        raise NotApplicable(
-            f"runtime model of {architecture}, {quantity}: no terms are known; there are models of {there}"
-        )
-    return known[quantity]
-
-
-def terms_known(architecture: type[Architecture]) -> bool:
-    """Whether measured times of an architecture can be fitted: one kind of layer, whose mixer names terms."""
-    return architecture.usual_attention_every is None and bool(architecture.mixer_class.runtime_terms)
-
-
-def features(
-    quantity: Quantity,
-    architecture: Architecture,
-    context_length: Any,
-    batch_size: Any,
-    hardware: str | Hardware = REFERENCE_HARDWARE,
-    precision: Precision = BF16,
-) -> dict[str, Any]:
-    """Size of every term in its own unit; arrays broadcast.
-
-    Parameters
-    ----------
-    quantity
-        `ttft`: a prompt of `context_length` tokens; `step_time`: one token more at that context.
-    architecture
-        an `Architecture`, or a member of a family; with one kind of layer.
-    context_length, batch_size
-        T in tokens, B in sequences.
-    hardware
-        whose number of multiprocessors makes the waves.
-    precision
-        bytes per number, of step times.
-
-    Raises
-    ------
-    NotApplicable
-        for a hybrid: its times are not a sum of the terms of one mixer.
-    """
-    a = architecture
-    if len(a.layers) > 1:
-        raise NotApplicable(f"runtime model of {a.name}: no terms are known for a hybrid of {_kinds(a)}")
-    T, B = np.asarray(context_length, dtype=float)[()], check_batch_size(batch_size)
-    layers, ones = a.n_layers + 0.0 * T * B, 1.0 + 0.0 * T * B * a.n_layers
-    if quantity == "ttft":
-        forward = forward_flops(a, T, PAPER)
-        products = B * (forward.total - forward.unembedding - forward.mixer_core)
-        return {
-            "flops": products + B * forward.mixer_core,
-            "product_flops": products,
-            "attention_flops": B * forward.mixer_core,
-            "token_layers": B * T * a.n_layers,
-            "layers": layers,
-            "passes": ones,
-        }
-    step = count_step(a, T, B, precision=precision)
-    found = {
-        "weight_bytes": step.traffic.weights + 0.0 * T * B,
-        "activation_bytes": step.traffic.activations + 0.0 * T * B,
-        "layers": layers,
-        "batched_layers": layers * (B > 1),
-    }
-    ((mixer, number),) = a.layers
-    own = mixer.step_features(T, B, get_hardware(hardware).num_multiprocessors)
-    return found | {"state_bytes": step.traffic.cache} | {name: number * size for name, size in own.items()}
-
-
-def _kinds(architecture: Architecture) -> str:
-    return " and ".join(mixer.name for mixer, _ in architecture.layers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +59,7 @@ class RuntimeModel:
     @property
     def design(self) -> Array:
         """Sizes of the terms for every timing, shape (n, k)."""
-        return _design(self.rows, self.architecture, self.quantity, self.hardware)
+        return features_of_rows(self.rows, self.architecture, self.quantity, self.hardware)
 
     @property
     def rms_log_error(self) -> float:
@@ -329,7 +238,7 @@ def fit_runtime_model(
     Parameters
     ----------
     table
-        timings, see `companion.inference.one_size.load_inference`. Times to first token without a prompt are left out.
+        timings, see `companion.inference.timings.load_inference`. Times to first token without a prompt are left out.
     hardware
         what the timings were taken on.
     num_resamples, seed
@@ -366,7 +275,7 @@ def fit_runtime_model(
         )
     peaks = get_hardware(hardware)
     times = rows[COLUMNS[quantity]].to_numpy(dtype=float)
-    design = _design(rows, architecture, quantity, peaks)
+    design = features_of_rows(rows, architecture, quantity, peaks)
     solve = relative_nnls(design, times)
     counts = np.empty((0, len(rows)))
     if num_resamples:
@@ -393,15 +302,3 @@ def paper_runtime_model(architecture: str, quantity: Quantity, num_resamples: in
     (10, 5)
     """
     return fit_runtime_model(load_paper_inference(), architecture, quantity, num_resamples=num_resamples, seed=seed)
-
-
-def _design(rows: pd.DataFrame, architecture: str, quantity: Quantity, hardware: Hardware) -> Array:
-    """Sizes of the terms for every row, shape (n, k)."""
-    terms = terms_of(architecture, quantity)
-    design = np.zeros((len(rows), len(terms)))
-    context = rows["prefill_length"].to_numpy(dtype=float) if quantity == "ttft" else middle_context(rows)
-    batch = rows["batch_size"].to_numpy()
-    for model, at in by_model(rows):
-        sizes = features(quantity, model, context[at], batch[at], hardware)
-        design[at] = np.stack([np.broadcast_to(sizes[term.name], len(at)) for term in terms], axis=1)
-    return design

@@ -17,22 +17,10 @@ from companion.accounting.inference import BF16, Precision, cache_bytes
 from companion.accounting.params import num_params
 from companion.errors import InputError
 from companion.hardware import REFERENCE_HARDWARE, Hardware, get_hardware
-from companion.inference.one_size import (
-    COLUMNS,
-    SMALLEST_BATCH,
-    InferenceFit,
-    Quantity,
-    by_model,
-    design_of,
-    fit_inference,
-    generation_bytes,
-    least_seconds,
-    measured,
-    middle_context,
-    model_of,
-)
+from companion.inference.one_size import SMALLEST_BATCH, InferenceFit, design_of, fit_inference, generation_bytes
 from companion.inference.runtime_model import RuntimeModel, fit_runtime_model
 from companion.inference.solve import least_squares_start, relative_nnls, solve_times
+from companion.inference.timings import COLUMNS, Quantity, by_model, least_seconds, measured, middle_context, model_of
 
 #: Ratio of the time per cached token to that of a single sequence from which a batch counts as two waves.
 SECOND_WAVE = 1.5

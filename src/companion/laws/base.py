@@ -203,6 +203,11 @@ class Law(ABC):
         for row in zip(*values, strict=True):
             yield type(self)(**dict(zip(self.PARAMETERS, map(float, row), strict=True)))
 
+    def part(self, rows: Any) -> Self:
+        """The laws of these numbers, of the shape of `rows`."""
+        values = {name: np.broadcast_to(value, len(self))[rows] for name, value in self.parameters.items()}
+        return type(self)(**values)
+
     def _require_positive(self, *names: str) -> None:
         """Raise an InputError where a parameter is not positive; NaN in an array marks a refit that failed."""
         for name in names:

@@ -216,14 +216,27 @@ def _roots(function: Callable[..., Any], low: float, high: float, first: Any, la
 
     NaN where there is none, or it lies at a limit.
     """
-    values = tuple(np.broadcast_to(np.asarray(value, dtype=float), first.shape) for value in law.parameters.values())
+    found = increasing_root(function, low, high, first, *law.parameters.values())
+    return np.where((found > low + _AT_END) & (found < high - _AT_END), found, np.nan)
+
+
+def increasing_root(function: Callable[..., Any], low: float, high: float, first: Any, *values: Any) -> Any:
+    """x between low and high at which an increasing function of (x, first, *values) is zero, shape of `first`.
+
+    NaN where the function has one sign on the whole interval. `values` broadcast to the shape of `first`.
+
+    Examples
+    --------
+    >>> increasing_root(lambda x, target: x**2 - target, 0.0, 2.0, np.array([0.25, 1.0, 9.0])).round(12)
+    array([0.5, 1. , nan])
+    """
+    first = np.asarray(first, dtype=float)
+    every = tuple(np.broadcast_to(np.asarray(value, dtype=float), first.shape) for value in values)
     if first.size == 1:  # one root: the scalar solver is ten times faster
-        numbers = (float(first.flat[0]), *(float(value.flat[0]) for value in values))
+        numbers = (float(first.flat[0]), *(float(value.flat[0]) for value in every))
         ends = [float(function(end, *numbers)) for end in (low, high)]
         inside = np.isfinite(ends).all() and ends[0] < 0 < ends[1]
         found = np.array([brentq(function, low, high, args=numbers, xtol=1e-13) if inside else np.nan])
-        found = found.reshape(first.shape)
-    else:
-        solved = elementwise.find_root(function, (np.full(first.shape, low), high), args=(first, *values))
-        found = np.where(solved.success, solved.x, np.nan)
-    return np.where((found > low + _AT_END) & (found < high - _AT_END), found, np.nan)
+        return found.reshape(first.shape)
+    solved = elementwise.find_root(function, (np.full(first.shape, low), high), args=(first, *every))
+    return np.where(solved.success, solved.x, np.nan)

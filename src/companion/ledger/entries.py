@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 
 from companion.errors import InputError
-from companion.inference.one_size import load_paper_inference
+from companion.inference.timings import load_paper_inference
 from companion.ledger.sections import SECTIONS, PaperData, Value
 from companion.paths import data_dir
 from companion.runs.load import load_paper_runs

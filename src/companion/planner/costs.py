@@ -5,13 +5,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.optimize import elementwise
 
 from companion.accounting.inference import InferencePass, count_prefill, count_step
 from companion.architectures import Architecture
 from companion.errors import InputError
 from companion.fitting.fit import Fit
 from companion.hardware import get_hardware
-from companion.inference.one_size import Quantity
+from companion.inference.timings import Quantity
 from companion.laws import LossSurface
 from companion.planner.knowledge import Knowledge
 from companion.planner.request import SECONDS_PER_HOUR, Request
@@ -52,49 +53,60 @@ def cheapest_in_total(
 ) -> dict[str, Array]:
     """Widths and tokens that reach a loss with the least device time of training and serving, arrays of shape (R,).
 
-    Only sizes whose memory fits the hardware are searched; the least of `SEARCHED_WIDTHS` is refined by a parabola. NaN
-    for laws without such a size.
+    Only sizes whose memory fits the hardware are searched. The total has steps and several minima, so the least of
+    `SEARCHED_WIDTHS` brackets the minimum, which is then refined where the cost is smooth. NaN for laws without such a
+    size.
 
     Raises
     ------
     InputError
         if no law has a size that both reaches the loss and fits.
     """
-    shapes = served_shapes(request, knowledge, SEARCHED_WIDTHS)
-    size = knowledge.family.num_params(SEARCHED_WIDTHS)
-    price = scale.family.flops_per_token(SEARCHED_WIDTHS, scale.context_length, scale.convention)
-    tokens = laws.tokens_for(np.asarray(loss), size[:, None])
-    train = price[:, None] * tokens / request.flops_per_second
-    total = (
-        train
-        + _serving_seconds(request, knowledge, shapes, coefficients_of(request, knowledge, len(laws), resampled)).T
-    )
-    total[~_fits(request, shapes)] = np.inf
-    if not np.isfinite(tokens).any():
-        raise InputError(
-            f"no size from {size[0]:.3g} to {size[-1]:.3g} parameters reaches a loss of {np.nanmax(loss):.4g}"
-        )
+    loss = np.broadcast_to(np.asarray(loss, dtype=float), len(laws))
+    coefficients = coefficients_of(request, knowledge, len(laws), resampled)
+
+    def seconds(width: Array, law: NDArray[np.intp]) -> Array:
+        """Of training and serving the model of a width by the law of a number; the two broadcast."""
+        tokens = laws.part(law).tokens_for(loss[law], knowledge.family.num_params(width))
+        price = scale.family.flops_per_token(width, scale.context_length, scale.convention)
+        rows = (coefficients[0][law], coefficients[1][law])
+        shapes = served_shapes(request, knowledge, width)
+        return price * tokens / request.flops_per_second + _serving_seconds(request, knowledge, shapes, rows)
+
+    every = np.arange(len(laws))
+    total = seconds(SEARCHED_WIDTHS[:, None], every)
+    total[~_fits(request, served_shapes(request, knowledge, SEARCHED_WIDTHS))] = np.inf
     feasible = np.isfinite(total).any(axis=0)
     if not feasible.any():
-        hardware, needed = get_hardware(request.hardware), needed_bytes(request, shapes)
-        least = needed[np.isfinite(tokens).any(axis=1)].min()
-        raise InputError(
-            f"no size that reaches the loss fits: does not fit, needs {least / 2**30:.1f} GiB; "
-            f"{hardware.label} has {hardware.memory_bytes / 2**30:.1f} GiB"
-        )
-    best = np.clip(np.argmin(np.where(np.isnan(total), np.inf, total), axis=0), 1, len(size) - 2)
-    every = np.arange(total.shape[1])
-    before, here, after = (np.log(total[best + shift, every]) for shift in (-1, 0, 1))
+        raise _nothing_found(request, knowledge, laws, loss)
+    best = np.clip(np.argmin(np.where(np.isnan(total), np.inf, total), axis=0), 1, len(SEARCHED_WIDTHS) - 2)
+    before, here, after = (total[best + shift, every] for shift in (-1, 0, 1))
     with np.errstate(invalid="ignore"):
-        shift = 0.5 * (before - after) / (before - 2 * here + after)
-        # waves of attention heads and the limit of memory make steps, over which no parabola goes
-        smooth = np.isfinite(shift) & (np.abs(shift) <= 1) & (np.maximum(before, after) - here < SMOOTH)
-    shift = np.where(smooth, shift, 0.0)
-    step = np.log(SEARCHED_WIDTHS[1] / SEARCHED_WIDTHS[0])
-    width = SEARCHED_WIDTHS[best] * np.exp(shift * step)
-    width = np.where(feasible, width, np.nan)
-    tokens = laws.tokens_for(np.asarray(loss), knowledge.family.num_params(width))
-    return {"d_model": width, "num_tokens": tokens, "loss": np.asarray(loss)}
+        # waves of attention heads and the limit of memory make steps; beside a step, and where the cost rises as
+        # steeply as one, the width of the scan stays
+        smooth = np.maximum(before, after) < here * np.exp(SMOOTH)
+    width = np.where(feasible, SEARCHED_WIDTHS[best], np.nan)
+    if smooth.any():
+        bracket = tuple(SEARCHED_WIDTHS[best[smooth] + shift] for shift in (-1, 0, 1))
+        refined = elementwise.find_minimum(seconds, bracket, args=(every[smooth],))
+        width[smooth] = np.where(refined.success, refined.x, width[smooth])
+    tokens = laws.tokens_for(loss, knowledge.family.num_params(width))
+    return {"d_model": width, "num_tokens": tokens, "loss": loss}
+
+
+def _nothing_found(request: Request, knowledge: Knowledge, laws: LossSurface, loss: Array) -> InputError:
+    """Why no law has a size that both reaches the loss and fits."""
+    size, shapes = knowledge.family.num_params(SEARCHED_WIDTHS), served_shapes(request, knowledge, SEARCHED_WIDTHS)
+    reached = np.isfinite(laws.tokens_for(loss, size[:, None])).any(axis=1)
+    if not reached.any():
+        return InputError(
+            f"no size from {size[0]:.3g} to {size[-1]:.3g} parameters reaches a loss of {np.nanmax(loss):.4g}"
+        )
+    hardware, least = get_hardware(request.hardware), needed_bytes(request, shapes)[reached].min()
+    return InputError(
+        f"no size that reaches the loss fits: does not fit, needs {least / 2**30:.1f} GiB; "
+        f"{hardware.label} has {hardware.memory_bytes / 2**30:.1f} GiB"
+    )
 
 
 def served_shapes(request: Request, knowledge: Knowledge, width: Any) -> Architecture:
@@ -103,7 +115,7 @@ def served_shapes(request: Request, knowledge: Knowledge, width: Any) -> Archite
 
 
 def _serving_seconds(request: Request, knowledge: Knowledge, shapes: Any, coefficients: tuple[Array, Array]) -> Array:
-    """Device seconds of all serving, shape (R, number of shapes): every sequence of a batch shares its time."""
+    """Device seconds of all serving, shape as of `pass_seconds`: every sequence of a batch shares its time."""
     prefills = request.prefill_tokens / (request.prompt * request.batch_size)
     steps = request.generated_tokens / request.batch_size
     ttft = pass_seconds(request, knowledge, "ttft", coefficients[0], shapes, request.prompt)
@@ -118,22 +130,20 @@ def pass_seconds(
     coefficients: Array,
     shapes: Architecture,
     context: int,
-    *,
-    paired: bool = False,
 ) -> Array:
     """Seconds of one prefill (`ttft`) or step (`step_time`), by the request's timing: runtime model or roofline alone.
 
-    Shape (R, …), or (R,) where `paired`: row r of the coefficients with model r of shapes (R,).
+    Row r of the coefficients (R, k) goes with model r of shapes (R,), result (R,); shapes (n, 1) give (n, R), or (n, 1)
+    for a roofline, which has no coefficients.
     """
     where = (shapes, context, request.batch_size)
     if request.timing == "measured":
         model = knowledge.times[("ttft", "step_time").index(quantity)]
         return model.seconds_under(
-            coefficients, *where, hardware=request.hardware, precision=request.precision, paired=paired
+            coefficients, *where, hardware=request.hardware, precision=request.precision, paired=True
         )
     count = count_prefill if quantity == "ttft" else count_step
-    seconds = np.asarray(count(*where, precision=request.precision).roofline(request.hardware).seconds)
-    return seconds if paired else np.broadcast_to(seconds, (len(coefficients), *seconds.shape))
+    return np.asarray(count(*where, precision=request.precision).roofline(request.hardware).seconds)
 
 
 def passes_of(request: Request, shapes: Any) -> tuple[InferencePass, InferencePass]:
@@ -166,8 +176,7 @@ def cost_curve(request: Request, knowledge: Knowledge, loss: float, widths: Any 
     flops = scale.family.flops_per_token(width, scale.context_length, scale.convention) * tokens
     train = flops / request.flops_per_second / SECONDS_PER_HOUR
     serve = (
-        _serving_seconds(request, knowledge, shapes, coefficients_of(request, knowledge, 1, False))[0]
-        / SECONDS_PER_HOUR
+        _serving_seconds(request, knowledge, shapes, coefficients_of(request, knowledge, 1, False)) / SECONDS_PER_HOUR
     )
     table = pd.DataFrame(
         {
@@ -197,7 +206,7 @@ def numbers_of(
     flops = scale.family.flops_per_token(width, scale.context_length, scale.convention) * tokens
     rows = coefficients_of(request, knowledge, number, scattered)
     times = [
-        pass_seconds(request, knowledge, quantity, coefficients, shapes, context, paired=True)
+        pass_seconds(request, knowledge, quantity, coefficients, shapes, context)
         for quantity, coefficients, context in _passes(request, rows)
     ]
     loss = found["loss"]

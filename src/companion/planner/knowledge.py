@@ -14,8 +14,8 @@ from companion.fitting.fit import Fit, fit
 from companion.fitting.solved import AT_BOUND, OUT_OF_ITERATIONS
 from companion.fitting.uncertainty import Bootstrap
 from companion.inference.compare import Method
-from companion.inference.one_size import Quantity
 from companion.inference.runtime_model import RuntimeModel, fit_runtime_model, paper_runtime_model
+from companion.inference.timings import Quantity
 from companion.laws import LossSurface
 from companion.paths import data_dir
 from companion.planner.ranges import Ranges
@@ -94,7 +94,7 @@ def learn(
     runs
         a run table.
     timings
-        a table of inference timings (`companion.inference.one_size.load_inference`).
+        a table of inference timings (`companion.inference.timings.load_inference`).
     architectures
         which to plan for; by default all of the table that can be counted and, where times are measured, have times.
     context_length

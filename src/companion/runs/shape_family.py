@@ -20,7 +20,7 @@ from companion.accounting.params import count_params
 from companion.architectures import ARCHITECTURES, VOCAB_SIZE, Architecture, Attention, architecture_class
 from companion.architectures.base import usual_attention_heads
 from companion.errors import InputError
-from companion.laws.optimum import Models
+from companion.laws.optimum import Models, increasing_root
 from companion.runs.load import OPTIONAL_SHAPE_COLUMNS, SHAPE_COLUMNS, load_paper_runs
 
 #: Widths between which sizes are looked for.
@@ -114,7 +114,7 @@ class ShapeFamily:
             raise InputError(
                 f"num_params {np.atleast_1d(size)[np.atleast_1d(wrong)][0]:g} is outside {low:.3g} to {high:.3g}"
             )
-        return np.exp(bisect(lambda x: np.log(self.num_params(np.exp(x))) - np.log(size), np.shape(size)))
+        return np.exp(_log_width_at(lambda x: np.log(self.num_params(np.exp(x))), np.log(size)))
 
     def at(self, num_params: Any) -> Any:
         """Shapes of the family at N."""
@@ -186,7 +186,7 @@ class FamilyScale:
     def num_params(self, train_flops: Any, ratio: Any) -> Any:
         """N at which a model trained on M·N tokens costs C; shapes broadcast."""
         target = np.log(np.divide(train_flops, ratio))
-        return self.family.num_params(np.exp(bisect(lambda x: self._log_cost(x) - target, np.shape(target))))
+        return self.family.num_params(np.exp(_log_width_at(self._log_cost, target)))
 
     @property
     def label(self) -> str:
@@ -214,18 +214,14 @@ class FamilyScale:
         return np.log(price * self.family.num_params(width))
 
 
-def bisect(function: Callable[[Any], Any], shape: Any, steps: int = 60) -> Any:
-    """ln d_model of the roots of increasing functions, all at once; an end of the range where there is no root.
+def _log_width_at(function: Callable[[Any], Any], value: Any) -> Any:
+    """ln d_model at which an increasing function of it has a value, any array; an end of the range beyond it.
 
-    60 halvings of the range of ln d_model leave nothing of it in float64.
+    NaN for NaN.
     """
-    low = np.full(shape, np.log(SMALLEST_WIDTH))
-    high = np.full(shape, np.log(LARGEST_WIDTH))
-    for _ in range(steps):
-        middle = 0.5 * (low + high)
-        below = function(middle) < 0
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
-    return 0.5 * (low + high)
+    low, high = np.log(SMALLEST_WIDTH), np.log(LARGEST_WIDTH)
+    found = increasing_root(lambda x, target: function(x) - target, low, high, value)
+    return np.where(value <= function(low), low, np.where(value >= function(high), high, found))
 
 
 def fit_shape_family(runs: pd.DataFrame, architecture: str) -> ShapeFamily:

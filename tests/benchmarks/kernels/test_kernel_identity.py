@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def test_records_from_before_operators_are_of_todays_code() -> None:
 
 def test_what_makes_no_record_stale(package: Path) -> None:
     """Comments, docstrings, imports, moves and renamed files, another operator, how records are kept."""
-    before = operator_identity("mlstm", package), identity.harness_identity(package)
+    before = operator_identity("mlstm", package), identity.harness_identity("mlstm", package)
     assert before == identity_today()[1:]
     configs, gates = (package / "kernels" / "mlstm" / name for name in ("configs.py", "triton_gates.py"))
     edit(configs, "TILE = 32\n", "TILE = 32  # tokens\n\n\n")
@@ -59,7 +60,7 @@ def test_what_makes_no_record_stale(package: Path) -> None:
     (package / "kernels" / "other").mkdir()
     (package / "kernels" / "other" / "ops.py").write_text("SIZE = 1\n")
     edit(package / "benchmarks" / "kernels" / "session.py", '"kernel_checks"', '"checks"')
-    assert (operator_identity("mlstm", package), identity.harness_identity(package)) == before
+    assert (operator_identity("mlstm", package), identity.harness_identity("mlstm", package)) == before
 
 
 @pytest.mark.parametrize(
@@ -76,12 +77,12 @@ def test_what_makes_records_of_the_operator_stale(package: Path, file: str, befo
     """Constants, operators, decorators, and what a name of another library stands for."""
     edit(package / file, before, after)
     assert operator_identity("mlstm", package) != identity_today().code
-    assert identity.harness_identity(package) == identity_today().harness, "the harness is apart"
+    assert identity.harness_identity("mlstm", package) == identity_today().harness, "the harness is apart"
 
 
 def test_the_harness_is_apart_from_the_kernels(package: Path) -> None:
     edit(package / "benchmarks" / "kernels" / "timing.py", "WARM_UP = 3", "WARM_UP = 2")
-    assert identity.harness_identity(package) != identity_today().harness
+    assert identity.harness_identity("mlstm", package) != identity_today().harness
     assert operator_identity("mlstm", package) == identity_today().code
 
 
@@ -137,6 +138,37 @@ def test_the_table_leads_from_any_identity_to_the_latest(tmp_path: Path, monkeyp
     identity._known.cache_clear()
 
 
-def test_an_unknown_operator() -> None:
+def test_a_second_operator_has_an_identity_and_a_harness_of_its_own(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (package / "kernels" / "norm").mkdir()
+    (package / "kernels" / "norm" / "ops.py").write_text("SIZE = 1\n")
+    (package / "benchmarks" / "kernels" / "norm.py").write_text("REPEATS = 20\n")
+    monkeypatch.setitem(identity.OPERATORS, "norm", ("norm", "common"))
+    monkeypatch.setitem(identity.HARNESSES, "norm", ("norm", "timing"))
+
+    def both() -> dict[str, tuple[str, str]]:
+        of = identity.harness_identity
+        return {name: (operator_identity(name, package), of(name, package)) for name in ("mlstm", "norm")}
+
+    before = both()
+    assert before["mlstm"] == identity_today()[1:]
+    edit(package / "kernels" / "norm" / "ops.py", "SIZE = 1", "SIZE = 2")
+    edit(package / "benchmarks" / "kernels" / "norm.py", "REPEATS = 20", "REPEATS = 30")
+    after = both()
+    assert after["mlstm"] == before["mlstm"]
+    assert all(new != old for new, old in zip(after["norm"], before["norm"], strict=True))
+
+
+@pytest.mark.parametrize("of", [operator_identity, identity.harness_identity])
+def test_an_unknown_operator(of: Callable[[str], str]) -> None:
     with pytest.raises(InputError, match="operator 'gdn': there are mlstm"):
-        operator_identity("gdn")
+        of("gdn")
+
+
+def test_every_operator_names_files_that_exist() -> None:
+    assert identity.HARNESSES.keys() == identity.OPERATORS.keys()
+    for folder in (name for names in identity.OPERATORS.values() for name in names):
+        assert list((PACKAGE / "kernels" / folder).glob("*.py")), folder
+    for module in (name for names in identity.HARNESSES.values() for name in names):
+        assert (PACKAGE / "benchmarks" / "kernels" / f"{module}.py").exists(), module

@@ -1,5 +1,5 @@
 """Triton decides between interpreter and compiler as it is imported: `test_triton_kernels.py` runs these tests, in a
-process of their own with TRITON_INTERPRET=1; anywhere else they are not collected."""
+process of their own with TRITON_INTERPRET=1; without it they are not collected, and fail if a file of them is named."""
 
 import os
 

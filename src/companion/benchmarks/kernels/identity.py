@@ -25,21 +25,24 @@ from companion.paths import data_dir
 
 #: Folders below `companion/kernels` that hold the code of an operator.
 OPERATORS = {"mlstm": ("mlstm", "common")}
-#: Modules of this package that decide what is measured and how. Those that choose cells and keep records do not count.
-HARNESS = (
-    "cases",
-    "checks",
-    "evaluation",
-    "gate",
-    "implementations",
-    "inputs",
-    "references",
-    "shapes",
-    "step_checks",
-    "suites",
-    "timing",
-    "tuning",
-)
+#: Modules of this package that decide what is measured of an operator and how. Those that choose cells and keep records
+#: do not count.
+HARNESSES = {
+    "mlstm": (
+        "cases",
+        "checks",
+        "evaluation",
+        "gate",
+        "implementations",
+        "inputs",
+        "references",
+        "shapes",
+        "step_checks",
+        "suites",
+        "timing",
+        "tuning",
+    ),
+}
 TABLE = "kernel_identities.json"
 PACKAGE = Path(__file__).resolve().parents[2]
 #: Fields of a syntax tree that say nothing about what the code does, or that some versions of Python lack.
@@ -62,7 +65,7 @@ def identity_today(operator: str = "mlstm") -> Identity:
     InputError
         for an operator that is not one of `OPERATORS`.
     """
-    return Identity(operator, operator_identity(operator), harness_identity())
+    return Identity(operator, operator_identity(operator), harness_identity(operator))
 
 
 def operator_identity(operator: str, package: Path = PACKAGE) -> str:
@@ -78,15 +81,18 @@ def operator_identity(operator: str, package: Path = PACKAGE) -> str:
     InputError
         for an operator that is not one of `OPERATORS`.
     """
-    if operator not in OPERATORS:
-        raise InputError(f"operator {operator!r}: there are {', '.join(OPERATORS)}")
+    _check(operator)
     folders = [package / "kernels" / name for name in OPERATORS[operator]]
     return _digest([file for folder in folders for file in sorted(folder.glob("**/*.py"))], package)
 
 
-def harness_identity(package: Path = PACKAGE) -> str:
-    """16 hexadecimal digits for the code that makes inputs, judges results and takes times."""
-    return _digest([package / "benchmarks" / "kernels" / f"{name}.py" for name in HARNESS], package)
+def harness_identity(operator: str, package: Path = PACKAGE) -> str:
+    """16 hexadecimal digits for the code that makes inputs of an operator, judges its results and takes times.
+
+    Parameters and errors as for `operator_identity`.
+    """
+    _check(operator)
+    return _digest([package / "benchmarks" / "kernels" / f"{name}.py" for name in HARNESSES[operator]], package)
 
 
 def identity_of(parameters: dict[str, Any]) -> Identity:
@@ -123,6 +129,11 @@ def _latest(found: str, kind: str) -> str:
     while (following := _known().get(found, {}).get(kind, found)) not in seen:
         seen.add(found := following)
     return found
+
+
+def _check(operator: str) -> None:
+    if operator not in OPERATORS:
+        raise InputError(f"operator {operator!r}: there are {', '.join(OPERATORS)}")
 
 
 def _digest(files: list[Path], package: Path) -> str:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from companion.fitting.fit import Fit
 from companion.fitting.isoflop import fit_isoflop
+from companion.fitting.starts import floor_and_factor
 from companion.fitting.uncertainty import Bootstrap
 
 #: Step and half width of the searches for the best log(B/A) of the centered law, each around the best so far.
@@ -68,17 +69,13 @@ def projected_misfit(fit: Fit, alphas: Any, betas: Any) -> NDArray[np.float64]:
 def _projected_squares(fit: Fit, alphas: Any, betas: Any, balance: Any) -> NDArray[np.float64]:
     """Mean squared relative residual with E and K = A^gamma eliminated; infinite where one is not positive."""
     rows = fit.rows
-    w, floor = rows.weights / rows.weights.sum(), np.exp(-rows.log_loss)
     inner = np.logaddexp(-alphas[..., None] * rows.log_n, balance[..., None] - betas[..., None] * rows.log_d)
-    h = np.exp(fit.law.gamma * inner) * floor
-    s00, t0 = (w * floor**2).sum(), (w * floor).sum()
-    s01, s11, t1 = h @ (w * floor), h**2 @ w, h @ w
-    with np.errstate(divide="ignore", invalid="ignore"):
-        e = (t0 * s11 - t1 * s01) / (s00 * s11 - s01**2)
-        k = (t1 - e * s01) / s11
-    # the sum of squares, multiplied out
-    squares = e**2 * s00 + 2 * e * k * s01 + k**2 * s11 - 2 * e * t0 - 2 * k * t1 + 1
-    return np.where((e > 0) & (k > 0), np.maximum(squares, 0), np.inf)
+    shape = np.exp(fit.law.gamma * inner - rows.log_loss).reshape(-1, len(rows.log_n))
+    floor, factor = floor_and_factor(shape, rows, bounded=False)
+    with np.errstate(invalid="ignore", over="ignore"):  # where there is no E or K
+        relative = floor[:, None] * np.exp(-rows.log_loss) + factor[:, None] * shape - 1
+        squares = relative**2 @ (rows.weights / rows.weights.sum())
+    return np.where((floor > 0) & (factor > 0), squares, np.inf).reshape(inner.shape[:-1])
 
 
 def term_ranges(bootstrap: Bootstrap, level: float = 0.95) -> dict[str, float]:

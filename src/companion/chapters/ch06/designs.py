@@ -21,6 +21,7 @@ from companion.fitting.overtraining.groups import group_by_ratio
 from companion.fitting.power_law import fit_power_law
 from companion.laws import LossSurface
 from companion.laws.base import Array
+from companion.runs.groups import by_experiment
 from companion.runs.recount import missing_for_recount, models_of
 
 
@@ -119,9 +120,7 @@ def design_precision(
 
 def designs_of(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The designs that a table holds: each experiment, all runs, and the runs of the commonest ratio D/N alone."""
-    designs = {"all runs": runs}
-    if "experiment" in runs:
-        designs |= {str(name): group for name, group in runs.groupby("experiment")}
+    designs = {"all runs": runs} | by_experiment(runs)
     try:
         ratios = group_by_ratio(runs).ratios
     except NotApplicable:  # a table without an over-training design

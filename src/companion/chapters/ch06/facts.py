@@ -24,8 +24,8 @@ from companion.fitting.fit import Fit, fit
 from companion.fitting.multistart import Multistart
 from companion.fitting.overtraining import OvertrainingSlopes
 from companion.formatting import percent, significant
-from companion.inference.one_size import load_paper_inference
 from companion.inference.published import fit_published
+from companion.inference.timings import load_paper_inference
 from companion.laws import LossSurface
 from companion.ledger import load_published
 

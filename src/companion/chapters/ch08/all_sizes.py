@@ -11,9 +11,9 @@ from companion.chapters.ch08 import figures
 from companion.chapters.ch08.common import NAMES, note_table
 from companion.formatting import percent, power_of_ten
 from companion.hardware import Hardware
-from companion.inference.one_size import COLUMNS, middle_context
 from companion.inference.runtime_model import RuntimeModel
 from companion.inference.terms import against_roofline, changes, shares
+from companion.inference.timings import COLUMNS, middle_context
 from companion.plotting import Html, show, show_table
 from companion.plotting.style import architecture_label
 

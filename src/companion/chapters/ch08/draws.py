@@ -8,8 +8,9 @@ import pandas as pd
 
 from companion.errors import InputError
 from companion.fitting.bootstrap import percentile_interval
-from companion.inference.one_size import COLUMNS, PARAMETERS, InferenceFit, measured
+from companion.inference.one_size import PARAMETERS, InferenceFit
 from companion.inference.published import fit_published, published_work
+from companion.inference.timings import COLUMNS, measured
 
 #: By architecture, quantity and size: the fit to the published resample, and the fit to every timing once.
 DrawnFits = dict[tuple[str, str, str], tuple[InferenceFit, InferenceFit]]

@@ -7,7 +7,8 @@ import pandas as pd
 
 from companion.chapters.ch08.common import NAMES, PARAMETER_UNITS, note_table
 from companion.formatting import percent, significant
-from companion.inference.one_size import COLUMNS, InferenceFit, prefill_flops
+from companion.inference.one_size import InferenceFit, prefill_flops
+from companion.inference.timings import COLUMNS
 from companion.plotting import Html, show_table
 from companion.plotting.style import architecture_label
 

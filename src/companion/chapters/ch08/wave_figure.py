@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from companion.chapters.ch08.figures import GREY, SIZE_MARKERS
-from companion.inference.one_size import measured, middle_context
+from companion.inference.timings import measured, middle_context
 from companion.plotting.style import subplots
 
 _LOOKS = {
