@@ -31,11 +31,10 @@ from companion.chapters.ch03.facts import (
 from companion.chapters.ch03.figures import (
     show_choices,
     show_law_residuals,
-    show_noise_free_bias,
-    show_one_sided_profiles,
     show_power_laws,
     show_profiles,
 )
+from companion.chapters.ch03.grid_figures import show_noise_free_bias, show_one_sided_profiles
 from companion.chapters.ch03.grids import (
     bias_of_trained_sizes,
     one_sided,

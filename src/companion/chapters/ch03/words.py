@@ -45,7 +45,7 @@ def full_number(value: float) -> str:
     """A number with up to seven digits and the field's letters: 1.069456B, 1.78×10²⁰, 0.574909."""
     if abs(value) >= _LARGE:
         mantissa, exponent = f"{value:.6e}".split("e")
-        return power_of_ten(float(f"1e{exponent}")).replace("1×", f"{float(mantissa):g}×", 1)
+        return power_of_ten(float(f"1e{exponent}")).replace("1×", f"{float(mantissa):.7g}×", 1)
     for size, letter in _PREFIXES:
         if abs(value) >= size:
             return f"{value / size:.7g}{letter}"
