@@ -176,7 +176,7 @@ def test_two_architectures(every: dict[Key, IsoflopFit], choices: dict[Key, pd.D
     assert (found["c3_ratio_apart"], found["c3_tokens_apart"]) == ("all four", "none of the four")
     mean = float(np.exp(np.mean(np.log(ratios[X[0]]["ratio"]))))
     assert (float(found["c3_ratio_typical"]), found["c3_tokens_verdict"]) == (round(mean, 1), "about as many")
-    fewer = ratios | {X[1]: ratios[X[1]].assign(ratio=0.8, low=0.75, high=0.85)}
+    fewer = {X[0]: ratios[X[0]], X[1]: ratios[X[1]].assign(ratio=0.8, low=0.75, high=0.85)}
     assert ch03.ratio_facts(fewer, "xlstm", "transformer")["c3_tokens_verdict"] == "about 0.80 times as many"
     assert "xLSTM" in ch03.show_differences(differences, "xlstm", "transformer").markup
     assert "D*" in ch03.show_ratios(ratios, "xlstm", "transformer").markup

@@ -98,8 +98,9 @@ def one_sided_table(every: Mapping[tuple[str, str], IsoflopFit], reach: float = 
 def show_one_sided(sided: pd.DataFrame) -> Html:
     """The table of `one_sided_table`, one row per budget."""
     rows = []
-    for (name, budget), parts in sided.groupby(["architecture", "isoflop_budget"], sort=False):
-        row = {"architecture": name, "budget": power_of_ten(budget), "all": parts["all"].iloc[0]}
+    for (name, _), parts in sided.groupby(["architecture", "isoflop_budget"], sort=False):
+        budget = power_of_ten(parts["isoflop_budget"].iloc[0])
+        row = {"architecture": name, "budget": budget, "all": parts["all"].iloc[0]}
         for part in parts.to_dict("records"):
             mark = " *" if part["warning"] else ""
             size, moved = f"{part['sizes']}: N*", f"{part['sizes']}: moved"

@@ -1,6 +1,6 @@
 """Tables of the IsoFLOP chapter."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -53,7 +53,8 @@ def show_runs(settings: pd.DataFrame) -> Html:
     if "learning_rate_low" in settings:
         rates = settings[["learning_rate_low", "learning_rate_high"]].to_numpy()
         table["rate"] = [_span(f"{a:.4f}", f"{b:.4f}") for a, b in rates]
-    formats = {"isoflop_budget": power_of_ten, "flops_spread": "{:.3f}", "batch": lambda v: count(v, 2)}
+    formats: dict[str, str | Callable[[float], str]] = {"isoflop_budget": power_of_ten, "flops_spread": "{:.3f}"}
+    formats["batch"] = lambda value: count(value, 2)
     labels = {"isoflop_budget": "budget (FLOP)", "num_runs": "runs", "flops_spread": "largest C / smallest C"}
     labels |= {"sizes": "sizes N", "batch": "batch (tokens)", "rate": "learning rate"}
     return show_table(
@@ -194,7 +195,7 @@ def show_differences(differences: Mapping[str, pd.DataFrame], first: str, second
         names of the architectures.
     """
     every = pd.concat([table.assign(law=SYMBOLS[x]) for x, table in differences.items()])
-    every["interval"] = [interval(bounds) for bounds in every[["low", "high"]].to_numpy()]
+    every["interval"] = [interval(bounds) for bounds in zip(every["low"], every["high"], strict=True)]
     return show_table(
         every[["law", "choice", "first", "second", "difference", "interval", "p_value"]],
         name="isoflop-differences",
@@ -207,7 +208,7 @@ def show_differences(differences: Mapping[str, pd.DataFrame], first: str, second
 def show_ratios(ratios: Mapping[str, pd.DataFrame], first: str, second: str) -> Html:
     """Optima of two architectures and their ratio, by x tables of `optimum_ratio`."""
     every = pd.concat([table.assign(law=SYMBOLS[x]) for x, table in ratios.items()])
-    every["interval"] = [interval(bounds, 2) for bounds in every[["low", "high"]].to_numpy()]
+    every["interval"] = [interval(bounds, 2) for bounds in zip(every["low"], every["high"], strict=True)]
     return show_table(
         every[["law", "isoflop_budget", "first", "second", "ratio", "interval"]],
         name="isoflop-ratios",
