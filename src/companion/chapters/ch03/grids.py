@@ -23,7 +23,7 @@ from companion.plotting import Html, show_table
 Side = Literal["below", "above"]
 SIDES: tuple[Side, Side] = ("below", "above")
 #: The paper's names of the two designs.
-_DATASETS = {"isoflop": "IsoFLOP", "tokenparam": "Token/Param", "all": "all"}
+_DATASETS = {"isoflop": "IsoFLOP", "tokenparam": "Token/Param", "all": "all runs"}
 _NUMBERS = re.compile(r" [\d.]+(e[+-]\d+)?( to [\d.]+(e[+-]\d+)?)?")
 
 
@@ -162,7 +162,7 @@ def published_surfaces() -> dict[str, LossSurface]:
     for fit in load_published()["parametric_fits"]:
         if "objective" in fit:  # those stored with all digits
             gamma = "free" if fit["fit_gamma"] else "= 1"
-            name = f"{label(fit['architecture'])}, {_DATASETS[fit['dataset']]} runs, γ {gamma}"
+            name = f"{label(fit['architecture'])}, {_DATASETS[fit['dataset']]}, γ {gamma}"
             surfaces[name] = LossSurface(**{key: fit[key] for key in ("E", "A", "B", "alpha", "beta", "gamma")})
     return surfaces
 

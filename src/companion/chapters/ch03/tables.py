@@ -55,7 +55,7 @@ def show_runs(settings: pd.DataFrame) -> Html:
         table["rate"] = [_span(f"{a:.4f}", f"{b:.4f}") for a, b in rates]
     formats: dict[str, str | Callable[[float], str]] = {"isoflop_budget": power_of_ten, "flops_spread": "{:.3f}"}
     formats["batch"] = lambda value: count(value, 2)
-    labels = {"isoflop_budget": "budget (FLOP)", "num_runs": "runs", "flops_spread": "largest C / smallest C"}
+    labels = {"isoflop_budget": "budget (FLOP)", "num_runs": "runs", "flops_spread": "largest C / least C"}
     labels |= {"sizes": "sizes N", "batch": "batch (tokens)", "rate": "learning rate"}
     return show_table(
         table,
@@ -69,7 +69,7 @@ def show_runs(settings: pd.DataFrame) -> Html:
 
 def _span(low: str, high: str) -> str:
     """Two ends of a range as one text, or one value where they are the same."""
-    return low if low == high else f"{low}–{high}"
+    return low if low == high else f"{low}\u2060–\u2060{high}"  # joined: no line ends at the dash
 
 
 def show_optima(every: Mapping[Key, IsoflopFit]) -> Html:
