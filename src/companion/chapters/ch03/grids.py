@@ -182,7 +182,7 @@ def show_grid_bias(surfaces: Mapping[str, LossSurface], bias: Mapping[str, pd.Da
     for name, surface in surfaces.items():
         moved = dict(zip(bias[name]["grid"], bias[name]["bias_lowest"], strict=True))
         drift = dict(zip(bias[name]["grid"], bias[name]["exponent_bias"], strict=True))
-        row: dict[str, str | float] = {"surface": name, "exponents": f"{surface.alpha:.3f}, {surface.beta:.3f}"}
+        row: dict[str, str | float] = {"surface": name, "exponents": surface.alpha - surface.beta}
         row["leading"] = 10 ** leading_bias(surface, even.upper) - 1
         row |= {grid: 10 ** moved[grid] - 1 for grid in GRIDS if grid != "drifting"}
         rows.append(row | {"drift": drift["drifting"]})
@@ -190,11 +190,11 @@ def show_grid_bias(surfaces: Mapping[str, LossSurface], bias: Mapping[str, pd.Da
         pd.DataFrame(rows),
         name="isoflop-grid-bias",
         caption=f"Error of N* without any noise, from {even.num_sizes} sizes over a "
-        f"{10 ** (even.upper - even.lower):g}-fold range. Formula: (α − β)h²/10. Last column: error of "
+        f"{10 ** (even.upper - even.lower):g}-fold range. Theory: (α − β)h²/10. Last column: error of "
         f"exponent a when that range drifts by {drifting.drift:g} decades per decade of compute.",
-        formats={"drift": "{:+.4f}"}
+        formats={"exponents": "{:+.3f}", "drift": "{:+.4f}"}
         | dict.fromkeys(("leading", "symmetric", "off-center", "only below", "only above"), "{:+.1%}"),
-        labels={"exponents": "α, β", "leading": "formula", "drift": "drift: a"},
+        labels={"exponents": "α − β", "leading": "theory", "drift": "drift"},
     )
 
 
