@@ -102,7 +102,7 @@ def show_one_sided(sided: pd.DataFrame) -> Html:
         budget = power_of_ten(parts["isoflop_budget"].iloc[0])
         row = {"architecture": name, "budget": budget, "all": parts["all"].iloc[0]}
         for part in parts.to_dict("records"):
-            mark = " *" if part["warning"] else ""
+            mark = "\u00a0*" if part["warning"] else ""
             size, moved = f"{part['sizes']}: N*", f"{part['sizes']}: moved"
             fitted = np.isfinite(part["moved"])
             row[size] = count(part["x_opt"]) if fitted else "–"
