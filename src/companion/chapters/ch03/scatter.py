@@ -71,9 +71,8 @@ def show_scatter(scatter: pd.DataFrame) -> Html:
     return show_table(
         pd.DataFrame(rows, columns=["architecture", "budgets", "sizes", "two steps", "joint", "chi2", "p"]),
         name="isoflop-scatter",
-        caption="Exponent of N*, with the standard error of the joint fit, and scatter of the optima: χ² with its degrees "
-        "of freedom. p: the chance that optima on a true power law scatter this "
-        "much or more.",
+        caption="Exponent of N*, with the standard error of the joint fit, and scatter of the optima: χ² with its "
+        "degrees of freedom. p: the chance that optima on a true power law scatter this much or more.",
         labels={"budgets": "budgets (optima)", "two steps": "a, two steps", "joint": "a, joint"}
         | {"chi2": "χ² (d.f.)"},
     )
