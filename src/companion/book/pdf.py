@@ -130,7 +130,7 @@ def _merge(html: Path, names: Sequence[str], sheets: Sequence[Path], target: Pat
         reader = PdfReader(sheet)
         for printed in reader.pages:
             writer.add_page(printed)
-        title = str((reader.metadata or {}).get("/Title") or name).split(" — ")[0]
+        title = str((reader.metadata.title if reader.metadata else None) or name).split(" — ")[0]
         writer.add_outline_item(title=title, page_number=first[(html / name).resolve()])
     for printed in writer.pages:
         _link(writer, printed, first)
@@ -165,4 +165,5 @@ def _title(sheet: Path) -> str:
     """The title of the book: what follows the page's own in the front page's title."""
     from pypdf import PdfReader
 
-    return str((PdfReader(sheet).metadata or {}).get("/Title") or "").split(" — ")[-1]
+    found = PdfReader(sheet).metadata
+    return str((found.title if found else None) or "").split(" — ")[-1]
