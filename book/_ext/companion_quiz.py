@@ -29,7 +29,7 @@ _OPTION = re.compile(r"[-*+] \[([ xX])\]\s+(.*)")
 _SEPARATOR = re.compile(r"\s::(?:\s|$)")
 
 
-class quiz_part(nodes.General, nodes.Element):
+class quiz_part(nodes.General, nodes.Element):  # noqa: N801 - docutils names its nodes so
     """A piece of html: `opening`, the children, `closing`."""
 
 

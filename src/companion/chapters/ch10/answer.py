@@ -28,7 +28,7 @@ def answer_facts(shown: Shown, crossings: Crossings) -> dict[str, object]:
 
 
 def crossing_verdict(shown: Shown, crossings: Crossings) -> str:
-    """A verdict: from which context on the mLSTM trains faster than attention; by rooflines where that was not timed."""
+    """A verdict: from which context on the mLSTM trains faster than attention; by rooflines if that was not timed."""
     found = of_the_page(shown, crossings).get("training")
     if found is not None:
         subject = f"On {shown.timings.gpu} the mLSTM trains faster than attention of the same width"

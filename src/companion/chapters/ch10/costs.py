@@ -52,8 +52,8 @@ def show_costs(shown: Shown, costs: pd.DataFrame) -> Html:
     return show_table(
         table[["kernel", "stage", "flops", "bytes", "arithmetic_intensity", "seconds", "bound"]],
         name="kernel-costs",
-        caption=f"Least time of every kernel on {shown.timings.gpu}, whose ridge is at {shown.peaks.ridge:.0f} FLOP per "
-        f"byte: H × (d_qk, d_hv) = {shown.label}, {count(cell.num_tokens)} tokens, L = {cell.chunk_size}, bf16.",
+        caption=f"Least time of every kernel on {shown.timings.gpu}, whose ridge is at {shown.peaks.ridge:.0f} FLOP "
+        f"per byte: H × (d_qk, d_hv) = {shown.label}, {count(cell.num_tokens)} tokens, L = {cell.chunk_size}, bf16.",
         formats={
             "flops": power_of_ten,
             "bytes": lambda v: f"{v / 1e9:.2f}",
@@ -74,8 +74,8 @@ def show_chunk_scan(shown: Shown, scans: Mapping[str, pd.DataFrame]) -> Html:
         alt="Stacked bars of roofline times by chunk length for three sets of heads, falling from chunks of 16 to "
         "chunks of 256.",
         caption="Least time of forward and backward by chunk length where all states go through memory, "
-        f"{count(shown.cell.num_tokens)} tokens; panels: H × (d_qk, d_hv). The outlined bar is the lowest. Short chunks "
-        "spend most of their time on moving states.",
+        f"{count(shown.cell.num_tokens)} tokens; panels: H × (d_qk, d_hv). The outlined bar is the lowest. Short "
+        "chunks spend most of their time on moving states.",
     )
 
 

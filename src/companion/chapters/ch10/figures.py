@@ -76,10 +76,8 @@ def form_error_dots(table: pd.DataFrame) -> Figure:
     for ax, form in zip(axes, forms, strict=True):
         for number, dtype in enumerate(dtypes):
             group = table[(table["form"] == form) & (table["dtype"] == dtype)]
-            # 16-bit formats lie close together
-            places = [
-                quantities.index(q) + 0.3 * (number - (len(dtypes) - 1) / 2) / len(dtypes) for q in group["quantity"]
-            ]
+            shift = 0.3 * (number - (len(dtypes) - 1) / 2) / len(dtypes)  # 16-bit formats lie close together
+            places = [quantities.index(q) + shift for q in group["quantity"]]
             look: dict[str, Any] = {"color": PALETTE[number % len(PALETTE)], "markersize": 5, "linestyle": "none"}
             look |= {"marker": _MARKERS[number % len(_MARKERS)], "label": dtype}
             ax.plot(places, group["error"].clip(lower=floor), **look)

@@ -24,8 +24,8 @@ def show_pairs() -> Html:
         name="kernel-pairs",
         alt="Three triangles of pairs of tokens: all through states; blocks on the diagonal computed, the rest "
         "through states; all computed.",
-        caption="Pairs of queries (rows) and keys (columns) of 16 tokens, by how each form computes them. The recurrent "
-        "form keeps a state after every token. The parallel form computes every pair. The chunkwise form computes "
+        caption="Pairs of queries (rows) and keys (columns) of 16 tokens, by how each form computes them. The "
+        "recurrent form keeps a state after every token. The parallel form computes every pair. The chunkwise form computes "
         "pairs within a chunk and uses a state between chunks.",
     )
 
@@ -50,8 +50,8 @@ def show_form_errors(errors: pd.DataFrame, context_length: int, chunk_size: int)
         name="kernel-forms",
         alt="Errors of outputs, states and gradients for three forms: near 1e-15 in float64, 1e-7 in float32, 1e-3 in "
         "float16 and bfloat16.",
-        caption=f"Errors of the three forms over {context_length} tokens, in chunks of {chunk_size}. With 16-bit inputs "
-        "the recurrent form still computes in float32 and only rounds h. The other two multiply matrices in the dtype "
+        caption=f"Errors of the three forms over {context_length} tokens, in chunks of {chunk_size}. With 16-bit "
+        "inputs the recurrent form still computes in float32 and only rounds h. The other two multiply matrices in the dtype "
         "of the inputs.",
     )
 
@@ -80,8 +80,8 @@ def show_overflow(open_input: pd.DataFrame, closing: pd.DataFrame) -> Html:
         alt="Errors of h over the means of both gates: without m every way overflows at large input gates, the "
         "factored one also at closed gates.",
         caption="Errors of h with and without m, in float32 over 128 tokens. The pre-activations spread by 1 around "
-        "their mean: in the panel over ĩ, f̃ lies around 3; in the panel over f̃, ĩ lies around 0. Hollow marks above the "
-        "line stand for numbers that are not finite.",
+        "their mean: in the panel over ĩ, f̃ lies around 3; in the panel over f̃, ĩ lies around 0. Hollow marks above "
+        "the line stand for numbers that are not finite.",
     )
 
 
@@ -107,8 +107,8 @@ def show_normalizer_gradient(through: pd.DataFrame) -> Html:
     return show_table(
         wide[columns],
         name="kernel-normalizer",
-        caption="Errors of gradients with and without the normalizer's part, in float64 against the oracle. The loss is "
-        "linear in what the first column names. The second column is the share of the upstream gradient that lies "
+        caption="Errors of gradients with and without the normalizer's part, in float64 against the oracle. The loss "
+        "is linear in what the first column names. The second column is the share of the upstream gradient that lies "
         "along h (root mean square).",
         formats=dict.fromkeys(["parallel", "dq", "dk", "dv", "di", "df"], small),
         labels={"upstream": "loss on", "parallel": "along h", "normalizer_gradient": "normalizer's part"}
@@ -140,8 +140,8 @@ def show_forget_gate(tables: Mapping[float, pd.DataFrame], mean: float) -> Html:
     return show(
         figures.forget_gradient_errors(tables[mean], forget_gate_errors(tables)),
         name="kernel-forget",
-        alt="First panel: the error of the totals is as large as the gradient itself, that of the pairs far below. Second panel: "
-        "the totals fail at closed gates.",
+        alt="First panel: the error of the totals is as large as the gradient itself, that of the pairs far below. "
+        "Second panel: the totals fail at closed gates.",
         caption=f"The gradient of log f by two sums, in bfloat16 over {len(tables[mean])} tokens. First panel: every "
         f"token, at a mean of f̃ = {mean}. The error of the totals builds up from the last token to the first; the "
         "error of the pairs stays small. Second panel: relative errors over the mean of f̃.",
