@@ -1,4 +1,4 @@
-"""What the page of the kernel log shows (`notebooks/92_kernel_log.md`): predictions and times of the mLSTM's kernels."""
+"""What the page of the kernel log shows (`notebooks/92_kernel_log.md`): predictions, first and last times."""
 
 from pathlib import Path
 
@@ -108,8 +108,8 @@ def log_facts(log: pd.DataFrame | None) -> dict[str, object]:
     return {
         "c92_answer": f"Over {len(known)} predictions, the median ratio of measured to predicted time is {low:.2f}; "
         f"the largest is {far['ratio']:.2f}",
-        "c92_largest": f"The largest ratio belongs to the kernel or pass “{far['of']}” of the change “{far['change']}”. "
-        f"The prediction rested on this reasoning: {far['reason']}",
+        "c92_largest": f"The largest ratio belongs to the kernel or pass “{far['of']}” of the change "
+        f"“{far['change']}”. The prediction rested on this reasoning: {far['reason']}",
     }
 
 

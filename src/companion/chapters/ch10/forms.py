@@ -25,8 +25,8 @@ def show_pairs() -> Html:
         alt="Three triangles of pairs of tokens: all through states; blocks on the diagonal computed, the rest "
         "through states; all computed.",
         caption="Pairs of queries (rows) and keys (columns) of 16 tokens, by how each form computes them. The "
-        "recurrent form keeps a state after every token. The parallel form computes every pair. The chunkwise form computes "
-        "pairs within a chunk and uses a state between chunks.",
+        "recurrent form keeps a state after every token. The parallel form computes every pair. The chunkwise form "
+        "computes pairs within a chunk and uses a state between chunks.",
     )
 
 
@@ -51,8 +51,8 @@ def show_form_errors(errors: pd.DataFrame, context_length: int, chunk_size: int)
         alt="Errors of outputs, states and gradients for three forms: near 1e-15 in float64, 1e-7 in float32, 1e-3 in "
         "float16 and bfloat16.",
         caption=f"Errors of the three forms over {context_length} tokens, in chunks of {chunk_size}. With 16-bit "
-        "inputs the recurrent form still computes in float32 and only rounds h. The other two multiply matrices in the dtype "
-        "of the inputs.",
+        "inputs the recurrent form still computes in float32 and only rounds h. The other two multiply matrices in "
+        "the dtype of the inputs.",
     )
 
 

@@ -32,8 +32,8 @@ def show_crossing(shown: Shown, crossings: Crossings) -> Html:
         alt="Time per token over context: attention rises along its roofline, the mLSTM is flat well above its own; "
         "they cross.",
         caption=f"Time per token of the mLSTM with H × (d_qk, d_hv) = {shown.label} and of attention with "
-        f"{n_heads * d_hv // 128} heads of 128, on {shown.timings.gpu}. The time of attention grows with the context, that "
-        "of the mLSTM does not. Dashed: rooflines. Dotted: where the measured lines cross.",
+        f"{n_heads * d_hv // 128} heads of 128, on {shown.timings.gpu}. The time of attention grows with the context, "
+        "that of the mLSTM does not. Dashed: rooflines. Dotted: where the measured lines cross.",
     )
 
 

@@ -54,7 +54,7 @@ def show_published(shown: Shown, ledger: pd.DataFrame) -> Html:
     source = table["verdict"].map(lambda verdict: "paper" if isinstance(verdict, str) else shown.timings.gpu)
     peak = load_published()[SECTION][0]["peak_assumed_flops_per_s"]
     return show_table(
-        table.assign(source=source, share=table["flops_per_s"] / peak, verdict=ledger=table["verdict"].fillna("–"))[
+        table.assign(source=source, share=table["flops_per_s"] / peak, ledger=table["verdict"].fillna("–"))[
             ["what", "source", "flops_per_s", "share", "ledger"]
         ],
         name="kernel-published",

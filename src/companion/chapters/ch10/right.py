@@ -79,8 +79,9 @@ def show_peers(checks: pd.DataFrame) -> Html:
     """How many cases published kernels pass in bf16, by upstream gradient, and their median errors."""
     found, _ = peer_rows(checks)
     caption = (
-        "Published kernels in bf16, by upstream gradient: cases that pass the bounds that ours must pass, median errors "
-        "over the cases, and cases with a number that is not finite. A kernel that only raised an error has no row."
+        "Published kernels in bf16, by upstream gradient: cases that pass the bounds that ours must pass, median "
+        "errors over the cases, and cases with a number that is not finite. A kernel that only raised an error has "
+        "no row."
     )
     if not len(found):
         note = "no other implementation was checked on this GPU"
@@ -229,7 +230,7 @@ def passed_verdict(ours: pd.DataFrame) -> str:
 
 
 def peer_verdict(checks: pd.DataFrame) -> str:
-    """A verdict: how many cases in bf16 the forms of `mlstm_kernels` pass at all chunk lengths, by upstream gradient."""
+    """A verdict: how many cases in bf16 the forms of `mlstm_kernels` pass, by upstream gradient."""
     found, _ = peer_rows(checks)
     name = found["implementation"]
     theirs = found[name.str.startswith("mlstm_kernels") & ~name.str.contains("sigmoid")]

@@ -216,8 +216,8 @@ def show_here(enabled: bool) -> Html | Markdown:
     peaks = timings.peaks
     return show_table(
         with_rooflines(timings)[["part", "implementation", "context_length", "seconds_median", "roofline_share"]],
-        caption=f"Times on this machine's GPU, {timings.gpu}, which reached {peaks.peak_flops_per_s / 1e12:.0f} TFLOP/s "
-        f"and {peaks.peak_bytes_per_s / 1e12:.2f} TB/s.",
+        caption=f"Times on this machine's GPU, {timings.gpu}, which reached {peaks.peak_flops_per_s / 1e12:.0f} "
+        f"TFLOP/s and {peaks.peak_bytes_per_s / 1e12:.2f} TB/s.",
         formats={"seconds_median": lambda v: f"{1e3 * v:.2f}", "roofline_share": percent},
         labels={"seconds_median": "median (ms)", "roofline_share": "of roofline", "context_length": "T (tokens)"},
     )
