@@ -31,13 +31,13 @@ def crossing_verdict(shown: Shown, crossings: Crossings) -> str:
     """A verdict: from which context on the mLSTM trains faster than attention; by rooflines if that was not timed."""
     found = of_the_page(shown, crossings).get("training")
     if found is not None:
-        subject = f"On {shown.timings.gpu} the mLSTM trains faster than attention of the same width"
+        subject = f"On {shown.timings.gpu} the mLSTM cell trains faster than attention of the same width"
         return f"{subject} {where_faster(found)}"
     guesses = [x for (n, part), x in crossings.items() if tuple(n) == shown.heads and part == "training"]
     if not guesses:
         return "These heads were not timed"
     return (
-        "By rooflines the mLSTM trains faster than attention of the same width from a context of "
+        "By rooflines the mLSTM cell trains faster than attention of the same width from a context of "
         f"{guesses[0].by_roofline:.0f} tokens on; attention was not timed here"
     )
 

@@ -182,7 +182,7 @@ def chunk_scan(scans: Mapping[str, pd.DataFrame], best: Mapping[str, int]) -> Fi
 def _chain(ax: Axes, num_chunks: int) -> None:
     """Chunks along the tokens with the state handed from one to the next."""
     _bare(ax)
-    ax.set(xlim=(-0.75, num_chunks * 1.5 + 0.15), ylim=(-1.15, 3.3), title="one head: states, then outputs")
+    ax.set(xlim=(-0.75, num_chunks * 1.5 + 0.15), ylim=(-1.4, 3.3), title="chunks of one head: states, then outputs")
     for chunk in range(num_chunks):
         x = 1.5 * chunk
         ax.add_patch(Rectangle((x, 0), 1, 0.7, facecolor=PAIR, alpha=0.3, edgecolor=INK))
@@ -197,7 +197,9 @@ def _chain(ax: Axes, num_chunks: int) -> None:
         _arrow(ax, (x - 0.1, 2.05), (x + 0.3, 2.6), PAIR)
         ax.text(x + 0.5, -0.3, f"chunk {chunk + 1}", ha="center", va="center", fontsize=9)
     end = 1.5 * num_chunks - 0.5
-    ax.text(0, -0.85, "orange: one after another · blue: all chunks at once", fontsize=9, ha="left", va="center")
+    look: dict[str, Any] = {"fontsize": 9, "ha": "center", "va": "center"}
+    ax.text(end / 2, -0.85, "orange: one after another", **look)
+    ax.text(end / 2, -1.2, "blue: all chunks at once", **look)
     ax.plot([0, end], [-0.55, -0.55], color=GREY, linewidth=0.8)
     for side in ("left", "bottom"):
         ax.spines[side].set_visible(False)
@@ -217,9 +219,9 @@ def _tiles(ax: Axes, count: int) -> None:
             ax.add_patch(Rectangle((column, row), 1, 1, edgecolor=INK, linewidth=0.5, **look))
     ax.text(-0.85, -0.3, "state", ha="center", fontsize=9)
     ax.text(count / 2, -0.3, "keys of the chunk", ha="center", fontsize=9)
-    ax.set(
-        xlim=(-1.6, count + 0.1), ylim=(count + 0.1, -0.9), title="one chunk in tiles", ylabel="queries of the chunk"
-    )
+    # an axis label would be given to the first panel as well where panels stack
+    ax.text(-1.6, count / 2, "queries of the chunk", ha="center", va="center", fontsize=9, rotation=90)
+    ax.set(xlim=(-1.9, count + 0.1), ylim=(count + 0.1, -0.9), title="one chunk in tiles")
     ax.set_aspect("equal")
     for side in ("left", "bottom"):
         ax.spines[side].set_visible(False)

@@ -143,8 +143,8 @@ def show_forget_gate(tables: Mapping[float, pd.DataFrame], mean: float) -> Html:
         alt="First panel: the error of the totals is as large as the gradient itself, that of the pairs far below. "
         "Second panel: the totals fail at closed gates.",
         caption=f"The gradient of log f by two sums, in bfloat16 over {len(tables[mean])} tokens. First panel: every "
-        f"token, at a mean of f̃ = {mean}. The error of the totals builds up from the last token to the first; the "
-        "error of the pairs stays small. Second panel: relative errors over the mean of f̃.",
+        f"token, at a mean of f̃ = {minus(mean)}. The error of the totals builds up from the last token to the first; "
+        "the error of the pairs stays small. Second panel: relative errors over the mean of f̃.",
     )
 
 
@@ -153,10 +153,15 @@ def forget_facts(tables: Mapping[float, pd.DataFrame]) -> dict[str, object]:
     errors = forget_gate_errors(tables)
     facts: dict[str, object] = {}
     for name, mean in (("closed", min(tables)), ("open", max(tables))):
-        facts[f"c10_forget_{name}"] = mean
+        facts[f"c10_forget_{name}"] = minus(mean)
         row = errors[errors["forget_gate"] == mean].iloc[0]
         facts |= {f"c10_forget_{name}_{way}": percent(float(row[way])) for way in ("totals", "pairs")}
     return facts
+
+
+def minus(value: float) -> str:
+    """A number with a minus sign of its own length."""
+    return f"{value:g}".replace("-", "\N{MINUS SIGN}")
 
 
 def small(value: float) -> str:

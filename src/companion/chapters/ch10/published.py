@@ -7,7 +7,7 @@ from companion.benchmarks.kernels.results import OURS
 from companion.chapters.ch10.shown import Shown, short_name
 from companion.formatting import percent, significant
 from companion.inference.published_count import XLSTM_COUNT
-from companion.ledger import load_published
+from companion.ledger import REPRODUCED, load_published
 from companion.plotting import Html, show_table
 
 #: Rows of the ledger that the check is about: its section, and the quantity.
@@ -68,13 +68,21 @@ def show_published(shown: Shown, ledger: pd.DataFrame) -> Html:
 def published_facts(shown: Shown, ledger: pd.DataFrame) -> dict[str, object]:
     """How many published rates the ledger reproduces, and where they lie between the cell and a matrix product."""
     rates, cells = published_rates(ledger), cell_rates(shown)
-    reproduced = int((rates["verdict"] == "reproduced").sum())
-    independent = ledger.loc[rates.index, "independent"] & (rates["verdict"] == "reproduced")
     return {
-        "c10_rates": f"{reproduced} of {len(rates)}",
-        "c10_rates_independent": int(independent.sum()),
+        "c10_rates": ledger_verdict(rates["verdict"], ledger.loc[rates.index, "independent"]),
         "c10_between": between_verdict(shown, rates["flops_per_s"], cells),
     }
+
+
+def ledger_verdict(verdicts: pd.Series, independent: pd.Series) -> str:
+    """A verdict: how many rates the ledger reproduces, and how many of these do not depend on the published number."""
+    reproduced = verdicts == REPRODUCED
+    words = f"The ledger reproduces {_of(int(reproduced.sum()), len(verdicts))} published rates"
+    if not reproduced.any():
+        return words
+    alone = int((reproduced & independent.astype(bool)).sum())
+    who = "all of them" if alone == reproduced.sum() else f"{alone} of them"
+    return f"{words}, {who} from data that do not depend on the published numbers"
 
 
 def between_verdict(shown: Shown, rates: pd.Series, cells: pd.DataFrame) -> str:
@@ -85,6 +93,11 @@ def between_verdict(shown: Shown, rates: pd.Series, cells: pd.DataFrame) -> str:
     low, high = theirs["flops_per_s"].max(), shown.peaks.peak_flops_per_s
     inside = int(rates.between(low, high).sum())
     return (
-        f"{inside} of the {len(rates)} published rates lie between the {significant(low / 1e12, 2)} TFLOP/s of the "
-        f"fastest published kernel and the {high / 1e12:.0f} TFLOP/s of a matrix product"
+        f"{_of(inside, len(rates)).capitalize()} published rates lie between the {significant(low / 1e12, 2)} TFLOP/s "
+        f"of the fastest published kernel and the {high / 1e12:.0f} TFLOP/s of a matrix product"
     )
+
+
+def _of(number: int, total: int) -> str:
+    """A share in words: `all 4`, `none of the 4`, `3 of the 4`."""
+    return f"all {total}" if number == total else f"{number or 'none'} of the {total}"

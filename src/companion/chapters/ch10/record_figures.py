@@ -144,7 +144,7 @@ def crossing_panels(tables: Mapping[str, pd.DataFrame], measured: Mapping[str, f
     measured
         context of the crossing by title; no line where it is NaN.
     """
-    figure, axes = subplots(1, len(tables), height=3.6)
+    figure, axes = subplots(1, len(tables), height=3.3)
     looks = {"attention": (ATTENTION_COLOR, "s", "attention"), "cell": (OURS_COLOR, "o", "mLSTM")}
     for ax, (title, table) in zip(axes, tables.items(), strict=True):
         for column, (color, marker, label) in looks.items():
@@ -180,7 +180,8 @@ def _with_quartiles(ax: Axes, x: Any, group: pd.DataFrame, look: dict[str, Any],
         1e3 * group[name].astype(float) for name in ("seconds_median", "seconds_quartile_1", "seconds_quartile_3")
     )
     spread = np.array([median - low, high - median])
-    ax.errorbar(x, median, yerr=spread, label=label, markersize=4.5, elinewidth=1.2, **look)
+    ax.plot(x, median, label=label, markersize=4.5, **look)
+    ax.errorbar(x, median, yerr=spread, fmt="none", ecolor=look["color"], elinewidth=1.2)
 
 
 def _mark(label: str, color: str, marker: str) -> Line2D:

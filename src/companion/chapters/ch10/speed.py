@@ -20,7 +20,7 @@ from companion.chapters.ch10.shown import (
     short_gpu,
     short_name,
 )
-from companion.formatting import count, percent, significant
+from companion.formatting import count, percent, power_of_ten, significant
 from companion.plotting import Html, show, show_table
 
 TIME_HEADINGS = {"forward": "forward (ms)", "training": "with backward (ms)"}
@@ -84,7 +84,8 @@ def show_untimed(timings: Timings) -> Html:
         reason = kind
         if kind == "wrong":
             largest, tensors = group["error"].astype(float).max(), ", ".join(sorted(set(group["of"].dropna())))
-            reason = f"wrong: relative errors up to {largest:.3g} ({tensors}), allowed {group['allowed'].iloc[0]}"
+            error = f"{largest:.3g}" if largest < 1000 else power_of_ten(largest, 3)
+            reason = f"wrong: relative errors up to {error} ({tensors}), allowed {group['allowed'].iloc[0]}"
         rows.append({"implementation": short_name(str(name)), "pass": part, "reason": reason, "cases": len(group)})
     return show_table(
         pd.DataFrame(rows or [{"note": "every case was timed"}]),
@@ -172,7 +173,7 @@ def show_step_shares(shown: Shown) -> Html:
         return shown.untimed()
     rows = graphs.assign(step=graphs["implementation"].map(lambda name: short_name(str(name))))
     wide = rows.pivot_table("roofline_share", "step", "batch_size", sort=False)
-    wide = wide[sorted(wide)].rename(columns=lambda batch: f"B = {batch:.0f}").rename_axis(columns=None)
+    wide = wide.sort_index(axis=1).rename(columns=lambda batch: f"B = {batch:.0f}").rename_axis(columns=None)
     return show_table(
         wide.reset_index(),
         name="kernel-step-shares",
@@ -226,9 +227,9 @@ def show_here(enabled: bool) -> Html | Markdown:
 def of_earlier(table: pd.DataFrame) -> str:
     """For a caption: the GPUs whose records are of an earlier state of the kernels."""
     gpus = sorted(set(table.loc[table["code"] != identity_today().code, "gpu"]))
-    return f" The times of {joined(gpus)} are of an earlier state of the kernels." if gpus else ""
+    return f" The times on {joined(gpus)} are of an earlier state of the kernels." if gpus else ""
 
 
 def _signed(value: float) -> str:
     """A change in percent with a sign of its own length: +0.1, −6.0."""
-    return f"{value:+.1f}".replace("-", "−")
+    return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
