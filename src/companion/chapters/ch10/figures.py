@@ -19,7 +19,7 @@ PALETTE = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#9
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _LINES = ("-", "--", "-.", ":")
 #: Colors of stacked kernels: dark and light by turns, so that neighbors differ in grey as well.
-_STACKED = ("#444444", "#56b4e9", "#0173b2", "#ece133", "#d55e00", "#fbafe4", "#029e73", "#de8f05", "#949494")
+_STACKED = ("#949494", "#56b4e9", "#0173b2", "#ece133", "#d55e00", "#fbafe4", "#029e73", "#de8f05", "#cc78bc")
 
 
 def pairs_of_forms(num_tokens: int = 16, chunk_size: int = 4) -> Figure:

@@ -148,7 +148,7 @@ def forget_gate_verdict(checks: pd.DataFrame) -> str:
     if len(table.columns) < 2:
         return "It was not run on this GPU"
     found = [
-        f"{small(column.max())} for {_in_prose(name)}, in the regime “{column.idxmax()}”"
+        f"{small(column.max())} for {_in_prose(name)} with gates “{column.idxmax()}”"
         if np.isfinite(column).all()
         else f"not finite for {_in_prose(name)}"
         for name, column in table.items()

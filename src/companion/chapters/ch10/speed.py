@@ -62,9 +62,9 @@ def show_speed(shown: Shown) -> Html:
     return show_table(
         table,
         name="kernel-speed",
-        caption=f"Times of {shown.label} at T = {shown.context}: median [quartiles] and the share of the roofline that "
-        "it is, forward alone and forward with backward, and peak memory beyond the inputs. The forms limit_chunk and "
-        "xl_chunk are those of mlstm_kernels. Detached: without the normalizer's gradient.",
+        caption=f"Times of {shown.label} at T = {shown.context}, forward and forward with backward: median "
+        "[quartiles], and which share of the roofline this reaches. Last column: peak memory beyond the inputs. The "
+        "forms limit_chunk and xl_chunk are those of mlstm_kernels. Detached: without the normalizer's gradient.",
         formats={f"{part} roof": (lambda v: f"{100 * v:.0f} %") for part in timed} | {"GB": "{:.2f}"},
         labels={f"{part} roof": "of roofline" for part in timed}
         | {f"{part} ms": TIME_HEADINGS[part] for part in timed}
