@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+ACTIVATE := to have the command in this shell: source $(BIN)/activate, then companion --help
 # More workers than this only wait for each other: the book is built once. Files in the order of tests/conftest.py.
 PYTEST_ARGS ?= -q -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
@@ -14,9 +15,10 @@ help:  ## list the targets
 
 book: $(STAMP)  ## execute all notebooks, build the html and print where it is
 	$(BIN)/companion book
+	@echo "$(ACTIVATE)"
 
 test: $(STAMP)  ## run the whole test suite (PYTEST_ARGS="-k name" for a part)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PYTEST_ARGS) --record _build/tests.json
 
 check: lint  ## style, types and the quick tests: no notebook, browser, interpreter, compiler or long fit
 	$(BIN)/python -m pytest -q --quick -n auto --maxprocesses=4 --dist=loadfile
@@ -40,3 +42,4 @@ $(STAMP): pyproject.toml constraints.txt
 	@"$(PYTHON)" -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[book,dev,kernels]' -c constraints.txt
 	@touch $@
+	@echo "$(ACTIVATE)"

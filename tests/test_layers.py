@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "companion"
 
 #: Lowest first. A module is named by its first part below `companion`.
 LAYERS = (
-    ("errors", "formatting", "paths", "tables", "hardware"),
+    ("errors", "formatting", "numeric", "paths", "tables", "hardware"),
     ("architectures",),
     ("accounting",),
     ("laws",),
@@ -24,7 +24,9 @@ LAYERS = (
     ("ledger", "planner", "explorer"),
     ("plotting",),
     ("chapters",),
-    ("book", "cli"),
+    ("book",),
+    ("new_study",),
+    ("cli",),
     ("__main__",),
 )
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}

@@ -10,7 +10,7 @@ from companion import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^\.venv/bin/companion (.+)$", README, re.MULTILINE)
+COMMANDS = re.findall(r"^companion (.+)$", README, re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -9,10 +9,20 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from wheels import ROOT, build_wheel
 
-ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = ("flops", "params", "isoflop", "fit", "overtraining", "extrapolate", "context", "plan", "ledger", "data")
-COMMANDS += ("data check", "inference", "inference fit", "inference count", "bench", "bench kernels", "book")  # type: ignore[assignment]
+COMMANDS += (
+    "data check",
+    "inference",
+    "inference fit",
+    "inference count",
+    "bench",
+    "bench kernels",
+    "book",
+    "new-study",
+    "study-page",
+)  # type: ignore[assignment]
 
 #: Runs commands one after the other; prints their status and what they wrote on stderr.
 DRIVER = """
@@ -35,32 +45,8 @@ print(json.dumps(results))
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel of the sources, built without a network."""
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    for name in ("src", "data"):
-        ignored = shutil.ignore_patterns("*.egg-info", "__pycache__")
-        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=ignored)
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "wheel",
-        "--quiet",
-        str(source),
-        "-w",
-        str(folder),
-    ]
-    done = subprocess.run(
-        [*pip, "--no-deps", "--no-build-isolation", "--no-index"], capture_output=True, text=True, cwd=folder
-    )
-    assert done.returncode == 0, done.stderr
-    (path,) = folder.glob("*.whl")
-    return path
+    """A wheel of the sources."""
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +77,8 @@ def test_wheel_holds_every_module_and_table(wheel: Path) -> None:
         for path in ROOT.glob("data/**/*")
         if path.is_file()
     }
-    assert names == modules | tables | {"companion/py.typed"}
+    templates = {f"companion/new_study/template/{name}" for name in ("README.md", "page.css", "study.md")}
+    assert names == modules | tables | templates | {"companion/py.typed"}
     assert len(tables) > 8
 
 

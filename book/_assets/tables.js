@@ -9,6 +9,7 @@
     for (const group of table.querySelectorAll("thead, tbody")) set(group, "rowgroup");
     for (const row of table.rows) set(row, "row");
     for (const cell of table.querySelectorAll("thead th")) set(cell, "columnheader");
+    for (const cell of table.querySelectorAll("thead td")) set(cell, "cell");
     for (const cell of table.querySelectorAll("tbody td")) set(cell, "cell");
   }
 
@@ -18,7 +19,7 @@
     box.classList.remove("companion-stacked");
     const stack = box.clientWidth < NARROW && table.scrollWidth > box.clientWidth + 1;
     if (stack && !box.dataset.named) {
-      const names = [...table.querySelectorAll("thead th")].map((head) => head.textContent);
+      const names = [...table.tHead.rows[0].cells].map((head) => head.textContent);
       for (const row of table.querySelectorAll("tbody tr")) {
         [...row.cells].forEach((cell, index) => (cell.dataset.column = names[index] ?? ""));
       }

@@ -15,8 +15,8 @@
     ```{solution-end}
     ```
 
-sphinx-exercise numbers the exercises of a chapter and gathers what lies between `solution-start` and `solution-end`. Here
-the title of an exercise gets its level, and a solution becomes `<details>`, named after its exercise.
+sphinx-exercise numbers the exercises of a chapter and gathers what lies between `solution-start` and `solution-end`.
+Here the title of an exercise gets its level, and a solution becomes `<details>`, named after its exercise.
 """
 
 from html import escape

@@ -8,9 +8,10 @@
 * Works of the same authors and year get a letter in citations: 2025a, 2025b.
 * Comments on fields are shown whole, colons included.
 * The download button of a chapter says that it gives the notebook.
+* References lose roles that screen readers no longer support.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.fileutil import copy_asset
+
+from companion.book.citations import lettered_years
 
 #: Script, the package that has it, its folder below `_static`: `mathjax_path` and the explorer's page say the same.
 SCRIPTS = (
@@ -29,24 +32,6 @@ SCRIPTS = (
 #: Font files of matplotlib that figures use, and the blocks of signs that are kept of them.
 FONTS = ("DejaVuSans.ttf", "DejaVuSans-Oblique.ttf", "DejaVuSans-Bold.ttf")
 SIGNS = ((0x20, 0x17F), (0x370, 0x3FF), (0x2000, 0x22FF), (0x25A0, 0x25FF), (0x2700, 0x27BF))
-
-
-def lettered_years(entries: Mapping[str, Any]) -> dict[str, str]:
-    """Years with a letter for all works that a citation would call the same, by key, in the order of the file.
-
-    A citation names one or two authors, or the first of more, and the year.
-    """
-    cited: dict[tuple[Any, ...], list[str]] = {}
-    for key, entry in entries.items():
-        names = [" ".join(person.last_names) for person in entry.persons.get("author", [])]
-        shown = tuple(names) if len(names) < 3 else (names[0], "et al.")
-        cited.setdefault((shown, entry.fields.get("year", "")), []).append(key)
-    return {
-        key: f"{year}{letter}"
-        for (shown, year), keys in cited.items()
-        if shown and len(keys) > 1
-        for key, letter in zip(keys, "abcdefghijklmnopqrstuvwxyz", strict=False)
-    }
 
 
 def letter_years(app: Sphinx) -> None:
@@ -121,6 +106,16 @@ def name_download(
             button["tooltip"] = "Download this notebook"
 
 
+def drop_old_roles(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Take off the roles that docutils gives to references: one is deprecated, the other wants other children."""
+    body = str(context.get("body", ""))
+    context["body"] = body.replace(' role="doc-biblioentry"', "").replace(
+        '<div role="list" class="citation-list">', '<div class="citation-list">'
+    )
+
+
 def keep_colons(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Keep napoleon from taking the words before a colon for a type: ours are in the annotations."""
     if what in {"attribute", "data", "property"} and lines and ": " in lines[0]:
@@ -146,5 +141,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("doctree-resolved", drop_thebe_nodes, priority=900)
     app.connect("html-page-context", drop_thebe_files, priority=900)
     app.connect("html-page-context", name_download, priority=900)
+    app.connect("html-page-context", drop_old_roles, priority=900)
     app.connect("build-finished", copy_scripts)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

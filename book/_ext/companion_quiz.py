@@ -15,7 +15,7 @@ The page gets a form of radio buttons. `quiz.js` shows the feedback for the chos
 without scripts all feedback is under a fold called *Answer*. A quiz that breaks a rule is an error with file and line.
 """
 
-import re
+from collections.abc import Iterable
 from html import escape
 from typing import Any
 
@@ -24,12 +24,10 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-MOST_OPTIONS = 4
-_OPTION = re.compile(r"[-*+] \[([ xX])\]\s+(.*)")
-_SEPARATOR = re.compile(r"\s::(?:\s|$)")
+from companion.book.quizzes import Option, read_quiz
 
 
-class quiz_part(nodes.General, nodes.Element):  # noqa: N801 - docutils names its nodes so
+class quiz_part(nodes.General, nodes.Element):
     """A piece of html: `opening`, the children, `closing`."""
 
 
@@ -47,48 +45,29 @@ class Quiz(SphinxDirective):
         Raises
         ------
         docutils.utils.DirectiveError
-            no label, no question, fewer than two or more than four options, not exactly one right option, or an option
-            without feedback.
+            no label, or what `read_quiz` refuses.
         """
         label = self.options.get("label", "")
         if not label:
             raise self._wrong("no label; write :label: c3-quiz-name below the title")
-        question, options = self._parts()
-        right = [number for number, (is_right, _, _) in enumerate(options, 1) if is_right]
-        if not any(line.strip() for line in question):
-            raise self._wrong("no question above the options")
-        if not 2 <= len(options) <= MOST_OPTIONS:
-            raise self._wrong(f"{len(options)} options; a quiz has 2 to {MOST_OPTIONS}")
-        if len(right) != 1:
-            raise self._wrong(f"{len(right)} right options; mark exactly one with [x]")
+        try:
+            quiz = read_quiz(list(self.content))
+        except ValueError as fault:
+            raise self._wrong(str(fault)) from None
         self.options["name"] = label
         legend, described = escape(self.arguments[0]), f"{label}-question"
         form = quiz_part(
-            opening=f'<form class="companion-quiz" id="{label}" data-right="{right[0]}"><fieldset '
+            opening=f'<form class="companion-quiz" id="{label}" data-right="{quiz.right}"><fieldset '
             f'aria-describedby="{described}"><legend>Check: {legend}</legend>\n',
             closing="</fieldset></form>\n",
         )
         self.add_name(form)
         asked = quiz_part(opening=f'<div id="{described}">', closing="</div>\n")
-        self.state.nested_parse(question, self.content_offset, asked)
+        self.state.nested_parse(self.content[: len(quiz.question)], self.content_offset, asked)
         form += asked
-        form += [self._choice(label, number, text) for number, (_, text, _) in enumerate(options, 1)]
-        form += self._answers(options)
+        form += [self._choice(label, number, option.text) for number, option in enumerate(quiz.options, 1)]
+        form += self._answers(quiz.options)
         return [form]
-
-    def _parts(self) -> tuple[StringList, list[tuple[bool, str, str]]]:
-        """The lines of the question, and of each option whether it is right, its text and its feedback."""
-        lines = list(self.content)
-        starts = [number for number, line in enumerate(lines) if _OPTION.match(line)]
-        options = []
-        for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
-            mark, first = _OPTION.match(lines[start]).groups()  # type: ignore[union-attr]
-            text = " ".join(" ".join([first, *lines[start + 1 : end]]).split())
-            option, *feedback = _SEPARATOR.split(text, maxsplit=1)
-            if not option.strip() or not (feedback and feedback[0].strip()):
-                raise self._wrong(f"option {len(options) + 1} has no feedback; write: option text :: why")
-            options.append((mark in "xX", option.strip(), feedback[0].strip()))
-        return self.content[: starts[0] if starts else len(lines)], options
 
     def _choice(self, label: str, number: int, text: str) -> quiz_part:
         """A radio button with its label."""
@@ -100,7 +79,7 @@ class Quiz(SphinxDirective):
         choice += self._inline(text)
         return choice
 
-    def _answers(self, options: list[tuple[bool, str, str]]) -> quiz_part:
+    def _answers(self, options: Iterable[Option]) -> quiz_part:
         """The button, the place where the script shows the feedback on one option, and all feedback under a fold."""
         folded = quiz_part(
             opening='<button type="submit" disabled hidden>Check</button>\n'
@@ -108,14 +87,14 @@ class Quiz(SphinxDirective):
             '<details class="companion-quiz-answers"><summary>Answer</summary><ol>\n',
             closing="</ol></details>\n",
         )
-        for is_right, text, feedback in options:
+        for each in options:
             answer = quiz_part(opening="<li>", closing="</li>\n")
-            word = "right" if is_right else "wrong"
+            word = "right" if each.is_right else "wrong"
             # the script shows the second paragraph alone
             option = quiz_part(opening="<p>", closing=f" – <strong>{word}</strong></p>\n")
-            option += self._inline(text)
+            option += self._inline(each.text)
             explained = quiz_part(opening='<p class="companion-quiz-feedback">', closing="</p>\n")
-            explained += self._inline(feedback)
+            explained += self._inline(each.feedback)
             answer += [option, explained]
             folded += answer
         return folded

@@ -24,7 +24,7 @@ FACTS = r"""() => {
   while (walker.nextNode()) {
     const node = walker.currentNode;
     if (node.parentElement.closest("pre, code, script, style, mjx-container")) continue;
-    if (/\\\(|\\\[|\$[^$]+\$/.test(node.data)) raw.push(node.data.trim().slice(0, 80));
+    if (/\\\(|\\\[|\$[^$]+\$|\\[a-zA-Z]{2,}|\{[a-z:]+\}`/.test(node.data)) raw.push(node.data.trim().slice(0, 80));
   }
   const edge = document.documentElement.clientWidth;
   return {
@@ -32,6 +32,7 @@ FACTS = r"""() => {
     errors: [...document.querySelectorAll("mjx-merror, [data-mjx-error]")].map(e => e.textContent.slice(0, 80)),
     untypeset: [...document.querySelectorAll(".math")].filter(e => !e.querySelector("mjx-container")).length,
     typeset: document.querySelectorAll("mjx-container").length,
+    missing: [...document.images].filter(e => e.complete && !e.naturalWidth).map(e => e.src),
     overflow: Math.max(document.documentElement.scrollWidth, document.body.scrollWidth) - edge,
     trapped: [...document.querySelectorAll(".companion-table, .companion-figure-scroll, pre, div.math")]
       .filter(e => e.clientWidth && e.scrollWidth > e.clientWidth + 1)
@@ -123,12 +124,19 @@ def test_every_chapter_has_a_page(soups: dict[str, BeautifulSoup]) -> None:
     )
 
 
+def test_promised_addresses_exist(built_book: Path) -> None:
+    """Others link to them: an address that is to go needs a page that leads on."""
+    promised = (Path(__file__).parent / "promised_pages.txt").read_text(encoding="utf-8").split()
+    assert promised == sorted(set(promised))
+    assert not [address for address in promised if not (built_book / address).is_file()]
+
+
 def test_internal_links_and_files_resolve(built_book: Path, soups: dict[str, BeautifulSoup]) -> None:
     anchors = {name: {tag["id"] for tag in soup.find_all(id=True)} for name, soup in soups.items()}
     broken = []
     for name, soup in soups.items():
-        for tag in soup.find_all(["a", "link", "script", "img", "source"]):
-            reference = tag.get("href") or tag.get("src")
+        for tag in soup.find_all(["a", "link", "script", "img", "source", "iframe", "object", "use"]):
+            reference = tag.get("href") or tag.get("src") or tag.get("data")
             if not reference or urlsplit(reference).scheme:
                 continue
             parts = urlsplit(reference)
@@ -142,7 +150,7 @@ def test_internal_links_and_files_resolve(built_book: Path, soups: dict[str, Bea
 
 def test_nothing_is_loaded_from_elsewhere(built_book: Path, soups: dict[str, BeautifulSoup]) -> None:
     for name, soup in soups.items():
-        for tag in soup.find_all(["link", "script", "img", "iframe", "source"]):
+        for tag in soup.select("link:not([rel=canonical]), script, img, iframe, source"):
             reference = str(tag.get("href") or tag.get("src") or "")
             assert urlsplit(reference).scheme in {"", "data"}, f"{name}: {reference}"
         assert "thebe" not in str(soup).lower(), name
@@ -200,6 +208,11 @@ def test_formulas_are_typeset(visits: list[Visit]) -> None:
 
 
 @pytest.mark.browser
+def test_no_image_is_missing(visits: list[Visit]) -> None:
+    assert not found(visits, "missing")
+
+
+@pytest.mark.browser
 def test_no_page_scrolls_sideways(visits: list[Visit]) -> None:
     assert not found(visits, "overflow")
 
@@ -245,7 +258,7 @@ def test_copy_button(browser: Any, site: str) -> None:
     context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
     page = context.new_page()
     page.goto(f"{site}how_to_use.html")
-    block = page.locator("div.highlight:has(button.copybtn)").first
+    block = page.locator("div.highlight:has(button.copybtn)", has_text="make book").first
     block.hover()
     block.locator("button.copybtn").click()
     assert page.evaluate("navigator.clipboard.readText()").startswith("make book")

@@ -1,5 +1,6 @@
 """Parts of a chapter that a table cannot answer are left out with their reason, with all that depends on them."""
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -148,3 +149,19 @@ def test_text_that_shows_what_is_missing_is_dropped() -> None:
     )
     assert without_missing(text, {"a"}) == "One {glue:text}`a:.2f`.\n\n* y {glue:text}`a`\n\nThree."
     assert without_missing(text, {"a", "b"}) == text
+
+
+def test_a_solution_goes_with_its_exercise() -> None:
+    cells = [
+        *SETUP,
+        cell("## Exercises\n\n```{exercise} Hard\nDo.\n```\n\n```{solution-start} hard\n```\n\nIn words.", "markdown"),
+        cell("x = need()"),
+        cell("More {glue:text}`b`.", "markdown"),
+        cell("x"),
+        cell("```{solution-end}\n```\n\n```{exercise} Easy\nDo.\n```\n\n```{solution-start} easy\n```", "markdown"),
+        cell("y = 2"),
+        cell("```{solution-end}\n```", "markdown"),
+    ]
+    shown = text_of(run(cells, {"x = need()": NOT}).finish(cells))
+    assert re.findall(r"Hard|In words|need|More|Easy|y = 2", shown) == ["Easy", "y = 2"]
+    assert re.findall(r"\{solution-\w+\}", shown) == ["{solution-start}", "{solution-end}"]

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from companion.errors import InputError
 
 #: Checkout that this package runs from; an installed wheel has none.
 ROOT = Path(__file__).resolve().parents[3]
+
+_CODE_CELL = re.compile(r"^```\{code-cell\}", re.MULTILINE)
 
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 LANGUAGE = {"file_extension": ".py", "mimetype": "text/x-python", "name": "python", "pygments_lexer": "ipython3"}
@@ -29,6 +32,11 @@ def sync(notebooks: Path | None = None, *, check: bool = False) -> list[Path]:
     ------
     InputError
         the folder does not exist, or a source cannot be read as a notebook.
+
+    Examples
+    --------
+    >>> sync(Path("notebooks"), check=True)
+    []
     """
     folder = ROOT / "notebooks" if notebooks is None else notebooks
     changed = []
@@ -49,10 +57,20 @@ def sources(folder: Path) -> list[Path]:
     ------
     InputError
         the folder does not exist.
+
+    Examples
+    --------
+    >>> [path.name for path in sources(Path("notebooks"))][-1]
+    '91_explorer.md'
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of notebooks")
     return sorted(path for path in folder.glob("*.md") if path.name.lower() != "readme.md")
+
+
+def pages_with_code(folder: Path) -> list[Path]:
+    """The MyST notebooks among the pages of a book: they are executed in their place, as chapters are in theirs."""
+    return [page for page in sorted(folder.glob("*.md")) if _CODE_CELL.search(page.read_text(encoding="utf-8"))]
 
 
 def read(source: Path) -> Any:
@@ -62,6 +80,12 @@ def read(source: Path) -> Any:
     ------
     InputError
         there is no such file, or it is not a notebook.
+
+    Examples
+    --------
+    >>> notebook = read(Path("notebooks/90_ledger.md"))
+    >>> [cell.metadata.tags for cell in notebook.cells if "tags" in cell.metadata][0]
+    ['parameters']
     """
     import jupytext
 

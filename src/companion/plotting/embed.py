@@ -100,8 +100,7 @@ def show_table(
         _check_name("table", name)
     numeric = [pd.api.types.is_numeric_dtype(table[c]) for c in table.columns]
     head = "".join(
-        f'<th scope="col"{_NUMBER if number else ""}>{html.escape(str(labels.get(c, c)))}</th>'
-        for c, number in zip(table.columns, numeric, strict=True)
+        _heading(html.escape(str(labels.get(c, c))), number) for c, number in zip(table.columns, numeric, strict=True)
     )
     columns = [
         _cells(str(c), list(table[c]), formats.get(str(c)), number)
@@ -116,6 +115,11 @@ def show_table(
         f'<div class="companion-table" tabindex="0" role="region" aria-label="{text}"><table>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></div>"
     )
+
+
+def _heading(text: str, number: bool) -> str:
+    # a heading without words is none to a screen reader
+    return f'<th scope="col"{_NUMBER if number else ""}>{text}</th>' if text.strip() else "<td></td>"
 
 
 def _cells(column: str, values: Sequence[Any], style: str | Callable[[Any], str] | None, number: bool) -> list[str]:

@@ -7,7 +7,6 @@ that the layout was made with.
 import contextlib
 import html
 import io
-import itertools
 import re
 import textwrap
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from matplotlib.gridspec import GridSpec
 from matplotlib.legend import Legend
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator
+from matplotlib.transforms import Bbox
 
 from companion.plotting.style import FONT, INK, MUTED, RC_PARAMS
 
@@ -66,7 +66,8 @@ def _svg(figure: Figure, name: str, label: str, style: str, form: str) -> str:
     text = re.sub(r"url\(#([^)]+)\)", lambda found: f"url(#{ids[found[1]]})", text)
     text = re.sub(r"font-family: [^;\"]*;\s?", "", text)
     text = re.sub(r'\stransform="rotate\(-0 [^"]*\)"', "", text)
-    text = re.sub(r"-?\d+\.\d{3,}", _short, text)
+    # coordinates only: a label such as "a = 0.001" keeps its digits
+    text = re.sub(r"<[^>]*>", lambda tag: re.sub(r"-?\d+\.\d{3,}", _short, tag[0]), text)
     text = text.replace(INK, "currentColor").replace(MUTED, "var(--companion-grid, #8884)")
     box = re.search(r'viewBox="[^"]*"', text)
     assert box is not None, "matplotlib's svg has a viewBox"
@@ -185,26 +186,34 @@ def _fold_legend(figure: Figure, legend: Legend, undo: list[Callable[[], object]
 
 
 def _thin_ticks(ax: Axes, undo: list[Callable[[], object]]) -> None:
-    """Hide tick labels of the x axis that would run into their neighbor; names of categories are turned instead."""
-    ticks = [tick for tick in ax.xaxis.get_major_ticks() if tick.label1.get_visible() and tick.label1.get_text()]
-    boxes = [(tick.label1, tick.label1.get_window_extent()) for tick in ticks]
-    boxes = sorted((pair for pair in boxes if pair[1].width > 0), key=lambda pair: pair[1].x0)
-    clash = any(right[1].x0 < left[1].x1 + 2 for left, right in itertools.pairwise(boxes))
-    if not clash:
-        return
-    if isinstance(ax.xaxis.get_major_locator(), FixedLocator):
-        for label, _ in boxes:
+    """Hide tick labels of the x axis that would run into others; names of categories are turned instead."""
+    major, minor = (
+        sorted(
+            (
+                (tick.label1, tick.label1.get_window_extent())
+                for tick in ticks
+                if tick.label1.get_visible() and tick.label1.get_text() and tick.label1.get_window_extent().width > 0
+            ),
+            key=lambda pair: pair[1].x0,
+        )
+        for ticks in (ax.xaxis.get_major_ticks(), ax.xaxis.get_minor_ticks())
+    )
+    shown: list[Bbox] = []
+    crowded = []
+    for label, box in [*major, *minor]:  # a label of a minor tick gives way to any other
+        if any(box.x0 < other.x1 + 3 and other.x0 < box.x1 + 3 for other in shown):
+            crowded.append(label)
+        else:
+            shown.append(box)
+    if crowded and isinstance(ax.xaxis.get_major_locator(), FixedLocator):
+        for label, _ in major:
             look = [label.get_rotation(), label.get_horizontalalignment(), label.get_rotation_mode()]
             undo.append(lambda label=label, look=look: _turn(label, *look))  # type: ignore[misc]
             _turn(label, 40, "right", "anchor")
         return
-    end = float("-inf")
-    for label, box in boxes:
-        if box.x0 < end + 3:
-            undo.append(lambda label=label: label.set_visible(True))  # type: ignore[misc]
-            label.set_visible(False)
-        else:
-            end = box.x1
+    for label in crowded:
+        undo.append(lambda label=label: label.set_visible(True))  # type: ignore[misc]
+        label.set_visible(False)
 
 
 def _turn(label: Text, angle: float, alignment: Any, mode: Any) -> None:

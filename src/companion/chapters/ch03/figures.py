@@ -97,7 +97,7 @@ def show_noise_free_bias(surfaces: Mapping[str, LossSurface], first: str, train_
     train_flops
         the budget, FLOP.
     """
-    skewed = sorted(surfaces, key=lambda label: -abs(surfaces[label].alpha - surfaces[label].beta))
+    skewed = sorted(surfaces, key=lambda label: -abs(float(surfaces[label].alpha - surfaces[label].beta)))
     drawn = {label: surfaces[label] for label in dict.fromkeys([skewed[0], first, *skewed[1:3]])}
     return show(
         noise_free_bias(drawn, train_flops, ["symmetric", "only below", "only above"], GRIDS),
@@ -297,7 +297,7 @@ def noise_free_bias(
     label, surface = next(iter(surfaces.items()))
     optimum, tokens = surface.optimum(train_flops)
     decades = np.linspace(-1.0, 1.0, 121)
-    loss = surface.predict(optimum * 10**decades, tokens * 10**-decades)
+    loss = np.asarray(surface.predict(optimum * 10**decades, tokens * 10**-decades))
     left.plot(decades, loss, color=GREY, linewidth=3, alpha=0.7, label="exact")
     for name, dashes in zip(grids, _DASHES, strict=False):
         sizes = shapes[name].num_params(surface, train_flops)

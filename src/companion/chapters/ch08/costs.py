@@ -39,7 +39,12 @@ def pass_table(passes: Iterable[tuple[str, InferencePass]], peaks: Hardware) -> 
     rows = []
     for label, one in passes:
         roof = one.roofline(peaks)
-        row = {"model": label, "T": figures.tokens_text(one.context_length), "pass": one.kind, "FLOP": one.flops.total}
+        row = {
+            "model": label,
+            "T": figures.tokens_text(float(one.context_length)),
+            "pass": one.kind,
+            "FLOP": one.flops.total,
+        }
         row |= {"weights": one.traffic.weights / 1e9, "cache": one.traffic.cache / 1e9}
         row |= {"activations": one.traffic.activations / 1e9, "intensity": one.arithmetic_intensity}
         row |= {"ms": 1e3 * roof.seconds, "bound": "compute" if roof.compute_bound else "memory"}
@@ -71,13 +76,13 @@ def cache_figure(models: Mapping[str, Any], peaks: Hardware, longest: int, model
             {
                 "architecture": model.name,
                 "context_length": grid,
-                "cache_bytes": np.broadcast_to(count_step(model, grid).memory.cache, grid.shape),
+                "cache_bytes": np.broadcast_to(np.asarray(count_step(model, grid).memory.cache), grid.shape),
             }
         )
         for label, model in models.items()
     }
     plain, grouped, xlstm = models.values()
-    equal = context_of_equal_cache(plain, xlstm)
+    equal = float(context_of_equal_cache(plain, xlstm))
     return show(
         figures.cache_and_state(curves, equal, peaks.memory_bytes),
         name="inference-cache",
@@ -248,7 +253,7 @@ def cache_choices(
         row = {"cache": label, "groups": heads, "equal": context_of_equal_cache(grouped, xlstm, precision)}
         for batch in batch_sizes:
             steps = [count_step(m, T, batch, precision=precision).roofline(peaks).seconds for m in (xlstm, grouped)]
-            row[f"B = {batch}"] = crossover_text(crossover(T, steps[1] / steps[0]), longest)
+            row[f"B = {batch}"] = crossover_text(float(crossover(T, steps[1] / steps[0])), longest)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -325,7 +330,7 @@ def batch_table(models: Mapping[str, Any], batches: Any, peaks: Hardware) -> Htm
             first = batches[np.argmax(roof.compute_bound)] if np.any(roof.compute_bound) else 0
             fits = np.asarray(one.memory.total) <= peaks.memory_bytes
             row = {"model": label, "T": T, "from": f"B = {first}" if first else "never"}
-            row["limit"] = one.flops.total[-1] / (one.traffic.cache[-1] + one.traffic.activations[-1])
+            row["limit"] = np.asarray(one.flops.total / (one.traffic.cache + one.traffic.activations))[-1]
             rows.append(row | {"most": float(np.max(np.where(fits, batches / roof.seconds, 0)))})
     return show_table(
         pd.DataFrame(rows),
