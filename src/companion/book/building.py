@@ -142,12 +142,12 @@ def build(
                 raise execution.failure
             if execution.failure:
                 _stand_in(execution, chapter, pages, [*notebooks, *sorted((root / "book").glob("*.md"))])
-        for page in code_pages:
-            os.replace(pages / f"{page.stem}.ipynb", stage / "book" / f"{page.stem}.ipynb")
-            (stage / "book" / page.name).unlink()
         run_times = {execution.source.stem: execution.seconds for execution in done if execution.path}
         record = build_record(root, [execution.path for execution in done if execution.path], run_times)
         write(stage / "book" / "build_record.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        for page in code_pages:
+            os.replace(pages / f"{page.stem}.ipynb", stage / "book" / f"{page.stem}.ipynb")
+            (stage / "book" / page.name).unlink()
         rendered = time.monotonic()
         html = _render(stage, out / LOG)
         write_standalone(stage / "book", html, stage / "_config.yml")
