@@ -19,7 +19,7 @@ from companion.benchmarks.records import read_records  # noqa: E402
 from companion.chapters import ch10  # noqa: E402
 from companion.chapters.ch10 import answer as answers  # noqa: E402
 from companion.chapters.ch10 import forms, overtaking, published, right, speed  # noqa: E402
-from companion.chapters.ch10.shown import joined, short_name  # noqa: E402
+from companion.chapters.kernel_tables import joined, short_name  # noqa: E402
 from companion.paths import data_dir  # noqa: E402
 
 FOLDER = data_dir() / "benchmarks"

@@ -1,6 +1,8 @@
 """The page of the kernel log: its facts and tables are those of the records, ours and a reader's."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -61,3 +63,8 @@ def test_first_and_last_times(tmp_path: Path) -> None:
     first["results"][0]["seconds_median"] = 3 * seconds
     records.write_text("\n".join(map(json.dumps, (first, last))) + "\n", encoding="utf-8")
     assert f"{3e3 * seconds:.2f} → {1e3 * seconds:.2f} (3.00)" in ch92.show_gains(records, 8192).markup
+
+
+def test_the_log_needs_no_torch() -> None:
+    code = "import sys; import companion.chapters.ch92; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

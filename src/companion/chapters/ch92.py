@@ -9,7 +9,7 @@ from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
 from companion.benchmarks.kernels.log import gains, load_log
 from companion.benchmarks.kernels.results import OURS_DETACHED
-from companion.chapters.ch10.shown import by_context, nothing, passes_of
+from companion.chapters.kernel_tables import by_context, nothing, passes_of
 from companion.plotting import Html, show, show_table
 from companion.plotting.style import INK, subplots
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import pandas as pd
 
 from companion.benchmarks.kernels.results import Crossing
-from companion.chapters.ch10.shown import TITLES, Shown
+from companion.chapters.ch10.shown import Shown
+from companion.chapters.kernel_tables import TITLES
 from companion.formatting import percent, significant
 from companion.plotting import Html, show_table
 

@@ -19,8 +19,9 @@ from companion.accounting.kernel_costs import (
 from companion.accounting.mlstm_forms import mlstm_form_table
 from companion.architectures import XLSTM
 from companion.chapters.ch10 import figures
-from companion.chapters.ch10.shown import Shown, joined
+from companion.chapters.ch10.shown import Shown
 from companion.chapters.ch10.source import block_sizes, kernel_source
+from companion.chapters.kernel_tables import joined
 from companion.formatting import count, percent, power_of_ten, significant
 from companion.plotting import Html, show, show_table
 

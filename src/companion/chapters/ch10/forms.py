@@ -9,7 +9,7 @@ import torch
 
 from companion.chapters.ch10 import figures
 from companion.chapters.ch10.experiments import relative_norm, without_exponent
-from companion.chapters.ch10.shown import joined
+from companion.chapters.kernel_tables import joined
 from companion.formatting import percent, power_of_ten
 from companion.plotting import Html, show, show_table
 

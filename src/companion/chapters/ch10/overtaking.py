@@ -11,7 +11,8 @@ from companion.benchmarks.kernels.shapes import NUM_TOKENS
 from companion.chapters.ch10 import record_figures
 from companion.chapters.ch10.answer import Crossings, of_the_page
 from companion.chapters.ch10.costs import state_blocks
-from companion.chapters.ch10.shown import TITLES, Shown, joined, label, nothing
+from companion.chapters.ch10.shown import Shown
+from companion.chapters.kernel_tables import TITLES, joined, label, nothing
 from companion.formatting import percent, power_of_ten, significant
 from companion.plotting import Html, show, show_table
 

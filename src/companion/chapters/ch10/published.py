@@ -4,7 +4,8 @@ import pandas as pd
 
 from companion.architectures.mlstm import mlstm_core_flops
 from companion.benchmarks.kernels.results import OURS
-from companion.chapters.ch10.shown import Shown, short_name
+from companion.chapters.ch10.shown import Shown
+from companion.chapters.kernel_tables import short_name
 from companion.formatting import percent, significant
 from companion.inference.published_count import XLSTM_COUNT
 from companion.ledger import REPRODUCED, load_published

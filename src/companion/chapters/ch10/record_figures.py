@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from companion.chapters.ch10.shown import short_name
+from companion.chapters.kernel_tables import short_name
 from companion.plotting.style import INK, subplots
 
 GREY = "#888888"

@@ -22,7 +22,7 @@ from companion.benchmarks.kernels.results import (
 )
 from companion.chapters.ch10 import record_figures
 from companion.chapters.ch10.forms import small
-from companion.chapters.ch10.shown import joined, short_name
+from companion.chapters.kernel_tables import joined, short_name
 from companion.formatting import percent, plural, power_of_ten, significant
 from companion.plotting import Html, show, show_table
 

@@ -10,16 +10,8 @@ from companion.benchmarks.kernels.log import against_peer
 from companion.benchmarks.kernels.results import OURS_DETACHED, Timings, measure_here, with_rooflines
 from companion.benchmarks.kernels.shapes import NUM_TOKENS
 from companion.chapters.ch10 import record_figures
-from companion.chapters.ch10.shown import (
-    TITLES,
-    Shown,
-    by_context,
-    joined,
-    nothing,
-    passes_of,
-    short_gpu,
-    short_name,
-)
+from companion.chapters.ch10.shown import Shown
+from companion.chapters.kernel_tables import TITLES, by_context, joined, nothing, passes_of, short_gpu, short_name
 from companion.formatting import count, percent, power_of_ten, significant
 from companion.plotting import Html, show, show_table
 
