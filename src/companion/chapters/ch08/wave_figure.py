@@ -1,86 +1,67 @@
-"""How attention reads a cache: the authors' timings beside a measurement on a GPU of one's own."""
+"""Chapter 8: how attention reads a cache, in the authors' timings beside a measurement on a GPU of one's own."""
 
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from companion.chapters.ch08.figures import GREY, SIZE_MARKERS
-from companion.inference.one_size import measured, middle_context
-from companion.plotting.style import subplots
+from companion.plotting.style import INK, architecture_look, subplots
 
 _LOOKS = {
-    "efficient_attention": ("#cc78bc", "o"),
-    "flash_attention": ("#029e73", "^"),
-    "cudnn_attention": ("#ca9161", "D"),
+    "efficient_attention": ("#cc78bc", "o", "-"),
+    "flash_attention": ("#029e73", "^", "--"),
+    "cudnn_attention": ("#ca9161", "D", ":"),
 }
-_SIZE_COLORS = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#949494")
 
 
-def cache_slopes(table: pd.DataFrame, architecture: str = "transformer") -> pd.DataFrame:
-    """What one more token of cache costs a step, per layer: the slope of step time over context.
-
-    Returns
-    -------
-    DataFrame with a row per model size and batch that were timed at three contexts or more: `model_size`,
-    `batch_size`, `heads` (batch times heads of the model), `seconds_per_token_and_layer`.
-    """
-    rows = measured(table, architecture, "step_time")
-    rows = rows.assign(context=middle_context(rows))
-    found = []
-    batch: Any
-    for (size, batch), group in rows.groupby(["model_size", "batch_size"], sort=False):
-        if group["context"].nunique() >= 3:
-            # relative weights: short contexts count as much as long ones
-            slope = np.polyfit(group["context"], group["step_time_s"], 1, w=1 / group["step_time_s"])[0]
-            first = group.iloc[0]
-            found.append(
-                {
-                    "model_size": size,
-                    "batch_size": batch,
-                    "heads": int(batch) * int(first["n_heads"]),
-                    "seconds_per_token_and_layer": slope / first["n_layers"],
-                }
-            )
-    columns = ["model_size", "batch_size", "heads", "seconds_per_token_and_layer"]
-    return pd.DataFrame(found, columns=columns)
-
-
-def cache_waves(slopes: pd.DataFrame, results: pd.DataFrame, gpu: str, head_width: int) -> Figure:
-    """Left: the authors' slopes of step time over context; right: one layer's cache read on a GPU of one's own.
+def cache_waves(
+    times: pd.DataFrame, num_multiprocessors: int, results: pd.DataFrame, gpu: str, head_width: int
+) -> Figure:
+    """Left: what one more cached token costs a step, with the staircase of waves; right: kernels on a GPU of one's own.
 
     Parameters
     ----------
-    slopes
-        of `cache_slopes`.
+    times
+        of `companion.inference.terms.cached_token_times`.
+    num_multiprocessors
+        of the staircase.
     results
         of `companion.benchmarks.hardware.measured_on`.
     gpu, head_width
         which of the results.
     """
-    figure, (left, right) = subplots(1, 2, height=3.9, sharey=True)
-    for number, (size, group) in enumerate(slopes.groupby("model_size", sort=False)):
-        look: dict[str, Any] = {"color": _SIZE_COLORS[number % 7], "marker": SIZE_MARKERS[number % 7]}
-        line = group.sort_values("heads")
-        left.plot(line["heads"], 1e9 * line["seconds_per_token_and_layer"], label=size, markersize=4, **look)
+    figure, (left, right) = subplots(1, 2, height=3.7, sharey=True)
+    color = architecture_look(["transformer"])["transformer"]["color"]
+    for (size, group), marker in zip(times.groupby("model_size", sort=False), cycle(SIZE_MARKERS)):
+        left.plot(
+            group["heads_in_batch"], 1e9 * group["seconds"], marker, color=color, markersize=4.5, label=str(size),
+            markeredgecolor=INK, markeredgewidth=0.4,
+        )  # fmt: skip
+    single = float(times.loc[times["heads_in_batch"] <= num_multiprocessors, "seconds"].median() * 1e9)
+    heads = np.geomspace(times["heads_in_batch"].min(), times["heads_in_batch"].max(), 500)
+    left.plot(heads, single * np.ceil(heads / num_multiprocessors), color=INK, linewidth=1)
     rows = results[(results["part"] == "cache") & (results["gpu"] == gpu) & (results["head_width"] == head_width)]
     for backend, group in rows.groupby("backend", sort=False):
-        color, marker = _LOOKS.get(str(backend), (GREY, "."))
+        look_color, marker, dashes = _LOOKS.get(str(backend), (GREY, ".", "-"))
         nanoseconds = 1e9 * group["seconds_median"] / group["context_length"]
         label = str(backend).removesuffix("_attention")
-        right.plot(group["heads"], nanoseconds, color=color, marker=marker, markersize=4, label=label)
+        right.plot(
+            group["heads"], nanoseconds, dashes, color=look_color, marker=marker, markersize=4, label=label
+        )  # fmt: skip
+    _head_axis(left, "authors' step times", num_multiprocessors, (10, 1.3 * heads[-1]))
     count = int(rows["num_multiprocessors"].iloc[0])
-    for ax in (left, right):
-        for wave in (1, 2, 3):
-            ax.axvline(wave * count, color=GREY, linewidth=0.8, linestyle=":")
-        ax.set(xscale="log", yscale="log", xlabel="heads: batch × heads of the model", xlim=(8, 1500))
-        ax.set_xticks(
-            [16, 32, 64, count, 2 * count, 512, 1024], ["16", "32", "64", f"{count}", f"{2 * count}", "512", "1024"]
-        )
-        ax.minorticks_off()
-    left.set(title="authors' step times", ylabel="time per cached token and layer (ns)")
-    right.set(title=f"{gpu.removeprefix('NVIDIA ').split(' ')[0]}, heads of {head_width}")
-    left.legend(title="model", ncols=2)
-    right.legend(title="torch backend")
+    _head_axis(right, f"{gpu.removeprefix('NVIDIA ').split(' ')[0]}, heads of {head_width}", count, (10, 1200))
+    left.set_ylabel("time per cached token and layer (ns)")
+    left.legend(title="model", ncols=2, loc="upper left")
+    right.legend(title="kernel of PyTorch", loc="upper left")
     return figure
+
+
+def _head_axis(ax: Axes, title: str, num_multiprocessors: int, ends: Any) -> None:
+    for wave in (1, 2, 3):
+        ax.axvline(wave * num_multiprocessors, color=GREY, linewidth=0.8, linestyle=":")
+    ax.set(xscale="log", yscale="log", xlabel="heads in the batch", title=title, xlim=ends)
