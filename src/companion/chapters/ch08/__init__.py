@@ -1,8 +1,8 @@
 """What chapter 8 shows (`notebooks/08_inference_time.md`): its tables, figures, facts and verdicts, part by part.
 
 `costs` needs no timing; `sizes`, `published` and `draws` are about the paper's form for single sizes; `kernel` and
-`all_sizes` about the model of all sizes; `comparison` about equal size and equal loss. The notebook leaves out a
-section that a table of timings cannot fill, so the functions expect what they show.
+`all_sizes` about the model of all sizes; `comparison` about equal size and equal loss, of the models in `trained`. The
+notebook leaves out a section that a table of timings cannot fill, so most functions expect what they show.
 """
 
 from companion.chapters.ch08.all_sizes import (
@@ -22,7 +22,6 @@ from companion.chapters.ch08.comparison import (
     equal_loss_facts,
     equal_loss_figure,
     equal_size_facts,
-    middle,
     size_crossover_table,
     trained_facts,
     trained_table,
@@ -33,20 +32,13 @@ from companion.chapters.ch08.costs import (
     cache_choices_facts,
     cache_choices_table,
     chunk_facts,
-    chunk_figure,
     cost_facts,
     costs_figure,
     device_facts,
     pass_table,
 )
 from companion.chapters.ch08.draws import draw_effects, drawn_and_once, prefill_ratios
-from companion.chapters.ch08.kernel import (
-    device_facts_of_timings,
-    head_width_figure,
-    kernel_facts,
-    own_facts,
-    waves_figure,
-)
+from companion.chapters.ch08.kernel import device_facts_of_timings, kernel_facts, kernel_figure, own_facts
 from companion.chapters.ch08.published import constants_figure, draw_facts, ledger_table, published_facts, ratios_figure
 from companion.chapters.ch08.sizes import (
     bandwidth_table,
@@ -59,6 +51,7 @@ from companion.chapters.ch08.sizes import (
     step_table,
     timing_facts,
 )
+from companion.chapters.ch08.trained import compare_pairs, train_pairs
 
 __all__ = [
     "answer_table",
@@ -68,7 +61,7 @@ __all__ = [
     "cache_choices_facts",
     "cache_choices_table",
     "chunk_facts",
-    "chunk_figure",
+    "compare_pairs",
     "constants_figure",
     "cost_facts",
     "costs_figure",
@@ -82,11 +75,10 @@ __all__ = [
     "equal_loss_figure",
     "equal_size_facts",
     "first_token_table",
-    "head_width_figure",
     "kernel_facts",
+    "kernel_figure",
     "ledger_table",
     "left_out_table",
-    "middle",
     "model_facts",
     "models_table",
     "objective_errors",
@@ -107,8 +99,8 @@ __all__ = [
     "terms_table",
     "times_figure",
     "timing_facts",
+    "train_pairs",
     "trained_facts",
     "trained_table",
-    "waves_figure",
     "with_groups",
 ]

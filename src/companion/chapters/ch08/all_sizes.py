@@ -141,6 +141,9 @@ def regime_facts(
             facts[f"c8_step_parts_{name}_{which}"] = joined(
                 [f"{percent(row[kind])} {_KIND_WORDS[kind]}" for kind in kinds if row[kind] > 0]
             )
+    few, many = (facts.pop(f"c8_step_parts_xlstm_{which}") for which in ("few", "many"))
+    also = f" (at B = {batch_sizes[0]}: {few})" if few != many else ", at either batch"
+    facts["c8_step_parts_xlstm"] = many + also
     small = {name: preset(name, "160m") for name in NAMES}
     for key, shown in (("c8_prefill_leads", example), ("c8_small_prefill_leads", small)):
         facts[key] = joined(

@@ -17,13 +17,12 @@ from companion.chapters.ch08.common import (
 )
 from companion.chapters.ch08.figures import tokens_text
 from companion.chapters.ch08.ratio_figure import ratio_over_context
+from companion.chapters.ch08.trained import TrainedPairs
 from companion.formatting import count, percent, power_of_ten
 from companion.inference.compare import Comparison, Trained
 from companion.plotting import Html, show, show_table
 from companion.plotting.style import architecture_label
 
-#: The compute-optimal model of each architecture, by architecture.
-Pair = Mapping[str, Trained]
 #: Comparisons by title and batch.
 Comparisons = Mapping[tuple[str, int], Comparison]
 #: Ratios of sizes closer to 1 than this count as nearly equal.
@@ -32,15 +31,10 @@ NEARLY_EQUAL = 1.15
 _AT = 16384
 
 
-def middle(titles: Sequence[str]) -> str:
-    """The comparison that the chapter describes: the middle one of those at equal loss."""
-    return list(titles)[len(titles) // 2]
-
-
 def equal_loss_figure(
     comparisons: Comparisons, title: str, batch_sizes: Sequence[int], timed_to: float, *, name: str
 ) -> Html:
-    """Ratios of times over the context at one loss, a row per batch; a note where there is no batch.
+    """Ratios of times over the context at one loss, a row per batch; a note where there is nothing to compare.
 
     Parameters
     ----------
@@ -51,6 +45,10 @@ def equal_loss_figure(
     name
         anchor of the figure.
     """
+    if not comparisons:
+        return note_table(
+            "It needs two laws, and times of first token and step for both.", "No comparison at equal loss."
+        )
     if not batch_sizes:
         return note_table("There is one batch size only; the figure at the top of the page shows it.", "No figure.")
     batches = " and ".join(map(str, batch_sizes))
@@ -61,12 +59,14 @@ def equal_loss_figure(
         "rises steeply.",
         caption=f"Time of the Transformer over that of the xLSTM at equal loss ({title.removeprefix('loss ')} nats per "
         f"token), B = {batches}: above 1 the xLSTM is faster. Bands: 95 %, from laws, fits to the timings and their "
-        "residuals (roofline: laws only).",
+        "residuals (roofline: laws only); grey: beyond the timings.",
     )
 
 
 def answer_table(comparisons: Comparisons, title: str, batch_sizes: Sequence[int], longest: int) -> Html:
     """Crossovers with intervals at one loss, a column per batch; arguments as for `equal_loss_figure`."""
+    if not comparisons:
+        return note_table("See above.", "No crossovers.")
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for batch in batch_sizes:
         for row in comparisons[title, batch].crossovers.to_dict("records"):
@@ -97,20 +97,22 @@ def crossover_table(comparisons: Comparisons, longest: int) -> Html:
 
 
 def equal_loss_facts(
-    comparisons: Comparisons, titles: Sequence[str], batch_sizes: Sequence[int], longest: int
+    comparisons: Comparisons, pairs: TrainedPairs, batch_sizes: Sequence[int], longest: int
 ) -> dict[str, str]:
-    """Values of the answer and of the section at equal loss.
+    """Values of the answer and of the section at equal loss; none without comparisons.
 
     Parameters
     ----------
     comparisons
         of every title and batch.
-    titles
-        of the comparisons at equal loss; the middle one is described, the others give the range.
+    pairs
+        that are compared; the middle one of equal loss is described, the others give the range.
     batch_sizes
         the first and the last are described.
     """
-    few, many, title = batch_sizes[0], batch_sizes[-1], middle(titles)
+    if not comparisons:
+        return {}
+    few, many, title, titles = batch_sizes[0], batch_sizes[-1], pairs.title, list(pairs.at_losses)
 
     def start(quantity: str, method: str, batch: int = many) -> str:
         return from_words(_crossover_of(comparisons[title, batch], quantity, method), longest)
@@ -121,6 +123,7 @@ def equal_loss_facts(
         "c8_loss": title,
         "c8_at": tokens_text(_AT),
         "c8_num_losses": in_words(len(titles)),
+        "c8_answer_batch": f"{many} sequences" if many > 1 else "one sequence",
         "c8_answer_step": start("step_time", "measured"),
         "c8_answer_prompt": start("ttft", "measured"),
         "c8_answer_roofline": start("step_time", "roofline"),
@@ -135,18 +138,10 @@ def equal_loss_facts(
     return facts
 
 
-def trained_table(trained: Mapping[str, Pair], at_compute: Pair, train_flops: float, context_length: int) -> Html:
-    """Size, tokens, compute and loss of the compute-optimal models, with intervals.
-
-    Parameters
-    ----------
-    trained, at_compute, train_flops
-        as in `trained_facts`.
-    context_length
-        tokens, of the runs behind the laws.
-    """
+def trained_table(pairs: TrainedPairs) -> Html:
+    """Size, tokens, compute and loss of the compute-optimal models, with intervals."""
     rows = []
-    for title, pair in {**trained, f"{power_of_ten(train_flops, 1)} FLOP": at_compute}.items():
+    for title, pair in {**pairs.at_losses, f"{power_of_ten(pairs.train_flops, 1)} FLOP": pairs.at_compute}.items():
         for name, one in pair.items():
             row = {"at": title, "architecture": architecture_label(name), "N": _bracketed(one, "num_params", count)}
             row |= {"D": _bracketed(one, "num_tokens", count), "C": _bracketed(one, "train_flops", power_of_ten)}
@@ -154,37 +149,32 @@ def trained_table(trained: Mapping[str, Pair], at_compute: Pair, train_flops: fl
     return show_table(
         pd.DataFrame(rows),
         name="inference-trained",
-        caption=f"Compute-optimal models by the laws fitted at T = {context_length}, with 95 % bootstrap intervals.",
+        caption=f"Compute-optimal models by the laws fitted at T = {pairs.context_length}, with 95 % intervals.",
         labels={"N": "parameters N", "D": "tokens D", "C": "C (FLOP)", "loss": "loss (nats/token)"},
     )
 
 
-def trained_facts(trained: Mapping[str, Pair], at_compute: Pair, train_flops: float) -> dict[str, str]:
-    """Ratios of sizes and computes at equal loss, and of sizes and losses at equal compute.
-
-    Parameters
-    ----------
-    trained
-        by title: models of equal loss.
-    at_compute
-        models of equal training compute, `train_flops`.
-    """
-    pairs = list(trained.values())
-    sizes = [float(p["xlstm"].best.num_params[0] / p["transformer"].best.num_params[0]) for p in pairs]
-    costs = [float(p["xlstm"].best.train_flops[0] / p["transformer"].best.train_flops[0]) for p in pairs]
+def trained_facts(pairs: TrainedPairs) -> dict[str, str]:
+    """Ratios of sizes and computes at equal loss, and of sizes and losses at equal compute; none without pairs."""
+    if pairs.reason:
+        return {}
+    equal, at_compute = list(pairs.at_losses.values()), pairs.at_compute
+    sizes = [float(p["xlstm"].best.num_params[0] / p["transformer"].best.num_params[0]) for p in equal]
+    costs = [float(p["xlstm"].best.train_flops[0] / p["transformer"].best.train_flops[0]) for p in equal]
     own = {name: float(one.best.num_params[0]) for name, one in at_compute.items()}
     gap = float(at_compute["transformer"].best.loss[0] - at_compute["xlstm"].best.loss[0])
     near = max(abs(np.log(size)) for size in sizes) < np.log(NEARLY_EQUAL)
-    every = [one for pair in (*pairs, at_compute) for one in pair.values()]
+    every = [one for pair in (*equal, at_compute) for one in pair.values()]
     beyond = sum(one.extrapolated for one in every)
     return {
         "c8_size_ratio": extremes(sizes),
         "c8_compute_ratio": extremes(costs),
-        "c8_equal_compute": f"{power_of_ten(train_flops, 1)} FLOP",
+        "c8_equal_compute": f"{power_of_ten(pairs.train_flops, 1)} FLOP",
+        "c8_context": f"{pairs.context_length}",
         "c8_size_ratio_compute": f"{own['xlstm'] / own['transformer']:.2f}",
         "c8_loss_gap": f"{abs(gap):.3f} nats {'lower' if gap > 0 else 'higher'}",
-        "c8_beyond": f"{in_words(beyond).capitalize()} of these sizes "
-        f"{'lies' if beyond == 1 else 'lie'} beyond the sizes of the runs",
+        "c8_beyond": f"{in_words(beyond).capitalize() if beyond else 'None'} of these sizes "
+        f"{'lies' if beyond <= 1 else 'lie'} beyond the sizes of the runs",
         "c8_size_verdict": "The sizes nearly agree here, so the comparison at equal size is not far off"
         if near
         else "The sizes differ here, so the comparison at equal size is misleading",
@@ -257,9 +247,12 @@ def _with_interval(row: Mapping[Any, Any], longest: float) -> str:
 
 
 def _span(comparisons: Comparisons, titles: Sequence[str], batch: int, quantity: str, method: str, longest: int) -> str:
-    """Least and largest crossover over the titles, said once where they are the same."""
+    """Least and largest crossover over the titles, within a sentence: "from 580 to 1,200 tokens on"."""
     values = [_crossover_of(comparisons[title, batch], quantity, method) for title in titles]
-    return " to ".join(dict.fromkeys(crossover_text(end, longest) for end in (min(values), max(values))))
+    ends = list(dict.fromkeys(crossover_text(end, longest) for end in (min(values), max(values))))
+    if ends[0] == "always":
+        return "at every context" if len(ends) == 1 else f"at every context or from up to {ends[1]} tokens on"
+    return f"from {' to '.join(ends)} tokens on"
 
 
 def _crossover_of(comparison: Comparison, quantity: str, method: str) -> float:

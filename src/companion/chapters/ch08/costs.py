@@ -14,7 +14,7 @@ from companion.accounting.inference import (
     count_prefill,
     count_step,
 )
-from companion.accounting.mlstm_forms import chunkwise_per_token
+from companion.accounting.mlstm_forms import MEASURES, best_chunk_size, chunkwise_per_token
 from companion.chapters.ch08 import figures
 from companion.chapters.ch08.common import NAMES, crossover_text, in_words, joined, with_groups
 from companion.formatting import power_of_ten, significant
@@ -157,25 +157,16 @@ def chunk_costs(xlstm: Any, context_length: int, peaks: Hardware) -> pd.DataFram
     )
 
 
-def chunk_figure(xlstm: Any, context_length: int, best: Mapping[str, int], peaks: Hardware) -> Html:
-    """Costs over the chunk length; `best` by measure: the chunk of least FLOPs, bytes and seconds."""
-    return show(
-        figures.chunk_costs(chunk_costs(xlstm, context_length, peaks), best, PAPER.chunk_size),
-        name="inference-chunks",
-        alt="FLOPs per token have a minimum at a short chunk, bytes fall with the chunk, roofline seconds have a "
-        "minimum between.",
-        caption=f"Costs of the mLSTM cells over the chunk length. Least FLOPs at L = {best['flops']}, least bytes at "
-        f"L = {best['bytes']} (one chunk), least roofline time at L = {best['seconds']}. The paper trains with "
-        f"L = {PAPER.chunk_size}.",
-    )
-
-
 def chunk_facts(xlstm: Any, context_length: int, peaks: Hardware) -> dict[str, str]:
-    """The rule of thumb for the chunk, and a verdict on the paper's chunk."""
+    """The best chunks by several measures, the rule of thumb for one, and a verdict on the paper's chunk."""
     costs = chunk_costs(xlstm, context_length, peaks)
     at_paper = costs.iloc[(costs["chunk_size"] - PAPER.chunk_size).abs().argmin()]
     return {
         "c8_chunk_rule": f"{np.sqrt(xlstm.d_qk * xlstm.d_hv / (xlstm.d_qk + xlstm.d_hv)):.1f}",
+        **{
+            f"c8_chunk_{measure}": f"{best_chunk_size(xlstm, context_length, measure, hardware=peaks):,}"
+            for measure in MEASURES
+        },
         "c8_chunk": chunk_verdict(at_paper["seconds"] / costs["seconds"].min()),
     }
 
@@ -232,8 +223,8 @@ def cache_choices_table(shrunk: pd.DataFrame, peaks: Hardware, model_size: str) 
         caption=f"Smaller caches, {model_size} models as trained, {peaks.label}: the context at which cache and state "
         "are equally large, and that from which the xLSTM's step is faster by the roofline.",
         formats={"equal": "{:,.0f}"},
-        labels={"cache": "cache and state", "equal": "equal bytes at (tokens)", "groups": "heads of keys and values"}
-        | {column: f"step crosses at (tokens), {column}" for column in batches},
+        labels={"cache": "cache and state", "equal": "equal bytes at (tokens)", "groups": "K/V heads"}
+        | {column: f"step crosses, {column} (tokens)" for column in batches},
     )
 
 

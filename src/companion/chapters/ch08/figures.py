@@ -11,16 +11,16 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from companion.hardware import Hardware
 from companion.plotting.style import INK, LABELS, architecture_look, subplots
 
 GREY = "#888888"
 #: Colors of what limits a time, from the same color-blind palette as the architectures.
-KIND_COLORS = {"compute": "#029e73", "memory": "#cc78bc", "latency": "#ca9161", "fixed": "#949494"}
+KIND_COLORS = {"compute": "#029e73", "memory": "#cc78bc", "latency": "#ca9161", "fixed": "#c4c4c4"}
 #: Patterns beside the colors, for a page printed in grey.
-KIND_HATCHES = {"compute": "", "memory": "////", "latency": "....", "fixed": "xxxx"}
+KIND_HATCHES = {"compute": "", "memory": "//", "latency": "\\\\", "fixed": ""}
 KIND_LABELS = {"compute": "compute", "memory": "memory", "latency": "latency of attention", "fixed": "overhead"}
 QUANTITY_LABELS = {"ttft": "time to first token (s)", "step_time": "step time (s)"}
 SIZE_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -42,7 +42,7 @@ def memory_and_roofline(
     hardware
         whose memory and roofline are drawn.
     """
-    figure, (left, right) = subplots(1, 2, height=3.7)
+    figure, (left, right) = subplots(1, 2, height=3.2)
     seen: set[str] = set()
     for label, table in curves.items():
         name = str(table["architecture"].iloc[0])
@@ -75,33 +75,6 @@ def _draw_roofline(ax: Axes, points: pd.DataFrame, hardware: Hardware) -> None:
         fill = look["color"] if kind == "prefill" else "none"
         ax.plot(intensity, height, look["marker"], color=look["color"], markerfacecolor=fill)
     ax.set(xscale="log", yscale="log", xlabel="arithmetic intensity (FLOP per byte)", ylabel="attainable FLOP/s")
-
-
-def chunk_costs(costs: pd.DataFrame, best: Mapping[str, int], used: int) -> Figure:
-    """FLOPs, bytes and roofline seconds per token over the chunk length, each with its minimum.
-
-    Parameters
-    ----------
-    costs
-        columns chunk_size, flops, bytes, seconds (per token).
-    best
-        chunk length of the least of each.
-    used
-        chunk length of the paper, as a dotted line.
-    """
-    figure, axes = subplots(1, 3, height=3.2)
-    names = {"flops": "FLOP per token", "bytes": "bytes per token", "seconds": "roofline seconds per token"}
-    color = architecture_look(["xlstm"])["xlstm"]["color"]
-    for ax, (column, label) in zip(axes, names.items(), strict=True):
-        ax.plot(costs["chunk_size"], costs[column], color=color)
-        row = costs.iloc[(costs["chunk_size"] - best[column]).abs().argmin()]
-        ax.plot(best[column], row[column], "o", color=color, label=f"least: L = {best[column]}")
-        ax.axvline(used, color=GREY, linewidth=1, linestyle=":", label=f"L = {used}")
-        ax.set(xscale="log", yscale="log", xlabel="chunk length L (tokens)", title=label)
-        ax.yaxis.set_minor_formatter(NullFormatter())
-        token_ticks(ax.xaxis, costs["chunk_size"], step=8)
-        ax.legend()
-    return figure
 
 
 def times_over_context(curves: Mapping[tuple[str, str], pd.DataFrame]) -> Figure:
@@ -146,34 +119,6 @@ def times_over_context(curves: Mapping[tuple[str, str], pd.DataFrame]) -> Figure
     return figure
 
 
-def bandwidth_over_head_width(table: pd.DataFrame, peaks: Mapping[str, float]) -> Figure:
-    """Fitted bandwidth of every size over the width of its heads, and a line through the origin.
-
-    `table` as of `companion.inference.terms.bandwidth_by_head_width`; `peaks` by label: bytes/s of devices, as lines.
-    """
-    figure, (ax,) = subplots(height=2.9)
-    color = architecture_look(["transformer"])["transformer"]["color"]
-    beta = table["beta_eff_bytes_per_s"] / 1e12
-    ends = np.stack([beta - table["low"] / 1e12, table["high"] / 1e12 - beta])
-    bounds = np.where(np.isfinite(ends), ends, 0).clip(min=0)  # an end that is not known has no bar
-    ax.errorbar(table["head_width"], beta, yerr=bounds, linestyle="", marker="s", color=color, markersize=5)
-    for width, group in table.groupby("head_width"):
-        ax.annotate(
-            ", ".join(group["model_size"]), (width, group["beta_eff_bytes_per_s"].min() / 1e12), xytext=(6, -10),
-            textcoords="offset points", fontsize=8.5,
-        )  # fmt: skip
-    grid = np.array([0, table["head_width"].max() * 1.15])
-    ax.plot(grid, grid * table["per_width"].median() / 1e12, color=GREY, linewidth=1)
-    for (label, peak), dash in zip(peaks.items(), cycle(("--", ":", "-."))):
-        ax.axhline(peak / 1e12, color=GREY, linewidth=1, linestyle=dash, label=label)
-    ax.set(
-        xlabel="width of a head (d_model / n_heads)", ylabel="fitted bandwidth (TB/s)", xlim=(0, None), ylim=(0, None)
-    )
-    if peaks:
-        ax.legend()
-    return figure
-
-
 def regime_shares(panels: Mapping[str, pd.DataFrame], along: Sequence[str]) -> Figure:
     """What limits a time: shares of the kinds of terms, stacked, a panel per title.
 
@@ -185,7 +130,7 @@ def regime_shares(panels: Mapping[str, pd.DataFrame], along: Sequence[str]) -> F
         the column on the horizontal axis of every panel: context_length or batch_size.
     """
     rows = -(-len(panels) // 2)
-    figure, axes = subplots(rows, min(2, len(panels)), height=2.3 * rows + 0.5, sharey=True)
+    figure, axes = subplots(rows, min(2, len(panels)), height=2.0 * rows + 0.5, sharey=True)
     drawn: list[str] = []
     for ax, (title, table), column in zip(axes, panels.items(), along, strict=False):
         kinds = [kind for kind in KIND_COLORS if kind in table]

@@ -2,9 +2,8 @@
 
 import pandas as pd
 
-from companion.chapters.ch08 import figures
 from companion.chapters.ch08.common import joined
-from companion.chapters.ch08.wave_figure import cache_waves
+from companion.chapters.ch08.wave_figure import bandwidths_and_waves
 from companion.hardware import Hardware, hardware_table
 from companion.inference.runtime_model import RuntimeModel
 from companion.inference.terms import memory_of_steps
@@ -18,39 +17,31 @@ LARGEST_MEMORY = 141e9
 _HEADS = 32
 
 
-def head_width_figure(bandwidths: pd.DataFrame, peaks: Hardware) -> Html:
-    """Fitted bandwidths over the width of a head (`inference.terms.bandwidth_by_head_width`)."""
-    return show(
-        figures.bandwidth_over_head_width(bandwidths, {peaks.label: peaks.peak_bytes_per_s}),
-        name="inference-head-width",
-        alt="Fitted bandwidth over the width of a head: points on a straight line through the origin, far below the "
-        "peak.",
-        caption="Fitted bandwidths of the Transformer's step are proportional to the width of a head: "
-        f"{bandwidths['per_width'].min() / 1e9:.1f} to {bandwidths['per_width'].max() / 1e9:.1f} GB/s per unit of "
-        "width. Dashed: the peak of the device.",
-    )
-
-
-def waves_figure(slopes: pd.DataFrame, bounds: Bounds, peaks: Hardware, reads: pd.DataFrame) -> Html:
-    """The timings' slopes over context beside kernels on a GPU at hand.
+def kernel_figure(
+    bandwidths: pd.DataFrame, slopes: pd.DataFrame, bounds: Bounds, peaks: Hardware, reads: pd.DataFrame
+) -> Html:
+    """Fitted bandwidths over the width of a head, and the time for a cached token over the heads in the batch.
 
     Parameters
     ----------
-    slopes, bounds
-        from `companion.inference.terms`: `cached_token_times` and `multiprocessor_bounds`.
+    bandwidths, slopes, bounds
+        from `companion.inference.terms`: `bandwidth_by_head_width`, `cached_token_times`, `multiprocessor_bounds`.
     reads
         from `companion.benchmarks.hardware.measured_on`.
     """
     gpu, widest = reads["gpu"].iloc[0], int(reads["head_width"].max())
     return show(
-        cache_waves(slopes, peaks.num_multiprocessors, reads, gpu, widest),
-        name="inference-waves",
-        alt="Left: the authors' time per cached token over heads, flat, then rising in steps. Right: the same for "
-        "three kernels; one is flat up to the first wave.",
-        caption=f"Left: one more cached token costs the same up to {bounds[0]:.0f} heads in the batch and twice as "
-        f"much from {bounds[1]:.0f}; line: waves of {peaks.num_multiprocessors} heads. The largest batches were timed "
-        f"at short contexts only. Right: one layer's cache of {reads['context_length'].max():,.0f} tokens on {gpu}. "
-        "One kernel behaves as the authors' does, two split the cache. Dotted: full waves.",
+        bandwidths_and_waves(bandwidths, slopes, peaks, reads, gpu, widest),
+        name="inference-kernel",
+        alt="Left: fitted bandwidth over the width of a head, points on a straight line through the origin, far below "
+        "the peak. Right: the authors' time per cached token over heads is flat, then rises in steps; one of three "
+        "kernels on a GPU at hand does the same.",
+        caption="Left: bandwidths fitted to the Transformer's step are proportional to the width of a head, "
+        f"{bandwidths['per_width'].min() / 1e9:.1f} to {bandwidths['per_width'].max() / 1e9:.1f} GB/s per unit of "
+        f"width. Right: one more cached token costs the same up to {bounds[0]:.0f} heads in the batch and twice as "
+        f"much from {bounds[1]:.0f}; line: waves of {peaks.num_multiprocessors} heads. Lines with markers: one layer's "
+        f"cache of {reads['context_length'].max():,.0f} tokens, heads of {widest}, on {gpu}. One kernel behaves as the "
+        "authors' does, two split the cache.",
     )
 
 

@@ -66,7 +66,7 @@ def published_facts(timings: pd.DataFrame, ledger: pd.DataFrame, counts: pd.Data
     short = search_shortfall(timings, "transformer", "400m", "step_time")
     facts = {
         "c8_num_reproduced": f"{(ledger['verdict'] == REPRODUCED).sum()} of {len(ledger)}",
-        "c8_num_following": in_words(int((ledger["quantity"] == "alpha_over_peak").sum())),
+        "c8_num_following": in_words(int((ledger["quantity"] == "alpha_over_peak").sum())).capitalize(),
         "c8_largest_difference": power_of_ten(_with_relative(ledger)["relative"].abs().max(), 1),
         "c8_never_drawn": percent((drawn == 0).mean()),
         "c8_most_drawn": in_words(int(drawn.max())),
@@ -76,7 +76,7 @@ def published_facts(timings: pd.DataFrame, ledger: pd.DataFrame, counts: pd.Data
     for name, own in counts.groupby("architecture"):
         prefill, step = own["prefill_long"] - 1, own["step"] - 1
         facts[f"c8_count_prefill_{name}"] = _share_span(prefill)
-        facts[f"c8_count_step_{name}"] = _share_span(step)
+        facts[f"c8_count_step_{name}"] = _share_span(-step)
         facts[f"c8_count_short_{name}"] = _share_span(own["prefill_short"] - 1)
     return facts
 

@@ -28,7 +28,7 @@ def ratio_over_context(comparisons: Mapping[str, Comparison], measured_to: float
     """
     quantities = ("ttft", "step_time")
     rows = len(comparisons)
-    figure, axes = subplots(rows, 2, height=2.6 * rows + 0.6, sharex=True, sharey="col")
+    figure, axes = subplots(rows, 2, height=2.3 * rows + 0.5, sharex=True, sharey="col")
     for row, (title, comparison) in enumerate(comparisons.items()):
         color = architecture_look([comparison.first])[comparison.first]["color"]
         for ax, quantity in zip(axes[2 * row : 2 * row + 2], quantities, strict=True):

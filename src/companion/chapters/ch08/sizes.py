@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from companion.chapters.ch08.common import NAMES, PARAMETER_UNITS, QUANTITY_NAMES, in_words, joined, note_table
+from companion.chapters.ch08.common import NAMES, PARAMETER_UNITS, in_words, joined, note_table
 from companion.formatting import percent, power_of_ten, significant
 from companion.inference.one_size import COLUMNS, InferenceFit, prefill_flops
 from companion.plotting import Html, show_table
@@ -15,6 +15,7 @@ from companion.plotting.style import architecture_label
 #: Fits of `companion.inference.terms.fit_all_sizes`: by architecture, quantity and size.
 SizeFits = Mapping[tuple[str, str, str], InferenceFit]
 
+_TIMES = {"ttft": "times to first token", "step_time": "step times"}
 _MEMORY = "memory_allocated_bytes_gen1"
 
 
@@ -25,10 +26,7 @@ def quantities_of(timings: pd.DataFrame) -> list[str]:
 
 def timing_facts(timings: pd.DataFrame) -> dict[str, str]:
     """How many timings there are and over which range, and what the memory allocated says about the weights."""
-    parts = [
-        f"{timings[COLUMNS[quantity]].notna().sum():,} a time of the {QUANTITY_NAMES[quantity]}"
-        for quantity in quantities_of(timings)
-    ]
+    parts = [f"{timings[COLUMNS[quantity]].notna().sum():,} {_TIMES[quantity]}" for quantity in quantities_of(timings)]
     return {
         "c8_num_combinations": f"{len(timings):,}",
         "c8_num_timings": joined(parts),
@@ -158,7 +156,7 @@ def identification_verdict(fits: SizeFits, notes: Sequence[str]) -> str:
             every = sum((architecture_label(n), q) == (name, quantity) for n, q, _ in fits)
             who = f"no {name} size" if number == every else f"{in_words(number)} of {in_words(every)} {name} sizes"
             verb = "do" if number == every else "do not"
-            parts.append(f"for {who} {verb} the times of the {QUANTITY_NAMES[quantity]} determine {joined(parameters)}")
+            parts.append(f"for {who} {verb} the {_TIMES[quantity]} determine {joined(parameters)}")
         found = "; ".join(parts)
     return (found[0].upper() + found[1:]) + (f". Not fitted: {'; '.join(notes)}" if notes else "")
 

@@ -1,67 +1,78 @@
-"""Chapter 8: how attention reads a cache, in the authors' timings beside a measurement on a GPU of one's own."""
-
-from itertools import cycle
-from typing import Any
+"""Chapter 8: how attention reads a cache, in the authors' timings and in a measurement on a GPU of one's own."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from companion.chapters.ch08.figures import GREY, SIZE_MARKERS
+from companion.chapters.ch08.figures import GREY
+from companion.hardware import Hardware
 from companion.plotting.style import INK, architecture_look, subplots
 
 _LOOKS = {
     "efficient_attention": ("#cc78bc", "o", "-"),
     "flash_attention": ("#029e73", "^", "--"),
-    "cudnn_attention": ("#ca9161", "D", ":"),
+    "cudnn_attention": ("#0173b2", "D", ":"),
 }
 
 
-def cache_waves(
-    times: pd.DataFrame, num_multiprocessors: int, results: pd.DataFrame, gpu: str, head_width: int
+def bandwidths_and_waves(
+    bandwidths: pd.DataFrame,
+    times: pd.DataFrame,
+    peaks: Hardware,
+    results: pd.DataFrame,
+    gpu: str,
+    head_width: int,
 ) -> Figure:
-    """Left: what one more cached token costs a step, with the staircase of waves; right: kernels on a GPU of one's own.
+    """Left: fitted bandwidth of every size over the width of its heads. Right: time per cached token over heads.
 
     Parameters
     ----------
-    times
-        of `companion.inference.terms.cached_token_times`.
-    num_multiprocessors
-        of the staircase.
+    bandwidths, times
+        of `companion.inference.terms`: `bandwidth_by_head_width` and `cached_token_times`.
+    peaks
+        the device: its bandwidth is a line on the left, its number of multiprocessors a staircase on the right.
     results
         of `companion.benchmarks.hardware.measured_on`.
     gpu, head_width
         which of the results.
     """
-    figure, (left, right) = subplots(1, 2, height=3.7, sharey=True)
+    figure, (left, right) = subplots(1, 2, height=3.6)
+    _draw_bandwidths(left, bandwidths, peaks)
     color = architecture_look(["transformer"])["transformer"]["color"]
-    for (size, group), marker in zip(times.groupby("model_size", sort=False), cycle(SIZE_MARKERS)):
-        left.plot(
-            group["heads_in_batch"], 1e9 * group["seconds"], marker, color=color, markersize=4.5, label=str(size),
-            markeredgecolor=INK, markeredgewidth=0.4,
-        )  # fmt: skip
-    single = float(times.loc[times["heads_in_batch"] <= num_multiprocessors, "seconds"].median() * 1e9)
+    right.plot(times["heads_in_batch"], 1e9 * times["seconds"], "s", color=color, markersize=4, label="authors")
+    single = float(times.loc[times["heads_in_batch"] <= peaks.num_multiprocessors, "seconds"].median() * 1e9)
     heads = np.geomspace(times["heads_in_batch"].min(), times["heads_in_batch"].max(), 500)
-    left.plot(heads, single * np.ceil(heads / num_multiprocessors), color=INK, linewidth=1)
+    waves = single * np.ceil(heads / peaks.num_multiprocessors)
+    right.plot(heads, waves, color=INK, linewidth=1, label=f"waves of {peaks.num_multiprocessors}")
     rows = results[(results["part"] == "cache") & (results["gpu"] == gpu) & (results["head_width"] == head_width)]
     for backend, group in rows.groupby("backend", sort=False):
         look_color, marker, dashes = _LOOKS.get(str(backend), (GREY, ".", "-"))
         nanoseconds = 1e9 * group["seconds_median"] / group["context_length"]
-        label = str(backend).removesuffix("_attention")
-        right.plot(
-            group["heads"], nanoseconds, dashes, color=look_color, marker=marker, markersize=4, label=label
-        )  # fmt: skip
-    _head_axis(left, "authors' step times", num_multiprocessors, (10, 1.3 * heads[-1]))
-    count = int(rows["num_multiprocessors"].iloc[0])
-    _head_axis(right, f"{gpu.removeprefix('NVIDIA ').split(' ')[0]}, heads of {head_width}", count, (10, 1200))
-    left.set_ylabel("time per cached token and layer (ns)")
-    left.legend(title="model", ncols=2, loc="upper left")
-    right.legend(title="kernel of PyTorch", loc="upper left")
+        label = f"ours, {str(backend).removesuffix('_attention')}"
+        right.plot(group["heads"], nanoseconds, dashes, color=look_color, marker=marker, markersize=3.5, label=label)
+    right.set(xscale="log", yscale="log", xlabel="heads in the batch", ylabel="ns per cached token and layer")
+    right.legend(loc="upper left")
     return figure
 
 
-def _head_axis(ax: Axes, title: str, num_multiprocessors: int, ends: Any) -> None:
-    for wave in (1, 2, 3):
-        ax.axvline(wave * num_multiprocessors, color=GREY, linewidth=0.8, linestyle=":")
-    ax.set(xscale="log", yscale="log", xlabel="heads in the batch", title=title, xlim=ends)
+def _draw_bandwidths(ax: Axes, table: pd.DataFrame, peaks: Hardware) -> None:
+    color = architecture_look(["transformer"])["transformer"]["color"]
+    beta = table["beta_eff_bytes_per_s"] / 1e12
+    ends = np.stack([beta - table["low"] / 1e12, table["high"] / 1e12 - beta])
+    bounds = np.where(np.isfinite(ends), ends, 0).clip(min=0)  # an end that is not known has no bar
+    ax.errorbar(table["head_width"], beta, yerr=bounds, linestyle="", marker="s", color=color, markersize=5)
+    last = table["head_width"].max()
+    for width, group in table.groupby("head_width"):
+        # names of the widest heads would leave the panel on the right
+        ax.annotate(
+            ", ".join(group["model_size"]), (width, group["beta_eff_bytes_per_s"].min() / 1e12),
+            xytext=(8, -12) if width < last else (2, -14), textcoords="offset points", fontsize=9,
+            ha="left" if width < last else "center",
+        )  # fmt: skip
+    grid = np.array([0, last * 1.15])
+    ax.plot(grid, grid * table["per_width"].median() / 1e12, color=GREY, linewidth=1)
+    peak = peaks.peak_bytes_per_s / 1e12
+    ax.axhline(peak, color=GREY, linewidth=1, linestyle="--", label="peak of the device")
+    ax.set(xlabel="width of a head", ylabel="fitted bandwidth (TB/s)", xlim=(0, None), ylim=(0, None))
+    ax.legend(loc="center left")
