@@ -58,8 +58,8 @@ def equal_loss_figure(
         alt="Ratio of Transformer to xLSTM time over context at equal loss, with intervals; it crosses one and "
         "rises steeply.",
         caption=f"Time of the Transformer over that of the xLSTM at equal loss ({title.removeprefix('loss ')} nats per "
-        f"token), B = {batches}: above 1 the xLSTM is faster. Bands: 95 %, from laws, fits to the timings and their "
-        "residuals (roofline: laws only); grey: beyond the timings.",
+        f"token), B = {batches}: above 1 the xLSTM is faster. Bands: 95 %, from laws, fits to timings and residuals "
+        "(roofline: laws only).",
     )
 
 

@@ -92,10 +92,9 @@ def costs_figure(
         alt="Left: bytes per sequence over context in log-log axes, two rising lines for keys and values, a flat one "
         "for the state. Right: attainable FLOP/s rise with arithmetic intensity up to the ridge; prefills lie right of "
         "it, steps left.",
-        caption=f"Left: what one sequence keeps, {model_size} models. The state is as large as the keys and values of "
+        caption=f"Left: what one sequence keeps, {model_size} models. The state equals the keys and values of "
         f"{equal:,.0f} tokens ({context_of_equal_cache(grouped, xlstm):,.0f} with {grouped.n_kv_heads} groups). Right: "
-        f"roofline of {peaks.label}, with prefills and steps at T = 512 and 16k and B = {batches}. Left of the "
-        f"ridge, at {peaks.ridge:.0f} FLOP per byte, memory is the limit.",
+        f"roofline of {peaks.label}, passes at T = 512 and 16k, B = {batches}. Dotted: ridge.",
     )
 
 

@@ -42,7 +42,7 @@ def memory_and_roofline(
     hardware
         whose memory and roofline are drawn.
     """
-    figure, (left, right) = subplots(1, 2, height=3.2)
+    figure, (left, right) = subplots(1, 2, height=3.0)
     seen: set[str] = set()
     for label, table in curves.items():
         name = str(table["architecture"].iloc[0])
@@ -130,7 +130,7 @@ def regime_shares(panels: Mapping[str, pd.DataFrame], along: Sequence[str]) -> F
         the column on the horizontal axis of every panel: context_length or batch_size.
     """
     rows = -(-len(panels) // 2)
-    figure, axes = subplots(rows, min(2, len(panels)), height=2.0 * rows + 0.5, sharey=True)
+    figure, axes = subplots(rows, min(2, len(panels)), height=1.75 * rows + 0.5, sharey=True)
     drawn: list[str] = []
     for ax, (title, table), column in zip(axes, panels.items(), along, strict=False):
         kinds = [kind for kind in KIND_COLORS if kind in table]

@@ -37,11 +37,10 @@ def kernel_figure(
         "the peak. Right: the authors' time per cached token over heads is flat, then rises in steps; one of three "
         "kernels on a GPU at hand does the same.",
         caption="Left: bandwidths fitted to the Transformer's step are proportional to the width of a head, "
-        f"{bandwidths['per_width'].min() / 1e9:.1f} to {bandwidths['per_width'].max() / 1e9:.1f} GB/s per unit of "
-        f"width. Right: one more cached token costs the same up to {bounds[0]:.0f} heads in the batch and twice as "
-        f"much from {bounds[1]:.0f}; line: waves of {peaks.num_multiprocessors} heads. Lines with markers: one layer's "
-        f"cache of {reads['context_length'].max():,.0f} tokens, heads of {widest}, on {gpu}. One kernel behaves as the "
-        "authors' does, two split the cache.",
+        f"{bandwidths['per_width'].min() / 1e9:.1f} to {bandwidths['per_width'].max() / 1e9:.1f} GB/s per unit. Right: "
+        f"one more cached token costs the same up to {bounds[0]:.0f} heads and twice as much from {bounds[1]:.0f}. "
+        f"Ours: one layer's cache of {reads['context_length'].max():,.0f} tokens, heads of {widest}, three kernels of "
+        f"PyTorch on {gpu}.",
     )
 
 

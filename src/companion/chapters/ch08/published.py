@@ -84,9 +84,7 @@ def published_facts(timings: pd.DataFrame, ledger: pd.DataFrame, counts: pd.Data
 def constants_figure(effects: pd.DataFrame) -> Html:
     """The constants of the time to first token; `effects` from `companion.chapters.ch08.draws.draw_effects`."""
     return show(
-        constants_over_draws(
-            effects[effects["quantity"] == "ttft"], "eps_s", "ε of the time to first token (ms)", 1e-3
-        ),
+        constants_over_draws(effects[effects["quantity"] == "ttft"], "eps_s", "ε, first token (ms)", 1e-3),
         name="inference-draws",
         alt="The constant of every size by the published procedure: on one resample, on every timing once, and a "
         "bar over resamples.",
@@ -98,7 +96,7 @@ def constants_figure(effects: pd.DataFrame) -> Html:
 def ratios_figure(ratios: pd.DataFrame, prompt: int) -> Html:
     """Ratios of the prefill times of a prompt; `ratios` from `companion.chapters.ch08.draws.prefill_ratios`."""
     return show(
-        ratios_over_draws(ratios, "TTFT, xLSTM / Transformer"),
+        ratios_over_draws(ratios, "xLSTM / Transformer"),
         name="inference-draw-ratios",
         alt="Ratio of the prefill times at every size: crosses for measurements, squares for the fitted form, bars "
         "over resamples.",

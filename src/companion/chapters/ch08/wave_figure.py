@@ -12,7 +12,7 @@ from companion.plotting.style import INK, architecture_look, subplots
 _LOOKS = {
     "efficient_attention": ("#cc78bc", "o", "-"),
     "flash_attention": ("#029e73", "^", "--"),
-    "cudnn_attention": ("#0173b2", "D", ":"),
+    "cudnn_attention": ("#d55e00", "D", ":"),
 }
 
 
@@ -37,7 +37,7 @@ def bandwidths_and_waves(
     gpu, head_width
         which of the results.
     """
-    figure, (left, right) = subplots(1, 2, height=3.6)
+    figure, (left, right) = subplots(1, 2, height=3.3)
     _draw_bandwidths(left, bandwidths, peaks)
     color = architecture_look(["transformer"])["transformer"]["color"]
     right.plot(times["heads_in_batch"], 1e9 * times["seconds"], "s", color=color, markersize=4, label="authors")
