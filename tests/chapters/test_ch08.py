@@ -279,6 +279,7 @@ class TestAllSizes:
         facts = ch08.model_facts(models, [], timings, PEAKS)
         assert facts["c8_below_roofline"] == "No timing lies below the roofline"
         assert facts["c8_unfitted"].startswith("Every")
+        assert facts["c8_rms"] == "0.054 to 0.102"
         slow = replace(PEAKS, peak_flops_per_s=1e13, peak_bytes_per_s=1e11)
         assert "timings lie below" in ch08.model_facts(models, ["x"], timings, slow)["c8_below_roofline"]
         assert ch08.model_facts(models, ["too few"], timings, PEAKS)["c8_unfitted"] == "Not fitted: too few"

@@ -86,7 +86,9 @@ def model_facts(models: Models, notes: Sequence[str], timings: pd.DataFrame, pea
     row = models[name, quantity].rows.iloc[np.abs(models[name, quantity].log_residuals).argmax()]
     ratios = [against_roofline(timings, *key, peaks).dropna() for key in models]  # type: ignore[arg-type]
     below = int((pd.concat(ratios) < 1).sum())
+    errors = sorted(model.rms_log_error for model in models.values())
     facts = {
+        "c8_rms": " to ".join(dict.fromkeys(f"{error:.3f}" for error in (errors[0], errors[-1]))),
         "c8_largest_error": f"{QUANTITY_NAMES[quantity]} of the {architecture_label(name)} {row['model_size']}, "
         f"B = {row['batch_size']}, after a prompt of {row['prefill_length']} tokens",
         "c8_unfitted": f"Not fitted: {'; '.join(notes)}" if notes else "Every architecture and quantity can be fitted",
