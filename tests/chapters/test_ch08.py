@@ -397,6 +397,9 @@ class TestComparison:
         one = crossings["ttft"].loc[crossings["ttft"]["batch_size"] == 1, "crossover"]
         ends = [crossover_text(end, 65536) for end in (one.min(), one.max())]
         assert rows[0]["B = 1"] == " to ".join(ends)
+        other = rows_of(ch08.size_crossover_table(crossings, modeled, [8], 65536))
+        assert [other[at]["B = 1"] for at in (0, 1)] == [rows[0]["B = 1"], rows[1]["B = 1"]]
+        assert [other[at]["B = 8"] for at in (1, 2)] == ["–", "–"], "no model at this batch"
         facts = ch08.equal_size_facts(crossings, modeled, 65536)
         assert facts["c8_shorter_ttft"] == "32 % to 48 %"
         assert facts["c8_always"] == "unknown"

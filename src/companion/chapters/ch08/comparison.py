@@ -205,8 +205,8 @@ def size_crossover_table(
             row = {"what": QUANTITY_NAMES[quantity], "by": METHOD_NAMES[source]}
             for batch in dict.fromkeys((1, *batch_sizes)):
                 ordered = part[part["batch_size"] == batch].dropna(subset="crossover").sort_values("crossover")
-                ends = [crossover_text(one["crossover"], one["longest"]) for _, one in ordered.iloc[[0, -1]].iterrows()]
-                row[f"B = {batch}"] = " to ".join(dict.fromkeys(ends)) if len(ordered) else "–"
+                texts = list(map(crossover_text, ordered["crossover"], ordered["longest"]))
+                row[f"B = {batch}"] = " to ".join(dict.fromkeys([*texts[:1], *texts[-1:]])) or "–"
             rows.append(row)
     return show_table(
         pd.DataFrame(rows),
