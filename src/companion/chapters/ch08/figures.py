@@ -130,7 +130,7 @@ def regime_shares(panels: Mapping[str, pd.DataFrame], along: Sequence[str]) -> F
         the column on the horizontal axis of every panel: context_length or batch_size.
     """
     rows = -(-len(panels) // 2)
-    figure, axes = subplots(rows, min(2, len(panels)), height=1.75 * rows + 0.5, sharey=True)
+    figure, axes = subplots(rows, min(2, len(panels)), height=1.65 * rows + 0.5, sharey=True)
     drawn: list[str] = []
     for ax, (title, table), column in zip(axes, panels.items(), along, strict=False):
         kinds = [kind for kind in KIND_COLORS if kind in table]
