@@ -27,7 +27,7 @@ def constants_over_draws(effects: pd.DataFrame, parameter: str, label: str, scal
     """
     rows = effects[effects["parameter"] == parameter]
     names = list(dict.fromkeys(rows["architecture"]))
-    figure, axes = subplots(1, max(1, len(names)), height=2.8)
+    figure, axes = subplots(1, max(1, len(names)), height=2.6)
     looks = architecture_look(names)
     for ax, name in zip(axes, names, strict=False):
         part = rows[rows["architecture"] == name]
