@@ -1,6 +1,7 @@
 """The first screen of the chapter: how the optima move with the context, and what the FLOPs of a token predict."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -71,7 +72,7 @@ def show_answer_figure(
     fits: Mapping[str, ContextFit], starts: Mapping[str, int], looks: Mapping[str, Explanation]
 ) -> Html:
     """Measured and predicted shifts of both optima; looks from `first_look`."""
-    figure, axes = subplots(1, 2, height=3.2, sharey=True)
+    figure, axes = subplots(1, 2, height=2.9, sharey=True)
     names = architecture_look(fits)
     for ax, (quantity, symbol) in zip(axes, SYMBOLS.items(), strict=True):
         ax.axhline(1.0, color=INK, linewidth=0.8)
@@ -153,7 +154,11 @@ def _answers(fit: ContextFit, look: Explanation | None, convention: str | Conven
     texts = []
     for quantity, words in WORDS.items():
         change = optional(fit.change, quantity, lengths[0], lengths[-1])
-        texts.append(_NOTHING if change is None else change_text(*change, words))
+        if change is None:
+            texts.append(_NOTHING)
+        else:
+            factor, low, high = change
+            texts.append(change_text(factor, low, high, words))
     if look is None:
         return texts + [_NOTHING] * 4
     shares = shares_at_optima(fit, look.family, convention)
@@ -162,7 +167,10 @@ def _answers(fit: ContextFit, look: Explanation | None, convention: str | Conven
     pooled = look.pooled_shifts()
     chosen = (pooled["quantity"] == "num_params") & (pooled["context_length"] == lengths[-1])
     for method in (SAME_RUNS, NOTHING_MOVES):
-        rows = pooled[chosen & (pooled["method"] == method)]
-        values = rows[["ratio", "ratio_low", "ratio_high"]].itertuples(index=False)
-        texts.append(next((value_text(*each, "{:.2f}".format) for each in values), _NOTHING))
+        rows = pooled[chosen & (pooled["method"] == method)].to_dict("records")
+        texts.append(_ratio(rows[0]) if rows else _NOTHING)
     return texts
+
+
+def _ratio(row: Mapping[Any, Any]) -> str:
+    return value_text(row["ratio"], row["ratio_low"], row["ratio_high"], "{:.2f}".format)

@@ -140,12 +140,10 @@ def _rest(verdicts: pd.DataFrame) -> list[str]:
 
 
 def _places(verdicts: pd.DataFrame) -> str:
-    """Architectures and contexts of some shifts: the Transformer at T = 2048 and 16384, and xLSTM at T = 2048."""
-    places = [
-        f"{the(str(name))} at T = {listed(rows['context_length'])}"
-        for name, rows in verdicts.groupby("architecture", sort=False)
-    ]
-    return listed(places)
+    """Architectures and contexts of some shifts: the Transformer at T = 2048 and 16384 and for xLSTM at T = 2048."""
+    groups = verdicts.groupby("architecture", sort=False)
+    places = [f"{the(str(name))} at T = {listed(rows['context_length'])}" for name, rows in groups]
+    return " and for ".join(places)
 
 
 def imposed_facts(
@@ -187,11 +185,13 @@ def settings_facts(settings: pd.DataFrame, far_contexts: Sequence[int]) -> Facts
     """
     words = {"batch_tokens": "the tokens per step", "smallest": "the smallest model"}
     words |= {"learning_rate_low": "the lowest learning rate"}
-    texts, total = [], 0
+    texts: list[str] = []
+    total = 0
     for column in (column for column in words if column in settings):
         groups = settings.groupby(["architecture", "isoflop_budget"])[column]
         same, total = int((groups.max() / groups.min() < 1.01).sum()), groups.ngroups
-        texts.append(f"{words[column]} in {share_of(same, total)}")
+        verb = "" if texts else " agree"
+        texts.append(f"{words[column]}{verb} in {share_of(same, total)}")
     tokens = settings["batch_tokens"].max() if "batch_tokens" in settings else np.nan
     step = ""
     if np.isfinite(tokens):

@@ -39,8 +39,9 @@ def far_facts(far: Mapping[str, pd.DataFrame], train_flops: float) -> Facts:
 def factor_facts(factors: pd.DataFrame) -> Facts:
     """Compute of the Transformer for the loss of xLSTM, by the laws; from `equal_loss_by_context`."""
     shown = named_contexts(factors["context_length"].tolist())
-    values = factors.set_index("context_length").loc[shown, "factor"]
-    times = [f"{value:.0f} times at T = {context_label(length)}" for length, value in values.items()]
+    values = factors.set_index("context_length")["factor"]
+    times = [f"{values[length]:.0f} times at T = {context_label(length)}" for length in shown]
+    times[0] = times[0].replace("times", "times the compute of xLSTM")
     return {"c7_factor": listed(times)}
 
 
@@ -66,7 +67,7 @@ def power_law_facts(trends: Mapping[str, ContextTrend], laws: Mapping[str, pd.Da
     for name, trend in trends.items():
         last = laws[name].iloc[-1]
         far = float(last["context_length"])
-        times.append(f"{float(trend.power_law.law.predict(far)) / last['num_params']:.2g} times for {the(name)}")
+        times.append(f"{float(trend.power_law.law.predict(far)) / last['num_params']:.2g} times ({label(name)})")
         student = interval(trend.power_law.interval("exponent"))
         exponents.append(f"{trend.exponent:+.3f} {student} for {the(name)}")
     return {"c7_power": listed(times), "c7_power_at": context_label(far), "c7_student": listed(exponents)}
@@ -76,6 +77,6 @@ def rise_facts(rises: pd.DataFrame) -> Facts:
     """Rise of the loss at the optimum, and the part of prices; from `loss_rises`."""
     texts = []
     for name, rows in rises.groupby("architecture", sort=False):
-        rise, price = (range_text(rows[column], "{:+.3f}".format) for column in ("rise", "price"))
+        rise, price = (range_text(rows[column], "{:.3f}".format) for column in ("rise", "price"))
         texts.append(f"For {the(str(name))} the loss at the optimum rises by {rise}; prices account for {price}.")
     return {"c7_losses": " ".join(texts)}

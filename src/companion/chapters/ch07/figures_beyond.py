@@ -52,9 +52,7 @@ def show_extrapolation(
     budget = power_of_ten(train_flops)
     untrained = any(table["beyond_sizes"].any() for table in far.values())
     crosses = " Crosses: the optimum is smaller than any trained model." if untrained else ""
-    right = (
-        "" if factors is None else f" Right: Transformer compute for the same loss as xLSTM at {budget} FLOP."
-    )
+    right = "" if factors is None else f" Right: Transformer compute for the same loss as xLSTM at {budget} FLOP."
     return show(
         extrapolation(far, factors, measured),
         name="context-extrapolation",
@@ -206,7 +204,8 @@ def trend_beyond(laws: Mapping[str, pd.DataFrame], trends: Mapping[str, pd.DataF
 
 def _inside_and_beyond(ax: Axes, table: pd.DataFrame, column: str, color: str, marker: str) -> None:
     """A line with its band: solid and dark within the measured contexts, dashed and light beyond."""
-    ax.plot(table["context_length"][::3], table[column][::3], marker, color=color, markersize=4, linewidth=0)
+    if marker:
+        ax.plot(table["context_length"][::3], table[column][::3], marker, color=color, markersize=4)
     beyond = table["beyond_contexts"].to_numpy(dtype=bool)
     # the first row beyond joins on to the last one within, so that the line has no gap
     joined = beyond | np.append(beyond[1:], False) | np.insert(beyond[:-1], 0, False)

@@ -15,6 +15,7 @@ from companion.formatting import count, interval, power_of_ten
 from companion.ledger import LedgerRow, to_frame
 from companion.plotting import Html, show_table
 
+NO_BREAK = "\u00a0"
 _PROFILE = ["architecture", "isoflop_budget", "context_length"]
 
 
@@ -42,7 +43,7 @@ def show_trends(fits: Mapping[str, ContextFit]) -> Html:
     table["p"] = [f"{value:+.3f} {interval(pair)}" for value, pair in bounds]
     table["at_one"] = [power_of_ten(value, 3) for value in table["prefactor"]]
     wide = table.pivot_table(["p", "at_one"], keys, "quantity", aggfunc="first", sort=False)
-    wide.columns = [f"{column} {quantity}" for column, quantity in wide.columns]
+    wide.columns = wide.columns.map(" ".join)
     order = [f"{column} {quantity}" for quantity in SYMBOLS for column in ("p", "at_one")]
     wide = wide[[column for column in order if column in wide]].reset_index()
     labels = {f"p {quantity}": f"exponent p of {symbol}" for quantity, symbol in SYMBOLS.items()}
@@ -74,8 +75,8 @@ def show_ledger(rows: list[LedgerRow]) -> Html:
     budget = table["entry"].str.extract(r"isoflop_budget=(\S+)")[0]
     symbol = table["entry"].str.extract(rf"({'|'.join(SYMBOLS)})$")[0].map(SYMBOLS)
     what = [
-        f"exponent of N*(C), T = {length}" if pd.isna(flops) else f"{name}, T = {length}, {_flop(flops)}"
-        for name, length, flops in zip(symbol, table["T"], budget, strict=True)
+        "exponent of N*(C)" if pd.isna(flops) else f"{name} at {power_of_ten(float(flops))} FLOP"
+        for name, flops in zip(symbol, budget, strict=True)
     ]
     shown = table.assign(
         quantity=what,
@@ -83,16 +84,12 @@ def show_ledger(rows: list[LedgerRow]) -> Html:
         independent=table["independent"].map({True: "yes", False: "no"}),
     )
     return show_table(
-        shown[["architecture", "quantity", "published", "ours", "independent", "verdict"]],
+        shown[["architecture", "T", "quantity", "published", "ours", "independent", "verdict"]],
         name="context-ledger",
         caption="Published exponents of N*(C) and optima at contexts other than 8192. All rows are on the page of the "
         "ledger.",
         formats={"published": _seven_digits, "ours": _seven_digits},
     )
-
-
-def _flop(text: str) -> str:
-    return f"{power_of_ten(float(text))} FLOP"
 
 
 def _seven_digits(value: float) -> str:
@@ -145,7 +142,7 @@ def show_prediction_errors(levels: Mapping[str, pd.DataFrame], starts: Mapping[s
         caption="Measured N* over predicted N*, by way of prediction, at the other contexts and at the law's own. "
         "Errors in %. Optima agree where the 95 % interval of the ratio includes 1. An error at the law's own context "
         "comes from the law or the procedure, not from the explanation.",
-        formats={column: "{:.1f}" for column in shown if column.startswith("largest")},
+        formats={column: "{:.1f}" for column in map(str, shown) if column.startswith("largest")},
         labels={"method": "way"},
     )
 
@@ -231,12 +228,12 @@ def show_training_settings(settings: pd.DataFrame) -> Html:
     """The table of `settings_by_context`, as far as it has the settings."""
     ranges = {"sizes N": ("smallest", "largest", count)}
     ranges |= {"learning rates": ("learning_rate_low", "learning_rate_high", "{:.4f}".format)}
-    shown = settings[[*_PROFILE, "num_runs", *({"batch_tokens"} & set(settings))]]
+    shown = settings[[*_PROFILE, "num_runs", *({"batch_tokens"} & set(settings))]].copy()
     for head, (low, high, style) in ranges.items():
         if low in settings:
             pairs = zip(settings[low], settings[high], strict=True)
-            shown = shown.assign(**{head: [range_text(pair, style) for pair in pairs]})
-    labels = {"isoflop_budget": "budget (FLOP)", "context_length": "T (tokens)", "num_runs": "runs"}
+            shown[head] = [range_text(pair, style).replace(" ", NO_BREAK) for pair in pairs]
+    labels = {"isoflop_budget": "budget (FLOP)", "context_length": "T", "num_runs": "runs"}
     labels |= {"batch_tokens": "tokens per step"}
     return show_table(
         shown,
