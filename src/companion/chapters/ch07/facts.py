@@ -103,10 +103,11 @@ def verdict_facts(verdicts: pd.DataFrame) -> Facts:
     """Which shifts of N\\* the law explains, and what is left; from `shift_verdicts`."""
     explained, left = verdicts[verdicts["explained"]], verdicts[~verdicts["explained"]]
     refuted = verdicts[verdicts["null_verdict"] == OUTSIDE]
-    text = f"Within the error, accounting predicts the shift of N* for {_places(explained) or 'no architecture'}"
-    text += f", but not for {_places(left)}" if len(left) else ""
-    everywhere = f"in all {len(verdicts)} cases"
-    where = everywhere if len(refuted) == len(verdicts) else f"for {_places(refuted) or 'no architecture'}"
+    text = "Accounting predicts no shift of N* within the error"
+    if len(explained):
+        text = f"Within the error, accounting predicts the shift of N* for {_places(explained)}"
+        text += f", but not for {_places(left)}" if len(left) else ""
+    where = "in every case" if len(refuted) == len(verdicts) else f"for {_places(refuted) or 'no architecture'}"
     rest = [f"{each} from T = {start}" for each, start in zip(_rest(verdicts), left["start"], strict=True)]
     return {
         "c7_test": f"{text}. That nothing moves is refuted {where}",
@@ -149,7 +150,7 @@ def _places(verdicts: pd.DataFrame) -> str:
 def imposed_facts(
     runs: pd.DataFrame, explanations: Mapping[str, Explanation], gamma: float | None, num_resamples: int
 ) -> Facts:
-    """The shift at the longest context without losses that had a published fit imposed, fitted again."""
+    """The shift to the longest other context without losses that had a published fit imposed, fitted again."""
     texts = []
     for name, explanation in explanations.items():
         own = runs[runs["architecture"] == name]
@@ -157,7 +158,8 @@ def imposed_facts(
             continue
         fit = fit_context_optima(own[own["imposed_published_fit"] == 0], name, num_resamples=num_resamples)
         again = explain(fit, fit_context=explanation.fit_context, gamma=gamma, methods=[SAME_RUNS]).pooled_shifts()
-        last = explanation.measured.context_lengths[-1]
+        # the longest context whose shift the law predicts: not its own
+        last = max(set(explanation.measured.context_lengths) - {explanation.fit_context})
         chosen = (again["quantity"] == "num_params") & (again["context_length"] == last)
         for row in again[chosen].to_dict("records"):
             found = f"{row['ratio']:.3f} {interval((row['ratio_low'], row['ratio_high']))}"

@@ -47,8 +47,9 @@ def factor_facts(factors: pd.DataFrame) -> Facts:
 
 def plan_facts(plans: pd.DataFrame) -> Facts:
     """True compute of plans by 6ND over their budget, and the loss that they give away; as for `show_plans`."""
+    ends = [f"{value:.2g}" for value in (plans["overspent"].min(), plans["overspent"].max())]
     return {
-        "c7_overspent": f"{plans['overspent'].min():.2g} and {plans['overspent'].max():.2g}",
+        "c7_overspent": f"between {ends[0]} and {ends[1]}" if ends[0] != ends[1] else ends[0],
         "c7_lost": f"{plans['lost'].max():.4f}",
     }
 
