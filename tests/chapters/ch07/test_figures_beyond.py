@@ -50,9 +50,10 @@ def test_extrapolation_marks_what_is_beyond(explanations: dict[str, Explanation]
         assert len(solid) == len(dashed) > 0
     crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
     assert sum(len(line.get_xdata()) for line in crosses) == sum(table["beyond_sizes"].sum() for table in far.values())
-    assert "N* never trained" in labels(figure)
+    assert "smaller than any model" in labels(figure)
     one = extrapolation({"xlstm": far["xlstm"]}, None, {"xlstm": measured["xlstm"]})
     assert len(one.axes) == 2
+    assert "smaller than any model" not in labels(one), "no optimum of xLSTM is"
 
 
 def test_trend_beyond(fits: dict[str, ContextFit], far: dict[str, pd.DataFrame]) -> None:

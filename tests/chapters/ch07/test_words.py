@@ -5,9 +5,12 @@ import pytest
 from companion.chapters.ch07.words import (
     change_text,
     context_label,
-    interval_text,
+    count_text,
+    listed,
     named_contexts,
     range_text,
+    share_of,
+    the,
     value_text,
 )
 
@@ -26,6 +29,7 @@ def test_named_contexts() -> None:
 
 def test_change() -> None:
     assert change_text(0.72, 0.69, 0.75, ("larger", "smaller")) == "28 % [25, 31] smaller"
+    assert change_text(0.72, 0.69, 0.75, ("larger", "smaller"), bounds=False) == "28 % smaller"
     assert change_text(1.022, 1.002, 1.04, ("larger", "smaller"), 1) == "2.2 % [0.2, 4.0] larger"
 
 
@@ -35,5 +39,16 @@ def test_range_and_interval() -> None:
     assert range_text([0.12, float("nan")]) == "12 %"
     assert range_text([-0.01, 0.02], "{:+.3f}".format) == "-0.010 to +0.020"
     assert value_text(1, 0.5, 2) == "1.000 [0.500, 2.000]"
-    assert interval_text((390e6, 1.1e9)) == "390M to 1.10B"
-    assert interval_text((float("nan"), float("nan"))) == "undefined"
+    assert count_text(4e8, (390e6, 1.1e9)) == "400M [390M, 1.10B]"
+    assert count_text(4e8, (float("nan"), float("nan"))) == "400M (no interval)"
+
+
+def test_words_of_sentences() -> None:
+    assert [listed(names) for names in ([], ["a"], ["a", "b"], ["a", 2, "c"])] == ["", "a", "a and b", "a, 2 and c"]
+    assert [share_of(some, 6) for some in (6, 2, 0)] == ["all 6", "2 of 6", "none of 6"]
+    assert [the(name) for name in ("transformer", "Transformer", "xlstm", "gpt")] == [
+        "the Transformer",
+        "the Transformer",
+        "xLSTM",
+        "gpt",
+    ]

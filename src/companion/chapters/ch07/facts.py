@@ -1,7 +1,6 @@
 """Values and short texts for the prose of the chapter on context length, by the names that it glues."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,17 +11,19 @@ from companion.chapters.ch07.words import (
     change_text,
     context_lengths,
     context_range,
-    range_text,
-    start_text,
-    value_text,
+    listed,
+    share_of,
+    the,
 )
 from companion.chapters.names import label
 from companion.fitting.context.prediction import (
     FAMILY,
+    INSIDE,
     NOTHING_MOVES,
     OUTSIDE,
     OWN_SHAPES,
     SAME_RUNS,
+    UNKNOWN,
     Explanation,
     explain,
 )
@@ -31,7 +32,7 @@ from companion.formatting import count, interval, power_of_ten
 from companion.ledger import LedgerRow
 
 Facts = dict[str, str]
-SIZE_WORDS, TOKEN_WORDS = ("larger", "smaller"), ("more", "fewer")
+SIZE_WORDS = ("larger", "smaller")
 
 
 def optima_facts(fits: Mapping[str, ContextFit]) -> Facts:
@@ -39,29 +40,26 @@ def optima_facts(fits: Mapping[str, ContextFit]) -> Facts:
     first, last = context_range(fits.values())
     used = [o.profile.x.size for fit in fits.values() for o in fit.optima if o.quantity == "num_params"]
     budgets = sorted({budget for fit in fits.values() for budget in fit.budgets})
-    moves, sizes, clear = [], [], []
+    brief, long, clear = [], [], []
     for name, fit in sorted(fits.items(), key=lambda item: label(item[0])):
         intervals = [trend.interval("exponent") for trend in fit.trends]
-        clear.append(
-            f"{sum(low > 0 or high < 0 for low, high in intervals)} of {len(intervals)} power laws for {label(name)}"
-        )
+        excluded = sum(low > 0 or high < 0 for low, high in intervals)
+        clear.append(f"{share_of(excluded, len(intervals))} for {the(name)}")
     for name, fit in fits.items():
-        ends = fit.context_lengths[0], fit.context_lengths[-1]
-        size = change_text(*fit.change("num_params", *ends), SIZE_WORDS)
-        tokens = change_text(*fit.change("num_tokens", *ends), TOKEN_WORDS)
-        moves.append(f"the best {label(name)} gets {size} and sees {tokens} tokens")
-        sizes.append(f"{label(name)} {size}")
-    warnings = [(name, note) for name, fit in fits.items() for note in fit.warnings if "left out" not in note]
-    notes = [f"{label(name)}: {note}" for name, note in warnings]
+        size = fit.change("num_params", fit.context_lengths[0], fit.context_lengths[-1])
+        long.append(f"the best {label(name)} becomes {change_text(*size, SIZE_WORDS)}")
+        brief.append(f"the best {label(name)} is {change_text(*size, SIZE_WORDS, bounds=False)}")
+    notes = [f"{label(name)}: {note}" for name, fit in fits.items() for note in fit.warnings if "left out" not in note]
     return {
         "c7_num_runs": str(sum(used)),
-        "c7_contexts": "T = " + ", ".join(map(str, context_lengths(fits.values()))),
-        "c7_budgets": ", ".join(map(power_of_ten, budgets)),
+        "c7_contexts": f"{listed(context_lengths(fits.values()))} tokens",
+        "c7_budgets": listed(map(power_of_ten, budgets)),
         "c7_first": str(first),
         "c7_last": str(last),
-        "c7_answer_moves": "; ".join(moves),
-        "c7_take_moves": ", ".join(sizes),
-        "c7_moves": " and in ".join(clear),
+        "c7_growth": f"{last / first:.2g}",
+        "c7_answer_moves": listed(brief),
+        "c7_take_moves": listed(long),
+        "c7_moves": listed(clear),
         "c7_notes": "; ".join(notes) or "No optimum lies at the edge of the sizes that were trained",
     }
 
@@ -70,52 +68,30 @@ def ledger_facts(rows: list[LedgerRow], fits: Mapping[str, ContextFit]) -> Facts
     """Published numbers at other contexts than 8192, and for which contexts of the runs there are none."""
     table = other_contexts(rows)
     published = set(table["T"]) | {8192}
-    missing = ", ".join(str(length) for length in context_lengths(fits.values()) if length not in published)
-    nothing = f"; no optimum or power law is published in numbers for T = {missing}" if missing else ""
+    missing = [str(length) for length in context_lengths(fits.values()) if length not in published]
+    nothing = f"No optimum or power law is published in numbers for T = {listed(missing)}." if missing else ""
+    again = table["verdict"] == "reproduced"
     return {
-        "c7_ledger_reproduced": f"{(table['verdict'] == 'reproduced').sum()} of {len(table)}",
-        "c7_ledger_contexts": "T = " + ", ".join(map(str, sorted(table["T"].unique()))),
-        "c7_ledger_dependent": str((~table["independent"]).sum()),
+        "c7_ledger_reproduced": f"{again.sum()} of {len(table)}",
+        "c7_ledger_contexts": f"T = {listed(sorted(table['T'].unique()))}",
+        "c7_ledger_independent": str((again & table["independent"]).sum()),
+        "c7_ledger_dependent": str((again & ~table["independent"]).sum()),
         "c7_ledger_missing": nothing,
     }
 
 
-def share_facts(explanations: Mapping[str, Explanation], shares: Mapping[str, pd.DataFrame]) -> Facts:
-    """Shares of the mixer in C at the shortest and the longest context; tables of `shares_at_optima`."""
-    long, brief = [], []
-    for name, table in shares.items():
-        lengths = explanations[name].measured.context_lengths
-        ends = [table[table["context_length"] == length] for length in (lengths[0], lengths[-1])]
-        core, mixer = ([range_text(rows[column]) for rows in ends] for column in ("core_share", "mixer_share"))
-        at = f"core {core[0]} at T = {lengths[0]} and {core[1]} at T = {lengths[-1]}"
-        long.append(f"{label(name)}: {at}, mixer {mixer[0]} and {mixer[1]}")
-        brief.append(f"{label(name)} {core[0]} and {core[1]}")
-    return {"c7_shares": ". ".join(long), "c7_answer_share": "; ".join(brief)}
-
-
-def law_facts(explanations: Mapping[str, Explanation]) -> Facts:
-    """The laws: runs, context, exponents."""
-    texts = []
-    for name, each in explanations.items():
-        law, bootstrap = each.law_fit.law, each.bootstrap
-        alpha = f"α = {law.alpha:.2f} {interval(bootstrap.interval('alpha'), 2)}"
-        beta = f"β = {law.beta:.2f} {interval(bootstrap.interval('beta'), 2)}"
-        runs = f"{each.law_fit.num_rows} runs at T = {each.fit_context}"
-        texts.append(f"{label(name)}, {runs}: {alpha}, {beta}, γ = {law.gamma:.2f}")
-    return {"c7_law": "; ".join(texts), "c7_start": start_text(explanations)}
-
-
 def method_facts(levels: Mapping[str, pd.DataFrame]) -> Facts:
     """How far the ways of predicting N\\* differ; tables of `Explanation.levels`."""
-    texts = []
+    runs, shapes = [], []
     for name, table in levels.items():
         sizes = table[table["quantity"] == "num_params"]
         by_method = sizes.pivot_table("predicted", ["isoflop_budget", "context_length"], "method")
-        apart = [f"same runs and family differ by {_largest_gap(by_method, SAME_RUNS)} at most"]
+        runs.append(f"{_largest_gap(by_method, SAME_RUNS)} for {the(name)}")
         if OWN_SHAPES in by_method:
-            apart.append(f"family and own shapes by {_largest_gap(by_method, OWN_SHAPES)}")
-        texts.append(f"{label(name)}: {', '.join(apart)}")
-    return {"c7_ways": "; ".join(texts)}
+            shapes.append(f"{_largest_gap(by_method, OWN_SHAPES)} for {the(name)}")
+    text = f"Same runs and family differ by at most {listed(runs)}"
+    text += f"; family and own shapes by at most {listed(shapes)}" if shapes else ""
+    return {"c7_ways": text}
 
 
 def _largest_gap(by_method: pd.DataFrame, method: str) -> str:
@@ -125,68 +101,56 @@ def _largest_gap(by_method: pd.DataFrame, method: str) -> str:
 
 def verdict_facts(verdicts: pd.DataFrame) -> Facts:
     """Which shifts of N\\* the law explains, and what is left; from `shift_verdicts`."""
-    rows = verdicts.to_dict("records")
-    explained = [_place(row) for row in rows if row["explained"]]
-    unexplained = [_place(row) for row in rows if not row["explained"]]
-    refuted = [_place(row) for row in rows if row["null_verdict"] == OUTSIDE]
-    text = f"Within the error, accounting gives the shift of N* of {', '.join(explained) or 'no architecture'}"
-    text += f"; not that of {', '.join(unexplained)}" if unexplained else ""
-    left = [
-        f"at T = {row['context_length']} N* of {label(row['architecture'])} is {_ratio_change(row)} than predicted "
-        "from "
-        f"T = {row['start']}"
-        for row in rows
-        if not row["explained"]
-    ]
+    explained, left = verdicts[verdicts["explained"]], verdicts[~verdicts["explained"]]
+    refuted = verdicts[verdicts["null_verdict"] == OUTSIDE]
+    text = "Accounting predicts no shift of N* within the error"
+    if len(explained):
+        text = f"Within the error, accounting predicts the shift of N* for {_places(explained)}"
+        text += f", but not for {_places(left)}" if len(left) else ""
+    where = "in every case" if len(refuted) == len(verdicts) else f"for {_places(refuted) or 'no architecture'}"
+    rest = [f"{each} from T = {start}" for each, start in zip(_rest(verdicts), left["start"], strict=True)]
     return {
-        "c7_test": f"{text}. That nothing moves is refuted for {', '.join(refuted) or 'none'}",
+        "c7_test": f"{text}. That nothing moves is refuted {where}",
         "c7_answer_explained": _answer_explained(verdicts),
-        "c7_left": "; ".join(left) or "no shift of N* outside its interval",
+        "c7_left": "; ".join(rest) or "no shift of N* outside its interval",
         "c7_take_rest": "; ".join(_rest(verdicts)) or "no shift of N* outside its error",
     }
 
 
 def _answer_explained(verdicts: pd.DataFrame) -> str:
-    """Whether FLOPs explain all or most of the shift, architecture by architecture; first those fully explained."""
-    fully, mostly = [], []
+    """For which architectures FLOPs explain the shift, most of it, or neither, as one sentence."""
+    groups: dict[str, list[str]] = {"the shift": [], "most of the shift": [], "": []}
     for name in verdicts["architecture"].unique():
         own = verdicts[verdicts["architecture"] == name]
-        if own["explained"].all():
-            fully.append(f"FLOPs explain the shift of the best size N* for {label(name)}: {_evidence(own)}")
-        elif mostly_explained(own):
-            mostly.append(f"FLOPs explain most of the shift of the best size N* for {label(name)}: {_evidence(own)}")
-    return "; ".join(fully + mostly) or "FLOPs do not explain the shift of N* that is seen"
-
-
-def _evidence(verdicts: pd.DataFrame) -> str:
-    """Measured over predicted shift at the longest context, an unexplained one where there is one, in words."""
-    row = verdicts.sort_values("explained", ascending=False, kind="stable").iloc[-1]
-    found = value_text(row["ratio"], row["ratio_low"], row["ratio_high"], "{:.2f}".format)
-    return (
-        f"the law of T = {row['start']} with exact counts predicts it (at T = {row['context_length']} measured over "
-        f"predicted is {found}, and {row['null_ratio']:.2f} if prices stayed the same)"
-    )
+        how = "the shift" if own["explained"].all() else "most of the shift" if mostly_explained(own) else ""
+        groups[how].append(the(str(name)))
+    not_explained = groups.pop("")
+    parts = [f"{what} for {listed(names)}" for what, names in groups.items() if names]
+    if not parts:
+        return "The FLOPs per token do not explain the shift of the best size"
+    rest = f", but not for {listed(not_explained)}" if not_explained else ""
+    return f"The FLOPs per token explain {listed(parts)}{rest}"
 
 
 def _rest(verdicts: pd.DataFrame) -> list[str]:
     return [
-        f"at T = {row['context_length']} the best {label(row['architecture'])} is {_ratio_change(row)} than predicted"
+        f"at T = {row['context_length']} the best {label(row['architecture'])} is "
+        f"{change_text(row['ratio'], row['ratio_low'], row['ratio_high'], SIZE_WORDS, 1)} than predicted"
         for row in verdicts[~verdicts["explained"]].to_dict("records")
     ]
 
 
-def _place(row: Mapping[Any, Any]) -> str:
-    return f"{label(row['architecture'])} at T = {row['context_length']}"
-
-
-def _ratio_change(row: Mapping[Any, Any]) -> str:
-    return change_text(row["ratio"], row["ratio_low"], row["ratio_high"], SIZE_WORDS, 1)
+def _places(verdicts: pd.DataFrame) -> str:
+    """Architectures and contexts of some shifts: the Transformer at T = 2048 and 16384 and for xLSTM at T = 2048."""
+    groups = verdicts.groupby("architecture", sort=False)
+    places = [f"{the(str(name))} at T = {listed(rows['context_length'])}" for name, rows in groups]
+    return " and for ".join(places)
 
 
 def imposed_facts(
     runs: pd.DataFrame, explanations: Mapping[str, Explanation], gamma: float | None, num_resamples: int
 ) -> Facts:
-    """The shift at the longest context without losses that had a published fit imposed, fitted again."""
+    """The shift to the longest other context without losses that had a published fit imposed, fitted again."""
     texts = []
     for name, explanation in explanations.items():
         own = runs[runs["architecture"] == name]
@@ -194,55 +158,63 @@ def imposed_facts(
             continue
         fit = fit_context_optima(own[own["imposed_published_fit"] == 0], name, num_resamples=num_resamples)
         again = explain(fit, fit_context=explanation.fit_context, gamma=gamma, methods=[SAME_RUNS]).pooled_shifts()
-        last = explanation.measured.context_lengths[-1]
+        # the longest context whose shift the law predicts: not its own
+        last = max(set(explanation.measured.context_lengths) - {explanation.fit_context})
         chosen = (again["quantity"] == "num_params") & (again["context_length"] == last)
         for row in again[chosen].to_dict("records"):
-            verdict = row["verdict"] + (": these losses are not the cause" if row["verdict"] == OUTSIDE else "")
             found = f"{row['ratio']:.3f} {interval((row['ratio_low'], row['ratio_high']))}"
             texts.append(
-                f"{label(name)} without the runs that had a published parabola imposed: measured over predicted shift "
-                "at "
-                f"T = {last} is {found}, {verdict}"
+                f"Without the {label(name)} runs whose losses had a published parabola imposed, the measured shift of "
+                f"N* at T = {last} is {found} times the predicted one. {_IMPOSED[row['verdict']]}"
             )
-    return {"c7_imposed": "; ".join(texts) or "This table marks no losses that were read off published fits"}
+    return {"c7_imposed": " ".join(texts) or "This table marks no losses that were read off published fits."}
+
+
+_IMPOSED = {
+    OUTSIDE: "The interval excludes 1, so these losses are not the cause.",
+    INSIDE: "The interval includes 1, so these losses may be the cause.",
+    UNKNOWN: "Its error is unknown.",
+}
 
 
 def settings_facts(settings: pd.DataFrame, far_contexts: Sequence[int]) -> Facts:
-    """In how many profiles the settings agree over the contexts, and how few long sequences fill a step.
+    """At how many budgets the settings agree over the contexts, and how few long sequences fill a step.
 
     Parameters
     ----------
     settings
         from `settings_by_context`.
     """
-    words = {"batch_tokens": "tokens per step", "smallest": "the smallest model"}
+    words = {"batch_tokens": "the tokens per step", "smallest": "the smallest model"}
     words |= {"learning_rate_low": "the lowest learning rate"}
-    texts = []
+    texts: list[str] = []
+    total = 0
     for column in (column for column in words if column in settings):
         groups = settings.groupby(["architecture", "isoflop_budget"])[column]
-        same = int((groups.max() / groups.min() < 1.01).sum())
-        texts.append(f"{words[column]} agrees in {same} of {groups.ngroups} profiles")
+        same, total = int((groups.max() / groups.min() < 1.01).sum()), groups.ngroups
+        verb = "" if texts else " agree"
+        texts.append(f"{words[column]}{verb} in {share_of(same, total)}")
     tokens = settings["batch_tokens"].max() if "batch_tokens" in settings else np.nan
     step = ""
     if np.isfinite(tokens):
         number = max(1, round(tokens / max(far_contexts)))
-        held = f"{number} {'sequence' if number == 1 else 'sequences'}"
-        step = f"; a step of {count(tokens)} tokens would hold {held} at the longest"
-    return {"c7_settings": "; ".join(texts), "c7_batch": step}
+        held = "a single sequence" if number == 1 else f"{number} sequences"
+        step = f" A step of {count(tokens)} tokens would hold {held} of the longest context."
+    return {"c7_settings": listed(texts), "c7_profiles": str(total), "c7_batch": step}
 
 
 def loss_facts(explanations: Mapping[str, Explanation], at_equal: Mapping[str, pd.DataFrame]) -> Facts:
-    """Observed loss minus the law at the other contexts; tables of `loss_differences`."""
+    """Observed loss minus the law at the other contexts, in words; tables of `loss_differences`."""
     texts = []
     for name, table in at_equal.items():
         rows = table[table["context_length"] != explanations[name].fit_context].to_dict("records")
         found = [
-            f"{row['difference']:+.3f} {interval((row['difference_low'], row['difference_high']))} "
-            f"at T = {row['context_length']}"
+            f"{abs(row['difference']):.3f} {'above' if row['difference'] > 0 else 'below'} the law at "
+            f"T = {row['context_length']}"
             for row in rows
         ]
-        texts.append(f"{label(name)} {' and '.join(found)}")
-    return {"c7_equal": "; ".join(texts)}
+        texts.append(f"For {the(name)} it is {listed(found)}.")
+    return {"c7_equal": " ".join(texts)}
 
 
 def worth_facts(verdicts: pd.DataFrame, worths: pd.DataFrame, start: str) -> Facts:
@@ -255,23 +227,22 @@ def worth_facts(verdicts: pd.DataFrame, worths: pd.DataFrame, start: str) -> Fac
     start
         contexts of the laws, in words.
     """
-    troubled = worths.loc[worths["verdict_before"] == OUTSIDE, "architecture"].unique()
-    shown = [
-        f"{label(row['architecture'])}, T = {row['context_length']}, {row['kind']}: {row['ratio_before']:.3f} to "
-        f"{row['ratio']:.3f} ({row['verdict']})"
-        for row in worths[worths["architecture"].isin(troubled)].to_dict("records")
-    ]
-    rest = _rest(verdicts)
-    text = f"FLOPs do not explain all: {'; '.join(rest)}" if rest else "FLOPs leave no shift of N* outside its error"
     good, bad = cured(worths), spoiled(worths)
+    text = f"With w, accounting predicts the shift of N* within the error for {_places(good)} as well"
+    text += f", but no longer for {_places(bad)}" if len(bad) else ""
+    if not len(good):
+        text = "No shift of N* that accounting left over is explained by w"
+    if not (worths["verdict_before"] == OUTSIDE).any():
+        text = "There is no shift of N* left to explain"
+    rest = _rest(verdicts)
+    whole = f"FLOPs do not explain everything: {'; '.join(rest)}" if rest else "FLOPs leave no shift outside its error"
     if len(good):
-        tokens = " and ".join(f"{worth:.2f} of one at T = {start}" for worth in good["worth"])
-        text += f", as if a token there were worth {tokens}"
+        worth = listed(f"{worth:.2f} of one" for worth in good["worth"])
+        whole += f", as if a token there were worth {worth} at T = {start}"
     if len(good) and len(bad):
-        lengths = ", ".join(map(str, sorted(bad["context_length"].unique())))
-        text += f"; at T = {lengths} the same idea goes too far, so it stays open"
-    what = f"Measured over predicted shift of N* with w: {'; '.join(shown)}"
-    return {"c7_worth": what if shown else "w has nothing to explain", "c7_answer_rest": text}
+        lengths = listed(sorted(bad["context_length"].unique()))
+        whole += f". At T = {lengths} the same idea goes too far, so the cause is open"
+    return {"c7_worth": text, "c7_take_worth": whole}
 
 
 def agreement_facts(shifts: Mapping[str, pd.DataFrame]) -> Facts:
@@ -288,6 +259,6 @@ def agreement_facts(shifts: Mapping[str, pd.DataFrame]) -> Facts:
         counts = []
         for method in (FAMILY, NOTHING_MOVES):
             verdicts = sizes.loc[sizes["method"] == method, "verdict"]
-            counts.append(f"{(verdicts == 'inside').sum()} of {len(verdicts)}")
-        texts.append(f"{label(name)} {counts[0]} with the prices of each context, {counts[1]} with one price for all")
-    return {"c7_take_test": "; ".join(texts)}
+            counts.append(share_of(int((verdicts == INSIDE).sum()), len(verdicts)))
+        texts.append(f"{counts[0]} for {the(name)} ({counts[1]} if prices stayed the same)")
+    return {"c7_take_test": listed(texts)}

@@ -6,24 +6,20 @@ import pandas as pd
 
 from companion.chapters.ch07.words import (
     context_label,
-    context_lengths,
+    listed,
     named_contexts,
     range_text,
-    value_text,
+    the,
 )
 from companion.chapters.names import label
-from companion.fitting.context.prediction import (
-    Explanation,
-)
 from companion.fitting.context.scaling import ContextTrend
-from companion.fitting.equal_loss import compute_factors
-from companion.formatting import count, interval, power_of_ten, significant
+from companion.formatting import count, interval, power_of_ten
 
 Facts = dict[str, str]
 
 
 def far_facts(far: Mapping[str, pd.DataFrame], train_flops: float) -> Facts:
-    """N\\* at the contexts that the text names, and where it is a size that nobody trained.
+    """N\\* at the contexts that the text names.
 
     Parameters
     ----------
@@ -31,64 +27,29 @@ def far_facts(far: Mapping[str, pd.DataFrame], train_flops: float) -> Facts:
         by architecture: tables of `optimum_by_context` at `train_flops` (FLOP).
     """
     shown = named_contexts(next(iter(far.values()))["context_length"].tolist())
-    long, brief = [], []
-    for name, table in far.items():
-        rows = table.set_index("context_length").loc[shown].reset_index().to_dict("records")
-        sizes = [count(row["num_params"]) for row in rows]
-        bounds = [f"[{count(row['num_params_low'])}, {count(row['num_params_high'])}]" for row in rows]
-        at = [f"{n} {b} at T = {context_label(t)}" for n, b, t in zip(sizes, bounds, shown, strict=True)]
-        untrained = ", ".join(map(context_label, table.loc[table["beyond_sizes"], "context_length"]))
-        also = f"; outside the sizes that were trained at T = {untrained}" if untrained else ""
-        long.append(f"{label(name)}: N* = {' and '.join(at)}{also}")
-        brief.append(f"{' and '.join(sizes)} ({label(name)})")
-    return {
-        "c7_far": ". ".join(long),
-        "c7_answer_far": ", ".join(brief),
-        "c7_named": " and ".join(map(context_label, shown)),
-        "c7_flops": power_of_ten(train_flops),
-    }
-
-
-def factor_facts(
-    factors: pd.DataFrame | None, runs: pd.DataFrame, explanations: Mapping[str, Explanation], train_flops: float
-) -> Facts:
-    """Compute of the Transformer for the loss of xLSTM: by the laws, and by the fronts of the runs themselves.
-
-    Parameters
-    ----------
-    factors
-        from `equal_loss_by_context`; None if the table lacks one of the two.
-    runs
-        the run table.
-    """
-    if factors is None:
-        return {"c7_factor": "The comparison at equal loss needs both architectures", "c7_answer_factor": ""}
-    by_context = factors.set_index("context_length")
-    shown = named_contexts(factors["context_length"].tolist())
     texts = []
-    for length in (*context_lengths(each.measured for each in explanations.values()), *shown):
-        for row in factors[factors["context_length"] == length].to_dict("records"):
-            value = value_text(row["factor"], row["factor_low"], row["factor_high"], lambda v: significant(v, 2))
-            texts.append(f"{value} at T = {context_label(length)}")
-    text = (
-        f"For the loss that xLSTM reaches with {power_of_ten(train_flops)} FLOP the Transformer needs that compute "
-        "times "
-        f"{', '.join(texts)}"
-    )
-    fronts = compute_factors(runs, {"table": runs["train_flops"]}, "xlstm", "transformer")
-    if "context_length" in fronts and len(fronts):
-        seen = [f"{row['flops_factor']:.2f} at T = {row['context_length']:.0f}" for row in fronts.to_dict("records")]
-        text += ". No law is needed within the data: the fronts of the runs give a factor of "
-        text += f"{', '.join(seen)} (median over losses)"
-    times = " and ".join(f"{factor:.0f}" for factor in by_context.loc[shown, "factor"])
-    answer = f"; for equal loss the Transformer would need {times} times the compute of xLSTM"
-    return {"c7_factor": text, "c7_answer_factor": answer}
+    for name, table in far.items():
+        sizes = [count(size) for size in table.set_index("context_length").loc[shown, "num_params"]]
+        at = [f"{size} parameters at T = {context_label(length)}" for size, length in zip(sizes, shown, strict=True)]
+        same = len(sizes) > 1 and len(set(sizes)) == 1
+        texts.append(f"the best {label(name)} has {f'{sizes[0]} parameters at every T' if same else listed(at)}")
+    return {"c7_far": "; ".join(texts), "c7_flops": power_of_ten(train_flops)}
+
+
+def factor_facts(factors: pd.DataFrame) -> Facts:
+    """Compute of the Transformer for the loss of xLSTM, by the laws; from `equal_loss_by_context`."""
+    shown = named_contexts(factors["context_length"].tolist())
+    values = factors.set_index("context_length")["factor"]
+    times = [f"{values[length]:.0f} times at T = {context_label(length)}" for length in shown]
+    times[0] = times[0].replace("times", "times the compute of xLSTM")
+    return {"c7_factor": listed(times)}
 
 
 def plan_facts(plans: pd.DataFrame) -> Facts:
     """True compute of plans by 6ND over their budget, and the loss that they give away; as for `show_plans`."""
+    ends = [f"{value:.2g}" for value in (plans["overspent"].min(), plans["overspent"].max())]
     return {
-        "c7_overspent": f"{plans['overspent'].min():.2g} to {plans['overspent'].max():.2g}",
+        "c7_overspent": f"between {ends[0]} and {ends[1]}" if ends[0] != ends[1] else ends[0],
         "c7_lost": f"{plans['lost'].max():.4f}",
     }
 
@@ -103,23 +64,20 @@ def power_law_facts(trends: Mapping[str, ContextTrend], laws: Mapping[str, pd.Da
     laws
         tables of `optimum_by_context` at the same budgets.
     """
-    texts = []
+    times, exponents, far = [], [], 0.0
     for name, trend in trends.items():
         last = laws[name].iloc[-1]
-        apart = float(trend.power_law.law.predict(last["context_length"])) / last["num_params"]
+        far = float(last["context_length"])
+        times.append(f"{float(trend.power_law.law.predict(far)) / last['num_params']:.2g} times ({label(name)})")
         student = interval(trend.power_law.interval("exponent"))
-        texts.append(
-            f"{label(name)}: at T = {context_label(last['context_length'])} the power law gives {apart:.2g} times the "
-            "N* "
-            f"of the law; exponent {trend.exponent:+.3f} with Student's interval {student}"
-        )
-    return {"c7_power": ". ".join(texts)}
+        exponents.append(f"{trend.exponent:+.3f} {student} for {the(name)}")
+    return {"c7_power": listed(times), "c7_power_at": context_label(far), "c7_student": listed(exponents)}
 
 
 def rise_facts(rises: pd.DataFrame) -> Facts:
     """Rise of the loss at the optimum, and the part of prices; from `loss_rises`."""
     texts = []
     for name, rows in rises.groupby("architecture", sort=False):
-        rise, price = (range_text(rows[column], "{:+.3f}".format) for column in ("rise", "price"))
-        texts.append(f"{name}: the loss at the optimum rises by {rise}, of which the price accounts for {price}")
-    return {"c7_losses": "; ".join(texts)}
+        rise, price = (range_text(rows[column], "{:.3f}".format) for column in ("rise", "price"))
+        texts.append(f"For {the(str(name))} the loss at the optimum rises by {rise}; prices account for {price}.")
+    return {"c7_losses": " ".join(texts)}

@@ -30,11 +30,9 @@ def show_profiles(fits: Mapping[str, ContextFit]) -> Html:
         context_profiles(fits),
         name="context-profiles",
         alt="Loss over parameters with a parabola per budget and context; Transformer valleys move up and left with "
-        "the "
-        "context.",
-        caption="One parabola per budget and context. A valley further left and higher up at a longer context: the "
-        "same "
-        "compute has a smaller best model and a higher best loss there.",
+        "the context.",
+        caption="One parabola per budget and context. Where a longer context has its valley further left and higher, "
+        "the same compute has a smaller best model and a higher best loss.",
     )
 
 
@@ -56,9 +54,8 @@ def show_shares(shares: Mapping[str, pd.DataFrame], curves: Mapping[str, Mapping
         name="context-shares",
         alt="Share of the mixer in training compute over the context: rising steeply for the Transformer, flat for "
         "xLSTM.",
-        caption="Share of the mixer in C at the optimum: markers at the measured optima, lines for the optima of the "
-        "law at "
-        f"{power_of_ten(middle)} FLOP. Small models spend more of their compute on attention than large ones.",
+        caption="Share of training compute at the optimum: measured (markers) and by the law at "
+        f"{power_of_ten(middle)} FLOP (lines). Small models spend more of their compute on attention than large ones.",
     )
 
 
@@ -69,9 +66,8 @@ def show_predictions(levels: Mapping[str, pd.DataFrame], curves: Mapping[str, Ma
         name="context-optima",
         alt="Optimal parameters above and tokens below over the context: falling for the Transformer, nearly flat for "
         "xLSTM.",
-        caption="Measured optima (filled) and predictions of one law through the same procedure (hollow), 95 % "
-        "intervals; "
-        "dashed: the exact optimum of the law. The distance of hollow markers from the dashes is the bias of the "
+        caption="Measured optima (filled) and the law's predictions for the same runs (hollow), with 95 % intervals. "
+        "Dashed: the exact optimum of the law. The distance of a hollow marker from the dashed line is the bias of the "
         "parabola.",
     )
 
@@ -83,8 +79,8 @@ def show_shift_test(shifts: Mapping[str, pd.DataFrame], pooled: Mapping[str, pd.
         name="context-shifts",
         alt="Ratios of measured to predicted shift with intervals: near 1 for the Transformer with accounting, off "
         "without.",
-        caption="Measured over predicted shift of N* with 95 % intervals; thick: mean over the budgets. On the line: "
-        "explained. Gray squares: the same if the context did not change prices.",
+        caption="Measured over predicted shift of N*, with 95 % intervals; thick: the mean over the budgets. An "
+        "interval that includes 1 means: explained. Gray squares: the same if the context changed no price.",
     )
 
 
@@ -161,7 +157,7 @@ def optima_over_context(
         bottom = axes[len(levels) + column]
         bottom.set_xlabel(LABELS["context_length"])
         context_ticks(bottom.xaxis, sorted(levels[name]["context_length"].unique()))
-    handles = [handle(power_of_ten(budget), marker=marker) for budget, marker in markers.items()]
+    handles = [handle(f"{power_of_ten(budget)} FLOP", marker=marker) for budget, marker in markers.items()]
     handles += [
         handle("measured", marker="o", color=INK),
         handle("law, same runs", marker="o", filled=False),
@@ -184,6 +180,7 @@ def shares_over_context(measured: Mapping[str, pd.DataFrame], curves: Mapping[st
     figure, axes = subplots(1, 2, height=3.7, sharey=True)
     budgets = sorted({budget for table in measured.values() for budget in table["isoflop_budget"]})
     markers = dict(zip(budgets, _cycled(MARKERS, len(budgets)), strict=True))
+    lines = dict(zip(measured, _cycled(DASHES, len(measured)), strict=True))
     titles = {"core_share": "mixer core", "mixer_share": "core, projections, output gate"}
     lengths: list[float] = sorted({length for table in measured.values() for length in table["context_length"]})
     for ax, (column, title) in zip(axes, titles.items(), strict=True):
@@ -194,14 +191,15 @@ def shares_over_context(measured: Mapping[str, pd.DataFrame], curves: Mapping[st
                     markersize=5, linewidth=0,
                 )  # fmt: skip
             curve = curves[name]
-            ax.plot(curve["context_length"], curve[column], color=look["color"], linewidth=1.2)
+            ax.plot(curve["context_length"], curve[column], lines[name], color=look["color"], linewidth=1.2)
         ax.set(xscale="log", xlabel=LABELS["context_length"], title=title)
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         context_ticks(ax.xaxis, lengths)
     axes[0].set(ylabel="share of training compute (%)", ylim=(0, None))
-    handles = [handle(look["label"], color=look["color"]) for look in architecture_look(measured).values()]
-    handles += [handle(power_of_ten(budget), marker=marker) for budget, marker in markers.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    looks = architecture_look(measured).items()
+    handles = [handle(look["label"], dashes=lines[name], color=look["color"]) for name, look in looks]
+    handles += [handle(f"{power_of_ten(budget)} FLOP", marker=marker) for budget, marker in markers.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5))
     return figure
 
 

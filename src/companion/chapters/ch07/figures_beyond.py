@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
@@ -49,15 +50,16 @@ def show_extrapolation(
         for name, explanation in explanations.items()
     }
     budget = power_of_ten(train_flops)
+    untrained = any(table["beyond_sizes"].any() for table in far.values())
+    crosses = " Crosses: the optimum is smaller than any trained model." if untrained else ""
+    right = "" if factors is None else f" Right: Transformer compute for the same loss as xLSTM at {budget} FLOP."
     return show(
         extrapolation(far, factors, measured),
         name="context-extrapolation",
         alt="Optimal size, share of attention and compute factor over contexts to a million tokens; hatched beyond "
         "the runs.",
-        caption=f"{budget} FLOP. Hatched ground, dashed lines: no run is that long. Crosses: the optimum is smaller "
-        "than any "
-        "model trained. Shaded: 95 % intervals. Right: Transformer compute for the loss that xLSTM reaches with "
-        f"{budget} FLOP, by the two laws.",
+        caption=f"Optima of the laws at {budget} FLOP, with 95 % intervals (shaded). Hatched, dashed: no run is that "
+        f"long.{crosses}{right}",
     )
 
 
@@ -97,10 +99,9 @@ def show_power_law_beyond(
     return show(
         trend_beyond(laws, lines, pd.concat(measured)),
         name="context-power-law",
-        alt="Two curves through the same three optima that part by a factor beyond the data.",
-        caption="The power law through the optima of the largest budget (dotted, with the 95 % band of drawn "
-        "parabolas) and "
-        "the loss law with exact accounting. Both pass near the measured points; far away they part.",
+        alt="Two curves near the same optima that part beyond the data.",
+        caption="A power law through the optima of the largest budget (dotted, with the 95 % band of drawn parabolas) "
+        "and the loss law with exact accounting (solid). Both pass near the measured points and part far from them.",
     )
 
 
@@ -132,7 +133,7 @@ def extrapolation(
     figure, axes = subplots(1, 2 if factors is None else 3, height=3.9)
     for name, look in architecture_look(tables).items():
         for ax, column in zip(axes, ("num_params", "core_share"), strict=False):
-            _inside_and_beyond(ax, tables[name], column, look["color"])
+            _inside_and_beyond(ax, tables[name], column, look["color"], "" if ax is axes[0] else look["marker"])
         points = measured[name]
         axes[0].plot(points["context_length"], points["x_opt"], look["marker"], color=look["color"], markersize=5)
         outside = tables[name][tables[name]["beyond_sizes"]]
@@ -142,7 +143,7 @@ def extrapolation(
     axes[1].set(ylabel="core's share of compute (%)", ylim=(0, 1))
     axes[1].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     if factors is not None:
-        _inside_and_beyond(axes[2], factors, "factor", INK)
+        _inside_and_beyond(axes[2], factors, "factor", INK, "")
         axes[2].set(yscale="log", ylabel="compute factor at equal loss")
         axes[2].yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes[2].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -157,10 +158,14 @@ def extrapolation(
             ax.axvspan(known[-1], lengths[-1], facecolor=GREY, alpha=0.12, linewidth=0)
             ax.axvspan(known[-1], lengths[-1], facecolor="none", edgecolor=GREY, hatch="//", alpha=0.45, linewidth=0)
             ax.axvline(known[-1], color=INK, linewidth=0.8)
-    handles: list[Any] = [handle(look["label"], color=look["color"]) for look in architecture_look(tables).values()]
+    handles: list[Any] = [
+        Line2D([], [], color=look["color"], marker=look["marker"], markersize=4, linewidth=1.4, label=look["label"])
+        for look in architecture_look(tables).values()
+    ]
     handles += [handle(BEYOND, dashes="--"), Patch(facecolor="none", edgecolor=GREY, hatch="//", label="no runs")]
-    handles += [handle("N* never trained", marker="x", color=INK)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    if any(table["beyond_sizes"].any() for table in tables.values()):
+        handles.append(handle("smaller than any model", marker="x", color=INK))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), columnspacing=1.2)
     return figure
 
 
@@ -197,8 +202,10 @@ def trend_beyond(laws: Mapping[str, pd.DataFrame], trends: Mapping[str, pd.DataF
     return figure
 
 
-def _inside_and_beyond(ax: Axes, table: pd.DataFrame, column: str, color: str) -> None:
+def _inside_and_beyond(ax: Axes, table: pd.DataFrame, column: str, color: str, marker: str) -> None:
     """A line with its band: solid and dark within the measured contexts, dashed and light beyond."""
+    if marker:
+        ax.plot(table["context_length"][::3], table[column][::3], marker, color=color, markersize=4)
     beyond = table["beyond_contexts"].to_numpy(dtype=bool)
     # the first row beyond joins on to the last one within, so that the line has no gap
     joined = beyond | np.append(beyond[1:], False) | np.insert(beyond[:-1], 0, False)

@@ -1,57 +1,61 @@
-"""Tables of the chapter on context length."""
+"""Tables of the chapter on context length, within the contexts of the runs."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from companion.chapters.ch07.verdicts import shifts_with_worth
-from companion.chapters.ch07.words import interval_text, named_contexts, start_text, value_text
-from companion.chapters.ch07.worth import TokenWorth, losses_at_optima, worth_table
+from companion.chapters.ch07.words import count_text, range_text, value_text
+from companion.chapters.ch07.worth import TokenWorth, worth_table
 from companion.chapters.names import SYMBOLS, label
-from companion.chapters.settings import show_settings
-from companion.fitting.context.prediction import OWN_SHAPES, Explanation
+from companion.fitting.context.prediction import FAMILY, INSIDE, NOTHING_MOVES, SAME_RUNS, Explanation
 from companion.fitting.context.scaling import ContextFit
 from companion.fitting.isoflop.select import settings_by_budget
-from companion.formatting import count, interval, percent, power_of_ten
+from companion.formatting import count, interval, power_of_ten
 from companion.ledger import LedgerRow, to_frame
 from companion.plotting import Html, show_table
 
+NO_BREAK = "\u00a0"
 _PROFILE = ["architecture", "isoflop_budget", "context_length"]
 
 
 def show_optima(fits: Mapping[str, ContextFit]) -> Html:
     """N\\* and D\\* of every budget and context, with 95 % intervals."""
     table = pd.concat([fit.optima_table().assign(architecture=label(name)) for name, fit in fits.items()])
-    wide = table.pivot_table("x_opt", _PROFILE, "quantity", sort=False)
-    wide = wide.rename_axis(columns=None).reset_index()
-    keys = pd.MultiIndex.from_frame(wide[_PROFILE])
-    sizes, tokens = (table[table["quantity"] == x].set_index(_PROFILE) for x in SYMBOLS)
-    wide["interval N"] = [interval_text(pair) for pair in sizes.loc[keys, "x_opt_interval"]]
-    wide["interval D"] = [interval_text(pair) for pair in tokens.loc[keys, "x_opt_interval"]]
-    wide["runs"] = sizes.loc[keys, "num_runs"].to_numpy()
+    pairs = zip(table["x_opt"], table["x_opt_interval"], strict=True)
+    table["optimum"] = [count_text(*pair) for pair in pairs]
+    wide = table.pivot_table("optimum", [*_PROFILE, "num_runs"], "quantity", aggfunc="first", sort=False)
     return show_table(
-        wide[[*_PROFILE, "runs", "num_params", "interval N", "num_tokens", "interval D"]],
-        caption="Optimal parameters and tokens; 95 % intervals from drawn parabolas.",
-        formats={"isoflop_budget": power_of_ten, "num_params": count, "num_tokens": count},
-        labels={"isoflop_budget": "budget (FLOP)", "context_length": "T", "num_params": "N*"}
-        | {"num_tokens": "D* (tokens)", "interval N": "95 % of N*", "interval D": "95 % of D*"},
+        wide.rename_axis(columns=None).reset_index()[[*_PROFILE, "num_runs", *SYMBOLS]],
+        name="context-optima",
+        caption="Optimal parameters and tokens at every budget and context, with 95 % intervals from drawn parabolas.",
+        formats={"isoflop_budget": power_of_ten},
+        labels={"isoflop_budget": "budget (FLOP)", "context_length": "T (tokens)", "num_runs": "runs"}
+        | {"num_params": "N* (parameters)", "num_tokens": "D* (tokens)"},
     )
 
 
 def show_trends(fits: Mapping[str, ContextFit]) -> Html:
     """Power laws over T of every budget."""
     table = pd.concat([fit.trends_table().assign(architecture=label(name)) for name, fit in fits.items()])
-    table["symbol"] = table["quantity"].map(SYMBOLS)
-    table["interval"] = table["exponent_interval"].map(interval)
+    keys = ["architecture", "isoflop_budget", "num_contexts"]
+    bounds = zip(table["exponent"], table["exponent_interval"], strict=True)
+    table["p"] = [f"{value:+.3f} {interval(pair)}" for value, pair in bounds]
+    table["at_one"] = [power_of_ten(value, 3) for value in table["prefactor"]]
+    wide = table.pivot_table(["p", "at_one"], keys, "quantity", aggfunc="first", sort=False)
+    wide.columns = wide.columns.map(" ".join)
+    order = [f"{column} {quantity}" for quantity in SYMBOLS for column in ("p", "at_one")]
+    wide = wide[[column for column in order if column in wide]].reset_index()
+    labels = {f"p {quantity}": f"exponent p of {symbol}" for quantity, symbol in SYMBOLS.items()}
+    labels |= {f"at_one {quantity}": f"{symbol} at T = 1" for quantity, symbol in SYMBOLS.items()}
+    labels |= {"isoflop_budget": "budget (FLOP)", "num_contexts": "contexts"}
     return show_table(
-        table[["architecture", "isoflop_budget", "symbol", "exponent", "interval", "prefactor", "num_contexts"]],
-        caption="Power laws over the context length, one per budget; intervals from drawn parabolas. The prefactor is "
-        "the "
-        "value at T = 1, far from any run: it belongs to the formula.",
-        formats={"isoflop_budget": power_of_ten, "exponent": "{:+.3f}", "prefactor": lambda v: power_of_ten(v, 3)},
-        labels={"isoflop_budget": "budget (FLOP)", "symbol": "of", "interval": "95 % interval"}
-        | {"num_contexts": "contexts"},
+        wide,
+        name="context-trends",
+        caption="Power laws over the context length, one per budget, with 95 % intervals from drawn parabolas. The "
+        "values at T = 1 are the prefactors of the formulas, far from any run.",
+        formats={"isoflop_budget": power_of_ten},
+        labels={column: text for column, text in labels.items() if column in wide},
     )
 
 
@@ -63,17 +67,50 @@ def other_contexts(rows: list[LedgerRow]) -> pd.DataFrame:
 
 
 def show_ledger(rows: list[LedgerRow]) -> Html:
-    """Published exponents of N\\* and optima at other contexts than 8192."""
+    """Published exponents of N\\*(C) and optima at other contexts than 8192."""
     table = other_contexts(rows)
     entry = table["entry"]
     chosen = entry.str.contains(" N") & table["quantity"].eq("exponent") | table["quantity"].eq("x_opt")
-    table = table.assign(entry=entry.str.replace(r" = \S+ \* C\*\*\w", "", regex=True))
-    table["independent"] = table["independent"].map({True: "yes", False: "no"})
+    table = table[chosen]
+    budget = table["entry"].str.extract(r"isoflop_budget=(\S+)")[0]
+    symbol = table["entry"].str.extract(rf"({'|'.join(SYMBOLS)})$")[0].map(SYMBOLS)
+    what = [
+        "exponent of N*(C)" if pd.isna(flops) else f"{name} at {power_of_ten(float(flops))} FLOP"
+        for name, flops in zip(symbol, budget, strict=True)
+    ]
+    shown = table.assign(
+        quantity=what,
+        architecture=table["entry"].str.partition(" ")[0].map(label),
+        independent=table["independent"].map({True: "yes", False: "no"}),
+    )
     return show_table(
-        table.loc[chosen, ["entry", "quantity", "published", "ours", "independent", "verdict"]],
-        caption="Published exponents of N*(C) and optima at contexts other than 8192; all rows are on the page of the "
+        shown[["architecture", "T", "quantity", "published", "ours", "independent", "verdict"]],
+        name="context-ledger",
+        caption="Published exponents of N*(C) and optima at contexts other than 8192. All rows are on the page of the "
         "ledger.",
-        formats={"published": "{:.7g}", "ours": "{:.7g}"},
+        formats={"published": _seven_digits, "ours": _seven_digits},
+    )
+
+
+def _seven_digits(value: float) -> str:
+    return count(value, 7) if value >= 1000 else f"{value:.7g}"
+
+
+def show_laws(explanations: Mapping[str, Explanation]) -> Html:
+    """The laws of one context: their runs and exponents with 95 % intervals."""
+    rows = []
+    for name, each in explanations.items():
+        law = each.law_fit.law
+        row = {"architecture": label(name), "T": each.fit_context, "runs": each.law_fit.num_rows}
+        for exponent, symbol in (("alpha", "α"), ("beta", "β")):
+            row[symbol] = value_text(getattr(law, exponent), *each.bootstrap.interval(exponent), "{:.2f}".format)
+        rows.append(row | {"γ": law.gamma})
+    return show_table(
+        pd.DataFrame(rows),
+        name="context-laws",
+        caption="The laws that predict the optima of the other contexts, with 95 % intervals.",
+        formats={"γ": "{:.2f}"},
+        labels={"T": "fitted at T (tokens)"},
     )
 
 
@@ -90,38 +127,46 @@ def show_prediction_errors(levels: Mapping[str, pd.DataFrame], starts: Mapping[s
     parts = []
     for name, table in levels.items():
         sizes = table[table["quantity"] == "num_params"].assign(architecture=label(name))
-        at_start = sizes["context_length"] == starts[name]
-        parts.append(sizes.assign(where=np.where(at_start, "at the law's context", "elsewhere")))
+        parts.append(sizes.assign(start=sizes["context_length"] == starts[name]))
     rows = pd.concat(parts)
-    rows = rows.assign(error=(rows["ratio"] - 1).abs(), agrees=rows["verdict"] == "inside")
-    groups = rows.groupby(["architecture", "method", "where"], sort=False)
-    summary = groups.agg(
-        optima=("error", "size"), mean=("ratio", "mean"), worst=("error", "max"), agree=("agrees", "sum")
-    )
+    rows = rows.assign(error=(rows["ratio"] - 1).abs(), agrees=rows["verdict"] == INSIDE)
+    shown = pd.DataFrame()
+    for start, where in ((False, "other T"), (True, "own T")):
+        groups = rows[rows["start"] == start].groupby(["architecture", "method"], sort=False)
+        shown[f"mean ratio, {where}"] = groups["ratio"].mean().map("{:.3f}".format)
+        shown[f"largest error, {where}"] = 100 * groups["error"].max()
+        shown[f"agree, {where}"] = groups["agrees"].agg(lambda agrees: f"{agrees.sum()} of {len(agrees)}")
     return show_table(
-        summary.reset_index(),
-        caption="Measured N* over predicted N*, by way of prediction. Agree: optima whose 95 % interval of the ratio "
-        "holds "
-        "1. An error at the law's own context is one of the law or the procedure, not of the explanation.",
-        formats={"mean": "{:.3f}", "worst": "{:.1%}"},
-        labels={"mean": "mean ratio", "worst": "largest error"},
+        shown.reset_index(),
+        name="context-errors",
+        caption="Measured N* over predicted N*, by way of prediction, at the other contexts and at the law's own. "
+        "Errors in %. Optima agree where the 95 % interval of the ratio includes 1. An error at the law's own context "
+        "comes from the law or the procedure, not from the explanation.",
+        formats={column: "{:.1f}" for column in map(str, shown) if column.startswith("largest")},
+        labels={"method": "way"},
     )
 
 
 def show_pooled_shifts(pooled: Mapping[str, pd.DataFrame]) -> Html:
-    """Measured and predicted shifts with their ratio; by architecture tables of `Explanation.pooled_shifts`."""
+    """Measured shifts and their ratios to the predicted ones; by architecture tables of `Explanation.pooled_shifts`."""
     parts = []
+    keys = ["architecture", "context_length", "symbol"]
     for name, table in pooled.items():
         part = table.assign(architecture=label(name), symbol=table["quantity"].map(SYMBOLS))
-        for column in ("measured", "predicted", "ratio"):
+        for column in ("measured", "ratio"):
             bounds = zip(part[column], part[f"{column}_low"], part[f"{column}_high"], strict=True)
             part[column] = [value_text(*each) if np.isfinite(each[0]) else "undefined" for each in bounds]
-        parts.append(part[part["method"] != OWN_SHAPES])
-    columns = ["architecture", "context_length", "symbol", "method", "measured", "predicted", "ratio", "verdict"]
+        ratios = part.pivot_table("ratio", keys, "method", aggfunc="first", sort=False)
+        parts.append(part.groupby(keys, sort=False)[["measured"]].first().join(ratios))
+    wide = pd.concat(parts)[["measured", SAME_RUNS, FAMILY, NOTHING_MOVES]].reset_index()
     return show_table(
-        pd.concat(parts)[columns],
-        caption="Shifts from the context of the law, geometric means over the budgets, with 95 % intervals.",
-        labels={"context_length": "T", "symbol": "of"},
+        wide,
+        name="context-shifts",
+        caption="Shifts from the context of the law, geometric means over the budgets, with 95 % intervals: measured, "
+        "and measured over predicted in three ways. An interval that excludes 1 refutes that way.",
+        labels={"context_length": "T (tokens)", "symbol": "of", "measured": "measured shift"}
+        | {way: f"over {way}" for way in (SAME_RUNS, FAMILY)}
+        | {NOTHING_MOVES: f"over “{NOTHING_MOVES}”"},
     )
 
 
@@ -146,9 +191,25 @@ def show_changes_by_convention(
     wide = wide.assign(name=wide["name"].map(label), measured=measured).rename(columns={"name": "architecture"})
     return show_table(
         wide,
-        caption="N* at the longest context over N* at the context of the law, by convention (exact optimum of the law, "
-        "mean over budgets), and as measured.",
+        name="context-conventions",
+        caption="N* at the longest context over N* at the context of the law: by convention (exact optimum of the law, "
+        "mean over the budgets), and as measured.",
         formats=dict.fromkeys([*conventions, "measured"], "{:.3f}"),
+    )
+
+
+def show_share_table(shares: Mapping[str, pd.DataFrame]) -> Html:
+    """Shares of the core and of the whole mixer in C at every context; by architecture, from `shares_at_optima`."""
+    rows = []
+    for name, table in shares.items():
+        for length, group in table.groupby("context_length"):
+            texts = [range_text(group[column]) for column in ("core_share", "mixer_share")]
+            rows.append((label(name), length, *texts))
+    return show_table(
+        pd.DataFrame(rows, columns=["architecture", "T", "core", "mixer"]),
+        name="context-shares",
+        caption="Share of training compute at the measured optima, lowest and highest over the budgets.",
+        labels={"T": "T (tokens)", "core": "mixer core", "mixer": "core, projections, output gate"},
     )
 
 
@@ -164,23 +225,32 @@ def settings_by_context(fits: Mapping[str, ContextFit]) -> pd.DataFrame:
 
 
 def show_training_settings(settings: pd.DataFrame) -> Html:
-    """The table of `settings_by_context`."""
-    return show_settings(
-        settings,
-        [*_PROFILE, "num_runs", "batch_tokens", "smallest", "largest", "learning_rate_low", "learning_rate_high"],
-        "Settings by budget and context. A step has the same number of tokens, so fewer sequences at a longer context.",
-        batch="tokens per step",
-        batch_digits=3,
+    """The table of `settings_by_context`, as far as it has the settings."""
+    ranges = {"sizes N": ("smallest", "largest", count)}
+    ranges |= {"learning rates": ("learning_rate_low", "learning_rate_high", "{:.4f}".format)}
+    shown = settings[[*_PROFILE, "num_runs", *({"batch_tokens"} & set(settings))]].copy()
+    for head, (low, high, style) in ranges.items():
+        if low in settings:
+            pairs = zip(settings[low], settings[high], strict=True)
+            shown[head] = [range_text(pair, style).replace(" ", NO_BREAK) for pair in pairs]
+    labels = {"isoflop_budget": "budget (FLOP)", "context_length": "T", "num_runs": "runs"}
+    labels |= {"batch_tokens": "tokens per step"}
+    return show_table(
+        shown,
+        name="context-settings",
+        caption="Settings by budget and context. Every step has the same number of tokens, so fewer sequences at a "
+        "longer context.",
+        formats={"isoflop_budget": power_of_ten} | ({"batch_tokens": count} if "batch_tokens" in shown else {}),
+        labels={column: text for column, text in labels.items() if column in shown},
     )
 
 
 def show_worths(
-    explanations: Mapping[str, Explanation],
     at_equal: Mapping[str, pd.DataFrame],
     worths: Mapping[str, Sequence[TokenWorth]],
     shape_only: Mapping[str, Sequence[TokenWorth]],
 ) -> Html:
-    """Loss at equal N and D, the worth of a token in two ways, and the shift of N\\* with it.
+    """Loss at equal N and D, and the worth of a token in two ways.
 
     Parameters
     ----------
@@ -190,158 +260,36 @@ def show_worths(
         by architecture: `token_worth` without and with a free floor.
     """
     parts = []
-    for name, explanation in explanations.items():
+    for name, table in at_equal.items():
         whole, shape = worth_table(worths[name]), worth_table(shape_only[name])
         row = pd.DataFrame({"architecture": label(name), "context_length": whole["context_length"]})
-        row["difference"] = at_equal[name]["difference"]
-        for column, table in {"worth": whole, "shape": shape}.items():
-            bounds = zip(table["worth"], table["worth_low"], table["worth_high"], strict=True)
+        bounds = zip(table["difference"], table["difference_low"], table["difference_high"], strict=True)
+        row["difference"] = [value_text(*each, "{:+.4f}".format) for each in bounds]
+        for column, found in {"worth": whole, "shape": shape}.items():
+            bounds = zip(found["worth"], found["worth_low"], found["worth_high"], strict=True)
             row[column] = [value_text(*each) for each in bounds]
         row["rms"] = [f"{a:.4f} → {b:.4f}" for a, b in zip(whole["rms_before"], whole["rms_after"], strict=True)]
-        later = shifts_with_worth(explanation, worths[name]).reindex(whole["context_length"])
-        ratios = later[["ratio", "ratio_low", "ratio_high"]].itertuples(index=False)
-        row["shift"] = [value_text(*each) if np.isfinite(each[0]) else "–" for each in ratios]
         parts.append(row)
     return show_table(
         pd.concat(parts),
-        caption="Loss against the law at equal N and D, the worth of a token, and whether it explains the shift of N* "
-        "that "
-        "was left.",
-        formats={"difference": "{:+.4f}"},
-        labels={"context_length": "T", "difference": "loss − law (nats/token)", "worth": "w"}
-        | {"shape": "w, level free", "rms": "rms misfit", "shift": "measured / predicted shift with w"},
+        name="context-worth",
+        caption="Loss minus the law at equal N and D, and the worth w of a token, with 95 % intervals. The last column "
+        "is the root mean square residual (nats/token) without and with w.",
+        labels={"context_length": "T (tokens)", "difference": "loss − law (nats/token)", "worth": "w, level and shape"}
+        | {"shape": "w, shape alone", "rms": "residual"},
     )
 
 
-def show_far_optima(far: Mapping[str, pd.DataFrame], train_flops: float) -> Html:
-    """Optima of the law over the contexts, with what lies beyond the runs.
-
-    Parameters
-    ----------
-    far
-        by architecture: tables of `optimum_by_context`. Where N\\* is the same throughout, only the first and last row
-        are shown.
-    train_flops
-        the budget, FLOP.
-    """
-    parts = []
-    for name, table in far.items():
-        row = pd.DataFrame({"architecture": label(name), "context_length": table["context_length"]})
-        for column, style in (("num_params", count), ("num_tokens", count), ("core_share", lambda v: percent(v, 3))):
-            bounds = zip(table[column], table[f"{column}_low"], table[f"{column}_high"], strict=True)
-            row[column] = [value_text(*each, style) for each in bounds]
-        flags = table[["beyond_contexts", "beyond_sizes", "beyond_compute"]].to_numpy()
-        words = np.array(["context", "size", "compute"])
-        row["beyond"] = [", ".join(words[each]) or "–" for each in flags]
-        same = np.ptp(np.log(table["num_params"])) < 1e-6
-        parts.append(row.iloc[[0, -1]] if same else row)
+def show_worth_verdicts(worths: pd.DataFrame) -> Html:
+    """Measured over predicted shift of N\\* without and with a worth of tokens; from `worth_verdicts`."""
+    bounds = zip(worths["ratio"], worths["ratio_low"], worths["ratio_high"], strict=True)
+    shown = worths.assign(architecture=worths["architecture"].map(label), ratio=[value_text(*each) for each in bounds])
     return show_table(
-        pd.concat(parts),
-        caption=f"Optima of the law at {power_of_ten(train_flops)} FLOP with 95 % intervals. Last column: in what "
-        "they lie "
-        "beyond the runs. Where the context changes no price, the first and last row say all.",
-        labels={"context_length": "T", "num_params": "N*", "num_tokens": "D* (tokens)"}
-        | {"core_share": "core's share of C"},
-    )
-
-
-def plan_table(rows: Sequence[tuple[str, int, float, float, float, float]]) -> pd.DataFrame:
-    """Plans by 6ND against exact counts.
-
-    Parameters
-    ----------
-    rows
-        architecture, context length, N of the plan, its true C over the budget, N\\* at its true C, and the loss given
-        away by the difference (nats per token).
-
-    Returns
-    -------
-    DataFrame
-        `architecture`, `context_length`, `N`, `overspent`, `best`, `lost`.
-    """
-    return pd.DataFrame(rows, columns=["architecture", "context_length", "N", "overspent", "best", "lost"])
-
-
-def show_plans(plans: pd.DataFrame, train_flops: float, explanations: Mapping[str, Explanation]) -> Html:
-    """Plans by 6ND at the contexts of the runs and at those that the text names.
-
-    Parameters
-    ----------
-    plans
-        from `plan_table`, at all contexts.
-    train_flops
-        the budget, FLOP.
-    """
-    lengths = {length for each in explanations.values() for length in each.measured.context_lengths}
-    lengths |= set(named_contexts(plans["context_length"].unique().tolist()))
-    return show_table(
-        plans[plans["context_length"].isin(lengths)].assign(architecture=plans["architecture"].map(label)),
-        caption=f"A 6ND plan for {power_of_ten(train_flops)} FLOP: its size, its true compute over the budget, the "
-        "size "
-        "that this compute would best be spent on, and the loss given away by the difference (nats per token, by the "
-        "law).",
-        formats={"N": count, "overspent": "{:.2f}", "best": count, "lost": "{:.4f}"},
-        labels={"context_length": "T", "N": "N of the plan", "overspent": "true C / budget", "best": "best N at true C"}
-        | {"lost": "loss given away"},
-    )
-
-
-def loss_rises(explanations: Mapping[str, Explanation]) -> pd.DataFrame:
-    """Loss at the optimum at the shortest and longest context, and how much of its rise comes from prices.
-
-    Returns
-    -------
-    DataFrame
-        `architecture` (as printed), `isoflop_budget`, `short`, `long`, `rise`, `price` (the rise of the law for the
-        same runs), `rest`, all in nats per token.
-    """
-    parts = []
-    for name, explanation in explanations.items():
-        losses = losses_at_optima(explanation).pivot_table(["measured", "law"], "isoflop_budget", "context_length")
-        low, high = explanation.measured.context_lengths[0], explanation.measured.context_lengths[-1]
-        row = pd.DataFrame({"architecture": label(name), "isoflop_budget": losses.index})
-        row["short"], row["long"] = losses["measured"][low].to_numpy(), losses["measured"][high].to_numpy()
-        row["rise"], row["price"] = row["long"] - row["short"], (losses["law"][high] - losses["law"][low]).to_numpy()
-        parts.append(row.assign(rest=row["rise"] - row["price"]))
-    return pd.concat(parts, ignore_index=True)
-
-
-def show_loss_rises(rises: pd.DataFrame, first: int, last: int) -> Html:
-    """The table of `loss_rises`; shortest and longest context of all architectures for its head."""
-    return show_table(
-        rises,
-        caption="Loss at the optimum (nats per token) at the shortest and longest context, its rise, and the part of "
-        "the "
-        "rise that the law predicts because compute buys fewer tokens.",
-        formats={"isoflop_budget": power_of_ten}
-        | dict.fromkeys(("short", "long"), "{:.3f}")
-        | dict.fromkeys(("rise", "price", "rest"), "{:+.3f}"),
-        labels={"isoflop_budget": "budget (FLOP)", "short": f"T = {first}", "long": f"T = {last}"}
-        | {"price": "from the price"},
-    )
-
-
-def show_two_forces(
-    rows: Sequence[tuple[str, int, float, float, float, float]], explanations: Mapping[str, Explanation]
-) -> Html:
-    """Both forces on N\\*.
-
-    Parameters
-    ----------
-    rows
-        architecture, T, factor on the price of the old optimum, factor on N\\*, that by the price alone, and the
-        elasticity d ln F / d ln N at the new optimum.
-    """
-    columns = ["architecture", "T", "dearer", "exact", "price alone", "elasticity"]
-    table = pd.DataFrame(rows, columns=columns)
-    return show_table(
-        table.assign(architecture=table["architecture"].map(label)),
-        caption=f"From T = {start_text(explanations)}: factor on the price of the old optimum, and on N*. Elasticity: "
-        "d ln F / d ln N at "
-        "the "
-        "new optimum.",
-        formats={"dearer": "{:.2f}", "exact": "{:.3f}", "price alone": "{:.3f}", "elasticity": "{:.2f}"},
-        labels={"dearer": "price factor", "exact": "N* factor, exact", "price alone": "N* factor, price alone"},
+        shown[["architecture", "context_length", "kind", "ratio_before", "ratio", "verdict"]],
+        name="context-worth-shifts",
+        caption="Measured over predicted shift of N*, without and with w: inside if the 95 % interval includes 1.",
+        formats={"ratio_before": "{:.3f}"},
+        labels={"context_length": "T (tokens)", "kind": "w fitted", "ratio_before": "without w", "ratio": "with w"},
     )
 
 
@@ -350,26 +298,10 @@ def show_laws_of_other_contexts(rows: Sequence[tuple[str, int, pd.DataFrame]]) -
     parts = []
     for name, origin, pooled in rows:
         part = pooled[pooled["quantity"] == "num_params"]
-        bounds = zip(part["ratio_low"], part["ratio_high"], strict=True)
-        parts.append(part.assign(architecture=label(name), origin=origin, interval=[interval(pair) for pair in bounds]))
+        bounds = zip(part["ratio"], part["ratio_low"], part["ratio_high"], strict=True)
+        parts.append(part.assign(architecture=label(name), origin=origin, found=[value_text(*each) for each in bounds]))
     return show_table(
-        pd.concat(parts)[["architecture", "origin", "context_length", "ratio", "interval", "verdict"]],
-        caption="Measured over predicted shift of N*, for laws of every context.",
-        formats={"ratio": "{:.3f}"},
-        labels={"origin": "law fitted at T", "context_length": "T", "interval": "95 % interval"},
-    )
-
-
-def show_half_of_compute(
-    rows: Sequence[tuple[str, float, float, float, float]], explanations: Mapping[str, Explanation]
-) -> Html:
-    """Where the core takes half of C: architecture, budget, N\\*, T of the fixed model, T of the optimal model."""
-    table = pd.DataFrame(rows, columns=["architecture", "budget", "N", "fixed", "optimal"])
-    start = start_text(explanations)
-    return show_table(
-        table.assign(architecture=table["architecture"].map(label)),
-        caption=f"Context at which the core takes half of C. Fixed: the model that is optimal at T = {start}.",
-        formats={"budget": power_of_ten, "N": count, "fixed": "{:,.0f}", "optimal": "{:,.0f}"},
-        labels={"budget": "budget (FLOP)", "N": f"N* at T = {start}", "fixed": "T, fixed model"}
-        | {"optimal": "T, optimal model"},
+        pd.concat(parts)[["architecture", "origin", "context_length", "found", "verdict"]],
+        caption="Measured over predicted shift of N*, by laws of every context, with 95 % intervals.",
+        labels={"origin": "law fitted at T", "context_length": "shift to T", "found": "measured / predicted"},
     )

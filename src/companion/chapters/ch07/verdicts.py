@@ -9,7 +9,7 @@ from companion.chapters.ch07.worth import TOKEN_WORTH, TokenWorth, with_token_wo
 from companion.fitting.context.prediction import INSIDE, NOTHING_MOVES, OUTSIDE, SAME_RUNS, Explanation
 
 #: How the worth of a token was fitted.
-LEVEL_AND_SHAPE, SHAPE_ALONE = "by level and shape", "by shape alone"
+LEVEL_AND_SHAPE, SHAPE_ALONE = "to level and shape", "to the shape alone"
 
 
 def shift_verdicts(explanations: Mapping[str, Explanation]) -> pd.DataFrame:
@@ -59,7 +59,8 @@ def worth_verdicts(
     Returns
     -------
     DataFrame
-        `architecture`, `context_length`, `kind`, `worth`, `ratio` and `verdict`, and both `before`.
+        `architecture`, `context_length`, `kind`, `worth`, `ratio` (with `_low`, `_high`) and `verdict`, and
+        `ratio_before` and `verdict_before`.
     """
     before = shift_verdicts(explanations).set_index(["architecture", "context_length"])
     rows = []
@@ -71,7 +72,8 @@ def worth_verdicts(
                 if length != explanation.fit_context:
                     row = {"architecture": name, "context_length": length, "kind": kind, "worth": each.worth}
                     row |= {f"{key}_before": before.loc[(name, length), key] for key in ("ratio", "verdict")}
-                    rows.append(row | {key: later.loc[length, key] for key in ("ratio", "verdict")})
+                    found = ("ratio", "ratio_low", "ratio_high", "verdict")
+                    rows.append(row | {key: later.loc[length, key] for key in found})
     return pd.DataFrame(rows)
 
 

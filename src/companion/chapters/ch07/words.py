@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from companion.chapters.names import label
 from companion.fitting.context.prediction import Explanation
 from companion.fitting.context.scaling import ContextFit
 from companion.formatting import count, percent
@@ -52,8 +53,10 @@ def start_text(explanations: Mapping[str, Explanation]) -> str:
     return " and ".join(map(str, sorted({each.fit_context for each in explanations.values()})))
 
 
-def change_text(factor: float, low: float, high: float, words: tuple[str, str], decimals: int = 0) -> str:
-    """A factor with its interval as a change: 28 % [25, 30] smaller.
+def change_text(
+    factor: float, low: float, high: float, words: tuple[str, str], decimals: int = 0, *, bounds: bool = True
+) -> str:
+    """A factor with its interval as a change: 28 % [25, 30] smaller; without `bounds` 28 % smaller.
 
     Parameters
     ----------
@@ -61,9 +64,9 @@ def change_text(factor: float, low: float, high: float, words: tuple[str, str], 
         for up and for down.
     """
     sign = 1 if factor >= 1 else -1
-    bounds = sorted((low, high))[::sign]
-    value, start, end = (f"{100 * sign * (each - 1):.{decimals}f}" for each in (factor, *bounds))
-    return f"{value} % [{start}, {end}] {words[0] if sign > 0 else words[1]}"
+    ends = sorted((low, high))[::sign]
+    value, start, end = (f"{100 * sign * (each - 1):.{decimals}f}" for each in (factor, *ends))
+    return f"{value} %{f' [{start}, {end}]' if bounds else ''} {words[0] if sign > 0 else words[1]}"
 
 
 def range_text(values: Iterable[float], style: Callable[[float], str] = percent) -> str:
@@ -78,6 +81,22 @@ def value_text(value: float, low: float, high: float, style: Callable[[float], s
     return f"{style(value)} [{style(low)}, {style(high)}]"
 
 
-def interval_text(bounds: tuple[float, float]) -> str:
-    """An interval of a number of parameters or tokens: 390M to 410M."""
-    return f"{count(bounds[0])} to {count(bounds[1])}" if np.isfinite(bounds[0]) else "undefined"
+def count_text(value: float, bounds: tuple[float, float]) -> str:
+    """A number of parameters or tokens with its interval: 400M [390M, 410M]; "no interval" where it is unknown."""
+    return value_text(value, *bounds, count) if np.isfinite(bounds[0]) else f"{count(value)} (no interval)"
+
+
+def the(architecture: str) -> str:
+    """An architecture inside a sentence: the Transformer, xLSTM, gpt."""
+    return f"the {label(architecture)}" if label(architecture) == "Transformer" else label(architecture)
+
+
+def listed(texts: Iterable[object]) -> str:
+    """Words in a row: a; a and b; a, b and c."""
+    *first, last = [str(text) for text in texts] or [""]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def share_of(some: int, total: int) -> str:
+    """How many of a few: all 6, none of 6, 2 of 6."""
+    return f"all {total}" if some == total else f"{some or 'none'} of {total}"
