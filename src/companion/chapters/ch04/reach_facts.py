@@ -28,8 +28,8 @@ def prediction_verdict(predicted: pd.DataFrame) -> str:
             word = "holds" if low <= seen <= high else "misses"
             found.append(f"that of the fit to {runs_of(row['fitted to'])} {word} it ({signed(row['law'] / seen - 1)})")
         texts.append(
-            f"The withheld run of {label_of(str(name))} has a loss of {rows['observed'].iloc[0]:.3f}. Of the prediction "
-            f"intervals, {', '.join(found)}; in brackets the error of the law"
+            f"The withheld run of {label_of(str(name))} has a loss of {rows['observed'].iloc[0]:.3f}. Of the "
+            f"prediction intervals, {', '.join(found)}; in brackets the error of the law"
         )
     return ". ".join(texts) or "The table has no run at this target to compare with"
 
