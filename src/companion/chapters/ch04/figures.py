@@ -37,7 +37,7 @@ def loss_contours(
     flops_per_nd
         by architecture: κ of C = κND, for the path.
     """
-    figure, axes = panels(len(fits), height=4.0, sharex=True, sharey=True)
+    figure, axes = panels(len(fits), height=3.7, sharex=True, sharey=True)
     every = pd.concat(tables.values())
     n = np.geomspace(every["num_params"].min() / 1.5, every["num_params"].max() * 1.5, 90)
     d = np.geomspace(every["num_tokens"].min() / 1.5, every["num_tokens"].max() * 1.5, 90)
