@@ -32,11 +32,12 @@ def cheaper_fits(tables: Tables, gamma: float | None, huber_delta: float) -> dic
     Returns
     -------
     dict
-        by architecture, where a cut-off leaves enough runs: a row of
+        by architecture, where the runs below the cut-off identify the law: a row of
         `companion.fitting.diagnostics.furthest_run_errors`.
     """
     found = {name: optional(_below_the_middle, table, gamma, huber_delta) for name, table in tables.items()}
-    return {name: furthest_run_errors(each).iloc[0] for name, each in found.items() if each is not None}
+    sound = {name: each for name, each in found.items() if each is not None and each[0].fit.identified}
+    return {name: furthest_run_errors(each).iloc[0] for name, each in sound.items()}
 
 
 def _below_the_middle(table: pd.DataFrame, gamma: float | None, huber_delta: float) -> Sequence[Extrapolation]:
@@ -55,7 +56,7 @@ def size_resamples(fits: Fits, num_resamples: int, seed: int) -> dict[str, Boots
 def answer_facts(fits: Fits, cheaper: Mapping[str, pd.Series]) -> dict[str, str]:
     """The largest scatter of the runs about their law, and how far fits to cheaper runs miss the most expensive one."""
     errors = [float(np.expm1(row["log_error"])) for row in cheaper.values()]
-    beyond = "The runs are too few to test the law on runs that it has not seen"
+    beyond = "The cheaper runs alone do not determine it, so it cannot be tested on runs that it has not seen"
     if errors:
         beyond = f"Fitted to the cheaper runs only, it predicts the loss of the most expensive run {off_by(errors)}"
     return {
