@@ -47,7 +47,7 @@ def loss_contours(
         loss = fits[name].law.predict(n[None, :], d[:, None])
         shown = [level for level in levels if loss.min() < level < loss.max() and level < every["val_loss"].max() + 0.5]
         lines = ax.contour(n, d, loss, levels=shown, colors=GREY, linewidths=0.9)
-        ax.clabel(lines, levels=shown[::2], fmt="%.1f", fontsize=9)
+        ax.clabel(lines, levels=shown[::2], fmt="%.1f", fontsize=9, inline_spacing=1)
         for design, marker in markers.items():
             runs = _of_design(tables[name], design)
             ax.plot(
