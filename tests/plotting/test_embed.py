@@ -40,14 +40,6 @@ def test_ink_follows_the_page_and_ids_stay_apart() -> None:
     assert "<style" not in first  # it would reach the whole page
 
 
-def test_texts_keep_their_decimals() -> None:
-    figure = drawing()
-    figure.axes[0].set_title("δ = 0.001")
-    markup = show(figure, name="n", alt="x", caption="y").markup
-    assert markup.count(">δ = 0.001<") == 2  # in both forms
-    assert not re.search(r'<path d="[^"]*\d\.\d{3}', markup)  # places need no more than two decimals
-
-
 def test_same_figure_same_bytes() -> None:
     assert (
         show(drawing(), name="n", alt="x", caption="y").markup == show(drawing(), name="n", alt="x", caption="y").markup

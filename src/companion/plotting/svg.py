@@ -28,7 +28,6 @@ NARROW_WIDTH, NARROW_PANEL = 3.7, 2.5
 #: Below this width of its column (CSS pixels) a page shows the narrow form: `companion.css` says the same.
 NARROW_BELOW = 640
 _MARKERS = re.compile(r'<use [^>]*? style="([^"]*)"/>\n(?:<use [^>]*? style="\1"/>\n)+')
-_LONG = re.compile(r"-?\d+\.\d{3,}")
 _SAVED: tuple[Literal["svg.fonttype", "svg.hashsalt", "savefig.facecolor"], ...] = (
     "svg.fonttype",
     "svg.hashsalt",
@@ -67,8 +66,7 @@ def _svg(figure: Figure, name: str, label: str, style: str, form: str) -> str:
     text = re.sub(r"url\(#([^)]+)\)", lambda found: f"url(#{ids[found[1]]})", text)
     text = re.sub(r"font-family: [^;\"]*;\s?", "", text)
     text = re.sub(r'\stransform="rotate\(-0 [^"]*\)"', "", text)
-    # numbers of places only: a text such as "δ = 0.001" stays
-    text = re.sub(r"<[^>]*>", lambda tag: _LONG.sub(_short, tag[0]), text)
+    text = re.sub(r"-?\d+\.\d{3,}", _short, text)
     text = text.replace(INK, "currentColor").replace(MUTED, "var(--companion-grid, #8884)")
     box = re.search(r'viewBox="[^"]*"', text)
     assert box is not None, "matplotlib's svg has a viewBox"
