@@ -1,6 +1,8 @@
 """What holds for all tests."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -53,8 +55,9 @@ NOT_QUICK = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--quick` is what `make check` runs."""
+    """`--quick` is what `make check` runs, `--record` what `make test` adds."""
     parser.addoption("--quick", action="store_true", help="leave out what takes long: see tests/conftest.py")
+    parser.addoption("--record", type=Path, metavar="FILE", help="leave the counts for the page Reproducibility")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -76,3 +79,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, the others as they were."""
     places = _places(*LONGEST)
     items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Leave how many tests passed, at which commit, and whether all of them ran."""
+    path = config.getoption("--record")
+    if path is None:
+        return
+    from companion.benchmarks.records import git_commit
+
+    stats = terminalreporter.stats
+    counts = {name: len(stats.get(name, [])) for name in ("passed", "failed", "error", "skipped", "deselected")}
+    chosen = counts["deselected"] or config.getoption("--quick") or config.getoption("keyword") or config.option.lf
+    record = {
+        "commit": git_commit(Path(__file__).resolve().parent),
+        "passed": counts["passed"],
+        "failed": counts["failed"] + counts["error"],
+        "skipped": counts["skipped"],
+        "whole": not chosen and [Path(name).name for name in config.args] == ["tests"],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record) + "\n", encoding="utf-8")

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "companion"
 
 #: Lowest first. A module is named by its first part below `companion`.
 LAYERS = (
-    ("errors", "formatting", "paths", "tables", "hardware"),
+    ("errors", "formatting", "numeric", "paths", "tables", "hardware"),
     ("architectures",),
     ("accounting",),
     ("laws",),

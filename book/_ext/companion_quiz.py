@@ -27,7 +27,7 @@ from sphinx.util.docutils import SphinxDirective
 from companion.book.quizzes import Option, read_quiz
 
 
-class quiz_part(nodes.General, nodes.Element):
+class quiz_part(nodes.General, nodes.TextElement):
     """A piece of html: `opening`, the children, `closing`."""
 
 

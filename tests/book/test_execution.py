@@ -38,6 +38,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         | {"records_folder": "of a reader"}  # see `own_records`
     ],
     "90_ledger": [{"box_height": 20}],
+    "92_kernel_log": [{"records_folder": "of a reader"}],
     "91_explorer": [
         {"architectures": ["xlstm"], "tokens_per_param": None, "hardware": "rtx-4090", "num_resamples": 20},
         {"train_flops": 7e23, "context_length": 3000, "batch_size": 300, "experiment": "isoflop", "num_resamples": 20},
@@ -222,4 +223,5 @@ def test_sphinx_warning_fails_the_build(tmp_path: Path) -> None:
     index = book.build(root=tmp_path, progress=False, report=said.append).index
     assert index == html / "index.html"
     assert "an earlier build" not in index.read_text()
-    assert said[0].startswith(str(index))
+    assert said[0].startswith("notebooks ")
+    assert said[-1].startswith(str(index))

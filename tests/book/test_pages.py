@@ -24,7 +24,7 @@ FACTS = r"""() => {
   while (walker.nextNode()) {
     const node = walker.currentNode;
     if (node.parentElement.closest("pre, code, script, style, mjx-container")) continue;
-    if (/\\\(|\\\[|\$[^$]+\$/.test(node.data)) raw.push(node.data.trim().slice(0, 80));
+    if (/\\\(|\\\[|\$[^$]+\$|\\[a-zA-Z]{2,}|\{[a-z:]+\}`/.test(node.data)) raw.push(node.data.trim().slice(0, 80));
   }
   const edge = document.documentElement.clientWidth;
   return {
@@ -32,6 +32,7 @@ FACTS = r"""() => {
     errors: [...document.querySelectorAll("mjx-merror, [data-mjx-error]")].map(e => e.textContent.slice(0, 80)),
     untypeset: [...document.querySelectorAll(".math")].filter(e => !e.querySelector("mjx-container")).length,
     typeset: document.querySelectorAll("mjx-container").length,
+    missing: [...document.images].filter(e => e.complete && !e.naturalWidth).map(e => e.src),
     overflow: Math.max(document.documentElement.scrollWidth, document.body.scrollWidth) - edge,
     trapped: [...document.querySelectorAll(".companion-table, .companion-figure-scroll, pre, div.math")]
       .filter(e => e.clientWidth && e.scrollWidth > e.clientWidth + 1)
@@ -123,12 +124,19 @@ def test_every_chapter_has_a_page(soups: dict[str, BeautifulSoup]) -> None:
     )
 
 
+def test_promised_addresses_exist(built_book: Path) -> None:
+    """Others link to them: an address that is to go needs a page that leads on."""
+    promised = (Path(__file__).parent / "promised_pages.txt").read_text(encoding="utf-8").split()
+    assert promised == sorted(set(promised))
+    assert not [address for address in promised if not (built_book / address).is_file()]
+
+
 def test_internal_links_and_files_resolve(built_book: Path, soups: dict[str, BeautifulSoup]) -> None:
     anchors = {name: {tag["id"] for tag in soup.find_all(id=True)} for name, soup in soups.items()}
     broken = []
     for name, soup in soups.items():
-        for tag in soup.find_all(["a", "link", "script", "img", "source"]):
-            reference = tag.get("href") or tag.get("src")
+        for tag in soup.find_all(["a", "link", "script", "img", "source", "iframe", "object", "use"]):
+            reference = tag.get("href") or tag.get("src") or tag.get("data")
             if not reference or urlsplit(reference).scheme:
                 continue
             parts = urlsplit(reference)
@@ -197,6 +205,11 @@ def test_formulas_are_typeset(visits: list[Visit]) -> None:
     assert not found(visits, "errors")
     assert not found(visits, "untypeset")
     assert any(facts["typeset"] for visit in visits for facts in visit.facts.values())
+
+
+@pytest.mark.browser
+def test_no_image_is_missing(visits: list[Visit]) -> None:
+    assert not found(visits, "missing")
 
 
 @pytest.mark.browser

@@ -1,5 +1,6 @@
 """Chapter 6: the summary of the pitfalls, and what each section concludes from tables of known content."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,8 @@ from companion.errors import InputError
 from companion.fitting.fit import fit
 from companion.fitting.overtraining import fit_overtraining_slopes
 from companion.laws import LossSurface
+from companion.ledger import build_ledger, to_frame
+from companion.plotting import Html
 from companion.runs.load import load_paper_runs
 from companion.runs.select import subset
 
@@ -22,6 +25,12 @@ def pitfall(key: str, here: str = "a 0.5", **shifts: float) -> ch06.Pitfall:
     return ch06.Pitfall(
         key=key, name=key, changes="all", here=here, notice="look", sentence=f"About {key}", shifts=shifts
     )
+
+
+def rows_of(table: Html) -> list[list[str]]:
+    """The cells of a table's body, row by row."""
+    bodies = re.findall(r"<tr>(.*?)</tr>", table.markup)[1:]
+    return [[re.sub(r"<[^>]*>", "", cell) for cell in re.findall(r"<td.*?</td>", body)] for body in bodies]
 
 
 def simulated(num_runs: int = 60) -> pd.DataFrame:
@@ -38,22 +47,36 @@ def test_summary_sorts_cases_by_the_interval() -> None:
     summary.add(pitfall("third"))
     summary.add(pitfall("fourth", here="–"))  # the table cannot show it
     facts = summary.facts()
-    assert (facts["c6_a"], facts["c6_interval"]) == ("0.500", "[0.480, 0.530]")
-    assert facts["c6_outside"] == ": large (-0.100); upper (+0.031)"
-    assert facts["c6_inside"] == "The other cases stay inside: small (+0.0200)"
-    assert facts["c6_silent"] == "1 mislead without moving a: third (all)"
-    assert [facts[f"c6_num_{key}"] for key in ("pitfalls", "moving", "cases", "outside")] == ["4", "3", "3", "2"]
-    assert facts["c6_take_largest"] == "largest here: large"
+    assert (facts["c6_a"], facts["c6_outside"], facts["c6_silent"]) == ("0.500", "two move", "third (all)")
+    assert [facts[f"c6_num_{key}"] for key in ("pitfalls", "moving", "cases")] == ["4", "three", "3"]
+    assert (facts["c6_largest"], facts["c6_largest_shift"]) == ("large", "-0.100")
     assert summary.table().markup.count("<tr") == 5
+    assert [row[-1] for row in rows_of(summary.cases_table())] == ["outside", "outside", "inside"]
+    assert [row[:2] for row in rows_of(summary.overview_table())] == [
+        ["large", "-0.100"],
+        ["upper", "+0.031"],
+        ["1 case inside the interval", "+0.020"],
+        ["third", "none"],
+    ]
+
+
+def test_the_overview_stays_short() -> None:
+    summary = ch06.Summary(0.5, (0.48, 0.53))
+    summary.add(pitfall("many", **{f"case {number}": number / 10 for number in range(1, 9)}))
+    rows = rows_of(summary.overview_table())
+    assert len(rows) == 6
+    assert rows[-1][:2] == ["3 other cases outside", "+0.100 to +0.300"]
+    markup = summary.overview(7, "xlstm").markup
+    assert markup.index('id="fig-pitfalls-shifts"') < markup.index('id="tbl-pitfalls-overview"')
+    assert "[0.480, 0.530], from 7 IsoFLOP runs (xLSTM)" in markup
 
 
 def test_summary_without_a_case() -> None:
     summary = ch06.Summary(0.5, (0.48, 0.53))
     summary.add(pitfall("none", here="–"))
     facts = summary.facts()
-    assert (facts["c6_outside"], facts["c6_inside"]) == ("", "None stays inside")
-    assert facts["c6_silent"] == "None misleads without moving a"
-    assert facts["c6_take_largest"] == "none here leaves the interval"
+    assert (facts["c6_outside"], facts["c6_silent"]) == ("none moves", "none of them")
+    assert (facts["c6_largest"], facts["c6_largest_shift"]) == ("no case", "+0.000")
 
 
 def test_parabolas() -> None:
@@ -61,8 +84,8 @@ def test_parabolas() -> None:
     biases = biases.assign(bias_lowest=np.log10([1.1, 1.0]), bias_highest=np.log10([1.2, 0.9]))
     found = ch06.pitfall_skewed(biases, 0.01)
     assert found.here == "N* -10.0% to +20.0%"
-    assert "a is off by +0.0200 on the drifting grid and by +0.0100" in found.sentence
-    assert found.shifts == {"parabolas at the trained sizes": 0.01}
+    assert "off by +0.0200 on the drifting grid and by +0.0100" in found.sentence
+    assert found.shifts == {"parabolas, trained sizes": 0.01}
 
 
 def test_designs_of_a_table_with_and_without_another_experiment() -> None:
@@ -71,12 +94,12 @@ def test_designs_of_a_table_with_and_without_another_experiment() -> None:
     curve = pd.DataFrame({"decades": [0.01, 3.0], "gamma_free": [1e6, 50.0]})
     alone = ch06.pitfall_one_ratio(designs, curve, table, 0.4)
     assert alone.shifts == {}
-    assert alone.here == "condition 50.0 to 1000000"
-    assert alone.sentence.endswith("designs: 0.010 to 0.20")
+    assert alone.here == "condition number 50.0 to 1000000"
+    assert alone.sentence.endswith("lies between 0.010 and 0.20")
     both = pd.concat([table.assign(experiment="isoflop"), table.assign(experiment="other")])
     found = ch06.pitfall_one_ratio(designs, curve, both, 0.4)
     law = fit(LossSurface, table).law
-    assert found.shifts == pytest.approx({"the other design (other)": law.beta / (law.alpha + law.beta) - 0.4})
+    assert found.shifts == pytest.approx({"other design (other)": law.beta / (law.alpha + law.beta) - 0.4})
 
 
 def test_rounding_names_the_laws_as_printed() -> None:
@@ -84,11 +107,11 @@ def test_rounding_names_the_laws_as_printed() -> None:
     rounding = ch06.rounded(fitted, [], 1e21, [1, 3])
     assert rounding["law"].tolist() == ["all digits", "1 decimals", "3 decimals"]
     ratio = rounding["objective_ratio"].iloc[1]
-    assert ch06.pitfall_rounding(rounding, [1, 3]).sentence.count("(") == 0
+    assert "prints" not in ch06.pitfall_rounding(rounding, [1, 3]).sentence
     printed = pd.concat([rounding, rounding.tail(1).assign(law="as printed", objective_ratio=2.0)])
     found = ch06.pitfall_rounding(printed, [1, 3])
     assert found.here == f"objective × {ratio:.1f}"
-    assert found.sentence.endswith("(as printed: 2.0 times)")
+    assert found.sentence.endswith("For the law as the paper prints it, the objective is 2.0 times the best")
 
 
 def test_published_rounding_is_found_for_the_headline_fit_only() -> None:
@@ -102,8 +125,10 @@ def test_repeats() -> None:
     twice = pd.DataFrame(rows)
     none = ch06.pitfall_repeated(twice, "xlstm", 0, 40)
     assert none.shifts == {}
-    assert none.sentence.startswith("Every run twice: a moves by +0.0100 and its interval becomes 0.70 times as wide")
-    assert ch06.pitfall_repeated(twice, "xlstm", 3, 40).shifts == pytest.approx({"repeated rows (xLSTM)": 0.01})
+    assert none.sentence.startswith("If every run of xLSTM is listed twice, a moves by +0.0100")
+    some = ch06.pitfall_repeated(twice, "xlstm", 3, 40)
+    assert some.sentence.startswith("In the published fits, 3 of 40 xLSTM runs count more than once: a moves")
+    assert some.shifts == pytest.approx({"repeated rows (xLSTM)": 0.01})
 
 
 def test_a_metric_over_pairs() -> None:
@@ -114,9 +139,10 @@ def test_a_metric_over_pairs() -> None:
     }
     candidates = pd.DataFrame({"mse_paired": [1.0, 3.0], "mse_all_pairs": [5.0, 4.0], "size_exponent": [0.5, 0.6]})
     found = ch06.pitfall_pairs(metrics, candidates, 0.5)
-    assert found.here == "mse × 3.0; r² -1.00 for 1.00"
-    assert found.shifts == pytest.approx({"selected by a metric over pairs": 0.1})
-    assert ch06.near_facts(candidates, 0.5) == {"c6_num_near": "1", "c6_start_move": "+1e-01"}
+    assert found.here == "mse × 3.0; r² -1.00, not 1.00"
+    assert found.shifts == pytest.approx({"metric over all pairs": 0.1})
+    assert ch06.near_facts(candidates, 0.5) == {"c6_num_near": "1", "c6_start_move": "by +1×10⁻¹"}
+    assert ch06.near_facts(candidates.head(1), 0.5)["c6_start_move"] == "not at all"
 
 
 def test_ends_of_a_search() -> None:
@@ -145,7 +171,7 @@ def test_variances_of_the_paper() -> None:
     assert reason == ""
     errors = slopes.table()["eta_standard_error"]
     found = ch06.pitfall_variance(slopes)
-    assert found.here == f"errors / {1 / errors.max():.0f} to {1 / errors.min():.0f}"
+    assert found.here == f"errors {1 / errors.max():.0f} to {1 / errors.min():.0f} times too small"
     assert found.silent
 
 
@@ -162,16 +188,48 @@ def test_a_product_without_an_optimum() -> None:
     found = ch06.pitfall_product(runs, forms)  # type: ignore[arg-type]
     assert found.here == "no optimum"
     n, d = runs["num_params"], runs["num_tokens"]
-    assert f"differs by {product(n.min(), d.max()) - LAW.predict(n.min(), d.max()):+.2f} and" in found.sentence
+    assert (
+        f"differs from the sum by {product(n.min(), d.max()) - LAW.predict(n.min(), d.max()):+.2f} and"
+        in found.sentence
+    )
 
 
 def test_a_resample_that_determines_no_law() -> None:
     table = pd.DataFrame({"drawn": ["once", "seed 0"], "distinct": [9, 5], "most": [1, 3]})
     open_ = ch06.pitfall_resample(table.assign(size_exponent=[0.5, np.nan]), 9)
-    assert open_.sentence == "The resample holds 5 of 9 runs, one of them 3 times; they determine no law"
+    assert open_.sentence == "The resample holds 5 of the 9 runs, one of them 3 times; it determines no law"
     assert (open_.here, dict(open_.shifts)) == ("–", {})
     known = ch06.pitfall_resample(table.assign(size_exponent=[0.5, 0.6]), 9)
-    assert known.shifts == pytest.approx({"one resample (seed 0)": 0.1})
+    assert known.shifts == pytest.approx({"one resample, seed 0": 0.1})
+
+
+def test_a_table_turned() -> None:
+    table = pd.DataFrame(
+        {"objective": ["squares", "fourth"], "E": [2.0, np.nan], "alpha": [0.31, 0.32], "half": [9, 5]}
+    )
+    table = table.assign(beta=0.3, gamma=1.0, size_exponent=0.5, rms=0.01, largest=0.02)
+    rows = rows_of(ch06.squares_table(table))
+    assert [cell.strip() for cell in rows[0]] == ["E", "2.0000", "–"]
+    assert rows[1] == ["α", "0.3100", "0.3200"]
+    assert rows[-1] == ["runs behind half of the objective", "9", "5"]
+
+
+def test_delta_tables_say_what_did_not_converge() -> None:
+    path = pd.DataFrame({"huber_delta": [1e-5, np.inf], "status": ["out of iterations", "converged"], "linear": 0.5})
+    path = path.assign(E=1.0, alpha=0.3, beta=0.3, gamma=1.0, size_exponent=0.5, rms=0.01)
+    markup = ch06.delta_tables({"some": path, "others": path.assign(status="converged")}).markup
+    assert markup.count("residual. δ = 10⁻⁵: out of iterations.") == 2  # caption and label of one table
+    assert [row[0] for row in rows_of(Html(markup)) if row] == ["10⁻⁵", "∞"] * 2
+
+
+def test_published_numbers_are_counted() -> None:
+    ledger = to_frame(build_ledger(sections=["overtraining_slopes"]))
+    facts = ch06.ledger_facts(ledger)
+    assert facts["c6_published"] == str(len(ledger))
+    dependent = ch06.ledger_facts(
+        ledger.assign(verdict="reproduced", independent=[False] * 3 + [True] * (len(ledger) - 3))
+    )
+    assert (dependent["c6_reproduced"], dependent["c6_dependent"]) == (str(len(ledger)), "three")
 
 
 def test_the_gap_of_exponents() -> None:

@@ -54,8 +54,8 @@ def test_metric_scatter_marks_three_choices() -> None:
     [ax] = figures.metric_scatter(table).axes
     cloud, *marks = ax.lines
     assert len(cloud.get_xdata()) == 2
-    assert [mark.get_xdata()[0] for mark in marks] == [2e-4, 1e-4, 3e-4]
-    assert "(nats/token)²" in ax.get_xlabel()
+    assert [mark.get_xdata()[0] for mark in marks] == pytest.approx([2.0, 1.0, 3.0])
+    assert "nats²/token²" in ax.get_xlabel()
 
 
 def test_forms_along_budget() -> None:
@@ -69,9 +69,12 @@ def test_forms_along_budget() -> None:
 
 def test_embedding_optima() -> None:
     row = {"definition": "all", "flops": [1e19, 1e20], "optima": [1e8, 1e9], "isoflop_exponent": 1.0}
-    [ax] = figures.embedding_optima(pd.DataFrame([row])).axes
+    figure = figures.embedding_optima(pd.DataFrame([row]))
+    [ax] = figure.axes
     assert ax.get_xscale() == ax.get_yscale() == "log"
-    assert ax.get_legend().get_texts()[0].get_text() == "all: a = 1.000"
+    [legend] = figure.legends
+    assert legend.get_texts()[0].get_text() == "all: a = 1.000"
+    assert "a = 1.000<" in show(figure, name="x", alt="alt", caption="caption").markup, "labels keep their digits"
 
 
 def test_delta_parameters_are_relative() -> None:
@@ -82,4 +85,4 @@ def test_delta_parameters_are_relative() -> None:
     ax = figure.axes[0]
     assert list(ax.lines[0].get_ydata()) == [1.0, 2.0, 3.0]
     assert ax.get_xticklabels()[-1].get_text() == "∞"
-    assert ax.get_ylabel() == "over the value at δ = 10⁻³"
+    assert ax.get_ylabel() == "relative to δ = 10⁻³"

@@ -6,70 +6,44 @@ import pytest
 
 from companion.chapters.ch08.draw_figures import constants_over_draws, ratios_over_draws
 from companion.chapters.ch08.figures import (
-    attention_waves,
-    bandwidth_over_head_width,
-    cache_and_state,
-    chunk_costs,
-    predicted_over_measured,
+    memory_and_roofline,
     regime_shares,
-    roofline,
     times_over_context,
     tokens_text,
 )
 from companion.chapters.ch08.ratio_figure import ratio_over_context
+from companion.chapters.ch08.wave_figure import bandwidths_and_waves
 from companion.hardware import get_hardware
 from companion.inference.compare import Comparison
 
 T = np.array([128.0, 2048.0, 32768.0])
 
 
-def test_cache_and_state() -> None:
+def test_memory_and_roofline() -> None:
     curve = pd.DataFrame({"architecture": "transformer", "context_length": T, "cache_bytes": T * 1000})
     flat = curve.assign(architecture="xlstm", cache_bytes=1e6)
-    figure = cache_and_state({"all": curve, "grouped": curve, "state": flat}, 1000.0, 80e9)
-    [ax] = figure.axes
-    assert [line.get_linestyle() for line in ax.lines[:3]] == ["-", "--", "-"]
-    np.testing.assert_allclose(ax.lines[0].get_ydata(), T * 1000)
-    assert "tokens" in ax.get_xlabel()
-    assert "bytes" in ax.get_ylabel()
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["all", "grouped", "state", "memory of the device", "equal"]
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["256", "1k", "4k", "16k"]
-
-
-def test_roofline_has_its_ridge_where_both_peaks_meet() -> None:
     points = pd.DataFrame(
         {"architecture": ["xlstm", "xlstm"], "kind": ["prefill", "step"], "arithmetic_intensity": [4000.0, 2.0]}
-    ).assign(label="")
+    )
     peaks = get_hardware("h100-sxm")
-    [ax] = roofline(points, peaks).axes
-    roof = ax.lines[0]
-    assert roof.get_ydata().max() == peaks.peak_flops_per_s
-    assert ax.lines[1].get_xdata()[0] == pytest.approx(peaks.ridge)
-    prefill, step = ax.lines[2], ax.lines[3]
+    figure = memory_and_roofline({"all": curve, "grouped": curve, "state": flat}, 1000.0, points, peaks)
+    left, right = figure.axes
+    assert [line.get_linestyle() for line in left.lines[:3]] == ["-", "--", "-"]
+    np.testing.assert_allclose(left.lines[0].get_ydata(), T * 1000)
+    assert left.lines[4].get_ydata()[0] == peaks.memory_bytes
+    assert "tokens" in left.get_xlabel()
+    assert "bytes" in left.get_ylabel()
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["all", "grouped", "state", "memory of the device", "prefill", "step"]
+    assert [label.get_text() for label in left.get_xticklabels()] == ["256", "1k", "4k", "16k"]
+    # the roof bends where both peaks meet
+    assert right.lines[0].get_ydata().max() == peaks.peak_flops_per_s
+    assert right.lines[1].get_xdata()[0] == pytest.approx(peaks.ridge)
+    prefill, step = right.lines[2], right.lines[3]
     assert prefill.get_ydata()[0] == peaks.peak_flops_per_s
     assert step.get_ydata()[0] == 2 * peaks.peak_bytes_per_s
     assert step.get_markerfacecolor() == "none"
-    assert ax.get_xscale() == ax.get_yscale() == "log"
-
-
-def test_chunk_costs_mark_their_minima() -> None:
-    sizes = np.array([16, 64, 256])
-    costs = pd.DataFrame(
-        {"chunk_size": sizes, "flops": [3.0, 1.0, 2.0], "bytes": [3.0, 2.0, 1.0], "seconds": [3, 2, 2]}
-    )
-    figure = chunk_costs(costs, {"flops": 64, "bytes": 256, "seconds": 64}, 64)
-    marks = [next(line for line in ax.lines if line.get_marker() == "o") for ax in figure.axes]
-    assert [mark.get_xdata()[0] for mark in marks] == [64, 256, 64]
-    assert [float(mark.get_ydata()[0]) for mark in marks] == [1, 1, 2]
-    assert [ax.get_title() for ax in figure.axes] == ["FLOP per token", "bytes per token", "roofline seconds per token"]
-
-
-def test_predicted_over_measured() -> None:
-    table = pd.DataFrame({"measured": [1e-3, 1e-2], "ratio": [0.9, 1.1], "model_size": "7b"})
-    figure = predicted_over_measured({("xlstm", "ttft"): table, ("transformer", "step_time"): table})
-    assert [ax.get_xlabel() for ax in figure.axes] == ["measured time to first token (s)", "measured step time (s)"]
-    np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), [0.9, 1.1])
+    assert right.get_xscale() == right.get_yscale() == "log"
 
 
 def test_times_over_context() -> None:
@@ -85,27 +59,24 @@ def test_times_over_context() -> None:
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["7b", "B = 1", "B = 8"]
 
 
-def test_attention_waves() -> None:
-    times = pd.DataFrame(
-        {"model_size": ["a", "a", "b"], "heads_in_batch": [16, 264, 128], "seconds": [4e-8, 8e-8, 4e-8]}
-    )
-    scan = pd.DataFrame({"num_multiprocessors": [100, 132], "rms_log_error": [0.2, 0.1]})
-    devices = pd.DataFrame({"label": ["H100", "H200", "A100"], "num_multiprocessors": [132, 132, 108]})
-    left, right = attention_waves(times, 132, scan, devices).axes
-    stairs = left.lines[-1]
-    assert stairs.get_ydata().min() == pytest.approx(40)
-    assert stairs.get_ydata().max() == pytest.approx(80)
-    assert "ns" in left.get_ylabel()
-    assert [text.get_text() for text in right.get_legend().get_texts()] == ["108: A100", "132: H100, H200"]
-
-
-def test_bandwidth_over_head_width() -> None:
+def test_bandwidths_and_waves() -> None:
+    times = pd.DataFrame({"heads_in_batch": [16, 264, 128], "seconds": [4e-8, 8e-8, 4e-8]})
     table = pd.DataFrame({"model_size": ["a", "b"], "head_width": [64.0, 128.0], "beta_eff_bytes_per_s": [1e12, 2e12]})
     table = table.assign(low=[0.9e12, 1.9e12], high=[1.1e12, np.inf], per_width=1e12 / 64)
-    [ax] = bandwidth_over_head_width(table, {"H100": 3.35e12}).axes
-    assert ax.containers[0].lines[0].get_ydata().tolist() == [1, 2]
-    assert "TB/s" in ax.get_ylabel()
-    assert [text.get_text() for text in ax.texts] == ["a", "b"]
+    read = {"part": "cache", "gpu": "NVIDIA X", "head_width": 128, "backend": "flash_attention", "heads": [16, 32]}
+    reads = pd.DataFrame({**read, "seconds_median": [1e-6, 2e-6], "context_length": 100})
+    peaks = get_hardware("h100-sxm")
+    left, right = bandwidths_and_waves(table, times, peaks, reads, "NVIDIA X", 128).axes
+    assert left.containers[0].lines[0].get_ydata().tolist() == [1, 2]
+    assert "TB/s" in left.get_ylabel()
+    assert [text.get_text() for text in left.texts] == ["a", "b"]
+    stairs, own = right.lines[1], right.lines[2]
+    assert stairs.get_ydata().min() == pytest.approx(40)
+    assert stairs.get_ydata().max() == pytest.approx(80)
+    np.testing.assert_allclose(own.get_ydata(), [10, 20])
+    assert "ns" in right.get_ylabel()
+    labels = [text.get_text() for text in right.get_legend().get_texts()]
+    assert labels == ["authors", "waves of 132", "ours, flash"]
 
 
 def test_regime_shares() -> None:

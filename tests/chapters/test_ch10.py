@@ -17,7 +17,9 @@ from companion.accounting.kernel_costs import CARRIED_TILE, CellShape, cell_kern
 from companion.benchmarks.kernels.results import crossing, load_checks, load_timings  # noqa: E402
 from companion.benchmarks.records import read_records  # noqa: E402
 from companion.chapters import ch10  # noqa: E402
-from companion.chapters.ch10 import forms, history, overtaking, right, speed  # noqa: E402
+from companion.chapters.ch10 import answer as answers  # noqa: E402
+from companion.chapters.ch10 import forms, overtaking, published, right, speed  # noqa: E402
+from companion.chapters.kernel_tables import joined, short_name  # noqa: E402
 from companion.paths import data_dir  # noqa: E402
 
 FOLDER = data_dir() / "benchmarks"
@@ -45,6 +47,19 @@ def newest(name: str, gpu: str, **wanted: Any) -> list[dict[str, Any]]:
     return list(cells.values())
 
 
+def ours_share(shown: ch10.Shown) -> float:
+    """The share of the roofline of our training pass, from the timing and the costs."""
+    return float(shown.ours["training"]["roofline_seconds"] / shown.ours["training"]["seconds_median"])
+
+
+def test_names_and_lists() -> None:
+    assert short_name("companion, detached normaliser") == "ours, detached"
+    assert short_name("mlstm_kernels xl_chunk sigmoid, chunk 128") == "xl_chunk sigmoid, L = 128"
+    assert short_name("mlstm_kernels step") == "mlstm_kernels"
+    assert short_name("companion step, bfloat16 state") == "ours, bfloat16 state"
+    assert [joined(list(parts)) for parts in ("", "a", "ab", "abc")] == ["", "a", "a and b", "a, b and c"]
+
+
 # ---- the cell ------------------------------------------------------------------------------------
 
 
@@ -58,8 +73,7 @@ def test_facts_of_the_forms() -> None:
         ("chunkwise", "bfloat16", "dq", 5e-3),
     ]
     facts = ch10.form_facts(pd.DataFrame(rows, columns=["form", "dtype", "quantity", "error"]))
-    assert facts["c10_forms"] == "float64 3×10⁻¹⁵ (chunkwise), bfloat16 5×10⁻³ (chunkwise)"
-    assert (facts["c10_forms_best"], facts["c10_forms_best_error"]) == ("float64", "3×10⁻¹⁵")
+    assert facts["c10_forms"] == "3×10⁻¹⁵ in float64 and 5×10⁻³ in bfloat16"
     assert (facts["c10_forms_low"], facts["c10_forms_output"]) == ("bfloat16", "0.40 %")
     assert facts["c10_forms_gradient"] == "0.50 %"
 
@@ -102,7 +116,7 @@ def test_facts_of_the_forget_gate() -> None:
         for mean, a, b in ((3, 1.1, 1.2), (-3, 4, 1.5))
     }
     facts = ch10.forget_facts(tables)
-    assert (facts["c10_forget_closed"], facts["c10_forget_open"]) == (-3, 3)
+    assert (facts["c10_forget_closed"], facts["c10_forget_open"]) == ("−3", "3")
     assert (facts["c10_forget_closed_totals"], facts["c10_forget_closed_pairs"]) == ("300 %", "50 %")
     assert (facts["c10_forget_open_totals"], facts["c10_forget_open_pairs"]) == ("10 %", "20 %")
     assert forms.forget_gate_errors(tables)["totals"].tolist() == pytest.approx([0.1, 3])
@@ -126,7 +140,7 @@ def test_facts_of_costs(shown: ch10.Shown) -> None:
         str(facts["c10_limits"]),
     )
     assert facts["c10_tile"] == CARRIED_TILE
-    changed = ch10.change_facts(shown, scans, {})
+    changed = ch10.change_facts(shown, scans)
     assert changed["c10_chunk_best"] == total.idxmin()
     assert float(str(changed["c10_chunk_64"])) == pytest.approx(total[64] / total.min(), rel=0.01)
     assert 1 < float(str(changed["c10_bytes_mixed"])) < float(str(changed["c10_bytes_float32"])) <= 2
@@ -139,18 +153,33 @@ def test_verdicts_of_checks_count_the_records(checks: pd.DataFrame) -> None:
     facts = ch10.check_facts(FOLDER, checks)
     ours = [x for x in newest("kernel_checks", "NVIDIA H200") if x["implementation"].startswith("companion")]
     passed, run = (sum(x["verdict"] in kinds for x in ours) for kinds in (("pass",), ("pass", "fail")))
-    assert f"on NVIDIA H200 our kernels pass {passed:,} of {run:,} cells" in str(facts["c10_gpus"])
+    assert f"{passed:,} of {run:,} checks on NVIDIA H200" in str(facts["c10_gpus"])
     table = checks[checks["implementation"].str.startswith("companion") & (checks["verdict"] != "skipped")]
-    assert str(facts["c10_answer_right"]).startswith(
+    assert str(facts["c10_passed"]).startswith(
         f"Our kernels pass {(table['verdict'] == 'pass').sum():,} of {len(table):,}"
     )
-    assert "mlstm_kernels 2.0.6" in str(facts["c10_answer_right"])
-    assert "earlier state" not in str(facts["c10_answer_right"]), "the records are of today's code"
+    assert "earlier state" not in str(facts["c10_passed"]), "the records are of today's code"
+
+
+def test_verdict_on_peers_counts_the_records(checks: pd.DataFrame) -> None:
+    forms = checks[checks["implementation"].str.contains(r"mlstm_kernels (?:limit|xl)_chunk, chunk")]
+    rows = forms[(forms["dtype"] == "bfloat16") & (forms["part"] == "checks") & (forms["verdict"] != "skipped")]
+    words = right.peer_verdict(checks)
+    for upstream, article in (("general", "a"), ("orthogonal", "an")):
+        part = rows[rows["upstream"] == upstream]
+        passed = int((part["verdict"] == "pass").sum())
+        assert f"{passed or 'none'} of {len(part)} cases with {article} {upstream} upstream gradient" in words
+    assert "mlstm_kernels 2.0.6" in words
+    gates = right.forget_gates(checks)
+    assert (gates.iloc[:, 0] < gates.iloc[:, 1:].min(axis=1)).all()
+    assert right.forget_gate_verdict(checks).startswith("Ours has the smallest error in every regime of the gates.")
+    worse = checks.assign(implementation=checks["implementation"].replace({gates.columns[0]: gates.columns[1]}))
+    assert right.forget_gate_verdict(worse).startswith("Ours has the smallest error in "), "ours is always a column"
 
 
 def test_verdicts_without_peers(checks: pd.DataFrame) -> None:
     ours = checks[checks["implementation"].str.startswith("companion")]
-    assert right.peer_verdicts(ours) == ("", "No peer was run")
+    assert right.peer_verdict(ours) == "No published kernel was run"
     assert right.silent_verdict(ours) == "None raised an exception"
     assert right.forget_gate_verdict(ours) == "It was not run on this GPU"
     assert "no other implementation was checked on this GPU" in ch10.show_peers(ours).markup
@@ -166,7 +195,7 @@ def test_records_of_an_earlier_state_are_named(checks: pd.DataFrame) -> None:
         "(1 of them are of an earlier state of this code)"
     )
     table = pd.DataFrame({"gpu": ["B", "A", "B"], "code": ["before", ours["code"].iloc[0], "before"]})
-    assert speed.of_earlier(table) == " With an earlier state of the kernels: B."
+    assert speed.of_earlier(table) == " The times on B are of an earlier state of the kernels."
     assert speed.of_earlier(table.iloc[1:2]) == ""
 
 
@@ -185,27 +214,33 @@ def test_verdicts_of_speed_are_the_records(shown: ch10.Shown) -> None:
     facts = ch10.speed_facts(shown)
     found = {x["implementation"]: x for x in newest("kernels", "NVIDIA H200", part="training", case="8x256x512-T8192")}
     ours, theirs = (found[name]["seconds_median"] for name in ("companion", "mlstm_kernels xl_chunk, chunk 128"))
-    assert f"forward and backward {1e3 * ours:.3g} ms" in str(facts["c10_answer_speed"])
     ratios = re.search(
-        r"xl_chunk, chunk 128 [\d.]+ \(forward\) and ([\d.]+) \(forward and backward\)", str(facts["c10_answer_speed"])
+        r"xl_chunk \(L = 128\) takes [\d.]+ times as long forward and ([\d.]+) times as long forward and backward",
+        str(facts["c10_against"]),
     )
     assert ratios
     assert float(ratios[1]) == pytest.approx(theirs / ours, rel=0.05)
     cheaper = found["companion, detached normaliser"]["seconds_median"] / ours - 1
-    assert f"{100 * cheaper:+.1f} % (forward and backward)" in str(facts["c10_speed"])
+    assert f"{100 * cheaper:+.1f} % forward and backward".replace("-", "−") in str(facts["c10_speed"])
+    answer = answers.speed_verdict(shown)
+    assert answer.startswith(f"Our kernels run at {100 * ours_share(shown):.0f} % of the speed")
+    assert float(str(re.search(r"take ([\d.]+) times", answer)[1])) == pytest.approx(theirs / ours, rel=0.05)  # type: ignore[index]
     assert "have changed since" not in str(facts["c10_versions"])
     assert facts["c10_gpu"] == "NVIDIA H200"
 
 
 def test_a_cell_that_was_not_timed(shown: ch10.Shown) -> None:
     other = ch10.Shown(shown.timings, replace(CELL, n_heads=4))
-    assert speed.speed_verdict(other) == "Our kernels were not timed at 4 × (256, 512), T = 8192"
-    assert speed.cheaper_verdict(other) == "The cheaper backward pass was not timed here"
+    assert answers.speed_verdict(other) == "Our kernels were not timed at 4 × (256, 512), T = 8192"
+    assert speed.against_verdict(other) == "No published kernel of the same cell was timed here"
+    assert "normalizer's gradient was not timed here" in speed.cheaper_verdict(other)
+    assert published.cell_rates(other).empty
     assert ch10.step_facts(other) == {"c10_steps": "No step was timed"}
-    for page in (ch10.show_times(other), ch10.show_speed(other), ch10.show_steps(other)):
-        assert "4 × (256, 512) was not timed on NVIDIA H200" in page.markup
+    pages = (ch10.show_times(other), ch10.show_speed(other), ch10.show_steps(other), ch10.show_step_shares(other))
+    for page in (*pages, ch10.show_summary(other, {})):
+        assert "4 × (256, 512) was not timed on NVIDIA H200" in page.markup.replace("\N{NO-BREAK SPACE}", " ")
     assert "was not timed" in ch10.show_step_rivals(other, FOLDER / "kernels.jsonl").markup
-    assert overtaking.crossing_verdict(other, {}) == "These heads were not timed"
+    assert answers.crossing_verdict(other, {}) == "These heads were not timed"
     assert overtaking.moved_verdict(other, {}) == "Attention was not timed beside these heads"
     assert "attention was not timed beside these heads" in ch10.show_crossing(other, {}).markup
     assert "not timed." in ch10.show_drift(other, pd.DataFrame({"num_tokens": [4], "float32": [1e-7]})).markup
@@ -215,40 +250,70 @@ def test_verdicts_of_the_crossing(shown: ch10.Shown) -> None:
     crossings = {
         ((8, 256, 512), part): crossing(shown.timings, (8, 256, 512), part) for part in ("forward", "training")
     }
-    words = overtaking.crossing_verdict(shown, crossings)
-    assert words.startswith("The mLSTM, 8 × (256, 512), is faster than attention of the same width forward from T = ")
-    for each in crossings.values():
-        assert f"(by rooflines {each.by_roofline:.0f}, by FLOPs {each.by_flops:.0f})" in words
-    empty = {key: replace(each, table=each.table.iloc[:0]) for key, each in crossings.items()}
-    guess = overtaking.crossing_verdict(shown, empty)
-    assert guess.startswith("By rooflines the mLSTM, 8 × (256, 512), is faster")
-    assert guess.endswith("on; attention was not timed beside it")
     moved = crossings[(8, 256, 512), "training"]
+    words = answers.crossing_verdict(shown, crossings)
+    assert words.startswith("On NVIDIA H200 the mLSTM cell trains faster than attention")
+    assert words.endswith(f"from a context of {moved.measured:.0f} tokens on")
+    table = ch10.show_summary(shown, crossings).markup
+    for each in crossings.values():
+        for tokens in (each.measured, each.by_roofline, each.by_flops):
+            assert f">{tokens:.0f}<" in table
+    empty = {key: replace(each, table=each.table.iloc[:0]) for key, each in crossings.items()}
+    guess = answers.crossing_verdict(shown, empty)
+    assert guess.startswith("By rooflines the mLSTM cell trains faster")
+    assert guess.endswith("on; attention was not timed here")
+    always = replace(moved, measured=np.nan, table=moved.table.assign(attention=1.0, cell=0.5))
+    assert answers.where_faster(always) == "at every context that was timed, from 1024 tokens on"
+    assert answers.where_faster(replace(always, table=always.table.assign(cell=2.0))) == (
+        "at no context up to 65536 tokens"
+    )
     assert f"by a factor of {moved.by_roofline / moved.by_flops:.2g}" in overtaking.moved_verdict(shown, crossings)
 
 
-def test_the_log(tmp_path: Path) -> None:
-    log = ch10.predictions(FOLDER)
-    assert log is not None
-    known = log["ratio"].dropna()
-    words = str(ch10.log_facts(log)["c10_log"])
-    assert words.startswith(
-        f"The median of {len(known)} ratios is {known.median():.2f}; the largest is {known.max():.2f} ("
-    )
-    assert set(history.KERNELS.values()) & set(log["of"])
-    assert ch10.predictions(tmp_path) is None
-    assert ch10.log_facts(None) == {"c10_log": "No prediction has a measurement"}
-    assert "have no log of predictions" in ch10.show_predictions(None).markup
-
-
-def test_records_of_one_state_without_peers(tmp_path: Path) -> None:
+def test_records_without_peers(tmp_path: Path) -> None:
     """As a reader's: nothing to compare with, which the page says."""
     records = tmp_path / "kernels.jsonl"
     lines = (FOLDER / "kernels.jsonl").read_text(encoding="utf-8").splitlines()
     ours = [x for x in map(json.loads, lines) if x["results"][0]["implementation"] == "companion"]
     records.write_text(json.dumps(ours[-1]) + "\n", encoding="utf-8")
-    assert "hold one state of our kernels" in ch10.show_gains(records, 8192).markup
     assert "no published kernel was timed" in ch10.show_rivals(records, 8192).markup
+
+
+# ---- published rates -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ledger() -> pd.DataFrame:
+    names = [f"xlstm {size} ttft" for size in ("400m", "160m")] + ["transformer 160m ttft"]
+    rows = {"entry": names, "quantity": "alpha_eff_flops_per_s", "published": [2.4e14, 1.6e14, 2e14]}
+    return pd.DataFrame(rows).assign(verdict=["reproduced", "reproduced", "differs"], independent=[True, False, True])
+
+
+def test_rates_of_the_cell_by_hand(shown: ch10.Shown) -> None:
+    """FLOPs of the matrix products at L = 128 with 0.75 of the pairs, and a few percent for all else."""
+    rates = published.cell_rates(shown).set_index("what")["flops_per_s"]
+    products = 65536 * 8 * (0.75 * 2 * 128 * (256 + 512) + 4 * 256 * 512)
+    seconds = shown.ours["forward"]["seconds_median"]
+    assert products / seconds < rates["cell alone, ours"] < 1.05 * products / seconds
+    ratio = rates["cell alone, ours"] / rates["cell alone, xl_chunk, L = 128"]
+    assert ratio == pytest.approx(shown.published["mlstm_kernels xl_chunk, chunk 128"]["forward"])
+
+
+def test_published_rates_beside_the_cell(shown: ch10.Shown, ledger: pd.DataFrame) -> None:
+    assert list(published.published_rates(ledger)["what"]) == ["model, 160M", "model, 400M"]
+    facts = ch10.published_facts(shown, ledger)
+    assert str(facts["c10_between"]).startswith("All 2 published rates lie between the 71 TFLOP/s")
+    assert facts["c10_rates"] == (
+        "The ledger reproduces all 2 published rates, 1 of them from data that do not depend on the published numbers"
+    )
+    slow = ledger.assign(published=1e12, verdict="differs")
+    facts = ch10.published_facts(shown, slow)
+    assert str(facts["c10_between"]).startswith("None of the 2 published rates lie")
+    assert facts["c10_rates"] == "The ledger reproduces none of the 2 published rates"
+    markup = ch10.show_published(shown, ledger).markup.replace("\N{NO-BREAK SPACE}", " ")
+    assert markup.index("cell alone, xl_chunk, L = 128") < markup.index("model, 160M") < markup.index(">matrix product")
+    alone = published.between_verdict(shown, ledger["published"], pd.DataFrame({"what": ["cell alone, ours"]}))
+    assert alone.startswith("No published kernel was timed")
 
 
 def test_without_a_wish_nothing_is_timed_here() -> None:

@@ -45,23 +45,27 @@ def test_form_error_dots() -> None:
         for form in ("recurrent", "chunkwise")
         for quantity in ("h", "dq")
     ]
-    [ax] = figures.form_error_dots(pd.DataFrame(rows)).axes
-    assert len(ax.lines) == 4
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["h", "dq"]
-    assert list(ax.lines[0].get_ydata()) == [1e-17, 1e-17], "zero has a place at the floor"
-    assert list(ax.lines[3].get_ydata()) == [1e-3, 1e-3]
-    assert ax.get_yscale() == "log"
+    recurrent, chunkwise = figures.form_error_dots(pd.DataFrame(rows)).axes
+    assert (recurrent.get_title(), chunkwise.get_title()) == ("recurrent", "chunkwise")
+    for ax in (recurrent, chunkwise):
+        exact, half = ax.lines
+        assert [label.get_text() for label in ax.get_xticklabels()] == ["h", "dq"]
+        assert list(exact.get_ydata()) == [1e-17, 1e-17], "zero has a place at the floor"
+        assert list(half.get_ydata()) == [1e-3, 1e-3]
+        assert exact.get_marker() != half.get_marker()
+        assert ax.get_yscale() == "log"
 
 
 def test_overflow_lines() -> None:
     table = pd.DataFrame({"input_gate": [0, 50, 100], "a": [1e-6, 1e-5, 1e-5], "b": [1e-6, np.inf, np.inf]})
     figure = figures.overflow_lines({"mean of ĩ": table, "again": table}, {"a": "with", "b": "without"})
     left, _ = figure.axes
-    kept, _, lost, crosses = left.lines[:4]
+    kept, _, lost, hollow = left.lines[:4]
     np.testing.assert_allclose(kept.get_ydata(), table["a"])
     assert np.isnan(lost.get_ydata()[1:]).all()
-    assert list(crosses.get_xdata()) == [50, 100]
-    assert crosses.get_ydata()[0] > 1
+    assert list(hollow.get_xdata()) == [50, 100]
+    assert hollow.get_ydata()[0] > 1
+    assert hollow.get_markerfacecolor() == "none"
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["with", "without"]
 
 
@@ -122,7 +126,7 @@ def test_times_over_context() -> None:
     assert "(ms)" in ax.get_ylabel()
     assert [label.get_text() for label in ax.get_xticklabels()] == ["1k", "4k", "16k", "64k"]
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == [*names, "roofline"]
+    assert labels == ["ours", *names[1:], "roofline"]
 
 
 def test_looks() -> None:
@@ -150,7 +154,7 @@ def test_step_times() -> None:
     assert [ax.get_title() for ax in figure.axes] == ["one by one", "graph"]
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert set(labels) == {
-        "companion step", "companion step, bfloat16 state", "roofline, float32 state", "roofline, bfloat16 state",
+        "ours", "ours, bfloat16 state", "roofline, float32 state", "roofline, bfloat16 state",
     }  # fmt: skip
     assert "sequences" in figure.axes[0].get_xlabel()
 

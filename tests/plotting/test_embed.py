@@ -46,6 +46,15 @@ def test_same_figure_same_bytes() -> None:
     )
 
 
+def test_labels_keep_their_digits() -> None:
+    figure, [ax] = subplots()
+    ax.plot([0, 1 / 3], [0, 1], label="a = 0.0010 of 2.500")
+    ax.legend()
+    markup = show(figure, name="x", alt="x", caption="x").markup
+    assert markup.count("a = 0.0010 of 2.500<") == 2  # wide and narrow
+    assert not re.search(r' d="[^"]*\.\d{3}', markup), "coordinates have two decimals"
+
+
 def test_names_are_anchors() -> None:
     with pytest.raises(ValueError, match="lower-case letters"):
         show(drawing(), name="Two panels", alt="x", caption="y")

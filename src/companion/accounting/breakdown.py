@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any
+
+from companion.numeric import Numeric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,39 +16,39 @@ class Breakdown:
     """
 
     #: the embedding table; a look-up costs no FLOPs unless a convention says so.
-    embedding: Any = 0
+    embedding: Numeric = 0
     #: q, k, v, the gates of the mLSTM, and the output projection.
-    mixer_projections: Any = 0
+    mixer_projections: Numeric = 0
     #: attention itself, or the chunkwise mLSTM cell.
-    mixer_core: Any = 0
+    mixer_core: Numeric = 0
     #: the output gate of the xLSTM block; 0 in a Transformer.
-    output_gate: Any = 0
+    output_gate: Numeric = 0
     #: the SwiGLU feed-forward network.
-    ffn: Any = 0
+    ffn: Numeric = 0
     #: weights of all norms; their FLOPs are free unless a convention says so.
-    norms: Any = 0
+    norms: Numeric = 0
     #: the projection to logits.
-    unembedding: Any = 0
+    unembedding: Numeric = 0
 
     @property
-    def total(self) -> Any:
+    def total(self) -> Numeric:
         """Sum over the components."""
         return sum(value for _, value in self.items())
 
-    def items(self) -> Iterator[tuple[str, Any]]:
+    def items(self) -> Iterator[tuple[str, Numeric]]:
         """Pairs of component name and value, in the order of the forward pass."""
         return ((field.name, getattr(self, field.name)) for field in fields(self))
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Numeric]:
         """The components as a dict, in the order of the forward pass."""
         return dict(self.items())
 
-    def __mul__(self, factor: Any) -> Breakdown:
+    def __mul__(self, factor: Numeric) -> Breakdown:
         return Breakdown(**{name: value * factor for name, value in self.items()})
 
     __rmul__ = __mul__
 
-    def __truediv__(self, divisor: Any) -> Breakdown:
+    def __truediv__(self, divisor: Numeric) -> Breakdown:
         return Breakdown(**{name: value / divisor for name, value in self.items()})
 
 

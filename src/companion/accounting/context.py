@@ -6,7 +6,6 @@ to grow; such a crossing is looked for with a root finder.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
@@ -16,6 +15,7 @@ from companion.accounting.flops import count_flops, least_context
 from companion.accounting.params import over_layers
 from companion.architectures import Architecture
 from companion.errors import InputError
+from companion.numeric import Numeric
 
 _NEVER = float("nan")
 #: Longest context that is searched, where cores stop to grow.
@@ -84,7 +84,7 @@ def context_of_equal_cost(
 
 
 def _equal(
-    first: Architecture, second: Architecture, convention: str | Convention, cost: Callable[[Any, Any], Any]
+    first: Architecture, second: Architecture, convention: str | Convention, cost: Callable[[Numeric, Numeric], Numeric]
 ) -> float:
     one, two = _parts(first, convention), _parts(second, convention)
     if one is not None and two is not None:

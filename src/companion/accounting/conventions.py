@@ -6,16 +6,17 @@ price, so that one function counts under all of them and a reader can add anothe
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from companion.accounting.breakdown import COMPONENTS
 from companion.errors import InputError
+from companion.numeric import Numeric
 
 #: FLOPs of one head over one chunk, by part: `(chunk_size, d_qk, d_hv, causal_factor) -> {part: FLOPs}`.
-MLSTMChunkCount = Callable[[Any, Any, Any, float], dict[str, Any]]
+MLSTMChunkCount = Callable[[Numeric, Numeric, Numeric, float], dict[str, Numeric]]
 
 
-def mlstm_chunk_paper(chunk_size: Any, d_qk: Any, d_hv: Any, causal_factor: float) -> dict[str, Any]:
+def mlstm_chunk_paper(chunk_size: Numeric, d_qk: Numeric, d_hv: Numeric, causal_factor: float) -> dict[str, Numeric]:
     """Chunkwise mLSTM as counted for the runs of arXiv 2510.02228: the forward pass, one head, one chunk.
 
     Every exp, max, mask and abs counts 1, and the intra-chunk products count in full: `causal_factor` is not used.
@@ -39,7 +40,7 @@ def mlstm_chunk_paper(chunk_size: Any, d_qk: Any, d_hv: Any, causal_factor: floa
     return {"state": state, "output": output}
 
 
-def mlstm_chunk_tfla(chunk_size: Any, d_qk: Any, d_hv: Any, causal_factor: float) -> dict[str, Any]:
+def mlstm_chunk_tfla(chunk_size: Numeric, d_qk: Numeric, d_hv: Numeric, causal_factor: float) -> dict[str, Numeric]:
     """The authors' later, tighter count (arXiv 2503.14376 and 2510.02228): the forward pass, one head, one chunk.
 
     Parameters

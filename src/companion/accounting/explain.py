@@ -1,7 +1,6 @@
 """One configuration counted by several conventions, and the difference between an exact count and 6·N·D."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 
@@ -9,11 +8,12 @@ from companion.accounting.conventions import CONVENTIONS, PAPER, Convention
 from companion.accounting.flops import count_flops
 from companion.accounting.params import count_params, num_params
 from companion.architectures import Architecture
+from companion.numeric import Numeric
 
 
 def convention_table(
     architecture: Architecture,
-    context_length: Any,
+    context_length: Numeric,
     conventions: Sequence[str | Convention] = tuple(CONVENTIONS),
 ) -> pd.DataFrame:
     """One configuration under several conventions.
@@ -43,7 +43,7 @@ def convention_table(
 
 
 def six_nd_gap(
-    architecture: Architecture, context_length: Any, convention: str | Convention = PAPER
+    architecture: Architecture, context_length: Numeric, convention: str | Convention = PAPER
 ) -> dict[str, float]:
     """Why C differs from 6·N·D, component by component: FLOPs counted, minus 6 per weight, over 6·N.
 

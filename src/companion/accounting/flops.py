@@ -5,7 +5,6 @@ same expressions are evaluated on symbols for the formulas in the book (`compani
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from companion.architectures import Architecture
 from companion.architectures.attention import attention_core_flops
 from companion.architectures.mlstm import mlstm_core_flops
 from companion.errors import InputError
+from companion.numeric import Numeric
 
 __all__ = [
     "TrainingFlops",
@@ -38,7 +38,7 @@ class TrainingFlops:
     """
 
     architecture: Architecture
-    context_length: Any
+    context_length: Numeric
     convention: Convention
     forward: Breakdown
     backward: Breakdown
@@ -50,20 +50,22 @@ class TrainingFlops:
         return Breakdown(**{name: value + backward[name] for name, value in self.forward.items()})
 
     @property
-    def train_flops_per_token(self) -> Any:
+    def train_flops_per_token(self) -> Numeric:
         """Forward plus backward, FLOPs per token."""
         return (self.forward.total + self.backward.total) / self.context_length
 
-    def train_flops(self, num_tokens: Any) -> Any:
+    def train_flops(self, num_tokens: Numeric) -> Numeric:
         """C: FLOPs of training on `num_tokens` tokens in sequences of `context_length`."""
         return self.train_flops_per_token * num_tokens
 
-    def share(self, component: str) -> Any:
+    def share(self, component: str) -> Numeric:
         """Share of one component in the FLOPs of training, between 0 and 1."""
         return getattr(self.components, component) / self.components.total
 
 
-def count_flops(architecture: Architecture, context_length: Any, convention: str | Convention = PAPER) -> TrainingFlops:
+def count_flops(
+    architecture: Architecture, context_length: Numeric, convention: str | Convention = PAPER
+) -> TrainingFlops:
     """Training FLOPs of every component, summed over the layers.
 
     Parameters
@@ -113,7 +115,7 @@ def least_context(architecture: Architecture, convention: Convention) -> int:
     return max(mixer.least_context(convention) for mixer, _ in architecture.layers)
 
 
-def check_context_length(context_length: Any, least: int = 1) -> np.ndarray:
+def check_context_length(context_length: Numeric, least: int = 1) -> np.ndarray:
     """The context as an array; an InputError if not a positive whole number, or below one chunk (`least` tokens)."""
     length = np.asarray(context_length)
     if not np.issubdtype(length.dtype, np.number) or not np.all(
@@ -125,7 +127,7 @@ def check_context_length(context_length: Any, least: int = 1) -> np.ndarray:
     return length
 
 
-def forward_flops(architecture: Architecture, context_length: Any, convention: Convention) -> Breakdown:
+def forward_flops(architecture: Architecture, context_length: Numeric, convention: Convention) -> Breakdown:
     """FLOPs of the forward pass over one sequence, by component; no checks (see `count_flops`).
 
     Source: arXiv 2510.02228, appendix on FLOP accounting, for `paper` and `tfla`.
@@ -151,8 +153,8 @@ def forward_flops(architecture: Architecture, context_length: Any, convention: C
 
 
 def train_flops(
-    architecture: Architecture, context_length: Any, num_tokens: Any, convention: str | Convention = PAPER
-) -> Any:
+    architecture: Architecture, context_length: Numeric, num_tokens: Numeric, convention: str | Convention = PAPER
+) -> Numeric:
     """C: FLOPs of training on `num_tokens` tokens in sequences of `context_length` (see `count_flops`).
 
     Examples

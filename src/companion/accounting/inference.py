@@ -9,9 +9,9 @@ norm, residual and gate reads its inputs and writes its output once, attention a
 """
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from companion.accounting.breakdown import Breakdown
 from companion.accounting.conventions import PAPER, Convention, get_convention
@@ -21,6 +21,7 @@ from companion.architectures import Architecture, Mixer
 from companion.architectures.mlstm import RECURRENT_GATE_FLOPS, mlstm_recurrent_flops
 from companion.errors import InputError
 from companion.hardware import Hardware, get_hardware
+from companion.numeric import Numeric
 
 __all__ = [
     "BF16",
@@ -74,12 +75,12 @@ BF16 = Precision()
 class Bytes:
     """Bytes moved or held, by what they are: `weights`, `cache` (keys and values, or mLSTM state), `activations`."""
 
-    weights: Any
-    cache: Any
-    activations: Any
+    weights: Numeric
+    cache: Numeric
+    activations: Numeric
 
     @property
-    def total(self) -> Any:
+    def total(self) -> Numeric:
         """Sum of the three."""
         return self.weights + self.cache + self.activations
 
@@ -88,18 +89,18 @@ class Bytes:
 class Roofline:
     """Least time of a pass on a hardware entry: seconds if compute or memory alone were the limit."""
 
-    compute_seconds: Any
-    memory_seconds: Any
+    compute_seconds: Numeric
+    memory_seconds: Numeric
 
     @property
-    def seconds(self) -> Any:
+    def seconds(self) -> Numeric:
         """The larger of the two: both overlap at best (Williams, Waterman, Patterson 2009)."""
-        return np.maximum(self.compute_seconds, self.memory_seconds)
+        return np.maximum(np.asarray(self.compute_seconds), np.asarray(self.memory_seconds))[()]
 
     @property
-    def compute_bound(self) -> Any:
+    def compute_bound(self) -> NDArray[np.bool_] | np.bool_:
         """Whether compute is the limit."""
-        return np.greater_equal(self.compute_seconds, self.memory_seconds)
+        return np.greater_equal(np.asarray(self.compute_seconds), np.asarray(self.memory_seconds))[()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,14 +111,14 @@ class InferencePass:
     """
 
     kind: str
-    context_length: Any
-    batch_size: Any
+    context_length: Numeric
+    batch_size: Numeric
     flops: Breakdown
     traffic: Bytes
     memory: Bytes
 
     @property
-    def arithmetic_intensity(self) -> Any:
+    def arithmetic_intensity(self) -> Numeric:
         """FLOP per byte moved."""
         return self.flops.total / self.traffic.total
 
@@ -132,7 +133,7 @@ class InferencePass:
     def fit_message(self, hardware: str | Hardware) -> str:
         """Empty if the pass fits the memory of the hardware, else what it needs, in words."""
         peaks = get_hardware(hardware)
-        needed = float(np.max(self.memory.total))
+        needed = float(np.max(np.asarray(self.memory.total)))
         if needed <= peaks.memory_bytes:
             return ""
         has = f"{peaks.label} has {peaks.memory_bytes / 2**30:.1f} GiB"
@@ -141,8 +142,8 @@ class InferencePass:
 
 def count_prefill(
     architecture: Architecture,
-    context_length: Any,
-    batch_size: Any = 1,
+    context_length: Numeric,
+    batch_size: Numeric = 1,
     *,
     precision: Precision = BF16,
     convention: str | Convention = PAPER,
@@ -189,8 +190,8 @@ def count_prefill(
 
 def count_step(
     architecture: Architecture,
-    context_length: Any,
-    batch_size: Any = 1,
+    context_length: Numeric,
+    batch_size: Numeric = 1,
     *,
     precision: Precision = BF16,
     convention: str | Convention = PAPER,
@@ -204,7 +205,7 @@ def count_step(
     T = check_context_length(context_length).astype(float)[()]
     B = check_batch_size(batch_size)
     one = forward_flops(a, 1.0, convention)
-    core: Any = 0.0
+    core: Numeric = 0.0
     if convention.rule == "layers":
         core = over_layers(a, lambda mixer, number: number * mixer.step_core_flops(T, convention))
     cache_traffic = over_layers(a, lambda mixer, number: number * mixer.step_cache_traffic(T) * precision.kept(mixer))
@@ -224,7 +225,7 @@ def count_step(
     )
 
 
-def _held(a: Architecture, T: Any, tokens: Any, B: Any, num_params: Any, precision: Precision) -> Bytes:
+def _held(a: Architecture, T: Numeric, tokens: Numeric, B: Numeric, num_params: Numeric, precision: Precision) -> Bytes:
     """Memory of a pass over `tokens` new tokens that ends at a context of T."""
     held = (tokens * live_per_token(a) + a.vocab_size) * precision.bytes_per_activation
     return Bytes(
@@ -232,7 +233,7 @@ def _held(a: Architecture, T: Any, tokens: Any, B: Any, num_params: Any, precisi
     )
 
 
-def cache_numbers(architecture: Architecture, context_length: Any) -> Any:
+def cache_numbers(architecture: Architecture, context_length: Numeric) -> Numeric:
     """Numbers that one sequence keeps in all layers: keys and values, or the state of a recurrent mixer, or both.
 
     Keys and values of attention: n_kv_heads·(d_qk + d_hv)·T per layer, or of its window. State of an mLSTM:
@@ -241,19 +242,19 @@ def cache_numbers(architecture: Architecture, context_length: Any) -> Any:
     return over_layers(architecture, lambda mixer, number: number * mixer.cache_numbers(context_length))
 
 
-def cache_bytes(architecture: Architecture, context_length: Any, precision: Precision = BF16) -> Any:
+def cache_bytes(architecture: Architecture, context_length: Numeric, precision: Precision = BF16) -> Numeric:
     """Bytes of what one sequence keeps in all layers (see `cache_numbers`)."""
     return over_layers(
         architecture, lambda mixer, number: number * mixer.cache_numbers(context_length) * precision.kept(mixer)
     )
 
 
-def context_of_equal_cache(transformer: Any, xlstm: Any, precision: Precision = BF16) -> Any:
+def context_of_equal_cache(transformer: Architecture, xlstm: Architecture, precision: Precision = BF16) -> Numeric:
     """T above which the keys and values of a Transformer take more bytes than the state of an xLSTM; not rounded."""
     return cache_bytes(xlstm, 1, precision) / cache_bytes(transformer, 1, precision)
 
 
-def activations_per_token(architecture: Architecture) -> Any:
+def activations_per_token(architecture: Architecture) -> Numeric:
     """Numbers read and written per token by norms, products, residuals and gates of all layers, and the final norm.
 
     Per block with q the width of queries, keys and values together and h = H·d_hv: norms 4·d, residuals 6·d, products
@@ -265,22 +266,22 @@ def activations_per_token(architecture: Architecture) -> Any:
     return over_layers(a, lambda mixer, number: number * (block + mixer.activations_per_token(d))) + 4 * d
 
 
-def live_per_token(architecture: Architecture) -> Any:
+def live_per_token(architecture: Architecture) -> Numeric:
     """Numbers per token that live at once: the residual stream, and the widest product with its input."""
     first, *others = live_widths(architecture)
     for other in others:
-        first = np.maximum(first, other)
+        first = np.maximum(np.asarray(first), np.asarray(other))[()]
     return first
 
 
-def live_widths(architecture: Architecture) -> list[Any]:
+def live_widths(architecture: Architecture) -> list[Numeric]:
     """Numbers per token that live at once in every part of a block: its mixers, and the feed-forward network."""
     a = architecture
     mixers = [a.d_model + mixer.qkv_width() + mixer.hidden_width for mixer, _ in a.layers]
     return [a.d_model + width for width in (*mixers, a.d_model + 3 * a.d_ff)]
 
 
-def check_batch_size(batch_size: Any) -> Any:
+def check_batch_size(batch_size: Numeric) -> Numeric:
     """The batch as float64; an InputError unless it is a positive whole number."""
     values = np.asarray(batch_size)
     numeric = np.issubdtype(values.dtype, np.number) and values.dtype != bool

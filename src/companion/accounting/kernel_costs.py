@@ -10,7 +10,7 @@ tile to tile (`carried_tile`), no state is moved forward and only pairs within t
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ from companion.accounting.mlstm_forms import recurrent_per_token
 from companion.architectures import XLSTM
 from companion.errors import InputError
 from companion.hardware import Hardware, get_hardware
+from companion.numeric import Numeric
 
 Pass = Literal["forward", "forward+backward"]
 PASSES: tuple[Pass, ...] = ("forward", "forward+backward")
@@ -278,7 +279,12 @@ def cost_table(costs: Sequence[KernelCost], hardware: str | Hardware) -> pd.Data
     rows = []
     for cost in costs:
         roof = cost.roofline(hardware)
-        row: dict[str, Any] = {"kernel": cost.kernel, "stage": cost.stage, "flops": cost.flops, "bytes": cost.bytes}
+        row: dict[str, Numeric | str] = {
+            "kernel": cost.kernel,
+            "stage": cost.stage,
+            "flops": cost.flops,
+            "bytes": cost.bytes,
+        }
         row |= {"arithmetic_intensity": cost.flops / cost.bytes, "seconds": float(roof.seconds)}
         rows.append(row | {"compute_bound": bool(roof.compute_bound)})
     return pd.DataFrame(rows)

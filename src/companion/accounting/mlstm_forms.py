@@ -12,10 +12,11 @@ import pandas as pd
 from companion.accounting.conventions import PAPER, Convention, get_convention
 from companion.accounting.flops import check_context_length
 from companion.accounting.inference import BF16, Precision
-from companion.architectures import MLSTM
+from companion.architectures import MLSTM, Architecture
 from companion.architectures.mlstm import mlstm_core_flops, mlstm_recurrent_flops
 from companion.errors import InputError
 from companion.hardware import REFERENCE_HARDWARE, Hardware, get_hardware
+from companion.numeric import Numeric
 
 Measure = Literal["flops", "bytes", "seconds"]
 MEASURES: tuple[Measure, ...] = ("flops", "bytes", "seconds")
@@ -24,7 +25,7 @@ _BETWEEN_CHUNKS = ("state", "inter")
 
 
 def mlstm_form_table(
-    architecture: Any,
+    architecture: Architecture,
     context_length: int,
     *,
     hardware: str | Hardware = REFERENCE_HARDWARE,
@@ -59,7 +60,7 @@ def mlstm_form_table(
         sizes[f"chunkwise, least {by}"] = best_chunk_size(
             architecture, context_length, by, hardware=peaks, precision=precision, convention=convention
         )
-    rows: list[dict[str, Any]] = [
+    rows: list[dict[str, Numeric | str]] = [
         {"form": "recurrent", "chunk_size": 1, **recurrent_per_token(architecture, precision=precision)}
     ]
     for form, size in sizes.items():
@@ -76,13 +77,13 @@ def mlstm_form_table(
 
 
 def chunkwise_per_token(
-    architecture: Any,
-    context_length: Any,
-    chunk_size: Any,
+    architecture: Architecture,
+    context_length: Numeric,
+    chunk_size: Numeric,
     *,
     precision: Precision = BF16,
     convention: str | Convention = PAPER,
-) -> dict[str, Any]:
+) -> dict[str, Numeric]:
     """`flops_per_token` and `bytes_per_token` of the chunkwise cell, forward, all layers; arrays broadcast.
 
     Bytes: q, k, v once for the outputs, k and v once more for the states, h written; every chunk's state written and
@@ -103,7 +104,7 @@ def chunkwise_per_token(
 
 
 def best_chunk_size(
-    architecture: Any,
+    architecture: Architecture,
     context_length: int,
     by: Measure = "flops",
     *,
@@ -133,7 +134,7 @@ def best_chunk_size(
     return int(sizes[np.argmin(values)])
 
 
-def recurrent_per_token(architecture: Any, *, precision: Precision = BF16) -> dict[str, Any]:
+def recurrent_per_token(architecture: Architecture, *, precision: Precision = BF16) -> dict[str, Numeric]:
     """`flops_per_token` and `bytes_per_token` of the recurrent cell, all layers: a state read and written per token."""
     _check(architecture)
     a = architecture
@@ -145,7 +146,9 @@ def recurrent_per_token(architecture: Any, *, precision: Precision = BF16) -> di
     }
 
 
-def _parallel(architecture: Any, context_length: int, precision: Precision, convention: Convention) -> dict[str, Any]:
+def _parallel(
+    architecture: Architecture, context_length: int, precision: Precision, convention: Convention
+) -> dict[str, Numeric]:
     """One chunk of T tokens: no state, every pair of tokens."""
     a, T = architecture, float(context_length)
     parts = convention.mlstm_chunk(T, a.d_qk, a.d_hv, convention.mlstm_causal_factor)
@@ -157,12 +160,12 @@ def _parallel(architecture: Any, context_length: int, precision: Precision, conv
     }
 
 
-def _check(architecture: Any) -> None:
+def _check(architecture: Architecture) -> None:
     if not all(isinstance(mixer, MLSTM) for mixer, _ in architecture.layers):
         raise InputError(f"forms of the mLSTM: a {architecture.name} has none")
 
 
-def _with_chunk(convention: Convention, chunk_size: Any) -> Any:
+def _with_chunk(convention: Convention, chunk_size: Numeric) -> Any:
     """The convention with an array of chunk sizes, which `Convention` itself does not take."""
     from types import SimpleNamespace
 

@@ -4,10 +4,10 @@ N counts everything that is trained: embedding, unembedding, norms, gate biases.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 from companion.accounting.breakdown import Breakdown
 from companion.architectures import Architecture, Mixer
+from companion.numeric import Numeric
 
 
 def count_params(architecture: Architecture) -> Breakdown:
@@ -51,7 +51,7 @@ def count_params(architecture: Architecture) -> Breakdown:
     )
 
 
-def over_layers(architecture: Architecture, part: Callable[[Mixer, Any], Any]) -> Any:
+def over_layers(architecture: Architecture, part: Callable[[Mixer, Numeric], Numeric]) -> Numeric:
     """Sum of `part(mixer, number)` over the layers of every kind; `number` is how many there are."""
     first, *others = (part(mixer, number) for mixer, number in architecture.layers)
     for other in others:
@@ -59,12 +59,12 @@ def over_layers(architecture: Architecture, part: Callable[[Mixer, Any], Any]) -
     return first
 
 
-def block_branches(architecture: Architecture) -> Any:
+def block_branches(architecture: Architecture) -> Numeric:
     """Residual branches of a block, each with a norm before it: 2, or 1 without feed-forward network."""
     return 1 + 1 * (architecture.d_ff != 0)
 
 
-def num_params(architecture: Architecture) -> Any:
+def num_params(architecture: Architecture) -> Numeric:
     """N: all parameters of the model, an integer or an array of integers.
 
     Examples

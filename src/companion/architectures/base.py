@@ -15,6 +15,7 @@ from companion.architectures.attention import Attention
 from companion.architectures.mixer import Mixer
 from companion.architectures.shapes import Shape, check_divides, flag, positive_whole
 from companion.errors import InputError
+from companion.numeric import Numeric
 
 #: Vocabulary of the GPT-NeoX tokenizer, padded to a multiple of 64 (arXiv 2510.02228, model configurations).
 VOCAB_SIZE = 50304
@@ -28,7 +29,7 @@ class Layers(NamedTuple):
     """Equal layers of an architecture: their mixer, and how many there are."""
 
     mixer: Mixer
-    number: Any
+    number: Numeric
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -87,16 +88,16 @@ class Architecture(ABC):
     d_model: Shape
     n_layers: Shape
     n_heads: Shape
-    d_ff: Shape = None
-    d_qk: Shape = None
-    d_hv: Shape = None
+    d_ff: Shape = None  # type: ignore[assignment]  # never None once made: nor are the next two
+    d_qk: Shape = None  # type: ignore[assignment]
+    d_hv: Shape = None  # type: ignore[assignment]
     vocab_size: Shape = VOCAB_SIZE
     tied_embeddings: Shape = False
-    n_kv_heads: Shape = None
+    n_kv_heads: Shape | None = None
     qk_norm: Shape = False
-    window: Shape = None
-    attention_every: Shape = None
-    attention_heads: Shape = None
+    window: Shape | None = None
+    attention_every: Shape | None = None
+    attention_heads: Shape | None = None
 
     def __post_init__(self) -> None:
         for field in ("d_model", "n_layers", "n_heads"):
@@ -131,17 +132,16 @@ class Architecture(ABC):
             raise InputError("attention_heads: all layers of a transformer have n_heads heads")
         if own and self.attention_every is not None and self.window is None:
             raise InputError("attention_every: without a window all layers of a transformer are alike")
+        heads, field = self.n_heads, "n_heads"
         if not own:
-            if self.attention_heads is None:
-                self._set("attention_heads", usual_attention_heads(self.d_model, self.n_heads))
-            self._set("attention_heads", positive_whole(self.attention_heads, "attention_heads"))
+            given, field = self.attention_heads, "attention_heads"
+            heads = positive_whole(usual_attention_heads(self.d_model, heads) if given is None else given, field)
+            self._set(field, heads)
             words = "d_model {number} is not divisible by the {divisor} heads of attention: give attention_heads"
-            check_divides(self.attention_heads, self.d_model, words)
-        heads, field = (self.n_heads, "n_heads") if own else (self.attention_heads, "attention_heads")
-        if self.n_kv_heads is None:
-            self._set("n_kv_heads", heads)
-        self._set("n_kv_heads", positive_whole(self.n_kv_heads, "n_kv_heads"))
-        check_divides(self.n_kv_heads, heads, f"n_kv_heads {{divisor}} does not divide {field} {{number}}")
+            check_divides(heads, self.d_model, words)
+        shared = positive_whole(heads if self.n_kv_heads is None else self.n_kv_heads, "n_kv_heads")
+        self._set("n_kv_heads", shared)
+        check_divides(shared, heads, f"n_kv_heads {{divisor}} does not divide {field} {{number}}")
         return None
 
     def _refuse_attention(self) -> None:
@@ -173,27 +173,28 @@ class Architecture(ABC):
     def _default_d_ff(self) -> Shape:
         """About 8/3 of `d_model`: the three matrices of SwiGLU then weigh as much as two of four times the width."""
 
-    def _set(self, field: str, value: Shape) -> None:
+    def _set(self, field: str, value: Shape | None) -> None:
         object.__setattr__(self, field, value)  # the dataclass is frozen; only checks call this
 
     @classmethod
-    def unchecked(cls, **shapes: Any) -> Self:
+    def unchecked(cls, **shapes: Numeric | None) -> Self:
         """The architecture with shapes as they are: real numbers of a family, or symbols of a formula.
 
         Shapes that are not given have the value of the class, not the architecture's rule.
         """
         made = object.__new__(cls)
         for field in fields(cls):
-            made._set(field.name, shapes.get(field.name, field.default))
+            default: Any = field.default
+            made._set(field.name, shapes.get(field.name, default))
         if made.attention_every is None:
             made._set("attention_every", cls.usual_attention_every)
         return made
 
-    def all_shapes(self) -> dict[str, Any]:
+    def all_shapes(self) -> dict[str, Numeric | None]:
         """Every shape by its name, set or not."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    def shapes(self) -> dict[str, Shape]:
+    def shapes(self) -> dict[str, Shape | None]:
         """Every shape by its name, in the order of the constructor; without those of attention where none has any."""
         found = self.all_shapes()
         attention = issubclass(self.mixer_class, Attention) or self.attention_every is not None
@@ -221,7 +222,7 @@ class Architecture(ABC):
         width = self.d_model // heads if _is_whole(self.d_model) else self.d_model / heads
         return self._attention(heads, width, width, self.window)
 
-    def _attention(self, heads: Shape, d_qk: Shape, d_hv: Shape, window: Shape) -> Attention:
+    def _attention(self, heads: Shape, d_qk: Shape, d_hv: Shape, window: Shape | None) -> Attention:
         shared = heads if self.n_kv_heads is None else self.n_kv_heads
         return Attention(n_heads=heads, d_qk=d_qk, d_hv=d_hv, n_kv_heads=shared, qk_norm=self.qk_norm, window=window)
 
@@ -234,7 +235,7 @@ class Architecture(ABC):
         if isinstance(every, int):
             attention = self.n_layers // every if _is_whole(self.n_layers) else self.n_layers / every
         else:  # 0: no such layer
-            attention = np.where(every > 0, self.n_layers // np.maximum(every, 1), 0)
+            attention = np.where(every > 0, self.n_layers // np.maximum(np.asarray(every), 1), 0)
         return (Layers(self.mixer(), self.n_layers - attention), Layers(self.attention_mixer(), attention))
 
     @property
@@ -243,11 +244,11 @@ class Architecture(ABC):
         return ", ".join(dict.fromkeys(mixer.keeps for mixer, _ in self.layers))
 
 
-def usual_attention_heads(d_model: Any, n_heads: Any) -> Any:
+def usual_attention_heads(d_model: Shape, n_heads: Shape) -> Shape:
     """Heads of attention of a hybrid that names none: of width 128, or `n_heads` if 128 does not divide `d_model`."""
     if not _is_whole(d_model):
         return d_model / _ATTENTION_WIDTH
-    found = np.where(d_model % _ATTENTION_WIDTH == 0, d_model // _ATTENTION_WIDTH, n_heads)
+    found = np.where(d_model % _ATTENTION_WIDTH == 0, d_model // _ATTENTION_WIDTH, np.asarray(n_heads))
     return found if found.ndim else int(found)
 
 

@@ -12,14 +12,15 @@ elementwise operation; no paper publishes them. Nobody has timed it with the aut
 runtime terms.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from companion.architectures.base import Architecture
-from companion.architectures.mixer import Mixer, ceil_div, over_chunks
+from companion.architectures.mixer import Counting, Mixer, ceil_div, over_chunks
 from companion.architectures.shapes import Shape, check_divides
 from companion.errors import InputError
+from companion.numeric import Numeric
 
 #: Tokens that the short convolutions see.
 CONV_SIZE = 4
@@ -34,75 +35,77 @@ class GatedDelta(Mixer):
     keeps = "state"
     kept_as = "state"
 
-    def qkv_width(self) -> Any:
+    def qkv_width(self) -> Numeric:
         return 2 * self.n_heads * self.d_qk + self.n_heads * self.d_hv
 
-    def projection_params(self, d_model: Any) -> Any:
+    def projection_params(self, d_model: Numeric) -> Numeric:
         # queries, keys, values, output; decay and rate, a number per head each, without bias
         return d_model * self.qkv_width() + d_model * self.hidden_width + 2 * d_model * self.n_heads
 
-    def core_params(self, d_model: Any) -> Any:
+    def core_params(self, d_model: Numeric) -> Numeric:
         return CONV_SIZE * self.qkv_width() + 2 * self.n_heads  # convolutions; A_log and the bias of the decay
 
-    def output_gate_params(self, d_model: Any) -> Any:
+    def output_gate_params(self, d_model: Numeric) -> Numeric:
         return d_model * self.hidden_width
 
-    def norm_params(self) -> Any:
+    def norm_params(self) -> Numeric:
         return self.d_hv
 
-    def projection_flops(self, d_model: Any) -> Any:
+    def projection_flops(self, d_model: Numeric) -> Numeric:
         return 2 * d_model * self.qkv_width() + 2 * d_model * self.hidden_width + 4 * d_model * self.n_heads
 
-    def output_gate_flops(self, d_model: Any, convention: Any) -> Any:
+    def output_gate_flops(self, d_model: Numeric, convention: Counting) -> Numeric:
         return 2 * d_model * self.hidden_width + convention.output_gate_elementwise_flops * self.hidden_width
 
-    def norm_width(self) -> Any:
+    def norm_width(self) -> Numeric:
         return self.hidden_width + 2 * self.n_heads * self.d_qk  # head norm; lengths of queries and keys
 
-    def core_flops(self, context_length: Any, convention: Any) -> Any:
+    def core_flops(self, context_length: Numeric, convention: Counting) -> Numeric:
         chunks = over_chunks(self._chunk_flops, context_length, convention.chunk_size)
         return self.n_heads * chunks + context_length * self._convolution_flops()
 
-    def step_core_flops(self, context_length: Any, convention: Any) -> Any:
+    def step_core_flops(self, context_length: Numeric, convention: Counting) -> Numeric:
         # decay, state times key, outer product and its sum, state times query; the value's difference and rate
         state = self.d_qk * self.d_hv * (1 + 2 + 2 + 2)
         return self.n_heads * (state + 2 * self.d_hv + GATE_FLOPS) + self._convolution_flops()
 
-    def core_flops_per_token(self, context_length: Any, convention: Any) -> Any:
+    def core_flops_per_token(self, context_length: Numeric, convention: Counting) -> Numeric:
         return self.core_flops(convention.chunk_size, convention) / convention.chunk_size
 
-    def growth(self, convention: Any) -> Any:
+    def growth(self, convention: Counting) -> Numeric:
         return 0.0
 
-    def least_context(self, convention: Any) -> int:
+    def least_context(self, convention: Counting) -> int:
         return convention.chunk_size
 
-    def cache_numbers(self, context_length: Any) -> Any:
+    def cache_numbers(self, context_length: Numeric) -> Numeric:
         # the state, and the last inputs of the convolutions
         kept = self.n_heads * self.d_qk * self.d_hv + (CONV_SIZE - 1) * self.qkv_width()
         return kept + 0.0 * context_length
 
-    def prefill_cache_traffic(self, context_length: Any, convention: Any) -> Any:
+    def prefill_cache_traffic(self, context_length: Numeric, convention: Counting) -> Numeric:
         # the state of every chunk is written by one kernel and read by the next
         return 2 * self.cache_numbers(context_length) * ceil_div(context_length, convention.chunk_size)
 
-    def step_cache_traffic(self, context_length: Any) -> Any:
+    def step_cache_traffic(self, context_length: Numeric) -> Numeric:
         return 2 * self.cache_numbers(context_length)  # read and written
 
-    def activations_per_token(self, d_model: Any) -> Any:
+    def activations_per_token(self, d_model: Numeric) -> Numeric:
         # the core and the products around it; convolutions, lengths of queries and keys; gates as in an mLSTM
         core = 2 * self.qkv_width() + 2 * self.hidden_width
         before = 2 * self.qkv_width() + 4 * self.n_heads * self.d_qk
         return core + before + d_model + 6 * self.hidden_width + 4 * self.n_heads
 
-    def step_features(self, context_length: Any, batch_size: Any, num_multiprocessors: int) -> dict[str, Any]:
+    def step_features(
+        self, context_length: Numeric, batch_size: Numeric, num_multiprocessors: int
+    ) -> dict[str, Numeric]:
         return {}
 
-    def _convolution_flops(self) -> Any:
+    def _convolution_flops(self) -> Numeric:
         """Short convolutions of queries, keys and values, and their SiLU, per token and layer."""
         return (2 * CONV_SIZE + 1) * self.qkv_width()
 
-    def _chunk_flops(self, tokens: Any) -> Any:
+    def _chunk_flops(self, tokens: Numeric) -> Numeric:
         """FLOPs of one head over one chunk, L × L products in full, as those of the mLSTM."""
         L, qk, hv = tokens, self.d_qk, self.d_hv
         gates = GATE_FLOPS * L + L * (L + 1) / 2 + L**2  # cumulative decay, and the decay between any two tokens

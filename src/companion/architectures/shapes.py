@@ -1,13 +1,12 @@
 """Checks of shapes: whole numbers, flags, and arrays of both."""
 
-from typing import Any
-
 import numpy as np
 
 from companion.errors import InputError
+from companion.numeric import Numeric
 
 #: An integer, or an array of integers that broadcasts with the other shapes.
-Shape = Any
+Shape = Numeric
 
 
 def positive_whole(value: Shape, field: str, *, zero: bool = False) -> Shape:
@@ -47,5 +46,7 @@ def check_divides(divisor: Shape, number: Shape, words: str) -> None:
     """An InputError unless every number is a multiple of its divisor; `words` has `{number}` and `{divisor}`."""
     remainder = np.asarray(number % divisor)
     if np.any(remainder):
-        found = [np.broadcast_to(v, remainder.shape).flat[np.argmax(remainder != 0)] for v in (number, divisor)]
+        found = [
+            np.broadcast_to(np.asarray(v), remainder.shape).flat[np.argmax(remainder != 0)] for v in (number, divisor)
+        ]
         raise InputError(words.format(number=found[0], divisor=found[1]))

@@ -56,7 +56,7 @@ def verify_sample(name: str, shapes: Arrays, lengths: NDArray[np.int64], convent
     """
     sample = np.random.default_rng(seed).permutation(lengths.size)[:SAMPLE_SIZE]
     batch = make_architecture(name, **shapes)
-    weights, flops = num_params(batch), count_flops(batch, lengths, convention).components
+    weights, flops = np.asarray(num_params(batch)), count_flops(batch, lengths, convention).components
     for row in sample:
         model = make_architecture(name, **{key: int(values[row]) for key, values in shapes.items()})
         single = count_flops(model, int(lengths[row]), convention).components

@@ -62,7 +62,9 @@ class Design:
         """One run table; without a generator the same runs have no scatter and meet their budgets."""
         nominal = LOWEST * 10 ** (STEP * np.arange(self.budgets))
         scatter = self.noise * (np.geomspace(1, UNEQUAL, self.budgets) if self.unequal else np.ones(self.budgets))
-        size = SURFACE.optimum(nominal)[0][:, None] * 10 ** np.linspace(-self.half_width, self.half_width, self.sizes)
+        size = np.asarray(SURFACE.optimum(nominal)[0])[:, None] * 10 ** np.linspace(
+            -self.half_width, self.half_width, self.sizes
+        )
         spent = np.broadcast_to(nominal[:, None], size.shape)
         loss_noise: Any = 0.0
         if rng is not None:

@@ -151,7 +151,7 @@ def measure_coverage(
     the optimal size counts as a parameter. `standard_error` is that of the coverage itself.
     """
     truth = {name: float(getattr(CHINCHILLA, name)) for name in LossSurface.PARAMETERS if name != "gamma"}
-    truth["size_exponent"] = CHINCHILLA.beta / (CHINCHILLA.alpha + CHINCHILLA.beta)
+    truth["size_exponent"] = truth["beta"] / (truth["alpha"] + truth["beta"])
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for index in tqdm(range(num_tables), desc="tables", disable=not sys.stderr.isatty()):
         table = simulated(CHINCHILLA, places["num_params"], places["num_tokens"], noise, seed + index)

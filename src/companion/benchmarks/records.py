@@ -24,6 +24,17 @@ try:
 except ImportError:  # not on Windows: appends are then not locked against each other
     fcntl = None  # type: ignore[assignment]
 
+__all__ = [
+    "FIELDS",
+    "append_record",
+    "deliver",
+    "git_commit",
+    "latest_record",
+    "machine",
+    "new_record",
+    "read_records",
+]
+
 #: What every record has.
 FIELDS = ("benchmark", "date", "command", "machine", "versions", "git_commit", "parameters", "results")
 _CPU_NAME = re.compile(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", re.MULTILINE)
@@ -50,6 +61,12 @@ def new_record(
         one mapping per measured quantity; values with units in their names.
     packages
         distributions whose versions matter.
+
+    Examples
+    --------
+    >>> record = new_record("sums", "python sums.py", {"rows": 10}, [{"sum_s": 1e-6}])
+    >>> sorted(record) == sorted(FIELDS)
+    True
     """
     return {
         "benchmark": benchmark,
@@ -64,7 +81,13 @@ def new_record(
 
 
 def machine() -> dict[str, Any]:
-    """The machine without its name: `cpu` model, `cores` this process may use, `system` and `architecture`."""
+    """The machine without its name: `cpu` model, `cores` this process may use, `system` and `architecture`.
+
+    Examples
+    --------
+    >>> list(machine())
+    ['cpu', 'cores', 'system', 'architecture']
+    """
     cpu = platform.processor()
     with contextlib.suppress(OSError):
         if found := _CPU_NAME.search(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")):
@@ -79,7 +102,13 @@ def machine() -> dict[str, Any]:
 
 
 def git_commit(folder: Path | None = None) -> str | None:
-    """Commit of the checkout that holds this file, or `folder`; with `+changes` if files differ; None if unknown."""
+    """Commit of the checkout that holds this file, or `folder`; with `+changes` if files differ; None if unknown.
+
+    Examples
+    --------
+    >>> git_commit(Path("/")) is None
+    True
+    """
     where = Path(__file__).resolve().parent if folder is None else folder
     try:
         commit = _git(where, "rev-parse", "HEAD")
@@ -98,6 +127,15 @@ def append_record(path: Path, record: Mapping[str, Any]) -> None:
     ------
     InputError
         if the record misses a field of `FIELDS`, holds what JSON cannot (NaN included), or the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "sums.jsonl"
+    ...     append_record(path, new_record("sums", "python sums.py", {"rows": 10}, [{"sum_s": 1e-6}]))
+    ...     len(read_records(path))
+    1
     """
     if missing := [field for field in FIELDS if field not in record]:
         raise InputError(f"record: no field {', '.join(missing)}")
@@ -125,6 +163,11 @@ def deliver(record: Mapping[str, Any], out: str | None, file_name: str, summary:
     ------
     InputError
         as `append_record`.
+
+    Examples
+    --------
+    >>> deliver(new_record("sums", "python sums.py", {}, []), "-", "sums.jsonl")  # doctest: +ELLIPSIS
+    {"benchmark": "sums", ...}
     """
     if out == "-":
         print(json.dumps(record, ensure_ascii=False))
@@ -143,6 +186,11 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     ------
     InputError
         if the file cannot be read, or a line is not a record; the message names the line.
+
+    Examples
+    --------
+    >>> {record["benchmark"] for record in read_records(data_dir() / "benchmarks" / "accounting.jsonl")}
+    {'accounting'}
     """
     return list(_records(path))
 
@@ -154,6 +202,12 @@ def latest_record(path: Path, benchmark: str) -> dict[str, Any]:
     ------
     InputError
         if there is none, or see `read_records`.
+
+    Examples
+    --------
+    >>> record = latest_record(data_dir() / "benchmarks" / "accounting.jsonl", "accounting")
+    >>> record["machine"]["system"]
+    'Linux'
     """
     for record in reversed(read_records(path)):
         if record["benchmark"] == benchmark:

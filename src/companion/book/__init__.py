@@ -1,5 +1,6 @@
-"""Execute the notebooks, build the html of the book, say what was left out."""
+"""Execute the notebooks, build the html of the book, say what was left out; pack or print the pages."""
 
+from companion.book.archive import write_zip
 from companion.book.building import (
     BUILT,
     FAILED,
@@ -8,6 +9,7 @@ from companion.book.building import (
     Chapter,
     build,
 )
+from companion.book.costs import Costs
 from companion.book.execution import NotebookError, execute
 from companion.book.notebooks import (
     ROOT,
@@ -16,6 +18,7 @@ from companion.book.notebooks import (
     sync,
 )
 from companion.book.parameters import parameters_of
+from companion.book.pdf import write_pdf
 
 __all__ = [
     "BUILT",
@@ -24,6 +27,7 @@ __all__ = [
     "ROOT",
     "Build",
     "Chapter",
+    "Costs",
     "NotebookError",
     "build",
     "execute",
@@ -31,4 +35,6 @@ __all__ = [
     "read",
     "sources",
     "sync",
+    "write_pdf",
+    "write_zip",
 ]

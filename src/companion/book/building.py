@@ -16,11 +16,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from companion.book.costs import Costs, fill, measure
 from companion.book.execution import Execution, NotebookError, execute, try_all
 from companion.book.left_out import stand_in
 from companion.book.notebooks import ROOT, dump, pages_with_code, read, sources, sync, write
 from companion.book.output import LOG, LOG_HEAD, SUMMARY, check_output, publish, staging
 from companion.book.parameters import choose, defaults_of, parameters_of
+from companion.book.record import build_record
 from companion.book.standalone import write_standalone
 from companion.errors import InputError
 
@@ -54,6 +56,7 @@ class Build:
     index: Path
     chapters: tuple[Chapter, ...]
     seconds: float
+    costs: Costs
 
     @property
     def complete(self) -> bool:
@@ -61,7 +64,7 @@ class Build:
         return all(chapter.status == BUILT for chapter in self.chapters)
 
     def lines(self) -> list[str]:
-        """What was built, a line a chapter, and at last the path of the html."""
+        """What was built, a line a chapter, then where the time went, and at last the path of the html."""
         width = max((len(chapter.name) for chapter in self.chapters), default=0)
         lines = []
         for chapter in self.chapters:
@@ -71,7 +74,7 @@ class Build:
             lines += [f"{'':{width}}    without {title!r}: {reason}" for title, reason in chapter.left_out]
         built = sum(chapter.status == BUILT for chapter in self.chapters)
         share = f"{built}" if self.complete else f"{built} of {len(self.chapters)}"
-        return [*lines, f"{self.index} ({share} notebooks, {self.seconds:.0f} s)"]
+        return [*lines, self.costs.line(), f"{self.index} ({share} notebooks, {self.seconds:.0f} s)"]
 
 
 def build(
@@ -104,7 +107,8 @@ def build(
     parameters, jobs, progress
         as in `execute`.
     report
-        gets one line a chapter if parameters were given, then one that says where the html is and how long it took.
+        gets one line a chapter if parameters were given, then one that says where the time went, and one that says
+        where the html is and how long it took.
 
     Raises
     ------
@@ -113,6 +117,11 @@ def build(
     InputError
         the folder is not a checkout, `out` may not be written, no notebook has a given parameter, the book tools are
         not installed, or Sphinx complained: its first lines are shown.
+
+    Examples
+    --------
+    >>> build(Path("my_book"), parameters={"runs_file": "my_runs.csv"}).complete  # doctest: +SKIP
+    True
     """
     start = time.monotonic()
     root = _checkout(root)
@@ -133,15 +142,21 @@ def build(
                 raise execution.failure
             if execution.failure:
                 _stand_in(execution, chapter, pages, [*notebooks, *sorted((root / "book").glob("*.md"))])
+        run_times = {execution.source.stem: execution.seconds for execution in done if execution.path}
+        record = build_record(root, [execution.path for execution in done if execution.path], run_times)
+        write(stage / "book" / "build_record.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
         for page in code_pages:
             os.replace(pages / f"{page.stem}.ipynb", stage / "book" / f"{page.stem}.ipynb")
             (stage / "book" / page.name).unlink()
+        rendered = time.monotonic()
         html = _render(stage, out / LOG)
         write_standalone(stage / "book", html, stage / "_config.yml")
+        costs = measure(html, run_times, time.monotonic() - rendered)
+        fill(html, costs)
         index = publish(html, out)
-    built = Build(index, tuple(chapters), time.monotonic() - start)
-    _write_summary(built, out / SUMMARY, parameters or {})
-    for line in built.lines() if parameters else built.lines()[-1:]:
+    built = Build(index, tuple(chapters), time.monotonic() - start, costs)
+    _write_summary(built, record, out / SUMMARY, parameters or {})
+    for line in built.lines() if parameters else built.lines()[-2:]:
         report(line)
     return built
 
@@ -201,12 +216,14 @@ def _render(stage: Path, log: Path) -> Path:
     return html
 
 
-def _write_summary(built: Build, path: Path, parameters: Mapping[str, Any]) -> None:
-    """Keep beside the html what became of every chapter, with which parameters."""
+def _write_summary(built: Build, record: Mapping[str, Any], path: Path, parameters: Mapping[str, Any]) -> None:
+    """Keep beside the html what became of every chapter, with which parameters, at which cost, on what."""
     result = {
         "made_by": "companion book",
         "complete": built.complete,
         "parameters": json.loads(json.dumps(dict(parameters)), parse_constant=str),  # JSON has no infinity
         "chapters": [asdict(chapter) for chapter in built.chapters],
+        "costs": built.costs.as_dict(),
+        "record": dict(record),
     }
     write(path, json.dumps(result, indent=2, ensure_ascii=False) + "\n")

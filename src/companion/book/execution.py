@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ class Execution:
     path: Path | None
     failure: NotebookError | None
     left_out: tuple[tuple[str, str], ...] = ()  # title and reason of each section that the table cannot answer
+    seconds: float = 0.0  # that it ran
 
 
 def execute(
@@ -106,6 +108,11 @@ def execute(
         a notebook is missing, has no `parameters` cell, or no notebook has a given parameter.
     KeyboardInterrupt
         as soon as the kernels are killed; no notebook is finished first.
+
+    Examples
+    --------
+    >>> execute([Path("notebooks/90_ledger.md")], Path("out"), {"box_height": 20})  # doctest: +SKIP
+    [PosixPath('out/90_ledger.ipynb')]
     """
     done = try_all(notebooks, out_dir, parameters, jobs=jobs, progress=progress)
     for failure in (execution.failure for execution in done if execution.failure):
@@ -140,15 +147,15 @@ def try_all(
     kernels = _Kernels()
     pool = ThreadPoolExecutor(max_workers=max(1, min(jobs or cores, len(paths))))
     bar = tqdm(total=len(paths), desc="notebooks", unit="notebook", disable=not progress, file=sys.stderr)
-    runs = {pool.submit(_execute_one, path, own[path], kernels): path for path in paths}
+    runs = {pool.submit(_timed, _execute_one, path, own[path], kernels): path for path in paths}
     try:
         for run in as_completed(runs):
             path = runs[run]
             written = out_dir / f"{path.stem}.ipynb"
             try:
-                text, left_out = run.result()
+                (text, left_out), seconds = run.result()
                 write(written, text)
-                done[path] = Execution(path, own[path], written, None, left_out)
+                done[path] = Execution(path, own[path], written, None, left_out, seconds)
             except NotebookError as error:
                 done[path] = Execution(path, own[path], None, error)
             bar.set_postfix_str(path.stem)
@@ -160,6 +167,12 @@ def try_all(
             wait(runs, timeout=0.1)
         bar.close()
     return [done[path] for path in paths]
+
+
+def _timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
+    """What a function returns, and the seconds that it took."""
+    start = time.monotonic()
+    return function(*arguments), time.monotonic() - start
 
 
 class _Kernels:

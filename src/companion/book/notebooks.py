@@ -32,6 +32,11 @@ def sync(notebooks: Path | None = None, *, check: bool = False) -> list[Path]:
     ------
     InputError
         the folder does not exist, or a source cannot be read as a notebook.
+
+    Examples
+    --------
+    >>> sync(Path("notebooks"), check=True)
+    []
     """
     folder = ROOT / "notebooks" if notebooks is None else notebooks
     changed = []
@@ -52,6 +57,11 @@ def sources(folder: Path) -> list[Path]:
     ------
     InputError
         the folder does not exist.
+
+    Examples
+    --------
+    >>> [path.name for path in sources(Path("notebooks"))][-1]
+    '91_explorer.md'
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of notebooks")
@@ -70,6 +80,12 @@ def read(source: Path) -> Any:
     ------
     InputError
         there is no such file, or it is not a notebook.
+
+    Examples
+    --------
+    >>> notebook = read(Path("notebooks/90_ledger.md"))
+    >>> [cell.metadata.tags for cell in notebook.cells if "tags" in cell.metadata][0]
+    ['parameters']
     """
     import jupytext
 

@@ -9,10 +9,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from companion.book.archive import made_zip
+from companion.book.pdf import made_pdf
 from companion.errors import InputError
 
 MARKER = ".companion-book"  # in html/: this folder is ours to replace
 HTML, LOG, SUMMARY = "html", "sphinx.log", "summary.json"
+ZIP, PDF = "xlstm-scaling-companion.zip", "xlstm-scaling-companion.pdf"
 LOG_HEAD = "Output of Sphinx, kept by `companion book`.\n"
 _LOCK, _STAGE = ".companion-book.lock", ".companion-book-stage-"
 _SOURCES = ("book", "notebooks", "data", "src", "tests", ".git")  # of a checkout: nothing is built inside
@@ -25,7 +28,8 @@ def check_output(out: Path, root: Path) -> Path:
     ------
     InputError
         a file, below a file, a link, not writable, a folder that holds other things by its nature (the checkout, the
-        home folder, the current one), or with an `html/`, `sphinx.log` or `summary.json` that no build made.
+        home folder, the current one), or with something that has the name of a build's output (`html/`, `sphinx.log`,
+        `summary.json`, the zip file, the PDF) and that no build made.
     """
     given, folder = out, Path(os.path.realpath(os.path.expanduser(out)))
     ancestor = next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))
@@ -44,7 +48,7 @@ def check_output(out: Path, root: Path) -> Path:
         raise InputError(f"output {given}: inside the sources of the book; give the build a folder of its own")
     if not os.access(ancestor, os.W_OK | os.X_OK):
         raise InputError(f"output {given}: no permission to write into {ancestor}")
-    for name, ours in ((HTML, _made_html), (LOG, _made_log), (SUMMARY, _made_summary)):
+    for name, ours in _OURS.items():
         path = folder / name
         if os.path.lexists(path) and (path.is_symlink() or not ours(path)):
             raise InputError(f"{path}: not made by `companion book`, so not replaced; give another --output")
@@ -130,3 +134,7 @@ def _made_summary(path: Path) -> bool:
         return json.loads(path.read_text(encoding="utf-8"))["made_by"] == "companion book"
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+#: What a build may write, and how to know that it is a build's.
+_OURS = {HTML: _made_html, LOG: _made_log, SUMMARY: _made_summary, ZIP: made_zip, PDF: made_pdf}

@@ -22,6 +22,11 @@ def parameters_of(source: Path) -> set[str]:
     ------
     InputError
         as `defaults_of`.
+
+    Examples
+    --------
+    >>> sorted(parameters_of(Path("notebooks/90_ledger.md")))
+    ['box_height', 'published_file']
     """
     return set(defaults_of(source))
 

@@ -4,8 +4,11 @@ from collections.abc import Mapping
 
 
 def glue_facts(facts: Mapping[str, object]) -> None:
-    """Glue every value as text under its name, without showing it: the prose then says `{glue:text}` and the name."""
+    """Glue every value as text under its name, without showing it: the prose then says `{glue:text}` and the name.
+
+    A line does not break between a number and its percent sign.
+    """
     from myst_nb import glue
 
     for name, value in facts.items():
-        glue(name, str(value), display=False)
+        glue(name, str(value).replace(" %", "\u00a0%"), display=False)

@@ -1,7 +1,8 @@
 """The `companion` command."""
 
-from companion.cli.dispatch import main
+from companion.cli.dispatch import command_help, main
 
 __all__ = [
+    "command_help",
     "main",
 ]

@@ -29,6 +29,7 @@ def add_book(command: Callable[..., argparse.ArgumentParser]) -> None:
         "execute the notebooks and build the html of the book",
         "  companion book\n"
         "  companion book --jobs 4 --output /tmp/book\n"
+        "  companion book --pdf --zip   (the pages also as one PDF and one zip file)\n"
         "  companion book --parameters runs_file=my_runs.csv --output my_book   (chapters on your own table)\n"
         "  companion book --parameters train_flops=1e22 --parameters 'losses=[2.6, 2.4]' --output my_book\n"
         "  companion book --student course   (notebooks without solutions, for a class)\n"
@@ -55,15 +56,22 @@ def add_book(command: Callable[..., argparse.ArgumentParser]) -> None:
         metavar="FOLDER",
         help="write no html but a copy of every notebook without solutions and marked answers into an empty folder",
     )
+    parser.add_argument(
+        "--pdf", action="store_true", help="also print all pages into one PDF (needs a chromium; about two minutes)"
+    )
+    parser.add_argument("--zip", action="store_true", help="also pack the pages into one zip file")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Execute and build, or write student copies; say where they are and what was left out."""
+    """Execute and build, or write student copies; say where the files are and what was left out."""
     if arguments.student is not None and arguments.output is not None:
         raise InputError("--student writes notebooks and no html: leave out --output")
     try:
+        from companion.book.archive import write_zip
         from companion.book.building import build
+        from companion.book.output import PDF, ZIP
         from companion.book.parameters import read_parameters
+        from companion.book.pdf import check_pdf, write_pdf
         from companion.book.student import write_student_copies
     except ImportError as error:
         raise InputError(f"the book needs the extra 'book' ({error})") from error
@@ -72,7 +80,14 @@ def run(arguments: argparse.Namespace) -> int:
         written, left_out = write_student_copies(arguments.student, parameters=given or None, jobs=arguments.jobs)
         print(*written, *(f"{name}: left out: {reason}" for name, reason in left_out.items()), sep="\n")
         return 1 if left_out else 0
+    if arguments.pdf:
+        check_pdf()
     built = build(arguments.output, parameters=given or None, jobs=arguments.jobs)
+    html = built.index.parent
+    if arguments.zip:
+        print(write_zip(html, html.parent / ZIP))
+    if arguments.pdf:
+        print(write_pdf(html, html.parent / PDF, jobs=arguments.jobs))
     return 0 if built.complete else 1
 
 

@@ -63,6 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     ------
     SystemExit
         after `--help` and `--version`, with status 0.
+
+    Examples
+    --------
+    >>> main(["params", "--architecture", "transformer", "--size", "400m"])  # doctest: +ELLIPSIS
+    transformer: 406635520 parameters
+    ...
+    0
     """
     prepare_streams()
     if sys.stdout is None:
@@ -77,6 +84,31 @@ def main(argv: Sequence[str] | None = None) -> int:
             if status := flush(0):
                 return status
             raise
+
+
+def command_help() -> dict[str, str]:
+    """The help of every command by its name, in the order of `companion --help`; a group of commands by its members.
+
+    Lines are as wide as the terminal.
+
+    Examples
+    --------
+    >>> texts = command_help()
+    >>> texts["companion flops"].splitlines()[0].split()[:3]
+    ['usage:', 'companion', 'flops']
+    >>> "companion data" in texts, "companion data check" in texts
+    (False, True)
+    """
+    texts: dict[str, str] = {}
+    waiting: list[argparse.ArgumentParser] = [_parser()]
+    while waiting:
+        parser = waiting.pop(0)
+        groups = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
+        if groups:
+            waiting = [*dict.fromkeys(groups[0].choices.values()), *waiting]
+        else:
+            texts[parser.prog] = parser.format_help()
+    return texts
 
 
 def _run(argv: Sequence[str] | None) -> int:

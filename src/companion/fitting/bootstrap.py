@@ -1,9 +1,7 @@
 """Resampling: counts of how often each row is drawn, and intervals from the results."""
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from companion.errors import InputError
 from companion.formatting import percent
@@ -22,7 +20,7 @@ def check_resamples(num_resamples: int) -> None:
         raise InputError(f"bootstrap: {num_resamples} resamples; 1 to {MAX_RESAMPLES} can be drawn")
 
 
-def resample_counts(strata: Any, num_resamples: int, seed: int) -> NDArray[np.int64]:
+def resample_counts(strata: ArrayLike, num_resamples: int, seed: int) -> NDArray[np.int64]:
     """How often every row is drawn in every resample, drawing with replacement inside each stratum.
 
     A table of counts instead of row indices lets a whole bootstrap run as one batched weighted fit.
@@ -61,7 +59,7 @@ def resample_counts(strata: Any, num_resamples: int, seed: int) -> NDArray[np.in
     return counts
 
 
-def quantile_ends(samples: Any, level: float, method: str = "linear") -> NDArray[np.float64]:
+def quantile_ends(samples: ArrayLike, level: float, method: str = "linear") -> NDArray[np.float64]:
     """Both ends of the equal-tailed interval of samples along their first axis, shape (2, ...); none may be NaN.
 
     Examples
@@ -73,7 +71,7 @@ def quantile_ends(samples: Any, level: float, method: str = "linear") -> NDArray
     return np.asarray(np.quantile(samples, ends, axis=0, method=method))  # type: ignore[call-overload]
 
 
-def percentile_interval(samples: Any, level: float = 0.95) -> tuple[float, float]:
+def percentile_interval(samples: ArrayLike, level: float = 0.95) -> tuple[float, float]:
     """Equal-tailed percentile interval of the finite samples; (NaN, NaN) if there are none.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
@@ -91,13 +89,13 @@ def percentile_interval(samples: Any, level: float = 0.95) -> tuple[float, float
 # ---- resamples without a value ---------------------------------------------------------------------
 
 
-def lost_share(samples: Any) -> float:
+def lost_share(samples: ArrayLike) -> float:
     """Share of the samples that are not finite, between 0 and 1; 0 without samples."""
     values = np.asarray(samples, dtype=float)
     return float(np.mean(~np.isfinite(values))) if values.size else 0.0
 
 
-def interval_with_lost(samples: Any, level: float = 0.95) -> tuple[float, float]:
+def interval_with_lost(samples: ArrayLike, level: float = 0.95) -> tuple[float, float]:
     """Equal-tailed percentile interval that counts lost resamples as outside it, half of them on each side.
 
     An interval of the surviving resamples alone holds the truth less often than its level says. With lost resamples as
@@ -121,7 +119,7 @@ def interval_with_lost(samples: Any, level: float = 0.95) -> tuple[float, float]
     return percentile_interval(values, 1 - (1 - level - lost) / (1 - lost))
 
 
-def standard_spread(samples: Any) -> float:
+def standard_spread(samples: ArrayLike) -> float:
     """Half the width of the interval that holds 68.3 % of the samples: a standard error that heavy tails do not move.
 
     NaN where that interval is undefined.
@@ -130,7 +128,7 @@ def standard_spread(samples: Any) -> float:
     return (high - low) / 2
 
 
-def undefined_reason(samples: Any, level: float = 0.95) -> str | None:
+def undefined_reason(samples: ArrayLike, level: float = 0.95) -> str | None:
     """Why resamples of an estimate give no interval, in words; None where they give one.
 
     Resamples that are all equal give none either: an interval of zero width says that the value is known exactly.
@@ -151,7 +149,7 @@ def _no_end(lost: float, level: float) -> bool:
     return lost >= 1 - level - 1e-9
 
 
-def in_order_of(values: Any, guide: Any) -> NDArray[np.float64]:
+def in_order_of(values: ArrayLike, guide: ArrayLike) -> NDArray[np.float64]:
     """The same values, arranged so that their ranks follow those of `guide` (Iman and Conover, 1982).
 
     It gives resamples another distribution and keeps what they have in common with other results of the same resample.

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from companion.fitting.derivatives import Rows, to_raw
 from companion.fitting.identification import free_directions
@@ -88,7 +88,7 @@ class Fit(Solved, Result):
         """Percentile interval of a parameter over 1,000 resamples of the runs, seed 0 (see `bootstrap`)."""
         return self._usual_bootstrap.interval(name, level)
 
-    def predict(self, num_params: Any, num_tokens: Any, level: float | None = None) -> Any:
+    def predict(self, num_params: ArrayLike, num_tokens: ArrayLike, level: float | None = None) -> Any:
         """Loss in nats per token; with a level also the band of the law, as (loss, low, high).
 
         The band says where the mean of many runs would lie; `bootstrap().prediction_band` holds a single new run.

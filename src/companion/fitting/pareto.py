@@ -13,13 +13,14 @@ Two fronts are compared exactly, without a grid: the difference of two such curv
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from companion.errors import InputError
+from companion.numeric import Values
 from companion.runs.select import pareto_front, subset
 
 Reading = Literal["hull", "linear", "steps"]
@@ -100,7 +101,7 @@ class ParetoFront:
             kept.append(i)
         return ParetoFront(train_flops=self.train_flops[kept], loss=self.loss[kept], rows=self.rows[kept])
 
-    def loss_at(self, train_flops: Any, reading: Reading = "hull") -> Any:
+    def loss_at(self, train_flops: ArrayLike, reading: Reading = "hull") -> Values:
         """Loss at a compute, any shape; NaN outside the front's range."""
         front, steps = self._read(reading)
         x, at = np.log10(front.train_flops), np.log10(np.asarray(train_flops, dtype=float))
@@ -116,7 +117,7 @@ class ParetoFront:
         return (self.hull() if reading == "hull" else self), reading == "steps"
 
 
-def fit_front(train_flops: Any, loss: Any) -> ParetoFront:
+def fit_front(train_flops: ArrayLike, loss: ArrayLike) -> ParetoFront:
     """The front of a set of runs.
 
     Parameters
@@ -139,7 +140,7 @@ def fit_front(train_flops: Any, loss: Any) -> ParetoFront:
     return ParetoFront(train_flops=flops[rows], loss=height[rows], rows=rows)
 
 
-def beaten(train_flops: Any, loss: Any, front: ParetoFront) -> NDArray[np.bool_]:
+def beaten(train_flops: ArrayLike, loss: ArrayLike, front: ParetoFront) -> NDArray[np.bool_]:
     """Which runs (n,) some run of a front beats: no more compute, no higher loss, and better in one of the two.
 
     This needs no reading between runs.

@@ -1,10 +1,9 @@
 """Power laws by least squares in logarithms."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from companion.errors import InputError
@@ -61,7 +60,7 @@ class PowerLawFit(Result):
             return _finite(np.exp(center - half), np.exp(center + half))
 
 
-def fit_power_law(x: Any, y: Any, weights: Any = None) -> PowerLawFit:
+def fit_power_law(x: ArrayLike, y: ArrayLike, weights: ArrayLike | None = None) -> PowerLawFit:
     """Least squares of log y on log x.
 
     Parameters

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from companion.errors import InputError
 from companion.fitting.bootstrap import check_resamples, percentile_interval, quantile_ends
@@ -135,12 +135,12 @@ class Bootstrap(Result):
         usable = type(self.fit.law).from_theta(self.theta[~np.isnan(self.theta).any(axis=1)])
         return self._interval([_or_nan(function, law) for law in usable], level)
 
-    def _interval(self, values: Any, level: float) -> tuple[float, float]:
+    def _interval(self, values: ArrayLike, level: float) -> tuple[float, float]:
         low, high = percentile_interval(values, level)
         few = np.isfinite(np.asarray(values, dtype=float)).sum() < (1 - MOST) * len(self.theta)
         return UNKNOWN if few or self.withheld or not low < high else (low, high)
 
-    def confidence_band(self, num_params: Any, num_tokens: Any, level: float = 0.95) -> tuple[Array, Array]:
+    def confidence_band(self, num_params: ArrayLike, num_tokens: ArrayLike, level: float = 0.95) -> tuple[Array, Array]:
         """Interval of the law's loss at points of shape (n,): where the mean of many runs would lie."""
         curves = self._log_curves(num_params, num_tokens)
         if self.withheld:
@@ -148,7 +148,7 @@ class Bootstrap(Result):
         low, high = quantile_ends(np.exp(curves), level)
         return low, high
 
-    def prediction_band(self, num_params: Any, num_tokens: Any, level: float = 0.95) -> tuple[Array, Array]:
+    def prediction_band(self, num_params: ArrayLike, num_tokens: ArrayLike, level: float = 0.95) -> tuple[Array, Array]:
         """Interval of the loss of one new run at points of shape (n,): the law's uncertainty plus the runs' scatter.
 
         The scatter is that of the fit's residuals, widened for the parameters that were fitted. Every law meets every
@@ -163,7 +163,7 @@ class Bootstrap(Result):
         low, high = np.array(bands).T
         return low, high
 
-    def _log_curves(self, num_params: Any, num_tokens: Any) -> Array:
+    def _log_curves(self, num_params: ArrayLike, num_tokens: ArrayLike) -> Array:
         log_n, log_d = np.atleast_1d(np.log(num_params)), np.atleast_1d(np.log(num_tokens))
         log_n, log_d = np.broadcast_arrays(log_n.astype(float), log_d.astype(float))
         usable = self.theta[~np.isnan(self.theta).any(axis=1)]

@@ -10,13 +10,14 @@ timings themselves. A ratio is always the second architecture's time over the fi
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from companion.accounting.inference import BF16, Precision, count_prefill, count_step
+from companion.architectures import Architecture
 from companion.errors import InputError
 from companion.fitting.bootstrap import percentile_interval, quantile_ends
 from companion.fitting.fit import Fit
@@ -25,6 +26,7 @@ from companion.hardware import REFERENCE_HARDWARE, Hardware, get_hardware
 from companion.inference.runtime_model import RuntimeModel
 from companion.inference.timings import COLUMNS, Quantity, by_model, measured, middle_context
 from companion.laws import Optimum, compute_for_loss, optimum
+from companion.numeric import Numeric, Values
 from companion.runs.shape_family import FamilyScale
 
 Array = NDArray[np.float64]
@@ -34,7 +36,7 @@ METHODS: tuple[Method, ...] = ("measured", "roofline")
 Models = Mapping[tuple[str, str], RuntimeModel]
 
 
-def crossover(context_lengths: Any, ratio: Any) -> Any:
+def crossover(context_lengths: ArrayLike, ratio: ArrayLike) -> Values:
     """Context from which a ratio stays above 1, between the given ones by a straight line in log-log axes.
 
     Parameters
@@ -121,14 +123,14 @@ def measured_crossovers(
 
 def seconds(
     quantity: Quantity,
-    architecture: Any,
-    context_length: Any,
-    batch_size: Any = 1,
+    architecture: Architecture,
+    context_length: Numeric,
+    batch_size: Numeric = 1,
     *,
     model: RuntimeModel | None = None,
     hardware: str | Hardware = REFERENCE_HARDWARE,
     precision: Precision = BF16,
-) -> Any:
+) -> Numeric:
     """Seconds of a prefill or a step under a runtime model, or without one the roofline's; arrays broadcast."""
     if model is not None:
         return model.predict(architecture, context_length, batch_size, hardware, precision)
@@ -141,7 +143,7 @@ def size_crossovers(
     models: Models,
     quantity: Quantity,
     batch_sizes: Sequence[int],
-    context_lengths: Any,
+    context_lengths: ArrayLike,
     *,
     hardware: str | Hardware = REFERENCE_HARDWARE,
     first: str = "xlstm",
@@ -173,7 +175,7 @@ def size_crossovers(
                     )
                     for name in (first, second)
                 ]
-                ratio = np.broadcast_to(times[1], T.shape) / times[0]
+                ratio = np.broadcast_to(np.asarray(times[1]), T.shape) / times[0]
                 found.append({"model_size": size, "batch_size": batch, "method": method})
                 found[-1] |= {"crossover": crossover(T, ratio), "ratio_at_longest": ratio[-1]}
     return pd.DataFrame(found, columns=["model_size", "batch_size", "method", "crossover", "ratio_at_longest"])
@@ -264,7 +266,7 @@ class Comparison:
 def compare_trained(
     trained: Mapping[str, Trained],
     models: Models,
-    context_lengths: Any,
+    context_lengths: ArrayLike,
     batch_size: int = 1,
     *,
     hardware: str | Hardware = REFERENCE_HARDWARE,
@@ -314,7 +316,7 @@ def compare_trained(
             table[label] = value
             table[f"{label}_low"], table[f"{label}_high"] = np.transpose(bounds)
         tables.append(table)
-        low, high = _ordered_interval(crossover(T, ratio[1]), level)
+        low, high = _ordered_interval(np.asarray(crossover(T, ratio[1])), level)
         crossings.append({"quantity": quantity, "method": method, "crossover": crossover(T, ratio[0])})
         crossings[-1] |= {"crossover_low": low, "crossover_high": high}
         crossings[-1] |= {"ratio_at_shortest": ratio[0][0], "ratio_at_longest": ratio[0][-1]}
@@ -338,8 +340,8 @@ def _side(
     rng: np.random.Generator,
 ) -> tuple[Array, Array]:
     """Values over the contexts, shape (K,), and under resamples, shape (K, R)."""
-    shapes = trained.scale.family.shapes(trained.best.d_model[0])
-    widths = trained.resamples.d_model
+    shapes = trained.scale.family.shapes(np.asarray(trained.best.d_model)[0])
+    widths = np.asarray(trained.resamples.d_model)
     several = trained.scale.family.shapes(widths[rng.permutation(len(widths))[:number]])
     if model is not None:
         value = model.predict(shapes, context_lengths, batch_size, hardware, precision)
@@ -351,10 +353,10 @@ def _side(
         ]
         return np.broadcast_to(value, context_lengths.shape), np.array(samples)
 
-    def counted(of: Any, T: Any) -> Any:
+    def counted(of: Architecture, T: Numeric) -> Array:
         if quantity == "memory":
-            return count_step(of, T, batch_size, precision=precision).memory.total
-        return seconds(quantity, of, T, batch_size, hardware=hardware, precision=precision)  # type: ignore[arg-type]
+            return np.asarray(count_step(of, T, batch_size, precision=precision).memory.total)
+        return np.asarray(seconds(quantity, of, T, batch_size, hardware=hardware, precision=precision))  # type: ignore[arg-type]
 
     value = np.broadcast_to(counted(shapes, context_lengths), context_lengths.shape)
     return value, np.array([np.broadcast_to(counted(several, T), (number,)) for T in context_lengths])

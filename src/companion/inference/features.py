@@ -3,8 +3,6 @@
 `companion.inference.runtime_model` fits what one unit of each costs.
 """
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -16,6 +14,7 @@ from companion.architectures import ARCHITECTURES, Architecture, Term
 from companion.errors import NotApplicable
 from companion.hardware import REFERENCE_HARDWARE, Hardware, get_hardware
 from companion.inference.timings import Quantity, by_model, middle_context
+from companion.numeric import Numeric, Values
 
 Array = NDArray[np.float64]
 
@@ -46,11 +45,11 @@ def terms_known(architecture: type[Architecture]) -> bool:
 def features(
     quantity: Quantity,
     architecture: Architecture,
-    context_length: Any,
-    batch_size: Any,
+    context_length: Numeric,
+    batch_size: Numeric,
     hardware: str | Hardware = REFERENCE_HARDWARE,
     precision: Precision = BF16,
-) -> dict[str, Any]:
+) -> dict[str, Values]:
     """Size of every term in its own unit; arrays broadcast.
 
     Parameters

@@ -20,17 +20,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from companion.accounting.inference import BF16, Precision
 from companion.accounting.params import num_params
-from companion.architectures import Term
+from companion.architectures import Architecture, Term
 from companion.errors import InputError, NotApplicable
 from companion.fitting.bootstrap import percentile_interval, resample_counts
 from companion.hardware import REFERENCE_HARDWARE, Hardware, get_hardware
 from companion.inference.features import features, features_of_rows, terms_of
 from companion.inference.solve import free_columns, relative_nnls
 from companion.inference.timings import COLUMNS, Quantity, load_paper_inference, measured, middle_context, model_of
+from companion.numeric import Numeric, Values
 
 Array = NDArray[np.float64]
 
@@ -108,12 +109,12 @@ class RuntimeModel:
 
     def parts(
         self,
-        architecture: Any,
-        context_length: Any,
-        batch_size: Any,
+        architecture: Architecture,
+        context_length: Numeric,
+        batch_size: Numeric,
         hardware: str | Hardware | None = None,
         precision: Precision = BF16,
-    ) -> dict[str, Any]:
+    ) -> dict[str, Values]:
         """Seconds of every term (see `predict`)."""
         sizes, speed = self._sizes(architecture, context_length, batch_size, hardware, precision)
         scale = [speed[term.kind] for term in self.terms]
@@ -124,12 +125,12 @@ class RuntimeModel:
 
     def predict(
         self,
-        architecture: Any,
-        context_length: Any,
-        batch_size: Any,
+        architecture: Architecture,
+        context_length: Numeric,
+        batch_size: Numeric,
         hardware: str | Hardware | None = None,
         precision: Precision = BF16,
-    ) -> Any:
+    ) -> Values:
         """Seconds of one prefill or step of a batch; arrays broadcast.
 
         On other hardware than the timings', compute terms scale with its peak FLOP/s and memory terms with its peak
@@ -139,9 +140,9 @@ class RuntimeModel:
 
     def samples(
         self,
-        architecture: Any,
-        context_length: Any,
-        batch_size: Any,
+        architecture: Architecture,
+        context_length: Numeric,
+        batch_size: Numeric,
         hardware: str | Hardware | None = None,
         precision: Precision = BF16,
         scatter: bool = True,
@@ -161,9 +162,9 @@ class RuntimeModel:
     def seconds_under(
         self,
         coefficients: Array,
-        architecture: Any,
-        context_length: Any,
-        batch_size: Any,
+        architecture: Architecture,
+        context_length: Numeric,
+        batch_size: Numeric,
         hardware: str | Hardware | None = None,
         precision: Precision = BF16,
         *,
@@ -185,7 +186,7 @@ class RuntimeModel:
         order = np.random.default_rng(len(self.quantity)).permutation(number)
         return np.exp(-np.quantile(self.log_residuals, (order + 0.5) / number))
 
-    def outside(self, num_params: Any, context_length: Any, batch_size: Any) -> list[str]:
+    def outside(self, num_params: ArrayLike, context_length: ArrayLike, batch_size: ArrayLike) -> list[str]:
         """What of a request lies outside the timings, in words; empty if nothing does."""
         notes, tokens = [], "prompt" if self.quantity == "ttft" else "context"
         column = self.rows["prefill_length"] if self.quantity == "ttft" else pd.Series(middle_context(self.rows))
@@ -209,7 +210,12 @@ class RuntimeModel:
         return notes
 
     def _sizes(
-        self, architecture: Any, context_length: Any, batch_size: Any, hardware: Any, precision: Precision
+        self,
+        architecture: Architecture,
+        context_length: Numeric,
+        batch_size: Numeric,
+        hardware: str | Hardware | None,
+        precision: Precision,
     ) -> tuple[dict[str, Any], dict[str, float]]:
         if architecture.name != self.architecture:
             raise InputError(f"runtime model of {self.architecture}: the model is a {architecture.name}")
@@ -266,7 +272,7 @@ def fit_runtime_model(
             + (" with a prompt" if quantity == "ttft" else "")
         )
     if "num_params" not in rows:
-        rows = rows.assign(num_params=[num_params(model_of(row)) for _, row in rows.iterrows()])
+        rows = rows.assign(num_params=[int(num_params(model_of(row))) for _, row in rows.iterrows()])
     groups = rows.groupby(["model_size", "batch_size"], sort=False).ngroup().to_numpy()
     if len(np.unique(groups)) <= len(terms):
         raise NotApplicable(

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from companion.errors import InputError
+from companion.numeric import Array, Values
 
-Array = NDArray[np.float64]
 #: A parameter: a number, or an array of shape (R,) for R laws at once.
-Parameter = Any
+Parameter = Values
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Law(ABC):
     # ---- what a law must define --------------------------------------------------------------------
 
     @abstractmethod
-    def predict(self, num_params: Any, num_tokens: Any) -> Any:
+    def predict(self, num_params: ArrayLike, num_tokens: ArrayLike) -> Values:
         """Loss in nats per token; N and D broadcast, the last axis over the laws where there are many."""
 
     @classmethod
@@ -129,7 +129,7 @@ class Law(ABC):
         """A number per row of the grid (G,): rows with different numbers may lead to different minima."""
         return np.zeros(len(grid))
 
-    def log_gain_ratio(self, num_params: Any, num_tokens: Any) -> Any:
+    def log_gain_ratio(self, num_params: ArrayLike, num_tokens: ArrayLike) -> Values:
         """log of (−dL/d ln D) / (−dL/d ln N): what more tokens gain over what more parameters gain.
 
         Raises
@@ -189,7 +189,7 @@ class Law(ABC):
         return cls(**(values if theta.ndim > 1 else {name: float(value) for name, value in values.items()}))
 
     @property
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, Parameter]:
         """The parameters by name, in the order of `PARAMETERS`."""
         return {name: getattr(self, name) for name in self.PARAMETERS}
 

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import brentq, elementwise
 
 from companion.errors import InputError
-from companion.laws.base import Law
+from companion.laws.base import Array, Law
 from companion.laws.surface import LossSurface
+from companion.numeric import Values
 
 #: A root of x this close to an end of the line's limits is not an optimum: the loss falls to the end.
 _AT_END = 1e-6
@@ -31,11 +33,11 @@ class Models:
     `d_model` is their width where the line knows shapes.
     """
 
-    num_params: Any
-    flops_per_token: Any
-    size_slope: Any
-    price_slope: Any
-    d_model: Any = None
+    num_params: Array
+    flops_per_token: Array
+    size_slope: Array
+    price_slope: Array
+    d_model: Array | None = None
 
 
 class Cost(Protocol):
@@ -48,7 +50,7 @@ class Cost(Protocol):
     def limits(self) -> tuple[float, float]:
         """Between which x an optimum is looked for."""
 
-    def models(self, x: Any) -> Models:
+    def models(self, x: Values) -> Models:
         """The models at x, any array."""
 
     def reach(self) -> str:
@@ -70,7 +72,7 @@ class FlopsPerParamAndToken:
         """From one parameter to 1e30."""
         return 0.0, float(np.log(1e30))
 
-    def models(self, x: Any) -> Models:
+    def models(self, x: Values) -> Models:
         """The model at x = ln N."""
         return Models(np.exp(x), self.k * np.exp(x), np.ones_like(x), np.ones_like(x))
 
@@ -87,19 +89,19 @@ class Optimum:
     optimum within the limits.
     """
 
-    train_flops: Any
-    num_params: Any
-    num_tokens: Any
-    loss: Any
-    d_model: Any = None
+    train_flops: Array
+    num_params: Array
+    num_tokens: Array
+    loss: Array
+    d_model: Array | None = None
 
     @property
-    def tokens_per_param(self) -> Any:
+    def tokens_per_param(self) -> Array:
         """M = D/N."""
         return self.num_tokens / self.num_params
 
 
-def optimum(law: Law, cost: Cost | float, train_flops: Any, limits: tuple[float, float] | None = None) -> Optimum:
+def optimum(law: Law, cost: Cost | float, train_flops: ArrayLike, limits: tuple[float, float] | None = None) -> Optimum:
     """Models of least loss at a compute.
 
     Parameters
@@ -128,11 +130,12 @@ def optimum(law: Law, cost: Cost | float, train_flops: Any, limits: tuple[float,
     line: Cost = FlopsPerParamAndToken(float(cost)) if isinstance(cost, int | float) else cost
     flops = np.asarray(train_flops, dtype=float)
     if not (np.isfinite(flops) & (flops > 0)).all():
-        raise InputError(f"train_flops {train_flops} is not positive and finite")
+        raise InputError(f"train_flops {train_flops!s} is not positive and finite")
     flops = np.broadcast_to(flops, np.broadcast_shapes(flops.shape, (len(law),)))
     if isinstance(line, FlopsPerParamAndToken) and isinstance(law, LossSurface) and limits is None:
         size, tokens = law.optimum(flops, line.k)
-        return Optimum(train_flops=flops, num_params=size, num_tokens=tokens, loss=law.predict(size, tokens))
+        size, tokens, loss = (np.asarray(each) for each in (size, tokens, law.predict(size, tokens)))
+        return Optimum(train_flops=flops, num_params=size, num_tokens=tokens, loss=loss)
 
     def preference(x: Any, budget: Any, *values: Any) -> Any:
         # what another token buys less what another parameter buys: rises with the size
@@ -150,7 +153,7 @@ def optimum(law: Law, cost: Cost | float, train_flops: Any, limits: tuple[float,
         train_flops=flops,
         num_params=models.num_params,
         num_tokens=tokens,
-        loss=law.predict(models.num_params, tokens),
+        loss=np.asarray(law.predict(models.num_params, tokens)),
         d_model=models.d_model,
     )
 
@@ -221,7 +224,7 @@ def _roots(function: Callable[..., Any], low: float, high: float, first: Any, la
 
 
 def increasing_root(function: Callable[..., Any], low: float, high: float, first: Any, *values: Any) -> Any:
-    """x between low and high at which an increasing function of (x, first, *values) is zero, shape of `first`.
+    """x between low and high at which an increasing function of `(x, first, *values)` is zero, shape of `first`.
 
     NaN where the function has one sign on the whole interval. `values` broadcast to the shape of `first`.
 

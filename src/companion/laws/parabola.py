@@ -1,9 +1,11 @@
 """The parabola of an IsoFLOP profile in log10 x."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from companion.numeric import Values
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,7 @@ class Parabola:
     linear: float
     constant: float
 
-    def predict(self, x: Any) -> Any:
+    def predict(self, x: ArrayLike) -> Values:
         """Loss in nats per token at x, any shape."""
         z = np.log10(x)
         return (self.quadratic * z + self.linear) * z + self.constant

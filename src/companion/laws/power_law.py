@@ -1,9 +1,11 @@
 """The power law y = prefactor · x^exponent."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from companion.numeric import Values
 
 
 @dataclass(frozen=True)
@@ -13,10 +15,10 @@ class PowerLaw:
     prefactor: float
     exponent: float
 
-    def predict(self, x: Any) -> Any:
+    def predict(self, x: ArrayLike) -> Values:
         """y at x; x positive, any shape."""
         return self.prefactor * np.power(x, self.exponent)
 
-    def invert(self, y: Any) -> Any:
+    def invert(self, y: ArrayLike) -> Values:
         """x at which the law reaches y; undefined for exponent 0."""
         return np.power(np.divide(y, self.prefactor), 1.0 / self.exponent)

@@ -6,9 +6,10 @@ the second derivatives are those of one log-sum-exp.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from companion.laws.base import (
     EXPONENT_LIMITS,
@@ -21,6 +22,7 @@ from companion.laws.base import (
     Parameter,
     Shift,
 )
+from companion.numeric import Values
 
 _EXPONENTS = (0.02, 0.05, 0.1, 0.17, 0.25, 0.35, 0.5, 0.7, 0.9, 1.2, 1.7)
 
@@ -62,11 +64,11 @@ class ProductLaw(Law):
     def __post_init__(self) -> None:
         self._require_positive("K")
 
-    def predict(self, num_params: Any, num_tokens: Any) -> Any:
+    def predict(self, num_params: ArrayLike, num_tokens: ArrayLike) -> Values:
         """Loss in nats per token; N and D broadcast, the last axis over the laws where there are many."""
         return self.E + self.K * np.power(num_params, -self.alpha) * np.power(num_tokens, -self.beta)
 
-    def log_gain_ratio(self, num_params: Any, num_tokens: Any) -> Any:
+    def log_gain_ratio(self, num_params: ArrayLike, num_tokens: ArrayLike) -> Values:
         """log of beta over alpha, at every size."""
         return np.log(self.beta) - np.log(self.alpha) + np.zeros(np.shape(num_params))
 

@@ -9,9 +9,10 @@ with n = log N, d = log D, E = exp(e), A = exp(a), B = exp(b). All derivatives f
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from companion.laws.base import (
     EXPONENT_LIMITS,
@@ -24,6 +25,7 @@ from companion.laws.base import (
     Parameter,
     Shift,
 )
+from companion.numeric import Values
 
 _ALPHAS = (0.05, 0.1, 0.17, 0.25, 0.35, 0.5, 0.7, 0.9, 1.2, 1.7)
 _GAMMAS = (0.12, 0.2, 0.3, 0.45, 0.7, 1.0, 1.6)
@@ -74,38 +76,38 @@ class LossSurface(Law):
 
     # ---- the law -----------------------------------------------------------------------------------
 
-    def predict(self, num_params: Any, num_tokens: Any) -> Any:
+    def predict(self, num_params: ArrayLike, num_tokens: ArrayLike) -> Values:
         """Loss in nats per token; N and D broadcast, the last axis over the laws where there are many."""
         return self.E + self.reducible(num_params, num_tokens) ** self.gamma
 
-    def reducible(self, num_params: Any, num_tokens: Any) -> Any:
+    def reducible(self, num_params: ArrayLike, num_tokens: ArrayLike) -> Values:
         """A·N^-alpha + B·D^-beta, before the outer exponent."""
         from_size, from_tokens = self.terms(num_params, num_tokens)
         return from_size + from_tokens
 
-    def terms(self, num_params: Any, num_tokens: Any) -> tuple[Any, Any]:
+    def terms(self, num_params: ArrayLike, num_tokens: ArrayLike) -> tuple[Values, Values]:
         """A·N^-alpha and B·D^-beta."""
         return self.A * np.power(num_params, -self.alpha), self.B * np.power(num_tokens, -self.beta)
 
-    def slopes(self, num_params: Any, num_tokens: Any) -> tuple[Any, Any]:
+    def slopes(self, num_params: ArrayLike, num_tokens: ArrayLike) -> tuple[Values, Values]:
         """−dL/d ln N and −dL/d ln D, nats per token: what e-fold more parameters, or more tokens, would gain."""
         from_size, from_tokens = self.terms(num_params, num_tokens)
         outer = self.gamma * (from_size + from_tokens) ** (self.gamma - 1)
         return outer * self.alpha * from_size, outer * self.beta * from_tokens
 
-    def log_gain_ratio(self, num_params: Any, num_tokens: Any) -> Any:
+    def log_gain_ratio(self, num_params: ArrayLike, num_tokens: ArrayLike) -> Values:
         """log of (−dL/d ln D) / (−dL/d ln N), from logarithms: both slopes may fall below float64."""
         from_tokens = np.log(self.beta) + np.log(self.B) - self.beta * np.log(num_tokens)
         return from_tokens - (np.log(self.alpha) + np.log(self.A) - self.alpha * np.log(num_params))
 
-    def tokens_for(self, loss: Any, num_params: Any) -> Any:
+    def tokens_for(self, loss: ArrayLike, num_params: ArrayLike) -> Values:
         """D at which N parameters reach a loss; infinite where they never do."""
         with np.errstate(divide="ignore", over="ignore"):
             excess = np.maximum(np.asarray(loss) - self.E, 0) ** (1 / self.gamma)
             rest = excess - self.A * np.power(num_params, -self.alpha)
             return np.where(rest > 0, np.power(self.B / np.where(rest > 0, rest, 1.0), 1 / self.beta), np.inf)
 
-    def optimum(self, train_flops: Any, flops_per_param_and_token: float = 6.0) -> tuple[Any, Any]:
+    def optimum(self, train_flops: ArrayLike, flops_per_param_and_token: float = 6.0) -> tuple[Values, Values]:
         """N\\*, D\\* of least loss at C = k·N·D (arXiv 2203.15556, equation 4); gamma drops out.
 
         `companion.laws.optimum` takes any other count of C.
@@ -135,7 +137,9 @@ class LossSurface(Law):
         return np.asarray(cls.log_loss(e, a, b, alpha, beta, np.exp(log_gamma), log_n, log_d))
 
     @staticmethod
-    def log_loss(e: Any, a: Any, b: Any, alpha: Any, beta: Any, gamma: Any, log_n: Any, log_d: Any) -> Any:
+    def log_loss(
+        e: Values, a: Values, b: Values, alpha: Values, beta: Values, gamma: Values, log_n: Values, log_d: Values
+    ) -> Values:
         """log L from e = log E, a = log A, b = log B; any gamma, so that a search without bounds may try it."""
         return np.logaddexp(e, gamma * np.logaddexp(a - alpha * log_n, b - beta * log_d))
 

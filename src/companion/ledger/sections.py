@@ -170,8 +170,8 @@ def compute_optimal_table_8192(data: PaperData, entry: dict[str, Any]) -> dict[s
         budgets = [6e18, 1e19, 3e19, 1e20]
         size_laws = data.power_law_draws(architecture, 8192, "num_params", budgets)
         token_laws = data.power_law_draws(architecture, 8192, "num_tokens", budgets)
-        flops = [fit.law.invert(float(entry["num_params"])) for fit in size_laws]
-        tokens = [fit.law.predict(c) for fit, c in zip(token_laws, flops, strict=True)]
+        flops = [float(fit.law.invert(float(entry["num_params"]))) for fit in size_laws]
+        tokens = [float(fit.law.predict(c)) for fit, c in zip(token_laws, flops, strict=True)]
         # the token law takes part in D alone, but both laws rest on the same reconstructed losses
         independent = not any(data.imposed(architecture, 8192, budget, "num_params") for budget in budgets)
         values[f"{architecture}_train_flops"] = _from_draws(flops, independent)

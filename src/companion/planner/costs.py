@@ -90,7 +90,7 @@ def cheapest_in_total(
         bracket = tuple(SEARCHED_WIDTHS[best[smooth] + shift] for shift in (-1, 0, 1))
         refined = elementwise.find_minimum(seconds, bracket, args=(every[smooth],))
         width[smooth] = np.where(refined.success, refined.x, width[smooth])
-    tokens = laws.tokens_for(loss, knowledge.family.num_params(width))
+    tokens = np.asarray(laws.tokens_for(loss, knowledge.family.num_params(width)))
     return {"d_model": width, "num_tokens": tokens, "loss": loss}
 
 
@@ -227,8 +227,8 @@ def numbers_of(
         "loss": loss,
         "ttft_s": times[0],
         "step_time_s": times[1],
-        "ttft_roofline_s": prefill.roofline(request.hardware).seconds,
-        "step_time_roofline_s": step.roofline(request.hardware).seconds,
+        "ttft_roofline_s": np.asarray(prefill.roofline(request.hardware).seconds),
+        "step_time_roofline_s": np.asarray(step.roofline(request.hardware).seconds),
         "memory_bytes": needed_bytes(request, shapes),
         "train_gpu_hours": train,
         "serve_gpu_hours": serve,

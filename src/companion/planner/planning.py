@@ -145,8 +145,8 @@ def _plan_one(request: Request, knowledge: Knowledge, level: float) -> tuple[lis
         if request.target_loss is not None:
             best = compute_for_loss(each, scale, request.target_loss)
         else:
-            best = optimum(each, scale, request.budget_flops)
-        drawn.append({"d_model": best.d_model, "num_tokens": best.num_tokens, "loss": best.loss})
+            best = optimum(each, scale, np.asarray(request.budget_flops, dtype=float))
+        drawn.append({"d_model": np.asarray(best.d_model), "num_tokens": best.num_tokens, "loss": best.loss})
     if np.isnan(drawn[0]["d_model"]).any():
         raise NotApplicable("the law has no such model; only some of its resamples have")
     planned, notes = [_planned(LOSS_OPTIMAL, request, knowledge, scale, drawn, level)], []

@@ -66,7 +66,8 @@ def _svg(figure: Figure, name: str, label: str, style: str, form: str) -> str:
     text = re.sub(r"url\(#([^)]+)\)", lambda found: f"url(#{ids[found[1]]})", text)
     text = re.sub(r"font-family: [^;\"]*;\s?", "", text)
     text = re.sub(r'\stransform="rotate\(-0 [^"]*\)"', "", text)
-    text = re.sub(r"-?\d+\.\d{3,}", _short, text)
+    # coordinates only: a label such as "a = 0.001" keeps its digits
+    text = re.sub(r"<[^>]*>", lambda tag: re.sub(r"-?\d+\.\d{3,}", _short, tag[0]), text)
     text = text.replace(INK, "currentColor").replace(MUTED, "var(--companion-grid, #8884)")
     box = re.search(r'viewBox="[^"]*"', text)
     assert box is not None, "matplotlib's svg has a viewBox"

@@ -93,5 +93,5 @@ def convention_ratios(runs: pd.DataFrame, conventions: Sequence[str | Convention
 def _num_params(runs: pd.DataFrame) -> pd.Series:
     result = pd.Series(0, index=runs.index)
     for _, group in runs.groupby("architecture"):
-        result[group.index] = num_params(models_of(group))
+        result[group.index] = np.asarray(num_params(models_of(group)))
     return result

@@ -86,7 +86,7 @@ def _shapes(runs: pd.DataFrame, name: str) -> dict[str, Any]:
                 shapes[column] = given.where(given.notna(), defaults[column]).to_numpy()
     if "attention_every" in shapes and "n_kv_heads" in shapes:  # of attention, not of the hybrid's own mixer
         empty = pd.to_numeric(runs["n_kv_heads"]).isna().to_numpy() & (shapes["attention_every"] > 0)
-        heads = shapes.get("attention_heads", defaults["attention_heads"])
+        heads = np.asarray(shapes.get("attention_heads", defaults["attention_heads"]))
         shapes["n_kv_heads"] = np.where(empty, heads, shapes["n_kv_heads"])
     return shapes
 
@@ -131,7 +131,7 @@ def recount(
         architecture = models_of(group, label)
         lengths, tokens = group["context_length"].to_numpy(), group["num_tokens"].to_numpy()
         try:
-            result[group.index] = train_flops(architecture, lengths, tokens, chosen)
+            result[group.index] = np.asarray(train_flops(architecture, lengths, tokens, chosen))
         except InputError as error:
             raise InputError(f"{label}: {name}: {error}") from None
     return result

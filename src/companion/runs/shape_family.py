@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from companion.accounting.conventions import PAPER, Convention, get_convention
 from companion.accounting.flops import check_context_length, forward_flops, least_context
@@ -21,6 +22,7 @@ from companion.architectures import ARCHITECTURES, VOCAB_SIZE, Architecture, Att
 from companion.architectures.base import usual_attention_heads
 from companion.errors import InputError
 from companion.laws.optimum import Models, increasing_root
+from companion.numeric import Array, Values
 from companion.runs.load import OPTIONAL_SHAPE_COLUMNS, SHAPE_COLUMNS, load_paper_runs
 
 #: Widths between which sizes are looked for.
@@ -66,12 +68,12 @@ class ShapeFamily:
         every = of.usual_attention_every if self.attention_every is None else self.attention_every
         return every is not None and not issubclass(of.mixer_class, Attention)
 
-    def shapes(self, d_model: Any, kv_groups: int = 1) -> Architecture:
+    def shapes(self, d_model: ArrayLike, kv_groups: int = 1) -> Architecture:
         """The member at a width, any array; `kv_groups` is the number of query heads per key-value head."""
         d, of = np.asarray(d_model, dtype=float), architecture_class(self.architecture)
         d_hv = self.head_width * d**self.head_width_exponent
         heads = of.hidden_ratio * d / d_hv
-        sharing = usual_attention_heads(d, heads) if self.hybrid else heads
+        sharing = np.asarray(usual_attention_heads(d, heads)) if self.hybrid else heads
         return of.unchecked(
             d_model=d,
             n_layers=self.depth * d**self.depth_exponent,
@@ -89,17 +91,17 @@ class ShapeFamily:
             attention_every=self.attention_every,
         )
 
-    def num_params(self, d_model: Any) -> Any:
+    def num_params(self, d_model: ArrayLike) -> Array:
         """N at a width, any array."""
-        return count_params(self.shapes(d_model)).total
+        return np.asarray(count_params(self.shapes(d_model)).total)
 
-    def flops_per_token(self, d_model: Any, context_length: float, convention: str | Convention = PAPER) -> Any:
+    def flops_per_token(self, d_model: ArrayLike, context_length: float, convention: str | Convention = PAPER) -> Array:
         """Training FLOP per token at a width and a context, exact accounting (see `count_flops`)."""
         chosen = get_convention(convention)
         forward = forward_flops(self.shapes(d_model), float(context_length), chosen).total
-        return (1 + chosen.backward_factor) * forward / context_length
+        return np.asarray((1 + chosen.backward_factor) * forward / context_length)
 
-    def width_of(self, num_params: Any) -> Any:
+    def width_of(self, num_params: ArrayLike) -> Array:
         """d_model at which the family has this many parameters, any array.
 
         Raises
@@ -116,11 +118,13 @@ class ShapeFamily:
             )
         return np.exp(_log_width_at(lambda x: np.log(self.num_params(np.exp(x))), np.log(size)))
 
-    def at(self, num_params: Any) -> Any:
+    def at(self, num_params: ArrayLike) -> Architecture:
         """Shapes of the family at N."""
         return self.shapes(self.width_of(num_params))
 
-    def elasticities(self, log_width: Any, context_length: float, convention: str | Convention = PAPER) -> Any:
+    def elasticities(
+        self, log_width: Values, context_length: float, convention: str | Convention = PAPER
+    ) -> tuple[Array, Array]:
         """d ln N / d ln d_model and d ln F / d ln d_model, with F the training FLOP per token."""
         above, below = np.exp(log_width + DIFFERENCE_STEP), np.exp(log_width - DIFFERENCE_STEP)
         sizes = np.log(self.num_params(above) / self.num_params(below)) / (2 * DIFFERENCE_STEP)
@@ -177,13 +181,13 @@ class FamilyScale:
         """Tokens of the shortest sequence that the count takes."""
         return least_context(self.family.shapes(SMALLEST_WIDTH), self.convention)
 
-    def train_flops(self, num_params: Any, ratio: Any) -> Any:
+    def train_flops(self, num_params: ArrayLike, ratio: ArrayLike) -> Array:
         """C of training N parameters on M·N tokens; shapes broadcast."""
         size = np.asarray(num_params, dtype=float)
         width = self.family.width_of(size)
-        return self.family.flops_per_token(width, self.context_length, self.convention) * ratio * size
+        return self.family.flops_per_token(width, self.context_length, self.convention) * np.asarray(ratio) * size
 
-    def num_params(self, train_flops: Any, ratio: Any) -> Any:
+    def num_params(self, train_flops: ArrayLike, ratio: ArrayLike) -> Array:
         """N at which a model trained on M·N tokens costs C; shapes broadcast."""
         target = np.log(np.divide(train_flops, ratio))
         return self.family.num_params(np.exp(_log_width_at(self._log_cost, target)))
@@ -201,14 +205,14 @@ class FamilyScale:
         """The limits in words."""
         return f"d_model from {SMALLEST_WIDTH:g} to {LARGEST_WIDTH:g} at T = {self.context_length:g}"
 
-    def models(self, x: Any) -> Models:
+    def models(self, x: Values) -> Models:
         """Models at x = ln d_model, any array."""
         width = np.exp(x)
         of_size, of_price = self.family.elasticities(x, self.context_length, self.convention)
         price = self.family.flops_per_token(width, self.context_length, self.convention)
         return Models(self.family.num_params(width), price, of_size, of_price, width)
 
-    def _log_cost(self, log_width: Any) -> Any:
+    def _log_cost(self, log_width: Array) -> Array:
         width = np.exp(log_width)
         price = self.family.flops_per_token(width, self.context_length, self.convention)
         return np.log(price * self.family.num_params(width))

@@ -9,12 +9,17 @@ from companion.chapters.ch03.choices import exponent_choices
 from companion.chapters.ch03.figures import (
     exponent_forest,
     isoflop_profiles,
+    law_residuals,
+    power_laws,
+    show_law_residuals,
+    show_power_laws,
+    show_profiles,
+)
+from companion.chapters.ch03.grid_figures import (
     noise_free_bias,
     one_sided_profiles,
-    power_laws,
     show_noise_free_bias,
     show_one_sided_profiles,
-    show_profiles,
 )
 from companion.fitting.isoflop.bias import GRIDS
 from companion.fitting.isoflop.joint import fit_isoflop_joint
@@ -58,17 +63,25 @@ def test_profiles(fits: dict[tuple[str, str], IsoflopFit], tables: dict[str, pd.
 
 def test_power_laws(fits: dict[tuple[str, str], IsoflopFit], tables: dict[str, pd.DataFrame]) -> None:
     joints = {key: fit_isoflop_joint(tables[key[0]], key[1], budgets=MAIN) for key in fits}
-    figure = power_laws(fits, joints, dict.fromkeys(NAMES, MAIN))
-    top, _, bottom, _ = figure.axes
-    assert top.get_xscale() == top.get_yscale() == "log"
-    assert "N*" in top.get_ylabel()
-    assert "D*" in figure.axes[1].get_ylabel()
-    assert "(FLOP)" in bottom.get_xlabel()
-    assert "%" in bottom.get_ylabel()
-    hollow = [line for line in top.lines if line.get_markerfacecolor() == "none"]
+    used = dict.fromkeys(NAMES, MAIN)
+    sizes, tokens = power_laws(fits, joints, used).axes
+    assert sizes.get_xscale() == sizes.get_yscale() == "log"
+    assert "(FLOP)" in sizes.get_xlabel()
+    assert "N*" in sizes.get_ylabel()
+    assert "D*" in tokens.get_ylabel()
+    hollow = [line for line in sizes.lines if line.get_markerfacecolor() == "none"]
     assert len(hollow) == 1, "the budget 6e20 took no part"
     assert float(np.atleast_1d(hollow[0].get_xdata())[0]) == pytest.approx(6.02e20, rel=1e-2)
-    assert len(bottom.collections) >= 2, "a band per architecture"
+    assert len({line.get_linestyle() for line in sizes.lines if len(np.atleast_1d(line.get_xdata())) > 2}) == 2
+    below, _ = law_residuals(fits, joints, used).axes
+    assert "%" in below.get_ylabel()
+    best = fits["xlstm", "num_params"].optima[-1]
+    off = best.x_opt / float(joints["xlstm", "num_params"].law.predict(best.mean_train_flops)) - 1
+    hollow = [line for line in below.lines if line.get_markerfacecolor() == "none"]
+    assert float(np.atleast_1d(hollow[0].get_ydata())[0]) == pytest.approx(off)
+    assert len(below.collections) >= 2, "a band per architecture"
+    for show_it, name in ((show_power_laws, "power-laws"), (show_law_residuals, "law-residuals")):
+        assert f'id="fig-isoflop-{name}"' in show_it(fits, joints, used).markup
 
 
 def test_forest(tables: dict[str, pd.DataFrame]) -> None:

@@ -64,7 +64,9 @@ def test_scatter_of_main_and_all_budgets(xlstm: pd.DataFrame) -> None:
     assert table.loc[0, "chi2"] == pytest.approx(main.chi_square)
     assert table.loc[0, "p"] == pytest.approx(1 - main.closer)
     assert (table["dof"] == table["optima"] - 2).all()
-    assert "± 0.4 decades" in show_scatter(table).markup
+    text = show_scatter(table).markup.replace("\u00a0", " ")
+    assert "± 0.4 decades" in text
+    assert "<td>main (4)</td>" in text
 
 
 def test_two_optima_cannot_be_tested(xlstm: pd.DataFrame) -> None:

@@ -36,9 +36,9 @@ def opening_facts(
     }
     for name, model in models.items():
         cost = count_flops(model, context_length, convention)
-        facts[f"c1_params_{name}"] = count(num_params(model))
-        facts[f"c1_flops_{name}"] = power_of_ten(cost.train_flops(num_tokens), 3)
-        facts[f"c1_core_{name}"] = percent(cost.share("mixer_core"))
+        facts[f"c1_params_{name}"] = count(float(num_params(model)))
+        facts[f"c1_flops_{name}"] = power_of_ten(float(cost.train_flops(num_tokens)), 3)
+        facts[f"c1_core_{name}"] = percent(float(cost.share("mixer_core")))
         facts[f"c1_six_{name}"] = _over_six_nd(model, cost)
         small = preset(name, "160m")
         facts[f"c1_six_small_{name}"] = _over_six_nd(small, count_flops(small, context_length, convention))

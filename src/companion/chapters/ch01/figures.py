@@ -129,8 +129,10 @@ def context_curves(
             "label": label,
         }
         count = count_flops(model, lengths, convention)
-        axes[0].plot(lengths, np.broadcast_to(count.train_flops_per_token, lengths.shape) / _six(model), **style)
-        axes[1].plot(lengths, np.broadcast_to(count.share("mixer_core"), lengths.shape), **style)
+        axes[0].plot(
+            lengths, np.broadcast_to(np.asarray(count.train_flops_per_token), lengths.shape) / _six(model), **style
+        )
+        axes[1].plot(lengths, np.broadcast_to(np.asarray(count.share("mixer_core")), lengths.shape), **style)
     axes[0].axhline(1.0, color=_GREY, linewidth=1.0, linestyle="--")
     axes[1].axhline(0.5, color=_GREY, linewidth=1.0, linestyle="--")
     for ax in axes:
@@ -254,7 +256,7 @@ def chunk_cost(
 
 def show_component_shares(counts: Mapping[str, TrainingFlops], size: str) -> Html:
     """`component_shares` with its caption; `size` is what the caption calls the models."""
-    core = "; ".join(f"{label}: {percent(count.share('mixer_core'))}" for label, count in counts.items())
+    core = "; ".join(f"{label}: {percent(float(count.share('mixer_core')))}" for label, count in counts.items())
     return show(
         component_shares(counts),
         name="flops-shares",

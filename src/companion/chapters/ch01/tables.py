@@ -40,7 +40,7 @@ def share_table(runs: pd.DataFrame, convention: str | Convention = PAPER) -> pd.
         weights, flops = count_params(model), count_flops(model, group["context_length"].to_numpy(), convention)
         shares.loc[group.index, "params_share"] = (weights.embedding + weights.unembedding) / weights.total
         shares.loc[group.index, "flops_share"] = flops.share("embedding") + flops.share("unembedding")
-        shares.loc[group.index, "core_share"] = flops.share("mixer_core")
+        shares.loc[group.index, "core_share"] = np.asarray(flops.share("mixer_core"))
     return shares
 
 
@@ -251,7 +251,7 @@ def show_side_by_side(
 ) -> Html:
     """The models of one size and the smallest ones of a table under the four conventions."""
     tables = {
-        f"{ARCHITECTURE_LABELS[name]}, N = {count(num_params(model))}": convention_table(model, context_length)
+        f"{ARCHITECTURE_LABELS[name]}, N = {count(float(num_params(model)))}": convention_table(model, context_length)
         for chosen in (models, smallest)
         for name, model in chosen.items()
     }

@@ -3,6 +3,7 @@
 A function `show_...` returns what the page shows, one called `..._facts` the values that its prose glues.
 """
 
+from companion.chapters.ch03.answer import first_look, show_answer
 from companion.chapters.ch03.choices import (
     errors_by_context,
     exponent_choices,
@@ -19,7 +20,6 @@ from companion.chapters.ch03.facts import (
     law_facts,
     ledger_facts,
     one_sided_facts,
-    optimum_facts,
     ratio_facts,
     run_facts,
     settings_facts,
@@ -30,11 +30,11 @@ from companion.chapters.ch03.facts import (
 )
 from companion.chapters.ch03.figures import (
     show_choices,
-    show_noise_free_bias,
-    show_one_sided_profiles,
+    show_law_residuals,
     show_power_laws,
     show_profiles,
 )
+from companion.chapters.ch03.grid_figures import show_noise_free_bias, show_one_sided_profiles
 from companion.chapters.ch03.grids import (
     bias_of_trained_sizes,
     one_sided,
@@ -60,6 +60,7 @@ from companion.chapters.ch03.tables import (
     show_conventions,
     show_differences,
     show_errors,
+    show_growth,
     show_ledger_rows,
     show_ledger_sections,
     show_optima,
@@ -85,6 +86,7 @@ __all__ = [
     "exponent_errors",
     "exponent_sums",
     "exponents_by_architecture_and_convention",
+    "first_look",
     "label",
     "law_facts",
     "ledger_facts",
@@ -93,13 +95,13 @@ __all__ = [
     "one_sided",
     "one_sided_facts",
     "one_sided_table",
-    "optimum_facts",
     "published_surfaces",
     "ratio_facts",
     "run_facts",
     "scatter_of_optima",
     "settings_by_architecture",
     "settings_facts",
+    "show_answer",
     "show_bias_of_trained_sizes",
     "show_choices",
     "show_conventions",
@@ -107,6 +109,8 @@ __all__ = [
     "show_errors",
     "show_exponent_sums",
     "show_grid_bias",
+    "show_growth",
+    "show_law_residuals",
     "show_ledger_rows",
     "show_ledger_sections",
     "show_noise_free_bias",

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from companion.chapters.ch03.tables import Key, architectures_of
-from companion.chapters.names import SYMBOLS, label
+from companion.chapters.ch03.words import listed, p_value, share
+from companion.chapters.names import label
 from companion.fitting.isoflop.joint import JointIsoflopFit
 from companion.fitting.isoflop.profiles import IsoflopFit
 from companion.formatting import count, interval, percent, power_of_ten, significant
@@ -26,36 +27,27 @@ def run_facts(tables: Mapping[str, pd.DataFrame], context_length: int | None, wi
     }
 
 
-def optimum_facts(main: Mapping[Key, IsoflopFit]) -> Facts:
-    """N\\* and D\\* at the highest main budget of every architecture."""
-    texts = []
-    for name in architectures_of(main):
-        size, tokens = (main[name, x].optima[-1] for x in SYMBOLS)
-        budget = power_of_ten(size.isoflop_budget)
-        best = f"N* = {count(size.x_opt)} and D* = {count(tokens.x_opt)} tokens"
-        texts.append(f"{best} for {label(name)} ({budget} FLOP)")
-    return {"c3_answer_optima": ", ".join(texts)}
-
-
 def ledger_facts(rows: list[LedgerRow]) -> Facts:
-    """How many published numbers come out again, at which contexts, and how many are not independent."""
+    """How many published numbers come out again, at which contexts, and how many of these are independent or not."""
     ledger = to_frame(rows)
     laws = ledger.loc[ledger["section"] == "isoflop_power_laws", "entry"]
     contexts = sorted(laws.str.extract(r"T=(\d+)")[0].astype(int).unique())
+    done = ledger[ledger["verdict"] == "reproduced"]
     return {
-        "c3_ledger_reproduced": f"{(ledger['verdict'] == 'reproduced').sum()} of {len(ledger)}",
-        "c3_ledger_contexts": "T = " + " and ".join(map(str, contexts)),
-        "c3_ledger_dependent": f"{(~ledger['independent']).sum()} of the {len(ledger)}",
+        "c3_ledger_reproduced": share(len(done), len(ledger)),
+        "c3_ledger_contexts": "T = " + listed([str(length) for length in contexts]),
+        "c3_ledger_independent": str(int(done["independent"].sum())),
+        "c3_ledger_dependent": str(int((~done["independent"]).sum())),
     }
 
 
 def law_facts(joint: Mapping[Key, JointIsoflopFit]) -> Facts:
-    """Exponents of the joint laws with their intervals, and the degrees of freedom of each."""
-    exponents = {key: f"{fit.law.exponent:.3f} {interval(fit.interval())}" for key, fit in joint.items()}
-    names = architectures_of(joint)
-    laws = [f"a = {exponents[n, 'num_params']} and b = {exponents[n, 'num_tokens']} for {label(n)}" for n in names]
-    freedom = [f"{joint[n, 'num_params'].degrees_of_freedom} ({label(n)})" for n in names]
-    return {"c3_answer_laws": ", ".join(laws), "c3_joint_dof": " and ".join(freedom)}
+    """Exponents of N\\* by the joint laws, and the degrees of freedom of each."""
+    laws = {label(name): joint[name, "num_params"] for name in architectures_of(joint)}
+    return {
+        "c3_answer_a": listed([f"{fit.law.exponent:.3f} ({name})" for name, fit in laws.items()]),
+        "c3_joint_dof": listed([f"{fit.degrees_of_freedom} ({name})" for name, fit in laws.items()]),
+    }
 
 
 def error_facts(errors: pd.DataFrame) -> Facts:
@@ -79,12 +71,14 @@ def error_facts(errors: pd.DataFrame) -> Facts:
 
 
 def _pair_of_errors(rows: pd.DataFrame) -> str:
-    """Both standard errors of the one row, or that there are none."""
+    """Both standard errors of the one row in a sentence, or that there are none."""
     for row in rows.to_dict("records"):
         where = row["architecture"] + (f" at T = {row['T']}" if row["T"] != "–" else "")
-        pair = f"{row['published']:.4f} by the published procedure against {row['joint']:.4f} by the joint fit"
-        return f"{pair} ({where}; chance of optima this near to a line, or nearer: {percent(row['nearer'])})"
-    return "no standard error at all (two optima leave none)"
+        return (
+            f"For {where} the published procedure has a standard error of {row['published']:.4f}, the joint fit one of "
+            f"{row['joint']:.4f}; the chance of optima this near to a line is {percent(row['nearer'])}"
+        )
+    return "Two optima leave no standard error at all"
 
 
 def budget_facts(
@@ -108,24 +102,24 @@ def budget_facts(
         outside += [f"{power_of_ten(p.isoflop_budget)} FLOP ({label(name)}, {len(p.x)} runs)" for p in rest]
         tests = scatter[(scatter["architecture"] == label(name)) & (scatter["sizes"] == "all")]
         found = {key: _rejection(p) for key, p in zip(tests["budgets"], tests["p"], strict=True)}
-        if "main" in found:
-            verdicts.append(f"{label(name)}: a power law through the main budgets is {found['main']}")
+        tested = [f"through {'all' if key == 'all' else 'the main'} budgets is {p}" for key, p in found.items()]
+        if tested:
+            verdicts.append(f"For {label(name)} a power law {'; one '.join(tested)}")
         if "all" in found:
-            moved = _effect_of_all_budgets(choices[name, "num_params"].set_index("choice")["exponent"])
-            verdicts.append(f"{label(name)}: one through all budgets is {found['all']}, and {moved}")
-    left_out = f"Outside the main laws: {', '.join(outside)}" if outside else "The main laws use all budgets"
+            verdicts.append(_effect_of_all_budgets(choices[name, "num_params"].set_index("choice")["exponent"]))
+    left_out = f"The main laws leave out {listed(outside)}" if outside else "The main laws use all budgets"
     return {"c3_left_out": left_out, "c3_all_budgets": ". ".join(verdicts) or "Two optima cannot test a power law"}
 
 
 def _rejection(p: float) -> str:
-    return f"{'rejected' if p < SIGNIFICANT else 'not rejected'} (p = {p:.2g})"
+    return f"{'rejected' if p < SIGNIFICANT else 'not rejected'} (p = {p_value(p)})"
 
 
 def _effect_of_all_budgets(exponents: pd.Series) -> str:
     return (
-        f"using all moves the exponent of N* from {exponents['published']:.3f} to "
-        f"{exponents['published, all budgets']:.3f} under the published procedure, "
-        f"from {exponents['joint']:.3f} to {exponents['joint, all budgets']:.3f} in the joint fit"
+        f"With all budgets the exponent of N* goes from {exponents['published']:.3f} to "
+        f"{exponents['published, all budgets']:.3f} by the published procedure and "
+        f"from {exponents['joint']:.3f} to {exponents['joint, all budgets']:.3f} by the joint fit"
     )
 
 
@@ -153,13 +147,14 @@ def settings_facts(
         if "joint, runs repeated" in choice.index and weights is not None:
             twice, once = choice.loc["joint, runs repeated"], choice.loc["joint"]
             repeats.append(
-                f"{(table[weights] > 1).sum()} of {len(table)} runs of {label(name)}; in the joint fit this moves the "
-                f"exponent of N* by {twice['exponent'] - once['exponent']:+.4f} and its standard error from "
+                f"The published fits count {(table[weights] > 1).sum()} of {len(table)} runs of {label(name)} more "
+                f"than once. Repeating them in the joint fit moves the exponent of N* by "
+                f"{twice['exponent'] - once['exponent']:+.4f} and its standard error from "
                 f"{once['standard_error']:.4f} to {twice['standard_error']:.4f}"
             )
     return {
-        "c3_settings": ". ".join(notes) or "The settings are in the first table",
-        "c3_twice": "; ".join(repeats) or "none of these",
+        "c3_settings": ". ".join(notes) or "The table of runs shows the settings of each",
+        "c3_twice": ". ".join(repeats) or "No run of the main budgets counts more than once here",
     }
 
 
@@ -167,10 +162,10 @@ def _settings_outside(settings: pd.DataFrame, budgets: Sequence[float]) -> list[
     """One sentence for every budget that is not among the main ones."""
     inner = settings[settings["isoflop_budget"].isin(budgets)]
     return [
-        f"At {power_of_ten(row['isoflop_budget'])} FLOP a batch has {count(row['batch_tokens'], 2)} tokens "
-        f"({count(inner['batch_tokens'].mean(), 2)} at the main budgets) and learning rates go from "
-        f"{row['learning_rate_low']:.4f} to {row['learning_rate_high']:.4f} "
-        f"({inner['learning_rate_low'].min():.4f} to {inner['learning_rate_high'].max():.4f})"
+        f"At {power_of_ten(row['isoflop_budget'])} FLOP a batch has {count(row['batch_tokens'], 2)} tokens, against "
+        f"{count(inner['batch_tokens'].mean(), 2)} at the main budgets, and learning rates are "
+        f"{row['learning_rate_low']:.4f} to {row['learning_rate_high']:.4f}, against "
+        f"{inner['learning_rate_low'].min():.4f} to {inner['learning_rate_high'].max():.4f}"
         for row in settings[~settings["isoflop_budget"].isin(budgets)].to_dict("records")
     ]
 
@@ -178,10 +173,11 @@ def _settings_outside(settings: pd.DataFrame, budgets: Sequence[float]) -> list[
 def sum_facts(sums: pd.DataFrame) -> Facts:
     """a + b and kappa of every architecture, from `exponent_sums`."""
     texts = [
-        f"{row['architecture']} has a + b = {row['a + b']:.3f} and κ* from {row['first']:.2f} to {row['last']:.2f}"
+        f"For {row['architecture']} a + b is {row['a + b']:.3f}, and κ* goes from {row['first']:.2f} to "
+        f"{row['last']:.2f}"
         for row in sums.to_dict("records")
     ]
-    return {"c3_sum": "; ".join(texts)}
+    return {"c3_sum": ". ".join(texts)}
 
 
 def difference_facts(differences: Mapping[str, pd.DataFrame], first: str, second: str, errors: pd.DataFrame) -> Facts:
@@ -197,7 +193,7 @@ def difference_facts(differences: Mapping[str, pd.DataFrame], first: str, second
     sizes = differences["num_params"]
     [joint] = sizes[sizes["choice"] == "joint"].to_dict("records")
     bootstrap = sizes[sizes["choice"].str.endswith("bootstrap")].iloc[0]
-    found = {x: f"{(table['p_value'] < SIGNIFICANT).sum()} of {len(table)}" for x, table in differences.items()}
+    found = {x: share(int((table["p_value"] < SIGNIFICANT).sum()), len(table)) for x, table in differences.items()}
     by_context = []
     for length in errors["T"].astype(str).unique():
         rows = errors[errors["T"].astype(str) == length].set_index("architecture")
@@ -207,26 +203,34 @@ def difference_facts(differences: Mapping[str, pd.DataFrame], first: str, second
             by_context.append(f"{gap:+.3f} ± {error:.3f}" + (f" at T = {length}" if length != "–" else ""))
     return {
         "c3_difference": f"{joint['difference']:+.3f} {interval((joint['low'], joint['high']))}",
-        "c3_difference_p": f"{joint['p_value']:.2g}",
-        "c3_difference_bootstrap_p": f"{bootstrap['p_value']:.2g}",
+        "c3_difference_p": p_value(joint["p_value"]),
+        "c3_difference_bootstrap_p": p_value(bootstrap["p_value"]),
         "c3_choices_size": found["num_params"],
         "c3_choices_tokens": found["num_tokens"],
-        "c3_difference_contexts": ", ".join(by_context),
+        "c3_difference_contexts": listed(by_context) if by_context else "not known at any other context",
         "c3_least_p": f"{sizes['p_value'].min():.1g}",
         "c3_most_p": f"{sizes['p_value'].max():.1g}",
     }
 
 
 def ratio_facts(ratios: Mapping[str, pd.DataFrame], first: str, second: str) -> Facts:
-    """Ranges of the ratios of two architectures' optima over the budgets, from tables of `optimum_ratio` by x."""
+    """Ratios of two architectures' optima over the budgets, from tables of `optimum_ratio` by x.
+
+    `c3_ratio_typical` is the geometric mean of the sizes' ratios; `c3_tokens_verdict` says whether any interval of the
+    tokens' ratios excludes one.
+    """
     sizes, tokens = ratios["num_params"], ratios["num_tokens"]
-    apart = ((sizes["low"] > 1) | (sizes["high"] < 1)).sum()
+    apart, tokens_apart = (((table["low"] > 1) | (table["high"] < 1)).sum() for table in (sizes, tokens))
+    mean, mean_tokens = (significant(np.exp(np.log(table["ratio"]).mean()), 2) for table in (sizes, tokens))
     return {
         "c3_first": label(first),
         "c3_second": label(second),
         "c3_ratio": f"{sizes['ratio'].min():.2f} to {sizes['ratio'].max():.2f}",
+        "c3_ratio_typical": mean,
         "c3_ratio_tokens": f"{tokens['ratio'].min():.2f} to {tokens['ratio'].max():.2f}",
-        "c3_ratio_apart": f"{apart} of {len(sizes)}",
+        "c3_ratio_apart": share(int(apart), len(sizes)),
+        "c3_tokens_apart": share(int(tokens_apart), len(tokens)),
+        "c3_tokens_verdict": f"about {mean_tokens} times as many" if tokens_apart else "about as many",
     }
 
 
@@ -236,25 +240,26 @@ def convention_facts(exponents: pd.DataFrame) -> Facts:
         return {"c3_convention": "No other count is possible here"}
     by_model = exponents.groupby("model")["a_joint"].agg(["min", "max"])
     ranges = [f"from {row['min']:.3f} to {row['max']:.3f} for {name}" for name, row in by_model.iterrows()]
-    return {"c3_convention": f"Over these conventions the joint exponent of N* goes {' and '.join(ranges)}"}
+    return {"c3_convention": f"Over these conventions the joint exponent of N* goes {listed(ranges)}"}
 
 
 def one_sided_facts(sided: pd.DataFrame) -> Facts:
     """How far one side of the grid moves the optimum, and how often the fit warns; from `one_sided_table`."""
     warned = sided["warning"] != ""
     silent = sided.loc[~warned, "moved"].abs().max()
+    moved = f"even without a warning, the optimum moves by up to {percent(silent)}"
     return {
-        "c3_sided": f"{sided['moved'].min():+.0%} to {sided['moved'].max():+.0%}",
-        "c3_sided_warned": f"{warned.sum()} of these {len(sided)}",
-        "c3_sided_silent": f"moves by up to {silent:.0%}" if np.isfinite(silent) else "never occurs here",
+        "c3_sided": f"{sided['moved'].min():+.0%} and {sided['moved'].max():+.0%}",
+        "c3_sided_warned": share(int(warned.sum()), len(sided)),
+        "c3_sided_silent": moved if np.isfinite(silent) else "none of them passes without a warning",
     }
 
 
 def skew_facts(skews: pd.DataFrame) -> Facts:
     """How often the cubic term is significant, and how far it moves an optimum; from `skew_table`."""
     return {
-        "c3_skewed": f"{(skews['p_value'] < SIGNIFICANT).sum()} of {len(skews)}",
-        "c3_skew_most": f"{skews['moved'].abs().max():.0%}",
+        "c3_skewed": share(int((skews["p_value"] < SIGNIFICANT).sum()), len(skews)),
+        "c3_skew_most": percent(skews["moved"].abs().max()),
     }
 
 
@@ -267,14 +272,14 @@ def window_facts(choices: Mapping[Key, pd.DataFrame]) -> Facts:
             joint = choice.loc["joint"]
             move, error = inner - joint["exponent"], joint["standard_error"]
             texts.append(f"{move:+.3f} for {label(name)} (standard error {error:.3f})")
-    return {"c3_window_shift": " and ".join(texts) or "by an amount that cannot be fitted here"}
+    return {"c3_window_shift": listed(texts) if texts else "an amount that these runs cannot determine"}
 
 
 def cubic_ratio_facts(skews: pd.DataFrame, first: str, second: str) -> Facts:
     """Range of the ratio of two architectures' optima by cubics; from `skew_table`."""
     by_budget = [skews[skews["architecture"] == label(n)].set_index("isoflop_budget")["x_opt"] for n in (first, second)]
     ratio = (by_budget[0] / by_budget[1]).dropna()
-    span = f"would be {ratio.min():.2f} to {ratio.max():.2f}" if len(ratio) else "cannot be formed"
+    span = f"the ratio is {ratio.min():.2f} to {ratio.max():.2f}" if len(ratio) else "no ratio can be formed"
     return {"c3_cubic_ratio": span}
 
 
@@ -282,6 +287,6 @@ def trained_size_facts(bias: pd.DataFrame) -> Facts:
     """Errors of the exponent without noise, beside the standard errors; from `bias_of_trained_sizes`."""
     off, error = bias["num_params"], bias["error"]
     return {
-        "c3_real_grid": f"{off.min():+.3f} to {off.max():+.3f}",
+        "c3_real_grid": f"{off.min():+.3f} and {off.max():+.3f}",
         "c3_real_errors": f"{error.min():.3f} to {error.max():.3f}",
     }

@@ -9,16 +9,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FormatStrFormatter, MaxNLocator, PercentFormatter
 
-from companion.chapters.ch03.grids import one_sided
 from companion.chapters.ch03.student import student_factor
-from companion.chapters.names import OPTIMUM_LABELS
-from companion.fitting.isoflop.bias import GRIDS, SizeGrid, noise_free_profile, optimum_bias
+from companion.chapters.ch03.tables import Key
+from companion.chapters.names import OPTIMUM_LABELS, SYMBOLS
 from companion.fitting.isoflop.joint import JointIsoflopFit
 from companion.fitting.isoflop.profiles import IsoflopFit, IsoflopProfile
 from companion.formatting import power_of_ten
-from companion.laws import LossSurface
 from companion.plotting import Html, show
 from companion.plotting.style import (
     INK,
@@ -31,80 +29,56 @@ from companion.plotting.style import (
 
 EXPONENT_LABELS = {"num_params": "exponent a of N*", "num_tokens": "exponent b of D*"}
 GREY = "#888888"
-_SURFACE_COLORS = (INK, "#029e73", "#cc78bc", "#ca9161", "#949494")  # none of an architecture
 _BUDGET_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
+DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 
 
-def show_profiles(every: Mapping[tuple[str, str], IsoflopFit]) -> Html:
+def show_profiles(every: Mapping[Key, IsoflopFit]) -> Html:
     """Loss over N with a parabola per budget; fits by architecture and x."""
     return show(
         isoflop_profiles({name: fit for (name, x), fit in every.items() if x == "num_params"}),
         name="isoflop-profiles",
         alt="Loss over parameters: one valley for every budget, with a parabola through its runs and a mark at its "
         "bottom.",
-        caption="Runs, one parabola per budget, and its bottom: the optimum with its 95 % interval (delta method).",
+        caption="One valley per budget. Points are runs, lines parabolas; a diamond marks the lowest point, with its "
+        "95 % interval.",
     )
 
 
 def show_power_laws(
-    every: Mapping[tuple[str, str], IsoflopFit],
-    joint: Mapping[tuple[str, str], JointIsoflopFit],
-    budgets: Mapping[str, Collection[float]],
+    fits: Mapping[Key, IsoflopFit], joint: Mapping[Key, JointIsoflopFit], budgets: Mapping[str, Collection[float]]
 ) -> Html:
     """Optima and joint laws over compute; arguments as for `power_laws`."""
     return show(
-        power_laws(every, joint, budgets),
+        power_laws(fits, joint, budgets),
         name="isoflop-power-laws",
-        alt="Optimal parameters and tokens over compute, straight lines in log-log axes, and the distance of each "
-        "optimum.",
-        caption="Above: optima and joint laws with 95 % bands. Below: how far each optimum lies from its joint law. "
-        "Hollow: optima of budgets that took no part in the fit.",
+        alt="Optimal parameters and optimal tokens over compute: points on straight lines in log-log axes.",
+        caption="The best size and the best number of tokens at every budget, with joint power laws and their 95 % "
+        "bands. Hollow: an optimum that took no part in the law.",
     )
 
 
-def show_choices(choices: Mapping[tuple[str, str], pd.DataFrame]) -> Html:
+def show_law_residuals(
+    fits: Mapping[Key, IsoflopFit], joint: Mapping[Key, JointIsoflopFit], budgets: Mapping[str, Collection[float]]
+) -> Html:
+    """Distance of every optimum from its joint law; arguments as for `power_laws`."""
+    return show(
+        law_residuals(fits, joint, budgets),
+        name="isoflop-law-residuals",
+        alt="Distance of each optimum from the joint law of its architecture, over compute, with error bars.",
+        caption="How far each optimum lies from the joint law, with 95 % intervals and the band of the law. Hollow: an "
+        "optimum that took no part in the law.",
+    )
+
+
+def show_choices(choices: Mapping[Key, pd.DataFrame]) -> Html:
     """Exponents by choice of procedure; tables of `exponent_choices` by architecture and x."""
     return show(
         exponent_forest(choices),
         name="isoflop-exponents",
         alt="Exponents of optimal parameters and tokens with intervals, one row for every choice of procedure.",
-        caption="Exponents by choice. Thick: one standard error. Thin: 95 % interval, some wider than the panel. "
-        "'Published' means the procedure, on these runs.",
-    )
-
-
-def show_one_sided_profiles(main: Mapping[tuple[str, str], IsoflopFit], reach: float) -> Html:
-    """Parabolas through one side of the grid at the highest budget; fits by architecture and x."""
-    return show(
-        one_sided_profiles({name: fit.optima[-1] for (name, x), fit in main.items() if x == "num_params"}, reach),
-        name="isoflop-one-sided",
-        alt="IsoFLOP profiles, each with a parabola through all sizes and two through the sizes of one side.",
-        caption="The highest main budget: parabolas through all sizes and through one side of the grid, and their "
-        "minima.",
-    )
-
-
-def show_noise_free_bias(surfaces: Mapping[str, LossSurface], first: str, train_flops: float) -> Html:
-    """Parabolas through exact losses.
-
-    Parameters
-    ----------
-    surfaces
-        by label. Drawn are the most skewed one (alpha and beta furthest apart), `first` and the two next skewed.
-    first
-        label of a surface that is drawn in any case.
-    train_flops
-        the budget, FLOP.
-    """
-    skewed = sorted(surfaces, key=lambda label: -abs(surfaces[label].alpha - surfaces[label].beta))
-    drawn = {label: surfaces[label] for label in dict.fromkeys([skewed[0], first, *skewed[1:3]])}
-    return show(
-        noise_free_bias(drawn, train_flops, ["symmetric", "only below", "only above"], GRIDS),
-        name="isoflop-noise-free",
-        alt="Left: an exact profile and three parabolas that miss its bottom. Right: the error over the grid's center.",
-        caption="Left: exact loss and parabolas through three grids of equal width; diamonds are their minima. "
-        "Right: error of N* when the center of such a grid is off.",
+        caption="The exponents under each choice of procedure. Thick: one standard error. Thin: 95 % interval; some "
+        "run out of the panel. 'Published' is the paper's procedure on these runs.",
     )
 
 
@@ -138,73 +112,101 @@ def isoflop_profiles(fits: Mapping[str, IsoflopFit], level: float = 0.95) -> Fig
         for budget, marker in markers.items()
     ]
     optimum = Line2D([], [], color=INK, marker="d", markersize=6, linewidth=1.6, label=f"optimum, {level:.0%} interval")
-    figure.legend(handles=[*handles, optimum], loc="outside lower center", ncols=6, title="budget (FLOP)")
+    figure.legend(handles=[*handles, optimum], loc="outside lower center", ncols=3, title="budget (FLOP)")
     return figure
 
 
 def power_laws(
-    fits: Mapping[tuple[str, str], IsoflopFit],
-    joints: Mapping[tuple[str, str], JointIsoflopFit],
+    fits: Mapping[Key, IsoflopFit],
+    joints: Mapping[Key, JointIsoflopFit],
     budgets: Mapping[str, Collection[float]],
     level: float = 0.95,
 ) -> Figure:
-    """N\\*(C) and D\\*(C) with the joint law and its band above; below, how far each optimum lies from that law.
+    """N\\*(C) and D\\*(C): optima, the joint laws and their bands.
 
     Parameters
     ----------
     fits
         by architecture and x; their optima are the points, with delta-method intervals.
     joints
-        by architecture and x; their laws are the lines.
+        by architecture and x; their laws are the lines. Without one the optima alone are drawn.
     budgets
         by architecture: the budgets that the joint fit used. Optima of other budgets are hollow.
     level
         of intervals and bands.
     """
-    columns = list(dict.fromkeys(x for _, x in fits))
-    figure, axes = subplots(2, len(columns), height=5.4, sharex=True, gridspec_kw={"height_ratios": [3, 2]})
-    appearance = architecture_look(list(dict.fromkeys(name for name, _ in fits)))
-    for (name, x), fit in fits.items():
-        top, bottom = axes[columns.index(x)], axes[len(columns) + columns.index(x)]
-        look, joint = appearance[name], joints[name, x]
-        flops = np.array([profile.mean_train_flops for profile in fit.optima])
-        grid = np.geomspace(flops.min() / 1.3, flops.max() * 1.3, 60)
-        low, high = joint.predict_interval(grid, level)
-        center = joint.law.predict(grid)
-        top.plot(grid, center, color=look["color"], label=look["label"], marker=look["marker"], markevery=[])
-        top.fill_between(grid, low, high, color=look["color"], alpha=0.2, linewidth=0)
-        bottom.fill_between(grid, low / center - 1, high / center - 1, color=look["color"], alpha=0.2, linewidth=0)
-        for profile in fit.optima:
-            used = any(np.isclose(profile.isoflop_budget, budget) for budget in budgets[name])
-            fill = look["color"] if used else "none"
-            bounds = _optimum_bounds(profile, level)
-            for ax, reference in ((top, 1.0), (bottom, float(joint.law.predict(profile.mean_train_flops)))):
-                shift = 0.0 if ax is top else 1.0
-                low_high = [
-                    [bounds[1] / reference - bounds[0] / reference],
-                    [bounds[2] / reference - bounds[1] / reference],
-                ]
-                ax.errorbar(
-                    profile.mean_train_flops, bounds[1] / reference - shift, yerr=low_high, color=look["color"],
-                    marker=look["marker"], markerfacecolor=fill, markersize=5.5, linewidth=1.2,
-                )  # fmt: skip
-    for index, x in enumerate(columns):
-        axes[index].set(xscale="log", yscale="log", ylabel=OPTIMUM_LABELS[x])
-        count_ticks(axes[index].yaxis)
-        axes[index].legend(
-            handles=[
-                Line2D([], [], color=look["color"], marker=look["marker"], label=look["label"])
-                for look in appearance.values()
-            ]
-        )
-        lower = axes[len(columns) + index]
-        lower.axhline(0, color=GREY, linewidth=0.8)
-        lower.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        lower.set(xscale="log", xlabel=LABELS["train_flops"], ylabel="optimum against\njoint law (%)")
+    figure, axes, handles = _over_compute(fits, joints, budgets, level, relative=False)
+    for x, ax in axes.items():
+        ax.set(yscale="log", ylabel=OPTIMUM_LABELS[x])
+        count_ticks(ax.yaxis)
+    next(iter(axes.values())).legend(handles=handles, loc="upper left")  # lines rise: this corner is free
     return figure
 
 
-def exponent_forest(tables: Mapping[tuple[str, str], pd.DataFrame]) -> Figure:
+def law_residuals(
+    fits: Mapping[Key, IsoflopFit],
+    joints: Mapping[Key, JointIsoflopFit],
+    budgets: Mapping[str, Collection[float]],
+    level: float = 0.95,
+) -> Figure:
+    """How far each optimum lies from its joint law, with the band of the law; arguments as for `power_laws`."""
+    figure, axes, handles = _over_compute(fits, joints, budgets, level, relative=True)
+    for x, ax in axes.items():
+        ax.axhline(0, color=GREY, linewidth=0.8)
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        ax.set(ylabel=f"{SYMBOLS[x]} against the law (%)")
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 3))
+    return figure
+
+
+def _over_compute(
+    fits: Mapping[Key, IsoflopFit],
+    joints: Mapping[Key, JointIsoflopFit],
+    budgets: Mapping[str, Collection[float]],
+    level: float,
+    *,
+    relative: bool,
+) -> tuple[Figure, dict[str, Axes], list[Line2D]]:
+    """Optima and laws over compute in a panel per x, and what a legend shows; `relative`: over the law, minus 1."""
+    columns = list(dict.fromkeys(x for _, x in fits))
+    figure, panels_ = subplots(1, len(columns), height=2.6)
+    axes = dict(zip(columns, panels_, strict=True))
+    appearance = architecture_look(list(dict.fromkeys(name for name, _ in fits)))
+    dashes = dict(zip(appearance, cycle(DASHES), strict=False))
+    for (name, x), fit in fits.items():
+        joint = joints.get((name, x))
+        if relative and joint is None:
+            continue
+        ax, color, marker = axes[x], appearance[name]["color"], appearance[name]["marker"]
+        if joint is not None:
+            flops = np.array([profile.mean_train_flops for profile in fit.optima])
+            grid = np.geomspace(flops.min() / 1.3, flops.max() * 1.3, 60)
+            low, high = joint.predict_interval(grid, level)
+            law = joint.law.predict(grid)
+            scale, zero = (law, 1.0) if relative else (1.0, 0.0)
+            ax.plot(grid, law / scale - zero, color=color, linestyle=dashes[name])
+            ax.fill_between(grid, low / scale - zero, high / scale - zero, color=color, alpha=0.2, linewidth=0)
+        # optima of equal compute would hide each other where they are close to the law
+        aside = 1.08 ** (list(appearance).index(name) - (len(appearance) - 1) / 2) if relative else 1.0
+        for profile in fit.optima:
+            used = any(np.isclose(profile.isoflop_budget, budget) for budget in budgets[name])
+            bounds = np.array(_optimum_bounds(profile, level))
+            if relative and joint is not None:
+                bounds = bounds / float(joint.law.predict(profile.mean_train_flops)) - 1
+            ax.errorbar(
+                profile.mean_train_flops * aside, bounds[1], yerr=np.diff(bounds)[:, None], color=color,
+                marker=marker, markerfacecolor=color if used else "none", markersize=5.5, linewidth=1.2,
+            )  # fmt: skip
+    for ax in axes.values():
+        ax.set(xscale="log", xlabel=LABELS["train_flops"])
+    handles = [
+        Line2D([], [], color=look["color"], marker=look["marker"], linestyle=dashes[name], label=look["label"])
+        for name, look in appearance.items()
+    ]
+    return figure, axes, handles
+
+
+def exponent_forest(tables: Mapping[Key, pd.DataFrame]) -> Figure:
     """Exponents under different choices: one panel per x, a row per choice, ±1 standard error thick, 95 % thin.
 
     Parameters
@@ -231,104 +233,14 @@ def exponent_forest(tables: Mapping[tuple[str, str], pd.DataFrame]) -> Figure:
         _limit_to_estimates(ax, [table for (_, column), table in tables.items() if column == x])
         ax.set(xlabel=EXPONENT_LABELS[x], ylim=(len(choices) - 0.5, -0.5))
         ax.set_yticks(range(len(choices)), choices)
+        ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        ax.xaxis.set_major_formatter(FormatStrFormatter("%.2f"))
         ax.grid(False, axis="y")
     handles = [
         Line2D([], [], color=look["color"], marker=look["marker"], label=look["label"]) for look in appearance.values()
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
     return figure
-
-
-def one_sided_profiles(
-    profiles: Mapping[str, IsoflopProfile], reach: float = 0.0, x_column: str = "num_params"
-) -> Figure:
-    """For one profile per architecture: the parabola through all sizes, and those through one side of it only.
-
-    Parameters
-    ----------
-    profiles
-        by architecture.
-    reach
-        as in `companion.chapters.ch03.grids.one_sided`.
-    x_column
-        what the profiles are drawn over.
-    """
-    figure, axes = panels(len(profiles), height=3.8)
-    for ax, (name, look) in zip(axes, architecture_look(profiles).items(), strict=True):
-        profile = profiles[name]
-        ax.plot(profile.x, profile.loss, look["marker"], color=look["color"], markersize=4, alpha=0.6, linewidth=0)
-        grid = np.geomspace(profile.x.min() / 1.2, profile.x.max() * 1.2, 120)
-        sides = {"all sizes": profile, "only below": one_sided(profile, "below", reach)}
-        sides["only above"] = one_sided(profile, "above", reach)
-        for (label, part), dashes in zip(sides.items(), _DASHES, strict=False):
-            if part.fit is None:
-                continue
-            color = look["color"] if part is profile else INK
-            ax.plot(grid, part.fit.law.predict(grid), color=color, linestyle=dashes, linewidth=1.4, label=label)
-            if part.has_optimum and grid[0] <= part.fit.law.x_opt <= grid[-1]:
-                ax.plot(part.fit.law.x_opt, part.fit.law.loss_opt, "d", color=color, markersize=6)
-        span = float(np.ptp(profile.loss))
-        ax.set_ylim(profile.loss.min() - 0.25 * span, profile.loss.max() + 0.15 * span)
-        title = f"{look['label']}, {power_of_ten(profile.isoflop_budget)} FLOP"
-        ax.set(xscale="log", xlabel=LABELS[x_column], title=title)
-        count_ticks(ax.xaxis)
-        ax.legend()
-    axes[0].set_ylabel(LABELS["val_loss"])
-    return figure
-
-
-def noise_free_bias(
-    surfaces: Mapping[str, LossSurface], train_flops: float, grids: Sequence[str], shapes: Mapping[str, SizeGrid]
-) -> Figure:
-    """Left: the exact profile of the first surface and parabolas through grids beside it. Right: bias over the center.
-
-    Parameters
-    ----------
-    surfaces
-        by label; the right panel has a curve for each.
-    train_flops
-        the budget, FLOP, cut along C = 6·N·D.
-    grids
-        names in `shapes` of the grids to show on the left; the first one's width is used on the right.
-    shapes
-        grids by name.
-    """
-    figure, (left, right) = subplots(1, 2, height=3.8)
-    label, surface = next(iter(surfaces.items()))
-    optimum, tokens = surface.optimum(train_flops)
-    decades = np.linspace(-1.0, 1.0, 121)
-    loss = surface.predict(optimum * 10**decades, tokens * 10**-decades)
-    left.plot(decades, loss, color=GREY, linewidth=3, alpha=0.7, label="exact")
-    for name, dashes in zip(grids, _DASHES, strict=False):
-        sizes = shapes[name].num_params(surface, train_flops)
-        fit = noise_free_profile(surface, train_flops, sizes).fit
-        if fit is not None:
-            left.plot(
-                decades, fit.law.predict(optimum * 10**decades), color=INK, linestyle=dashes, linewidth=1.2, label=name
-            )
-            left.plot(np.log10(fit.law.x_opt / optimum), fit.law.loss_opt, "d", color=INK, markersize=5)
-    left.axvline(0, ymax=0.72, color=GREY, linewidth=0.8)  # the legend is above
-    left.set_ylim(loss.min() - 0.15 * np.ptp(loss), loss.max())
-    left.set(
-        xlabel="N over the true optimum (decades)", ylabel=LABELS["val_loss"].replace("validation ", ""), title=label
-    )
-    left.legend(fontsize=8)
-    half = (shapes[grids[0]].upper - shapes[grids[0]].lower) / 2
-    centers = np.linspace(-0.6, 0.6, 49)
-    colors = cycle(_SURFACE_COLORS)
-    for (name, each), color, dashes in zip(surfaces.items(), colors, cycle(_DASHES), strict=False):
-        bias = [10 ** _bias_at(each, train_flops, center, half) - 1 for center in centers]
-        right.plot(centers, bias, color=color, linestyle=dashes, label=name)
-    right.axhline(0, color=GREY, linewidth=0.8)
-    right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    right.set(xlabel="center of the grid (decades from optimum)", ylabel="error of N* (%)")
-    right.legend(fontsize=8)
-    return figure
-
-
-def _bias_at(surface: LossSurface, train_flops: float, center: float, half: float) -> float:
-    grid = SizeGrid(lower=center - half, upper=center + half, reference_flops=train_flops)
-    return optimum_bias(surface, train_flops, grid.num_params(surface, train_flops))
 
 
 def _optimum_bounds(profile: IsoflopProfile, level: float) -> tuple[float, float, float]:

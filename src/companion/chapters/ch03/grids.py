@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from companion.chapters.applicability import need
+from companion.chapters.ch03.words import p_value
 from companion.chapters.names import label
 from companion.errors import InputError
 from companion.fitting.isoflop.bias import GRIDS, exponent_bias, leading_bias
@@ -21,6 +22,8 @@ from companion.plotting import Html, show_table
 
 Side = Literal["below", "above"]
 SIDES: tuple[Side, Side] = ("below", "above")
+#: The paper's names of the two designs.
+_DATASETS = {"isoflop": "IsoFLOP", "tokenparam": "Token/Param", "all": "all runs"}
 _NUMBERS = re.compile(r" [\d.]+(e[+-]\d+)?( to [\d.]+(e[+-]\d+)?)?")
 
 
@@ -93,12 +96,25 @@ def one_sided_table(every: Mapping[tuple[str, str], IsoflopFit], reach: float = 
 
 
 def show_one_sided(sided: pd.DataFrame) -> Html:
-    """The table of `one_sided_table`."""
+    """The table of `one_sided_table`, one row per budget."""
+    rows = []
+    for (name, _), parts in sided.groupby(["architecture", "isoflop_budget"], sort=False):
+        budget = power_of_ten(parts["isoflop_budget"].iloc[0])
+        row = {"architecture": name, "budget": budget, "all": parts["all"].iloc[0]}
+        for part in parts.to_dict("records"):
+            mark = "\u00a0*" if part["warning"] else ""
+            size, moved = f"{part['sizes']}: N*", f"{part['sizes']}: moved"
+            fitted = np.isfinite(part["moved"])
+            row[size] = count(part["x_opt"]) if fitted else "–"
+            row[moved] = (f"{part['moved']:+.0%} ± {part['error']:.0%}" if fitted else "–") + mark
+        rows.append(row)
     return show_table(
-        sided,
-        caption="Optimum from one side of the grid and from all sizes, its standard error, and what the fit warns of.",
-        formats={"isoflop_budget": power_of_ten, "all": count, "x_opt": count, "moved": "{:+.0%}", "error": "{:.0%}"},
-        labels={"isoflop_budget": "budget (FLOP)", "all": "N*, all", "x_opt": "N*, one side", "error": "± (one side)"},
+        pd.DataFrame(rows),
+        name="isoflop-one-sided",
+        caption="Optimum from all sizes and from one side of the grid, with the standard error of the latter. "
+        "An asterisk: the fit warns that the optimum lies outside the sizes, or that one side has too few.",
+        formats={"all": count},
+        labels={"budget": "budget (FLOP)", "all": "all sizes: N*"},
     )
 
 
@@ -131,9 +147,11 @@ def show_skews(skews: pd.DataFrame) -> Html:
     """The table of `skew_table`."""
     return show_table(
         skews,
-        caption="Minimum of the parabola and of a cubic through the same runs (– if it has none); p of the cubic term.",
+        name="isoflop-cubics",
+        caption="Minimum of the parabola and of a cubic through the same runs (– if it has none), and p of the cubic "
+        "term.",
         formats={"isoflop_budget": power_of_ten, "parabola": count, "x_opt": count}
-        | {"moved": "{:+.1%}", "p_value": "{:.2g}"},
+        | {"moved": "{:+.1%}", "p_value": p_value},
         labels={"isoflop_budget": "budget (FLOP)", "parabola": "N*, parabola", "x_opt": "N*, cubic", "p_value": "p"},
     )
 
@@ -144,7 +162,7 @@ def published_surfaces() -> dict[str, LossSurface]:
     for fit in load_published()["parametric_fits"]:
         if "objective" in fit:  # those stored with all digits
             gamma = "free" if fit["fit_gamma"] else "= 1"
-            name = f"{label(fit['architecture'])}, {fit['dataset']} runs, γ {gamma}"
+            name = f"{label(fit['architecture'])}, {_DATASETS[fit['dataset']]}, γ {gamma}"
             surfaces[name] = LossSurface(**{key: fit[key] for key in ("E", "A", "B", "alpha", "beta", "gamma")})
     return surfaces
 
@@ -164,19 +182,19 @@ def show_grid_bias(surfaces: Mapping[str, LossSurface], bias: Mapping[str, pd.Da
     for name, surface in surfaces.items():
         moved = dict(zip(bias[name]["grid"], bias[name]["bias_lowest"], strict=True))
         drift = dict(zip(bias[name]["grid"], bias[name]["exponent_bias"], strict=True))
-        row = {"surface": name, "alpha": surface.alpha, "beta": surface.beta}
+        row: dict[str, str | float] = {"surface": name, "exponents": float(surface.alpha - surface.beta)}
         row["leading"] = 10 ** leading_bias(surface, even.upper) - 1
         row |= {grid: 10 ** moved[grid] - 1 for grid in GRIDS if grid != "drifting"}
         rows.append(row | {"drift": drift["drifting"]})
     return show_table(
         pd.DataFrame(rows),
-        caption=f"No noise at all. Error of N* from {even.num_sizes} sizes over a "
-        f"{10 ** (even.upper - even.lower):g}-fold "
-        f"range, and error of the exponent of N* when that range drifts by {drifting.drift:g} decades per decade "
-        "of compute. Surfaces: that of the parameters cell and published fits.",
-        formats={"alpha": "{:.3f}", "beta": "{:.3f}", "drift": "{:+.4f}"}
+        name="isoflop-grid-bias",
+        caption=f"Error of N* without any noise, from {even.num_sizes} sizes over a "
+        f"{10 ** (even.upper - even.lower):g}-fold range. Theory: (α − β)h²/10. Last column: error of "
+        f"exponent a when that range drifts by {drifting.drift:g} decades per decade of compute.",
+        formats={"exponents": "{:+.3f}", "drift": "{:+.4f}"}
         | dict.fromkeys(("leading", "symmetric", "off-center", "only below", "only above"), "{:+.1%}"),
-        labels={"alpha": "α", "beta": "β", "leading": "(α − β)h²/10", "drift": "drifting: exponent"},
+        labels={"exponents": "α − β", "leading": "theory", "drift": "drift"},
     )
 
 
@@ -213,10 +231,10 @@ def show_bias_of_trained_sizes(bias: pd.DataFrame) -> Html:
     """The table of `bias_of_trained_sizes`."""
     return show_table(
         bias,
-        caption="Error of the exponents that the trained sizes alone cause, beside the standard error of the joint "
-        "fit.",
+        name="isoflop-trained-sizes",
+        caption="Error of the exponents that the trained sizes alone cause, and the standard error of the joint fit.",
         formats=dict.fromkeys(X_COLUMNS, "{:+.4f}") | {"error": "{:.4f}"},
-        labels={"num_params": "exponent of N*", "num_tokens": "exponent of D*", "error": "standard error of a (joint)"},
+        labels={"num_params": "error of a", "num_tokens": "error of b", "error": "standard error of a, joint"},
     )
 
 

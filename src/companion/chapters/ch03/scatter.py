@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from companion.chapters.applicability import optional
+from companion.chapters.ch03.words import p_value
 from companion.chapters.names import label
 from companion.fitting.isoflop.goodness_of_fit import law_scatter
 from companion.fitting.isoflop.joint import fit_isoflop_joint
@@ -33,8 +34,8 @@ def scatter_of_optima(
     DataFrame
         `architecture`, `budgets` (main or all), `optima` (their number), `sizes`, exponents `two steps` and `joint`,
         `error` (standard error of the joint exponent), `chi2`, `dof` and `p`, the chance that optima on a true power
-        law scatter this much. Without three optima that have a standard error there is no row; without any row the
-        table has `architecture`, `budgets`, `sizes` and `p` only.
+        law scatter this much or more. Without three optima that have a standard error there is no row; without any row
+        the table has `architecture`, `budgets`, `sizes` and `p` only.
     """
     rows = []
     for name, table in tables.items():
@@ -55,14 +56,25 @@ def scatter_of_optima(
 
 def show_scatter(scatter: pd.DataFrame) -> Html:
     """The table of `scatter_of_optima`."""
-    formats = dict.fromkeys(("two steps", "joint", "error"), "{:.4f}") | {"chi2": "{:.1f}", "p": "{:.2g}"}
-    labels = {"error": "standard error (joint)", "chi2": "χ²", "dof": "degrees of freedom"}
+    rows = [
+        {
+            "architecture": row["architecture"],
+            "budgets": f"{row['budgets']} ({row['optima']})",
+            "sizes": row["sizes"],
+            "two steps": f"{row['two steps']:.4f}",
+            "joint": f"{row['joint']:.4f} ± {row['error']:.4f}",
+            "chi2": f"{row['chi2']:.1f} ({row['dof']})",
+            "p": p_value(row["p"]),
+        }
+        for row in scatter.to_dict("records")
+    ]
     return show_table(
-        scatter,
-        caption="Exponent of N* and scatter of the optima. p: chance that optima on a true power law scatter this "
-        "much.",
-        formats=formats if len(scatter) else {},
-        labels=labels if len(scatter) else {},
+        pd.DataFrame(rows, columns=["architecture", "budgets", "sizes", "two steps", "joint", "chi2", "p"]),
+        name="isoflop-scatter",
+        caption="Exponent of N*, with the standard error of the joint fit, and scatter of the optima: χ² with its "
+        "degrees of freedom. p: the chance that optima on a true power law scatter this much or more.",
+        labels={"budgets": "budgets (optima)", "two steps": "a, two steps", "joint": "a, joint"}
+        | {"chi2": "χ² (d.f.)"},
     )
 
 
@@ -125,10 +137,9 @@ def show_exponent_sums(sums: pd.DataFrame) -> Html:
     """The table of `exponent_sums`."""
     return show_table(
         sums,
-        caption="Two-step exponents, each run once, and FLOPs per parameter and token at the optimum of the lowest "
-        "and the "
-        "highest main budget. The usual approximation has 6 for κ and 0 for c.",
+        name="isoflop-sums",
+        caption="Two-step exponents, each run once, and κ* at the lowest and the highest main budget.",
         formats=dict.fromkeys(("a", "b", "a + b", "c", "a + b + c"), "{:.4f}")
         | dict.fromkeys(("first", "last"), "{:.2f}"),
-        labels={"first": "κ* lowest", "last": "κ* highest"},
+        labels={"first": "κ*, lowest", "last": "κ*, highest"},
     )

@@ -35,6 +35,8 @@ def show_student_factors(num_optima: Sequence[int]) -> Html:
     ]
     return show_table(
         pd.DataFrame(rows),
-        caption="Standard errors to a 95 % interval, and the chance that the truth lies within one standard error.",
+        name="isoflop-student",
+        caption="Half a 95 % interval in standard errors, and the chance that the truth lies within one.",
         formats={"factor": "{:.1f}", "within one": percent},
+        labels={"factor": "Student's factor", "within one": "truth within one standard error"},
     )

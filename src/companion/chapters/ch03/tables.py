@@ -1,13 +1,13 @@
 """Tables of the IsoFLOP chapter."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from companion.chapters.applicability import need, need_laws
+from companion.chapters.ch03.words import full_number, p_value
 from companion.chapters.names import SYMBOLS, label
-from companion.chapters.settings import show_settings
 from companion.fitting.bootstrap import standard_spread
 from companion.fitting.isoflop.compare import exponents_by_convention
 from companion.fitting.isoflop.joint import JointIsoflopFit
@@ -44,9 +44,32 @@ def settings_by_architecture(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame
 
 
 def show_runs(settings: pd.DataFrame) -> Html:
-    """The table of `settings_by_architecture`."""
-    caption = "IsoFLOP runs by budget. Within a budget C is nearly, not exactly, the same for all sizes."
-    return show_settings(settings, settings.columns.tolist(), caption, batch="batch (tokens)", batch_digits=2)
+    """The table of `settings_by_architecture`, as far as its runs have the columns."""
+    off = (settings["mean_train_flops"] / settings["isoflop_budget"] - 1).abs().max()
+    table = settings[["architecture", "isoflop_budget", "num_runs", "flops_spread"]].copy()
+    table["sizes"] = [_span(count(a), count(b)) for a, b in settings[["smallest", "largest"]].to_numpy()]
+    if "batch_tokens" in settings:
+        table["batch"] = settings["batch_tokens"]
+    if "learning_rate_low" in settings:
+        rates = settings[["learning_rate_low", "learning_rate_high"]].to_numpy()
+        table["rate"] = [_span(f"{a:.4f}", f"{b:.4f}") for a, b in rates]
+    formats: dict[str, str | Callable[[float], str]] = {"isoflop_budget": power_of_ten, "flops_spread": "{:.3f}"}
+    formats["batch"] = lambda value: count(value, 2)
+    labels = {"isoflop_budget": "budget (FLOP)", "num_runs": "runs", "flops_spread": "largest C / least C"}
+    labels |= {"sizes": "sizes N", "batch": "batch (tokens)", "rate": "learning rate"}
+    return show_table(
+        table,
+        name="isoflop-runs",
+        caption="IsoFLOP runs by budget. Within a budget C is nearly, not exactly, the same for all sizes. The mean C "
+        f"of a budget is at most {percent(off)} away from it.",
+        formats={column: style for column, style in formats.items() if column in table},
+        labels={column: heading for column, heading in labels.items() if column in table},
+    )
+
+
+def _span(low: str, high: str) -> str:
+    """Two ends of a range as one text, or one value where they are the same."""
+    return low if low == high else f"{low}\u2060–\u2060{high}"  # joined: no line ends at the dash
 
 
 def show_optima(every: Mapping[Key, IsoflopFit]) -> Html:
@@ -64,7 +87,8 @@ def show_optima(every: Mapping[Key, IsoflopFit]) -> Html:
             rows.append(row)
     return show_table(
         pd.DataFrame(rows),
-        caption="Optimum of every budget; standard error of N* by the delta method and by drawn parabolas.",
+        name="isoflop-optima",
+        caption="The optimum of every budget. Standard errors of N* by the delta method and by the bootstrap.",
         formats={"isoflop_budget": power_of_ten, "num_params": count, "delta": percent, "bootstrap": percent}
         | {"num_tokens": count, "loss": "{:.4f}"},
         labels={"isoflop_budget": "budget (FLOP)", "num_params": "N*", "num_tokens": "D* (tokens)"}
@@ -81,7 +105,6 @@ def show_published_laws(published: Mapping[Key, IsoflopFit]) -> Html:
             "prefactor": fit.power_law.law.prefactor,
             "exponent": fit.power_law.law.exponent,
             "error": fit.power_law.exponent_standard_error,
-            "optima": len(fit.optima),
             "interval": interval(fit.power_law.interval("exponent")),
             "bootstrap": interval(fit.interval("exponent")),
         }
@@ -89,7 +112,9 @@ def show_published_laws(published: Mapping[Key, IsoflopFit]) -> Html:
     ]
     return show_table(
         pd.DataFrame(rows),
-        caption="The published procedure: its standard error, and 95 % intervals by Student's t and by bootstrap.",
+        name="isoflop-published-laws",
+        caption="Power laws by the published procedure. Its standard error, and 95 % intervals by Student's t and by "
+        "the bootstrap.",
         formats={"prefactor": lambda v: significant(v, 4), "exponent": "{:.4f}", "error": "{:.4f}"},
         labels={"error": "standard error", "interval": "Student interval", "bootstrap": "bootstrap interval"},
     )
@@ -97,7 +122,13 @@ def show_published_laws(published: Mapping[Key, IsoflopFit]) -> Html:
 
 def show_ledger_sections(rows: list[LedgerRow]) -> Html:
     """Counts of verdicts by section of the ledger."""
-    return show_table(summarize(rows), caption="Published numbers by section, and how many of them come out again.")
+    table = summarize(rows)
+    table["section"] = table["section"].str.replace("_", " ")
+    return show_table(
+        table,
+        caption="Published numbers by section of the ledger.",
+        labels={"not independent": "of these not independent"},
+    )
 
 
 def show_ledger_rows(rows: list[LedgerRow]) -> Html:
@@ -106,27 +137,50 @@ def show_ledger_rows(rows: list[LedgerRow]) -> Html:
     entry, quantity = ledger["entry"], ledger["quantity"]
     laws = entry.str.contains("T=8192 N") & entry.str.contains("1e20") & quantity.str.startswith("exponent")
     best = entry.eq("xlstm T=8192 isoflop_budget=1e+20 num_params") & quantity.isin(["x_opt", "loss_opt"])
-    columns = ["entry", "quantity", "published", "ours", "independent", "verdict"]
-    chosen = ledger.loc[laws | best | entry.eq("num_params=1e+09"), columns].copy()
-    chosen["entry"] = entry.str.replace(r" = \S+ \* C\*\*\w| \(budgets.*", "", regex=True)
-    chosen["independent"] = chosen["independent"].map({True: "yes", False: "no"})
-    return show_table(
-        chosen,
-        caption="Some of them: the exponents of N*, one optimum, one row of the published table of compute-optimal "
-        "models.",
-        formats={"published": "{:.7g}", "ours": "{:.7g}"},
+    chosen = ledger[laws | best | entry.eq("num_params=1e+09")]
+    table = pd.DataFrame(
+        {
+            "number": [_published_number(row["entry"], row["quantity"]) for row in chosen.to_dict("records")],
+            "published": chosen["published"].map(full_number),
+            "ours": chosen["ours"].map(full_number),
+            "independent": chosen["independent"].map({True: "yes", False: "no"}),
+            "verdict": chosen["verdict"],
+        }
     )
+    return show_table(
+        table,
+        name="isoflop-ledger-rows",
+        caption="Examples at T = 8192: exponents of N*, one optimum, and the published row for 1B parameters.",
+        labels={"number": "published number"},
+    )
+
+
+def _published_number(entry: str, quantity: str) -> str:
+    """What a row of the ledger is about, in words; an entry of another kind keeps its own."""
+    if entry.startswith("num_params="):
+        name, _, what = quantity.partition("_")
+        return f"{label(name)}: {'C (FLOP)' if what == 'train_flops' else 'D (tokens)'} at which 1B is optimal"
+    name = label(entry.split(" ")[0])
+    words = {"exponent": "exponent a", "exponent_std": "standard error of a"}
+    words |= {"x_opt": "N* at 1×10²⁰ FLOP", "loss_opt": "loss at N* (nats/token)"}
+    return f"{name}: {words.get(quantity, quantity)}"
 
 
 def show_errors(errors: pd.DataFrame) -> Html:
     """The table of `errors_by_context`."""
-    three, halves = ["published", "bootstrap", "joint"], ["half_published", "half_joint"]
+    table = errors[["T", "architecture", "optima"]].copy()
+    for key in ("published", "joint"):
+        pairs = errors[[key, f"half_{key}"]].to_numpy(dtype=float)
+        table[key] = [f"{error:.4f} ({half:.3f})" if np.isfinite(half) else "–" for error, half in pairs]
+    table.insert(4, "bootstrap", errors["bootstrap"].map("{:.4f}".format))
+    table["nearer"] = errors["nearer"]
     return show_table(
-        errors[["T", "architecture", "optima", *three, *halves, "nearer"]],
-        caption="Exponent of N*: standard errors, half widths of 95 % intervals, chance of optima this near to a line.",
-        formats=dict.fromkeys(three, "{:.4f}") | dict.fromkeys(halves, "{:.3f}") | {"nearer": percent},
-        labels={"published": "published procedure", "half_published": "half interval, published procedure"}
-        | {"half_joint": "half interval, joint", "nearer": "chance of lying this near"},
+        table,
+        name="isoflop-errors",
+        caption="Standard error of the exponent of N*, by procedure. In parentheses: half the width of the 95 % "
+        "interval. Last column: the chance that optima on a true power law lie this near to a line.",
+        formats={"nearer": percent},
+        labels={"published": "published procedure", "joint": "joint fit", "nearer": "chance"},
     )
 
 
@@ -140,26 +194,28 @@ def show_differences(differences: Mapping[str, pd.DataFrame], first: str, second
     first, second
         names of the architectures.
     """
-    columns = ["first", "second", "difference", "low", "high"]
     every = pd.concat([table.assign(law=SYMBOLS[x]) for x, table in differences.items()])
+    every["interval"] = [interval(bounds) for bounds in zip(every["low"], every["high"], strict=True)]
     return show_table(
-        every[["law", "choice", *columns, "p_value"]],
-        caption=f"Exponent of {label(first)} less that of {label(second)}, 95 % interval, and p of no difference.",
-        formats=dict.fromkeys(columns, "{:.3f}") | {"p_value": "{:.2g}"},
-        labels={"first": label(first), "second": label(second), "low": "from", "high": "to", "p_value": "p"},
+        every[["law", "choice", "first", "second", "difference", "interval", "p_value"]],
+        name="isoflop-differences",
+        caption=f"Exponent of {label(first)} minus that of {label(second)}, and p of no difference.",
+        formats=dict.fromkeys(("first", "second"), "{:.3f}") | {"difference": "{:+.3f}", "p_value": p_value},
+        labels={"first": label(first), "second": label(second), "interval": "95 % interval", "p_value": "p"},
     )
 
 
 def show_ratios(ratios: Mapping[str, pd.DataFrame], first: str, second: str) -> Html:
     """Optima of two architectures and their ratio, by x tables of `optimum_ratio`."""
     every = pd.concat([table.assign(law=SYMBOLS[x]) for x, table in ratios.items()])
+    every["interval"] = [interval(bounds, 2) for bounds in zip(every["low"], every["high"], strict=True)]
     return show_table(
-        every[["law", "isoflop_budget", "first", "second", "ratio", "low", "high"]],
-        caption=f"Optimum of {label(first)} over that of {label(second)} at equal compute, 95 % bootstrap intervals.",
-        formats={"isoflop_budget": power_of_ten, "first": count, "second": count}
-        | dict.fromkeys(("ratio", "low", "high"), "{:.2f}"),
+        every[["law", "isoflop_budget", "first", "second", "ratio", "interval"]],
+        name="isoflop-ratios",
+        caption=f"Optimum of {label(first)} over that of {label(second)} at equal compute, with bootstrap intervals.",
+        formats={"isoflop_budget": power_of_ten, "first": count, "second": count, "ratio": "{:.2f}"},
         labels={"isoflop_budget": "budget (FLOP)", "first": label(first), "second": label(second)}
-        | {"low": "from", "high": "to"},
+        | {"interval": "95 % interval"},
     )
 
 
@@ -187,14 +243,17 @@ def show_conventions(exponents: pd.DataFrame) -> Html:
     """The table of `exponents_by_architecture_and_convention`, or a sentence that says what it needs."""
     if exponents.attrs["missing"]:
         return Html(f"<p>This table cannot be counted again: {exponents.attrs['missing']}.</p>")
-    columns = ["model", "convention", "flops_ratio", "spread", "a", "a_joint", "a_low", "a_high", "b", "b_joint"]
+    table = exponents[["model", "convention", "flops_ratio", "spread", "a"]].copy()
+    bounds = exponents[["a_joint", "a_low", "a_high"]].to_numpy()
+    table["a_joint"] = [f"{a:.3f} {interval((low, high))}" for a, low, high in bounds]
     return show_table(
-        exponents[columns],
-        caption="Exponents by convention. Ratio: recounted over given C. Spread: largest over smallest C within a "
+        table.assign(b=exponents["b"], b_joint=exponents["b_joint"]),
+        name="isoflop-conventions",
+        caption="Exponents by convention. Ratio: recounted C over given C. Spread: largest over smallest C within a "
         "budget.",
-        formats={c: "{:.2f}" if c in ("flops_ratio", "spread") else "{:.3f}" for c in columns[2:]},
+        formats=dict.fromkeys(("flops_ratio", "spread"), "{:.2f}") | dict.fromkeys(("a", "b", "b_joint"), "{:.3f}"),
         labels={"model": "architecture", "flops_ratio": "ratio", "a": "a, two steps", "a_joint": "a, joint"}
-        | {"a_low": "from", "a_high": "to", "b": "b, two steps", "b_joint": "b, joint"},
+        | {"b": "b, two steps", "b_joint": "b, joint"},
     )
 
 
@@ -216,25 +275,38 @@ def show_sizes_by_context(laws: Mapping[tuple[str, int | None], JointIsoflopFit]
     rows = []
     for (name, length), fit in laws.items():
         low, high = fit.predict_interval(train_flops)
-        row = {"architecture": label(name), "T": length or "–", "N*": fit.law.predict(train_flops)}
-        rows.append(row | {"low": low, "high": high})
+        row = {"architecture": label(name), "T": length or "–", "N*": float(fit.law.predict(train_flops))}
+        rows.append(row | {"interval": f"[{count(float(low))}, {count(float(high))}]"})
     need(rows, "no context length has the same budgets for all architectures")
     table = pd.DataFrame(rows).sort_values("architecture", kind="stable")
     table["change"] = table["N*"] / table.groupby("architecture")["N*"].transform("first") - 1
     return show_table(
         table,
-        caption=f"Optimal size at {power_of_ten(train_flops)} FLOP, 95 % interval, and change from the shortest "
+        caption=f"Optimal size at {power_of_ten(train_flops)} FLOP by the joint law, and its change from the shortest "
         "context.",
-        formats=dict.fromkeys(("N*", "low", "high"), count) | {"change": "{:+.0%}"},
-        labels={"low": "from", "high": "to"},
+        formats={"N*": count, "change": "{:+.0%}"},
+        labels={"interval": "95 % interval"},
+    )
+
+
+def show_growth(joint: Mapping[Key, JointIsoflopFit], factor: float) -> Html:
+    """By what factors the optimum grows when compute grows by `factor`, by the joint laws."""
+    rows = []
+    for name in architectures_of(joint):
+        size, tokens = (factor ** joint[name, x].law.exponent for x in SYMBOLS)
+        rows.append({"architecture": label(name), "N*": size, "D*": tokens, "product": size * tokens})
+    return show_table(
+        pd.DataFrame(rows),
+        caption=f"Growth of the optimum when compute grows {factor:g}-fold, by the joint laws.",
+        formats=dict.fromkeys(("N*", "D*", "product"), "{:.2f}"),
+        labels={"N*": "factor of N*", "D*": "factor of D*", "product": "their product"},
     )
 
 
 def show_without_one_budget(
     rows: Sequence[tuple[str, float, float, IsoflopFit | None, JointIsoflopFit | None]],
 ) -> Html:
-    """Exponents of N\\* without one budget: architecture, budget, its lever, two-step fit, joint fit (None: "
-    "refused)."""
+    """Exponents of N\\* without one budget: architecture, budget, lever, two-step fit, joint fit (None: refused)."""
     table = [
         {
             "architecture": label(name),
@@ -247,8 +319,9 @@ def show_without_one_budget(
     ]
     return show_table(
         pd.DataFrame(table, columns=["architecture", "without", "lever", "two steps", "joint"]),
-        caption="Exponent of N* without one budget, and by how much the two-step slope changes per decade of that "
-        "optimum.",
+        caption="Exponent of N* without one budget. Lever: change of the two-step exponent per decade by which that "
+        "optimum moves.",
+        labels={"without": "left out (FLOP)"},
         formats={"without": power_of_ten, "lever": "{:+.2f}", "two steps": "{:.3f}", "joint": "{:.3f}"},
     )
 
@@ -269,7 +342,7 @@ def show_windows(rows: Sequence[tuple[str, float, int, JointIsoflopFit]]) -> Htm
     ]
     return show_table(
         pd.DataFrame(table),
-        caption="Exponent of N* from sizes within a window around the optimum.",
+        caption="Exponent of N* by the joint fit from sizes within a window around each optimum.",
         formats={"exponent": "{:.3f}", "error": "{:.3f}"},
-        labels={"window": "± decades", "error": "standard error"},
+        labels={"window": "window (± decades)", "error": "standard error"},
     )

@@ -109,7 +109,7 @@ def lost_words(lost: float) -> str:
 
 
 def _size_exponent(law: LossSurface) -> float:
-    return law.beta / (law.alpha + law.beta)
+    return float(law.beta / (law.alpha + law.beta))
 
 
 def exponents_table(by_design: Mapping[str, Fits], by_sizes: Mapping[str, Bootstrap], iso: Tables) -> Html:

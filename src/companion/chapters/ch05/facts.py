@@ -319,7 +319,7 @@ def exact_verdict(fits: Mapping[tuple[tuple[float, ...], float | None], Fit], tr
         f"status {' and '.join(sorted({fit.status for fit in narrow}))}, although the fit is perfect where there are "
         "runs. "
     )
-    if abs(truth.gamma - 1) > 1e-3:
+    if abs(float(truth.gamma) - 1) > 1e-3:
         misfit = {ratios: np.sqrt(np.mean(fits[ratios, 1.0].residuals ** 2)) for ratios in (two, three)}
         far = fits[two, 1.0].law.predict(1e9, 5e12) / truth.predict(1e9, 5e12) - 1
         text += (

@@ -2,8 +2,8 @@
 
 from companion.chapters.ch06.designs import size_exponent
 from companion.chapters.ch06.facts import (
+    ledger_facts,
     near_facts,
-    opening_facts,
     pitfall_delta,
     pitfall_early,
     pitfall_embedding,
@@ -37,11 +37,12 @@ from companion.chapters.ch06.shown import (
     tried,
 )
 from companion.chapters.ch06.summary import (
+    PENDING,
     Pitfall,
     Summary,
 )
 from companion.chapters.ch06.tables import (
-    delta_table,
+    delta_tables,
     designs_table,
     digits_table,
     embedding_table,
@@ -61,12 +62,13 @@ from companion.chapters.ch06.tables import (
 )
 
 __all__ = [
+    "PENDING",
     "Pitfall",
     "Summary",
     "candidates_figure",
     "condition_figure",
     "delta_figure",
-    "delta_table",
+    "delta_tables",
     "designs_table",
     "digits_table",
     "embedding_figure",
@@ -75,10 +77,10 @@ __all__ = [
     "forms_figure",
     "forms_table",
     "gaps_table",
+    "ledger_facts",
     "ledger_table",
     "metrics_table",
     "near_facts",
-    "opening_facts",
     "parabolas_table",
     "pitfall_delta",
     "pitfall_early",

@@ -27,7 +27,7 @@ from companion.runs.recount import missing_for_recount, models_of
 
 def size_exponent(law: LossSurface) -> float:
     """a of N\\*(C) ∝ C^a at C = k·N·D (arXiv 2203.15556, equation 4)."""
-    return law.beta / (law.alpha + law.beta)
+    return float(law.beta / (law.alpha + law.beta))
 
 
 # ---- grids of sizes ------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ def exact_optima(runs: pd.DataFrame, law: LossSurface) -> pd.DataFrame:
         center = np.log(n).mean()
         curve = np.polyfit(np.log(n) - center, np.log(d), min(2, np.unique(n).size - 1))
         grid = np.linspace(np.log(n).min(), np.log(n).max(), 4001)
-        loss = law.predict(np.exp(grid), np.exp(np.polyval(curve, grid - center)))
+        loss = np.asarray(law.predict(np.exp(grid), np.exp(np.polyval(curve, grid - center))))
         best = int(np.argmin(loss))
         inside = 0 < best < grid.size - 1
         tokens = np.exp(np.polyval(curve, np.log(approximate) - center))

@@ -17,24 +17,18 @@ from companion.chapters.ch06.mistakes import (
     rounded_laws,
     variance_as_error,
 )
-from companion.chapters.ch06.summary import NOT_SEEN, NOT_SHOWN, Facts, Pitfall
+from companion.chapters.ch06.shown import SYMBOLS, delta_text, named
+from companion.chapters.ch06.summary import NOT_SEEN, NOT_SHOWN, Facts, Pitfall, in_words
 from companion.chapters.ch06.tables import parabola_errors
 from companion.chapters.labels import label_of
 from companion.fitting.fit import Fit, fit
 from companion.fitting.multistart import Multistart
 from companion.fitting.overtraining import OvertrainingSlopes
-from companion.formatting import percent, significant
+from companion.formatting import percent, power_of_ten, significant
 from companion.inference.published import fit_published
 from companion.inference.timings import load_paper_inference
 from companion.laws import LossSurface
-from companion.ledger import load_published
-
-
-def opening_facts(iso: pd.DataFrame, architecture: str, context_length: int | None) -> Facts:
-    """How many IsoFLOP runs, and of what."""
-    at = f", T = {context_length}" if context_length else ""
-    return {"c6_num_runs": str(len(iso)), "c6_architecture": label_of(architecture) + at}
-
+from companion.ledger import REPRODUCED, load_published
 
 # ---- the pitfalls, in the order of the page --------------------------------------------------------
 
@@ -50,10 +44,10 @@ def pitfall_skewed(biases: pd.DataFrame, trained_bias: float) -> Pitfall:
         name="skewed valley",
         changes="N*; a on moving grids",
         here=f"N* {span}",
-        notice="exact losses of the fitted law at your own sizes",
-        sentence=f"Without noise the parabola's N* is off by {span}; a is off by {drift:+.4f} on the drifting grid and "
-        f"by {trained_bias:+.4f} at the sizes that were trained",
-        shifts={"parabolas at the trained sizes": trained_bias},
+        notice="fit exact losses of your law at your own sizes",
+        sentence=f"Even without noise the parabola's N* is off by {span} on these grids. The exponent a is off by "
+        f"{drift:+.4f} on the drifting grid and by {trained_bias:+.4f} at the sizes that were trained",
+        shifts={"parabolas, trained sizes": trained_bias},
     )
 
 
@@ -63,8 +57,8 @@ def pitfall_one_ratio(designs: pd.DataFrame, curve: pd.DataFrame, table: pd.Data
     names = set(table["experiment"].dropna()) if "experiment" in table else set()
     for name in sorted(names - {"isoflop"}) if "isoflop" in names else []:
         other = size_exponent(fit(LossSurface, table[table["experiment"] == name]).law)
-        shifts[f"the other design ({name})"] = other - a
-        fitted = f"; fitted to the {name} runs, a = {other:.3f} instead of {a:.3f}"
+        shifts[f"other design ({named(name)})"] = other - a
+        fitted = f". Fitted to the runs of the other design, {named(name)}, the law has a = {other:.3f}, not {a:.3f}"
     (narrow, condition), (wide, best) = (
         (curve["decades"].iloc[at], significant(curve["gamma_free"].iloc[at])) for at in (0, -1)
     )
@@ -73,11 +67,11 @@ def pitfall_one_ratio(designs: pd.DataFrame, curve: pd.DataFrame, table: pd.Data
         key="one_ratio",
         name="one ratio D/N",
         changes="errors; losses off the ratio",
-        here=f"condition {best} to {condition}",
-        notice="condition number before, interval widths after the fit",
-        sentence=f"Six sizes have the condition number {condition} if their ratios span {narrow:g} decades, {best} if "
-        f"{wide:g}; standard errors of a in the table's designs: {significant(errors.min(), 2)} to "
-        f"{significant(errors.max(), 2)}{fitted}",
+        here=f"condition number {best} to {condition}",
+        notice="check the condition number before the fit and interval widths after it",
+        sentence=f"A design of six sizes has the condition number {best} if its ratios span {wide:g} decades, and "
+        f"{condition} if they span {narrow:g}. In the designs of this table the standard error of a lies between "
+        f"{significant(errors.min(), 2)} and {significant(errors.max(), 2)}{fitted}",
         shifts=shifts,
     )
 
@@ -85,32 +79,32 @@ def pitfall_one_ratio(designs: pd.DataFrame, curve: pd.DataFrame, table: pd.Data
 def pitfall_early(fit: Fit, searches: Mapping[str, Multistart], a: float) -> Pitfall:
     """What the tolerances of a plain search do."""
     reached = compare_searches(fit, searches).set_index("setting")
-    shares = [percent(share) for share in reached["within_1e-6"]]
+    shares = [percent(share) if share else "none" for share in reached["within_1e-6"]]
     exact, loose, mean = reached["size_exponent"].tolist()
     return Pitfall(
         key="early",
         name="early stopping",
         changes="everything, at random",
         here=f"a = {exact:.3f}, {loose:.3f}, {mean:.3f}",
-        notice="many starts, their spread; tighter tolerances must not move the best",
-        sentence=f"Of {len(searches['published'].objective)} starts {shares[0]} come within 10⁻⁶ of the best objective "
-        f"with the published tolerances, {shares[1]} with those of scipy, {shares[2]} on the mean; the lowest of each "
-        f"has a = {exact:.3f}, {loose:.3f} and {mean:.3f}",
-        shifts={"stopping early (scipy's tolerances)": loose - a, "stopping early (on the mean)": mean - a},
+        notice="use many starts; tighter tolerances must not move the best",
+        sentence=f"Of {len(searches['published'].objective)} starts, {shares[0]} come within 10⁻⁶ of the best "
+        f"objective with the published tolerances, {shares[1]} with SciPy's defaults, and {shares[2]} with SciPy's "
+        f"defaults on the mean. The lowest end of each search has a = {exact:.3f}, {loose:.3f} and {mean:.3f}",
+        shifts={"early stop, SciPy's defaults": loose - a, "early stop, on the mean": mean - a},
     )
 
 
 def search_facts(fit: Fit, searches: Mapping[str, Multistart]) -> Facts:
-    """How many starts of how many, and where the lowest of all ends."""
+    """How many starts, out of how many, and where the lowest of all ends."""
     published = searches["published"]
     least = compare_searches(fit, searches)["lowest_excess"].min()
-    lowest = f"A start ends lower, by up to {-least:.0e}"
+    lowest = f"At least one start ends below the exact fit, by up to {power_of_ten(-least, 1)}"
     if least >= 0:
-        lowest = f"Every start ends above the exact fit; the lowest by {least:.0e}"
+        lowest = f"No start ends below the exact fit; the lowest ends {power_of_ten(least, 1)} above it"
     return {
         "c6_num_starts": str(len(published.objective)),
         "c6_grid_size": f"{published.grid_size:,}",
-        "c6_lowest": f"{lowest}, relative",
+        "c6_lowest": f"{lowest}, relative to its objective",
     }
 
 
@@ -136,16 +130,17 @@ def rounded(
 def pitfall_rounding(rounding: pd.DataFrame, decimals: Sequence[int]) -> Pitfall:
     """What the first number of decimals does, and the laws as printed."""
     full, coarse, *others = rounding.to_dict("records")
-    printed = "; ".join(f"{row['law']}: {row['objective_ratio']:.1f} times" for row in others[len(decimals) - 1 :])
+    printed = " and ".join(f"{row['objective_ratio']:.1f}" for row in others[len(decimals) - 1 :])
+    as_printed = f". For the law as the paper prints it, the objective is {printed} times the best" if printed else ""
     return Pitfall(
         key="rounding",
         name="rounding",
         changes="losses and residuals",
         here=f"objective × {coarse['objective_ratio']:.1f}",
         notice="evaluate the printed law on the runs it summarizes",
-        sentence=f"With {decimals[0]} decimals the objective is {coarse['objective_ratio']:.1f} times the best and the "
-        f"rms log residual {coarse['rms']:.2%} instead of {full['rms']:.2%}{f' ({printed})' if printed else ''}",
-        shifts={f"parameters rounded to {decimals[0]} decimals": coarse["size_exponent"] - full["size_exponent"]},
+        sentence=f"With {decimals[0]} decimals the objective is {coarse['objective_ratio']:.1f} times the best, and "
+        f"the rms log residual is {coarse['rms']:.2%}, not {full['rms']:.2%}{as_printed}",
+        shifts={f"rounded to {decimals[0]} decimals": coarse["size_exponent"] - full["size_exponent"]},
     )
 
 
@@ -158,15 +153,17 @@ def pitfall_repeated(twice: pd.DataFrame, name: str, num_repeated: int, num_runs
     """What repeated rows do, of `companion.chapters.ch06.mistakes.repeated_rows` for the runs of one architecture."""
     once, more, *_ = twice.to_dict("records")
     moved, label = more["size_exponent"] - once["size_exponent"], label_of(name)
-    counted = str(more["counted"])
+    shown = f"{round(moved, 4) + 0:+.4f}"  # no −0.0000
+    counted = f"If every run of {label} is listed twice,"
+    if num_repeated:
+        counted = f"In the published fits, {num_repeated} of {num_runs} {label} runs count more than once:"
     return Pitfall(
         key="repeated",
         name="repeated rows",
-        changes="a little; its interval more",
+        changes="a slightly, its interval more",
         here=f"interval × {more['width']:.2f}",
         notice="look for equal N, D and loss; count distinct runs",
-        sentence=f"{counted[0].upper()}{counted[1:]}: a moves by {moved:+.4f} and its interval becomes "
-        f"{more['width']:.2f} times as wide ({label}, {num_repeated} of {num_runs} runs repeated)",
+        sentence=f"{counted} a moves by {shown}, and its interval becomes {more['width']:.2f} times as wide",
         shifts={f"repeated rows ({label})": moved} if num_repeated else {},
     )
 
@@ -181,10 +178,10 @@ def pitfall_six_nd(optima: pd.DataFrame, a: float) -> Pitfall:
         name="6ND for C",
         changes="N*, a, the budgets",
         here=f"N* {span}",
-        notice="C/(ND) of every run: it must not vary with size",
-        sentence=f"6ND/C runs from {shares}; N* of the same law moves by {span}, and its exponent is {a:.3f} along "
-        f"6ND, {exact:.3f} along the exact count",
-        shifts={"6ND for the exact compute": a - exact},
+        notice="compute C/(ND) of every run: it must not vary with size",
+        sentence=f"Here 6ND is {shares} of the exact C. The optimum N* of the same law moves by {span}, and its "
+        f"exponent is {a:.3f} along 6ND but {exact:.3f} along the exact count",
+        shifts={"6ND in place of C": a - exact},
     )
 
 
@@ -201,19 +198,22 @@ def pitfall_pairs(
         key="pairs",
         name="metric over all pairs",
         changes="which fit is chosen",
-        here=f"mse × {worse:.1f}; r² {of_pairs['r2']:.2f} for {of_runs['r2']:.2f}",
-        notice="shuffle the predictions: a metric must get worse",
-        sentence=f"The fit has r² {of_runs['r2']:.3f} over runs and {of_pairs['r2']:.2f} over pairs, a constant "
-        f"{abs(of_constant['r2']):.2f}; among {len(candidates) - 1} nearly optimal fits the wrong metric selects one "
-        f"with a = {by_pairs['size_exponent']:.3f} whose mse over runs is {worse:.1f} times the lowest",
-        shifts={"selected by a metric over pairs": by_pairs["size_exponent"] - a},
+        here=f"mse × {worse:.1f}; r² {of_pairs['r2']:.2f}, not {of_runs['r2']:.2f}",
+        notice="shuffle the predictions: the metric must get worse",
+        sentence=f"The fit has r² = {of_runs['r2']:.3f} over runs and {of_pairs['r2']:.2f} over pairs, where a "
+        f"constant has {abs(of_constant['r2']):.2f}. Among {len(candidates) - 1} nearly optimal fits the metric over "
+        f"pairs selects one with a = {by_pairs['size_exponent']:.3f}, whose mean square error over runs is "
+        f"{worse:.1f} times the lowest",
+        shifts={"metric over all pairs": by_pairs["size_exponent"] - a},
     )
 
 
 def near_facts(near: pd.DataFrame, a: float) -> Facts:
     """What the metric over all pairs selects among the ends of a search."""
     chosen = near.iloc[int(near["mse_all_pairs"].argmin())]
-    return {"c6_num_near": str(len(near) - 1), "c6_start_move": f"{chosen['size_exponent'] - a:+.0e}"}
+    move = chosen["size_exponent"] - a
+    moved = f"by {'−' if move < 0 else '+'}{power_of_ten(abs(move), 1)}" if move else "not at all"
+    return {"c6_num_near": str(len(near) - 1), "c6_start_move": moved}
 
 
 def pitfall_variance(slopes: OvertrainingSlopes | None) -> Pitfall:
@@ -222,11 +222,11 @@ def pitfall_variance(slopes: OvertrainingSlopes | None) -> Pitfall:
     if slopes is not None:
         table = variance_as_error(slopes)
         ratios = table["eta_standard_error"] / table["eta_variance"]
-        here = f"errors / {ratios.min():.0f} to {ratios.max():.0f}"
+        here = f"errors {ratios.min():.0f} to {ratios.max():.0f} times too small"
         sentence = (
-            f"The variances are {ratios.min():.0f} to {ratios.max():.0f} times smaller than the standard errors; a "
-            f"slope that lies {table['errors_away'].max():.1f} standard errors from the common one seems to lie "
-            f"{table['variances_away'].max():.0f} “errors” away (parallel lines: p = {slopes.p_value:.2g})"
+            f"The variances are {ratios.min():.0f} to {ratios.max():.0f} times smaller than the standard errors. A "
+            f"slope that is {table['errors_away'].max():.1f} standard errors from the common one seems to be "
+            f"{table['variances_away'].max():.0f} “errors” away (test of equal slopes: p = {slopes.p_value:.2g})"
         )
     return Pitfall(
         key="variance",
@@ -249,10 +249,10 @@ def pitfall_product(iso: pd.DataFrame, forms: Mapping[str, Form]) -> Pitfall:
         name="product for a sum",
         changes="whether there is an N*",
         here=has,
-        notice="residuals against N at one budget: a valley remains",
+        notice="plot residuals over N at one budget: a valley remains",
         sentence=f"The rms log residual is {product['rms']:.2%} for the product and {total['rms']:.2%} for the sum "
-        f"with γ free; the product has {has}, and differs by {small:+.2f} and {large:+.2f} nats per token at the "
-        "corners of the table",
+        f"with γ free. The product has {has}, and at the two corners of the table it differs from the sum by "
+        f"{small:+.2f} and {large:+.2f} nats per token",
     )
 
 
@@ -262,20 +262,20 @@ def pitfall_embedding(definitions: pd.DataFrame | None, iso: pd.DataFrame) -> Pi
     if definitions is not None:
         share = embedding_params(iso) / iso["num_params"]
         first, bare, kaplan = definitions.to_dict("records")
-        shifts = {"without the embedding": bare["parametric_exponent"] - first["parametric_exponent"]}
-        here = f"a {first['parametric_exponent']:.3f} to {bare['parametric_exponent']:.3f}"
+        shifts = {"embedding left out of N": bare["parametric_exponent"] - first["parametric_exponent"]}
+        here = f"a = {bare['parametric_exponent']:.3f}, not {first['parametric_exponent']:.3f}"
         sentence = (
-            f"The embeddings hold {percent(share.min())} to {percent(share.max())} of the parameters; without them a "
-            f"goes from {first['isoflop_exponent']:.3f} to {bare['isoflop_exponent']:.3f} by parabolas at the exact C, "
-            f"to {kaplan['isoflop_exponent']:.3f} at C = 6ND, and from {first['parametric_exponent']:.3f} to "
-            f"{bare['parametric_exponent']:.3f} in the parametric fit"
+            f"The embeddings hold {percent(share.min())} to {percent(share.max())} of the parameters. Without them, "
+            f"parabolas at the exact C give a = {bare['isoflop_exponent']:.3f}, not {first['isoflop_exponent']:.3f}; "
+            f"at C = 6ND they give {kaplan['isoflop_exponent']:.3f}. The parametric fit gives "
+            f"{bare['parametric_exponent']:.3f}, not {first['parametric_exponent']:.3f}"
         )
     return Pitfall(
         key="embedding",
-        name="no embedding",
+        name="embedding left out",
         changes="α and a",
         here=here,
-        notice="say which N; plot the embedding's share over N",
+        notice="name the N; plot the embedding's share over N",
         sentence=sentence,
         shifts=shifts,
     )
@@ -286,21 +286,21 @@ def pitfall_delta(path: pd.DataFrame, fit: Fit, search: Multistart, a: float) ->
     far = path.iloc[int((path["size_exponent"] - a).abs().argmax())]
     span, floors = (f"{path[column].min():.3f} to {path[column].max():.3f}" for column in ("size_exponent", "E"))
     first, last, furthest = (
-        f"{delta:g}".replace("inf", "∞")
-        for delta in (path["huber_delta"].iloc[0], path["huber_delta"].iloc[-1], far["huber_delta"])
+        delta_text(delta) for delta in (path["huber_delta"].iloc[0], path["huber_delta"].iloc[-1], far["huber_delta"])
     )
     reached = reached_by_start(fit, search)
     widest = reached.groupby("parameter")["reached"].agg(np.ptp).idxmax()
     shares = reached.loc[reached["parameter"] == widest, "reached"]
+    start = SYMBOLS.get(str(widest), str(widest))
     return Pitfall(
         key="delta",
         name="δ and the starts",
         changes="all parameters",
-        here=f"a {span}",
+        here=f"a = {span}",
         notice="fit with several δ; if E moves, look at the residuals",
-        sentence=f"Over δ from {first} to {last} a goes over {span} and E over {floors}; of the plain searches "
-        f"{shares.min():.0%} to {shares.max():.0%} arrive, depending on the start value of {widest}",
-        shifts={f"δ = {furthest} for {fit.huber_delta:g}": far["size_exponent"] - a},
+        sentence=f"For δ from {first} to {last}, a ranges over {span} and E over {floors}. Depending on the start "
+        f"value of {start}, {percent(shares.min())} to {percent(shares.max())} of the plain searches arrive",
+        shifts={f"δ = {furthest}, not {delta_text(fit.huber_delta)}": far["size_exponent"] - a},
     )
 
 
@@ -309,16 +309,16 @@ def pitfall_resample(resampled: pd.DataFrame, num_runs: int) -> Pitfall:
     once, drawn = resampled.to_dict("records")
     moved = float(drawn["size_exponent"] - once["size_exponent"])
     known = np.isfinite(moved)
-    effect = f"; a moves by {moved:+.4f}" if known else "; they determine no law"
+    effect = f"; a moves by {moved:+.4f}" if known else "; it determines no law"
     return Pitfall(
         key="resample",
-        name="default argument",
+        name="default seed",
         changes="every constant",
-        here=f"a {moved:+.3f}" if known else NOT_SHOWN,
+        here=f"a moves by {moved:+.3f}" if known else NOT_SHOWN,
         notice="another seed must not move a point estimate; count the different rows",
-        sentence=f"The resample holds {drawn['distinct']} of {num_runs} runs, one of them {drawn['most']} times"
+        sentence=f"The resample holds {drawn['distinct']} of the {num_runs} runs, one of them {drawn['most']} times"
         f"{effect}",
-        shifts={"one resample (seed 0)": moved} if known else {},
+        shifts={"one resample, seed 0": moved} if known else {},
     )
 
 
@@ -332,21 +332,37 @@ def published_constants() -> Facts:
     return {"c6_published_eps": f"{resampled:.3f} ms", "c6_eps_once": f"{once:.3f} ms"}
 
 
+def ledger_facts(ledger: pd.DataFrame) -> Facts:
+    """How many published numbers of the chapter's sections come out again, and how many of these are dependent.
+
+    Parameters
+    ----------
+    ledger
+        of `companion.ledger.to_frame`, the chapter's sections.
+    """
+    again = ledger[ledger["verdict"] == REPRODUCED]
+    return {
+        "c6_published": str(len(ledger)),
+        "c6_reproduced": str(len(again)),
+        "c6_dependent": in_words(int((~again["independent"]).sum())),
+    }
+
+
 def pitfall_squared(squares: pd.DataFrame, num_runs: int) -> Pitfall:
     """What squaring twice does, of `companion.chapters.ch06.objectives.squared_twice`."""
     right, twice, _, fourth = squares.to_dict("records")
     shifts = {
-        "Huber loss squared again": twice["size_exponent"] - right["size_exponent"],
+        "Huber loss squared": twice["size_exponent"] - right["size_exponent"],
         "fourth powers": fourth["size_exponent"] - right["size_exponent"],
     }
     return Pitfall(
         key="squared",
         name="squared twice",
-        changes="all parameters; who decides",
-        here=f"half of it: {right['half']} to {fourth['half']} runs",
+        changes="all parameters; which runs decide",
+        here=f"{fourth['half']} runs decide, not {right['half']}",
         notice="evaluate the objective by hand at the optimum",
         sentence=f"Half of the Huber loss comes from {right['half']} of {num_runs} runs, half of its square from "
-        f"{twice['half']}, half of the fourth powers from {fourth['half']}; a goes from {right['size_exponent']:.3f} "
-        f"to {twice['size_exponent']:.3f} and {fourth['size_exponent']:.3f}",
+        f"{twice['half']}, and half of the fourth powers from {fourth['half']}. The exponent a is "
+        f"{right['size_exponent']:.3f}, {twice['size_exponent']:.3f} and {fourth['size_exponent']:.3f}",
         shifts=shifts,
     )

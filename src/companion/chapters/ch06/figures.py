@@ -42,7 +42,7 @@ def exponent_shifts(shifts: Mapping[str, float], bounds: tuple[float, float]) ->
         of the 95 % interval, less a.
     """
     order = sorted(shifts, key=lambda name: abs(shifts[name]))
-    figure, [ax] = subplots(height=1.2 + 0.3 * len(order))
+    figure, [ax] = subplots(height=1.05 + 0.21 * len(order))
     ax.axvspan(*bounds, color=GREY, alpha=0.2, linewidth=0)
     ax.axvline(0, color=GREY, linewidth=0.8)
     for y, name in enumerate(order):
@@ -51,12 +51,10 @@ def exponent_shifts(shifts: Mapping[str, float], bounds: tuple[float, float]) ->
         ax.plot(shifts[name], y, "o", color=_COLORS[0], markerfacecolor="none" if inside else _COLORS[0], markersize=6)
     ax.set_yticks(range(len(order)), order)
     ax.grid(False, axis="y")
-    ax.set(xlabel="exponent a with the mistake − without", ylim=(-0.6, len(order) - 0.4))
+    ax.set(xlabel="shift of the exponent a", ylim=(-0.6, len(order) - 0.4))
     handles = [
         Line2D([], [], color=_COLORS[0], marker="o", linewidth=0, label="outside the interval"),
-        Line2D(
-            [], [], color=_COLORS[0], marker="o", linewidth=0, markerfacecolor="none", label="within the 95 % interval"
-        ),
+        Line2D([], [], color=_COLORS[0], marker="o", linewidth=0, markerfacecolor="none", label="inside the interval"),
         Line2D([], [], color=GREY, alpha=0.4, linewidth=8, label="95 % interval of a"),
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=3)
@@ -79,11 +77,9 @@ def condition_over_spread(curve: pd.DataFrame, designs: pd.DataFrame) -> Figure:
         ax.plot(curve["decades"], curve[column], color=INK, linestyle=dashes, label=f"simulated, {label}")
     for row, look in zip(designs.to_dict("records"), _looks(list(designs["design"])).values(), strict=False):
         style = {"color": look["color"], "marker": look["marker"], "linewidth": 0, "markersize": 7}
-        ax.plot(row["decades"], row["condition_number"], **style, label=f"{row['design']}, γ free")
-    ax.set(
-        yscale="log", xlabel="spread of tokens per parameter M = D/N (decades)", ylabel="condition number of the design"
-    )
-    ax.legend(fontsize=8)
+        ax.plot(row["decades"], row["condition_number"], **style, label=row["design"])
+    ax.set(yscale="log", xlabel="spread of M = D/N (decades)", ylabel="condition number")
+    figure.legend(loc="outside upper center", ncols=3)
     return figure
 
 
@@ -104,9 +100,9 @@ def end_objectives(searches: Mapping[str, Multistart], best: float, labels: Mapp
         excess = np.sort(search.objective) / best - 1
         share = (np.arange(excess.size) + 1) / excess.size
         ax.plot(share, np.maximum(excess, _FLOOR), **look, markersize=4, linewidth=1, label=labels.get(name, name))
-    ax.set(yscale="log", xlabel="share of starts (sorted)", ylabel="objective over the best, minus 1", xlim=(0, 1.02))
+    ax.set(yscale="log", xlabel="share of starts (sorted)", ylabel="relative excess of the objective", xlim=(0, 1.02))
     ax.xaxis.set_major_formatter(PercentFormatter(1.0))
-    ax.legend()
+    figure.legend(loc="outside upper center", ncols=3)
     return figure
 
 
@@ -119,14 +115,14 @@ def metric_scatter(candidates: pd.DataFrame) -> Figure:
         from `companion.chapters.ch06.mistakes.judged`; the first row is the fit.
     """
     figure, [ax] = subplots()
-    x, y = candidates["mse_paired"], candidates["mse_all_pairs"]
+    x, y = 1e4 * candidates["mse_paired"], candidates["mse_all_pairs"]
     ax.plot(x.iloc[1:], y.iloc[1:], "o", color=GREY, markersize=3.5, alpha=0.6, label="nearly optimal fits")
-    marked = {"lowest objective": 0, "lowest mse over runs": int(x.argmin()), "lowest mse over pairs": int(y.argmin())}
+    marked = {"the fit": 0, "lowest mse over runs": int(x.argmin()), "lowest over all pairs": int(y.argmin())}
     for (label, row), look in zip(marked.items(), _looks(list(marked)).values(), strict=False):
         style = {"color": look["color"], "marker": look["marker"], "linewidth": 0, "markersize": 9}
         ax.plot(x.iloc[row], y.iloc[row], **style, label=label)
-    ax.set(xlabel="mse over runs, (nats/token)²", ylabel="mse over all pairs, (nats/token)²", xscale="log")
-    ax.legend(fontsize=8)
+    ax.set(xlabel="mse over runs (10⁻⁴ nats²/token²)", ylabel="mse over all pairs (nats²/token²)")
+    figure.legend(loc="outside upper center", ncols=4, columnspacing=1.2, handletextpad=0.4)
     return figure
 
 
@@ -148,11 +144,12 @@ def forms_along_budget(runs: pd.DataFrame, forms: Mapping[str, Form], color: str
     sizes = np.geomspace(n.min() / 10**decades, n.max() * 10**decades, 200)
     ax.plot(n, runs["val_loss"], "o", color=color, markersize=4.5, alpha=0.7, label="runs")
     for (name, form), dashes in zip(forms.items(), _DASHES, strict=False):
-        ax.plot(sizes, form.predict(sizes, product / sizes), color=INK, linestyle=dashes, label=name)
+        label = name.replace("gamma 1", "γ = 1").replace("gamma", "γ")
+        ax.plot(sizes, form.predict(sizes, product / sizes), color=INK, linestyle=dashes, label=label)
     ax.axvspan(n.min(), n.max(), color=GREY, alpha=0.15, linewidth=0)
     ax.set(xscale="log", xlabel=LABELS["num_params"], ylabel=LABELS["val_loss"])
     ax.set_title(f"C = 6ND = {power_of_ten(6 * product)} FLOP")
-    ax.legend()
+    figure.legend(loc="outside lower center", ncols=4)
     return figure
 
 
@@ -177,7 +174,7 @@ def embedding_optima(table: pd.DataFrame) -> Figure:
     ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value, 1)))
     ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.legend(fontsize=8)
+    figure.legend(loc="outside lower center", ncols=1)
     return figure
 
 
@@ -192,7 +189,7 @@ def delta_parameters(tables: Mapping[str, pd.DataFrame], reference: float) -> Fi
         the delta whose parameters are 1.
     """
     figure, axes = subplots(1, len(tables), sharey=True)
-    names = {"E": "E", "alpha": "α", "beta": "β", "gamma": "γ", "size_exponent": "a = β/(α + β)"}
+    names = {"E": "E", "alpha": "α", "beta": "β", "gamma": "γ", "size_exponent": "a"}
     for ax, (title, table) in zip(axes, tables.items(), strict=True):
         finite = table["huber_delta"][np.isfinite(table["huber_delta"])]
         x = np.where(np.isfinite(table["huber_delta"]), table["huber_delta"], finite.max() * 100)
@@ -202,10 +199,10 @@ def delta_parameters(tables: Mapping[str, pd.DataFrame], reference: float) -> Fi
         ax.axvline(reference, color=GREY, linewidth=0.8)
         ticks = finite.tolist()[::2]
         labels = [power_of_ten(tick).removeprefix("1×") if tick != 1 else "1" for tick in ticks]
-        ax.set(xscale="log", xlabel="Huber δ (log loss)", title=title)
+        ax.set(xscale="log", xlabel="Huber δ (of the log loss)", title=title)
         ax.set_xticks([*ticks, x[-1]], [*labels, "∞" if x[-1] > finite.max() else power_of_ten(x[-1])])
         ax.minorticks_off()
-    axes[0].set_ylabel(f"over the value at δ = {power_of_ten(reference).removeprefix('1×')}")
+    axes[0].set_ylabel(f"relative to δ = {power_of_ten(reference).removeprefix('1×')}")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return figure
 

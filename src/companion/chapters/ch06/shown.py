@@ -1,6 +1,7 @@
 """The figures of chapter 6 as the page shows them: with names, alternative texts and captions."""
 
 import html
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,15 +13,31 @@ from companion.chapters.labels import label_of
 from companion.errors import InputError
 from companion.fitting.fit import Fit
 from companion.fitting.multistart import Multistart
+from companion.formatting import interval, power_of_ten
 from companion.plotting import Html, show
 from companion.plotting.style import architecture_look
 
 #: Settings of the plain search as the page calls them.
 SETTINGS = {
     "published": "published tolerances",
-    "scipy default": "scipy's tolerances",
-    "scipy default, mean": "scipy's tolerances, mean",
+    "scipy default": "SciPy's defaults",
+    "scipy default, mean": "SciPy's defaults, mean",
 }
+#: Parameters as the page prints them.
+SYMBOLS = {"alpha": "α", "beta": "β", "gamma": "γ", "size_exponent": "a"}
+_EXPERIMENTS = {"isoflop": "IsoFLOP", "tokenparam": "Token/Param"}
+
+
+def named(experiment: str) -> str:
+    """An experiment or a design as the page prints it; a name that the book does not know stays as it is."""
+    return _EXPERIMENTS.get(experiment, experiment)
+
+
+def delta_text(delta: float) -> str:
+    """A Huber delta as the page prints it: 0.001, 10⁻⁵, ∞."""
+    if math.isinf(delta):
+        return "∞"
+    return f"{delta:g}" if delta >= 1e-3 else power_of_ten(delta).removeprefix("1×")
 
 
 def tried(function: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:
@@ -39,12 +56,12 @@ def not_here(reason: str) -> Html:
 def condition_figure(curve: pd.DataFrame, designs: pd.DataFrame) -> Html:
     """Condition numbers of simulated designs, and of those in the table."""
     return show(
-        figures.condition_over_spread(curve, designs),
+        figures.condition_over_spread(curve, designs.assign(design=designs["design"].map(named))),
         name="pitfalls-condition",
         alt="Condition number over the spread of tokens per parameter, falling steeply and then flat; designs as "
         "markers.",
-        caption="Condition number of simulated designs of six sizes with seven ratios each, over the spread of the "
-        "ratios, and of the designs in the table. A narrow spread costs orders of magnitude.",
+        caption="A narrow spread of M costs orders of magnitude. Lines: simulated designs of six sizes with seven "
+        "ratios each. Markers: the designs in the table, γ free.",
     )
 
 
@@ -54,8 +71,8 @@ def searches_figure(searches: Mapping[str, Multistart], fit: Fit) -> Html:
         figures.end_objectives(searches, fit.objective, SETTINGS),
         name="pitfalls-starts",
         alt="Sorted objectives of all starts over the best one, three settings of the tolerances, log scale.",
-        caption="Where the starts end, sorted: objective over that of the exact fit, minus 1. Plateaus are other local "
-        "optima, or places where the search gave up.",
+        caption="Where the starts end, sorted by the relative excess of their objective over that of the exact fit. "
+        "Plateaus are other local optima, or places where the search gave up.",
     )
 
 
@@ -66,7 +83,8 @@ def candidates_figure(candidates: pd.DataFrame) -> Html:
         name="pitfalls-metric",
         alt="Mean square error over all pairs against that over runs for many nearly optimal fits; three choices "
         "marked.",
-        caption="Nearly optimal fits by both metrics. The one over pairs rewards predictions that vary little.",
+        caption="Nearly optimal fits by both metrics. The metric over pairs prefers the fits whose predictions vary "
+        "little, and these are worse over runs.",
     )
 
 
@@ -78,8 +96,8 @@ def forms_figure(iso: pd.DataFrame, forms: Mapping[str, Form], architecture: str
         figures.forms_along_budget(runs, forms, architecture_look([architecture])[architecture]["color"]),
         name="pitfalls-forms",
         alt="Loss over parameters at one budget: runs and sums form a valley, the product is a monotonic curve.",
-        caption="One budget: the runs, both sums and the product, all fitted to all IsoFLOP runs by least squares of "
-        "log L. Shaded: the sizes that were trained.",
+        caption="The runs of one budget form a valley. Both sums follow it; the product cannot. All three are fitted "
+        "to all IsoFLOP runs by least squares of log L. Shaded: the sizes that were trained.",
     )
 
 
@@ -92,8 +110,8 @@ def embedding_figure(definitions: pd.DataFrame | None, missing: str) -> Html:
         name="pitfalls-embedding",
         alt="Optimal size over compute in log-log axes for three definitions of size and compute, with different "
         "slopes.",
-        caption="Optimal size by parabolas, from the same runs, under three definitions; lines are the power laws "
-        "through the optima.",
+        caption="Optimal size by parabolas, from the same runs, under three definitions of N and C. Lines: power laws "
+        "through the optima, with their slope a.",
     )
 
 
@@ -103,7 +121,8 @@ def delta_figure(paths: Mapping[str, pd.DataFrame], huber_delta: float) -> Html:
         figures.delta_parameters(paths, huber_delta),
         name="pitfalls-delta",
         alt="Parameters over the Huber delta, relative to the headline delta; flat at both ends and a step between.",
-        caption="Parameters over δ, relative to those at the headline δ (line).",
+        caption="Parameters of the fit over δ, relative to those at the headline δ (gray line). They are flat at both "
+        "ends and step where δ passes the size of the residuals.",
     )
 
 
@@ -116,6 +135,6 @@ def shifts_figure(
         figures.exponent_shifts(shifts, (low - a, high - a)),
         name="pitfalls-shifts",
         alt="Shift of the exponent a by each mistake, sorted, with the 95 % interval of the fit as a gray band.",
-        caption=f"Shift of a by each mistake that moves it. Gray: the 95 % interval of a = {a:.3f} from {num_runs} "
-        f"runs of {label_of(architecture)}.",
+        caption=f"Shift of the exponent a by each mistake that moves it. The right fit has a = {a:.3f}; gray: its 95 % "
+        f"interval {interval(bounds)}, from {num_runs} IsoFLOP runs ({label_of(architecture)}).",
     )

@@ -107,7 +107,7 @@ def with_token_worth(explanation: Explanation, worths: Sequence[TokenWorth]) -> 
         kappa = np.concatenate([[each.worth], each.worth_resamples])
         runs = profile_runs(explanation.measured, optimum)
         sizes, tokens = (runs[name].to_numpy(dtype=float)[:, None] for name in ("num_params", "num_tokens"))
-        values = parabola_optima(optimum, laws.predict(sizes, kappa * tokens))
+        values = parabola_optima(optimum, np.asarray(laws.predict(sizes, kappa * tokens)))
         added.append(
             PredictedOptimum(
                 method=TOKEN_WORTH, measured=optimum, predicted=float(values[0]), predicted_resamples=values[1:]

@@ -8,8 +8,8 @@ import pandas as pd
 
 from companion.architectures import preset
 from companion.chapters.ch08 import figures
-from companion.chapters.ch08.common import NAMES, note_table
-from companion.formatting import percent, power_of_ten
+from companion.chapters.ch08.common import NAMES, QUANTITY_NAMES, joined
+from companion.formatting import percent, power_of_ten, significant
 from companion.hardware import Hardware
 from companion.inference.runtime_model import RuntimeModel
 from companion.inference.terms import against_roofline, changes, shares
@@ -19,121 +19,95 @@ from companion.plotting.style import architecture_label
 
 #: Runtime models by architecture and quantity.
 Models = Mapping[tuple[str, str], RuntimeModel]
-_KIND_WORDS = {"memory": "memory", "latency": "attention's latency", "fixed": "overheads"}
+#: Context (tokens) at which a step is split into its parts.
+_AT = 16384
+_KIND_WORDS = {"compute": "arithmetic", "memory": "memory", "latency": "attention's latency", "fixed": "overheads"}
 
 
-def terms_table(models: Models) -> Html | None:
-    """Rates and shares of every term; None without a model."""
-    if not models:
-        return None
+def models_table(models: Models, timings: pd.DataFrame, peaks: Hardware) -> Html:
+    """How many timings each model is fitted to, how well it fits, and how far the times lie above the roofline."""
+    rows = []
+    for (name, quantity), model in models.items():
+        times = 1e3 * model.rows[COLUMNS[quantity]]
+        ratio = against_roofline(timings, name, quantity, peaks).dropna()  # type: ignore[arg-type]
+        row = {"architecture": architecture_label(name), "what": QUANTITY_NAMES[quantity], "timings": len(model.rows)}
+        row |= {"ms": f"{significant(times.min())} to {significant(times.max())}", "rms": model.rms_log_error}
+        rows.append(row | {"over": f"{ratio.median():.2g} ({ratio.min():.2f} to {ratio.max():.2g})"})
+    return show_table(
+        pd.DataFrame(rows),
+        name="inference-models",
+        caption="The models of all sizes: the timings behind them, their error (rms of ln(predicted/measured)), and "
+        f"the measured times over the roofline of {peaks.label} (median, least to largest).",
+        formats={"rms": "{:.3f}"},
+        labels={"ms": "times (ms)", "rms": "rms error", "over": "times the roofline"},
+    )
+
+
+def terms_table(models: Models) -> Html:
+    """Rates and shares of every term."""
     parts = [
-        model.table().assign(architecture=architecture_label(name), quantity=quantity)
+        model.table().assign(architecture=architecture_label(name), quantity=QUANTITY_NAMES[quantity])
         for (name, quantity), model in models.items()
     ]
     terms = pd.concat(parts, ignore_index=True)
+    terms["term"] = terms["term"].str.replace("_", " ")
+    terms["text"] = terms.apply(_rate_text, axis=1)
     return show_table(
-        terms.assign(text=terms.apply(_rate_text, axis=1))[
-            ["architecture", "quantity", "term", "text", "unit", "share", "kind"]
-        ],
-        caption="Terms of the runtime models: units per second with 95 % intervals, and share of all fitted time. "
-        "∞: the bootstrap cannot distinguish the coefficient from 0.",
+        terms[["architecture", "quantity", "term", "text", "unit", "share", "kind"]],
+        name="inference-terms",
+        caption="Terms of the models of all sizes: units per second with 95 % intervals, and their share of all fitted "
+        "time. ∞: the bootstrap cannot distinguish the coefficient from 0.",
         formats={"share": "{:.1%}"},
-        labels={"text": "rate (units per second)", "kind": "scales with"},
+        labels={"quantity": "what", "text": "rate (units/s)", "kind": "scales with"},
     )
 
 
-def residuals_figure(models: Models) -> Html | None:
-    """Predicted over measured times; None without a model."""
-    if not models:
-        return None
-    residuals = {
-        key: pd.DataFrame({"measured": model.rows[COLUMNS[key[1]]], "ratio": np.exp(model.log_residuals)})
-        for key, model in models.items()
-    }
+def times_figure(models: Models) -> Html:
+    """Measured and predicted times of three sizes and two batches."""
     widest = max(np.abs(model.log_residuals).max() for model in models.values())
-    return show(
-        figures.predicted_over_measured(residuals),
-        name="inference-residuals",
-        alt="Predicted over measured time against measured time; points scatter about one.",
-        caption="One model per architecture and quantity, all sizes, batches and prompts. Largest error: a factor "
-        f"{np.exp(widest):.2f}.",
-    )
-
-
-def times_figure(models: Models) -> Html | None:
-    """Measured and predicted times of three sizes and two batches; None without a model."""
-    if not models:
-        return None
     return show(
         figures.times_over_context({key: _few_times(model) for key, model in models.items()}),
         name="inference-times",
         alt="Measured and predicted times over context, panels by quantity and architecture; lines follow the markers.",
-        caption="Measured times (markers) and the model of all sizes (lines). The xLSTM's step time does not depend "
-        "on the context.",
+        caption="Measured times (markers) and the models of all sizes (lines). The xLSTM's step time does not depend "
+        f"on the context. The largest error of any timing is a factor of {np.exp(widest):.2f}.",
     )
 
 
 def model_facts(models: Models, notes: Sequence[str], timings: pd.DataFrame, peaks: Hardware) -> dict[str, str]:
-    """How well the models fit, and how far the timings lie above the roofline.
+    """Where the largest error is, the rates of a Transformer's prefill, what was not fitted, what beats the roofline.
 
     Parameters
     ----------
     notes
         what could not be fitted, in words.
     """
-    return {"c8_terms": fit_words(models, notes), "c8_roofline": roofline_words(models, timings, peaks)}
-
-
-def fit_words(models: Models, notes: Sequence[str]) -> str:
-    """Errors of the models, the rates of a prefill, what was left out, and where the largest error is."""
-    if not models:
-        return ". ".join(
-            ["This table is too small for a model of all sizes", *([f"Left out: {'; '.join(notes)}"] if notes else [])]
+    name, quantity = max(models, key=lambda key: np.abs(models[key].log_residuals).max())
+    row = models[name, quantity].rows.iloc[np.abs(models[name, quantity].log_residuals).argmax()]
+    ratios = [against_roofline(timings, *key, peaks).dropna() for key in models]  # type: ignore[arg-type]
+    below = int((pd.concat(ratios) < 1).sum())
+    errors = sorted(model.rms_log_error for model in models.values())
+    facts = {
+        "c8_rms": " to ".join(dict.fromkeys(f"{error:.3f}" for error in (errors[0], errors[-1]))),
+        "c8_largest_error": f"{QUANTITY_NAMES[quantity]} of the {architecture_label(name)} {row['model_size']}, "
+        f"B = {row['batch_size']}, after a prompt of {row['prefill_length']} tokens",
+        "c8_unfitted": f"Not fitted: {'; '.join(notes)}" if notes else "Every architecture and quantity can be fitted",
+        "c8_below_roofline": "No timing lies below the roofline",
+        "c8_product_rate": "–",
+        "c8_core_rate": "–",
+    }
+    if below:
+        facts["c8_below_roofline"] = (
+            f"{below} timings lie below the roofline: they moved fewer bytes than counted, or ran on another device"
         )
-    errors = [
-        f"{architecture_label(name)} {quantity}: {model.rms_log_error:.3f} over {len(model.rows)} timings"
-        for (name, quantity), model in models.items()
-    ]
-    found = [f"The rms of ln(predicted/measured) is {'; '.join(errors)}"]
     if ("transformer", "ttft") in models:
         rates = models["transformer", "ttft"].table().set_index("term")["rate"] / 1e12
-        found.append(
-            f"In a prefill of the Transformer, matrix products run at {rates['product_flops']:.0f} TFLOP/s, "
-            f"attention's core at {rates['attention_flops']:.0f}: with a rate of its own, no constant has to be "
-            "negative"
-        )
-    if notes:
-        found.append(f"Left out: {'; '.join(notes)}")
-    name, quantity = max(models, key=lambda key: np.abs(models[key].log_residuals).max())
-    model = models[name, quantity]
-    row = model.rows.iloc[np.abs(model.log_residuals).argmax()]
-    found.append(
-        f"The largest error is at {architecture_label(name)} {quantity}, size {row['model_size']}, B = "
-        f"{row['batch_size']}, prompt {row['prefill_length']}"
-    )
-    return ". ".join(found)
+        facts |= {"c8_product_rate": f"{rates['product_flops']:.0f}", "c8_core_rate": f"{rates['attention_flops']:.0f}"}
+    return facts
 
 
-def roofline_words(models: Models, timings: pd.DataFrame, peaks: Hardware) -> str:
-    """Measured times over the roofline, and how many lie below it."""
-    found, faster = [], 0
-    for name, quantity in models:
-        ratio = against_roofline(timings, name, quantity, peaks).dropna()  # type: ignore[arg-type]
-        faster += int((ratio < 1).sum())
-        span = f"{ratio.min():.2f} to {ratio.max():.2g}, median {ratio.median():.2g}"
-        found.append(f"{architecture_label(name)} {quantity} {span}")
-    text = f"Measured time over the roofline of {peaks.label}: {'; '.join(found) or 'nothing to compare'}"
-    if faster:
-        text += f". {faster} timings are below 1: they moved fewer bytes than counted, or ran on something else"
-    return text
-
-
-def shares_figure(
-    models: Models, example: Mapping[str, Any], batch_sizes: Sequence[int], model_size: str
-) -> Html | None:
-    """Shares of the kinds of terms over the context, or over the batch where context does not matter, or None."""
-    if not _of_pair(models):
-        return None
+def shares_figure(models: Models, example: Mapping[str, Any], batch_sizes: Sequence[int], model_size: str) -> Html:
+    """Shares of the kinds of terms over the context, or over the batch where context does not matter."""
     grid, batches = np.geomspace(128, 32768, 60).round(), 2.0 ** np.arange(0, 10)
     panels, along = {}, []
     for (name, quantity), model in _of_pair(models).items():
@@ -141,7 +115,7 @@ def shares_figure(
         batch = batch_sizes[0] if quantity == "ttft" else batch_sizes[-1]
         fixed = f"B = {batch}" if over_context else "T = 2048"
         varied = (grid, batch) if over_context else (2048, batches)
-        title = f"{architecture_label(name)}, {'TTFT' if quantity == 'ttft' else 'step'}, {fixed}"
+        title = f"{architecture_label(name)}, {QUANTITY_NAMES[quantity]}, {fixed}"
         panels[title] = shares(model, example[name], *varied)
         along.append("context_length" if over_context else "batch_size")
     return show(
@@ -149,76 +123,58 @@ def shares_figure(
         name="inference-shares",
         alt="Stacked shares of compute, memory, latency and overhead over context or batch, a panel per quantity "
         "and architecture.",
-        caption=f"Shares of the kinds of terms in the time of the {model_size} models.",
+        caption=f"What the times of the {model_size} models consist of, by kind of term. The xLSTM's step does not "
+        "depend on the context; its panel runs over the batch.",
     )
 
 
-def largest_shares_table(models: Models, model_size: str, batch_sizes: Sequence[int], longest: int) -> Html:
-    """The kind of term with the largest share, and from which context on another one has it."""
-    rows = []
-    for (name, quantity), model in _of_pair(models).items():
-        for size in ("160m", model_size):
-            for batch in batch_sizes:
-                table = shares(model, preset(name, size), _contexts(longest), batch)
-                path = [table["largest"].iloc[0]]
-                for change in changes(table, "context_length").to_dict("records"):
-                    path.append(f"{change['after']} from {change['at']:,.0f}")
-                row = {"quantity": quantity, "architecture": architecture_label(name), "size": size, "B": batch}
-                rows.append(row | {"largest": ", ".join(path)})
-    return show_table(
-        pd.DataFrame(rows, columns=["quantity", "architecture", "size", "B", "largest"]).drop_duplicates(),
-        caption="The largest share of the time over the context (tokens). fixed: overheads.",
-        labels={"largest": "largest share"},
-    )
-
-
-def regime_words(
+def regime_facts(
     models: Models, example: Mapping[str, Any], model_size: str, batch_sizes: Sequence[int], longest: int
-) -> str:
-    """What a step at 16k tokens is made of, and from which prompt on arithmetic leads in a prefill."""
-    steps = []
-    for (name, quantity), model in _of_pair(models).items():
-        for batch in dict.fromkeys((batch_sizes[0], batch_sizes[-1])) if quantity == "step_time" else ():
-            row = shares(model, example[name], 16384, batch).iloc[0]
+) -> dict[str, str]:
+    """What a step is made of at a long context, and what leads in a prefill, for the shown and the smallest size.
+
+    Needs the models of both architectures and quantities.
+    """
+    facts = {"c8_steps_at": figures.tokens_text(_AT), "c8_model_size": model_size}
+    for name in NAMES:
+        for which, batch in (("few", batch_sizes[0]), ("many", batch_sizes[-1])):
+            row = shares(models[name, "step_time"], example[name], _AT, batch).iloc[0]
             kinds = sorted((kind for kind in _KIND_WORDS if kind in row), key=lambda kind: -row[kind])
-            parts = ", ".join(f"{percent(row[kind])} {_KIND_WORDS[kind]}" for kind in kinds)
-            steps.append(f"{architecture_label(name)}, B = {batch}: {parts}")
-    found = ["No step times to split up"]
-    if steps:
-        found = [f"What a step of the {model_size} models at 16k tokens is made of: {'; '.join(steps)}"]
-    for (name, quantity), model in _of_pair(models).items():
-        if quantity == "ttft":
-            table = shares(model, example[name], _contexts(longest), 1)
-            starts = [64.0, *changes(table, "context_length")["at"]]
-            where = "not the largest part at long contexts"
-            if table["largest"].iloc[-1] == "compute":
-                where = f"the largest part from {starts[-1]:,.0f} tokens on"
-            found.append(f"In a prefill ({architecture_label(name)}, B = 1) arithmetic is {where}")
-    return ". ".join(found)
+            facts[f"c8_step_parts_{name}_{which}"] = joined(
+                [f"{percent(row[kind])} {_KIND_WORDS[kind]}" for kind in kinds if row[kind] > 0]
+            )
+    few, many = (facts.pop(f"c8_step_parts_xlstm_{which}") for which in ("few", "many"))
+    also = f" (at B = {batch_sizes[0]}: {few})" if few != many else ", at either batch"
+    facts["c8_step_parts_xlstm"] = many + also
+    small = {name: preset(name, "160m") for name in NAMES}
+    for key, shown in (("c8_prefill_leads", example), ("c8_small_prefill_leads", small)):
+        facts[key] = joined(
+            [_leader(models[name, "ttft"], shown[name], longest, architecture_label(name)) for name in NAMES]
+        )
+        facts[key.replace("prefill", "step")] = joined(
+            [_leader(models[name, "step_time"], shown[name], longest, architecture_label(name)) for name in NAMES]
+        )
+    return facts
 
 
 def left_out_table(left_out: Mapping[tuple[str, str], pd.DataFrame], models: Models) -> Html:
-    """Solution of an exercise: every size predicted by the others, beside the fit to all.
+    """Solution of an exercise: every size predicted by the others, above the fit to all; a column per model.
 
     Parameters
     ----------
     left_out
         by architecture and quantity, from `companion.inference.terms.left_out_sizes`.
     """
-    caption = (
-        "Every size predicted by the others: rms and mean of ln(predicted/measured), beside the rms of the fit to all."
-    )
-    if not left_out:
-        return note_table("no runtime model in this table", caption)
-    parts = [
-        table.assign(architecture=architecture_label(key[0]), quantity=key[1], inside=models[key].rms_log_error)
-        for key, table in left_out.items()
-    ]
+    columns = {}
+    for key, table in left_out.items():
+        cells = {row["model_size"]: _with_sign(row["rms_log_error"], row["bias"]) for _, row in table.iterrows()}
+        title = f"{architecture_label(key[0])}, {QUANTITY_NAMES[key[1]]}"
+        columns[title] = cells | {"fit to all": f"{models[key].rms_log_error:.3f}"}
+    table = pd.DataFrame(columns).rename_axis("left out").reset_index()
     return show_table(
-        pd.concat(parts)[["quantity", "architecture", "model_size", "rms_log_error", "bias", "inside"]],
-        caption=caption,
-        formats={"rms_log_error": "{:.3f}", "bias": "{:+.3f}", "inside": "{:.3f}"},
-        labels={"inside": "rms, fit to all"},
+        table,
+        caption="Every size predicted by the others: rms of ln(predicted/measured), and its mean in brackets; last "
+        "row: the rms of the fit to all.",
     )
 
 
@@ -238,6 +194,18 @@ def split_table(rows: Sequence[Mapping[str, Any]], model_size: str, bandwidth: f
     )
 
 
+def _with_sign(rms: float, mean: float) -> str:
+    return f"{rms:.3f} ({mean:+.3f})"
+
+
+def _leader(model: RuntimeModel, architecture: Any, longest: int, label: str) -> str:
+    """The kind of term with the largest share at long contexts, and from where on: "memory from 2,113 tokens on"."""
+    table = shares(model, architecture, np.geomspace(64, longest, 400).round(), 1)
+    starts = changes(table, "context_length")["at"]
+    since = f"from {starts.iloc[-1]:,.0f} tokens on" if len(starts) else "at every context"
+    return f"{_KIND_WORDS[table['largest'].iloc[-1]]} {since} ({label})"
+
+
 def _of_pair(models: Models) -> dict[tuple[str, str], RuntimeModel]:
     """The models of the two architectures that the chapter compares."""
     return {key: model for key, model in models.items() if key[0] in NAMES}
@@ -245,10 +213,6 @@ def _of_pair(models: Models) -> dict[tuple[str, str], RuntimeModel]:
 
 def _depends_on_context(model: RuntimeModel, architecture: Any) -> bool:
     return bool(np.ptp(model.predict(architecture, np.array([2048.0, 4096.0]), 1)) > 0)
-
-
-def _contexts(longest: int) -> Any:
-    return np.geomspace(64, longest, 400).round()
 
 
 def _rate_text(row: pd.Series) -> str:

@@ -11,6 +11,9 @@ from companion.plotting import Html, show_table
 
 #: The architectures that the chapter compares, in the order of its tables: times of the first over those of the second.
 NAMES = ("transformer", "xlstm")
+#: What tables and sentences call a quantity, and where its times come from.
+QUANTITY_NAMES = {"ttft": "first token", "step_time": "step", "memory": "memory held"}
+METHOD_NAMES = {"timings": "timings", "measured": "fit to timings", "roofline": "roofline", "count": "count"}
 #: Heading and unit of every parameter of the paper's form.
 PARAMETER_UNITS = {
     "alpha_eff_flops_per_s": ("α (TFLOP/s)", 1e12),
@@ -18,6 +21,8 @@ PARAMETER_UNITS = {
     "eps_s": ("ε (ms)", 1e-3),
     "eps_bp_s": ("ε per sequence (µs)", 1e-6),
 }
+
+_SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
 def note_table(notes: str | Sequence[str], caption: str) -> Html:
@@ -45,6 +50,27 @@ def crossover_text(value: float, longest: float) -> str:
     if value == 0:
         return "always"
     return f"> {longest:,.0f}" if np.isinf(value) else f"{float(f'{value:.2g}'):,.0f}"
+
+
+def from_words(value: float, longest: float) -> str:
+    """A crossover within a sentence: "at every context", "from 260 tokens on"; arguments as for `crossover_text`."""
+    if not value >= 0:
+        return "at an unknown context"
+    if value == 0:
+        return "at every context"
+    if np.isinf(value):
+        return f"at no context up to {longest:,.0f} tokens"
+    return f"from {crossover_text(value, longest)} tokens on"
+
+
+def in_words(number: int) -> str:
+    """A small count within a sentence: "no", "three", "twelve"; above twelve in digits."""
+    return _SMALL[number] if number < len(_SMALL) else f"{number:,}"
+
+
+def joined(texts: Sequence[str]) -> str:
+    """Texts as an enumeration: "a", "a and b", "a, b and c"."""
+    return " and ".join(filter(None, [", ".join(texts[:-1]), *texts[-1:]]))
 
 
 def extremes(values: Iterable[float], form: str = "{:.2f}") -> str:

@@ -14,54 +14,61 @@ from companion.accounting.inference import (
     count_prefill,
     count_step,
 )
-from companion.accounting.mlstm_forms import chunkwise_per_token, mlstm_form_table
+from companion.accounting.mlstm_forms import MEASURES, best_chunk_size, chunkwise_per_token
 from companion.chapters.ch08 import figures
-from companion.chapters.ch08.common import NAMES, crossover_text, with_groups
+from companion.chapters.ch08.common import NAMES, crossover_text, in_words, joined, with_groups
 from companion.formatting import power_of_ten, significant
 from companion.hardware import Hardware, hardware_table
 from companion.inference.compare import crossover
 from companion.plotting import Html, show, show_table
-from companion.plotting.style import architecture_label
 
-#: Contexts (tokens) of the passes in the roofline and of the steps on other devices.
+#: Contexts (tokens) of the passes on the roofline, and of the steps on other devices.
 ROOFLINE_CONTEXTS = (512, 16384)
 DEVICE_CONTEXTS = (2048, 32768)
 
 
 def pass_table(passes: Iterable[tuple[str, InferencePass]], peaks: Hardware) -> Html:
-    """Work, traffic, roofline time and memory of passes of one sequence.
+    """Work, traffic and roofline time of passes of one sequence at one context.
 
     Parameters
     ----------
     passes
         pairs of the model's label and `count_prefill` or `count_step` of it.
     """
-    rows = []
+    passes, rows = list(passes), []
     for label, one in passes:
-        roof = one.roofline(peaks)
-        row = {"model": label, "T": figures.tokens_text(one.context_length), "pass": one.kind, "FLOP": one.flops.total}
-        row |= {"weights": one.traffic.weights / 1e9, "cache": one.traffic.cache / 1e9}
-        row |= {"activations": one.traffic.activations / 1e9, "intensity": one.arithmetic_intensity}
-        row |= {"ms": 1e3 * roof.seconds, "bound": "compute" if roof.compute_bound else "memory"}
-        rows.append(row | {"memory": one.memory.total / 2**30})
+        row = {"model": label, "pass": one.kind, "FLOP": one.flops.total, "moved": one.traffic.total / 1e9}
+        row |= {"cache": one.traffic.cache / 1e9, "intensity": one.arithmetic_intensity}
+        rows.append(row | {"ms": 1e3 * one.roofline(peaks).seconds})
+    tokens = figures.tokens_text(float(passes[0][1].context_length))
     return show_table(
         pd.DataFrame(rows),
-        caption=f"One sequence on {peaks.label}, weights and cache in 2 bytes per number, state in 4. GB moved, by "
-        "what it is.",
-        formats={"FLOP": power_of_ten, "ms": significant, "memory": significant, "intensity": significant}
-        | dict.fromkeys(("weights", "cache", "activations"), lambda v: significant(v, 2)),
-        labels={"weights": "weights (GB)", "cache": "cache or state (GB)", "activations": "activations (GB)"}
-        | {"intensity": "FLOP per byte", "ms": "roofline (ms)", "bound": "limited by", "memory": "memory (GiB)"},
+        name="inference-passes",
+        caption=f"A prompt of {tokens} tokens, and the step after it: one sequence on {peaks.label}. Weights and cache "
+        "have 2 bytes per number, the state 4.",
+        formats={"FLOP": power_of_ten, "ms": significant, "intensity": significant}
+        | dict.fromkeys(("moved", "cache"), lambda v: significant(v, 2)),
+        labels={"moved": "moved (GB)", "cache": "of it cache or state (GB)", "intensity": "FLOP per byte"}
+        | {"ms": "roofline (ms)"},
     )
 
 
-def cache_figure(models: Mapping[str, Any], peaks: Hardware, longest: int, model_size: str) -> Html:
-    """Bytes kept per sequence over the context.
+def costs_figure(
+    models: Mapping[str, Any],
+    example: Mapping[str, Any],
+    batch_sizes: Sequence[int],
+    peaks: Hardware,
+    longest: int,
+    model_size: str,
+) -> Html:
+    """Bytes kept per sequence over the context, beside the roofline of a device with prefills and steps on it.
 
     Parameters
     ----------
     models
         by label: a Transformer, one with grouped heads, an xLSTM.
+    example
+        the models on the roofline, by architecture.
     longest
         context, tokens.
     """
@@ -71,20 +78,23 @@ def cache_figure(models: Mapping[str, Any], peaks: Hardware, longest: int, model
             {
                 "architecture": model.name,
                 "context_length": grid,
-                "cache_bytes": np.broadcast_to(count_step(model, grid).memory.cache, grid.shape),
+                "cache_bytes": np.broadcast_to(np.asarray(count_step(model, grid).memory.cache), grid.shape),
             }
         )
         for label, model in models.items()
     }
     plain, grouped, xlstm = models.values()
-    equal = context_of_equal_cache(plain, xlstm)
+    equal = float(context_of_equal_cache(plain, xlstm))
+    batches = " and ".join(map(str, _with_one(batch_sizes)))
     return show(
-        figures.cache_and_state(curves, equal, peaks.memory_bytes),
-        name="inference-cache",
-        alt="Bytes per sequence over context in log-log axes: two rising lines for keys and values, a flat one for "
-        "the state.",
-        caption=f"What one sequence keeps, {model_size}. The state is as large as keys and values of {equal:.0f} "
-        f"tokens ({context_of_equal_cache(grouped, xlstm):.0f} with {grouped.n_kv_heads} groups), at any context.",
+        figures.memory_and_roofline(curves, equal, intensities(example, batch_sizes), peaks),
+        name="inference-costs",
+        alt="Left: bytes per sequence over context in log-log axes, two rising lines for keys and values, a flat one "
+        "for the state. Right: attainable FLOP/s rise with arithmetic intensity up to the ridge; prefills lie right of "
+        "it, steps left.",
+        caption=f"Left: what one sequence keeps, {model_size} models. The state equals the keys and values of "
+        f"{equal:,.0f} tokens ({context_of_equal_cache(grouped, xlstm):,.0f} with {grouped.n_kv_heads} groups). Right: "
+        f"roofline of {peaks.label}, passes at T = 512 and 16k, B = {batches}. Dotted: ridge.",
     )
 
 
@@ -111,69 +121,27 @@ def intensities(example: Mapping[str, Any], batch_sizes: Iterable[int]) -> pd.Da
     return pd.DataFrame(points)
 
 
-def roofline_figure(example: Mapping[str, Any], batch_sizes: Sequence[int], peaks: Hardware, model_size: str) -> Html:
-    """The roofline of a device with prefills and steps on it."""
-    batches = ", ".join(map(str, _with_one(batch_sizes)))
-    return show(
-        figures.roofline(intensities(example, batch_sizes), peaks),
-        name="inference-roofline",
-        alt="Roofline: attainable FLOP/s rise with arithmetic intensity up to the ridge; prefills lie right of it, "
-        "steps left.",
-        caption=f"Roofline of {peaks.label} with passes of the {model_size} models (T = 512 and 16k, B = {batches}). "
-        f"Left of the ridge at {peaks.ridge:.0f} FLOP per byte, memory is the limit.",
-    )
-
-
-def hardware_peaks() -> Html:
-    """All devices of `data/hardware.csv` with their peaks."""
-    table = hardware_table()
-    table["source"] = table["source"].str.partition(":")[0]
-    return show_table(
-        table.assign(ridge=table["peak_flops_per_s"] / table["peak_bytes_per_s"])[
-            ["label", "peak_flops_per_s", "peak_bytes_per_s", "memory_bytes", "num_multiprocessors", "ridge", "source"]
-        ],
-        caption="Hardware peaks as the vendors print them: dense bf16, 1 TB = 1e12 bytes. Reality stays below. What "
-        "each source prints is in data/hardware.csv.",
-        formats={"peak_flops_per_s": lambda v: f"{v / 1e12:.0f}", "peak_bytes_per_s": lambda v: f"{v / 1e12:.2f}"}
-        | {"memory_bytes": lambda v: f"{v / 1e9:.0f}", "ridge": "{:.0f}"},
-        labels={"label": "device", "peak_flops_per_s": "TFLOP/s", "peak_bytes_per_s": "TB/s", "memory_bytes": "GB"}
-        | {"num_multiprocessors": "multiprocessors", "ridge": "ridge (FLOP/byte)"},
-    )
-
-
 def cost_facts(
     models: Mapping[str, Any], example: Mapping[str, Any], batch_sizes: Sequence[int], peaks: Hardware
 ) -> dict[str, str]:
     """Facts of the accounting: room for sequences, and intensities of prefills and steps."""
     room = []
     for label, model in models.items():
-        held = count_step(model, 16384).memory
-        room.append(f"{int(max(0, (peaks.memory_bytes - held.weights) // held.cache))} ({label})")
+        held = count_step(model, ROOFLINE_CONTEXTS[-1]).memory
+        room.append(f"{int(max(0, (peaks.memory_bytes - held.weights) // held.cache)):,} ({label})")
     ends: dict[tuple[str, str], str] = {}
     for kind, values in intensities(example, batch_sizes).groupby("kind")["arithmetic_intensity"]:
         ends[str(kind), "min"], ends[str(kind), "max"] = (significant(f(values), 2) for f in (min, max))
     return {
         "c8_device_name": peaks.label,
         "c8_ridge": f"{peaks.ridge:.0f}",
-        "c8_room": ", ".join(room),
+        "c8_room": joined(room),
+        "c8_room_context": figures.tokens_text(ROOFLINE_CONTEXTS[-1]),
         "c8_prefill_intensity": f"{ends['prefill', 'min']} to {ends['prefill', 'max']}",
         "c8_step_intensity": f"{ends['step', 'min']} to {ends['step', 'max']}",
         "c8_prefill_least": ends["prefill", "min"],
         "c8_step_most": ends["step", "max"],
     }
-
-
-def form_table(xlstm: Any, context_length: int, peaks: Hardware, model_size: str) -> Html:
-    """The three forms of the mLSTM cell: FLOPs, bytes and roofline seconds per token."""
-    return show_table(
-        mlstm_form_table(xlstm, context_length, hardware=peaks),
-        caption=f"The mLSTM cells of the {model_size} model, forward, per token at T = {context_length}. Seconds: "
-        f"roofline of {peaks.label}.",
-        formats={"flops_per_token": power_of_ten, "bytes_per_token": power_of_ten, "arithmetic_intensity": significant}
-        | {"seconds_per_token": power_of_ten},
-        labels={"chunk_size": "L (tokens)", "flops_per_token": "FLOP per token", "bytes_per_token": "bytes per token"}
-        | {"arithmetic_intensity": "FLOP per byte", "seconds_per_token": "roofline (s per token)"},
-    )
 
 
 def chunk_costs(xlstm: Any, context_length: int, peaks: Hardware) -> pd.DataFrame:
@@ -188,33 +156,25 @@ def chunk_costs(xlstm: Any, context_length: int, peaks: Hardware) -> pd.DataFram
     )
 
 
-def chunk_figure(xlstm: Any, context_length: int, best: Mapping[str, int], peaks: Hardware) -> Html:
-    """Costs over the chunk length; `best` by measure: the chunk of least FLOPs, bytes and seconds."""
-    return show(
-        figures.chunk_costs(chunk_costs(xlstm, context_length, peaks), best, PAPER.chunk_size),
-        name="inference-chunks",
-        alt="FLOPs per token have a minimum at a short chunk, bytes fall with the chunk, roofline seconds have a "
-        "minimum between.",
-        caption=f"Least FLOPs at L = {best['flops']}, least bytes at L = {best['bytes']} (one chunk), least roofline "
-        f"time at L = {best['seconds']}. The paper trains with L = {PAPER.chunk_size}.",
-    )
-
-
 def chunk_facts(xlstm: Any, context_length: int, peaks: Hardware) -> dict[str, str]:
-    """The rule of thumb for the chunk, and a verdict on the paper's chunk."""
+    """The best chunks by several measures, the rule of thumb for one, and a verdict on the paper's chunk."""
     costs = chunk_costs(xlstm, context_length, peaks)
     at_paper = costs.iloc[(costs["chunk_size"] - PAPER.chunk_size).abs().argmin()]
     return {
         "c8_chunk_rule": f"{np.sqrt(xlstm.d_qk * xlstm.d_hv / (xlstm.d_qk + xlstm.d_hv)):.1f}",
+        **{
+            f"c8_chunk_{measure}": f"{best_chunk_size(xlstm, context_length, measure, hardware=peaks):,}"
+            for measure in MEASURES
+        },
         "c8_chunk": chunk_verdict(at_paper["seconds"] / costs["seconds"].min()),
     }
 
 
 def chunk_verdict(slower: float) -> str:
     """Whether memory limits the cell at the paper's chunk; `slower`: roofline time there over the least."""
-    times = f"At L = {PAPER.chunk_size} the cell's roofline time is {slower:.2f} times the least"
+    times = f"At L = {PAPER.chunk_size}, the paper's chunk, the cell's roofline time is {slower:.2f} times the least"
     if slower > 1.02:
-        return f"{times}: by this count memory still limits it there, and a longer chunk trades traffic for arithmetic"
+        return f"{times}. Memory still limits the cell there, and a longer chunk trades traffic for arithmetic"
     return times
 
 
@@ -248,7 +208,7 @@ def cache_choices(
         row = {"cache": label, "groups": heads, "equal": context_of_equal_cache(grouped, xlstm, precision)}
         for batch in batch_sizes:
             steps = [count_step(m, T, batch, precision=precision).roofline(peaks).seconds for m in (xlstm, grouped)]
-            row[f"B = {batch}"] = crossover_text(crossover(T, steps[1] / steps[0]), longest)
+            row[f"B = {batch}"] = crossover_text(float(crossover(T, steps[1] / steps[0])), longest)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -258,12 +218,12 @@ def cache_choices_table(shrunk: pd.DataFrame, peaks: Hardware, model_size: str) 
     batches = [column for column in map(str, shrunk) if column.startswith("B = ")]
     return show_table(
         shrunk,
-        caption=f"Size {model_size} as trained (timed models have another d_ff), {peaks.label}: context at which "
-        "cache and state are equally large, and from which the xLSTM's step is faster by the roofline, for several "
-        "ways to hold the cache.",
+        name="inference-cache-choices",
+        caption=f"Smaller caches, {model_size} models as trained, {peaks.label}: the context at which cache and state "
+        "are equally large, and that from which the xLSTM's step is faster by the roofline.",
         formats={"equal": "{:,.0f}"},
-        labels={"equal": "equal bytes at (tokens)", "groups": "heads of keys and values"}
-        | {column: f"step crosses at, {column}" for column in batches},
+        labels={"cache": "cache and state", "equal": "equal bytes at (tokens)", "groups": "K/V heads"}
+        | {column: f"step crosses, {column} (tokens)" for column in batches},
     )
 
 
@@ -276,47 +236,32 @@ def cache_choices_facts(shrunk: pd.DataFrame, batch_sizes: Sequence[int]) -> dic
     return {
         "c8_groups_batch": many,
         "c8_groups_moved": f"{wide[many]} to {narrow[many]}",
-        "c8_groups_few": f"{few}: from {wide[few]} to {narrow[few]}",
+        "c8_groups_few": few,
+        "c8_groups_moved_few": f"{wide[few]} to {narrow[few]}",
     }
 
 
-def device_table(example: Mapping[str, Any], batch_size: int, model_size: str) -> Html:
-    """Roofline of a step on every device, and whether the longer context fits its memory."""
-    rows = []
-    far = DEVICE_CONTEXTS[-1]
-    for entry in hardware_table().to_dict("records"):
-        row = {"device": entry["label"]}
-        for name, model in example.items():
-            for T in DEVICE_CONTEXTS:
-                roof = count_step(model, T, batch_size).roofline(entry["name"])
-                row[f"{architecture_label(name)}, T = {figures.tokens_text(T)}"] = 1e3 * float(roof.seconds)
-        steps = {name: count_step(model, far, batch_size) for name, model in example.items()}
-        row["at 32k"] = "; ".join(
-            f"{architecture_label(name)} {_fit_words(one, entry['name'])}" for name, one in steps.items()
-        )
-        rows.append(row)
-    return show_table(
-        pd.DataFrame(rows),
-        caption=f"Roofline of a step (ms), {model_size}, B = {batch_size}, and whether it fits the memory of one "
-        "device.",
-        formats={column: significant for column in rows[0] if "T =" in column},
-        labels={"at 32k": "memory at T = 32k"},
-    )
-
-
 def device_facts(example: Mapping[str, Any], batch_size: int) -> dict[str, str]:
-    """How many of the steps in `device_table` memory limits."""
+    """How many steps memory limits over all devices, and on how many of these a batch at the longer context fits."""
+    devices = list(hardware_table()["name"])
     bounds = [
         bool(count_step(model, T, batch_size).roofline(entry).compute_bound)
-        for entry in hardware_table()["name"]
+        for entry in devices
         for model in example.values()
         for T in DEVICE_CONTEXTS
     ]
-    return {"c8_memory_bound": f"{len(bounds) - sum(bounds)}", "c8_num_steps": f"{len(bounds)}"}
+    facts = {"c8_memory_bound": f"{len(bounds) - sum(bounds)}", "c8_num_steps": f"{len(bounds)}"}
+    facts |= {"c8_num_devices": in_words(len(devices)), "c8_far_context": figures.tokens_text(DEVICE_CONTEXTS[-1])}
+    for name, model in example.items():
+        step = count_step(model, DEVICE_CONTEXTS[-1], batch_size)
+        fits = sum(not step.fit_message(entry) for entry in devices)
+        facts[f"c8_far_{name}"] = f"{step.memory.total / 2**30:,.0f} GiB"
+        facts[f"c8_far_fits_{name}"] = {0: "none", len(devices): "all"}.get(fits, in_words(fits))
+    return facts
 
 
 def batch_table(models: Mapping[str, Any], batches: Any, peaks: Hardware) -> Html:
-    """Solution of the first exercise: from which batch on arithmetic limits a step, and tokens per second that fit."""
+    """Solution of an exercise: from which batch on arithmetic limits a step, and the tokens per second that fit."""
     rows = []
     for label, model in models.items():
         for T in ROOFLINE_CONTEXTS:
@@ -324,8 +269,8 @@ def batch_table(models: Mapping[str, Any], batches: Any, peaks: Hardware) -> Htm
             roof = one.roofline(peaks)
             first = batches[np.argmax(roof.compute_bound)] if np.any(roof.compute_bound) else 0
             fits = np.asarray(one.memory.total) <= peaks.memory_bytes
-            row = {"model": label, "T": T, "from": f"B = {first}" if first else "never"}
-            row["limit"] = one.flops.total[-1] / (one.traffic.cache[-1] + one.traffic.activations[-1])
+            row = {"model": label, "T": figures.tokens_text(T), "from": f"B = {first}" if first else "never"}
+            row["limit"] = np.asarray(one.flops.total / (one.traffic.cache + one.traffic.activations))[-1]
             rows.append(row | {"most": float(np.max(np.where(fits, batches / roof.seconds, 0)))})
     return show_table(
         pd.DataFrame(rows),
@@ -341,7 +286,3 @@ def batch_table(models: Mapping[str, Any], batches: Any, peaks: Hardware) -> Htm
 
 def _with_one(batch_sizes: Iterable[int]) -> list[int]:
     return sorted({1, *batch_sizes})
-
-
-def _fit_words(one: InferencePass, hardware: str) -> str:
-    return f"needs {one.memory.total / 2**30:.0f} GiB" if one.fit_message(hardware) else "fits"

@@ -27,7 +27,7 @@ def constants_over_draws(effects: pd.DataFrame, parameter: str, label: str, scal
     """
     rows = effects[effects["parameter"] == parameter]
     names = list(dict.fromkeys(rows["architecture"]))
-    figure, axes = subplots(1, max(1, len(names)), height=3.6)
+    figure, axes = subplots(1, max(1, len(names)), height=2.6)
     looks = architecture_look(names)
     for ax, name in zip(axes, names, strict=False):
         part = rows[rows["architecture"] == name]
@@ -50,7 +50,7 @@ def ratios_over_draws(ratios: pd.DataFrame, label: str) -> Figure:
 
     `ratios` from `companion.chapters.ch08.draws.prefill_ratios`; `label` of the axis.
     """
-    figure, [ax] = subplots(height=3.4)
+    figure, [ax] = subplots(height=2.7)
     at = np.arange(len(ratios))
     _bars(ax, ratios[["low", "high"]].to_numpy())
     color = architecture_look(["xlstm"])["xlstm"]["color"]

@@ -6,24 +6,30 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from companion.hardware import Hardware
 from companion.plotting.style import INK, LABELS, architecture_look, subplots
 
 GREY = "#888888"
 #: Colors of what limits a time, from the same color-blind palette as the architectures.
-KIND_COLORS = {"compute": "#029e73", "memory": "#cc78bc", "latency": "#ca9161", "fixed": "#949494"}
+KIND_COLORS = {"compute": "#029e73", "memory": "#cc78bc", "latency": "#ca9161", "fixed": "#c4c4c4"}
+#: Patterns beside the colors, for a page printed in grey.
+KIND_HATCHES = {"compute": "", "memory": "//", "latency": "\\\\", "fixed": ""}
 KIND_LABELS = {"compute": "compute", "memory": "memory", "latency": "latency of attention", "fixed": "overhead"}
 QUANTITY_LABELS = {"ttft": "time to first token (s)", "step_time": "step time (s)"}
 SIZE_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
-def cache_and_state(curves: Mapping[str, pd.DataFrame], equal: float, memory_bytes: float) -> Figure:
-    """Bytes that one sequence keeps over its context.
+def memory_and_roofline(
+    curves: Mapping[str, pd.DataFrame], equal: float, points: pd.DataFrame, hardware: Hardware
+) -> Figure:
+    """Left: bytes that one sequence keeps over its context. Right: attainable FLOP/s over arithmetic intensity.
 
     Parameters
     ----------
@@ -31,31 +37,32 @@ def cache_and_state(curves: Mapping[str, pd.DataFrame], equal: float, memory_byt
         by label: columns architecture, context_length, cache_bytes; a second curve of an architecture is dashed.
     equal
         tokens at which keys and values take as much as the state.
-    memory_bytes
-        of the device, as a line.
+    points
+        columns architecture, kind (`prefill` filled, `step` hollow), arithmetic_intensity: passes on the roofline.
+    hardware
+        whose memory and roofline are drawn.
     """
-    figure, (ax,) = subplots(height=3.6)
+    figure, (left, right) = subplots(1, 2, height=3.0)
     seen: set[str] = set()
     for label, table in curves.items():
         name = str(table["architecture"].iloc[0])
         color = architecture_look([name])[name]["color"]
-        ax.plot(table["context_length"], table["cache_bytes"], "--" if name in seen else "-", color=color, label=label)
+        left.plot(
+            table["context_length"], table["cache_bytes"], "--" if name in seen else "-", color=color, label=label
+        )
         seen.add(name)
-    ax.axvline(equal, color=GREY, linewidth=1, linestyle=":")
-    ax.axhline(memory_bytes, color=GREY, linewidth=1)
-    ax.set(xscale="log", yscale="log", xlabel=LABELS["context_length"], ylabel="bytes kept per sequence")
-    handles = [*ax.get_legend_handles_labels()[0], _line("memory of the device"), _line("equal", dashes=":")]
+    handles = [*left.get_legend_handles_labels()[0], _line("memory of the device", dashes="-.")]
+    left.axvline(equal, color=GREY, linewidth=1, linestyle=":")
+    left.axhline(hardware.memory_bytes, color=GREY, linewidth=1, linestyle="-.")
+    left.set(xscale="log", yscale="log", xlabel=LABELS["context_length"], ylabel="bytes kept per sequence")
+    token_ticks(left.xaxis, np.concatenate([table["context_length"] for table in curves.values()]))
+    _draw_roofline(right, points, hardware)
+    handles += [_line(kind, marker=mark, fill=kind == "prefill") for kind, mark in (("prefill", "o"), ("step", "o"))]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
-    token_ticks(ax.xaxis, np.concatenate([table["context_length"] for table in curves.values()]))
     return figure
 
 
-def roofline(points: pd.DataFrame, hardware: Hardware) -> Figure:
-    """Attainable FLOP/s over arithmetic intensity, with passes of models as points on it.
-
-    `points` has columns architecture, kind (`prefill` filled, `step` hollow), arithmetic_intensity, label.
-    """
-    figure, (ax,) = subplots(height=4.0)
+def _draw_roofline(ax: Axes, points: pd.DataFrame, hardware: Hardware) -> None:
     low = min(0.5, float(points["arithmetic_intensity"].min()) / 1.5)
     grid = np.geomspace(low, max(2e4, float(points["arithmetic_intensity"].max()) * 1.5), 200)
     ax.plot(grid, np.minimum(hardware.peak_flops_per_s, grid * hardware.peak_bytes_per_s), color=INK)
@@ -66,66 +73,8 @@ def roofline(points: pd.DataFrame, hardware: Hardware) -> Figure:
         intensity = group["arithmetic_intensity"].to_numpy()
         height = np.minimum(hardware.peak_flops_per_s, intensity * hardware.peak_bytes_per_s)
         fill = look["color"] if kind == "prefill" else "none"
-        ax.plot(
-            intensity,
-            height,
-            look["marker"],
-            color=look["color"],
-            markerfacecolor=fill,
-            label=f"{look['label']}, {kind}",
-        )
+        ax.plot(intensity, height, look["marker"], color=look["color"], markerfacecolor=fill)
     ax.set(xscale="log", yscale="log", xlabel="arithmetic intensity (FLOP per byte)", ylabel="attainable FLOP/s")
-    ax.legend(loc="lower right")
-    return figure
-
-
-def chunk_costs(costs: pd.DataFrame, best: Mapping[str, int], used: int) -> Figure:
-    """FLOPs, bytes and roofline seconds per token over the chunk length, each with its minimum.
-
-    Parameters
-    ----------
-    costs
-        columns chunk_size, flops, bytes, seconds (per token).
-    best
-        chunk length of the least of each.
-    used
-        chunk length of the paper, as a dotted line.
-    """
-    figure, axes = subplots(1, 3, height=3.2)
-    names = {"flops": "FLOP per token", "bytes": "bytes per token", "seconds": "roofline seconds per token"}
-    color = architecture_look(["xlstm"])["xlstm"]["color"]
-    for ax, (column, label) in zip(axes, names.items(), strict=True):
-        ax.plot(costs["chunk_size"], costs[column], color=color)
-        row = costs.iloc[(costs["chunk_size"] - best[column]).abs().argmin()]
-        ax.plot(best[column], row[column], "o", color=color, label=f"least: L = {best[column]}")
-        ax.axvline(used, color=GREY, linewidth=1, linestyle=":", label=f"L = {used}")
-        ax.set(xscale="log", yscale="log", xlabel="chunk length L (tokens)", title=label)
-        ax.yaxis.set_minor_formatter(NullFormatter())
-        token_ticks(ax.xaxis, costs["chunk_size"], step=8)
-        ax.legend()
-    return figure
-
-
-def predicted_over_measured(residuals: Mapping[tuple[str, str], pd.DataFrame]) -> Figure:
-    """Predicted over measured time, a panel per quantity.
-
-    `residuals` by architecture and quantity: columns measured (seconds), ratio, model_size.
-    """
-    quantities = list(dict.fromkeys(quantity for _, quantity in residuals))
-    figure, axes = subplots(1, len(quantities), height=3.6, sharey=True)
-    looks = architecture_look(dict.fromkeys(name for name, _ in residuals))
-    for (name, quantity), table in residuals.items():
-        ax, look = axes[quantities.index(quantity)], looks[name]
-        ax.plot(
-            table["measured"], table["ratio"], look["marker"], color=look["color"], markersize=3.2, alpha=0.6,
-            label=look["label"],
-        )  # fmt: skip
-    for ax, quantity in zip(axes, quantities, strict=True):
-        ax.axhline(1, color=INK, linewidth=1)
-        ax.set(xscale="log", xlabel=f"measured {QUANTITY_LABELS.get(quantity, quantity)}")
-        ax.legend()
-    axes[0].set_ylabel("predicted / measured")
-    return figure
 
 
 def times_over_context(curves: Mapping[tuple[str, str], pd.DataFrame]) -> Figure:
@@ -136,7 +85,7 @@ def times_over_context(curves: Mapping[tuple[str, str], pd.DataFrame]) -> Figure
     """
     names = list(dict.fromkeys(name for name, _ in curves))
     quantities = list(dict.fromkeys(quantity for _, quantity in curves))
-    figure, axes = subplots(len(quantities), len(names), height=3.0 * len(quantities) + 0.6, sharey="row", sharex=True)
+    figure, axes = subplots(len(quantities), len(names), height=2.5 * len(quantities) + 0.6, sharey="row", sharex=True)
     looks, grid = architecture_look(names), np.array(axes).reshape(len(quantities), len(names))
     sizes = list(dict.fromkeys(size for table in curves.values() for size in table["model_size"]))
     batches = sorted({batch for table in curves.values() for batch in table["batch_size"]})
@@ -170,68 +119,6 @@ def times_over_context(curves: Mapping[tuple[str, str], pd.DataFrame]) -> Figure
     return figure
 
 
-def attention_waves(times: pd.DataFrame, num_multiprocessors: int, scan: pd.DataFrame, devices: pd.DataFrame) -> Figure:
-    """Left: time per cached token and layer over the heads of a batch, with the staircase of waves. Right: the scan.
-
-    Parameters
-    ----------
-    times
-        of `companion.inference.terms.cached_token_times`.
-    num_multiprocessors
-        of the staircase.
-    scan
-        of `companion.inference.terms.multiprocessor_scan`.
-    devices
-        columns label, num_multiprocessors: vertical lines.
-    """
-    figure, (left, right) = subplots(1, 2, height=3.9)
-    color = architecture_look(["transformer"])["transformer"]["color"]
-    for (size, group), marker in zip(times.groupby("model_size", sort=False), cycle(SIZE_MARKERS)):
-        left.plot(group["heads_in_batch"], group["seconds"] * 1e9, marker, color=color, markersize=4.5, label=str(size))
-    single = float(times.loc[times["heads_in_batch"] <= num_multiprocessors, "seconds"].median() * 1e9)
-    heads = np.geomspace(times["heads_in_batch"].min(), times["heads_in_batch"].max(), 2000)
-    left.plot(heads, single * np.ceil(heads / num_multiprocessors), color=INK, linewidth=1)
-    left.set(xscale="log", yscale="log", xlabel="heads in the batch (B · H)", ylabel="ns per cached token and layer")
-    left.legend(ncols=2)
-    right.plot(scan["num_multiprocessors"], scan["rms_log_error"], color=color)
-    top = float(scan["rms_log_error"].max())
-    for (number, group), dash in zip(devices.groupby("num_multiprocessors"), cycle((":", "--", "-.")), strict=False):
-        right.axvline(
-            float(str(number)), color=GREY, linewidth=1, linestyle=dash, label=f"{number}: {', '.join(group['label'])}"
-        )
-    right.set(xlabel="multiprocessors assumed", ylabel="rms of ln(predicted/measured)", ylim=(0, 1.75 * top))
-    right.legend(loc="upper right", fontsize=8)
-    return figure
-
-
-def bandwidth_over_head_width(table: pd.DataFrame, peaks: Mapping[str, float]) -> Figure:
-    """Fitted bandwidth of every size over the width of its heads, and a line through the origin.
-
-    `table` as of `companion.inference.terms.bandwidth_by_head_width`; `peaks` by label: bytes/s of devices, as lines.
-    """
-    figure, (ax,) = subplots(height=3.6)
-    color = architecture_look(["transformer"])["transformer"]["color"]
-    beta = table["beta_eff_bytes_per_s"] / 1e12
-    ends = np.stack([beta - table["low"] / 1e12, table["high"] / 1e12 - beta])
-    bounds = np.where(np.isfinite(ends), ends, 0).clip(min=0)  # an end that is not known has no bar
-    ax.errorbar(table["head_width"], beta, yerr=bounds, linestyle="", marker="s", color=color, markersize=5)
-    for width, group in table.groupby("head_width"):
-        ax.annotate(
-            ", ".join(group["model_size"]), (width, group["beta_eff_bytes_per_s"].min() / 1e12), xytext=(6, -10),
-            textcoords="offset points", fontsize=8.5,
-        )  # fmt: skip
-    grid = np.array([0, table["head_width"].max() * 1.15])
-    ax.plot(grid, grid * table["per_width"].median() / 1e12, color=GREY, linewidth=1)
-    for (label, peak), dash in zip(peaks.items(), cycle(("--", ":", "-."))):
-        ax.axhline(peak / 1e12, color=GREY, linewidth=1, linestyle=dash, label=label)
-    ax.set(
-        xlabel="width of a head (d_model / n_heads)", ylabel="fitted bandwidth (TB/s)", xlim=(0, None), ylim=(0, None)
-    )
-    if peaks:
-        ax.legend()
-    return figure
-
-
 def regime_shares(panels: Mapping[str, pd.DataFrame], along: Sequence[str]) -> Figure:
     """What limits a time: shares of the kinds of terms, stacked, a panel per title.
 
@@ -243,21 +130,25 @@ def regime_shares(panels: Mapping[str, pd.DataFrame], along: Sequence[str]) -> F
         the column on the horizontal axis of every panel: context_length or batch_size.
     """
     rows = -(-len(panels) // 2)
-    figure, axes = subplots(rows, min(2, len(panels)), height=2.7 * rows + 0.5, sharey=True)
+    figure, axes = subplots(rows, min(2, len(panels)), height=1.65 * rows + 0.5, sharey=True)
     drawn: list[str] = []
     for ax, (title, table), column in zip(axes, panels.items(), along, strict=False):
         kinds = [kind for kind in KIND_COLORS if kind in table]
         drawn += [kind for kind in kinds if kind not in drawn]
         ax.stackplot(
-            table[column], *(table[kind] for kind in kinds), colors=[KIND_COLORS[kind] for kind in kinds], linewidth=0,
-            alpha=0.85,
+            table[column], *(table[kind] for kind in kinds), colors=[KIND_COLORS[kind] for kind in kinds],
+            hatch=[KIND_HATCHES[kind] for kind in kinds], linewidth=0, edgecolor="white",
         )  # fmt: skip
         label = LABELS["context_length"] if column == "context_length" else "batch B (sequences)"
         ax.set(xscale="log", title=title, xlabel=label, ylim=(0, 1), xlim=(table[column].min(), table[column].max()))
         token_ticks(ax.xaxis, table[column])
     for ax in axes[::2]:
         ax.set_ylabel("share of the time")
-    handles = [Line2D([], [], color=KIND_COLORS[kind], linewidth=8, label=KIND_LABELS[kind]) for kind in drawn]
+    handles = [
+        Patch(facecolor=KIND_COLORS[kind], hatch=KIND_HATCHES[kind], linewidth=0, edgecolor="white", label=label)
+        for kind, label in KIND_LABELS.items()
+        if kind in drawn
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure
 
@@ -284,9 +175,9 @@ def tokens_text(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _line(label: str, *, marker: str = "", dashes: Any = "-") -> Line2D:
+def _line(label: str, *, marker: str = "", dashes: Any = "-", fill: bool = True) -> Line2D:
     """A legend entry in no architecture's color."""
     return Line2D(
         [], [], color=GREY, marker=marker or None, linestyle="" if marker else dashes, linewidth=1.3, markersize=5,
-        label=label,
+        markerfacecolor=GREY if fill else "none", label=label,
     )  # fmt: skip

@@ -1,16 +1,13 @@
 """Chapter 8: what the step times of a Transformer say about its attention kernel, and about the device."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import pandas as pd
 
-from companion.chapters.ch08 import figures
-from companion.chapters.ch08.wave_figure import cache_slopes, cache_waves
+from companion.chapters.ch08.common import joined
+from companion.chapters.ch08.wave_figure import bandwidths_and_waves
 from companion.hardware import Hardware, hardware_table
 from companion.inference.runtime_model import RuntimeModel
 from companion.inference.terms import memory_of_steps
-from companion.plotting import Html, show, show_table
+from companion.plotting import Html, show
 
 #: Bounds on the number of multiprocessors (`companion.inference.terms.multiprocessor_bounds`).
 Bounds = tuple[float, float]
@@ -18,190 +15,110 @@ Bounds = tuple[float, float]
 LARGEST_MEMORY = 141e9
 #: Heads at which the kernels on GPUs at hand are compared.
 _HEADS = 32
-_DEVICE_FAMILY = "A100|H100|H200"
 
 
-def head_width_figure(bandwidths: pd.DataFrame, peaks: Hardware) -> Html | None:
-    """Fitted bandwidths over the width of a head (`inference.terms.bandwidth_by_head_width`); None without any."""
-    if bandwidths.empty:
-        return None
-    return show(
-        figures.bandwidth_over_head_width(bandwidths, {peaks.label: peaks.peak_bytes_per_s}),
-        name="inference-head-width",
-        alt="Fitted bandwidth over the width of a head: points on a straight line through the origin, far below the "
-        "peak.",
-        caption="Fitted bandwidths of the step time are proportional to the width of a head: "
-        f"{bandwidths['per_width'].min() / 1e9:.1f} to {bandwidths['per_width'].max() / 1e9:.1f} GB/s per unit of "
-        "width.",
-    )
-
-
-def waves_figure(
-    slopes: pd.DataFrame | None, bounds: Bounds | None, scan: pd.DataFrame | None, peaks: Hardware
-) -> Html | None:
-    """Time per cached token over heads in the batch, and the scan over multiprocessors; None without step times.
+def kernel_figure(
+    bandwidths: pd.DataFrame, slopes: pd.DataFrame, bounds: Bounds, peaks: Hardware, reads: pd.DataFrame
+) -> Html:
+    """Fitted bandwidths over the width of a head, and the time for a cached token over the heads in the batch.
 
     Parameters
     ----------
-    slopes, bounds, scan
-        from `companion.inference.terms`: `cached_token_times`, `multiprocessor_bounds`, `multiprocessor_scan`.
-    """
-    if slopes is None or bounds is None or scan is None:
-        return None
-    devices = hardware_table().query("num_multiprocessors <= 208")
-    devices = devices[devices["label"].str.contains(_DEVICE_FAMILY)]
-    devices = devices.assign(label=devices["label"].str.replace("NVIDIA ", "").str.replace(" 80 GB", ""))
-    return show(
-        figures.attention_waves(slopes, peaks.num_multiprocessors, scan, devices),
-        name="inference-waves",
-        alt="Left: time per cached token over heads in the batch, flat, then rising in steps. Right: misfit over "
-        "multiprocessors.",
-        caption=f"Left: one more cached token costs the same up to {bounds[0]:.0f} heads in the batch and twice as "
-        f"much from {bounds[1]:.0f}; line: waves of {peaks.num_multiprocessors}. Right: misfit of one model for all "
-        "sizes if waves had this many heads. The largest batches were timed at short contexts only.",
-    )
-
-
-def variants_table(variants: pd.DataFrame | None) -> Html | None:
-    """Terms for the cache (`companion.inference.terms.cache_term_variants`); None without step times."""
-    if variants is None:
-        return None
-    return show_table(
-        variants,
-        caption="Terms for the cache in one model of all step times of the Transformer. Last column: share of all "
-        "time that goes to terms in bytes or head width.",
-        formats={"rms_log_error": "{:.3f}", "share_of_bytes": "{:.1%}"},
-        labels={"cache_term": "term for the cache", "rms_log_error": "rms of ln(predicted/measured)"}
-        | {"share_of_bytes": "share of terms in bytes"},
-    )
-
-
-def own_waves_figure(attention: RuntimeModel | None, reads: pd.DataFrame) -> Html | None:
-    """The timings' slopes beside kernels on a GPU at hand; None without step times.
-
-    Parameters
-    ----------
-    attention
-        runtime model of the Transformer's step.
+    bandwidths, slopes, bounds
+        from `companion.inference.terms`: `bandwidth_by_head_width`, `cached_token_times`, `multiprocessor_bounds`.
     reads
         from `companion.benchmarks.hardware.measured_on`.
     """
-    if attention is None:
-        return None
     gpu, widest = reads["gpu"].iloc[0], int(reads["head_width"].max())
     return show(
-        cache_waves(cache_slopes(attention.rows), reads, gpu, widest),
-        name="inference-own-waves",
-        alt="Left: the authors' time per cached token over heads. Right: the same for three kernels; one is flat up "
-        "to the first wave.",
-        caption=f"Left: the authors' step times. Right: one layer's cache of {reads['context_length'].max():.0f} "
-        f"tokens on {gpu}, three kernels of PyTorch; dotted: full waves. One kernel behaves as the authors' does, "
-        "two split the cache.",
+        bandwidths_and_waves(bandwidths, slopes, peaks, reads, gpu, widest),
+        name="inference-kernel",
+        alt="Left: fitted bandwidth over the width of a head, points on a straight line through the origin, far below "
+        "the peak. Right: the authors' time per cached token over heads is flat, then rises in steps; one of three "
+        "kernels on a GPU at hand does the same.",
+        caption="Left: bandwidths fitted to the Transformer's step are proportional to the width of a head, "
+        f"{bandwidths['per_width'].min() / 1e9:.1f} to {bandwidths['per_width'].max() / 1e9:.1f} GB/s per unit. Right: "
+        f"one more cached token costs the same up to {bounds[0]:.0f} heads and twice as much from {bounds[1]:.0f}. "
+        f"Ours: one layer's cache of {reads['context_length'].max():,.0f} tokens, heads of {widest}, three kernels of "
+        f"PyTorch on {gpu}.",
     )
 
 
-def own_gpu_words(reads: pd.DataFrame) -> str:
-    """Times per cached token on every GPU at hand: with wide and narrow heads, and by a kernel that splits it."""
-    widths = sorted(reads["head_width"].dropna().unique())
-    timed = reads[reads["part"] == "cache"].assign(ns=1e9 * reads["seconds_median"] / reads["context_length"])
-    cache = timed.set_index(["gpu", "head_width", "backend", "heads"])["ns"].sort_index()
-    found = []
-    for gpu in dict.fromkeys(reads["gpu"]):
-        wide, narrow = (cache.get((gpu, width, "efficient_attention", _HEADS)) for width in (widths[-1], widths[0]))
-        others = cache[gpu, widths[-1]].drop("efficient_attention", level="backend")
-        split = others.xs(_HEADS, level="heads").min()
-        peak = reads.loc[(reads["gpu"] == gpu) & (reads["part"] == "copy"), "bytes_per_s"].max() / 1e12
-        found.append(
-            f"{gpu}, {_HEADS} heads: {wide:.0f} ns per cached token with heads of {widths[-1]:.0f}, {narrow:.0f} "
-            f"with heads of {widths[0]:.0f}; {split:.1f} with a kernel that splits the cache (copies reach "
-            f"{peak:.2f} TB/s)"
-        )
-    return ". ".join(found)
+def kernel_facts(bandwidths: pd.DataFrame, variants: pd.DataFrame) -> dict[str, str]:
+    """Range of the fitted bandwidths, and how far waves instead of bytes cut the misfit of the step times.
 
-
-def evidence_table(
-    timings: pd.DataFrame, models: Mapping[tuple[str, str], RuntimeModel], bounds: Bounds | None, peaks: Hardware
-) -> Html:
-    """What the timings say about the device: multiprocessors, memory, bandwidth."""
-    rows: list[dict[str, Any]] = []
-    if bounds is not None:
-        seen = f"at least {bounds[0]:.0f}, fewer than {bounds[1]:.0f} heads in one wave"
-        rows.append({"what": "multiprocessors", "timings": seen, "of": f"{peaks.num_multiprocessors}"})
-        memory = memory_of_steps(timings)
-        largest = memory.loc[memory["timed"], "bytes"].max()
-        failed = memory[~memory["timed"] & memory["bytes"].between(largest, LARGEST_MEMORY, inclusive="neither")]
-        seen = (
-            f"largest step timed holds {largest / 1e9:.0f} GB of weights and cache; all {len(failed)} between that "
-            "and 141 GB failed"
-        )
-        rows.append({"what": "memory", "timings": seen, "of": f"{peaks.memory_bytes / 1e9:.0f} GB"})
-    for name, term, what in (("xlstm", "weight_bytes", "weights"), ("xlstm", "state_bytes", "states")):
-        if (name, "step_time") in models:
-            row = models[name, "step_time"].table().set_index("term").loc[term]
-            rates = f"{row['rate'] / 1e12:.2f} [{row['rate_low'] / 1e12:.2f}, {row['rate_high'] / 1e12:.2f}] TB/s"
-            seen = f"{what} of the xLSTM move at {rates}"
-            rows.append({"what": "bandwidth", "timings": seen, "of": f"{peaks.peak_bytes_per_s / 1e12:.2f} TB/s"})
-    return show_table(
-        pd.DataFrame(rows, columns=["what", "timings", "of"]),
-        caption="What the timings say about the device.",
-        labels={"of": peaks.label, "timings": "in the timings"},
-    )
-
-
-def kernel_facts(
-    bandwidths: pd.DataFrame,
-    variants: pd.DataFrame | None,
-    bounds: Bounds | None,
-    scan: pd.DataFrame | None,
-    *,
-    of_paper: bool,
-) -> dict[str, str]:
-    """Verdicts on the kernel and the device behind the Transformer's step times; `of_paper`: they are the authors'."""
-    if variants is None or bounds is None or scan is None:
-        unknown = "This table has no step times of a Transformer to show it on"
-        kernel = "Without step times of a Transformer, nothing is said about its kernel"
-        return {"c8_waves": unknown, "c8_answer_kernel": kernel, "c8_device": unknown}
-    beta = bandwidths["beta_eff_bytes_per_s"] / 1e12
-    kernel = (
-        f"The Transformer's timed steps show a kernel, not the device: bandwidths of {beta.min():.2f} to "
-        f"{beta.max():.2f} TB/s follow the width of a head, and heads wait in waves for a multiprocessor"
-    )
+    Parameters
+    ----------
+    bandwidths, variants
+        from `companion.inference.terms`: `bandwidth_by_head_width` and `cache_term_variants`.
+    """
+    beta, table = bandwidths["beta_eff_bytes_per_s"] / 1e12, variants.set_index("cache_term")
+    misfit, share = table["rms_log_error"], table["share_of_bytes"]
+    both = "tokens × waves, and bytes of all heads"
     return {
-        "c8_waves": waves_words(variants),
-        "c8_answer_kernel": kernel,
-        "c8_device": device_verdict(bounds, scan, of_paper=of_paper),
+        "c8_step_bandwidths": f"{beta.min():.2f} to {beta.max():.2f}",
+        "c8_misfit_bytes": f"{misfit['bytes of all heads']:.2f}",
+        "c8_misfit_waves": f"{misfit['tokens × waves']:.3f}",
+        "c8_misfit_both": f"{misfit[both]:.3f}",
+        "c8_share_of_bytes": f"{100 * share[both]:.1f} %",
+        "c8_misfit_width": f"{misfit['tokens × waves, and × head width']:.3f}",
     }
 
 
-def waves_words(variants: pd.DataFrame) -> str:
-    """How far waves instead of bytes cut the misfit of the Transformer's step times."""
-    table = variants.set_index("cache_term")
-    worst, good = table.loc["bytes of all heads"], table.loc["tokens × waves"]
-    both = table.loc["tokens × waves, and bytes of all heads"]
-    return (
-        "Counting waves instead of bytes cuts the misfit of one model for all sizes from "
-        f"{worst['rms_log_error']:.2f} to {good['rms_log_error']:.3f}; bytes on top of waves take "
-        f"{both['share_of_bytes']:.1%} of the time and leave it at {both['rms_log_error']:.3f}"
-    )
+def own_facts(reads: pd.DataFrame) -> dict[str, str]:
+    """Times per cached token on every GPU at hand: with wide and narrow heads, by kernels that split the cache."""
+    widths = sorted(reads["head_width"].dropna().unique())
+    timed = reads[reads["part"] == "cache"].assign(ns=1e9 * reads["seconds_median"] / reads["context_length"])
+    cache = timed.set_index(["gpu", "head_width", "backend", "heads"])["ns"].sort_index()
+    found: dict[str, list[str]] = {"wide": [], "narrow": [], "split": [], "copies": []}
+    for gpu in dict.fromkeys(reads["gpu"]):
+        name = gpu.removeprefix("NVIDIA ").split(" ")[0]
+        others = cache[gpu, widths[-1]].drop("efficient_attention", level="backend")
+        copied = reads.loc[(reads["gpu"] == gpu) & (reads["part"] == "copy"), "bytes_per_s"].max() / 1e12
+        found["wide"].append(f"{cache[gpu, widths[-1], 'efficient_attention', _HEADS]:.0f} ({name})")
+        found["narrow"].append(f"{cache[gpu, widths[0], 'efficient_attention', _HEADS]:.0f}")
+        found["split"].append(f"{others.xs(_HEADS, level='heads').min():.1f}")
+        found["copies"].append(f"{copied:.2f}")
+    widest, narrowest = f"{widths[-1]:.0f}", f"{widths[0]:.0f}"
+    facts = {"c8_own_heads": f"{_HEADS}", "c8_own_widest": widest, "c8_own_narrowest": narrowest}
+    return facts | {f"c8_own_{key}": joined(values) for key, values in found.items()}
 
 
-def device_verdict(bounds: Bounds, scan: pd.DataFrame, *, of_paper: bool) -> str:
-    """Which devices the waves leave; for the authors' timings, which of these is most likely."""
+def device_facts_of_timings(
+    timings: pd.DataFrame, steps: RuntimeModel, bounds: Bounds, scan: pd.DataFrame, peaks: Hardware
+) -> dict[str, str]:
+    """What the timings say about the device: multiprocessors, memory, bandwidth.
+
+    Parameters
+    ----------
+    steps
+        runtime model of the xLSTM's step.
+    bounds, scan
+        from `companion.inference.terms`: `multiprocessor_bounds` and `multiprocessor_scan`.
+    """
     devices = hardware_table()
     possible = (devices["num_multiprocessors"] >= bounds[0]) & (devices["num_multiprocessors"] < bounds[1])
-    inside, outside = (", ".join(devices.loc[rows, "label"]) for rows in (possible, ~possible))
     within = scan[(scan["num_multiprocessors"] >= bounds[0]) & (scan["num_multiprocessors"] < bounds[1])]
     flat, least = within["rms_log_error"], within.sort_values("rms_log_error")["num_multiprocessors"].iloc[0]
-    found = (
-        f"Of the devices in our table the waves leave {inside}, and exclude {outside}. A fine scan says no more: "
-        f"within these bounds the misfit is {flat.min():.3f} (at {least:.0f}) to {flat.max():.3f}, too little to "
-        "decide"
-    )
-    if not of_paper:
-        return found
-    return (
-        f"{found}. Of these, L40S and RTX 4090 have less than a third of the bandwidth seen and an H200 has memory "
-        "for the steps that failed: most likely it was an H100 SXM. The rate of the states, if they are held in 4 "
-        "bytes, lies above its peak, which is inside the interval; states of small models may stay in the device's "
-        "cache"
-    )
+    memory = memory_of_steps(timings)
+    largest = memory.loc[memory["timed"], "bytes"].max()
+    failed = memory[~memory["timed"] & memory["bytes"].between(largest, LARGEST_MEMORY, inclusive="neither")]
+    rates = steps.table().set_index("term")
+
+    def rate(term: str) -> str:
+        row = rates.loc[term]
+        return f"{row['rate'] / 1e12:.2f} [{row['rate_low'] / 1e12:.2f}, {row['rate_high'] / 1e12:.2f}]"
+
+    return {
+        "c8_waves_low": f"{bounds[0]:.0f}",
+        "c8_waves_high": f"{bounds[1]:.0f}",
+        "c8_devices_left": joined(list(devices.loc[possible, "label"])),
+        "c8_devices_excluded": joined(list(devices.loc[~possible, "label"])),
+        "c8_scan": f"{flat.min():.3f} (at {least:.0f}) to {flat.max():.3f}",
+        "c8_largest_step": f"{largest / 1e9:.0f} GB",
+        "c8_failed_steps": f"{len(failed)}",
+        "c8_peak_memory": f"{peaks.memory_bytes / 1e9:.0f} GB",
+        "c8_rate_weights": rate("weight_bytes"),
+        "c8_rate_states": rate("state_bytes"),
+        "c8_peak_bandwidth": f"{peaks.peak_bytes_per_s / 1e12:.2f}",
+    }

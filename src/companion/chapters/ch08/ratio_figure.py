@@ -1,4 +1,4 @@
-"""Chapter 8: the figure that compares two architectures over the context."""
+"""Chapter 8: the figures that compare two architectures over the context."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from companion.inference.compare import Comparison
 from companion.plotting.style import INK, LABELS, architecture_look, subplots
 
 METHOD_DASHES: dict[str, Any] = {"measured": "-", "roofline": "--", "count": "-"}
-METHOD_LABELS = {"measured": "measured times", "roofline": "roofline"}
+METHOD_LABELS = {"measured": "as timed", "roofline": "roofline"}
 
 
 def ratio_over_context(comparisons: Mapping[str, Comparison], measured_to: float) -> Figure:
@@ -28,7 +28,7 @@ def ratio_over_context(comparisons: Mapping[str, Comparison], measured_to: float
     """
     quantities = ("ttft", "step_time")
     rows = len(comparisons)
-    figure, axes = subplots(rows, 2, height=2.6 * rows + 0.6, sharex=True, sharey="col")
+    figure, axes = subplots(rows, 2, height=2.3 * rows + 0.5, sharex=True, sharey="col")
     for row, (title, comparison) in enumerate(comparisons.items()):
         color = architecture_look([comparison.first])[comparison.first]["color"]
         for ax, quantity in zip(axes[2 * row : 2 * row + 2], quantities, strict=True):

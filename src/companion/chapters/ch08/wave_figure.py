@@ -1,86 +1,78 @@
-"""How attention reads a cache: the authors' timings beside a measurement on a GPU of one's own."""
-
-from typing import Any
+"""Chapter 8: how attention reads a cache, in the authors' timings and in a measurement on a GPU of one's own."""
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from companion.chapters.ch08.figures import GREY, SIZE_MARKERS
-from companion.inference.timings import measured, middle_context
-from companion.plotting.style import subplots
+from companion.chapters.ch08.figures import GREY
+from companion.hardware import Hardware
+from companion.plotting.style import INK, architecture_look, subplots
 
 _LOOKS = {
-    "efficient_attention": ("#cc78bc", "o"),
-    "flash_attention": ("#029e73", "^"),
-    "cudnn_attention": ("#ca9161", "D"),
+    "efficient_attention": ("#cc78bc", "o", "-"),
+    "flash_attention": ("#029e73", "^", "--"),
+    "cudnn_attention": ("#d55e00", "D", ":"),
 }
-_SIZE_COLORS = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#949494")
 
 
-def cache_slopes(table: pd.DataFrame, architecture: str = "transformer") -> pd.DataFrame:
-    """What one more token of cache costs a step, per layer: the slope of step time over context.
-
-    Returns
-    -------
-    DataFrame with a row per model size and batch that were timed at three contexts or more: `model_size`,
-    `batch_size`, `heads` (batch times heads of the model), `seconds_per_token_and_layer`.
-    """
-    rows = measured(table, architecture, "step_time")
-    rows = rows.assign(context=middle_context(rows))
-    found = []
-    batch: Any
-    for (size, batch), group in rows.groupby(["model_size", "batch_size"], sort=False):
-        if group["context"].nunique() >= 3:
-            # relative weights: short contexts count as much as long ones
-            slope = np.polyfit(group["context"], group["step_time_s"], 1, w=1 / group["step_time_s"])[0]
-            first = group.iloc[0]
-            found.append(
-                {
-                    "model_size": size,
-                    "batch_size": batch,
-                    "heads": int(batch) * int(first["n_heads"]),
-                    "seconds_per_token_and_layer": slope / first["n_layers"],
-                }
-            )
-    columns = ["model_size", "batch_size", "heads", "seconds_per_token_and_layer"]
-    return pd.DataFrame(found, columns=columns)
-
-
-def cache_waves(slopes: pd.DataFrame, results: pd.DataFrame, gpu: str, head_width: int) -> Figure:
-    """Left: the authors' slopes of step time over context; right: one layer's cache read on a GPU of one's own.
+def bandwidths_and_waves(
+    bandwidths: pd.DataFrame,
+    times: pd.DataFrame,
+    peaks: Hardware,
+    results: pd.DataFrame,
+    gpu: str,
+    head_width: int,
+) -> Figure:
+    """Left: fitted bandwidth of every size over the width of its heads. Right: time per cached token over heads.
 
     Parameters
     ----------
-    slopes
-        of `cache_slopes`.
+    bandwidths, times
+        of `companion.inference.terms`: `bandwidth_by_head_width` and `cached_token_times`.
+    peaks
+        the device: its bandwidth is a line on the left, its number of multiprocessors a staircase on the right.
     results
         of `companion.benchmarks.hardware.measured_on`.
     gpu, head_width
         which of the results.
     """
-    figure, (left, right) = subplots(1, 2, height=3.9, sharey=True)
-    for number, (size, group) in enumerate(slopes.groupby("model_size", sort=False)):
-        look: dict[str, Any] = {"color": _SIZE_COLORS[number % 7], "marker": SIZE_MARKERS[number % 7]}
-        line = group.sort_values("heads")
-        left.plot(line["heads"], 1e9 * line["seconds_per_token_and_layer"], label=size, markersize=4, **look)
+    figure, (left, right) = subplots(1, 2, height=3.3)
+    _draw_bandwidths(left, bandwidths, peaks)
+    color = architecture_look(["transformer"])["transformer"]["color"]
+    right.plot(times["heads_in_batch"], 1e9 * times["seconds"], "s", color=color, markersize=4, label="authors")
+    single = float(times.loc[times["heads_in_batch"] <= peaks.num_multiprocessors, "seconds"].median() * 1e9)
+    heads = np.geomspace(times["heads_in_batch"].min(), times["heads_in_batch"].max(), 500)
+    waves = single * np.ceil(heads / peaks.num_multiprocessors)
+    right.plot(heads, waves, color=INK, linewidth=1, label=f"waves of {peaks.num_multiprocessors}")
     rows = results[(results["part"] == "cache") & (results["gpu"] == gpu) & (results["head_width"] == head_width)]
     for backend, group in rows.groupby("backend", sort=False):
-        color, marker = _LOOKS.get(str(backend), (GREY, "."))
+        look_color, marker, dashes = _LOOKS.get(str(backend), (GREY, ".", "-"))
         nanoseconds = 1e9 * group["seconds_median"] / group["context_length"]
-        label = str(backend).removesuffix("_attention")
-        right.plot(group["heads"], nanoseconds, color=color, marker=marker, markersize=4, label=label)
-    count = int(rows["num_multiprocessors"].iloc[0])
-    for ax in (left, right):
-        for wave in (1, 2, 3):
-            ax.axvline(wave * count, color=GREY, linewidth=0.8, linestyle=":")
-        ax.set(xscale="log", yscale="log", xlabel="heads: batch × heads of the model", xlim=(8, 1500))
-        ax.set_xticks(
-            [16, 32, 64, count, 2 * count, 512, 1024], ["16", "32", "64", f"{count}", f"{2 * count}", "512", "1024"]
-        )
-        ax.minorticks_off()
-    left.set(title="authors' step times", ylabel="time per cached token and layer (ns)")
-    right.set(title=f"{gpu.removeprefix('NVIDIA ').split(' ')[0]}, heads of {head_width}")
-    left.legend(title="model", ncols=2)
-    right.legend(title="torch backend")
+        label = f"ours, {str(backend).removesuffix('_attention')}"
+        right.plot(group["heads"], nanoseconds, dashes, color=look_color, marker=marker, markersize=3.5, label=label)
+    right.set(xscale="log", yscale="log", xlabel="heads in the batch", ylabel="ns per cached token and layer")
+    right.legend(loc="upper left")
     return figure
+
+
+def _draw_bandwidths(ax: Axes, table: pd.DataFrame, peaks: Hardware) -> None:
+    color = architecture_look(["transformer"])["transformer"]["color"]
+    beta = table["beta_eff_bytes_per_s"] / 1e12
+    ends = np.stack([beta - table["low"] / 1e12, table["high"] / 1e12 - beta])
+    bounds = np.where(np.isfinite(ends), ends, 0).clip(min=0)  # an end that is not known has no bar
+    ax.errorbar(table["head_width"], beta, yerr=bounds, linestyle="", marker="s", color=color, markersize=5)
+    last = table["head_width"].max()
+    for width, group in table.groupby("head_width"):
+        # names of the widest heads would leave the panel on the right
+        ax.annotate(
+            ", ".join(group["model_size"]), (width, group["beta_eff_bytes_per_s"].min() / 1e12),
+            xytext=(8, -12) if width < last else (2, -14), textcoords="offset points", fontsize=9,
+            ha="left" if width < last else "center",
+        )  # fmt: skip
+    grid = np.array([0, last * 1.15])
+    ax.plot(grid, grid * table["per_width"].median() / 1e12, color=GREY, linewidth=1)
+    peak = peaks.peak_bytes_per_s / 1e12
+    ax.axhline(peak, color=GREY, linewidth=1, linestyle="--", label="peak of the device")
+    ax.set(xlabel="width of a head", ylabel="fitted bandwidth (TB/s)", xlim=(0, None), ylim=(0, None))
+    ax.legend(loc="center left")

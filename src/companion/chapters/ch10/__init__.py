@@ -1,5 +1,6 @@
 """Tables, figures and facts of chapter 10 (`notebooks/10_gpu_kernels`)."""
 
+from companion.chapters.ch10.answer import answer_facts, show_summary
 from companion.chapters.ch10.costs import (
     cost_facts,
     show_chunk_scan,
@@ -29,7 +30,6 @@ from companion.chapters.ch10.forms import (
     show_overflow,
     show_pairs,
 )
-from companion.chapters.ch10.history import log_facts, predictions, show_gains, show_predictions, show_rivals
 from companion.chapters.ch10.overtaking import (
     change_facts,
     crossing_facts,
@@ -39,6 +39,7 @@ from companion.chapters.ch10.overtaking import (
     show_crossings,
     show_drift,
 )
+from companion.chapters.ch10.published import published_facts, show_published
 from companion.chapters.ch10.right import (
     check_facts,
     show_errors,
@@ -49,8 +50,10 @@ from companion.chapters.ch10.right import (
 from companion.chapters.ch10.shown import Shown
 from companion.chapters.ch10.speed import (
     show_here,
+    show_rivals,
     show_speed,
     show_step_rivals,
+    show_step_shares,
     show_steps,
     show_times,
     show_untimed,
@@ -60,6 +63,7 @@ from companion.chapters.ch10.speed import (
 
 __all__ = [
     "Shown",
+    "answer_facts",
     "cell_inputs",
     "change_facts",
     "check_facts",
@@ -71,11 +75,10 @@ __all__ = [
     "form_facts",
     "gradient_facts",
     "head_norm",
-    "log_facts",
     "normalizer_gradient_errors",
     "normalizer_sums",
     "overflow_facts",
-    "predictions",
+    "published_facts",
     "show_active",
     "show_balances",
     "show_chunk_scan",
@@ -90,17 +93,18 @@ __all__ = [
     "show_forget_gates",
     "show_form_errors",
     "show_forms",
-    "show_gains",
     "show_here",
     "show_normalizer_gradient",
     "show_overflow",
     "show_pairs",
     "show_peers",
-    "show_predictions",
+    "show_published",
     "show_rivals",
     "show_speed",
     "show_step_rivals",
+    "show_step_shares",
     "show_steps",
+    "show_summary",
     "show_times",
     "show_untimed",
     "show_verdicts",

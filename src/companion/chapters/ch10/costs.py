@@ -21,6 +21,7 @@ from companion.architectures import XLSTM
 from companion.chapters.ch10 import figures
 from companion.chapters.ch10.shown import Shown
 from companion.chapters.ch10.source import block_sizes, kernel_source
+from companion.chapters.kernel_tables import joined
 from companion.formatting import count, percent, power_of_ten, significant
 from companion.plotting import Html, show, show_table
 
@@ -34,11 +35,12 @@ def show_forms(shown: Shown) -> Html:
     forms = mlstm_form_table(layer, shown.context, hardware=shown.peaks, convention="tfla")
     return show_table(
         forms.assign(ns=1e9 * forms["seconds_per_token"]).drop(columns="seconds_per_token"),
-        caption=f"The forms as one pass each, forward, one layer of {shown.label} at T = {shown.context}, states in "
-        f"float32 as in chapter 8; roofline of {shown.timings.gpu}.",
+        name="kernel-forms-cost",
+        caption="FLOPs, bytes and least time of each form, taken as one pass: forward, one layer of "
+        f"{shown.label} at T = {shown.context}, states in float32 as in chapter 8, roofline of {shown.timings.gpu}.",
         formats={"flops_per_token": power_of_ten, "bytes_per_token": power_of_ten}
         | {"arithmetic_intensity": significant, "ns": significant},
-        labels={"chunk_size": "L", "flops_per_token": "FLOP per token", "bytes_per_token": "bytes per token"}
+        labels={"chunk_size": "L (tokens)", "flops_per_token": "FLOP per token", "bytes_per_token": "bytes per token"}
         | {"arithmetic_intensity": "FLOP per byte", "ns": "ns per token"},
     )
 
@@ -50,16 +52,17 @@ def show_costs(shown: Shown, costs: pd.DataFrame) -> Html:
     cell = shown.cell
     return show_table(
         table[["kernel", "stage", "flops", "bytes", "arithmetic_intensity", "seconds", "bound"]],
-        caption=f"H × (d_qk, d_hv) = {shown.label}, {count(cell.num_tokens)} tokens, L = {cell.chunk_size}, bf16: "
-        f"least time of every kernel on {shown.timings.gpu}, whose ridge is at {shown.peaks.ridge:.0f} FLOP per byte.",
+        name="kernel-costs",
+        caption=f"Least time of every kernel on {shown.timings.gpu}, whose ridge is at {shown.peaks.ridge:.0f} FLOP "
+        f"per byte: H × (d_qk, d_hv) = {shown.label}, {count(cell.num_tokens)} tokens, L = {cell.chunk_size}, bf16.",
         formats={
             "flops": power_of_ten,
             "bytes": lambda v: f"{v / 1e9:.2f}",
             "arithmetic_intensity": "{:.0f}",
             "seconds": lambda v: f"{1e3 * v:.3f}",
         },
-        labels={"flops": "FLOP", "bytes": "GB", "arithmetic_intensity": "FLOP per byte", "seconds": "least ms"}
-        | {"bound": "limit"},
+        labels={"flops": "FLOP", "bytes": "GB", "arithmetic_intensity": "FLOP per byte", "seconds": "least time (ms)"}
+        | {"bound": "limited by"},
     )
 
 
@@ -73,7 +76,7 @@ def show_chunk_scan(shown: Shown, scans: Mapping[str, pd.DataFrame]) -> Html:
         "chunks of 256.",
         caption="Least time of forward and backward by chunk length where all states go through memory, "
         f"{count(shown.cell.num_tokens)} tokens; panels: H × (d_qk, d_hv). The outlined bar is the lowest. Short "
-        "chunks drown in states.",
+        "chunks spend most of their time on moving states.",
     )
 
 
@@ -90,15 +93,14 @@ def cost_facts(shown: Shown, carried: Costs, scans: Mapping[str, pd.DataFrame]) 
     cell, peaks = shown.cell, shown.peaks
     costs = cost_table(carried, peaks)
     longer = chunk_size_scan(cell, peaks, chunk_sizes=[2**k for k in range(4, 13)])
-    best = [f"{best_kernel_chunk(scan, 'forward+backward')} for {name}" for name, scan in scans.items()]
+    best = joined([f"{best_kernel_chunk(scan, 'forward+backward')} for {name}" for name, scan in scans.items()])
     tiled, through = cell_kernel_costs(cell, tile=64, carried_tile=CARRIED_TILE), cell_kernel_costs(cell)
     less, fewer = (1 - sum(getattr(c, name) for c in tiled) / costs[name].sum() for name in ("flops", "bytes"))
     facts: dict[str, object] = {
         "c10_peaks": f"{peaks.peak_flops_per_s / 1e12:.0f} TFLOP/s and {peaks.peak_bytes_per_s / 1e12:.2f} TB/s on "
         f"{shown.timings.gpu}",
-        "c10_shown": shown.label,
         "c10_limits": f"At L = {cell.chunk_size}{',' if costs['compute_bound'].any() else ''} {limits(costs)}",
-        "c10_best_chunks": ", ".join(best),
+        "c10_best_chunks": best,
         "c10_free_chunk": best_kernel_chunk(longer, "forward+backward"),
         "c10_tiles_flops": percent(less),
         "c10_tiles_bytes": percent(fewer),

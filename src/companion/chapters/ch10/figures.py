@@ -17,6 +17,9 @@ PAIR, STATE, SKIPPED = "#0173b2", "#de8f05", "#94949444"
 #: Colors of dtypes and of ways to compute, from the color-blind palette.
 PALETTE = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#949494", "#56b4e9", "#ece133")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_LINES = ("-", "--", "-.", ":")
+#: Colors of stacked kernels: dark and light by turns, so that neighbors differ in grey as well.
+_STACKED = ("#949494", "#56b4e9", "#0173b2", "#ece133", "#d55e00", "#fbafe4", "#029e73", "#de8f05", "#cc78bc")
 
 
 def pairs_of_forms(num_tokens: int = 16, chunk_size: int = 4) -> Figure:
@@ -66,27 +69,29 @@ def chunks_and_tiles(num_chunks: int = 4, tiles_per_chunk: int = 4) -> Figure:
 
 
 def form_error_dots(table: pd.DataFrame) -> Figure:
-    """Errors of the forms by quantity: colors for dtypes, markers for forms (`experiments.form_errors`)."""
-    figure, (ax,) = subplots(height=3.9)
-    quantities, forms = list(table["quantity"].unique()), list(table["form"].unique())
+    """Errors of the forms by quantity, a panel per form, a color and a marker per dtype (`experiments.form_errors`)."""
+    quantities, forms, dtypes = (list(table[name].unique()) for name in ("quantity", "form", "dtype"))
+    figure, axes = subplots(1, len(forms), height=3.6, sharey=True)
     floor = 1e-17  # an error of exactly zero has no place on a logarithm
-    for (dtype, form), group in table.groupby(["dtype", "form"], sort=False):
-        shift = 0.22 * (forms.index(form) - (len(forms) - 1) / 2)
-        color = PALETTE[list(table["dtype"].unique()).index(dtype) % len(PALETTE)]
-        places = [quantities.index(q) + shift for q in group["quantity"]]
-        marker = _MARKERS[forms.index(form) % len(_MARKERS)]
-        label = f"{dtype}, {form}"
-        ax.plot(places, group["error"].clip(lower=floor), marker, color=color, markersize=5, label=label)
-    ax.set(yscale="log", ylabel="relative error against the float64 oracle", xticks=range(len(quantities)))
-    ax.set_xticklabels(quantities)
-    ax.grid(False, axis="x")
-    ax.yaxis.set_minor_formatter(NullFormatter())
-    figure.legend(loc="outside lower center", ncols=len(table["dtype"].unique()), columnspacing=1.0, handletextpad=0.3)
+    for ax, form in zip(axes, forms, strict=True):
+        for number, dtype in enumerate(dtypes):
+            group = table[(table["form"] == form) & (table["dtype"] == dtype)]
+            shift = 0.3 * (number - (len(dtypes) - 1) / 2) / len(dtypes)  # 16-bit formats lie close together
+            places = [quantities.index(q) + shift for q in group["quantity"]]
+            look: dict[str, Any] = {"color": PALETTE[number % len(PALETTE)], "markersize": 5, "linestyle": "none"}
+            look |= {"marker": _MARKERS[number % len(_MARKERS)], "label": dtype}
+            ax.plot(places, group["error"].clip(lower=floor), **look)
+        ax.set(yscale="log", title=form, xticks=range(len(quantities)))
+        ax.set_xticklabels(quantities)
+        ax.grid(False, axis="x")
+        ax.yaxis.set_minor_formatter(NullFormatter())
+    axes[0].set_ylabel("relative error")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(dtypes))
     return figure
 
 
 def overflow_lines(panels: Mapping[str, pd.DataFrame], labels: Mapping[str, str]) -> Figure:
-    """Errors with and without m over a gate's mean; a cross above the axes where numbers overflow.
+    """Errors with and without m over a gate's mean; a hollow mark above a line where numbers overflow.
 
     Parameters
     ----------
@@ -102,14 +107,14 @@ def overflow_lines(panels: Mapping[str, pd.DataFrame], labels: Mapping[str, str]
         for number, (column, label) in enumerate(labels.items()):
             values = table[column].to_numpy()
             lost = ~np.isfinite(values)
-            look: dict[str, Any] = {"color": PALETTE[number], "marker": _MARKERS[number], "markersize": 4}
-            ax.plot(x, np.where(lost, np.nan, values), label=label, **look)
+            look: dict[str, Any] = {"color": PALETTE[number], "marker": _MARKERS[number], "markersize": 4.5}
+            ax.plot(x, np.where(lost, np.nan, values), label=label, linestyle=_LINES[number % len(_LINES)], **look)
             height = top * 5.0 ** (len(labels) - number)
-            ax.plot(x[lost], np.full(lost.sum(), height), "x", color=PALETTE[number], markersize=5)
+            ax.plot(x[lost], np.full(lost.sum(), height), linestyle="none", markerfacecolor="none", **look)
         ax.axhline(top, color=GREY, linewidth=0.8)
         ax.set(yscale="log", xlabel=title)
         ax.yaxis.set_minor_formatter(NullFormatter())
-    axes[0].set_ylabel("relative error of h\n(above the line: overflow)")
+    axes[0].set_ylabel("relative error of h\n(above line: overflow)")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(labels))
     return figure
 
@@ -125,17 +130,18 @@ def forget_gradient_errors(tokens: pd.DataFrame, scan: pd.DataFrame) -> Figure:
         columns forget_gate, totals, pairs: relative errors.
     """
     figure, (left, right) = subplots(1, 2, height=3.6)
-    labels = {"totals": "difference of totals", "pairs": "straddling pairs"}
+    labels, dots = {"totals": "difference of totals", "pairs": "sum over pairs"}, ("o", "^")
     left.plot(tokens["token"], tokens["exact"].abs(), color=GREY, linewidth=0.8, label="size of the gradient")
     for number, (column, label) in enumerate(labels.items()):
         look: dict[str, Any] = {"color": PALETTE[number + 2]}
         error = (tokens[column] - tokens["exact"]).abs()
-        left.plot(tokens["token"], error, ".", markersize=2.5, label=label, **look)
-        right.plot(scan["forget_gate"], scan[column], marker=_MARKERS[number], markersize=5, label=label, **look)
-    left.set(yscale="log", xlabel="token t", ylabel="|d log f|, |error|")
-    right.set(yscale="log", xlabel="mean of the forget gate's pre-activation", ylabel="relative error of d log f")
+        left.plot(tokens["token"], error, dots[number], markersize=2, label=label, linestyle="none", **look)
+        right.plot(scan["forget_gate"], scan[column], marker=dots[number], markersize=5, label=label, **look)
+    left.set(yscale="log", xlabel="token t", ylabel="gradient of log f, and its error")
+    right.set(yscale="log", xlabel="mean of f̃", ylabel="relative error")
     for ax in (left, right):
         ax.yaxis.set_minor_formatter(NullFormatter())
+    left.set_ylim(bottom=1e-9)  # a token or two happen to have no error
     right.axhline(1, color=GREY, linewidth=0.8, linestyle=":")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, markerscale=2.5)
     return figure
@@ -159,9 +165,9 @@ def chunk_scan(scans: Mapping[str, pd.DataFrame], best: Mapping[str, int]) -> Fi
         bottom = np.zeros(len(wide))
         for kernel in kernels:
             values = 1e3 * wide[kernel].to_numpy()
-            color = PALETTE[kernels.index(kernel) % len(PALETTE)]
-            look: dict[str, Any] = {"color": color, "width": 0.75, "linewidth": 0, "label": kernel.replace("_", " ")}
-            ax.bar(range(len(wide)), values, bottom=bottom, **look)
+            color = _STACKED[kernels.index(kernel) % len(_STACKED)]
+            look: dict[str, Any] = {"color": color, "width": 0.75, "label": kernel.replace("_", " ")}
+            ax.bar(range(len(wide)), values, bottom=bottom, linewidth=0, **look)
             bottom += values
         at = list(wide.index).index(best[name])
         ax.bar(at, bottom[at], width=0.75, facecolor="none", edgecolor=INK, linewidth=1.8)
@@ -176,11 +182,11 @@ def chunk_scan(scans: Mapping[str, pd.DataFrame], best: Mapping[str, int]) -> Fi
 def _chain(ax: Axes, num_chunks: int) -> None:
     """Chunks along the tokens with the state handed from one to the next."""
     _bare(ax)
-    ax.set(xlim=(-0.75, num_chunks * 1.5 + 0.15), ylim=(-1.15, 3.3), title="one head: states, then outputs")
+    ax.set(xlim=(-0.75, num_chunks * 1.5 + 0.15), ylim=(-1.4, 3.3), title="chunks of one head: states, then outputs")
     for chunk in range(num_chunks):
         x = 1.5 * chunk
         ax.add_patch(Rectangle((x, 0), 1, 0.7, facecolor=PAIR, alpha=0.3, edgecolor=INK))
-        ax.text(x + 0.5, 0.35, "q k v", ha="center", va="center", fontsize=8)
+        ax.text(x + 0.5, 0.35, "q k v", ha="center", va="center", fontsize=9)
         ax.add_patch(Rectangle((x - 0.42, 1.55), 0.5, 0.5, facecolor=STATE, alpha=0.6, edgecolor=INK))
         ax.add_patch(Rectangle((x, 2.6), 1, 0.5, facecolor="none", edgecolor=INK))
         ax.text(x + 0.5, 2.85, "h", ha="center", va="center", fontsize=9)
@@ -189,9 +195,11 @@ def _chain(ax: Axes, num_chunks: int) -> None:
             _arrow(ax, (x + 0.6, 0.7), (x + 1.1, 1.6), STATE)
         _arrow(ax, (x + 0.5, 0.7), (x + 0.5, 2.6), PAIR)
         _arrow(ax, (x - 0.1, 2.05), (x + 0.3, 2.6), PAIR)
-        ax.text(x + 0.5, -0.3, f"chunk {chunk + 1}", ha="center", va="center", fontsize=8)
+        ax.text(x + 0.5, -0.3, f"chunk {chunk + 1}", ha="center", va="center", fontsize=9)
     end = 1.5 * num_chunks - 0.5
-    ax.text(0, -0.85, "orange: one after another · blue: all chunks at once", fontsize=8, ha="left", va="center")
+    look: dict[str, Any] = {"fontsize": 9, "ha": "center", "va": "center"}
+    ax.text(end / 2, -0.85, "orange: one after another", **look)
+    ax.text(end / 2, -1.2, "blue: all chunks at once", **look)
     ax.plot([0, end], [-0.55, -0.55], color=GREY, linewidth=0.8)
     for side in ("left", "bottom"):
         ax.spines[side].set_visible(False)
@@ -209,11 +217,11 @@ def _tiles(ax: Axes, count: int) -> None:
             elif column > row:
                 look = {"facecolor": SKIPPED}
             ax.add_patch(Rectangle((column, row), 1, 1, edgecolor=INK, linewidth=0.5, **look))
-    ax.text(-0.85, -0.3, "state", ha="center", fontsize=8)
-    ax.text(count / 2, -0.3, "keys of the chunk", ha="center", fontsize=8)
-    ax.set(
-        xlim=(-1.6, count + 0.1), ylim=(count + 0.1, -0.9), title="one chunk in tiles", ylabel="queries of the chunk"
-    )
+    ax.text(-0.85, -0.3, "state", ha="center", fontsize=9)
+    ax.text(count / 2, -0.3, "keys of the chunk", ha="center", fontsize=9)
+    # an axis label would be given to the first panel as well where panels stack
+    ax.text(-1.6, count / 2, "queries of the chunk", ha="center", va="center", fontsize=9, rotation=90)
+    ax.set(xlim=(-1.9, count + 0.1), ylim=(count + 0.1, -0.9), title="one chunk in tiles")
     ax.set_aspect("equal")
     for side in ("left", "bottom"):
         ax.spines[side].set_visible(False)

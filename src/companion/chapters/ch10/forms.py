@@ -9,6 +9,7 @@ import torch
 
 from companion.chapters.ch10 import figures
 from companion.chapters.ch10.experiments import relative_norm, without_exponent
+from companion.chapters.kernel_tables import joined
 from companion.formatting import percent, power_of_ten
 from companion.plotting import Html, show, show_table
 
@@ -23,8 +24,9 @@ def show_pairs() -> Html:
         name="kernel-pairs",
         alt="Three triangles of pairs of tokens: all through states; blocks on the diagonal computed, the rest "
         "through states; all computed.",
-        caption="Queries (rows) against keys (columns) of 16 tokens. The recurrent form keeps a state after every "
-        "token, the parallel form computes every pair, chunks do the first between chunks and the second within.",
+        caption="Pairs of queries (rows) and keys (columns) of 16 tokens, by how each form computes them. The "
+        "recurrent form keeps a state after every token. The parallel form computes every pair. The chunkwise form "
+        "computes pairs within a chunk and uses a state between chunks.",
     )
 
 
@@ -35,9 +37,9 @@ def show_chunks_and_tiles() -> Html:
         name="kernel-tiles",
         alt="Left: four chunks; a state goes from chunk to chunk, outputs read their chunk and its state. Right: a "
         "chunk in four by four tiles.",
-        caption="Left: the state moves from chunk to chunk (orange), then every chunk computes its outputs from its "
-        "own queries, keys and values and from the state at its start (blue). Right: the pairs of one chunk in tiles; "
-        "a row of queries also reads the state.",
+        caption="States, chunks and tiles. First panel: the state moves from chunk to chunk (orange). Then all chunks "
+        "compute their outputs at the same time, each from its own queries, keys and values and from the state at its "
+        "start (blue). Second panel: the pairs of one chunk in tiles; each row of queries also reads the state.",
     )
 
 
@@ -48,24 +50,21 @@ def show_form_errors(errors: pd.DataFrame, context_length: int, chunk_size: int)
         name="kernel-forms",
         alt="Errors of outputs, states and gradients for three forms: near 1e-15 in float64, 1e-7 in float32, 1e-3 in "
         "float16 and bfloat16.",
-        caption=f"Errors of the three forms over {context_length} tokens, chunks of {chunk_size}. The recurrent form "
-        "computes in float32 whatever the inputs are, so in 16 bits it only rounds h; the others multiply matrices in "
-        "the inputs' dtype.",
+        caption=f"Errors of the three forms over {context_length} tokens, in chunks of {chunk_size}. With 16-bit "
+        "inputs the recurrent form still computes in float32 and only rounds h. The other two multiply matrices in "
+        "the dtype of the inputs.",
     )
 
 
 def form_facts(errors: pd.DataFrame) -> dict[str, object]:
-    """The largest error by dtype, and the errors in the most and in the least exact dtype."""
+    """The largest error by dtype, and the errors of the chunkwise form in the least exact dtype."""
     worst = errors.pivot_table("error", "dtype", "form", aggfunc="max", sort=False)
-    by_dtype = [f"{dtype} {power_of_ten(row.max(), 1)} ({row.idxmax()})" for dtype, row in worst.iterrows()]
+    by_dtype = [f"{power_of_ten(row.max(), 1)} in {dtype}" for dtype, row in worst.iterrows()]
     chunked = errors[errors["form"] == "chunkwise"].set_index(["dtype", "quantity"])["error"]
-    best = min(worst.index, key=lambda dtype: worst.loc[dtype].max())
     low = max(worst.index, key=lambda dtype: chunked[dtype, "h"])
     gradients = [q for q in errors["quantity"].unique() if q.startswith("d")]
     return {
-        "c10_forms": ", ".join(by_dtype),
-        "c10_forms_best": best,
-        "c10_forms_best_error": power_of_ten(worst.loc[best].max(), 1),
+        "c10_forms": joined(by_dtype),
         "c10_forms_low": low,
         "c10_forms_output": _share(chunked[low, "h"]),
         "c10_forms_gradient": _share(max(chunked[low, q] for q in gradients)),
@@ -80,8 +79,9 @@ def show_overflow(open_input: pd.DataFrame, closing: pd.DataFrame) -> Html:
         name="kernel-overflow",
         alt="Errors of h over the means of both gates: without m every way overflows at large input gates, the "
         "factored one also at closed gates.",
-        caption="Errors of h in float32, 128 tokens, pre-activations spread by 1 around their mean. Left: f̃ around 3; "
-        "right: ĩ around 0. Crosses mark numbers that are not finite.",
+        caption="Errors of h with and without m, in float32 over 128 tokens. The pre-activations spread by 1 around "
+        "their mean: in the panel over ĩ, f̃ lies around 3; in the panel over f̃, ĩ lies around 0. Hollow marks above "
+        "the line stand for numbers that are not finite.",
     )
 
 
@@ -103,12 +103,16 @@ def show_normalizer_gradient(through: pd.DataFrame) -> Html:
     wide = through.pivot_table("error", ["upstream", "parallel", "normalizer_gradient"], "gradient", sort=False)
     wide = wide.rename_axis(columns=None).reset_index()
     wide["normalizer_gradient"] = wide["normalizer_gradient"].map({True: "kept", False: "dropped"})
+    columns = ["upstream", "parallel", "normalizer_gradient", "dq", "dk", "dv", "di", "df"]
     return show_table(
-        wide,
-        caption="Errors of gradients against the oracle, float64, for a loss that is linear in what the first column "
-        "names. Second column: share of the upstream gradient that lies along h (root mean square).",
+        wide[columns],
+        name="kernel-normalizer",
+        caption="Errors of gradients with and without the normalizer's part, in float64 against the oracle. The loss "
+        "is linear in what the first column names. The second column is the share of the upstream gradient that lies "
+        "along h (root mean square).",
         formats=dict.fromkeys(["parallel", "dq", "dk", "dv", "di", "df"], small),
-        labels={"upstream": "loss on", "parallel": "along h", "normalizer_gradient": "normalizer's part"},
+        labels={"upstream": "loss on", "parallel": "along h", "normalizer_gradient": "normalizer's part"}
+        | {"di": "dĩ", "df": "df̃"},
     )
 
 
@@ -136,11 +140,11 @@ def show_forget_gate(tables: Mapping[float, pd.DataFrame], mean: float) -> Html:
     return show(
         figures.forget_gradient_errors(tables[mean], forget_gate_errors(tables)),
         name="kernel-forget",
-        alt="Left: the error of the totals is as large as the gradient itself, that of the pairs far below. Right: "
-        "the totals fail at closed gates.",
-        caption=f"d log f in bfloat16 over {len(tables[mean])} tokens. Left: every token at a mean of f̃ = {mean}. The "
-        "error of the totals builds up from the last token to the first; that of the straddling pairs stays small. "
-        "Right: relative errors over the mean of f̃.",
+        alt="First panel: the error of the totals is as large as the gradient itself, that of the pairs far below. "
+        "Second panel: the totals fail at closed gates.",
+        caption=f"The gradient of log f by two sums, in bfloat16 over {len(tables[mean])} tokens. First panel: every "
+        f"token, at a mean of f̃ = {minus(mean)}. The error of the totals builds up from the last token to the first; "
+        "the error of the pairs stays small. Second panel: relative errors over the mean of f̃.",
     )
 
 
@@ -149,10 +153,15 @@ def forget_facts(tables: Mapping[float, pd.DataFrame]) -> dict[str, object]:
     errors = forget_gate_errors(tables)
     facts: dict[str, object] = {}
     for name, mean in (("closed", min(tables)), ("open", max(tables))):
-        facts[f"c10_forget_{name}"] = mean
+        facts[f"c10_forget_{name}"] = minus(mean)
         row = errors[errors["forget_gate"] == mean].iloc[0]
         facts |= {f"c10_forget_{name}_{way}": percent(float(row[way])) for way in ("totals", "pairs")}
     return facts
+
+
+def minus(value: float) -> str:
+    """A number with a minus sign of its own length."""
+    return f"{value:g}".replace("-", "\N{MINUS SIGN}")
 
 
 def small(value: float) -> str:

@@ -6,16 +6,15 @@ import pandas as pd
 
 from companion.accounting.inference import Precision
 from companion.accounting.kernel_costs import cell_kernel_costs, pass_bytes
-from companion.benchmarks.kernels.results import OURS, Crossing
+from companion.benchmarks.kernels.results import OURS
 from companion.benchmarks.kernels.shapes import NUM_TOKENS
 from companion.chapters.ch10 import record_figures
+from companion.chapters.ch10.answer import Crossings, of_the_page
 from companion.chapters.ch10.costs import state_blocks
-from companion.chapters.ch10.shown import TITLES, Shown, label, nothing
+from companion.chapters.ch10.shown import Shown
+from companion.chapters.kernel_tables import TITLES, joined, label, nothing
 from companion.formatting import percent, power_of_ten, significant
 from companion.plotting import Html, show, show_table
-
-#: By heads and part.
-Crossings = Mapping[tuple[tuple[int, int, int], str], Crossing]
 
 
 def show_crossing(shown: Shown, crossings: Crossings) -> Html:
@@ -33,8 +32,9 @@ def show_crossing(shown: Shown, crossings: Crossings) -> Html:
         name="kernel-crossing",
         alt="Time per token over context: attention rises along its roofline, the mLSTM is flat well above its own; "
         "they cross.",
-        caption=f"{shown.label} against {n_heads * d_hv // 128} heads of attention, {shown.timings.gpu}. Dashed: "
-        "rooflines. Dotted: where the measured lines cross.",
+        caption=f"Time per token of the mLSTM with H × (d_qk, d_hv) = {shown.label} and of attention with "
+        f"{n_heads * d_hv // 128} heads of 128, on {shown.timings.gpu}. The time of attention grows with the context, "
+        "that of the mLSTM does not. Dashed: rooflines. Dotted: where the measured lines cross.",
     )
 
 
@@ -42,46 +42,22 @@ def show_crossings(crossings: Crossings) -> Html:
     """The context of the crossing for all timed heads: by FLOPs, by rooflines, as measured."""
     rows = [
         {"heads": label(n), "pass": TITLES[part]}
-        | {"flops": each.by_flops, "roofline": each.by_roofline, "measured": each.text}
+        | {"flops": each.by_flops, "roofline": each.by_roofline, "measured": each.text.replace("T = ", "")}
         for (n, part), each in crossings.items()
     ]
     return show_table(
         pd.DataFrame(rows),
-        caption="The context T (tokens) from which on the mLSTM is faster than attention of the same width: by FLOPs "
-        "alone, by rooflines, as measured.",
+        name="kernel-crossings",
+        caption="Context T in tokens from which on the mLSTM is faster than attention of the same width: by FLOPs "
+        "alone, by rooflines, and as measured.",
         formats={"flops": "{:.0f}", "roofline": "{:.0f}"},
         labels={"heads": "H × (d_qk, d_hv)", "flops": "by FLOPs", "roofline": "by rooflines"},
     )
 
 
-def of_the_page(shown: Shown, crossings: Crossings) -> dict[str, Crossing]:
-    """The crossings of the heads of the page, by part, as far as attention was timed beside them."""
-    return {part: x for (n, part), x in crossings.items() if tuple(n) == shown.heads and len(x.table)}
-
-
 def crossing_facts(shown: Shown, crossings: Crossings) -> dict[str, object]:
-    """Where the mLSTM becomes faster than attention, and what moves that context."""
-    return {
-        "c10_answer_crossing": crossing_verdict(shown, crossings),
-        "c10_crossing": moved_verdict(shown, crossings),
-    }
-
-
-def crossing_verdict(shown: Shown, crossings: Crossings) -> str:
-    """A verdict: from which context on the mLSTM is faster than attention; predicted where that was not timed."""
-    subject = f"the mLSTM, {shown.label}, is faster than attention of the same width"
-    if found := of_the_page(shown, crossings):
-        parts = [
-            f"{TITLES[part]} {each.since} (by rooflines {each.by_roofline:.0f}, by FLOPs {each.by_flops:.0f})"
-            for part, each in found.items()
-        ]
-        return f"The {subject.removeprefix('the ')} {'; '.join(parts)}"
-    guesses = [
-        f"T = {x.by_roofline:.0f} ({TITLES[part]})" for (n, part), x in crossings.items() if tuple(n) == shown.heads
-    ]
-    if not guesses:
-        return "These heads were not timed"
-    return f"By rooflines {subject} from {' and '.join(guesses)} on; attention was not timed beside it"
+    """What moves the context at which the mLSTM becomes faster than attention."""
+    return {"c10_crossing": moved_verdict(shown, crossings)}
 
 
 def moved_verdict(shown: Shown, crossings: Crossings) -> str:
@@ -97,14 +73,14 @@ def moved_verdict(shown: Shown, crossings: Crossings) -> str:
         return words
     theirs, own = attends["roofline_share"].max(), shown.ours["training"]["roofline_share"]
     return (
-        f"{words}. Attention reaches {percent(theirs)} of its roofline at T = {shown.context}, our kernels "
-        f"{percent(own)} of theirs: that alone moves it by about {significant(theirs / own, 2)}, kernels and not the "
-        "architecture"
+        f"{words}. Attention reaches {percent(theirs)} of its roofline at T = {shown.context}, and our kernels "
+        f"{percent(own)} of theirs. This difference between kernels moves the crossing by a factor of about "
+        f"{significant(theirs / own, 2)}"
     )
 
 
-def change_facts(shown: Shown, scans: Mapping[str, pd.DataFrame], crossings: Crossings) -> dict[str, object]:
-    """How chunk length, head size, batch and dtype would change the conclusion."""
+def change_facts(shown: Shown, scans: Mapping[str, pd.DataFrame]) -> dict[str, object]:
+    """How chunk length, batch and dtype would change the conclusion."""
     by_chunk = {name: scan.groupby("chunk_size")["seconds"].sum() for name, scan in scans.items()}
     own = by_chunk.get(shown.label, next(iter(by_chunk.values())))
     four, mixed = Precision(bytes_per_activation=4.0, bytes_per_state=4.0), Precision(bytes_per_state=4.0)
@@ -116,7 +92,6 @@ def change_facts(shown: Shown, scans: Mapping[str, pd.DataFrame], crossings: Cro
     return {
         "c10_chunk_64": significant(own[64] / own.min(), 2),
         "c10_chunk_best": own.idxmin(),
-        "c10_if_heads": ", ".join(f"{label(n)} {x.text}" for (n, part), x in crossings.items() if part == "training"),
         "c10_if_batch": batch_verdict(shown),
     } | {f"c10_bytes_{name}": significant(value, 2) for name, value in more.items()}
 
@@ -131,17 +106,22 @@ def batch_verdict(shown: Shown) -> str:
         return -(-cell.d_qk // blocks["BLOCK_K"]) * -(-cell.d_hv // blocks["BLOCK_V"]) * cell.n_heads
 
     words = (
-        f"In the backward pass states move along a sequence in {number(wide)} independent blocks of "
-        f"{wide['BLOCK_K']} × {wide['BLOCK_V']}, on a GPU of {count} multiprocessors"
+        f"In the backward pass the states of one sequence form {number(wide)} blocks of {wide['BLOCK_K']} × "
+        f"{wide['BLOCK_V']}, and the GPU has {count} multiprocessors"
     )
-    less = f". A batch of one is cut into {number(few)} of {few['BLOCK_K']} × {few['BLOCK_V']}"
+    less = (
+        f". For a batch of one, the kernels cut them into {number(few)} blocks of {few['BLOCK_K']} × {few['BLOCK_V']}"
+    )
     words += less if few != wide else ": enough for a batch of one"
     rows = shown.here[(shown.here["implementation"] == OURS) & (shown.here["part"] == "training")]
     flat = rows.set_index("context_length")["seconds_median"].sort_index()
     if len(flat) < 2:
         return words
-    longer = f"{significant(flat.iloc[-1] / flat.iloc[0], 3)} times as long as in sequences of {flat.index[0]:.0f}"
-    return f"{words}. The same tokens in one sequence of {flat.index[-1]:.0f} take {longer} in training"
+    longer = significant(flat.iloc[-1] / flat.iloc[0], 3)
+    return (
+        f"{words}. In training, one sequence of {flat.index[-1]:.0f} tokens takes {longer} times as long as the same "
+        f"tokens in sequences of {flat.index[0]:.0f}"
+    )
 
 
 # ---- exercises -----------------------------------------------------------------------------------
@@ -151,8 +131,9 @@ def show_active(rows: list[dict[str, float]]) -> Html:
     """Which tokens have a normalizer with a gradient, by mean of the input gate: `gate`, `active`, `error`."""
     return show_table(
         pd.DataFrame(rows),
-        caption="Share of tokens whose normalizer has a gradient, and error of dk if that gradient is dropped, by "
-        "mean of ĩ (f̃ around 3).",
+        name="kernel-active",
+        caption="Tokens whose normalizer has a gradient, and the error of dk without that gradient, by the mean of ĩ "
+        "(f̃ around 3).",
         formats={"active": percent, "error": lambda v: power_of_ten(v, 1)},
         labels={"gate": "mean of ĩ", "active": "tokens with |ñᵀq| > 1", "error": "error of dk without it"},
     )
@@ -162,10 +143,12 @@ def show_balances(rows: list[dict[str, object]]) -> Html:
     """Chunk lengths by hand (`balance`) beside those of the scan, by heads and bandwidth."""
     return show_table(
         pd.DataFrame(rows),
-        caption="Chunk length at which FLOPs balance the bytes of states, and the best powers of two of the scan. "
-        "More bandwidth, shorter chunks.",
+        name="kernel-balances",
+        caption="Chunk length L in tokens at which FLOPs balance the bytes of states, and the best power of two of the "
+        "scan, forward and with backward. More bandwidth makes shorter chunks best.",
         formats={"balance": "{:.0f}"},
-        labels={"heads": "H × (d_qk, d_hv)", "balance": "L of the balance"},
+        labels={"heads": "H × (d_qk, d_hv)", "balance": "L by hand", "forward": "L of the scan, forward"}
+        | {"forward+backward": "L of the scan, with backward"},
     )
 
 
@@ -175,11 +158,12 @@ def show_drift(shown: Shown, drift: pd.DataFrame) -> Html:
     both = graphs.pivot_table("seconds_median", "batch_size", "implementation")
     names = ("companion step", "companion step, bfloat16 state")
     ratios = both[names[0]] / both[names[1]] if set(names) <= set(both) else pd.Series(dtype=float)
-    gain = ", ".join(f"{ratio:.2f} at B = {batch}" for batch, ratio in ratios.items())
+    gain = joined([f"{ratio:.2f} at B = {batch}" for batch, ratio in ratios.items()])
     return show_table(
         drift,
-        caption="Error of h after this many steps, f̃ around 5. In the records, float32 over bfloat16 time of a step: "
-        f"{gain or 'not timed'}.",
+        name="kernel-drift",
+        caption="Error of h after a number of steps, by dtype of the state (f̃ around 5). In the records, a step with "
+        f"the state in float32 takes this many times as long as in bfloat16: {gain or 'not timed'}.",
         formats={str(c): (lambda v: power_of_ten(v, 1)) for c in drift if c != "num_tokens"},
         labels={"num_tokens": "steps"},
     )

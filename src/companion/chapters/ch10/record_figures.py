@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from companion.chapters.kernel_tables import short_name
 from companion.plotting.style import INK, subplots
 
 GREY = "#888888"
@@ -17,6 +18,7 @@ OURS_COLOR, ATTENTION_COLOR = "#0173b2", "#de8f05"
 #: Colors and markers of other implementations, in the order in which they appear.
 _OTHERS = ("#029e73", "#d55e00", "#cc78bc", "#ca9161", "#949494", "#56b4e9", "#ece133")
 _MARKERS = ("s", "^", "D", "v", "P", "X", "<")
+_DASHES = ("-", (0, (6, 1)), (0, (4, 1, 1, 1)), (0, (2, 1)), (0, (1, 1)), (0, (8, 2, 2, 2)), (0, (3, 3)))
 _UPSTREAMS = {"general": ("#d55e00", "o"), "orthogonal": ("#0173b2", "s")}
 
 
@@ -34,7 +36,7 @@ def implementation_looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
             attention += 1
         else:
             number = others % len(_OTHERS)
-            looks[name] = {"color": _OTHERS[number], "marker": _MARKERS[number], "linestyle": "-"}
+            looks[name] = {"color": _OTHERS[number], "marker": _MARKERS[number], "linestyle": _DASHES[number]}
             others += 1
     return looks
 
@@ -50,8 +52,8 @@ def error_strip(rows: pd.DataFrame, tolerance: float | None = None) -> Figure:
         drawn as a line, if given.
     """
     names = list(dict.fromkeys(rows["implementation"]))
-    figure, axes = subplots(1, 2, height=0.9 + 0.33 * len(names), sharey=True)
-    columns = {"error_h": "error of h", "error_gradients": "largest error of a gradient"}
+    figure, axes = subplots(1, 2, height=0.9 + 0.3 * len(names), sharey=True)
+    columns = {"error_h": "error of h", "error_gradients": "worst gradient's error"}
     finite = rows[list(columns)].replace(np.inf, np.nan)
     edge = 10 * float(np.nanmax(finite.to_numpy(float)))
     for ax, (column, label) in zip(axes, columns.items(), strict=True):
@@ -69,6 +71,7 @@ def error_strip(rows: pd.DataFrame, tolerance: float | None = None) -> Figure:
             ax.axvline(tolerance, color=GREY, linewidth=0.9, linestyle=":")
         ax.set(xscale="log", xlabel=label, ylim=(len(names) - 0.5, -0.5), yticks=range(len(names)))
         ax.set_yticklabels(names)
+        ax.xaxis.set_major_locator(LogLocator(numticks=4))
         ax.xaxis.set_minor_formatter(NullFormatter())
     handles = [_mark(f"{name} upstream gradient", *look) for name, look in _UPSTREAMS.items()]
     figure.legend(handles=[*handles, _mark("not finite", GREY, "x")], loc="outside lower center", ncols=3)
@@ -92,7 +95,7 @@ def times_over_context(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure
         rows = table[table["part"] == part].sort_values("context_length")
         for name, look in looks.items():
             group = rows[rows["implementation"] == name]
-            _with_quartiles(ax, group["context_length"], group, look, name)
+            _with_quartiles(ax, group["context_length"], group, look, short_name(name))
         for computation, color in (("exponential", OURS_COLOR), ("attention", ATTENTION_COLOR)):
             least = rows[rows["computation"] == computation].groupby("context_length")["roofline_seconds"].min()
             ax.plot(least.index, 1e3 * least, color=color, linewidth=0.8, alpha=0.8)
@@ -101,7 +104,7 @@ def times_over_context(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure
     axes[0].set_ylabel("time (ms)")
     handles, labels = axes[0].get_legend_handles_labels()
     handles.append(Line2D([], [], color=INK, linewidth=0.8, label="roofline"))
-    figure.legend(handles, [*labels, "roofline"], loc="outside lower center", ncols=2)
+    figure.legend(handles, [*labels, "roofline"], loc="outside lower center", ncols=3)
     return figure
 
 
@@ -114,7 +117,7 @@ def step_times(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
         rows = table[table["launch"] == launch].sort_values("batch_size")
         for name, look in looks.items():
             group = rows[rows["implementation"] == name]
-            _with_quartiles(ax, group["batch_size"], group, look, name)
+            _with_quartiles(ax, group["batch_size"], group, look, short_name(name))
         for state, group in rows.groupby("state_dtype", sort=False):
             least = group.groupby("batch_size")["roofline_seconds"].min()
             style = "-" if state == "float32" else "--"
@@ -141,7 +144,7 @@ def crossing_panels(tables: Mapping[str, pd.DataFrame], measured: Mapping[str, f
     measured
         context of the crossing by title; no line where it is NaN.
     """
-    figure, axes = subplots(1, len(tables), height=3.6)
+    figure, axes = subplots(1, len(tables), height=3.3)
     looks = {"attention": (ATTENTION_COLOR, "s", "attention"), "cell": (OURS_COLOR, "o", "mLSTM")}
     for ax, (title, table) in zip(axes, tables.items(), strict=True):
         for column, (color, marker, label) in looks.items():
@@ -177,7 +180,8 @@ def _with_quartiles(ax: Axes, x: Any, group: pd.DataFrame, look: dict[str, Any],
         1e3 * group[name].astype(float) for name in ("seconds_median", "seconds_quartile_1", "seconds_quartile_3")
     )
     spread = np.array([median - low, high - median])
-    ax.errorbar(x, median, yerr=spread, label=label, markersize=4.5, elinewidth=1.2, **look)
+    ax.plot(x, median, label=label, markersize=4.5, **look)
+    ax.errorbar(x, median, yerr=spread, fmt="none", ecolor=look["color"], elinewidth=1.2)
 
 
 def _mark(label: str, color: str, marker: str) -> Line2D:

@@ -22,13 +22,14 @@ from companion.benchmarks.kernels.results import (
 )
 from companion.chapters.ch10 import record_figures
 from companion.chapters.ch10.forms import small
-from companion.formatting import percent, power_of_ten, significant
+from companion.chapters.kernel_tables import joined, short_name
+from companion.formatting import percent, plural, power_of_ten, significant
 from companion.plotting import Html, show, show_table
 
 PARTS = {
     "checks": "sequences",
     "step-checks": "single steps",
-    "configurations": "every configuration",
+    "configurations": "all configurations",
     "long": "65,536 tokens",
 }
 #: Implementations whose gradient of the forget gate is compared by regime of the gates.
@@ -44,12 +45,14 @@ def show_verdicts(ours: pd.DataFrame) -> Html:
     columns = ["part", "dtype", "passed", "worst_over_allowed", "error_h", "error_gradients"]
     return show_table(
         own.assign(part=own["part"].map(PARTS))[columns],
-        caption="Our kernels: all chunk lengths and both backward passes (the cheaper one with an orthogonal upstream "
-        "gradient). Largest error over what is allowed, and largest relative errors of any case, hard ones included; "
-        f"{' and '.join(ours['gpu'].unique())}. {own['skipped'].sum()} cells do not fit the GPU.",
+        name="kernel-checks",
+        caption="Checks that our kernels pass, by what was checked and in which dtype: all chunk lengths and both "
+        "backward passes (the one without the normalizer's gradient for an orthogonal upstream gradient). Beside them "
+        "the largest error over what is allowed, and the largest relative errors of any case, hard ones included. "
+        f"{' and '.join(ours['gpu'].unique())}.{_too_large(int(own['skipped'].sum()))}",
         formats={"worst_over_allowed": "{:.2f}", "error_h": small, "error_gradients": small},
-        labels={"part": "checked", "worst_over_allowed": "largest/allowed", "error_h": "error of h"}
-        | {"error_gradients": "of a gradient"},
+        labels={"part": "checked", "worst_over_allowed": "largest error / allowed", "error_h": "largest error of h"}
+        | {"error_gradients": "largest error of a gradient"},
     )
 
 
@@ -60,14 +63,15 @@ def show_errors(checks: pd.DataFrame) -> Html:
     shared = rows[rows["case"].isin(peer_cases(checks) or regimes) & (rows["part"] == "checks")]
     shared = shared[(shared["dtype"] == "bfloat16") & ~shared["implementation"].str.contains("detached")]
     return show(
-        record_figures.error_strip(shared, TOLERANCE),
+        record_figures.error_strip(shared.assign(implementation=shared["implementation"].map(short_name)), TOLERANCE),
         name="kernel-errors",
         alt="Errors by implementation, a dot per case: ours below 0.01; mlstm_kernels near 1 for general upstream "
         "gradients.",
-        caption=f"bf16 on the {shared['case'].nunique()} cases "
-        f"{'that peers ran' if peer_cases(checks) else 'of gates'}, one dot each. Dotted: {TOLERANCE}, above which "
-        "nothing is timed. Kernels without the normalizer's gradient are judged for an upstream gradient orthogonal "
-        "to h as well.",
+        caption=f"Errors in bf16 on the {shared['case'].nunique()} cases "
+        f"{'that published kernels ran' if peer_cases(checks) else 'of gates'}, one mark per case. Dotted: "
+        f"{TOLERANCE}, above which nothing is timed. Kernels that leave the normalizer's gradient out are also checked "
+        "with an upstream gradient orthogonal to h. Kernels with limit_chunk and xl_chunk in their name are those of "
+        "mlstm_kernels.",
     )
 
 
@@ -75,8 +79,9 @@ def show_peers(checks: pd.DataFrame) -> Html:
     """How many cases published kernels pass in bf16, by upstream gradient, and their median errors."""
     found, _ = peer_rows(checks)
     caption = (
-        "Published kernels in bf16 by upstream gradient (one that only raised an error has no row: see below): cases "
-        "that pass the same bounds as ours, median errors over the cases, and cases with a number that is not finite."
+        "Published kernels in bf16, by upstream gradient: cases that pass the bounds that ours must pass, median "
+        "errors over the cases, and cases with a number that is not finite. A kernel that only raised an error has "
+        "no row."
     )
     if not len(found):
         note = "no other implementation was checked on this GPU"
@@ -88,14 +93,14 @@ def show_peers(checks: pd.DataFrame) -> Html:
     )
     table["of"] = table["passed"].astype(str) + " of " + table["cells"].astype(str)
     table = table.join(columns, on=keys)[[*keys, "of", *columns]]
-    names = table["implementation"].str.removeprefix("mlstm_kernels ")
-    table["implementation"] = names.str.replace(", chunk", ", L =")
+    table["implementation"] = table["implementation"].map(short_name)
     return show_table(
         table,
+        name="kernel-peers",
         caption=caption,
         formats=dict.fromkeys(("error_h", "gradients"), lambda v: small(v) if np.isfinite(v) else "not finite"),
-        labels={"implementation": "kernel", "of": "passed", "error_h": "error of h", "gradients": "worst gradient"}
-        | {"lost": "not finite"},
+        labels={"implementation": "kernel", "upstream": "upstream gradient", "of": "passed", "lost": "not finite"}
+        | {"error_h": "error of h", "gradients": "error of the worst gradient"},
     )
 
 
@@ -116,13 +121,12 @@ def show_forget_gates(checks: pd.DataFrame) -> Html:
     """Relative error of df̃ in bf16 by regime of the gates, ours beside two published forms."""
     table = forget_gates(checks)
     names = [str(name) for name in table]
-    labels = {
-        n: n.replace(OURS_DETACHED, "ours").removeprefix("mlstm_kernels ").replace(", chunk", ", L =") for n in names
-    }
+    labels = {name: _without_detached(name) for name in names}
     return show_table(
         table.reset_index(),
-        caption="Relative error of df̃ in bf16 by regime of the gates, upstream gradient orthogonal to h: ours beside "
-        "two forms of mlstm_kernels. Open: f̃ around 30.",
+        name="kernel-regimes",
+        caption="Relative error of df̃ in bf16 by regime of the gates, for an upstream gradient orthogonal to h: ours "
+        "beside two forms of mlstm_kernels. In the regime “open”, f̃ lies around 30.",
         formats=dict.fromkeys(names, _error_of_gate),
         labels=labels,
     )
@@ -139,17 +143,19 @@ def forget_gates(checks: pd.DataFrame) -> pd.DataFrame:
 
 
 def forget_gate_verdict(checks: pd.DataFrame) -> str:
-    """A verdict: the largest error of df̃ of each implementation, with its regime."""
+    """A verdict: where our error of df̃ is the smallest, and the largest of each implementation with its regime."""
     table = forget_gates(checks)
     if len(table.columns) < 2:
         return "It was not run on this GPU"
     found = [
-        f"{str(name).replace(OURS_DETACHED, 'ours')} {small(column.max())} ({column.idxmax()})"
+        f"{small(column.max())} for {_in_prose(name)} with gates “{column.idxmax()}”"
         if np.isfinite(column).all()
-        else f"{name} a number that is not finite"
+        else f"not finite for {_in_prose(name)}"
         for name, column in table.items()
     ]
-    return f"The largest of each: {', '.join(found)}"
+    best = int((table.idxmin(axis=1) == table.columns[0]).sum())
+    where = "every regime" if best == len(table) else f"{best} of {len(table)} regimes"
+    return f"Ours has the smallest error in {where} of the gates. The largest errors are {joined(found)}"
 
 
 def check_facts(folder: Path, checks: pd.DataFrame) -> dict[str, object]:
@@ -164,17 +170,16 @@ def check_facts(folder: Path, checks: pd.DataFrame) -> dict[str, object]:
     """
     ran = [case for case in all_cases() if case.name in set(checks["case"])]
     lengths, widths = [case.context_length for case in ran], [d for case in ran for d in (case.d_qk, case.d_hv)]
-    cases = f"lengths from {min(lengths)} to {max(lengths):,} tokens, heads from {min(widths)} to {max(widths)}"
+    cases = f"lengths from {min(lengths)} to {max(lengths):,} tokens, heads from {min(widths)} to {max(widths)} wide"
     ours = checks[checks["implementation"].str.startswith(OURS)]
-    own, peers = passed_verdict(ours), peer_verdicts(checks)
     return {
         "c10_cases": cases if ran else "none here",
-        "c10_gpus": ", ".join(by_gpu(folder / "kernel_checks.jsonl")),
+        "c10_gpus": joined(list(by_gpu(folder / "kernel_checks.jsonl"))),
         "c10_underflow": underflow_verdict(ours),
         "c10_silent": silent_verdict(checks),
         "c10_prediction": forget_gate_verdict(checks),
-        "c10_right": peers[1],
-        "c10_answer_right": own + peers[0],
+        "c10_right": peer_verdict(checks),
+        "c10_passed": passed_verdict(ours),
     }
 
 
@@ -184,9 +189,10 @@ def by_gpu(path: Path) -> Iterable[str]:
         there = load_checks(path, gpu)
         there = there[there["implementation"].str.startswith(OURS) & (there["verdict"] != "skipped")]
         before = (there["code"] != identity_today().code).sum()
-        kind = f" ({'' if before == len(there) else f'{before} of them by '}an earlier state)" if before else ""
+        part = "" if before == len(there) else f"{before} of them "
+        kind = f" ({part}with an earlier state of the code)" if before else ""
         if len(there):
-            yield f"on {gpu} our kernels pass {(there['verdict'] == 'pass').sum():,} of {len(there):,} cells{kind}"
+            yield f"{(there['verdict'] == 'pass').sum():,} of {len(there):,} checks on {gpu}{kind}"
 
 
 def underflow_verdict(ours: pd.DataFrame) -> str:
@@ -197,8 +203,8 @@ def underflow_verdict(ours: pd.DataFrame) -> str:
         return "No result is too small for its dtype"
     names, dtypes = ", ".join(_words(gone["case"]).unique()), ", ".join(gone["dtype"].unique())
     return (
-        f"Errors of h above a half that pass are numbers too small for {dtypes}, which holds zero instead "
-        f"(gates: {names})"
+        f"Where an error of h above a half passes, the numbers are too small for {dtypes}, which holds zero instead "
+        f"(regime of the gates: {names})"
     )
 
 
@@ -208,8 +214,8 @@ def silent_verdict(checks: pd.DataFrame) -> str:
     error = silent["reason"].astype(str).str.removeprefix("gradients: ").str.split(":").str[0]
     found = []
     for (name, kind), rows in silent.assign(error=error).groupby(["implementation", "error"], sort=False):
-        found.append(f"{name} ({kind}, {rows['case'].nunique()} cases)")
-    return f"An exception instead of a result came from {', '.join(found)}" if found else "None raised an exception"
+        found.append(f"{_in_prose(name)} in {plural(rows['case'].nunique(), 'case')} ({kind})")
+    return f"Instead of a result, an exception came from {joined(found)}" if found else "None raised an exception"
 
 
 def passed_verdict(ours: pd.DataFrame) -> str:
@@ -225,31 +231,35 @@ def passed_verdict(ours: pd.DataFrame) -> str:
     )
 
 
-def peer_verdicts(checks: pd.DataFrame) -> tuple[str, str]:
-    """Two verdicts on `mlstm_kernels`: the end of the page's answer (empty without peers), a sentence with errors."""
+def peer_verdict(checks: pd.DataFrame) -> str:
+    """A verdict: how many cases in bf16 the forms of `mlstm_kernels` pass, by upstream gradient."""
     found, _ = peer_rows(checks)
     name = found["implementation"]
     theirs = found[name.str.startswith("mlstm_kernels") & ~name.str.contains("sigmoid")]
-    theirs = theirs.assign(chunk=theirs["implementation"].str.extract(r"chunk (\d+)$")[0].astype(int))
-    passes, with_errors = [], []
+    passes = []
     for upstream, rows in theirs.groupby("upstream", sort=False):
-        by_chunk = [(chunk, part["verdict"], part["error_gradients"].median()) for chunk, part in rows.groupby("chunk")]
-        counts = ", ".join(
-            f"{(verdict == 'pass').sum()} of {len(verdict)} at L = {chunk}" for chunk, verdict, _ in by_chunk
-        )
-        errors = ", ".join(
-            f"{percent(e) if np.isfinite(e) else 'not finite'} at L = {chunk}" for chunk, _, e in by_chunk
-        )
-        gradient = f"{'an' if upstream == 'orthogonal' else 'a'} {upstream} upstream gradient"
-        passes.append(f"{counts} for {gradient}")
-        with_errors.append(f"With {gradient} {counts}; median error of the worst gradient {errors}")
+        number = int((rows["verdict"] == "pass").sum())
+        article = "an" if upstream == "orthogonal" else "a"
+        passes.append(f"{number or 'none'} of {len(rows)} cases with {article} {upstream} upstream gradient")
     if not passes:
-        return "", "No peer was run"
+        return "No published kernel was run"
     versions = ", ".join(sorted(set(theirs["version"])))
-    return (
-        f". Both forms of mlstm_kernels {versions} together pass, in bf16, {'; '.join(passes)}",
-        f"Cases that both forms of mlstm_kernels pass. {'. '.join(with_errors)}",
-    )
+    return f"Over all chunk lengths, the two forms of mlstm_kernels {versions} pass {joined(passes)}"
+
+
+def _too_large(number: int) -> str:
+    """For a caption: how many checks do not fit the GPU; empty if all do."""
+    return f" {plural(number, 'check')} more did not fit the GPU." if number else ""
+
+
+def _without_detached(name: str) -> str:
+    return short_name(name).replace(", detached", "")
+
+
+def _in_prose(name: object) -> str:
+    """An implementation in a sentence: `xl_chunk (L = 128)`."""
+    short, _, chunk = _without_detached(str(name)).partition(", ")
+    return f"{short} ({chunk})" if chunk else short
 
 
 def _error_of_gate(value: float) -> str:

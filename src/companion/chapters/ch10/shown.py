@@ -8,11 +8,10 @@ import pandas as pd
 
 from companion.accounting.kernel_costs import CellShape
 from companion.benchmarks.kernels.results import OURS, Timings, heads_of, of_heads, with_rooflines
+from companion.benchmarks.kernels.shapes import NUM_TOKENS
+from companion.chapters.kernel_tables import TITLES, label, nothing
 from companion.hardware import Hardware
-from companion.plotting import Html, show_table
-
-#: Parts of the timings, and what the page calls them.
-TITLES = {"forward": "forward", "training": "forward and backward"}
+from companion.plotting import Html
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,13 @@ class Shown:
 
     timings: Timings
     cell: CellShape
+
+    @classmethod
+    def of(cls, timings: Timings, heads: Sequence[int], context_length: int) -> "Shown":
+        """The cell with these heads (H, d_qk, d_hv), as many tokens as were timed, in chunks of 128."""
+        n_heads, d_qk, d_hv = heads
+        size = {"batch_size": NUM_TOKENS // context_length, "context_length": context_length}
+        return cls(timings, CellShape(**size, n_heads=n_heads, d_qk=d_qk, d_hv=d_hv, chunk_size=128))
 
     @property
     def peaks(self) -> Hardware:
@@ -87,24 +93,27 @@ class Shown:
         rows = {part: self.row_of(OURS, part) for part in TITLES}
         return {part: row for part, row in rows.items() if row is not None}
 
+    @property
+    def published(self) -> dict[str, dict[str, float]]:
+        """How many times as long as ours the forms of `mlstm_kernels` take at the context, by name and part.
+
+        The variant with a sigmoid input gate is another cell, and is left out.
+        """
+        names = [str(name) for name in self.at_context["implementation"].unique()]
+        found: dict[str, dict[str, float]] = {}
+        for name in names:
+            if name.startswith("mlstm_kernels") and "sigmoid" not in name:
+                rows = {part: self.row_of(name, part) for part in self.ours}
+                found[name] = {
+                    part: float(row["seconds_median"] / self.ours[part]["seconds_median"])
+                    for part, row in rows.items()
+                    if row is not None
+                }
+        return {name: ratios for name, ratios in found.items() if ratios}
+
     def untimed(self) -> Html:
         """In place of a figure or table of times."""
         return nothing(f"{self.label} was not timed on {self.timings.gpu}")
-
-
-def label(heads: Sequence[int]) -> str:
-    """H × (d_qk, d_hv)."""
-    return f"{int(heads[0])} × ({int(heads[1])}, {int(heads[2])})"
-
-
-def nothing(note: str) -> Html:
-    """In place of a figure or table for which there are no records."""
-    return show_table(pd.DataFrame({"note": [note]}), caption="Nothing to show.")
-
-
-def short_gpu(names: pd.Series) -> pd.Series:
-    """Names of GPUs without their maker and memory."""
-    return names.str.replace(r"^NVIDIA |[ -]\d+GB.*", "", regex=True)
 
 
 def _whole(heads: tuple[int, int, int]) -> tuple[int, int, int]:

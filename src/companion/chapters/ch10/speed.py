@@ -1,6 +1,5 @@
 """Chapter 10: how fast the kernels are, over the context and one token at a time."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -11,11 +10,13 @@ from companion.benchmarks.kernels.log import against_peer
 from companion.benchmarks.kernels.results import OURS_DETACHED, Timings, measure_here, with_rooflines
 from companion.benchmarks.kernels.shapes import NUM_TOKENS
 from companion.chapters.ch10 import record_figures
-from companion.chapters.ch10.shown import TITLES, Shown, short_gpu
-from companion.formatting import count, percent, significant
+from companion.chapters.ch10.shown import Shown
+from companion.chapters.kernel_tables import TITLES, by_context, joined, nothing, passes_of, short_gpu, short_name
+from companion.formatting import count, percent, power_of_ten, significant
 from companion.plotting import Html, show, show_table
 
-TIME_HEADINGS = {"forward": "forward", "training": "and backward"}
+TIME_HEADINGS = {"forward": "forward (ms)", "training": "with backward (ms)"}
+OURS_STEP = "companion step"
 LAUNCHES = {"calls": "kernels launched one by one", "graph": "CUDA graph"}
 
 
@@ -29,8 +30,9 @@ def show_times(shown: Shown) -> Html:
         name="kernel-times",
         alt="Times over the context length: flat lines for every mLSTM, rising ones for attention, thin lines for "
         "rooflines below.",
-        caption=f"{shown.label}, {count(NUM_TOKENS)} tokens in sequences of T, bf16, {shown.timings.gpu}: medians, "
-        "quartiles as bars. Thin: roofline of our kernels at their best chunk, and of attention.",
+        caption=f"Time of {count(NUM_TOKENS)} tokens in sequences of T tokens, {shown.label}, bf16, "
+        f"{shown.timings.gpu}: medians, with quartiles as bars. Thin lines: the rooflines of our kernels at their best "
+        "chunk length, and of attention.",
     )
 
 
@@ -38,7 +40,7 @@ def show_speed(shown: Shown) -> Html:
     """Times, shares of the roofline and memory of every implementation at the context of the page."""
     rows = []
     for name, group in shown.at_context.groupby("implementation", sort=False):
-        row: dict[str, object] = {"implementation": _short(str(name))}
+        row: dict[str, object] = {"implementation": short_name(str(name))}
         for part in [p for p in TITLES if (group["part"] == p).any()]:
             one = group[group["part"] == part].iloc[0]
             low, high = (significant(1e3 * one[f"seconds_quartile_{q}"], 3) for q in (1, 3))
@@ -51,11 +53,14 @@ def show_speed(shown: Shown) -> Html:
     timed = [part for part in TITLES if f"{part} ms" in table]
     return show_table(
         table,
-        caption=f"{shown.label}, T = {shown.context}: median [quartiles] in ms, share of the roofline that it reaches, "
-        "forward and then forward with backward; peak memory (GB) beyond the inputs. The forms limit_chunk and "
-        "xl_chunk are of mlstm_kernels; detached: without the normalizer's gradient.",
+        name="kernel-speed",
+        caption=f"Times of {shown.label} at T = {shown.context}, forward and forward with backward: median "
+        "[quartiles], and which share of the roofline this reaches. Last column: peak memory beyond the inputs. The "
+        "forms limit_chunk and xl_chunk are those of mlstm_kernels. Detached: without the normalizer's gradient.",
         formats={f"{part} roof": (lambda v: f"{100 * v:.0f} %") for part in timed} | {"GB": "{:.2f}"},
-        labels={f"{part} roof": "roofline" for part in timed} | {f"{part} ms": TIME_HEADINGS[part] for part in timed},
+        labels={f"{part} roof": "of roofline" for part in timed}
+        | {f"{part} ms": TIME_HEADINGS[part] for part in timed}
+        | {"GB": "memory (GB)"},
     )
 
 
@@ -71,13 +76,18 @@ def show_untimed(timings: Timings) -> Html:
         reason = kind
         if kind == "wrong":
             largest, tensors = group["error"].astype(float).max(), ", ".join(sorted(set(group["of"].dropna())))
-            reason = f"wrong: relative errors up to {largest:.3g} ({tensors}), allowed {group['allowed'].iloc[0]}"
-        rows.append({"implementation": name, "part": part, "reason": reason, "cells": len(group)})
-    return show_table(pd.DataFrame(rows or [{"note": "every cell was timed"}]), caption="What was not timed, and why.")
+            error = f"{largest:.3g}" if largest < 1000 else power_of_ten(largest, 3)
+            reason = f"wrong: relative errors up to {error} ({tensors}), allowed {group['allowed'].iloc[0]}"
+        rows.append({"implementation": short_name(str(name)), "pass": part, "reason": reason, "cases": len(group)})
+    return show_table(
+        pd.DataFrame(rows or [{"note": "every case was timed"}]),
+        name="kernel-untimed",
+        caption="Kernels that were not timed, and why.",
+    )
 
 
 def speed_facts(shown: Shown) -> dict[str, object]:
-    """Where and when the timings were taken, our times beside those of mlstm_kernels, and the cheaper backward pass."""
+    """Where and when the timings were taken, times of `mlstm_kernels` over ours, and the cheaper backward pass."""
     timings = shown.timings
     first, last = (date[:10] for date in timings.dates)
     known = ", ".join(f"{name} {version}" for name, version in timings.versions.items() if version and name != "python")
@@ -86,26 +96,21 @@ def speed_facts(shown: Shown) -> dict[str, object]:
         "c10_gpu": timings.gpu,
         "c10_dates": first if first == last else f"{first} to {last}",
         "c10_versions": known + changed,
-        "c10_answer_speed": speed_verdict(shown),
+        "c10_against": against_verdict(shown),
         "c10_speed": cheaper_verdict(shown),
     }
 
 
-def speed_verdict(shown: Shown) -> str:
-    """A verdict: our times at the context of the page, and how many times as long mlstm_kernels takes."""
-    ours = shown.ours
-    if not ours:
-        return f"Our kernels were not timed at {shown.label}, T = {shown.context}"
-    times = []
-    for part, row in ours.items():
-        took = f"{TITLES[part]} {significant(1e3 * row['seconds_median'])} ms"
-        times.append(f"{took} ({percent(row['roofline_share'])} of the roofline)")
-    where = f"At {shown.label}, T = {shown.context} and {count(NUM_TOKENS)} tokens"
-    answer = f"{where} our kernels take {' and '.join(times)}"
-    against = "; ".join(_against(shown))
-    theirs = ". mlstm_kernels, whose backward leaves the normalizer's gradient out, takes this many times as long: "
-    theirs += against
-    return answer + (theirs if against else "")
+def against_verdict(shown: Shown) -> str:
+    """A verdict: how many times as long as ours the forms of `mlstm_kernels` take at the context of the page."""
+    found = []
+    for name, ratios in shown.published.items():
+        form, _, chunk = short_name(name).partition(", ")
+        times = joined([f"{significant(ratio, 2)} times as long {TITLES[part]}" for part, ratio in ratios.items()])
+        found.append(f"{form} ({chunk}) takes {times}")
+    if not found:
+        return "No published kernel of the same cell was timed here"
+    return f"Compared with ours, {'; '.join(found)}"
 
 
 def cheaper_verdict(shown: Shown) -> str:
@@ -113,10 +118,10 @@ def cheaper_verdict(shown: Shown) -> str:
     saved = []
     for part, row in shown.ours.items():
         if (drop := shown.row_of(OURS_DETACHED, part)) is not None:
-            saved.append(f"{100 * (drop['seconds_median'] / row['seconds_median'] - 1):+.1f} % ({TITLES[part]})")
+            saved.append(f"{_signed(100 * (drop['seconds_median'] / row['seconds_median'] - 1))} % {TITLES[part]}")
     if not saved:
-        return "The cheaper backward pass was not timed here"
-    return f"Leaving the normalizer's gradient out changes the time of our kernels by {' and '.join(saved)}"
+        return "The backward pass without the normalizer's gradient was not timed here"
+    return f"Without the normalizer's gradient, the time of our kernels changes by {' and '.join(saved)}"
 
 
 def show_steps(shown: Shown) -> Html:
@@ -128,8 +133,8 @@ def show_steps(shown: Shown) -> Html:
         name="kernel-steps",
         alt="Time of a step over the batch: flat at small batches, then along the roofline; the graph is faster at "
         "small batches.",
-        caption=f"A step of the cell, {shown.label}, on {shown.timings.gpu}. Thin: a state read and written once at "
-        "the bandwidth of a copy.",
+        caption=f"Time of one step of the cell over the batch, {shown.label}, on {shown.timings.gpu}. Thin lines: the "
+        "time to read and write a state once at the bandwidth of a copy.",
     )
 
 
@@ -137,31 +142,63 @@ def show_step_rivals(shown: Shown, records: Path) -> Html:
     """A step of ours beside that of mlstm_kernels, on every GPU that timed both."""
     rivals = against_peer(records, "mlstm_kernels step")
     same = rivals["case"].str.startswith("x".join(str(n) for n in shown.heads) + "-")
-    rivals = rivals[(rivals["implementation"] == "companion step") & same]
+    rivals = rivals[(rivals["implementation"] == OURS_STEP) & same]
     if not len(rivals):
         return shown.untimed()
     rivals = rivals.assign(gpu=short_gpu(rivals["gpu"])).sort_values(["gpu", "batch_size"])
     return show_table(
         rivals[["gpu", "batch_size", "seconds", "peer_seconds", "ratio", "share_of_peak_bytes"]],
-        caption=f"A step in a CUDA graph, {shown.label}, state in float32: microseconds of ours and of mlstm_kernels, "
-        f"theirs over ours, and the share of the bandwidth of a copy that ours reaches.{of_earlier(rivals)}",
+        name="kernel-step-rivals",
+        caption=f"Time of one step in a CUDA graph, ours and mlstm_kernels: {shown.label}, state in float32. The last "
+        f"column is the share of the bandwidth of a copy that ours reaches.{of_earlier(rivals)}",
         formats={c: (lambda v: significant(1e6 * v)) for c in ("seconds", "peer_seconds")}
         | {"ratio": "{:.2f}", "share_of_peak_bytes": percent, "batch_size": "{:.0f}"},
-        labels={"gpu": "GPU", "batch_size": "B", "seconds": "ours", "peer_seconds": "theirs", "ratio": "theirs/ours"}
-        | {"share_of_peak_bytes": "of a copy"},
+        labels={"gpu": "GPU", "batch_size": "batch B", "seconds": "ours (µs)", "peer_seconds": "mlstm_kernels (µs)"}
+        | {"ratio": "theirs / ours", "share_of_peak_bytes": "share of a copy's bandwidth"},
+    )
+
+
+def show_step_shares(shown: Shown) -> Html:
+    """Which share of its roofline every step reaches in a CUDA graph, by batch."""
+    graphs = shown.steps[shown.steps["launch"] == "graph"]
+    if not len(graphs):
+        return shown.untimed()
+    rows = graphs.assign(step=graphs["implementation"].map(lambda name: short_name(str(name))))
+    wide = rows.pivot_table("roofline_share", "step", "batch_size", sort=False)
+    wide = wide.sort_index(axis=1).rename(columns=lambda batch: f"B = {batch:.0f}").rename_axis(columns=None)
+    return show_table(
+        wide.reset_index(),
+        name="kernel-step-shares",
+        caption=f"Share of its roofline that a step reaches in a CUDA graph, by batch: {shown.label}, "
+        f"{shown.timings.gpu}.",
+        formats=dict.fromkeys(map(str, wide), percent),
     )
 
 
 def step_facts(shown: Shown) -> dict[str, object]:
-    """Which share of the roofline a step reaches in a graph, at the smallest and the largest batch."""
-    found = []
+    """Which share of its roofline our step reaches in a graph, at the smallest and the largest batch."""
     steps = shown.steps
-    for name, group in steps[steps["launch"] == "graph"].groupby("implementation", sort=False):
-        ends = group.set_index("batch_size")["roofline_share"].sort_index()
-        low, high = (f"{percent(ends.iloc[n])} at B = {ends.index[n]}" for n in (0, -1))
-        found.append(f"{name} {low} and {high}")
-    words = f"Share of the roofline in a CUDA graph: {'; '.join(found)}" if found else "No step was timed"
-    return {"c10_steps": words}
+    own = steps[(steps["launch"] == "graph") & (steps["implementation"] == OURS_STEP)]
+    if not len(own):
+        return {"c10_steps": "No step was timed"}
+    ends = own.set_index("batch_size")["roofline_share"].sort_index()
+    low, high = (f"{percent(ends.iloc[n])} of its roofline at B = {ends.index[n]}" for n in (0, -1))
+    return {"c10_steps": f"In a CUDA graph our step reaches {low} and {high}"}
+
+
+def show_rivals(records: Path, context: int) -> Html:
+    """Our times beside those of xl_chunk of mlstm_kernels, on every GPU that timed both."""
+    rivals = passes_of(against_peer(records, "mlstm_kernels xl_chunk, chunk 128"), context)
+    if not len(rivals):
+        return nothing("no published kernel was timed beside ours")
+    cells = [f"{1e3 * row['seconds']:.2f} ({row['ratio']:.2f})" for _, row in rivals.iterrows()]
+    return show_table(
+        by_context(rivals, cells),
+        name="kernel-rivals",
+        caption="Milliseconds of our kernels on every GPU, and in brackets how many times as long xl_chunk of "
+        f"mlstm_kernels (L = 128) takes on the same GPU.{of_earlier(rivals)}",
+        labels={"gpu": "GPU"},
+    )
 
 
 def show_here(enabled: bool) -> Html | Markdown:
@@ -172,8 +209,8 @@ def show_here(enabled: bool) -> Html | Markdown:
     peaks = timings.peaks
     return show_table(
         with_rooflines(timings)[["part", "implementation", "context_length", "seconds_median", "roofline_share"]],
-        caption=f"{timings.gpu}, {peaks.peak_flops_per_s / 1e12:.0f} TFLOP/s and {peaks.peak_bytes_per_s / 1e12:.2f} "
-        "TB/s reached.",
+        caption=f"Times on this machine's GPU, {timings.gpu}, which reached {peaks.peak_flops_per_s / 1e12:.0f} "
+        f"TFLOP/s and {peaks.peak_bytes_per_s / 1e12:.2f} TB/s.",
         formats={"seconds_median": lambda v: f"{1e3 * v:.2f}", "roofline_share": percent},
         labels={"seconds_median": "median (ms)", "roofline_share": "of roofline", "context_length": "T (tokens)"},
     )
@@ -182,24 +219,9 @@ def show_here(enabled: bool) -> Html | Markdown:
 def of_earlier(table: pd.DataFrame) -> str:
     """For a caption: the GPUs whose records are of an earlier state of the kernels."""
     gpus = sorted(set(table.loc[table["code"] != identity_today().code, "gpu"]))
-    return f" With an earlier state of the kernels: {', '.join(gpus)}." if gpus else ""
+    return f" The times on {joined(gpus)} are of an earlier state of the kernels." if gpus else ""
 
 
-def _against(shown: Shown) -> Iterator[str]:
-    """For every form of mlstm_kernels how many times as long it takes as ours."""
-    for name in shown.at_context["implementation"].unique():
-        if not name.startswith("mlstm_kernels") or "sigmoid" in name:
-            continue
-        theirs = {part: shown.row_of(name, part) for part in shown.ours}
-        ratios = [
-            f"{significant(row['seconds_median'] / shown.ours[part]['seconds_median'], 2)} ({TITLES[part]})"
-            for part, row in theirs.items()
-            if row is not None
-        ]
-        if ratios:
-            yield f"{name.removeprefix('mlstm_kernels ')} {' and '.join(ratios)}"
-
-
-def _short(name: str) -> str:
-    name = name.removeprefix("mlstm_kernels ").replace("companion", "ours").replace(", chunk", ", L =")
-    return name.replace("detached normaliser", "detached")
+def _signed(value: float) -> str:
+    """A change in percent with a sign of its own length: +0.1, −6.0."""
+    return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")

@@ -246,7 +246,7 @@ def _ways(
     def same_runs(optimum: ContextOptimum) -> Array:
         runs = profile_runs(measured, optimum)
         sizes, tokens = (runs[name].to_numpy(dtype=float)[:, None] for name in ("num_params", "num_tokens"))
-        return parabola_optima(optimum, laws.predict(sizes, tokens))
+        return parabola_optima(optimum, np.asarray(laws.predict(sizes, tokens)))
 
     @cache  # N* and D* of a profile come from one search
     def best(length: int, flops: float) -> Optimum:

@@ -100,7 +100,7 @@ def exponent_bias(surface: LossSurface, sizes: Mapping[float, Any], x: str = "nu
     profiles = [noise_free_profile(surface, budget, sizes[budget], x) for budget in budgets]
     law = fit_power_law(budgets, [p.fit.law.x_opt if p.fit else np.nan for p in profiles]).law
     own = surface.beta if x == "num_params" else surface.alpha
-    return law.exponent - own / (surface.alpha + surface.beta)
+    return law.exponent - float(own / (surface.alpha + surface.beta))
 
 
 def grid_bias(

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from scipy.optimize import least_squares
 
@@ -34,6 +34,7 @@ from companion.fitting.isoflop.draws import ROUNDING
 from companion.fitting.isoflop.profiles import IsoflopFit, fit_isoflop, isoflop_groups
 from companion.fitting.results import Result, check_name
 from companion.laws import PowerLaw
+from companion.numeric import Values
 
 Array = NDArray[np.float64]
 
@@ -85,7 +86,7 @@ class JointIsoflopFit(Result):
         half = stats.t.ppf((1 + level) / 2, self.interval_degrees_of_freedom) * self.exponent_standard_error
         return (float(self.law.exponent - half), float(self.law.exponent + half))
 
-    def predict_interval(self, train_flops: Any, level: float = 0.95) -> tuple[Any, Any]:
+    def predict_interval(self, train_flops: ArrayLike, level: float = 0.95) -> tuple[Values, Values]:
         """Confidence band of x*(C), any shape."""
         offset = np.log10(np.asarray(train_flops, dtype=float) / self.reference_flops)
         variance = self.covariance[0, 0] + 2 * offset * self.covariance[0, 1] + offset**2 * self.covariance[1, 1]
@@ -95,7 +96,7 @@ class JointIsoflopFit(Result):
 
 
 def fit_isoflop_joint(
-    runs: pd.DataFrame, x: str = "num_params", *, weights: str | None = None, budgets: Any = None
+    runs: pd.DataFrame, x: str = "num_params", *, weights: str | None = None, budgets: Sequence[float] | None = None
 ) -> JointIsoflopFit:
     """Fit the one-step model by weighted nonlinear least squares, started from the two-step fit.
 

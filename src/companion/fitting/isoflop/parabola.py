@@ -1,10 +1,9 @@
 """Weighted parabolas in log10 x, one or a thousand at a time."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from companion.errors import InputError
 from companion.laws import Parabola
@@ -32,13 +31,13 @@ class ParabolaFit:
     degrees_of_freedom: float
 
 
-def num_sizes(x: Any) -> int:
+def num_sizes(x: ArrayLike) -> int:
     """How many different sizes there are; sizes that differ by rounding (`SAME_SIZE` decades) are one."""
     z = np.sort(np.log10(np.asarray(x, dtype=float)))
     return int(np.sum(np.diff(z) > SAME_SIZE)) + 1 if z.size else 0
 
 
-def fit_parabola(x: Any, loss: Any, weights: Any = None) -> ParabolaFit:
+def fit_parabola(x: ArrayLike, loss: ArrayLike, weights: ArrayLike | None = None) -> ParabolaFit:
     """Least squares of loss on (log10 x)², log10 x and 1.
 
     Parameters
@@ -95,7 +94,9 @@ def fit_parabola(x: Any, loss: Any, weights: Any = None) -> ParabolaFit:
     )
 
 
-def optima_of_resamples(x: Any, loss: Any, weights: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def optima_of_resamples(
+    x: ArrayLike, loss: ArrayLike, weights: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Minima of many weighted parabolas over the same runs.
 
     Parameters

@@ -7,11 +7,10 @@ squares, then log x_opt on the log of each budget's *mean* train_flops, every op
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from companion.errors import InputError
 from companion.fitting.bootstrap import MANY_LOST, interval_with_lost, lost_share, undefined_reason
@@ -158,7 +157,9 @@ def law_undefined(parameter: str, samples: NDArray[np.float64], level: float) ->
     return None
 
 
-def fit_profile(budget: float, x: Any, loss: Any, train_flops: Any, weights: Any = None) -> IsoflopProfile:
+def fit_profile(
+    budget: float, x: ArrayLike, loss: ArrayLike, train_flops: ArrayLike, weights: ArrayLike | None = None
+) -> IsoflopProfile:
     """Parabola of loss in log10 x over the runs of one budget, with warnings about what limits it.
 
     Parameters

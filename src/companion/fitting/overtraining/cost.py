@@ -8,11 +8,10 @@ enough, it pays back. Serving is counted as 2·N FLOP per token (arXiv 2001.0836
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from companion.errors import InputError, NotApplicable
 from companion.fitting.bootstrap import percentile_interval
@@ -20,6 +19,7 @@ from companion.fitting.fit import Fit, fit
 from companion.fitting.overtraining.exponents import OvertrainingSlopes, fit_slopes_by_ratio
 from companion.fitting.uncertainty import MOST, Bootstrap
 from companion.laws import LossSurface, Models, Optimum, optimum
+from companion.numeric import Array, Values
 from companion.runs.groups import by_experiment
 
 #: Ratios of tokens to parameters between which an optimum is looked for.
@@ -41,21 +41,21 @@ class ComputeScale:
     center: float
     largest_deviation: float
 
-    def flops_per_param_and_token(self, num_params: Any) -> Any:
+    def flops_per_param_and_token(self, num_params: ArrayLike) -> Array:
         """k at N, any shape."""
         return np.exp(np.polyval(self.coefficients, np.log(np.asarray(num_params, dtype=float) / self.center)))
 
-    def train_flops(self, num_params: Any, ratio: Any) -> Any:
+    def train_flops(self, num_params: ArrayLike, ratio: ArrayLike) -> Array:
         """C = k(N)·N·D with D = M·N."""
         size = np.asarray(num_params, dtype=float)
-        return self.flops_per_param_and_token(size) * size**2 * ratio
+        return self.flops_per_param_and_token(size) * size**2 * np.asarray(ratio)
 
-    def flops_exponent(self, num_params: Any) -> Any:
+    def flops_exponent(self, num_params: ArrayLike) -> Array:
         """d ln C / d ln N at constant M: 2 for 6ND."""
         slope = np.polyder(np.array(self.coefficients))
-        return 2.0 + np.polyval(slope, np.log(np.asarray(num_params, dtype=float) / self.center))
+        return np.asarray(2.0 + np.polyval(slope, np.log(np.asarray(num_params, dtype=float) / self.center)))
 
-    def num_params(self, train_flops: Any, ratio: Any) -> Any:
+    def num_params(self, train_flops: ArrayLike, ratio: ArrayLike) -> Array:
         """N at which a model trained on M·N tokens costs C; shapes broadcast.
 
         NaN where the curve, far from its runs, has no such N.
@@ -83,7 +83,7 @@ class ComputeScale:
         """The limits in words."""
         return f"num_params from {self.center * 1e-4:.3g} to {self.center * 1e4:.3g}"
 
-    def models(self, x: Any) -> Models:
+    def models(self, x: Values) -> Models:
         """Models at x = ln N, any array."""
         size = np.exp(x)
         # C = k(N)·N·D: the price of a token rises with N one power slower than C does at constant D/N
@@ -110,7 +110,7 @@ def fit_compute_scale(runs: pd.DataFrame) -> ComputeScale:
     return ComputeScale(coefficients=tuple(coefficients.tolist()), center=center, largest_deviation=float(deviation))
 
 
-def local_slope(law: LossSurface, scale: ComputeScale, train_flops: Any, ratio: Any) -> Any:
+def local_slope(law: LossSurface, scale: ComputeScale, train_flops: ArrayLike, ratio: ArrayLike) -> Array:
     """eta(C) = −d ln L / d ln C along constant M; a power law would have the same value everywhere.
 
     With R = A·N^-alpha + B·D^-beta it is gamma·(alpha·A·N^-alpha + beta·B·D^-beta)/R · (1 − E/L) / (d ln C / d ln N).
@@ -193,7 +193,7 @@ def cost_at_equal_loss(
     steps = 300
     log_c = np.log(train_flops) + np.linspace(0.0, np.log(LARGEST_FACTOR), steps + 1)
     sizes = _sizes(scale, train_flops, steps, tuple(map(float, ratios)))
-    losses = law.predict(sizes, np.asarray(ratios, dtype=float) * sizes)
+    losses = np.asarray(law.predict(sizes, np.asarray(ratios, dtype=float) * sizes))
     rows = []
     for ratio, loss in zip(ratios, losses.T, strict=True):
         reached = loss[-1] <= best_loss

@@ -4,11 +4,10 @@ Source: arXiv 2510.02228, over-training section; the form is L(C) = lambda·C^-e
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from companion.errors import InputError, NotApplicable
@@ -44,7 +43,7 @@ _LISTED = 8
 _NO_SCATTER = 1e-24
 
 
-def fit_overtraining(runs: pd.DataFrame, ratio: float, train_flops: Any = None) -> PowerLawFit:
+def fit_overtraining(runs: pd.DataFrame, ratio: float, train_flops: ArrayLike | None = None) -> PowerLawFit:
     """The power law of loss over compute at one preset ratio; its exponent is −eta.
 
     Parameters
@@ -118,7 +117,7 @@ class OvertrainingSlopes(Result):
 
 def fit_overtraining_slopes(
     runs: pd.DataFrame,
-    train_flops: Any = None,
+    train_flops: ArrayLike | None = None,
     keep_left_out: bool = False,
     tolerance: float = RATIO_TOLERANCE,
 ) -> OvertrainingSlopes:

@@ -7,11 +7,10 @@ own value, and runs outside of every group are reported.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from companion.errors import NotApplicable
 from companion.runs.groups import split_at_gaps
@@ -123,7 +122,7 @@ def ratio_groups(runs: pd.DataFrame) -> Array:
     return result
 
 
-def distinct_computes(train_flops: Any) -> int:
+def distinct_computes(train_flops: ArrayLike) -> int:
     """How many values of C there are, to three decimals of log10: what differs by rounding is one value."""
     return int(np.unique(np.round(np.log10(np.asarray(train_flops, dtype=float)), 3)).size)
 

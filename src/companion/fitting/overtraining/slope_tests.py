@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from companion.errors import InputError
@@ -159,7 +159,7 @@ def detectable_change(power: pd.DataFrame, test: str = "f_test", target: float =
     return float(np.interp(target, found, power["total_change"]))
 
 
-def heterogeneity(values: Any, errors: Any) -> tuple[float, float]:
+def heterogeneity(values: ArrayLike, errors: ArrayLike) -> tuple[float, float]:
     """Cochran's Q of estimates (n,) with known standard errors (n,), and its p-value (chi-squared, n − 1).
 
     Source: Cochran 1954, The combination of estimates from different experiments.

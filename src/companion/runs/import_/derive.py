@@ -117,7 +117,8 @@ def _tokens_and_flops(found: Derivation, shapes: pd.Series, source: str, convent
         raise InputError(f"{source}: convention {chosen} needs {needed} in all rows")
 
     def count(model: Any, rows: pd.DataFrame) -> Any:
-        return count_train_flops(model, rows["context_length"].astype(float), rows["num_tokens"].astype(float), chosen)
+        length, tokens = (rows[name].to_numpy(dtype=float) for name in ("context_length", "num_tokens"))
+        return pd.Series(np.asarray(count_train_flops(model, length, tokens, chosen)), index=rows.index)
 
     found.fill(
         "train_flops", _from_shapes(found.table, by_shapes, source, count), f"count of shapes, convention {chosen}"
