@@ -1,20 +1,38 @@
 """Chapter 4, the loss surface (`notebooks/04_loss_surface.md`): its figures, tables and facts."""
 
-from companion.chapters.ch04.facts import (
+from companion.chapters.ch04.answer import (
     answer_facts,
-    design_verdict,
+    answer_table,
+    cheaper_fits,
+    size_resamples,
+)
+from companion.chapters.ch04.facts import (
     form_facts,
-    furthest_facts,
     interval_verdict,
-    ledger_verdict,
     opening_facts,
-    optimum_facts,
     outlier_facts,
-    prediction_verdict,
     residual_facts,
     speed_verdict,
     term_facts,
+)
+from companion.chapters.ch04.reach_facts import (
+    crossing_verdict,
+    design_verdict,
+    furthest_facts,
+    ledger_verdict,
+    optimum_facts,
+    prediction_verdict,
     withheld_facts,
+)
+from companion.chapters.ch04.reach_tables import (
+    crossed_table,
+    exponents_table,
+    extrapolation_table,
+    ledger_table,
+    optima_table,
+    predictions,
+    predictions_table,
+    withheld_table,
 )
 from companion.chapters.ch04.shown import (
     bands_figure,
@@ -29,34 +47,32 @@ from companion.chapters.ch04.shown import (
     residuals_figure,
     target_text,
 )
+from companion.chapters.ch04.solutions import (
+    gamma_table,
+    limits_table,
+    redrawn_table,
+    weights_table,
+)
 from companion.chapters.ch04.tables import (
-    crossed_table,
     delta_table,
     endings_table,
-    exponents_table,
-    extrapolation_table,
     forms_table,
-    gamma_table,
     intervals_table,
-    ledger_table,
-    optima_table,
-    predictions,
-    predictions_table,
-    redrawn_table,
     scatter,
     scatter_table,
     terms,
     terms_table,
-    weights_table,
-    withheld_table,
 )
 
 __all__ = [
     "answer_facts",
+    "answer_table",
     "bands_figure",
+    "cheaper_fits",
     "contours_figure",
     "correlations_figure",
     "crossed_table",
+    "crossing_verdict",
     "delta_table",
     "design_verdict",
     "designs_figure",
@@ -72,6 +88,7 @@ __all__ = [
     "intervals_table",
     "ledger_table",
     "ledger_verdict",
+    "limits_table",
     "misfit_figure",
     "opening_facts",
     "optima_figure",
@@ -88,6 +105,7 @@ __all__ = [
     "residuals_figure",
     "scatter",
     "scatter_table",
+    "size_resamples",
     "speed_verdict",
     "target_text",
     "term_facts",

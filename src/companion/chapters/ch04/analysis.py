@@ -1,27 +1,31 @@
-"""What chapter 4 computes besides the library: a grid by variable projection, ranges of terms, optima of parabolas."""
+"""What only chapter 4 computes: a grid by variable projection, ranges of terms, optima of parabolas, a crossing."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 
 from companion.fitting.fit import Fit
 from companion.fitting.isoflop import fit_isoflop
+from companion.fitting.overtraining.cost import fit_compute_scale
 from companion.fitting.starts import floor_and_factor
 from companion.fitting.uncertainty import Bootstrap
+from companion.laws import optimum
 
 #: Step and half width of the searches for the best log(B/A) of the centered law, each around the best so far.
 _BALANCE_SEARCH = ((0.6, 6.0), (0.1, 0.5), (0.02, 0.08))
 
 
 def flops_per_param_and_token(runs: pd.DataFrame) -> float:
-    """k of C = k·N·D: the median over the runs; 6 if only matrix products with all weights counted."""
+    """κ of C = κND: the median over the runs; 6 if only matrix products with all weights counted."""
     return float(np.median(runs["train_flops"] / (runs["num_params"] * runs["num_tokens"].astype(float))))
 
 
 def fit_row(fit: Fit) -> dict[str, Any]:
-    """Parameters, what the large-model and long-training limits show of them, and how the fit ended.
+    """Parameters of a fit, its exponents in the limits of one resource, and how it ended.
 
     Returns
     -------
@@ -126,13 +130,43 @@ def parabola_optima(iso: pd.DataFrame, num_resamples: int, seed: int = 0) -> pd.
     for column in ("num_params", "num_tokens"):
         fit = fit_isoflop(iso, column, num_resamples=num_resamples, seed=seed)
         low, high = np.nanquantile(fit.x_opt_resamples, [0.025, 0.975], axis=0)
-        for index, optimum in enumerate(fit.optima):
-            if optimum.fit is None:
+        for index, found in enumerate(fit.optima):
+            if found.fit is None:
                 continue
-            row = rows.setdefault(optimum.isoflop_budget, {"train_flops": optimum.mean_train_flops})
-            row |= {column: optimum.fit.law.x_opt, f"{column}_low": low[index], f"{column}_high": high[index]}
+            row = rows.setdefault(found.isoflop_budget, {"train_flops": found.mean_train_flops})
+            row |= {column: found.fit.law.x_opt, f"{column}_low": low[index], f"{column}_high": high[index]}
     table = pd.DataFrame(rows.values()).assign(isoflop_budget=list(rows)).dropna()
     table["tokens_per_param"] = table["num_tokens"] / table["num_params"]
     table["tokens_per_param_low"] = table["num_tokens_low"] / table["num_params_high"]
     table["tokens_per_param_high"] = table["num_tokens_high"] / table["num_params_low"]
     return table
+
+
+def law_crossing(
+    fits: Mapping[str, Fit], tables: Mapping[str, pd.DataFrame], pair: tuple[str, str], flops_range: tuple[float, float]
+) -> tuple[float, str] | None:
+    """Where the optimal losses of two laws cross for the last time in a range of compute.
+
+    Each architecture pays its own training FLOP per parameter and token, a curve in N through its runs
+    (`companion.fitting.overtraining.cost.fit_compute_scale`).
+
+    Returns
+    -------
+    tuple or None
+        compute (FLOP) and the architecture whose optimal loss is the lower one above it; None without a crossing.
+    """
+    costs = {name: fit_compute_scale(tables[name]) for name in pair}
+
+    def gap(log_flops: float) -> float:
+        first, second = (optimum(fits[name].law, costs[name], float(np.exp(log_flops))).loss[0] for name in pair)
+        return float(second - first)
+
+    low, high = map(float, np.log(flops_range))
+    grid = np.linspace(low, high, 41)
+    gaps = np.array([gap(at) for at in grid])
+    turns = np.flatnonzero(np.diff(np.sign(gaps)) != 0)
+    if not turns.size or not np.isfinite(gaps).all():
+        return None
+    last = int(turns[-1])
+    at = float(np.exp(brentq(gap, grid[last], grid[last + 1], xtol=1e-6)))
+    return at, pair[0] if gaps[-1] > 0 else pair[1]

@@ -35,9 +35,9 @@ def loss_contours(
     fits, tables
         by architecture: the law and the runs it was fitted to.
     flops_per_nd
-        by architecture: k of C = k·N·D, for the path.
+        by architecture: κ of C = κND, for the path.
     """
-    figure, axes = panels(len(fits), height=4.3, sharex=True, sharey=True)
+    figure, axes = panels(len(fits), height=3.7, sharex=True, sharey=True)
     every = pd.concat(tables.values())
     n = np.geomspace(every["num_params"].min() / 1.5, every["num_params"].max() * 1.5, 90)
     d = np.geomspace(every["num_tokens"].min() / 1.5, every["num_tokens"].max() * 1.5, 90)
@@ -47,7 +47,7 @@ def loss_contours(
         loss = fits[name].law.predict(n[None, :], d[:, None])
         shown = [level for level in levels if loss.min() < level < loss.max() and level < every["val_loss"].max() + 0.5]
         lines = ax.contour(n, d, loss, levels=shown, colors=GREY, linewidths=0.9)
-        ax.clabel(lines, levels=shown[::2], fmt="%.1f", fontsize=8)
+        ax.clabel(lines, levels=shown[::2], fmt="%.1f", fontsize=9, inline_spacing=1)
         for design, marker in markers.items():
             runs = _of_design(tables[name], design)
             ax.plot(
@@ -123,7 +123,7 @@ def misfit_slices(
     for ax, (name, look) in zip(axes, architecture_look(misfits).items(), strict=True):
         ratio = misfits[name] / np.nanmin(misfits[name])
         lines = ax.contour(alphas, betas, np.ma.masked_invalid(ratio).T, levels=factors, colors=GREY, linewidths=1.0)
-        ax.clabel(lines, fmt="×%g", fontsize=8)
+        ax.clabel(lines, fmt="×%g", fontsize=9)
         at = np.unravel_index(np.nanargmin(misfits[name]), misfits[name].shape)
         ax.plot(np.asarray(alphas)[at[0]], np.asarray(betas)[at[1]], "+", color=INK, markersize=10)
         ax.plot(fits[name].law.alpha, fits[name].law.beta, look["marker"], color=look["color"], markersize=6)
@@ -187,8 +187,9 @@ def profiles(
                 kinds = kinds if kind in kinds else [*kinds, kind]
                 height = -1.0 - 0.9 * row
                 ax.plot(
-                    [low, high], [height] * 2, linestyle=DASHES[kinds.index(kind)], color=look["color"], linewidth=2.4
-                )
+                    [low, high], [height] * 2, linestyle=DASHES[kinds.index(kind)], color=look["color"], linewidth=2.4,
+                    marker=look["marker"], markersize=5,
+                )  # fmt: skip
                 row += 1
         ax.axhline(threshold, color=GREY, linewidth=1.0, linestyle="--")
         ax.set(xlabel=_SYMBOLS[parameter] + (" (nats/token)" if parameter == "E" else ""))
@@ -218,7 +219,7 @@ def correlation_maps(tables: Mapping[str, pd.DataFrame]) -> Figure:
         ax.set_yticks(range(len(names)), names)
         for (row, column), value in np.ndenumerate(values):
             color = "#f7f7f7" if abs(value) > 0.6 else "#222222"  # on the cell, not on the page
-            ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=color)
+            ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9, color=color)
         ax.grid(False)
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)

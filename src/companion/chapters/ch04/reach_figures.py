@@ -57,7 +57,7 @@ def bands(
                 )  # fmt: skip
         ax.set(xscale="log", xlabel=LABELS["num_tokens"], title=f"{look['label']}, N = {count(num_params)}")
         count_ticks(ax.xaxis, (1.0, 3.0))
-        ax.legend(fontsize=8)
+        ax.legend()
     axes[0].set_ylabel(LABELS["val_loss"])
     return figure
 
@@ -145,7 +145,7 @@ def design_disagreement(
     tokens_per_param
         M of the line in the plane of N and D along which predictions are compared.
     flops_per_nd
-        by architecture: k of C = k·N·D.
+        by architecture: κ of C = κND.
     """
     figure, axes = panels(len(fits), height=3.8, sharey=True, sharex=True)
     flops_all = np.concatenate([t[reference]["train_flops"].to_numpy(dtype=float) for t in tables.values()])

@@ -42,8 +42,8 @@ def outlier_figure(shifts: pd.DataFrame, name: str, target: Mapping[str, float])
         name="surface-huber",
         alt="Change of the fit over the size of an outlier, for several deltas: flat under a small delta, growing "
         "without bound under least squares.",
-        caption=f"{label_of(name)}: the loss of one run is raised. Above: how far α moves. Below: how far the "
-        f"predicted loss of the target ({target_text(target)}) moves.",
+        caption=f"{label_of(name)}: we raise the loss of one run and fit again. First: how far α moves. Then: how far "
+        f"the predicted loss of the target ({target_text(target)}) moves.",
     )
 
 
@@ -55,8 +55,9 @@ def misfit_figure(
         figures.misfit_slices(misfits, alphas, betas, fits),
         name="surface-projection",
         alt="Contours of the misfit over alpha and beta: one elongated basin, the fitted exponents near its bottom.",
-        caption="Root mean square misfit relative to the best point of the grid, E, A and B eliminated. The cross is "
-        "the best point under least squares; the marker is the fit under the Huber loss.",
+        caption="Root mean square misfit over α and β, relative to the best point of the grid. At every point E, A and "
+        "B are the best ones. The cross is the best point under least squares; the marker is the fit under the Huber "
+        "loss.",
     )
 
 
@@ -67,9 +68,9 @@ def contours_figure(fits: Fits, tables: Tables, per_nd: Mapping[str, float]) -> 
         name="surface-contours",
         alt="Contours of equal loss in the plane of parameters and tokens, the runs, and the path of compute-optimal "
         "models.",
-        caption="The fitted loss (contours), the runs, and the compute-optimal path for C = κND with the median κ of "
-        f"the runs: {by_label({name: f'{k:.1f}' for name, k in per_nd.items()}, ', ')}. Where there are no runs the "
-        "contours are extrapolated.",
+        caption="The fitted loss (contours, nats per token), the runs (markers), and the compute-optimal path for "
+        f"C = κND, with the median κ of the runs: {by_label({name: f'{k:.1f}' for name, k in per_nd.items()}, ', ')}. "
+        "Where there are no runs the contours are extrapolated.",
     )
 
 
@@ -79,7 +80,8 @@ def residuals_figure(fits: Fits, tables: Tables) -> Html:
         figures.residuals_over_compute(fits, tables),
         name="surface-residuals",
         alt="Residuals of the fits over compute by design of the runs.",
-        caption="What the law does not explain. Independent errors would scatter about zero at every compute.",
+        caption="What the law does not explain: observed over fitted loss, minus one, over compute. Independent errors "
+        "would scatter about zero at every compute.",
     )
 
 
@@ -107,20 +109,20 @@ def profiles_figure(
         figures.profiles({parameter: curves[parameter] for parameter in shown}, intervals),
         name="surface-profiles",
         alt="Profiles of E and alpha, roughly parabolas, and bootstrap intervals as bars below them.",
-        caption="Profiles of E and α; the interval lies where the curve is below the dashed line. Bars below zero: "
-        "95 % bootstrap intervals, solid by runs, dashed by model sizes.",
+        caption="Profiles of E and α. The interval lies where the curve is below the dashed line. Bars below zero: "
+        "95 % bootstrap intervals, solid over runs, dashed over model sizes.",
     )
 
 
 def correlations_figure(fits: Fits) -> Html:
     """Correlations of the estimates."""
     pairs = {name: fit.correlations.to_numpy(dtype=float)[_A, _ALPHA] for name, fit in fits.items()}
-    texts = (f"{label_of(name)}: log A with α {value:.3f}." for name, value in pairs.items())
     return show(
         figures.correlation_maps({name: fit.correlations for name, fit in fits.items()}),
         name="surface-correlations",
         alt="Matrices of correlations between the parameters; log A with alpha and log B with beta are close to one.",
-        caption=f"Correlations of the estimates, to first order. {' '.join(texts)}",
+        caption="Correlations of the estimates, to first order. Between log A and α: "
+        f"{by_label({name: f'{value:.3f}' for name, value in pairs.items()})}.",
     )
 
 
@@ -130,8 +132,8 @@ def bands_figure(resamples: Mapping[str, Bootstrap], seen: Tables, hidden: Table
         reach_figures.bands(resamples, seen, hidden, **target),
         name="surface-bands",
         alt="Loss over tokens at one size with confidence and prediction bands and the runs of that size.",
-        caption="Fit to all runs but the withheld one, at the target's size. Dark: 95 % confidence (bootstrap over "
-        "sizes). Light: 95 % prediction of a single run.",
+        caption="Loss over tokens at the target's size, from a fit that has not seen runs at the target. Dark: 95 % "
+        "confidence band (bootstrap over sizes). Light: 95 % prediction band of a single run.",
     )
 
 
@@ -141,8 +143,9 @@ def optima_figure(implied: Tables, measured: Tables) -> Html:
         reach_figures.optima_over_compute(implied, measured, ["num_params", "tokens_per_param"]),
         name="surface-optima",
         alt="Optimal parameters and optimal tokens per parameter over compute, from the law and from parabolas.",
-        caption="Optimal size and tokens per parameter at the budgets of the runs, 95 % bootstrap intervals. For "
-        "parabolas, the bars of tokens per parameter combine those of D* and N* and are wider than a joint interval.",
+        caption="Optimal size and tokens per parameter at the budgets of the runs, with 95 % bootstrap intervals. For "
+        "parabolas, the bars of tokens per parameter combine those of D* and N*, so they are wider than a joint "
+        "interval.",
     )
 
 
@@ -168,8 +171,8 @@ def extrapolation_figure(furthest: Mapping[tuple[str, str], pd.DataFrame], table
         reach_figures.extrapolation_errors(furthest),
         name="surface-extrapolation",
         alt="Error of the predicted loss of the furthest run over its distance from the cut-off.",
-        caption="Error of the predicted loss of the run with the most compute, from fits below each cut-off. The run: "
-        f"{runs}.",
+        caption="Error of the predicted loss of the run with the most compute, by the distance of the cut-off below "
+        f"which the law was fitted. The run: {runs}.",
     )
 
 
@@ -183,6 +186,7 @@ def designs_figure(
         reach_figures.design_disagreement(by_design, parts, ratio, per_nd),
         name="surface-designs",
         alt="Predictions of fits to single designs relative to the fit to all runs, over compute.",
-        caption=f"Predicted loss at {significant(ratio, 2)} tokens per parameter (the median of the runs), against the "
-        "fit to all runs. Thick: the range of compute that the fitted runs cover.",
+        caption=f"Predicted loss at {significant(ratio, 2)} tokens per parameter (the median of the runs), relative to "
+        "the fit to all runs. Thick: the range of compute that the fitted runs cover. Compare them where one of "
+        "them has no runs.",
     )
