@@ -25,6 +25,12 @@ CHECK = """async (options) => {
 KINDS = ("intro.html", "chapters/09_planning.html", "chapters/91_explorer.html", "bibliography.html", "search.html")
 
 
+API = ("api/fitting.html", "api/cli.html")
+
+#: Code is one text to a screen reader, and thousands of colored spans to axe.
+PLAIN_CODE = "document.querySelectorAll('pre').forEach(code => { code.textContent = code.textContent })"
+
+
 def pages_of(book: Path) -> list[str]:
     """Pages that a reader sees: not those that only lead elsewhere."""
     names = [path for path in sorted(book.rglob("*.html")) if "_static" not in path.parts]
@@ -33,8 +39,10 @@ def pages_of(book: Path) -> list[str]:
     ]
 
 
-def violations(browser: Any, site: str, names: list[str], scheme: str, rules: dict[str, Any]) -> dict[str, list[str]]:
-    """What axe finds wrong, by page."""
+def violations(
+    browser: Any, site: str, names: list[str], scheme: str, rules: dict[str, Any], first: str = ""
+) -> dict[str, list[str]]:
+    """What axe finds wrong, by page; `first` is a script that runs before."""
     script = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
     found = {}
     context = browser.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 900})
@@ -42,6 +50,7 @@ def violations(browser: Any, site: str, names: list[str], scheme: str, rules: di
         page = context.new_page()
         page.goto(site + name)
         page.evaluate(script)
+        page.evaluate(first)
         if wrong := page.evaluate(CHECK, rules):
             found[name] = wrong
         page.close()
@@ -50,9 +59,10 @@ def violations(browser: Any, site: str, names: list[str], scheme: str, rules: di
 
 
 def test_structure_of_every_page(browser: Any, site: str, built_book: Path) -> None:
-    names = pages_of(built_book)
-    assert len(names) > 15
-    assert not violations(browser, site, names, "light", {"rules": {"color-contrast": {"enabled": False}}})
+    # pages of the API reference come from one machine: two stand for all
+    names = [name for name in pages_of(built_book) if not name.startswith("api/") or name in API]
+    assert len(names) > 25
+    assert not violations(browser, site, names, "light", {"rules": {"color-contrast": {"enabled": False}}}, PLAIN_CODE)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
