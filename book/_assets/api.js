@@ -6,7 +6,7 @@
   const list = document.getElementById("companion-api-pages");
 
   function forward() {
-    const name = decodeURIComponent(location.hash.slice(1)).replace(/^module-/, "");
+    const name = location.hash.slice(1).replace(/^module-/, "");
     if (!list || !name.startsWith("companion") || document.getElementById(location.hash.slice(1))) {
       return;
     }

@@ -13,7 +13,7 @@
   Search.htmlToText = (html, anchor) => {
     const page = new DOMParser().parseFromString(html, "text/html");
     const main = page.querySelector("[role='main'] article") ?? page.querySelector("[role='main']");
-    const part = anchor ? page.getElementById(decodeURIComponent(anchor.slice(1))) : null;
+    const part = anchor ? page.getElementById(anchor.slice(1)) : null;
     const shown = part ?? main;
     if (!shown) {
       return "";

@@ -98,7 +98,7 @@ def test_page_of_the_example(study: Path, pages: dict[str, Any]) -> None:
     html = soup(page)
     assert html.title.string == "my study: a scaling study"
     assert [figure["id"] for figure in html.find_all("figure")] == ["fig-runs", "fig-profiles", "fig-fit-overview"]
-    assert len(html.select("figure svg[aria-label]")) == 3
+    assert len(html.select("figure svg.companion-figure-wide[aria-label]")) == 3
     assert len(html.find_all("table")) == 3
     assert "The table still has rows of the example." in html.get_text()
     assert str(study) not in page.read_text(encoding="utf-8"), "a page may be sent to others"

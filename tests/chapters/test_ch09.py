@@ -32,7 +32,7 @@ def planned(known: dict[str, Knowledge]) -> Plan:
 def rows_of(table: Html) -> list[dict[str, str]]:
     """The rows of a table by its headings."""
     soup = BeautifulSoup(table.markup, "html.parser")
-    head = [cell.get_text() for cell in soup.select("thead th")]
+    head = [cell.get_text() for cell in soup.select("thead tr > *")]
     return [dict(zip(head, (td.get_text() for td in row.select("td")), strict=True)) for row in soup.select("tbody tr")]
 
 

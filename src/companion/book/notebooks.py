@@ -60,8 +60,8 @@ def sources(folder: Path) -> list[Path]:
 
     Examples
     --------
-    >>> [path.name for path in sources(Path("notebooks"))][-1]
-    '91_explorer.md'
+    >>> [path.name for path in sources(Path("notebooks"))][0]
+    '00_paper_in_ten_minutes.md'
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of notebooks")

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from companion.errors import InputError
 from companion.numeric import Array, Values
 
 #: A parameter: a number, or an array of shape (R,) for R laws at once.
+#:
+#: :meta hide-value:
 Parameter = Values
 
 
@@ -203,7 +205,7 @@ class Law(ABC):
         for row in zip(*values, strict=True):
             yield type(self)(**dict(zip(self.PARAMETERS, map(float, row), strict=True)))
 
-    def part(self, rows: Any) -> Self:
+    def part(self, rows: slice | NDArray[np.intp] | NDArray[np.bool_]) -> Self:
         """The laws of these numbers, of the shape of `rows`."""
         values = {name: np.broadcast_to(value, len(self))[rows] for name, value in self.parameters.items()}
         return type(self)(**values)
