@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from companion.formatting import count, interval, percent, power_of_ten, significant
+from companion.formatting import count, interval, listed, number_word, percent, power_of_ten, significant
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,9 @@ def test_the_rest() -> None:
 def test_undefined_values_say_so(function: object) -> None:
     assert function(math.nan) == function(math.inf) == "undefined"  # type: ignore[operator]
     assert interval((math.nan, 1.0)) == "undefined"
+
+
+def test_counts_and_lists_in_sentences() -> None:
+    assert [number_word(n, "none") for n in (0, 1, 12, 13, 2000)] == ["none", "one", "twelve", "13", "2,000"]
+    assert number_word(0) == "no"
+    assert [listed(names) for names in ([], ["a"], ["a", "b"], ["a", 2, "c"])] == ["", "a", "a and b", "a, 2 and c"]

@@ -1,7 +1,7 @@
 """Numbers, values and lists as text, the same way in tables, captions, prose, messages and on the command line."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,22 @@ def interval(bounds: tuple[float, float], decimals: int = 3) -> str:
     if not all(math.isfinite(bound) for bound in bounds):
         return "undefined"
     return f"[{bounds[0]:.{decimals}f}, {bounds[1]:.{decimals}f}]"
+
+
+_NUMBER_WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+
+
+def number_word(number: int, zero: str = "no") -> str:
+    """A count as prose writes it: `three`; above twelve in digits; for 0 the given word: `no runs`, `none of them`."""
+    if number == 0:
+        return zero
+    return _NUMBER_WORDS[number - 1] if number <= len(_NUMBER_WORDS) else f"{number:,}"
+
+
+def listed(texts: Iterable[object]) -> str:
+    """Texts as a list in a sentence: `a`, `a and b`, `a, b and c`; of none the empty text."""
+    *first, last = [str(text) for text in texts] or [""]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 MAX_ROWS_NAMED = 10

@@ -19,7 +19,7 @@ from companion.architectures import preset
 from companion.benchmarks.hardware import measured_on
 from companion.chapters import ch08
 from companion.chapters.ch08 import all_sizes, costs, kernel, sizes
-from companion.chapters.ch08.common import crossover_text, extremes, from_words, in_words, joined
+from companion.chapters.ch08.common import crossover_text, extremes, from_words
 from companion.chapters.ch08.trained import TrainedPairs
 from companion.errors import InputError
 from companion.hardware import get_hardware
@@ -87,15 +87,6 @@ class TestWords:
     )
     def test_crossovers_in_sentences(self, value: float, text: str) -> None:
         assert from_words(value, 131072) == text
-
-    def test_small_numbers_and_enumerations(self) -> None:
-        assert [in_words(n) for n in (0, 1, 12, 13, 2000)] == ["no", "one", "twelve", "13", "2,000"]
-        assert [joined(texts) for texts in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == [
-            "",
-            "a",
-            "a and b",
-            "a, b and c",
-        ]
 
     @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=5))
     def test_extremes_hold_every_value(self, values: list[float]) -> None:

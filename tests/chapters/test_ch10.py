@@ -19,7 +19,7 @@ from companion.benchmarks.records import read_records  # noqa: E402
 from companion.chapters import ch10  # noqa: E402
 from companion.chapters.ch10 import answer as answers  # noqa: E402
 from companion.chapters.ch10 import forms, overtaking, published, right, speed  # noqa: E402
-from companion.chapters.kernel_tables import joined, short_name  # noqa: E402
+from companion.chapters.kernel_tables import short_name  # noqa: E402
 from companion.paths import data_dir  # noqa: E402
 
 FOLDER = data_dir() / "benchmarks"
@@ -57,7 +57,6 @@ def test_names_and_lists() -> None:
     assert short_name("mlstm_kernels xl_chunk sigmoid, chunk 128") == "xl_chunk sigmoid, L = 128"
     assert short_name("mlstm_kernels step") == "mlstm_kernels"
     assert short_name("companion step, bfloat16 state") == "ours, bfloat16 state"
-    assert [joined(list(parts)) for parts in ("", "a", "ab", "abc")] == ["", "a", "a and b", "a, b and c"]
 
 
 # ---- the cell ------------------------------------------------------------------------------------

@@ -19,11 +19,6 @@ def label(heads: Sequence[int]) -> str:
     return f"{int(heads[0])} × ({int(heads[1])}, {int(heads[2])})"
 
 
-def joined(parts: Sequence[str]) -> str:
-    """Parts of a sentence as a list: `a`, `a and b`, `a, b and c`."""
-    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
-
-
 def short_name(implementation: str) -> str:
     """An implementation as figures and tables write it: `ours, detached`, `xl_chunk, L = 128`."""
     if " step" in implementation:

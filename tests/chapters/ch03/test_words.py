@@ -2,7 +2,7 @@
 
 import pytest
 
-from companion.chapters.ch03.words import full_number, listed, p_value, share
+from companion.chapters.ch03.words import full_number, p_value, share
 
 
 @pytest.mark.parametrize(
@@ -20,11 +20,6 @@ from companion.chapters.ch03.words import full_number, listed, p_value, share
 )
 def test_share(number: int, total: int, text: str) -> None:
     assert share(number, total) == text
-
-
-def test_list() -> None:
-    assert listed(["a"]) == "a"
-    assert listed(["a", "b", "c"]) == "a, b and c"
 
 
 @pytest.mark.parametrize(

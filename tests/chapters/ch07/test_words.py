@@ -6,7 +6,6 @@ from companion.chapters.ch07.words import (
     change_text,
     context_label,
     count_text,
-    listed,
     named_contexts,
     range_text,
     share_of,
@@ -44,7 +43,6 @@ def test_range_and_interval() -> None:
 
 
 def test_words_of_sentences() -> None:
-    assert [listed(names) for names in ([], ["a"], ["a", "b"], ["a", 2, "c"])] == ["", "a", "a and b", "a, 2 and c"]
     assert [share_of(some, 6) for some in (6, 2, 0)] == ["all 6", "2 of 6", "none of 6"]
     assert [the(name) for name in ("transformer", "Transformer", "xlstm", "gpt")] == [
         "the Transformer",

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 
 from companion.chapters.ch03.tables import Key, architectures_of
-from companion.chapters.ch03.words import listed, p_value, share
+from companion.chapters.ch03.words import p_value, share
 from companion.chapters.names import label
 from companion.fitting.isoflop.joint import JointIsoflopFit
 from companion.fitting.isoflop.profiles import IsoflopFit
-from companion.formatting import count, interval, percent, power_of_ten, significant
+from companion.formatting import count, interval, listed, percent, power_of_ten, significant
 from companion.ledger import LedgerRow, to_frame
 
 Facts = dict[str, str]

@@ -1,20 +1,12 @@
 """How the IsoFLOP chapter writes shares, lists, p-values and published numbers."""
 
-from collections.abc import Sequence
+from companion.formatting import number_word, power_of_ten, significant
 
-from companion.formatting import power_of_ten, significant
-
-_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 _PREFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"))
 #: From here on a number is printed as a power of ten, not with a letter.
 _LARGE = 1e15
 #: p-values below this are printed as powers of ten.
 _SMALL_P = 0.001
-
-
-def number_word(number: int) -> str:
-    """A count as prose writes it: `four`, and digits above twelve."""
-    return _WORDS[number] if number < len(_WORDS) else f"{number}"
 
 
 def share(number: int, total: int) -> str:
@@ -26,14 +18,8 @@ def share(number: int, total: int) -> str:
         return f"all {of_all}"
     if number == 0:
         return f"none of the {of_all}"
-    some = f"{number}" if total >= len(_WORDS) else number_word(number)
+    some = f"{number}" if total > 12 else number_word(number)
     return f"{some} of the {of_all}"
-
-
-def listed(texts: Sequence[str]) -> str:
-    """Texts as a list in a sentence: `a`, `a and b`, `a, b and c`."""
-    *first, last = texts
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def p_value(p: float) -> str:

@@ -18,13 +18,13 @@ from companion.chapters.ch06.mistakes import (
     variance_as_error,
 )
 from companion.chapters.ch06.shown import SYMBOLS, delta_text, named
-from companion.chapters.ch06.summary import NOT_SEEN, NOT_SHOWN, Facts, Pitfall, in_words
+from companion.chapters.ch06.summary import NOT_SEEN, NOT_SHOWN, Facts, Pitfall
 from companion.chapters.ch06.tables import parabola_errors
 from companion.chapters.labels import label_of
 from companion.fitting.fit import Fit, fit
 from companion.fitting.multistart import Multistart
 from companion.fitting.overtraining import OvertrainingSlopes
-from companion.formatting import percent, power_of_ten, significant
+from companion.formatting import number_word, percent, power_of_ten, significant
 from companion.inference.published import fit_published
 from companion.inference.timings import load_paper_inference
 from companion.laws import LossSurface
@@ -344,7 +344,7 @@ def ledger_facts(ledger: pd.DataFrame) -> Facts:
     return {
         "c6_published": str(len(ledger)),
         "c6_reproduced": str(len(again)),
-        "c6_dependent": in_words(int((~again["independent"]).sum())),
+        "c6_dependent": number_word(int((~again["independent"]).sum()), "none"),
     }
 
 

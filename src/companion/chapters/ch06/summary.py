@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from companion.chapters.ch06.shown import shifts_figure
-from companion.formatting import plural
+from companion.formatting import number_word, plural
 from companion.plotting import Html, show_table
 
 Facts = dict[str, str]
@@ -16,12 +16,6 @@ NOT_SEEN, NOT_SHOWN = "This table cannot show it", "–"
 PENDING = Html("<p>The overview appears here once every section has been run.</p>")
 #: Most cases that the overview lists one by one.
 _LISTED = 5
-_WORDS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-
-
-def in_words(number: int) -> str:
-    """A small count as a word, such as `three` (0: `none`); above twelve in digits."""
-    return _WORDS[number] if number < len(_WORDS) else str(number)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,9 +137,9 @@ class Summary:
         return {
             "c6_a": f"{self.a:.3f}",
             "c6_num_pitfalls": str(len(self.pitfalls)),
-            "c6_num_moving": in_words(len(self.pitfalls) - len(self.silent)),
+            "c6_num_moving": number_word(len(self.pitfalls) - len(self.silent), "none"),
             "c6_num_cases": str(len(self.ranked)),
-            "c6_outside": f"{in_words(number)} {'move' if number > 1 else 'moves'}",
+            "c6_outside": f"{number_word(number, 'none')} {'move' if number > 1 else 'moves'}",
             "c6_largest": largest,
             "c6_largest_shift": f"{shift:+.3f}",
             "c6_silent": ", ".join(f"{each.name} ({each.changes})" for each in self.silent) or "none of them",

@@ -11,7 +11,6 @@ from companion.chapters.ch07.words import (
     change_text,
     context_lengths,
     context_range,
-    listed,
     share_of,
     the,
 )
@@ -28,7 +27,7 @@ from companion.fitting.context.prediction import (
     explain,
 )
 from companion.fitting.context.scaling import ContextFit, fit_context_optima
-from companion.formatting import count, interval, power_of_ten
+from companion.formatting import count, interval, listed, power_of_ten
 from companion.ledger import LedgerRow
 
 Facts = dict[str, str]

@@ -6,14 +6,13 @@ import pandas as pd
 
 from companion.chapters.ch07.words import (
     context_label,
-    listed,
     named_contexts,
     range_text,
     the,
 )
 from companion.chapters.names import label
 from companion.fitting.context.scaling import ContextTrend
-from companion.formatting import count, interval, power_of_ten
+from companion.formatting import count, interval, listed, power_of_ten
 
 Facts = dict[str, str]
 

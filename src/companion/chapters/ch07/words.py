@@ -91,12 +91,6 @@ def the(architecture: str) -> str:
     return f"the {label(architecture)}" if label(architecture) == "Transformer" else label(architecture)
 
 
-def listed(texts: Iterable[object]) -> str:
-    """Words in a row: a; a and b; a, b and c."""
-    *first, last = [str(text) for text in texts] or [""]
-    return f"{', '.join(first)} and {last}" if first else last
-
-
 def share_of(some: int, total: int) -> str:
     """How many of a few: all 6, none of 6, 2 of 6."""
     return f"all {total}" if some == total else f"{some or 'none'} of {total}"

@@ -8,8 +8,8 @@ import pandas as pd
 
 from companion.architectures import preset
 from companion.chapters.ch08 import figures
-from companion.chapters.ch08.common import NAMES, QUANTITY_NAMES, joined
-from companion.formatting import percent, power_of_ten, significant
+from companion.chapters.ch08.common import NAMES, QUANTITY_NAMES
+from companion.formatting import listed, percent, power_of_ten, significant
 from companion.hardware import Hardware
 from companion.inference.runtime_model import RuntimeModel
 from companion.inference.terms import against_roofline, changes, shares
@@ -140,7 +140,7 @@ def regime_facts(
         for which, batch in (("few", batch_sizes[0]), ("many", batch_sizes[-1])):
             row = shares(models[name, "step_time"], example[name], _AT, batch).iloc[0]
             kinds = sorted((kind for kind in _KIND_WORDS if kind in row), key=lambda kind: -row[kind])
-            facts[f"c8_step_parts_{name}_{which}"] = joined(
+            facts[f"c8_step_parts_{name}_{which}"] = listed(
                 [f"{percent(row[kind])} {_KIND_WORDS[kind]}" for kind in kinds if row[kind] > 0]
             )
     few, many = (facts.pop(f"c8_step_parts_xlstm_{which}") for which in ("few", "many"))
@@ -148,10 +148,10 @@ def regime_facts(
     facts["c8_step_parts_xlstm"] = many + also
     small = {name: preset(name, "160m") for name in NAMES}
     for key, shown in (("c8_prefill_leads", example), ("c8_small_prefill_leads", small)):
-        facts[key] = joined(
+        facts[key] = listed(
             [_leader(models[name, "ttft"], shown[name], longest, architecture_label(name)) for name in NAMES]
         )
-        facts[key.replace("prefill", "step")] = joined(
+        facts[key.replace("prefill", "step")] = listed(
             [_leader(models[name, "step_time"], shown[name], longest, architecture_label(name)) for name in NAMES]
         )
     return facts

@@ -22,8 +22,6 @@ PARAMETER_UNITS = {
     "eps_bp_s": ("ε per sequence (µs)", 1e-6),
 }
 
-_SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-
 
 def note_table(notes: str | Sequence[str], caption: str) -> Html:
     """A table of one column that says why there is nothing to show."""
@@ -61,16 +59,6 @@ def from_words(value: float, longest: float) -> str:
     if np.isinf(value):
         return f"at no context up to {longest:,.0f} tokens"
     return f"from {crossover_text(value, longest)} tokens on"
-
-
-def in_words(number: int) -> str:
-    """A small count within a sentence: "no", "three", "twelve"; above twelve in digits."""
-    return _SMALL[number] if number < len(_SMALL) else f"{number:,}"
-
-
-def joined(texts: Sequence[str]) -> str:
-    """Texts as an enumeration: "a", "a and b", "a, b and c"."""
-    return " and ".join(filter(None, [", ".join(texts[:-1]), *texts[-1:]]))
 
 
 def extremes(values: Iterable[float], form: str = "{:.2f}") -> str:

@@ -12,13 +12,12 @@ from companion.chapters.ch08.common import (
     crossover_text,
     extremes,
     from_words,
-    in_words,
     note_table,
 )
 from companion.chapters.ch08.figures import tokens_text
 from companion.chapters.ch08.ratio_figure import ratio_over_context
 from companion.chapters.ch08.trained import TrainedPairs
-from companion.formatting import count, percent, power_of_ten
+from companion.formatting import count, number_word, percent, power_of_ten
 from companion.inference.compare import Comparison, Trained
 from companion.plotting import Html, show, show_table
 from companion.plotting.style import architecture_label
@@ -122,7 +121,7 @@ def equal_loss_facts(
         "c8_many": f"{many}",
         "c8_loss": title,
         "c8_at": tokens_text(_AT),
-        "c8_num_losses": in_words(len(titles)),
+        "c8_num_losses": number_word(len(titles)),
         "c8_answer_batch": f"{many} sequences" if many > 1 else "one sequence",
         "c8_answer_step": start("step_time", "measured"),
         "c8_answer_prompt": start("ttft", "measured"),
@@ -173,7 +172,7 @@ def trained_facts(pairs: TrainedPairs) -> dict[str, str]:
         "c8_context": f"{pairs.context_length}",
         "c8_size_ratio_compute": f"{own['xlstm'] / own['transformer']:.2f}",
         "c8_loss_gap": f"{abs(gap):.3f} nats {'lower' if gap > 0 else 'higher'}",
-        "c8_beyond": f"{in_words(beyond).capitalize() if beyond else 'None'} of these sizes "
+        "c8_beyond": f"{number_word(beyond).capitalize() if beyond else 'None'} of these sizes "
         f"{'lies' if beyond <= 1 else 'lie'} beyond the sizes of the runs",
         "c8_size_verdict": "The sizes nearly agree here, so the comparison at equal size is not far off"
         if near

@@ -16,8 +16,8 @@ from companion.accounting.inference import (
 )
 from companion.accounting.mlstm_forms import MEASURES, best_chunk_size, chunkwise_per_token
 from companion.chapters.ch08 import figures
-from companion.chapters.ch08.common import NAMES, crossover_text, in_words, joined, with_groups
-from companion.formatting import power_of_ten, significant
+from companion.chapters.ch08.common import NAMES, crossover_text, with_groups
+from companion.formatting import listed, number_word, power_of_ten, significant
 from companion.hardware import Hardware, hardware_table
 from companion.inference.compare import crossover
 from companion.plotting import Html, show, show_table
@@ -135,7 +135,7 @@ def cost_facts(
     return {
         "c8_device_name": peaks.label,
         "c8_ridge": f"{peaks.ridge:.0f}",
-        "c8_room": joined(room),
+        "c8_room": listed(room),
         "c8_room_context": figures.tokens_text(ROOFLINE_CONTEXTS[-1]),
         "c8_prefill_intensity": f"{ends['prefill', 'min']} to {ends['prefill', 'max']}",
         "c8_step_intensity": f"{ends['step', 'min']} to {ends['step', 'max']}",
@@ -251,12 +251,12 @@ def device_facts(example: Mapping[str, Any], batch_size: int) -> dict[str, str]:
         for T in DEVICE_CONTEXTS
     ]
     facts = {"c8_memory_bound": f"{len(bounds) - sum(bounds)}", "c8_num_steps": f"{len(bounds)}"}
-    facts |= {"c8_num_devices": in_words(len(devices)), "c8_far_context": figures.tokens_text(DEVICE_CONTEXTS[-1])}
+    facts |= {"c8_num_devices": number_word(len(devices)), "c8_far_context": figures.tokens_text(DEVICE_CONTEXTS[-1])}
     for name, model in example.items():
         step = count_step(model, DEVICE_CONTEXTS[-1], batch_size)
         fits = sum(not step.fit_message(entry) for entry in devices)
         facts[f"c8_far_{name}"] = f"{step.memory.total / 2**30:,.0f} GiB"
-        facts[f"c8_far_fits_{name}"] = {0: "none", len(devices): "all"}.get(fits, in_words(fits))
+        facts[f"c8_far_fits_{name}"] = {0: "none", len(devices): "all"}.get(fits, number_word(fits))
     return facts
 
 

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from companion.chapters.ch08.common import joined
 from companion.chapters.ch08.wave_figure import bandwidths_and_waves
+from companion.formatting import listed
 from companion.hardware import Hardware, hardware_table
 from companion.inference.runtime_model import RuntimeModel
 from companion.inference.terms import memory_of_steps
@@ -81,7 +81,7 @@ def own_facts(reads: pd.DataFrame) -> dict[str, str]:
         found["copies"].append(f"{copied:.2f}")
     widest, narrowest = f"{widths[-1]:.0f}", f"{widths[0]:.0f}"
     facts = {"c8_own_heads": f"{_HEADS}", "c8_own_widest": widest, "c8_own_narrowest": narrowest}
-    return facts | {f"c8_own_{key}": joined(values) for key, values in found.items()}
+    return facts | {f"c8_own_{key}": listed(values) for key, values in found.items()}
 
 
 def device_facts_of_timings(
@@ -112,8 +112,8 @@ def device_facts_of_timings(
     return {
         "c8_waves_low": f"{bounds[0]:.0f}",
         "c8_waves_high": f"{bounds[1]:.0f}",
-        "c8_devices_left": joined(list(devices.loc[possible, "label"])),
-        "c8_devices_excluded": joined(list(devices.loc[~possible, "label"])),
+        "c8_devices_left": listed(list(devices.loc[possible, "label"])),
+        "c8_devices_excluded": listed(list(devices.loc[~possible, "label"])),
         "c8_scan": f"{flat.min():.3f} (at {least:.0f}) to {flat.max():.3f}",
         "c8_largest_step": f"{largest / 1e9:.0f} GB",
         "c8_failed_steps": f"{len(failed)}",

@@ -2,11 +2,11 @@
 
 import pandas as pd
 
-from companion.chapters.ch08.common import QUANTITY_NAMES, in_words
+from companion.chapters.ch08.common import QUANTITY_NAMES
 from companion.chapters.ch08.draw_figures import constants_over_draws, ratios_over_draws
 from companion.chapters.ch08.draws import DrawnFits, prefill_ratios
 from companion.chapters.ch08.figures import tokens_text
-from companion.formatting import percent, power_of_ten
+from companion.formatting import number_word, percent, power_of_ten
 from companion.inference.published import search_shortfall
 from companion.ledger import REPRODUCED
 from companion.paths import data_dir
@@ -66,10 +66,10 @@ def published_facts(timings: pd.DataFrame, ledger: pd.DataFrame, counts: pd.Data
     short = search_shortfall(timings, "transformer", "400m", "step_time")
     facts = {
         "c8_num_reproduced": f"{(ledger['verdict'] == REPRODUCED).sum()} of {len(ledger)}",
-        "c8_num_following": in_words(int((ledger["quantity"] == "alpha_over_peak").sum())).capitalize(),
+        "c8_num_following": number_word(int((ledger["quantity"] == "alpha_over_peak").sum())).capitalize(),
         "c8_largest_difference": power_of_ten(_with_relative(ledger)["relative"].abs().max(), 1),
         "c8_never_drawn": percent((drawn == 0).mean()),
-        "c8_most_drawn": in_words(int(drawn.max())),
+        "c8_most_drawn": number_word(int(drawn.max())),
         "c8_search_excess": percent(short["excess"]),
         "c8_search_eps": f"{percent(abs(short['eps_s']))} {'larger' if short['eps_s'] > 0 else 'smaller'}",
     }
@@ -144,7 +144,7 @@ def _with_relative(ledger: pd.DataFrame) -> pd.DataFrame:
 
 
 def _of(number: int, every: int) -> str:
-    return f"{in_words(number) if number else 'none'} of {in_words(every)}"
+    return f"{number_word(number) if number else 'none'} of {number_word(every)}"
 
 
 def _share_span(shares: pd.Series) -> str:

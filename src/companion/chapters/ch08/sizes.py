@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from companion.chapters.ch08.common import NAMES, PARAMETER_UNITS, in_words, joined, note_table
-from companion.formatting import percent, power_of_ten, significant
+from companion.chapters.ch08.common import NAMES, PARAMETER_UNITS, note_table
+from companion.formatting import listed, number_word, percent, power_of_ten, significant
 from companion.inference.one_size import InferenceFit, prefill_flops
 from companion.inference.timings import COLUMNS
 from companion.plotting import Html, show_table
@@ -30,8 +30,8 @@ def timing_facts(timings: pd.DataFrame) -> dict[str, str]:
     parts = [f"{timings[COLUMNS[quantity]].notna().sum():,} {_TIMES[quantity]}" for quantity in quantities_of(timings)]
     return {
         "c8_num_combinations": f"{len(timings):,}",
-        "c8_num_timings": joined(parts),
-        "c8_num_sizes": in_words(timings["model_size"].nunique()),
+        "c8_num_timings": listed(parts),
+        "c8_num_sizes": number_word(timings["model_size"].nunique()),
         "c8_batches": _ends(timings["batch_size"]),
         "c8_prompts": _ends(timings["prefill_length"]),
         "c8_generated": _ends(timings["generation_length"]),
@@ -155,9 +155,11 @@ def identification_verdict(fits: SizeFits, notes: Sequence[str]) -> str:
         parts = []
         for (name, quantity, number), parameters in lost.items():
             every = sum((architecture_label(n), q) == (name, quantity) for n, q, _ in fits)
-            who = f"no {name} size" if number == every else f"{in_words(number)} of {in_words(every)} {name} sizes"
+            who = (
+                f"no {name} size" if number == every else f"{number_word(number)} of {number_word(every)} {name} sizes"
+            )
             verb = "do" if number == every else "do not"
-            parts.append(f"for {who} {verb} the {_TIMES[quantity]} determine {joined(parameters)}")
+            parts.append(f"for {who} {verb} the {_TIMES[quantity]} determine {listed(parameters)}")
         found = "; ".join(parts)
     return (found[0].upper() + found[1:]) + (f". Not fitted: {'; '.join(notes)}" if notes else "")
 
@@ -182,9 +184,9 @@ def negative_verdict(constants: pd.DataFrame) -> str:
         parts = []
         for name, part in constants.groupby("architecture", sort=False):
             number, every = int((part[column] < 0).sum()), len(part)
-            who = f"all {in_words(every)}" if number == every else f"{in_words(number)} of {in_words(every)}"
+            who = f"all {number_word(every)}" if number == every else f"{number_word(number)} of {number_word(every)}"
             parts.append(f"{who} {name} sizes" if number else f"no {name} size")
-        return joined(parts)
+        return listed(parts)
 
     relative = "for none" if not (constants["relative"] < 0).any() else f"for {below('relative')}"
     return f"Fitted in milliseconds, ε is negative for {below('ms')}; with relative errors, {relative}"
@@ -229,7 +231,7 @@ def objective_facts(errors: pd.DataFrame) -> dict[str, str]:
                 f"{percent(part[half].median())} ({name})"
                 for name, part in errors[errors["objective"] == objective].groupby("architecture", sort=False)
             ]
-            facts[f"c8_{half}_{objective}"] = joined(parts) or "–"
+            facts[f"c8_{half}_{objective}"] = listed(parts) or "–"
     return facts
 
 
@@ -248,7 +250,7 @@ def _errors(fits: SizeFits, quantity: str) -> str:
     for name in dict.fromkeys(n for n, q, _ in fits if q == quantity):
         found = [fit.rms_log_error for (n, q, _), fit in fits.items() if (n, q) == (name, quantity)]
         parts.append(f"{min(found):.3f} to {max(found):.3f} ({architecture_label(name)})")
-    return joined(parts)
+    return listed(parts)
 
 
 def _with_interval(fit: InferenceFit, parameter: str) -> str:

@@ -21,8 +21,7 @@ from companion.architectures import XLSTM
 from companion.chapters.ch10 import figures
 from companion.chapters.ch10.shown import Shown
 from companion.chapters.ch10.source import block_sizes, kernel_source
-from companion.chapters.kernel_tables import joined
-from companion.formatting import count, percent, power_of_ten, significant
+from companion.formatting import count, listed, percent, power_of_ten, significant
 from companion.plotting import Html, show, show_table
 
 Costs = Sequence[KernelCost]
@@ -93,7 +92,7 @@ def cost_facts(shown: Shown, carried: Costs, scans: Mapping[str, pd.DataFrame]) 
     cell, peaks = shown.cell, shown.peaks
     costs = cost_table(carried, peaks)
     longer = chunk_size_scan(cell, peaks, chunk_sizes=[2**k for k in range(4, 13)])
-    best = joined([f"{best_kernel_chunk(scan, 'forward+backward')} for {name}" for name, scan in scans.items()])
+    best = listed([f"{best_kernel_chunk(scan, 'forward+backward')} for {name}" for name, scan in scans.items()])
     tiled, through = cell_kernel_costs(cell, tile=64, carried_tile=CARRIED_TILE), cell_kernel_costs(cell)
     less, fewer = (1 - sum(getattr(c, name) for c in tiled) / costs[name].sum() for name in ("flops", "bytes"))
     facts: dict[str, object] = {

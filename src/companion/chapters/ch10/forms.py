@@ -9,8 +9,7 @@ import torch
 
 from companion.chapters.ch10 import figures
 from companion.chapters.ch10.experiments import relative_norm, without_exponent
-from companion.chapters.kernel_tables import joined
-from companion.formatting import percent, power_of_ten
+from companion.formatting import listed, percent, power_of_ten
 from companion.plotting import Html, show, show_table
 
 #: Ways to compute in the order of the figure, and what its legend calls them.
@@ -64,7 +63,7 @@ def form_facts(errors: pd.DataFrame) -> dict[str, object]:
     low = max(worst.index, key=lambda dtype: chunked[dtype, "h"])
     gradients = [q for q in errors["quantity"].unique() if q.startswith("d")]
     return {
-        "c10_forms": joined(by_dtype),
+        "c10_forms": listed(by_dtype),
         "c10_forms_low": low,
         "c10_forms_output": _share(chunked[low, "h"]),
         "c10_forms_gradient": _share(max(chunked[low, q] for q in gradients)),

@@ -12,8 +12,8 @@ from companion.chapters.ch10 import record_figures
 from companion.chapters.ch10.answer import Crossings, of_the_page
 from companion.chapters.ch10.costs import state_blocks
 from companion.chapters.ch10.shown import Shown
-from companion.chapters.kernel_tables import TITLES, joined, label, nothing
-from companion.formatting import percent, power_of_ten, significant
+from companion.chapters.kernel_tables import TITLES, label, nothing
+from companion.formatting import listed, percent, power_of_ten, significant
 from companion.plotting import Html, show, show_table
 
 
@@ -158,7 +158,7 @@ def show_drift(shown: Shown, drift: pd.DataFrame) -> Html:
     both = graphs.pivot_table("seconds_median", "batch_size", "implementation")
     names = ("companion step", "companion step, bfloat16 state")
     ratios = both[names[0]] / both[names[1]] if set(names) <= set(both) else pd.Series(dtype=float)
-    gain = joined([f"{ratio:.2f} at B = {batch}" for batch, ratio in ratios.items()])
+    gain = listed([f"{ratio:.2f} at B = {batch}" for batch, ratio in ratios.items()])
     return show_table(
         drift,
         name="kernel-drift",

@@ -22,8 +22,8 @@ from companion.benchmarks.kernels.results import (
 )
 from companion.chapters.ch10 import record_figures
 from companion.chapters.ch10.forms import small
-from companion.chapters.kernel_tables import joined, short_name
-from companion.formatting import percent, plural, power_of_ten, significant
+from companion.chapters.kernel_tables import short_name
+from companion.formatting import listed, percent, plural, power_of_ten, significant
 from companion.plotting import Html, show, show_table
 
 PARTS = {
@@ -155,7 +155,7 @@ def forget_gate_verdict(checks: pd.DataFrame) -> str:
     ]
     best = int((table.idxmin(axis=1) == table.columns[0]).sum())
     where = "every regime" if best == len(table) else f"{best} of {len(table)} regimes"
-    return f"Ours has the smallest error in {where} of the gates. The largest errors are {joined(found)}"
+    return f"Ours has the smallest error in {where} of the gates. The largest errors are {listed(found)}"
 
 
 def check_facts(folder: Path, checks: pd.DataFrame) -> dict[str, object]:
@@ -174,7 +174,7 @@ def check_facts(folder: Path, checks: pd.DataFrame) -> dict[str, object]:
     ours = checks[checks["implementation"].str.startswith(OURS)]
     return {
         "c10_cases": cases if ran else "none here",
-        "c10_gpus": joined(list(by_gpu(folder / "kernel_checks.jsonl"))),
+        "c10_gpus": listed(list(by_gpu(folder / "kernel_checks.jsonl"))),
         "c10_underflow": underflow_verdict(ours),
         "c10_silent": silent_verdict(checks),
         "c10_prediction": forget_gate_verdict(checks),
@@ -215,7 +215,7 @@ def silent_verdict(checks: pd.DataFrame) -> str:
     found = []
     for (name, kind), rows in silent.assign(error=error).groupby(["implementation", "error"], sort=False):
         found.append(f"{_in_prose(name)} in {plural(rows['case'].nunique(), 'case')} ({kind})")
-    return f"Instead of a result, an exception came from {joined(found)}" if found else "None raised an exception"
+    return f"Instead of a result, an exception came from {listed(found)}" if found else "None raised an exception"
 
 
 def passed_verdict(ours: pd.DataFrame) -> str:
@@ -244,7 +244,7 @@ def peer_verdict(checks: pd.DataFrame) -> str:
     if not passes:
         return "No published kernel was run"
     versions = ", ".join(sorted(set(theirs["version"])))
-    return f"Over all chunk lengths, the two forms of mlstm_kernels {versions} pass {joined(passes)}"
+    return f"Over all chunk lengths, the two forms of mlstm_kernels {versions} pass {listed(passes)}"
 
 
 def _too_large(number: int) -> str:

@@ -11,8 +11,8 @@ from companion.benchmarks.kernels.results import OURS_DETACHED, Timings, measure
 from companion.benchmarks.kernels.shapes import NUM_TOKENS
 from companion.chapters.ch10 import record_figures
 from companion.chapters.ch10.shown import Shown
-from companion.chapters.kernel_tables import TITLES, by_context, joined, nothing, passes_of, short_gpu, short_name
-from companion.formatting import count, percent, power_of_ten, significant
+from companion.chapters.kernel_tables import TITLES, by_context, nothing, passes_of, short_gpu, short_name
+from companion.formatting import count, listed, percent, power_of_ten, significant
 from companion.plotting import Html, show, show_table
 
 TIME_HEADINGS = {"forward": "forward (ms)", "training": "with backward (ms)"}
@@ -106,7 +106,7 @@ def against_verdict(shown: Shown) -> str:
     found = []
     for name, ratios in shown.published.items():
         form, _, chunk = short_name(name).partition(", ")
-        times = joined([f"{significant(ratio, 2)} times as long {TITLES[part]}" for part, ratio in ratios.items()])
+        times = listed([f"{significant(ratio, 2)} times as long {TITLES[part]}" for part, ratio in ratios.items()])
         found.append(f"{form} ({chunk}) takes {times}")
     if not found:
         return "No published kernel of the same cell was timed here"
@@ -219,7 +219,7 @@ def show_here(enabled: bool) -> Html | Markdown:
 def of_earlier(table: pd.DataFrame) -> str:
     """For a caption: the GPUs whose records are of an earlier state of the kernels."""
     gpus = sorted(set(table.loc[table["code"] != identity_today().code, "gpu"]))
-    return f" The times on {joined(gpus)} are of an earlier state of the kernels." if gpus else ""
+    return f" The times on {listed(gpus)} are of an earlier state of the kernels." if gpus else ""
 
 
 def _signed(value: float) -> str:
