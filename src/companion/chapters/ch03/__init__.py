@@ -5,6 +5,7 @@ A function `show_...` returns what the page shows, one called `..._facts` the va
 
 from companion.chapters.ch03.answer import first_look, show_answer
 from companion.chapters.ch03.choices import (
+    both_fits,
     errors_by_context,
     exponent_choices,
     exponent_differences,
@@ -75,6 +76,7 @@ from companion.chapters.names import label
 
 __all__ = [
     "bias_of_trained_sizes",
+    "both_fits",
     "budget_facts",
     "convention_facts",
     "cubic_ratio_facts",

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 
 from companion.chapters.ch03.tables import Key, architectures_of
-from companion.chapters.ch03.words import p_value, share
+from companion.chapters.ch03.words import p_value
 from companion.chapters.names import label
 from companion.fitting.isoflop.joint import JointIsoflopFit
 from companion.fitting.isoflop.profiles import IsoflopFit
-from companion.formatting import count, interval, listed, percent, power_of_ten, significant
+from companion.formatting import count, interval, listed, percent, power_of_ten, share_in_words, significant
 from companion.ledger import LedgerRow, to_frame
 
 Facts = dict[str, str]
@@ -34,7 +34,7 @@ def ledger_facts(rows: list[LedgerRow]) -> Facts:
     contexts = sorted(laws.str.extract(r"T=(\d+)")[0].astype(int).unique())
     done = ledger[ledger["verdict"] == "reproduced"]
     return {
-        "c3_ledger_reproduced": share(len(done), len(ledger)),
+        "c3_ledger_reproduced": share_in_words(len(done), len(ledger)),
         "c3_ledger_contexts": "T = " + listed([str(length) for length in contexts]),
         "c3_ledger_independent": str(int(done["independent"].sum())),
         "c3_ledger_dependent": str(int((~done["independent"]).sum())),
@@ -193,7 +193,9 @@ def difference_facts(differences: Mapping[str, pd.DataFrame], first: str, second
     sizes = differences["num_params"]
     [joint] = sizes[sizes["choice"] == "joint"].to_dict("records")
     bootstrap = sizes[sizes["choice"].str.endswith("bootstrap")].iloc[0]
-    found = {x: share(int((table["p_value"] < SIGNIFICANT).sum()), len(table)) for x, table in differences.items()}
+    found = {
+        x: share_in_words(int((table["p_value"] < SIGNIFICANT).sum()), len(table)) for x, table in differences.items()
+    }
     by_context = []
     for length in errors["T"].astype(str).unique():
         rows = errors[errors["T"].astype(str) == length].set_index("architecture")
@@ -228,8 +230,8 @@ def ratio_facts(ratios: Mapping[str, pd.DataFrame], first: str, second: str) -> 
         "c3_ratio": f"{sizes['ratio'].min():.2f} to {sizes['ratio'].max():.2f}",
         "c3_ratio_typical": mean,
         "c3_ratio_tokens": f"{tokens['ratio'].min():.2f} to {tokens['ratio'].max():.2f}",
-        "c3_ratio_apart": share(int(apart), len(sizes)),
-        "c3_tokens_apart": share(int(tokens_apart), len(tokens)),
+        "c3_ratio_apart": share_in_words(int(apart), len(sizes)),
+        "c3_tokens_apart": share_in_words(int(tokens_apart), len(tokens)),
         "c3_tokens_verdict": f"about {mean_tokens} times as many" if tokens_apart else "about as many",
     }
 
@@ -250,7 +252,7 @@ def one_sided_facts(sided: pd.DataFrame) -> Facts:
     moved = f"even without a warning, the optimum moves by up to {percent(silent)}"
     return {
         "c3_sided": f"{sided['moved'].min():+.0%} and {sided['moved'].max():+.0%}",
-        "c3_sided_warned": share(int(warned.sum()), len(sided)),
+        "c3_sided_warned": share_in_words(int(warned.sum()), len(sided)),
         "c3_sided_silent": moved if np.isfinite(silent) else "none of them passes without a warning",
     }
 
@@ -258,7 +260,7 @@ def one_sided_facts(sided: pd.DataFrame) -> Facts:
 def skew_facts(skews: pd.DataFrame) -> Facts:
     """How often the cubic term is significant, and how far it moves an optimum; from `skew_table`."""
     return {
-        "c3_skewed": share(int((skews["p_value"] < SIGNIFICANT).sum()), len(skews)),
+        "c3_skewed": share_in_words(int((skews["p_value"] < SIGNIFICANT).sum()), len(skews)),
         "c3_skew_most": percent(skews["moved"].abs().max()),
     }
 
