@@ -264,7 +264,7 @@ def test_ledger_says_what_differs() -> None:
     ledger = pd.DataFrame(rows).assign(verdict=["reproduced", "differs"], note=["", "rounded"], tolerance=0.1)
     ledger["independent"] = [False, True]
     text = ch04.ledger_verdict(ledger)
-    assert text.startswith("1 of the 2 published numbers come out again; 1 of these rest on losses that were recon")
+    assert text.startswith("One of the two published numbers come out again; 1 of these rest on losses that were recon")
     assert "Of the objectives, 1 of 1 agree within the tolerance" in text
     assert "differ by -5.0e-01 to -5.0e-01" in text
     assert text.endswith("The rows that differ: rounded")
