@@ -307,8 +307,8 @@ def test_published_rates_beside_the_cell(shown: ch10.Shown, ledger: pd.DataFrame
     )
     slow = ledger.assign(published=1e12, verdict="differs")
     facts = ch10.published_facts(shown, slow)
-    assert str(facts["c10_between"]).startswith("None of the 2 published rates lie")
-    assert facts["c10_rates"] == "The ledger reproduces none of the 2 published rates"
+    assert str(facts["c10_between"]).startswith("Neither of the two published rates lie")
+    assert facts["c10_rates"] == "The ledger reproduces neither of the two published rates"
     markup = ch10.show_published(shown, ledger).markup.replace("\N{NO-BREAK SPACE}", " ")
     assert markup.index("cell alone, xl_chunk, L = 128") < markup.index("model, 160M") < markup.index(">matrix product")
     alone = published.between_verdict(shown, ledger["published"], pd.DataFrame({"what": ["cell alone, ours"]}))
