@@ -106,8 +106,8 @@ def show_side_by_side(
     return show_table(
         table,
         name="flops-side-by-side",
-        caption=f"The {size} models and the smallest ones of the table at T = {context_length}: training FLOP per token by "
-        "the convention paper, and what the other conventions count over that.",
+        caption=f"The {size} models and the smallest ones of the table at T = {context_length}: training FLOP per "
+        "token by the convention paper, and the ratio of the other conventions to it.",
         formats={"flops": lambda flops: power_of_ten(flops, 4)} | dict.fromkeys(table.columns[2:], "{:.4f}"),
         labels={"flops": "FLOP per token, paper"} | {name: f"{name} / paper" for name in table.columns[2:]},
     )
@@ -142,8 +142,8 @@ def show_slope_shifts(shifts: pd.DataFrame) -> Html:
     return show_table(
         shifts,
         name="flops-slope-shifts",
-        caption="Change of the slope η, in 10⁻⁷, when the xLSTM is counted by tfla instead of paper: as the authors print "
-        "it, and ours with three causal factors F.",
+        caption="Change of the slope η, in 10⁻⁷, when the xLSTM is counted by tfla instead of paper: as the authors "
+        "print it, and ours with three causal factors F.",
         formats=dict.fromkeys(columns, lambda shift: f"{1e7 * shift:.2f}"),
         labels={"ratio": "tokens per parameter M"},
     )
@@ -186,8 +186,9 @@ def show_factors(factors: pd.DataFrame, first: str, second: str) -> Html:
     return show_table(
         table,
         name="flops-factors",
-        caption=f"Compute of the {label(second)} over compute of the {label(first)} at equal loss: median and range over the "
-        f"losses that both reach, and the share of the common compute at which the {label(first)} has the lower loss.",
+        caption=f"Compute of the {label(second)} over compute of the {label(first)} at equal loss: median and range "
+        "over the losses that both reach, and the share of the common compute at which the "
+        f"{label(first)} has the lower loss.",
         formats={"flops_factor": "{:.2f}", "lower": lambda share: percent(share, 3)},
         labels={"flops_factor": "median factor", "span": "range", "lower": f"{label(first)} lower"}
         | ({"context_length": "T (tokens)"} if "context_length" in factors else {}),

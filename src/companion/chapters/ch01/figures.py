@@ -55,7 +55,7 @@ def six_nd_ratio(runs: pd.DataFrame) -> Figure:
         count_ticks(ax.xaxis)
         _plain_ticks(ax)
     axes[0].set_ylabel("C / (6ND)")
-    add_legend(figure, axes[0], columns=4)
+    _legend(figure, axes[0], columns=4)
     return figure
 
 
@@ -101,7 +101,7 @@ def context_curves(
     _plain_ticks(axes[0], "y")
     axes[1].set(ylim=(0, 1), ylabel="share of the mixer core (%)")
     axes[1].yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
-    add_legend(figure, axes[0], columns=2)
+    _legend(figure, axes[0], columns=2)
     return figure
 
 
@@ -135,7 +135,7 @@ def embedding_shares(shares: pd.DataFrame) -> Figure:
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
     axes[0].set_ylabel("embedding and unembedding (%)")
     if len(shares):
-        add_legend(figure, axes[0], columns=4)
+        _legend(figure, axes[0], columns=4)
     return figure
 
 
@@ -178,7 +178,7 @@ def convention_shift(runs: pd.DataFrame, ratios: pd.DataFrame) -> Figure:
         ax.grid(False, axis="x")
         _plain_ticks(ax, "y")
     axes[0].set_ylabel("C over the table's C")
-    add_legend(figure, axes[0], columns=4)
+    _legend(figure, axes[0], columns=4)
     return figure
 
 
@@ -205,7 +205,7 @@ def chunk_cost(
     ax.set_xticks([size for size in sizes if np.log2(size).is_integer()])
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
     ax.xaxis.set_minor_locator(NullLocator())
-    add_legend(figure, ax, columns=4)
+    _legend(figure, ax, columns=4)
     return figure
 
 
@@ -220,8 +220,8 @@ def show_six_nd_ratio(runs: pd.DataFrame) -> Html:
         name="flops-six-nd",
         alt="Scatter of the ratio of exact compute to 6ND over parameters, one panel per architecture, marks "
         "by context length.",
-        caption=f"The compute of all {len(runs)} runs of the table over 6ND: {ranges}. On the horizontal line the shortcut "
-        "is exact. Below it the embedding dominates the error, above it the mixer core.",
+        caption=f"The compute of all {len(runs)} runs of the table over 6ND: {ranges}. On the horizontal line the "
+        "shortcut is exact. Below it the embedding dominates the error, above it the mixer core.",
     )
 
 
@@ -272,8 +272,9 @@ def show_chunk_cost(
         chunk_cost(model, chunk_sizes, conventions),
         name="flops-chunk",
         alt="Training cost of the mLSTM core per token over the chunk size, two conventions.",
-        caption=f"Training cost of the mLSTM core per token, xLSTM {size}, when the whole matrix inside a chunk counts, and "
-        "when only its unmasked half does (tfla with causal factor 0.5). Dots: the chunk size of each convention.",
+        caption=f"Training cost of the mLSTM core per token, xLSTM {size}, when the whole matrix inside a chunk "
+        "counts, and when only its unmasked half does (tfla with causal factor 0.5). Dots: the chunk size "
+        "of each convention.",
     )
 
 
@@ -304,8 +305,7 @@ def _plain_ticks(ax: Axes, axis: str = "y") -> None:
     which.set_minor_formatter(NullFormatter())
 
 
-def add_legend(figure: Figure, ax: Axes, columns: int) -> None:
-    """A legend above the panels, its marks large enough to distinguish."""
+def _legend(figure: Figure, ax: Axes, columns: int) -> None:
     handles, labels = ax.get_legend_handles_labels()
     legend = figure.legend(handles, labels, loc="outside upper center", ncols=max(1, min(columns, len(labels))))
     for handle in legend.legend_handles:

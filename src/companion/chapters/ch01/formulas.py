@@ -62,7 +62,7 @@ def in_chunks(formula: Any, convention: str | Convention = PAPER) -> Any:
     convention = get_convention(convention)
     factor = _F if convention.name == "tfla" else sympy.nsimplify(convention.mlstm_causal_factor)
     chunk = sympy.nsimplify(sum(convention.mlstm_chunk(_L, _QK, _HV, factor).values()))
-    ratio = sympy.simplify(formula * _L / chunk)
+    ratio = sympy.cancel(formula * _L / chunk)
     return formula if ratio.has(_L, _QK, _HV) or ratio == 0 else ratio * CHUNK / _L
 
 

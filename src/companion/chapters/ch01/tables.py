@@ -121,10 +121,18 @@ def show_totals(totals: pd.DataFrame) -> Html:
     return show_table(
         totals.assign(quantity=totals["quantity"].map(_quantity))[columns],
         name="flops-totals",
-        caption="Sum and quantiles of C (FLOP) and N over the paper's run table: as published, and ours from the shapes.",
-        formats=dict.fromkeys(("published", "ours"), lambda value: power_of_ten(value, 8))
-        | {"difference": lambda value: power_of_ten(value, 2)},
+        caption="Sum and quantiles of C (FLOP) and N over the paper's run table: as published, and ours from shapes.",
+        formats={
+            "published": lambda value: _whole_or_power(value, 8),
+            "ours": lambda value: _whole_or_power(value, 8),
+            "difference": lambda value: _whole_or_power(value, 2, 1e4),
+        },
     )
+
+
+def _whole_or_power(value: float, digits: int, below: float = 1e10) -> str:
+    """A value below the limit as a whole number, a larger one as a power of ten."""
+    return f"{value:,.0f}" if abs(value) < below else power_of_ten(value, digits)
 
 
 def _quantity(name: str) -> str:
@@ -156,14 +164,13 @@ def show_timed_models(sizes: pd.DataFrame) -> Html:
     return show_table(
         timed_models(sizes)[["model", "d_ff", "published", "ours", "d_ff_of_N", "verdict"]],
         name="flops-timed",
-        caption="The timed models: N as printed, N of the shapes printed beside it, and, where the two differ, the inner "
-        "width d_ff that gives the printed N.",
+        caption="The timed models: N as printed, N of the shapes printed beside it, and, where the two differ, the "
+        "inner width d_ff that gives the printed N.",
         formats={"published": "{:,.0f}", "ours": "{:,.0f}"},
         labels={
-            "d_ff": "printed d_ff",
             "published": "printed N",
             "ours": "N of the shapes",
-            "d_ff_of_N": "d_ff of the printed N",
+            "d_ff_of_N": "d_ff of that N",
         },
     )
 
