@@ -72,7 +72,7 @@ def aligned(**formulas: Any) -> str:
     for symbol, formula in formulas.items():
         terms = [to_latex(term) for term in sympy.Add.make_args(formula)]
         lines.append(f"{symbol} &= {terms[0]}")
-        lines += [rf"&\quad + {term}" for term in terms[1:]]
+        lines += [f"&+ {term}" for term in terms[1:]]
     return r"\begin{aligned}" + r" \\ ".join(lines) + r"\end{aligned}"
 
 
