@@ -50,6 +50,7 @@ from companion.chapters.ch05.tables import (
     published_table,
     slopes_table,
 )
+from companion.chapters.ch05.words import the
 
 __all__ = [
     "CHANGES",
@@ -97,6 +98,7 @@ __all__ = [
     "single_verdict",
     "sizes_table",
     "slopes_table",
+    "the",
     "tilts_figure",
     "variance_verdict",
     "windows_figure",

@@ -10,12 +10,12 @@ import pandas as pd
 
 from companion.chapters.ch05.analysis import Slopes, Tables
 from companion.chapters.ch05.tables import MISREAD, Choices
-from companion.chapters.ch05.words import LEVEL, each, p_text, rejection, signed, some_of, span, the
+from companion.chapters.ch05.words import LEVEL, each, p_text, rejection, signed, span, the
 from companion.chapters.labels import label_of
 from companion.fitting.overtraining import OvertrainingSlopes
 from companion.fitting.overtraining.exponents import RATIO_TOLERANCE
 from companion.fitting.overtraining.slope_tests import compare_slopes, parallel_tests
-from companion.formatting import listed, percent, power_of_ten, significant
+from companion.formatting import listed, number_word, percent, power_of_ten, significant
 
 Facts = dict[str, str]
 #: Counts of compute that the page compares with the paper's.
@@ -88,7 +88,7 @@ def parallel_facts(slopes: Slopes, tests: Tables, seen: pd.DataFrame, largest: f
         "c5_straight": rejection(straight),
         "c5_sized": rejection(sized),
         "c5_missed": listed(missed.values()),
-        "c5_num_tests": str(2 * len(next(iter(tests.values())))),
+        "c5_num_tests": number_word(2 * len(next(iter(tests.values())))),
     }
 
 
@@ -110,12 +110,13 @@ def choice_verdict(choices: Choices, tolerance: float) -> str:
         p_values = [parallel_tests(fits)["p_value"].iloc[-1] for (_, _, keep), fits in own.items() if not keep]
         tested = [p for p in p_values if np.isfinite(p)]
         if tested:
-            sharp[name] = f"at {some_of(sum(p < LEVEL for p in tested), len(tested))} widths"
+            sharp[name] = number_word(sum(p < LEVEL for p in tested), "none")
     text = f"Over all these choices the common η is {each(ranges)}"
     if moved:
         text += f". Keeping the run that was left out moves {listed(moved)}"
     if sharp:
-        text += f". By size, equal slopes are rejected {each(sharp)}"
+        widths = len({width for _, width, _ in choices})
+        text += f". By size, equal slopes are rejected at {each(sharp)} of the {number_word(widths)} widths"
     return text
 
 

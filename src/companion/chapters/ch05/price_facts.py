@@ -45,7 +45,7 @@ def _flattening(bends: pd.DataFrame, which: str) -> str:
     )
     texts = [f"the lines of {listed(flat)} flatten" if flat else "no lines flatten"]
     texts += [f"those of {listed(steep)} become steeper"] if steep else []
-    return f"{_SIZES[which]}, {' and '.join(texts)} (at the 5 % level)"
+    return f"{_SIZES[which]}, {', and '.join(texts)}"
 
 
 def front_verdict(excess: Tables, penalty: Tables) -> str:
@@ -109,8 +109,8 @@ def sensitivity_verdict(sensitivity: Tables, costs: Tables, ratio: float) -> str
         best[name] = span(table["optimal_ratio"], "{:.1f}")
         within[name] = some_of(int(inside.sum()), len(table))
     return (
-        f"The cost of M = {ratio:g} is {each(ranges)}, and the optimal M is {each(best)}. The cost lies inside the "
-        f"bootstrap interval for {each(within)} laws"
+        f"Depending on the law, the cost of M = {ratio:g} is {each(ranges)}, and the optimal M is {each(best)}. The "
+        f"cost lies inside the bootstrap interval for {each(within)} laws"
     )
 
 
@@ -141,7 +141,7 @@ def exact_verdict(fits: Mapping[tuple[tuple[float, ...], float | None], Fit], tr
     text = (
         "With one ratio the fit is perfect where there are runs, yet the condition number is at least "
         f"{power_of_ten(min(fit.conditioning for fit in narrow), 1)} and the status is "
-        f"{listed(sorted({fit.status for fit in narrow}))}. "
+        f"“{listed(sorted({fit.status for fit in narrow}))}”. "
     )
     if abs(float(truth.gamma) - 1) > 1e-3:
         rms = {ratios: float(np.sqrt(np.mean(fits[ratios, 1.0].residuals ** 2))) for ratios in (two, three)}
@@ -162,4 +162,6 @@ def single_verdict(fits: Mapping[tuple[str, str], Fit]) -> str:
     if not alone:
         return f"No single ratio has enough runs. {together}"
     warn = sum(fit.status != "converged" for fit in alone)
+    if len(alone) == 1:
+        return f"The one fit to a single ratio {'comes with a warning' if warn else 'converges'}. {together}"
     return f"Of the fits to single ratios, {some_of(warn, len(alone))} come with a warning. {together}"

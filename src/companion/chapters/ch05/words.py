@@ -54,7 +54,7 @@ def span(values: Iterable[float], style: str = "{:.4f}", unit: str = "") -> str:
 def some_of(number: int, total: int) -> str:
     """How many of a few: `all five`, `none of the five`, `two of the five`."""
     if number == total:
-        return f"all {number_word(total)}"
+        return "both" if total == 2 else f"all {number_word(total)}"
     return f"{number_word(number, 'none')} of the {number_word(total)}"
 
 
