@@ -95,10 +95,10 @@ def test_answer_of_parallel_lines() -> None:
     )
     prices = {"gpt": 0.025}
     markup = ch05.answer_table(slopes, found, prices, 1e21, 220).markup
-    assert "cost of M = 220 in loss" in markup
+    assert "loss at M = 220 above the optimum" in markup
     assert "2.5\u00a0%" in markup
     assert "18,\u00a0M = 22 to 550" in markup
-    assert "cost of M" not in ch05.answer_table(slopes, found, {}, 1e21, 220).markup
+    assert "above the optimum" not in ch05.answer_table(slopes, found, {}, 1e21, 220).markup
 
 
 def test_answer_of_other_lines() -> None:
@@ -158,9 +158,11 @@ def test_whether_the_lines_are_parallel(change: float, words: str) -> None:
     tests = {name: parallel_tests(fits) for name, fits in slopes.items()}
     power = {("gpt", shape): slope_power(slopes["gpt"], [0.0, 1e-6], shape, num_simulations=50) for shape in SHAPES}
     seen = ch05.detectable(power, slopes)
-    facts = ch05.parallel_facts(slopes, tests, seen, 1e-6)
-    assert facts["c5_straight"] == f"equal slopes {words} (p = {p_text(slopes['gpt'].p_value)})"
-    assert facts["c5_missed"] == "0.0000 (the largest that was simulated) for gpt"
+    facts = ch05.parallel_facts(tests)
+    assert facts["c5_straight"] == f"equal slopes {words} (p\u00a0= {p_text(slopes['gpt'].p_value)})"
+    assert ch05.power_verdict(seen, 1e-6) == "more than 0.0000 (the largest that was simulated) for gpt"
+    found = seen.assign(f_test=0.002, share=0.04)
+    assert ch05.power_verdict(found, 1e-6) == "0.0020 (4.0 % of η) for gpt"
     assert facts["c5_num_tests"] == "six"
 
 
@@ -168,9 +170,10 @@ def test_words() -> None:
     assert [p_text(p) for p in (0.784, 0.0042, 4.9e-6, 0.0)] == ["0.78", "0.0042", "4.9×10⁻⁶", "< 10⁻³⁰⁰"]
     assert rejection({"a": np.nan}) == "equal slopes cannot be tested"
     assert rejection({"transformer": 0.004, "xlstm": 0.3}) == (
-        "equal slopes are rejected for the Transformer (p = 0.0040) but not for xLSTM (p = 0.30)"
+        "equal slopes are rejected for the Transformer (p\u00a0= 0.0040) but not for xLSTM (p\u00a0= 0.30)"
     )
     assert signed(-0.00182) == "−0.0018"
+    assert signed(-0.00001) == "0.0000"
     assert percents(0.0251) == "2.5 %"
     assert span([np.nan]) == "unknown"
     assert span([0.5, 0.5]) == "0.5000"
@@ -229,7 +232,7 @@ def test_lines_of_a_law_bend(of_law: pd.DataFrame, scale: ComputeScale, bootstra
         facts["c5_bend"]
         == "With all sizes, the lines of xLSTM flatten. Without the smallest, the lines of xLSTM flatten"
     )
-    assert facts["c5_bend_law"] == "The law predicts a flattening in all two rows"
+    assert facts["c5_bend_law"] == "The law predicts a flattening in both rows"
     steeper = bends.assign(seen=-bends["seen"])
     facts = ch05.bend_facts({"xlstm": bootstrap}, steeper, beyond)
     assert facts["c5_bend"].startswith("With all sizes, no lines flatten, and those of xLSTM become steeper")
@@ -289,9 +292,10 @@ def test_front(of_law: pd.DataFrame, scale: ComputeScale) -> None:
     fits = fit_overtraining_slopes(of_law)
     penalty = ch05.penalties(fits, LAW, scale)
     assert len(penalty) == 12 * len(RATIOS)
-    text = ch05.front_verdict({"xlstm": fits.data.assign(excess=0.01)}, {"xlstm": penalty})
-    assert text.startswith("For xLSTM, the runs at M = 22 lie 1.0 % above the front (by the law")
-    assert "the runs at M = 550 lie 1.0 % above" in text
+    markup = ch05.front_table({"xlstm": fits.data.assign(excess=0.01)}, {"xlstm": penalty}).markup
+    assert markup.count("1.0\u00a0%") == len(RATIOS)
+    most = 100 * penalty.loc[penalty["tokens_per_param"] == 550, "relative_penalty"].max()
+    assert f"to {most:.1f}\u00a0%" in markup
 
 
 def test_one_ratio_knows_little() -> None:

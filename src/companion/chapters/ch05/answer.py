@@ -1,7 +1,6 @@
 """The first screen of chapter 5: is the rate the same at every ratio, and which change would have been missed."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -91,28 +90,26 @@ def answer_table(
     prices
         of `price`, at `train_flops` (FLOP) and `ratio`.
     """
-    rows: list[dict[str, Any]] = [
-        _row("runs with a line", {n: f"{len(f.data)}, M = {_ratios(f)}" for n, f in slopes.items()}),
-        _row("common exponent η", {n: f"{f.common_eta:.4f} {interval(f.interval(), 4)}" for n, f in slopes.items()}),
-        _row("p of equal exponents", {n: f"{_p(a['p'])}; {_p(a['sharp'])}" for n, a in found.items()}),
-        _row("smallest change of η found", {n: _missed(slopes[n], a["missed"]) for n, a in found.items()}),
-        _row("Δη per decade of C", {n: f"{_bend(a['bend'])}; {_bend(a['bend_without'])}" for n, a in found.items()}),
+    texts = {
+        "runs with a line": {name: f"{len(f.data)}, M = {_ratios(f)}" for name, f in slopes.items()},
+        "common exponent η": {name: f"{f.common_eta:.4f} {interval(f.interval(), 4)}" for name, f in slopes.items()},
+        "p of equal exponents; by a sharper test": _pairs(found, "p", "sharp", p_text),
+        "smallest change of η that the test finds": {name: _missed(slopes[name], a) for name, a in found.items()},
+        "Δη per decade of C; without the smallest model": _pairs(found, "bend", "bend_without", signed),
+        f"loss at M = {ratio:g} above the optimum": {name: percents(value) for name, value in prices.items()},
+    }
+    rows = [
+        {"quantity": quantity} | {label_of(name): text for name, text in each.items()}
+        for quantity, each in texts.items()
+        if each
     ]
-    if prices:
-        rows.append(_row(f"cost of M = {ratio:g} in loss", {n: percents(value) for n, value in prices.items()}))
     return show_table(
         pd.DataFrame(rows).fillna("–"),
         name="overtraining-answer",
-        caption="The lines of every architecture, with 95 % intervals. Second p: a test in which every size has a "
-        "deviation of its own. Smallest change: over the ratios, found by the F test in 80 % of simulations. Second "
-        "Δη: without the smallest model."
-        + (f" Cost: against the optimum at {power_of_ten(train_flops)} FLOP." if prices else ""),
-        labels={"quantity": "lines"},
+        caption="Loss L ∝ C^−η at fixed M, with 95 % intervals. In the sharper test every size has a deviation of its "
+        "own. The F test finds the smallest change, over all ratios, in 80 % of simulations."
+        + (f" Last row: at {power_of_ten(train_flops)} FLOP, by the parametric law." if prices else ""),
     )
-
-
-def _row(quantity: str, texts: Mapping[str, str]) -> dict[str, Any]:
-    return {"quantity": quantity} | {label_of(name): text for name, text in texts.items()}
 
 
 def _ratios(fits: OvertrainingSlopes) -> str:
@@ -120,15 +117,18 @@ def _ratios(fits: OvertrainingSlopes) -> str:
     return f"{first:g} to {others[-1]:g}" if others else f"{first:g}"
 
 
-def _p(value: float) -> str:
-    return p_text(value) if np.isfinite(value) else "–"
+def _pairs(
+    found: Mapping[str, Mapping[str, float]], first: str, second: str, style: Callable[[float], str]
+) -> dict[str, str]:
+    """Two values of every architecture, a dash for those that are unknown."""
+    return {
+        name: "; ".join(style(values[key]) if np.isfinite(values[key]) else "–" for key in (first, second))
+        for name, values in found.items()
+    }
 
 
-def _bend(value: float) -> str:
-    return signed(value) if np.isfinite(value) else "–"
-
-
-def _missed(fits: OvertrainingSlopes, change: float) -> str:
+def _missed(fits: OvertrainingSlopes, values: Mapping[str, float]) -> str:
+    change = values["missed"]
     if not np.isfinite(change):
         return "none simulated"
     return f"{change:.4f} ({percent(change / fits.common_eta)} of η)"

@@ -62,34 +62,41 @@ def variance_verdict(slopes: Slopes, misread: Sequence[tuple[str, str, float, fl
     return f"{text}. Read correctly, the test of equal exponents has p = {seen}. Misread, {words}"
 
 
-def parallel_facts(slopes: Slopes, tests: Tables, seen: pd.DataFrame, largest: float) -> Facts:
-    """Whether the lines are parallel, and which difference would have been missed.
+def parallel_facts(tests: Tables) -> Facts:
+    """Whether the lines are parallel, and how many tests were made.
 
     Parameters
     ----------
     tests
         of `companion.fitting.overtraining.slope_tests.parallel_tests`, by architecture.
-    seen
-        of `companion.chapters.ch05.detectable`.
-    largest
-        the largest change that was simulated.
     """
     straight, sized = (
         {name: float(table.set_index("shape")["p_value"].to_dict()[shape]) for name, table in tests.items()}
         for shape in ("straight", "by size")
     )
-    missed = {
-        row["architecture"]: f"{row['f_test']:.4f} ({percent(row['share'])} of η) for {the(row['architecture'])}"
-        if np.isfinite(row["f_test"])
-        else f"{largest:.4f} (the largest that was simulated) for {the(row['architecture'])}"
-        for row in seen[seen["shape"] == "straight"].to_dict("records")
-    }
     return {
         "c5_straight": rejection(straight),
         "c5_sized": rejection(sized),
-        "c5_missed": listed(missed.values()),
         "c5_num_tests": number_word(2 * len(next(iter(tests.values())))),
     }
+
+
+def power_verdict(seen: pd.DataFrame, largest: float) -> str:
+    """The change of η over the ratios that the F test of straight lines finds.
+
+    Parameters
+    ----------
+    seen
+        of `companion.chapters.ch05.detectable`.
+    largest
+        the largest change that was simulated.
+    """
+    return listed(
+        f"{row['f_test']:.4f} ({percent(row['share'])} of η) for {the(row['architecture'])}"
+        if np.isfinite(row["f_test"])
+        else f"more than {largest:.4f} (the largest that was simulated) for {the(row['architecture'])}"
+        for row in seen[seen["shape"] == "straight"].to_dict("records")
+    )
 
 
 def choice_verdict(choices: Choices, tolerance: float) -> str:

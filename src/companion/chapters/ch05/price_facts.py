@@ -48,27 +48,6 @@ def _flattening(bends: pd.DataFrame, which: str) -> str:
     return f"{_SIZES[which]}, {', and '.join(texts)}"
 
 
-def front_verdict(excess: Tables, penalty: Tables) -> str:
-    """How far the runs of the smallest and of the largest ratio lie above the front, and above the law's optimum."""
-    texts = []
-    for name, runs in excess.items():
-        seen, said = (
-            table.groupby("tokens_per_param")[column].agg(["min", "max"])
-            for table, column in ((runs, "excess"), (penalty[name], "relative_penalty"))
-        )
-        parts = [
-            f"the runs at M = {ratio:g} lie {_range(seen, ratio)} above the front (by the law {_range(said, ratio)} "
-            "above the optimum)"
-            for ratio in dict.fromkeys((seen.index.min(), seen.index.max()))
-        ]
-        texts.append(f"For {the(name)}, {listed(parts)}")
-    return ". ".join(texts)
-
-
-def _range(table: pd.DataFrame, ratio: float) -> str:
-    return span((100 * table["min"].to_dict()[ratio], 100 * table["max"].to_dict()[ratio]), "{:.1f}", " %")
-
-
 def cost_facts(
     costs: Tables,
     laws: Mapping[str, Fit],

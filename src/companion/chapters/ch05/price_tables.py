@@ -8,7 +8,7 @@ import pandas as pd
 
 from companion.chapters.ch05.analysis import Tables
 from companion.chapters.ch05.tables import labeled
-from companion.chapters.ch05.words import p_text, percents, signed
+from companion.chapters.ch05.words import p_text, percents, signed, span
 from companion.chapters.labels import label_of
 from companion.fitting.fit import Fit
 from companion.formatting import count, power_of_ten
@@ -117,16 +117,41 @@ def single_table(fits: Mapping[tuple[str, str], Fit]) -> Html:
     """Fits with γ = 1 by architecture and the runs they see."""
     rows = []
     for (name, which), fit in fits.items():
-        row: dict[str, Any] = {"architecture": label_of(name), "runs": f"{which} ({len(fit.data)})"}
+        row: dict[str, Any] = {"architecture": label_of(name), "M": which.removeprefix("M = ")}
+        row |= {"runs": len(fit.data)}
         row |= {"conditioning": fit.conditioning, "α": fit.law.alpha, "β": fit.law.beta}
         rows.append(row | {"status": f"{fit.status}: {fit.status_detail}" if fit.status_detail else fit.status})
     return show_table(
         pd.DataFrame(rows),
         name="overtraining-single",
-        caption="The law with γ = 1 fitted to the runs of single ratios, and to the runs of all lines; in parentheses "
-        "the number of runs.",
+        caption="The law with γ = 1 fitted to the runs of single ratios, and to the runs of all lines.",
         formats={"conditioning": power_of_ten, "α": "{:.3f}", "β": "{:.3f}"},
         labels={"conditioning": "condition number"},
+    )
+
+
+def front_table(excess: Tables, penalty: Tables) -> Html:
+    """How far the runs of every ratio lie above the front, and above the optimum of the law.
+
+    Parameters
+    ----------
+    excess, penalty
+        by architecture: `excess` and `relative_penalty` by `tokens_per_param`.
+    """
+    rows = []
+    for name, runs in excess.items():
+        for ratio, group in runs.groupby("tokens_per_param"):
+            said = penalty[name].loc[penalty[name]["tokens_per_param"] == ratio, "relative_penalty"]
+            row = {"architecture": label_of(name), "M": ratio, "runs": len(group)}
+            ranges = [span(100 * values, "{:.1f}", " %") for values in (group["excess"], said)]
+            rows.append(row | {"front": ranges[0], "law": ranges[1]})
+    return show_table(
+        pd.DataFrame(rows),
+        name="overtraining-front",
+        caption="Distances of the over-trained runs, least and largest of each ratio: above the front of all runs, and "
+        "by the law above its optimum.",
+        formats={"M": "{:g}"},
+        labels={"front": "above the front", "law": "above the optimum, by the law"},
     )
 
 

@@ -164,7 +164,7 @@ def conventions_table(counted: Mapping[tuple[str, str], OvertrainingSlopes], mis
         if len(fits) == 2:
             difference = compare_slopes(*fits)
             row["difference"] = f"{signed(difference.value, 5)} ± {difference.standard_error:.5f}"
-            row["p of it"] = p_text(difference.p_value)
+            row["p of difference"] = p_text(difference.p_value)
         rows.append(row)
     table = pd.DataFrame(rows)
     return show_table(
@@ -178,7 +178,7 @@ def conventions_table(counted: Mapping[tuple[str, str], OvertrainingSlopes], mis
 def bends_table(bends: pd.DataFrame) -> Html:
     """How η changes per decade of compute, of `companion.chapters.ch05.bends`."""
     shown = labeled(bends[bends["seen"].notna()])
-    shown["interval"] = [interval(ends, 4) for ends in zip(shown["low"], shown["high"], strict=True)]
+    shown["interval"] = [interval(ends, 4).replace("-", "−") for ends in zip(shown["low"], shown["high"], strict=True)]
     return show_table(
         shown[["architecture", "runs", "seen", "interval", "p", "law"]],
         name="overtraining-bends",

@@ -33,8 +33,9 @@ def p_text(p: float) -> str:
 
 
 def signed(value: float, decimals: int = 4) -> str:
-    """A change with its sign: +0.0003, −0.0018."""
-    return f"{value:+.{decimals}f}".replace("-", "−")
+    """A change with its sign: +0.0003, −0.0018; without one where it rounds to zero."""
+    text = f"{value:+.{decimals}f}".replace("-", "−")
+    return text[1:] if float(text[1:]) == 0 else text
 
 
 def percents(share: float, decimals: int = 1) -> str:
@@ -65,7 +66,7 @@ def rejection(p_values: Mapping[str, float]) -> str:
         return "equal slopes cannot be tested"
 
     def said(names: Iterable[str]) -> str:
-        return listed(f"{the(name)} (p = {p_text(known[name])})" for name in names)
+        return listed(f"{the(name)} (p\u00a0= {p_text(known[name])})" for name in names)
 
     rejected = [name for name, p in known.items() if p < LEVEL]
     kept = [name for name in known if name not in rejected]
