@@ -110,7 +110,12 @@ def test_answer_of_other_lines() -> None:
     facts = ch05.answer_facts(one, ch05.answers(one))
     assert facts["c5_answer_rate"].startswith("These runs cannot tell: ten times")
     assert facts["c5_answer_limits"].startswith("The runs are too few")
-    assert "none simulated" in ch05.answer_table(one, ch05.answers(one), {}, 1e21, 220).markup
+    assert "more than" not in ch05.answer_table(one, ch05.answers(one), {}, 1e21, 220).markup
+    blind = {"gpt": fit_overtraining_slopes(made(dict.fromkeys(RATIOS, 0.05), 0.1))}
+    facts = ch05.answer_facts(blind, ch05.answers(blind))
+    share = percent(ch05.CHANGES[-1] / blind["gpt"].common_eta)
+    assert facts["c5_answer_limits"].startswith(f"Even a change of the exponent by {share} over the ratios could")
+    assert "more than 0.0120" in ch05.answer_table(blind, ch05.answers(blind), {}, 1e21, 220).markup
     # straight lines do not differ, but a test by size sees that they do
     doubted = {"p": 0.3, "sharp": 0.01, "missed": 0.01, "bend": 0.0, "bend_without": 0.0}
     facts = ch05.answer_facts(fan, {"transformer": doubted})
@@ -159,7 +164,7 @@ def test_whether_the_lines_are_parallel(change: float, words: str) -> None:
     power = {("gpt", shape): slope_power(slopes["gpt"], [0.0, 1e-6], shape, num_simulations=50) for shape in SHAPES}
     seen = ch05.detectable(power, slopes)
     facts = ch05.parallel_facts(tests)
-    assert facts["c5_straight"] == f"equal slopes {words} (p\u00a0= {p_text(slopes['gpt'].p_value)})"
+    assert facts["c5_straight"] == f"equal slopes {words} (p\u00a0=\u00a0{p_text(slopes['gpt'].p_value)})"
     assert ch05.power_verdict(seen, 1e-6) == "more than 0.0000 (the largest that was simulated) for gpt"
     found = seen.assign(f_test=0.002, share=0.04)
     assert ch05.power_verdict(found, 1e-6) == "0.0020 (4.0 % of η) for gpt"
@@ -170,7 +175,7 @@ def test_words() -> None:
     assert [p_text(p) for p in (0.784, 0.0042, 4.9e-6, 0.0)] == ["0.78", "0.0042", "4.9×10⁻⁶", "< 10⁻³⁰⁰"]
     assert rejection({"a": np.nan}) == "equal slopes cannot be tested"
     assert rejection({"transformer": 0.004, "xlstm": 0.3}) == (
-        "equal slopes are rejected for the Transformer (p\u00a0= 0.0040) but not for xLSTM (p\u00a0= 0.30)"
+        "equal slopes are rejected for the Transformer (p\u00a0=\u00a00.0040) but not for xLSTM (p\u00a0=\u00a00.30)"
     )
     assert signed(-0.00182) == "−0.0018"
     assert signed(-0.00001) == "0.0000"

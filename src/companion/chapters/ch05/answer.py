@@ -32,9 +32,10 @@ def answers(slopes: Slopes) -> dict[str, dict[str, float]]:
     Returns
     -------
     dict
-        by architecture: `p` of straight parallel lines, `sharp` of the same with a deviation for every size, `missed`
-        (the change of η that the F test finds in 80 % of simulations), `bend` and `bend_without` (change of η per
-        decade of compute, without the smallest model). NaN where the runs are too few.
+        by architecture: `p` of straight parallel lines; `sharp`, the same where every size has a deviation; `missed`,
+        the change of η that the F test finds in 80 % of simulations (infinite if it finds none of `CHANGES`); `bend`
+        and `bend_without`, the change of η per decade of compute, and that without the smallest model. NaN where the
+        runs are too few.
     """
     return {name: _answer(fits) for name, fits in slopes.items()}
 
@@ -46,7 +47,7 @@ def _answer(fits: OvertrainingSlopes) -> dict[str, float]:
     return {
         "p": float(tests["straight"]),
         "sharp": float(tests["by size"]),
-        "missed": float("nan") if power is None else detectable_change(power),
+        "missed": float("nan") if power is None else float(np.nan_to_num(detectable_change(power), nan=np.inf)),
         "bend": bending_if_possible(fits.data).value,
         "bend_without": bending_if_possible(larger).value,
     }
@@ -130,7 +131,7 @@ def _pairs(
 def _missed(fits: OvertrainingSlopes, values: Mapping[str, float]) -> str:
     change = values["missed"]
     if not np.isfinite(change):
-        return "none simulated"
+        return "–" if np.isnan(change) else f"more than {CHANGES[-1]:.4f}"
     return f"{change:.4f} ({percent(change / fits.common_eta)} of η)"
 
 
@@ -154,12 +155,14 @@ def answer_facts(slopes: Slopes, found: Mapping[str, Mapping[str, float]]) -> di
 
 def _limits(slopes: Slopes, found: Mapping[str, Mapping[str, float]], kept: Sequence[str]) -> str:
     """The change that would have been missed, and for whom a sharper test finds one."""
-    shares = [found[name]["missed"] / slopes[name].common_eta for name in kept if np.isfinite(found[name]["missed"])]
+    missed = {name: found[name]["missed"] for name in kept if not np.isnan(found[name]["missed"])}
+    shares = [min(change, CHANGES[-1]) / slopes[name].common_eta for name, change in missed.items()]
     sharp = [the(name) for name in kept if found[name]["sharp"] < LEVEL]
     texts = []
     if shares:
-        change = f"the exponent by up to {percent(max(shares))}"
-        texts.append(f"a change of {change} over the ratios could have gone unnoticed")
+        size = f"by {'up to ' if np.isfinite(max(missed.values())) else ''}{percent(max(shares))}"
+        start = "a" if np.isfinite(max(missed.values())) else "even a"
+        texts.append(f"{start} change of the exponent {size} over the ratios could have gone unnoticed")
     if sharp:
         texts.append(f"a sharper test finds one for {listed(sharp)}")
     text = ", and ".join(texts) or "the runs are too few to say which change of the exponent they would show"

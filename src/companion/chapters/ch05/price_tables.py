@@ -117,7 +117,7 @@ def single_table(fits: Mapping[tuple[str, str], Fit]) -> Html:
     """Fits with γ = 1 by architecture and the runs they see."""
     rows = []
     for (name, which), fit in fits.items():
-        row: dict[str, Any] = {"architecture": label_of(name), "M": which.removeprefix("M = ")}
+        row: dict[str, Any] = {"architecture": label_of(name), "M": which.removeprefix("M = ").removesuffix(" lines")}
         row |= {"runs": len(fit.data)}
         row |= {"conditioning": fit.conditioning, "α": fit.law.alpha, "β": fit.law.beta}
         rows.append(row | {"status": f"{fit.status}: {fit.status_detail}" if fit.status_detail else fit.status})

@@ -66,7 +66,7 @@ def rejection(p_values: Mapping[str, float]) -> str:
         return "equal slopes cannot be tested"
 
     def said(names: Iterable[str]) -> str:
-        return listed(f"{the(name)} (p\u00a0= {p_text(known[name])})" for name in names)
+        return listed(f"{the(name)} (p\u00a0=\u00a0{p_text(known[name])})" for name in names)
 
     rejected = [name for name, p in known.items() if p < LEVEL]
     kept = [name for name in known if name not in rejected]
