@@ -104,7 +104,7 @@ def exact_table(fits: Mapping[tuple[tuple[float, ...], float | None], Fit], trut
         caption="Fits to the noise-free losses of a known law at fixed ratios M. The law has "
         f"α = {truth.alpha:.3f}, β = {truth.beta:.3f} and γ = {truth.gamma:.3f}. Last column: error of the loss "
         "predicted for 1B parameters and 5T tokens (M = 5000).",
-        formats={"conditioning": _short_power, "rms": _short_power, "far": lambda value: f"{signed(100 * value, 2)} %"},
+        formats={"conditioning": power_of_ten, "rms": _short_power, "far": lambda value: f"{signed(100 * value, 2)} %"},
         labels={"conditioning": "condition number", "rms": "rms of ln L", "far": "error far away"},
     )
 
