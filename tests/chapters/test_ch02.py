@@ -192,6 +192,8 @@ class TestTables:
         markup = ch02.show_columns(plain.assign(note="x")).markup
         assert "The 5 known columns" in markup
         assert markup.count("<tr>") == 6
+        assert markup.count(" *</td>") == 5
+        assert f"<td>{plain['val_loss'].iloc[0]} nats per token</td>" in markup
 
     def test_a_bare_table_has_dashes(self, plain: pd.DataFrame) -> None:
         for markup in (ch02.show_counts(plain).markup, ch02.show_settings(plain).markup):

@@ -35,21 +35,19 @@ def _design(name: Any) -> str:
 
 
 def show_columns(runs: pd.DataFrame) -> Html:
-    """The known columns of a run table: unit, meaning, and the value of the first run."""
+    """The known columns of a run table: value and unit of the first run, and meaning; required ones are marked."""
     known = [COLUMNS[name] for name in runs.columns if name in COLUMNS]
     dictionary = pd.DataFrame(
         {
-            "column": [spec.name for spec in known],
-            "first run": [f"{runs[spec.name].iloc[0]}" for spec in known],
-            "unit": [spec.unit for spec in known],
-            "required": ["yes" if spec.required else "" for spec in known],
+            "column": [f"{spec.name} *" if spec.required else spec.name for spec in known],
+            "first run": [f"{runs[spec.name].iloc[0]} {spec.unit}".strip() for spec in known],
             "meaning": [spec.meaning for spec in known],
         }
     )
     return show_table(
         dictionary,
         name="run-table-columns",
-        caption=f"The {len(known)} known columns of this table, and its first run.",
+        caption=f"The {len(known)} known columns of this table, and its first run. A star marks required columns.",
     )
 
 
