@@ -1,6 +1,7 @@
 """Tables of chapter 2 on other people's run tables, on pairs of equal size, and in solutions."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -98,7 +99,7 @@ def show_pairs(pairs: pd.DataFrame, first: str, second: str) -> Html:
 # ---- exercises -----------------------------------------------------------------------------------
 
 
-def show_comparisons(results: Mapping[str, FrontComparison], what: str, first: str, second: str) -> Html:
+def show_comparisons(results: Mapping[Any, FrontComparison], what: str, first: str, second: str) -> Html:
     """Comparisons of the fronts of two architectures, a row each.
 
     Parameters
