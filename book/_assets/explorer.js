@@ -27,7 +27,7 @@
     num_params: ["N", count],
     num_tokens: ["D", count],
     tokens_per_param: ["M", significant],
-    train_flops: ["C", powerOfTen],
+    train_flops: ["C", (value) => powerOfTen(value)],
     context_length: ["T", (value) => Math.round(value).toLocaleString("en")],
     batch_size: ["B", (value) => value.toLocaleString("en")],
     batch_tokens: ["B·T", count],

@@ -33,11 +33,11 @@
   }
 
   // companion.formatting.power_of_ten
-  function powerOfTen(value) {
-    const [mantissa, exponent] = value.toExponential(1).split("e");
+  function powerOfTen(value, digits = 2) {
+    const [mantissa, exponent] = value.toExponential(digits - 1).split("e");
     const raise = (digit) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(digit)];
     const raised = String(Number(exponent)).replace(/./g, raise);
-    return `${Number(mantissa)}×10${raised}`;
+    return `${Number.isInteger(Number(mantissa)) ? Number(mantissa) : mantissa}×10${raised}`;
   }
 
   const gib = (value) => `${significant(value)} GiB`;
@@ -48,7 +48,7 @@
     loss: (value) => value.toFixed(3),
     ratio: (value) => significant(value),
     duration,
-    flops: powerOfTen,
+    flops: (value) => powerOfTen(value, 3),
     bytes: (value) => gib(value / 2 ** 30),
     gib,
     // of ticks, which are round: 20 ms, 10k s, 1B, 10,000
@@ -76,10 +76,10 @@
     const decades = Math.round(Math.log10(high / low));
     const every = Math.ceil(decades / 5);
     const values = [];
-    for (let power = Math.ceil(Math.log10(low) - 1e-9); power <= Math.log10(high) + 1e-9; power++) {
+    for (let power = Math.floor(Math.log10(low) + 1e-9); power <= Math.log10(high) + 1e-9; power++) {
       for (const digit of decades <= 2 ? [1, 2, 5] : [1]) {
         const value = Number(`${digit}e${power}`);
-        if (power % every === 0 && value <= high * (1 + 1e-9)) {
+        if (power % every === 0 && value >= low * (1 - 1e-9) && value <= high * (1 + 1e-9)) {
           values.push(value);
         }
       }

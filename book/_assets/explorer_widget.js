@@ -134,6 +134,7 @@
     const plotted = model.rows.find(({ key }) => key === model.plotted);
     const axis = model.controls.find(({ name }) => name === model.axis);
     const setting = { ...model.default };
+    const keys = { ...model.link };
 
     const pointOf = (chosen, { numbers, outside }) => ({
       x: chosen[model.axis],
@@ -155,16 +156,29 @@
     }
 
     function showControls() {
-      const keys = { ...model.link };
       for (const control of model.controls) {
         const step = control.steps.find(({ value }) => value === setting[control.name]);
         inputOf(control).setAttribute("aria-valuetext", step.text);
         document.getElementById(`${section.id}-${control.key}-value`).textContent = step.text;
         keys[control.key] = step.link;
       }
-      const parts = Object.entries(keys).map(([key, value]) => `${key}=${value}`);
-      link.href = `${link.getAttribute("href").split("#")[0]}#${parts.join("&")}`;
+      showLink();
     }
+
+    // Not before the page is loaded: the theme takes every address behind a # for that of a heading then
+    let loaded = false;
+    function showLink() {
+      if (loaded) {
+        const parts = Object.entries(keys).map(([key, value]) => `${key}=${value}`);
+        link.href = `${link.getAttribute("href").split("#")[0]}#${parts.join("&")}`;
+      }
+    }
+    window.addEventListener("load", () => {
+      setTimeout(() => {
+        loaded = true;
+        showLink();
+      });
+    });
 
     let waiting = 0;
     function render() {

@@ -47,7 +47,7 @@ FORMATS: dict[str, Callable[[float], str]] = {
     "loss": "{:.3f}".format,
     "ratio": significant,
     "duration": duration,
-    "flops": power_of_ten,
+    "flops": lambda value: power_of_ten(value, 3),
     "bytes": gibibytes,
 }
 
@@ -144,9 +144,7 @@ def explorer_page(explorer: Explorer, static: str = "../_static") -> Html:
         f"{_count_table(explorer)}"
         '<p class="companion-explorer-live" aria-live="polite"></p>'
         "<noscript><p>The controls and plots need JavaScript. The table shows the opening setting.</p></noscript>"
-        "</section>"
-        + data_script("explorer-model", data)
-        + scripts(static, _SCRIPTS)
+        "</section>" + data_script("explorer-model", data) + scripts(static, _SCRIPTS)
     )
 
 

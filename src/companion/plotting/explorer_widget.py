@@ -188,7 +188,9 @@ def _numbers(widget: Widget, look: Mapping[str, Mapping[str, Any]]) -> str:
         f'<tr><th scope="row">{row.label}</th>{"".join(cell.format(row.key, name) for name in look)}</tr>'
         for row in widget.rows
     )
-    return f'<table class="companion-widget-numbers"><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return (
+        f'<table class="companion-widget-numbers"><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table>'
+    )
 
 
 def _level(explorer: Explorer) -> str:
