@@ -1,4 +1,4 @@
-"""The small explorers in a real browser: their numbers are the package's, they lead to the explorer at their setting."""
+"""The small explorers in a real browser: their numbers are the package's, their link keeps the setting."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -205,7 +205,8 @@ def test_axe(widget: tuple[str, Tab], scheme: str) -> None:
     tab.page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8"))
     check = """async section => {
         const result = await axe.run(section, {preload: false});
-        return [result.violations.map(rule => rule.id + " " + rule.nodes[0].target), result.passes.map(rule => rule.id)];
+        const [wrong, right] = [result.violations, result.passes];
+        return [wrong.map(rule => rule.id + " " + rule.nodes[0].target), right.map(rule => rule.id)];
     }"""
     violations, passes = tab.page.evaluate(check, f"#explorer-{name}")
     assert not violations

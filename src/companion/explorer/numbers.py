@@ -128,8 +128,8 @@ class Explorer:
             `ttft_s`, `step_time_s` and their rooflines `ttft_roofline_s`, `step_time_roofline_s` (seconds),
             `memory_bytes` (the larger of prefill's and step's), of these `weight_bytes`, and `cache_bytes` at the end
             of the prompt.
-            `intervals`: of the losses and their difference, the optimum and the times. Losses and optimum: the law refitted to resampled
-            runs; times: resampled coefficients and the scatter of the timings about the fit.
+            `intervals`: of the losses and their difference, the optimum and the times. Losses and optimum: the law
+            refitted to resampled runs; times: resampled coefficients and the scatter of the timings about the fit.
             `fits`: whether the memory suffices.
             `outside`: `{of, name, value, low, high}` of every value outside the range of the data, where `of` is
             `loss`, `optimum`, `ttft` or `step_time`.

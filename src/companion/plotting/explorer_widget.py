@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from companion.explorer import CONTROLS, Control, Explorer, Setting, link_value, training_model
+from companion.explorer import CONTROLS, Explorer, Setting, link_value, training_model
 from companion.plotting.embed import Html, show_table
 from companion.plotting.explorer_page import FORMATS, SIGNS, SYMBOLS, Row, data_script, scripts, slider
 from companion.plotting.style import architecture_look
