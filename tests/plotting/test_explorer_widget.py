@@ -81,8 +81,6 @@ def test_loss_above_the_optimum(explorer: Explorer) -> None:
         numbers, bounds = one["numbers"], one["intervals"]["excess_loss"]
         assert numbers["excess_loss"] == pytest.approx(numbers["loss"] - numbers["optimal_loss"], abs=1e-12)
         assert 0 < bounds[0] < numbers["excess_loss"] < bounds[1]
-        low, high = one["intervals"]["loss"]
-        assert bounds[1] - bounds[0] < high - low, "errors that both losses share cancel"
     best = explorer.evaluate(Setting(tokens_per_param=None))
     assert [one["numbers"]["excess_loss"] for one in best.values()] == [0.0, 0.0]
 

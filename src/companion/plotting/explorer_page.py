@@ -68,6 +68,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("num_tokens", "training tokens D", "count"),
         Row("tokens_per_param", "tokens per parameter M", "ratio"),
         Row("loss", "loss (nats/token)", "loss", "loss"),
+        Row("excess_loss", "… above the optimum", "loss", "loss"),
     ),
     "Serving this model": (
         Row("ttft_s", "time to first token", "duration", "ttft"),
@@ -82,6 +83,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("optimal_num_params", "parameters N*", "count", "optimum"),
         Row("optimal_num_tokens", "training tokens D*", "count", "optimum"),
         Row("optimal_tokens_per_param", "tokens per parameter M*", "ratio", "optimum"),
+        Row("optimal_flops_per_token", "training FLOP per token", "flops", "optimum"),
         Row("optimal_loss", "loss (nats/token)", "loss", "optimum"),
     ),
 }
