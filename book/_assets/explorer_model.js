@@ -302,8 +302,6 @@
 
     const lawsOf = new Map(model.architectures.map(({ name, laws }) => [name, resampledLaws(laws)]));
 
-    const prefixed = (best) => Object.fromEntries(Object.entries(best).map(([name, value]) => [`optimal_${name}`, value]));
-
     // The part of companion.explorer.Explorer.evaluate that is about training, for one architecture: numbers, and with
     // `withSamples` what they are under each law of the bootstrap
     function train(architecture, setting, withSamples) {
@@ -321,7 +319,7 @@
         tokens_per_param: D / N,
         loss,
         excess_loss: ratio === null ? 0 : excess(loss, best.loss),
-        ...prefixed(best),
+        ...Object.fromEntries(Object.entries(best).map(([name, value]) => [`optimal_${name}`, value])),
         optimal_flops_per_token: C / best.num_tokens,
       };
       const samples = {};
@@ -395,7 +393,8 @@
     const evaluate = (setting) =>
       Object.fromEntries(model.architectures.map((one) => [one.name, evaluateOne(one, setting)]));
 
-    return { evaluate, evaluateTraining, count, shapesAt, widthOf, numParams, flopsPerToken, predict, serve, outside, hardware };
+    const shapes = { shapesAt, widthOf, numParams };
+    return { evaluate, evaluateTraining, count, ...shapes, flopsPerToken, predict, serve, outside, hardware };
   }
 
   window.companionExplorerModel = { create };

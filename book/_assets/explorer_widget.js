@@ -1,5 +1,5 @@
-// The small explorers of chapters: sliders, numbers, one plot. Numbers come from explorer_model.js, as on the explorer's
-// own page. Where this does not run, a table of some settings stays.
+// The small explorers of chapters: sliders, numbers, one plot. Numbers come from explorer_model.js, as on the page of the
+// explorer. Where this does not run, a table of some settings stays.
 (function () {
   "use strict";
 

@@ -30,6 +30,12 @@ def training_model(explorer: Explorer, opening: Setting, controls: Sequence[str]
     -------
     dict of plain data. `laws` has the `names` of the parameters and their `samples`: little-endian float32 in base64,
     resample by resample. Laws that are resampled need no more digits: the page's law itself keeps all of them.
+
+    Examples
+    --------
+    >>> model = training_model(Explorer.of(num_resamples=2), Setting(), ["context_length"])
+    >>> [control["key"] for control in model["controls"]], sorted(model["architectures"][0]["ranges"])
+    (['context'], ['loss', 'optimum'])
     """
     model = explorer.model()
     architectures = [
