@@ -1,4 +1,4 @@
-// The small explorers of chapters: sliders, numbers, one plot. Numbers come from explorer_model.js, as on the page of the
+// The small explorers of chapters: sliders, numbers, one plot. Numbers come from explorer_model.js, as in the whole
 // explorer. Where this does not run, a table of some settings stays.
 (function () {
   "use strict";
