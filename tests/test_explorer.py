@@ -61,6 +61,7 @@ def test_numbers_are_those_of_the_package(explorer: Explorer, architecture: str,
     else:
         size = float(scale.num_params(setting.train_flops, setting.tokens_per_param))
         tokens = setting.tokens_per_param * size
+    width = scale.family.width_of(float(best.num_params[0]))
     shapes = paper_family(architecture).at(size)
     place = (shapes, setting.context_length, setting.batch_size)
     prefill, step = count_prefill(*place), count_step(*place)
@@ -76,9 +77,7 @@ def test_numbers_are_those_of_the_package(explorer: Explorer, architecture: str,
         "optimal_num_tokens": best.num_tokens[0],
         "optimal_tokens_per_param": best.tokens_per_param[0],
         "optimal_loss": best.loss[0],
-        "optimal_flops_per_token": scale.family.flops_per_token(
-            scale.family.width_of(best.num_params[0]), setting.context_length
-        ),
+        "optimal_flops_per_token": float(scale.family.flops_per_token(width, setting.context_length)),
         "ttft_s": times["ttft"],
         "step_time_s": times["step_time"],
         "ttft_roofline_s": prefill.roofline(setting.hardware).seconds,
