@@ -194,7 +194,7 @@ def _opening(notebook: Any, name: str, addresses: Addresses) -> list[Any]:
         "*Numbers in the text are those of the book's own run; cells that you run compute tables and figures anew.*"
     )
     if any("../_static/" in str(output) for cell in notebook.cells for output in cell.get("outputs", [])):
-        text += " *The controls below work in the html of the book only.*"
+        text += " *Sliders work in the html of the book only.*"
     modules = ("companion", "matplotlib", "torch") if kernels else ("companion", "matplotlib")
     check = _CHECK.format(how=how, modules=modules, version=companion.__version__)
     return [v4.new_markdown_cell(text), v4.new_code_cell(check)]
