@@ -7,7 +7,7 @@ import pytest
 from companion.chapters import ch05
 from companion.chapters.ch05.analysis import local_exponents, runs_in_no_line
 from companion.chapters.ch05.shown import published_exponents
-from companion.chapters.ch05.words import p_text, percents, rejection, signed, some_of, span
+from companion.chapters.ch05.words import p_text, percents, rejection, signed, span
 from companion.fitting.fit import fit
 from companion.fitting.overtraining import OvertrainingSlopes, fit_overtraining_slopes
 from companion.fitting.overtraining.cost import ComputeScale, cost_at_equal_compute, fit_compute_scale
@@ -182,7 +182,6 @@ def test_words() -> None:
     assert percents(0.0251) == "2.5 %"
     assert span([np.nan]) == "unknown"
     assert span([0.5, 0.5]) == "0.5000"
-    assert [some_of(n, 3) for n in (0, 2, 3)] == ["none of the three", "two of the three", "all three"]
 
 
 def test_choices_of_runs() -> None:

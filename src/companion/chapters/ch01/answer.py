@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from companion.accounting import Convention, TrainingFlops, count_flops, num_params
 from companion.architectures import Architecture
 from companion.chapters.ch01.figures import short_tokens, six_nd_ranges
-from companion.chapters.ch01.words import component_word, some_of
+from companion.chapters.ch01.words import component_word
 from companion.chapters.names import label
-from companion.formatting import count, listed, percent, power_of_ten, significant
+from companion.formatting import count, listed, percent, power_of_ten, share_in_words, significant
 from companion.plotting.embed import Html, show, show_table
 from companion.plotting.style import INK, subplots
 from companion.runs.conventions import check_counts
@@ -140,7 +140,7 @@ def show_answer(
             power_of_ten(float(cost.train_flops(num_tokens)), 3),
             significant(float(cost.train_flops_per_token) / (6 * float(num_params(model))), 3),
             " to ".join(ranges[label(name)]) if label(name) in ranges else _NOTHING,
-            _NOTHING if found is None else some_of(int(found["train_flops_equal"]), int(found["num_runs"])),
+            _NOTHING if found is None else share_in_words(int(found["train_flops_equal"]), int(found["num_runs"])),
         ]
     rows = [
         "parameters N",

@@ -12,8 +12,8 @@ from companion.benchmarks.accounting import slowest_total
 from companion.benchmarks.records import latest_record
 from companion.chapters.ch01.figures import six_nd_ranges
 from companion.chapters.ch01.tables import timed_models
-from companion.chapters.ch01.words import some_of, the
-from companion.formatting import count, listed, number_word, percent, power_of_ten, significant
+from companion.chapters.ch01.words import the
+from companion.formatting import count, listed, number_word, percent, power_of_ten, share_in_words, significant
 from companion.paths import data_dir
 from companion.plotting import ARCHITECTURE_LABELS
 
@@ -59,8 +59,8 @@ def check_facts(check: pd.DataFrame) -> dict[str, str]:
     found = check.sum(numeric_only=True).astype(object)
     total = int(found["num_runs"])
     return {
-        "c1_same_params": some_of(int(found["num_params_equal"]), total),
-        "c1_same_flops": some_of(int(found["train_flops_equal"]), total),
+        "c1_same_params": share_in_words(int(found["num_params_equal"]), total),
+        "c1_same_flops": share_in_words(int(found["train_flops_equal"]), total),
         "c1_largest_difference": power_of_ten(float(check["largest_difference"].max()), 2),
     }
 
@@ -76,9 +76,11 @@ def published_facts(totals: pd.DataFrame, sizes: pd.DataFrame) -> dict[str, str]
         "c1_total_published": power_of_ten(total["published"], 11),
         "c1_sizes": number_word(len(sizes)),
         "c1_sizes_differ": number_word(differ, "none"),
-        "c1_sizes_named": some_of(int(timed_models(sizes)["d_ff_of_N"].notna().sum()), differ),
-        "c1_ledger_reproduced": some_of(int(again.sum()), len(both)),
-        "c1_ledger_independent": some_of(int((again & both["independent"].astype(bool)).sum()), int(again.sum())),
+        "c1_sizes_named": share_in_words(int(timed_models(sizes)["d_ff_of_N"].notna().sum()), differ),
+        "c1_ledger_reproduced": share_in_words(int(again.sum()), len(both)),
+        "c1_ledger_independent": share_in_words(
+            int((again & both["independent"].astype(bool)).sum()), int(again.sum())
+        ),
     }
 
 
@@ -90,7 +92,7 @@ def crossing_facts(crossings: Sequence[Mapping[str, Any]], size: str) -> dict[st
 
 def core_facts(shares: pd.DataFrame) -> dict[str, str]:
     """How many runs spend more than half of their compute on the mixer core."""
-    return {"c1_above_half": some_of(int((shares["core_share"] > 0.5).sum()), len(shares))}
+    return {"c1_above_half": share_in_words(int((shares["core_share"] > 0.5).sum()), len(shares))}
 
 
 def embedding_facts(shares: pd.DataFrame) -> dict[str, str]:
@@ -116,7 +118,7 @@ def slope_facts(shifts: pd.DataFrame, tfla_slopes: pd.DataFrame) -> dict[str, st
         the rows of the ledger on the slopes under tfla.
     """
     facts = {
-        "c1_slopes_reproduced": some_of(int((tfla_slopes["verdict"] == "reproduced").sum()), len(tfla_slopes)),
+        "c1_slopes_reproduced": share_in_words(int((tfla_slopes["verdict"] == "reproduced").sum()), len(tfla_slopes)),
         "c1_slopes_shift": power_of_ten(float(shifts["printed"].abs().max()), 1),
         "c1_slopes_tolerance": power_of_ten(float(tfla_slopes["tolerance"].min()), 1),
     }

@@ -16,7 +16,16 @@ from companion.chapters.ch02.tables import labeled
 from companion.fitting.isoflop import IsoflopFit
 from companion.fitting.isoflop.profiles import IsoflopProfile
 from companion.fitting.pareto import FrontComparison, ParetoFront, beaten
-from companion.formatting import count, listed, number_word, percent, plural, power_of_ten, significant
+from companion.formatting import (
+    count,
+    listed,
+    number_word,
+    percent,
+    plural,
+    power_of_ten,
+    share_in_words,
+    significant,
+)
 
 
 def table_facts(runs: pd.DataFrame, paper: pd.DataFrame) -> dict[str, str]:
@@ -138,8 +147,8 @@ def gap_facts(found: FrontComparison, by_context: pd.DataFrame, context_length: 
     return {
         "c2_reading": found.reading,
         "c2_at_context": f"At a context of {context_length} tokens" if context_length else "Over all runs",
-        "c2_beaten": _of(int(lost.sum()), front.rows.size),
-        "c2_beaten_back": _of(int(lost_back.sum()), back.rows.size),
+        "c2_beaten": share_in_words(int(lost.sum()), front.rows.size),
+        "c2_beaten_back": share_in_words(int(lost_back.sum()), back.rows.size),
         "c2_unbeaten": _unbeaten(front.train_flops[~lost]),
         "c2_where_lower": where_lower(found.share_lower),
         "c2_decades": significant(found.decades, 2),
@@ -152,13 +161,8 @@ def gap_facts(found: FrontComparison, by_context: pd.DataFrame, context_length: 
         "c2_factor_least": significant(found.flops_factor(0), 2),
         "c2_factor_most": significant(found.flops_factor(1), 2),
         "c2_short": significant(spread.min(), 2),
-        "c2_signs": f"{_of(negative, len(by_context))} rows",
+        "c2_signs": f"{share_in_words(negative, len(by_context))} rows",
     }
-
-
-def _of(part: int, whole: int) -> str:
-    """`two of the nine`, `none of the 41`, `31 of the 32`."""
-    return f"{number_word(part, 'none')} of the {number_word(whole)}"
 
 
 def _beaten(front: ParetoFront, other: ParetoFront) -> np.ndarray:

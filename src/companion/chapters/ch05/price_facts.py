@@ -7,11 +7,11 @@ import pandas as pd
 
 from companion.chapters.ch05.analysis import Tables
 from companion.chapters.ch05.facts import Facts
-from companion.chapters.ch05.words import LEVEL, each, percents, signed, some_of, span, the
+from companion.chapters.ch05.words import LEVEL, each, percents, signed, span, the
 from companion.fitting.fit import Fit
 from companion.fitting.overtraining.cost import ComputeScale, best_model
 from companion.fitting.uncertainty import Bootstrap
-from companion.formatting import count, interval, listed, power_of_ten, significant
+from companion.formatting import count, interval, listed, power_of_ten, share_in_words, significant
 from companion.laws import LossSurface
 
 _SIZES = {"all sizes": "With all sizes", "without the smallest": "Without the smallest"}
@@ -24,7 +24,7 @@ def bend_facts(bootstraps: Mapping[str, Bootstrap], bends: pd.DataFrame, beyond:
     }
     apart = {row["architecture"]: f"{signed(row['law'] - row['line'], 3)}" for row in beyond.to_dict("records")}
     law = bends["law"].dropna()
-    fall = f"The law predicts a flattening in {some_of(int((law < 0).sum()), len(law))} rows"
+    fall = f"The law predicts a flattening in {share_in_words(int((law < 0).sum()), len(law))} rows"
     return {
         "c5_bend": ". ".join(_flattening(bends, which) for which in _SIZES),
         "c5_bend_law": fall if len(law) else "The runs are too few to compare their bend with that of the law",
@@ -86,7 +86,7 @@ def sensitivity_verdict(sensitivity: Tables, costs: Tables, ratio: float) -> str
         inside = table["penalty"].dropna().between(row["relative_penalty_low"], row["relative_penalty_high"])
         ranges[name] = span(100 * table["penalty"], "{:.1f}", " %")
         best[name] = span(table["optimal_ratio"], "{:.1f}")
-        within[name] = some_of(int(inside.sum()), len(table))
+        within[name] = share_in_words(int(inside.sum()), len(table))
     return (
         f"Depending on the law, the cost of M = {ratio:g} is {each(ranges)}, and the optimal M is {each(best)}. The "
         f"cost lies inside the bootstrap interval for {each(within)} laws"
@@ -143,4 +143,4 @@ def single_verdict(fits: Mapping[tuple[str, str], Fit]) -> str:
     warn = sum(fit.status != "converged" for fit in alone)
     if len(alone) == 1:
         return f"The one fit to a single ratio {'comes with a warning' if warn else 'converges'}. {together}"
-    return f"Of the fits to single ratios, {some_of(warn, len(alone))} come with a warning. {together}"
+    return f"Of the fits to single ratios, {share_in_words(warn, len(alone))} come with a warning. {together}"

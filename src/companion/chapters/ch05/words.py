@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from companion.chapters.labels import label_of
-from companion.formatting import listed, number_word, power_of_ten, significant
+from companion.formatting import listed, power_of_ten, significant
 
 #: p-values below this are printed as powers of ten.
 _SMALL_P = 1e-4
@@ -50,13 +50,6 @@ def span(values: Iterable[float], style: str = "{:.4f}", unit: str = "") -> str:
         return "unknown"
     low, high = style.format(min(known)), style.format(max(known))
     return (low if low == high else f"{low} to {high}") + unit
-
-
-def some_of(number: int, total: int) -> str:
-    """How many of a few: `all five`, `none of the five`, `two of the five`."""
-    if number == total:
-        return "both" if total == 2 else f"all {number_word(total)}"
-    return f"{number_word(number, 'none')} of the {number_word(total)}"
 
 
 def rejection(p_values: Mapping[str, float]) -> str:
