@@ -95,12 +95,12 @@ def sizes_verdict(shown: Results, long: Results) -> str:
 
 
 def trade_verdict(shown: Results, lean: Results) -> str:
-    """What more tokens per parameter cost in loss, and what they save in step time."""
+    """What more tokens per parameter cost in loss (nats per token), and what they save in step time."""
     traded = []
     for name, one in shown.items():
         before, after = one["numbers"], lean[name]["numbers"]
         traded.append(
-            f"the {label_of(name)} loses {after['loss'] - before['loss']:.3f} nats per token, and its step takes "
+            f"the loss of the {label_of(name)} changes by {after['loss'] - before['loss']:+.3f} and its step takes "
             f"{duration(after['step_time_s'])} instead of {duration(before['step_time_s'])}"
         )
     return "; ".join(traded)

@@ -18,7 +18,7 @@ from companion.plotting.style import INK, subplots
 #: Differences below and above these multiples of the tolerance are drawn there: many are exactly zero.
 _FLOOR, _CEILING = 1e-4, 1e2
 #: Longest line of a section's name, in characters.
-_LINE = 17
+_LINE = 20
 
 
 def tolerance_figure(ledger: pd.DataFrame) -> Html:

@@ -191,8 +191,9 @@ def _row(row: Any) -> str:
     if row.verdict != NOT_ATTEMPTED:
         parts = tolerance_parts(row.published, row.printed_digits, row.tolerance)
         within = parts if parts == "exact" else small_text(row.tolerance)
-        within += f"<br><small>{parts}</small>" if parts not in ("", "exact") else ""
-        numbers[1:] = [ours_text(row.ours, row.tolerance), small_text(row.difference), within]
+        within += f"<br><small>{parts.replace(' + ', ' +<br>')}</small>" if parts not in ("", "exact") else ""
+        apart = value_text(row.difference) if parts == "exact" else small_text(row.difference)
+        numbers[1:] = [ours_text(row.ours, row.tolerance), apart, within]
         verdict += "" if row.independent else "<br><small>not independent</small>"
     cells = "".join(f'<td class="number">{text}</td>' for text in numbers)
     return f"<tr><td>{html.escape(quantity_words(row.quantity))}</td><td>{verdict}</td>{cells}</tr>"

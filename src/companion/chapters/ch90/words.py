@@ -56,13 +56,18 @@ _TIMED = {"rows": "rows", "step_time_valid": "step times", "ttft_valid": "times 
 _ORDINALS = {"min": "least", "25": "25th percentile", "50": "median", "75": "75th percentile", "max": "largest"}
 _DESIGNS = {"isoflop": "IsoFLOP", "tokenparam": "Token/Param", "all": "all"}
 
+_RAISED = {"a": "ᵃ", "b": "ᵇ"}
+
 Replacement = str | Callable[[re.Match[str]], str]
 #: What an entry's label is made of, and how the page writes it.
 _PARTS: tuple[tuple[str, Replacement], ...] = (
     (r"^(transformer|xlstm)\b", lambda found: label_of(found[1])),
     (r"\s(\d+(?:\.\d+)?)([mb])\b", lambda found: f" {found[1]}{found[2].upper()}"),
     (r"\s+T=(\d+)", r", T = \1"),
-    (r"\s+([ND])\*\(C\) = ([AB])_prime \* C\*\*([ab])", lambda found: f", {found[1]}* = {found[2]}′C^{found[3]}"),
+    (
+        r"\s+([ND])\*\(C\) = ([AB])_prime \* C\*\*([ab])",
+        lambda found: f", {found[1]}* = {found[2]}′C{_RAISED[found[3]]}",
+    ),
     (r"\s+\(budgets with mean FLOPs in \[(\S+), (\S+)\]\)", lambda found: f" (mean C {_span(found[1], found[2])})"),
     (
         r"\s+(\d+e\d+(?:,\d+e\d+)+)",
