@@ -41,7 +41,7 @@ def test_facts_are_those_of_the_opening_setting(explorer: Explorer) -> None:
 
 
 def test_table_of_the_opening_setting(explorer: Explorer) -> None:
-    table = ch91.settings_table(explorer).markup
+    table = ch91.settings_table(explorer).markup.replace("\u00a0", " ")
     rows = [
         [td.get_text() for td in row.select("td")] for row in BeautifulSoup(table, "html.parser").select("tbody tr")
     ]

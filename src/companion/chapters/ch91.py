@@ -19,6 +19,7 @@ from companion.plotting.explorer_page import duration, gibibytes, setting_links
 #: Context (tokens) and tokens per parameter that the opening setting is moved to.
 LONG_CONTEXT = 131072
 LARGE_RATIO = 220.0
+_NO_BREAK = "\u00a0"
 #: Experiments of the run table, as the page calls their runs.
 _DESIGNS = {"isoflop": "IsoFLOP", "tokenparam": "Token/Param"}
 #: What `Explorer.evaluate` returns: results by architecture.
@@ -118,9 +119,14 @@ def settings_table(explorer: Explorer) -> Html:
     for words, setting in settings.items():
         for name, one in explorer.evaluate(setting).items():
             numbers, bounds = one["numbers"], interval(one["intervals"]["loss"])
-            row = {"setting": words, "architecture": label_of(name), "N": count(numbers["num_params"])}
+            row = {
+                "setting": words.replace(" ", _NO_BREAK),
+                "architecture": label_of(name),
+                "N": count(numbers["num_params"]),
+            }
             row |= {"loss (nats/token)": f"{numbers['loss']:.3f} {bounds}", "first token": duration(numbers["ttft_s"])}
-            rows.append(row | {"step": duration(numbers["step_time_s"]), "memory": _memory_words(one)})
+            row |= {"step": duration(numbers["step_time_s"]).replace(" ", _NO_BREAK), "memory": _memory_words(one)}
+            rows.append(row)
     return show_table(
         pd.DataFrame(rows),
         name="explorer-settings",
