@@ -171,12 +171,14 @@ def grouped_rows(rows: pd.DataFrame, label: str, height: float | None = None) ->
         lines = [f"<div {inner}>{html.escape(words)}</div>"]
         shared = str(group["note"].iloc[0]) if len(set(group["note"])) == 1 else ""
         for text in filter(None, (source_words(str(source), str(digits)), note_words(shared))):
-            lines.append(f'<div {inner}><small style="font-size:0.92em;font-weight:normal">{html.escape(text)}</small></div>')
-        body.append(f'<tr><th scope="rowgroup" colspan="{len(_HEADINGS)}" style="grid-column:1/-1">{"".join(lines)}</th></tr>')
+            lines.append(f"<div {inner}>{_small(html.escape(text))}</div>")
+        # where rows are cards the heading takes both columns
+        heading = f'<th scope="rowgroup" colspan="{len(_HEADINGS)}" style="grid-column:1/-1">{"".join(lines)}</th>'
+        body.append(f"<tr>{heading}</tr>")
         for row in group.itertuples():
             body.append(_row(row))
             if row.note and not shared:
-                note = f"<div {inner}><small style="font-size:0.92em">{html.escape(note_words(str(row.note)))}</small></div>"
+                note = f"<div {inner}>{_small(html.escape(note_words(str(row.note))))}</div>"
                 body.append(f'<tr><td colspan="{len(_HEADINGS)}">{note}</td></tr>')
     box = f"max-height:{height:g}rem;overflow-y:auto" if height is not None else ""
     return (
@@ -191,9 +193,14 @@ def _row(row: Any) -> str:
     if row.verdict != NOT_ATTEMPTED:
         parts = tolerance_parts(row.published, row.printed_digits, row.tolerance)
         within = parts if parts == "exact" else small_text(row.tolerance)
-        within += f"<br><small style="font-size:0.92em">{parts.replace(' + ', ' +<br>')}</small>" if parts not in ("", "exact") else ""
+        within += f"<br>{_small(parts.replace(' + ', ' +<br>'))}" if "+" in parts else ""
         apart = value_text(row.difference) if parts == "exact" else small_text(row.difference)
         numbers[1:] = [ours_text(row.ours, row.tolerance), apart, within]
-        verdict += "" if row.independent else "<br><small style="font-size:0.92em">not independent</small>"
+        verdict += "" if row.independent else f"<br>{_small('not independent')}"
     cells = "".join(f'<td class="number">{text}</td>' for text in numbers)
     return f"<tr><td>{html.escape(quantity_words(row.quantity))}</td><td>{verdict}</td>{cells}</tr>"
+
+
+def _small(markup: str) -> str:
+    """Small print; the theme's own size for it is larger than the text of a table."""
+    return f'<small style="font-size:0.92em;font-weight:normal">{markup}</small>'
