@@ -193,7 +193,8 @@ def _row(row: Any) -> str:
     if row.verdict != NOT_ATTEMPTED:
         parts = tolerance_parts(row.published, row.printed_digits, row.tolerance)
         within = parts if parts == "exact" else small_text(row.tolerance)
-        within += f"<br>{_small(parts.replace(' + ', ' +<br>'))}" if "+" in parts else ""
+        if "+" in parts:  # one element: where rows are cards, it stays in the column of the values
+            within = f"<span>{within}<br>{_small(parts.replace(' + ', ' +<br>'))}</span>"
         apart = value_text(row.difference) if parts == "exact" else small_text(row.difference)
         numbers[1:] = [ours_text(row.ours, row.tolerance), apart, within]
         verdict += "" if row.independent else f"<br>{_small('not independent')}"
