@@ -151,7 +151,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         name="03_test",
         text="# A test\n\nIt is {glue:text}`size`, says {cite:t}`beck2025scaling`; see {ref}`c3-again`.\n\n"
         + TEXT.partition("\n\n")[2].partition("\n\n")[2]
-        + f"\n\n{EXERCISE}\n\n```{{code-cell}} ipython3\nprint('hidden')\n```\n\n"
+        + f"\n\n{EXERCISE}\n\n```{{code-cell}} ipython3\nprint('of the solution')\n```\n\n"
         + END.replace(":label: c3-again", ":label: c3-again\n:level: explore"),
     )
     monkeypatch.setattr(building, "ROOT", made)
@@ -165,10 +165,11 @@ def test_command_writes_copies_that_run(checkout: Path, capsys: pytest.CaptureFi
     text = (checkout / "course" / "03_test.ipynb").read_text(encoding="utf-8")
     assert "It is 5, says Beck et al. (2026); see Exercise 2." in text
     assert "**Exercise 2 (Again)** · explore" in text
-    assert "hidden" not in text
+    assert "of the solution" not in text
     assert "Secret" not in text
     assert [path.name for path in (checkout / "course").iterdir()] == ["03_test.ipynb"]
-    assert "hidden" in (checkout / "checkout/_build/html/_sources/chapters/03_test.ipynb").read_text(encoding="utf-8")
+    download = checkout / "checkout/_build/html/_sources/chapters/03_test.ipynb"
+    assert "of the solution" in download.read_text(encoding="utf-8")
     (ran,) = execution.execute([checkout / "course" / "03_test.ipynb"], checkout / "ran", progress=False)
     assert "end 5" in texts(ran)
 

@@ -59,8 +59,8 @@ class TestFacts:
         wrong = runs.copy()
         wrong.loc[wrong.index[:2], "train_flops"] *= 1.01
         facts = ch01.check_facts(check_counts(wrong))
-        assert (facts["c1_same_params"], facts["c1_same_flops"]) == ("all 640", "638 of 640")
-        assert ch01.check_facts(check_counts(plain))["c1_same_flops"] == "none of no"
+        assert (facts["c1_same_params"], facts["c1_same_flops"]) == ("all 640", "638 of the 640")
+        assert ch01.check_facts(check_counts(plain))["c1_same_flops"] == "0 of 0"
 
     def test_chunk(self) -> None:
         """The products of `paper`: two of L·d_qk·d_hv (written as one term), scores, and scores times values."""
@@ -81,7 +81,7 @@ class TestFacts:
         assert (facts["c1_equal_cores"], facts["c1_equal_cost"], facts["c1_half"]) == ("1", "3", "3")
         attention = runs[(runs["architecture"] == "transformer") & (runs["context_length"] == 16384)]
         above = sum(count_flops(_model(row), 16384).share("mixer_core") > 0.5 for row in attention.to_dict("records"))
-        assert ch01.core_facts(shares)["c1_above_half"] == f"{above} of 640"
+        assert ch01.core_facts(shares)["c1_above_half"] == f"{above} of the 640"
 
     def test_embedding(self, runs: pd.DataFrame, plain: pd.DataFrame) -> None:
         facts = ch01.embedding_facts(ch01.share_table(runs))
@@ -100,10 +100,10 @@ class TestFacts:
         assert len(named) == differ
         assert facts["c1_sizes_named"] == f"all {number_word(differ)}"
         again = len(totals) + len(sizes) - differ
-        assert facts["c1_ledger_reproduced"] == f"{again} of {len(totals) + len(sizes)}"
+        assert facts["c1_ledger_reproduced"] == f"{again} of the {len(totals) + len(sizes)}"
         assert facts["c1_ledger_independent"] == f"all {again}"
         doubtful = ch01.published_facts(totals, sizes.assign(independent=sizes["verdict"] == "differs"))
-        assert doubtful["c1_ledger_independent"] == f"{len(totals)} of {again}"
+        assert doubtful["c1_ledger_independent"] == f"{len(totals)} of the {again}"
         assert (named["d_ff_of_N"].astype(int) != named["d_ff"]).all()
         assert set(named["verdict"]) == {"differs"}
 
@@ -123,7 +123,7 @@ class TestFacts:
         facts = ch01.slope_facts(shifts, rows)
         assert facts["c1_miss_100"] == facts["c1_slopes_shift"] == power_of_ten(shifts["printed"].abs().max(), 1)
         assert facts["c1_miss_50"] == "2×10⁻¹"
-        assert (facts["c1_slopes_reproduced"], facts["c1_slopes_tolerance"]) == ("one of two", "1×10⁻⁴")
+        assert (facts["c1_slopes_reproduced"], facts["c1_slopes_tolerance"]) == ("one of the two", "1×10⁻⁴")
 
     def test_shifts(self, runs: pd.DataFrame, plain: pd.DataFrame) -> None:
         medians = ch01.median_ratios(runs, convention_ratios(runs, ["chinchilla", "6ND"]))

@@ -113,14 +113,14 @@ class TestFacts:
         found = compare_architectures(plain, "gpt", "mamba2")
         facts = ch02.gap_facts(found, ch02.front_table(plain, "gpt", "mamba2"), None)
         assert facts["c2_at_context"] == "Over all runs"
-        assert facts["c2_signs"].endswith("of the three rows")
+        assert facts["c2_signs"].endswith("three rows")
 
     def test_no_run_is_unbeaten(self) -> None:
         runs = pd.DataFrame({"architecture": ["a", "a", "b", "b"], "train_flops": [1e18, 1e19, 2e18, 1e19]})
         runs["val_loss"] = [3.0, 2.5, 3.0, 2.6]
         facts = ch02.gap_facts(compare_architectures(runs, "a", "b"), ch02.front_table(runs, "a", "b"), None)
-        assert (facts["c2_unbeaten"], facts["c2_beaten"]) == ("None", "two of the two")
-        assert facts["c2_beaten_back"] == "none of the two"
+        assert (facts["c2_unbeaten"], facts["c2_beaten"]) == ("None", "both")
+        assert facts["c2_beaten_back"] == "neither of the two"
 
     def test_ledger(self) -> None:
         ledger = pd.DataFrame({"verdict": ["reproduced", "differs", "reproduced"], "independent": [True, False, True]})
