@@ -40,8 +40,8 @@ def show_profiles(every: Mapping[Key, IsoflopFit]) -> Html:
         name="isoflop-profiles",
         alt="Loss over parameters: one valley for every budget, with a parabola through its runs and a mark at its "
         "bottom.",
-        caption="One valley per budget. Points are runs, lines parabolas; a diamond marks the lowest point, with its "
-        "95 % interval.",
+        caption="One valley per budget, which stands beside its curve (FLOP). Points are runs, lines parabolas; a "
+        "diamond marks the lowest point, with its 95 % interval.",
     )
 
 
@@ -54,7 +54,7 @@ def show_power_laws(
         name="isoflop-power-laws",
         alt="Optimal parameters and optimal tokens over compute: points on straight lines in log-log axes.",
         caption="The best size and the best number of tokens at every budget, with joint power laws and their 95 % "
-        "bands. Hollow: an optimum that took no part in the law.",
+        "bands. Hollow: the optimum of a budget that the laws leave out.",
     )
 
 
@@ -66,8 +66,8 @@ def show_law_residuals(
         law_residuals(fits, joint, budgets),
         name="isoflop-law-residuals",
         alt="Distance of each optimum from the joint law of its architecture, over compute, with error bars.",
-        caption="How far each optimum lies from the joint law, with 95 % intervals and the band of the law. Hollow: an "
-        "optimum that took no part in the law.",
+        caption="How far each optimum lies from the joint law, with 95 % intervals and the band of the law. Hollow: "
+        "the optimum of a budget that the laws leave out.",
     )
 
 
@@ -78,7 +78,8 @@ def show_choices(choices: Mapping[Key, pd.DataFrame]) -> Html:
         name="isoflop-exponents",
         alt="Exponents of optimal parameters and tokens with intervals, one row for every choice of procedure.",
         caption="The exponents under each choice of procedure. Thick: one standard error. Thin: 95 % interval; some "
-        "run out of the panel. 'Published' is the paper's procedure on these runs.",
+        "run out of the panel. 'Published' is the paper's procedure on these runs. A choice that changes nothing for "
+        "an architecture has no mark of it.",
     )
 
 
@@ -103,16 +104,18 @@ def isoflop_profiles(fits: Mapping[str, IsoflopFit], level: float = 0.95) -> Fig
             if profile.fit is not None:
                 grid = np.geomspace(profile.x.min(), profile.x.max(), 80)
                 ax.plot(grid, profile.fit.law.predict(grid), color=look["color"], linewidth=1.3)
+                ax.annotate(
+                    power_of_ten(profile.isoflop_budget), (grid[-1], profile.fit.law.predict(grid[-1])),
+                    xytext=(4, 0), textcoords="offset points", fontsize=9, va="center",
+                )  # fmt: skip
             _mark_optimum(ax, profile, level)
         ax.set(xscale="log", xlabel=LABELS[x_column], title=look["label"])
+        low, high = ax.get_xlim()
+        ax.set_xlim(low, high * (high / low) ** 0.16)  # room for the budgets beside the curves
         count_ticks(ax.xaxis)
     axes[0].set_ylabel(LABELS["val_loss"])
-    handles = [
-        Line2D([], [], color=GREY, marker=marker, linewidth=0, markersize=5, label=power_of_ten(budget))
-        for budget, marker in markers.items()
-    ]
     optimum = Line2D([], [], color=INK, marker="d", markersize=6, linewidth=1.6, label=f"optimum, {level:.0%} interval")
-    figure.legend(handles=[*handles, optimum], loc="outside lower center", ncols=3, title="budget (FLOP)")
+    figure.legend(handles=[optimum], loc="outside lower center")
     return figure
 
 

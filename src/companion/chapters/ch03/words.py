@@ -1,5 +1,6 @@
 """How the IsoFLOP chapter writes shares, lists, p-values and published numbers."""
 
+from companion.chapters.names import label
 from companion.formatting import number_word, power_of_ten, significant
 
 _PREFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"))
@@ -20,6 +21,11 @@ def share(number: int, total: int) -> str:
         return f"none of the {of_all}"
     some = f"{number}" if total > 12 else number_word(number)
     return f"{some} of the {of_all}"
+
+
+def the(architecture: str) -> str:
+    """An architecture within a sentence: the Transformer, the xLSTM."""
+    return f"the {label(architecture)}"
 
 
 def p_value(p: float) -> str:
