@@ -83,7 +83,8 @@ def test_rebuilt_losses_are_marked(tables: dict[str, pd.DataFrame], main: dict[K
     imposed = tables["xlstm"].query("imposed_published_fit == 1")
     assert {b: n for b, (n, _) in found["xlstm"].items()} == imposed.groupby("isoflop_budget").size().to_dict()
     verdict = ch03.run_facts(select_runs(None, list(NAMES), 8192), tables, 0.4)["c3_rebuilt"]
-    assert "7 of 16 at 6×10¹⁸ FLOP (xLSTM), 11 of 23 at 1×10¹⁹ FLOP" in verdict
+    assert "of the xLSTM 7 of 16 at 6×10¹⁸, 11 of 23 at 1×10¹⁹ and 22 of 27 at 6×10²⁰ FLOP were" in verdict
+    assert verdict.endswith("At other contexts it is 82 of 87 at T = 2048 (xLSTM)")
     optima = ch03.show_optima(main, tables).markup
     assert optima.count("\u00a0*</td>") == 2, "two of the four main budgets of the xLSTM"
     assert "An asterisk: some losses" in optima

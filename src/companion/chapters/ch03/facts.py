@@ -13,6 +13,7 @@ from companion.chapters.names import label
 from companion.chapters.signs import signed_percent
 from companion.fitting.isoflop.joint import JointIsoflopFit
 from companion.fitting.isoflop.profiles import IsoflopFit
+from companion.fitting.isoflop.select import contexts_of, isoflop_runs
 from companion.formatting import count, interval, listed, number_word, percent, power_of_ten, significant
 from companion.ledger import LedgerRow, to_frame
 
@@ -38,25 +39,36 @@ def run_facts(selection: Selection, tables: Mapping[str, pd.DataFrame], window: 
         "c3_at_context": at_context,
         "c3_window": f"{window:g}",
         "c3_chosen": chosen,
-        "c3_rebuilt": rebuilt_verdict(tables),
+        "c3_rebuilt": rebuilt_verdict(selection, tables),
         "c3_per_budget": " to ".join(dict.fromkeys((str(min(per_budget)), str(max(per_budget))))),
     }
 
 
-def rebuilt_verdict(tables: Mapping[str, pd.DataFrame]) -> str:
+def rebuilt_verdict(selection: Selection, tables: Mapping[str, pd.DataFrame]) -> str:
     """Which runs have losses that were rebuilt with published fits as constraints, in one or two sentences."""
-    rows = [
-        f"{rebuilt} of {runs} at {power_of_ten(budget)} FLOP ({label(name)})"
-        for name, found in rebuilt_runs(tables).items()
-        for budget, (rebuilt, runs) in found.items()
-    ]
-    if not rows:
+    who = []
+    for name, found in rebuilt_runs(tables).items():
+        parts = [f"{rebuilt} of {runs} at {power_of_ten(budget)}" for budget, (rebuilt, runs) in found.items()]
+        who += [f"of {the(name)} {listed(parts)} FLOP"] if parts else []
+    if not who:
         return "This table marks no loss as rebuilt from a published fit"
     return (
-        f"Some losses are not the authors' own records: {listed(rows)} were read off figures of the paper and refined "
+        f"Some losses are not the authors' own records: {listed(who)} were read off figures of the paper and refined "
         "with its printed parabolas imposed. An asterisk marks such budgets; what rests on them is no independent test "
-        "of the published fits"
+        "of the published fits" + _rebuilt_elsewhere(selection)
     )
+
+
+def _rebuilt_elsewhere(selection: Selection) -> str:
+    """The same at other context lengths, as a sentence of its own, or an empty text."""
+    runs, parts = selection.runs, []
+    for length in contexts_of(runs, selection.architectures):
+        for name in selection.architectures if length != selection.context_length else ():
+            found = rebuilt_runs({name: isoflop_runs(runs, name, length)})[name].values()
+            if found:
+                of = len(isoflop_runs(runs, name, length))
+                parts.append(f"{sum(n for n, _ in found)} of {of} at T = {length} ({label(name)})")
+    return f". At other contexts it is {listed(parts)}" if parts else ""
 
 
 def ledger_facts(rows: list[LedgerRow]) -> Facts:
