@@ -236,7 +236,9 @@ def difference_facts(differences: Mapping[str, pd.DataFrame], first: str, second
     [joint] = sizes[sizes["choice"] == "joint"].to_dict("records")
     bootstrap = sizes[sizes["choice"].str.endswith("bootstrap")].iloc[0]
     found = {x: share(int((table["p_value"] < SIGNIFICANT).sum()), len(table)) for x, table in differences.items()}
-    by_context, gaps, gap_errors = [], [], []
+    by_context: list[str] = []
+    gaps: list[float] = []
+    gap_errors: list[float] = []
     for length in errors["T"].astype(str).unique():
         rows = errors[errors["T"].astype(str) == length].set_index("architecture")
         if {label(first), label(second)} <= set(rows.index):

@@ -40,7 +40,7 @@ def show_profiles(every: Mapping[Key, IsoflopFit]) -> Html:
         name="isoflop-profiles",
         alt="Loss over parameters: one valley for every budget, with a parabola through its runs and a mark at its "
         "bottom.",
-        caption="One valley per budget, which stands beside its curve (FLOP). Points are runs, lines parabolas; a "
+        caption="One valley per budget (FLOP), with its name below the lowest point. Points are runs, lines parabolas; a "
         "diamond marks the lowest point, with its 95 % interval.",
     )
 
@@ -104,14 +104,8 @@ def isoflop_profiles(fits: Mapping[str, IsoflopFit], level: float = 0.95) -> Fig
             if profile.fit is not None:
                 grid = np.geomspace(profile.x.min(), profile.x.max(), 80)
                 ax.plot(grid, profile.fit.law.predict(grid), color=look["color"], linewidth=1.3)
-                ax.annotate(
-                    power_of_ten(profile.isoflop_budget), (grid[-1], profile.fit.law.predict(grid[-1])),
-                    xytext=(4, 0), textcoords="offset points", fontsize=9, va="center",
-                )  # fmt: skip
             _mark_optimum(ax, profile, level)
         ax.set(xscale="log", xlabel=LABELS[x_column], title=look["label"])
-        low, high = ax.get_xlim()
-        ax.set_xlim(low, high * (high / low) ** 0.16)  # room for the budgets beside the curves
         count_ticks(ax.xaxis)
     axes[0].set_ylabel(LABELS["val_loss"])
     optimum = Line2D([], [], color=INK, marker="d", markersize=6, linewidth=1.6, label=f"optimum, {level:.0%} interval")
@@ -261,6 +255,10 @@ def _mark_optimum(ax: Axes, profile: IsoflopProfile, level: float) -> None:
     low, center, high = _optimum_bounds(profile, level)
     ax.plot([low, high], [profile.fit.law.loss_opt] * 2, color=INK, linewidth=1.8)
     ax.plot(center, profile.fit.law.loss_opt, "d", color=INK, markersize=5)
+    ax.annotate(
+        power_of_ten(profile.isoflop_budget), (center, profile.fit.law.loss_opt), xytext=(0, -5),
+        textcoords="offset points", fontsize=9, ha="center", va="top",
+    )  # fmt: skip
 
 
 def _limit_to_estimates(ax: Axes, tables: Sequence[pd.DataFrame]) -> None:

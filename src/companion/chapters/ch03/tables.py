@@ -56,7 +56,7 @@ def rebuilt_runs(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[float, tu
     for name, table in tables.items():
         imposed = table["imposed_published_fit"].eq(1) if "imposed_published_fit" in table else table["val_loss"].isna()
         by_budget = imposed.groupby(table["isoflop_budget"]).agg(["sum", "size"])
-        found[name] = {float(b): (int(n), int(of)) for b, (n, of) in by_budget.iterrows() if n}
+        found[name] = {float(b): (int(n), int(of)) for b, n, of in by_budget.itertuples() if n}
     return found
 
 
@@ -118,8 +118,8 @@ def show_optima(every: Mapping[Key, IsoflopFit], tables: Mapping[str, pd.DataFra
             spread = standard_spread(np.log10(sizes.x_opt_resamples[:, i]))
             row = {"architecture": label(name), "isoflop_budget": profile.isoflop_budget, "num_params": profile.x_opt}
             row |= {"delta": 10**delta - 1, "bootstrap": 10**spread - 1}
-            tokens = best_tokens.get(profile.isoflop_budget, np.nan)
-            row |= {"num_tokens": tokens, "per_param": tokens / profile.x_opt, "loss": profile.loss_opt}
+            best = best_tokens.get(profile.isoflop_budget, np.nan)
+            row |= {"num_tokens": best, "per_param": best / profile.x_opt, "loss": profile.loss_opt}
             rows.append(row)
     table = pd.DataFrame(rows)
     table["isoflop_budget"] = _marked(table, {label(name): found for name, found in rebuilt_runs(tables).items()})

@@ -60,7 +60,7 @@ def wave_facts(slopes: pd.DataFrame, reads: pd.DataFrame, peaks: Hardware) -> di
     heads, wave = slopes["heads_in_batch"], peaks.num_multiprocessors
     single = slopes.loc[heads <= wave, "seconds"].median()
     below = single * np.ceil(heads / wave) / slopes["seconds"]
-    near = heads[below > _NEAR_WAVES].min()
+    near = heads[(heads > wave) & (below > _NEAR_WAVES)].min()
     timed = reads[(reads["part"] == "cache") & (reads["backend"] == "efficient_attention")]
     widest = timed[timed["head_width"] == timed["head_width"].max()].groupby(["gpu", "heads"])["seconds_median"].first()
     steps = [

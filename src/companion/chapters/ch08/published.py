@@ -154,9 +154,9 @@ def largest_step_change(timings: pd.DataFrame, architecture: str = "xlstm") -> t
     """
     steps = timings[(timings["architecture"] == architecture) & timings["step_time_s"].notna()]
     ends = steps.groupby(["model_size", "batch_size"])["step_time_s"].agg(["min", "max"])
-    change = ends["max"] / ends["min"] - 1
-    size, batch = change.idxmax()
-    return float(change.max()), str(size), int(batch)
+    change = (ends["max"] / ends["min"] - 1).reset_index(name="change")
+    most = change.sort_values("change").iloc[-1]
+    return float(most["change"]), str(most["model_size"]), int(most["batch_size"])
 
 
 def _with_relative(ledger: pd.DataFrame) -> pd.DataFrame:
