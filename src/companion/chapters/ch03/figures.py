@@ -40,7 +40,7 @@ def show_profiles(every: Mapping[Key, IsoflopFit]) -> Html:
         name="isoflop-profiles",
         alt="Loss over parameters: one valley for every budget, with a parabola through its runs and a mark at its "
         "bottom.",
-        caption="One valley per budget (FLOP), with its name below the lowest point. Points are runs, lines parabolas; a "
+        caption="One valley per budget (FLOP), named below its lowest point. Points are runs, lines parabolas; a "
         "diamond marks the lowest point, with its 95 % interval.",
     )
 
