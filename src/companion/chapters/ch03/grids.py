@@ -178,6 +178,7 @@ def show_grid_bias(surfaces: Mapping[str, LossSurface], bias: Mapping[str, pd.Da
     bias
         by the same names: tables of `companion.fitting.isoflop.bias.grid_bias` with `GRIDS`.
     """
+    shares = ("leading", "symmetric", "off-center", "only below", "only above")
     even, beside, drifting = GRIDS["symmetric"], GRIDS["off-center"], GRIDS["drifting"]
     half, center = np.log(10) * (even.upper - even.lower) / 2, (beside.upper + beside.lower) / 2
     rows = []
@@ -191,15 +192,14 @@ def show_grid_bias(surfaces: Mapping[str, LossSurface], bias: Mapping[str, pd.Da
     return show_table(
         pd.DataFrame(rows),
         name="isoflop-grid-bias",
-        caption=f"Error of N* without any noise, from {even.num_sizes} sizes over a "
+        caption=f"Error of N* (%) without any noise, from {even.num_sizes} sizes over a "
         f"{10 ** (even.upper - even.lower):g}-fold range. Theory: (α − β)h²/10 with h = {half:.2f}, half that range in "
         f"ln N. Off-center: the middle of the range lies {center:g} decades above the optimum. Last column: error of "
         f"exponent a when the range drifts upward by {drifting.drift:g} decades per decade of compute.",
         formats={"exponents": "{:+.3f}", "drift": "{:+.4f}"}
-        | dict.fromkeys(
-            ("leading", "symmetric", "off-center", "only below", "only above"), lambda share: signed_percent(share, 1)
-        ),
-        labels={"exponents": "α − β", "leading": "theory", "drift": "a, drifting range"},
+        | dict.fromkeys(shares, lambda share: f"{100 * share:+.1f}"),
+        labels={"exponents": "α − β", "drift": "a, drifting"}
+        | {grid: f"{grid.replace('leading', 'theory')} (%)" for grid in shares},
     )
 
 
