@@ -40,7 +40,7 @@ def show_profiles(every: Mapping[Key, IsoflopFit]) -> Html:
         name="isoflop-profiles",
         alt="Loss over parameters: one valley for every budget, with a parabola through its runs and a mark at its "
         "bottom.",
-        caption="One valley per budget (FLOP), named below its lowest point. Points are runs, lines parabolas; a "
+        caption="One valley per budget (FLOP), named at its right end. Points are runs, lines parabolas; a "
         "diamond marks the lowest point, with its 95 % interval.",
     )
 
@@ -105,8 +105,12 @@ def isoflop_profiles(fits: Mapping[str, IsoflopFit], level: float = 0.95) -> Fig
                 grid = np.geomspace(profile.x.min(), profile.x.max(), 80)
                 ax.plot(grid, profile.fit.law.predict(grid), color=look["color"], linewidth=1.3)
             _mark_optimum(ax, profile, level)
+            _name_budget(ax, profile)
+        ax.margins(x=0.08)
         ax.set(xscale="log", xlabel=LABELS[x_column], title=look["label"])
         count_ticks(ax.xaxis)
+    low, high = axes[0].get_ylim()
+    axes[0].set_ylim(low, high + 0.05 * (high - low))  # room for the highest name
     axes[0].set_ylabel(LABELS["val_loss"])
     optimum = Line2D([], [], color=INK, marker="d", markersize=6, linewidth=1.6, label=f"optimum, {level:.0%} interval")
     figure.legend(handles=[optimum], loc="outside lower center")
@@ -255,9 +259,16 @@ def _mark_optimum(ax: Axes, profile: IsoflopProfile, level: float) -> None:
     low, center, high = _optimum_bounds(profile, level)
     ax.plot([low, high], [profile.fit.law.loss_opt] * 2, color=INK, linewidth=1.8)
     ax.plot(center, profile.fit.law.loss_opt, "d", color=INK, markersize=5)
+
+
+def _name_budget(ax: Axes, profile: IsoflopProfile) -> None:
+    """The budget above the right end of its valley, where curves lie apart."""
+    top = float(profile.loss[profile.x == profile.x.max()].max())
+    if profile.fit is not None:
+        top = max(top, float(profile.fit.law.predict(profile.x.max())))
     ax.annotate(
-        power_of_ten(profile.isoflop_budget), (center, profile.fit.law.loss_opt), xytext=(0, -5),
-        textcoords="offset points", fontsize=9, ha="center", va="top",
+        power_of_ten(profile.isoflop_budget), (float(profile.x.max()), top), xytext=(0, 4),
+        textcoords="offset points", fontsize=9, ha="center", va="bottom",
     )  # fmt: skip
 
 
