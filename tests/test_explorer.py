@@ -61,6 +61,7 @@ def test_numbers_are_those_of_the_package(explorer: Explorer, architecture: str,
     else:
         size = float(scale.num_params(setting.train_flops, setting.tokens_per_param))
         tokens = setting.tokens_per_param * size
+    width = scale.family.width_of(float(best.num_params[0]))
     shapes = paper_family(architecture).at(size)
     place = (shapes, setting.context_length, setting.batch_size)
     prefill, step = count_prefill(*place), count_step(*place)
@@ -71,10 +72,12 @@ def test_numbers_are_those_of_the_package(explorer: Explorer, architecture: str,
         "num_tokens": tokens,
         "tokens_per_param": tokens / size,
         "loss": law.predict(size, tokens),
+        "excess_loss": law.predict(size, tokens) - best.loss[0],
         "optimal_num_params": best.num_params[0],
         "optimal_num_tokens": best.num_tokens[0],
         "optimal_tokens_per_param": best.tokens_per_param[0],
         "optimal_loss": best.loss[0],
+        "optimal_flops_per_token": float(scale.family.flops_per_token(width, setting.context_length)),
         "ttft_s": times["ttft"],
         "step_time_s": times["step_time"],
         "ttft_roofline_s": prefill.roofline(setting.hardware).seconds,
@@ -83,7 +86,7 @@ def test_numbers_are_those_of_the_package(explorer: Explorer, architecture: str,
         "weight_bytes": step.memory.weights,
         "cache_bytes": prefill.memory.cache,
     }
-    assert result["numbers"] == pytest.approx(expected, rel=1e-9)
+    assert result["numbers"] == pytest.approx(expected, rel=1e-9, abs=1e-12)
     assert result["fits"] == (expected["memory_bytes"] <= get_hardware(setting.hardware).memory_bytes)
     # the budget is spent
     assert scale.train_flops(size, tokens / size) == pytest.approx(setting.train_flops, rel=1e-9)
@@ -100,7 +103,8 @@ def test_every_setting_has_its_numbers(setting: Setting) -> None:
     explorer = _small()
     for result in explorer.evaluate(setting).values():
         numbers, bounds = result["numbers"], result["intervals"]
-        assert all(math.isfinite(value) and value > 0 for value in numbers.values())
+        assert all(math.isfinite(value) and value > 0 for name, value in numbers.items() if name != "excess_loss")
+        assert numbers["excess_loss"] >= 0
         assert all(low <= high and math.isfinite(high - low) for low, high in bounds.values())
         assert numbers["optimal_loss"] <= numbers["loss"] * (1 + 1e-12)
         assert numbers["memory_bytes"] > numbers["weight_bytes"]

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from companion.formatting import count, interval, listed, number_word, percent, power_of_ten, significant
+from companion.formatting import (
+    count,
+    interval,
+    listed,
+    number_word,
+    percent,
+    power_of_ten,
+    share_in_words,
+    significant,
+)
 
 
 @pytest.mark.parametrize(
@@ -44,3 +53,27 @@ def test_counts_and_lists_in_sentences() -> None:
     assert [number_word(n, "none") for n in (0, 1, 12, 13, 2000)] == ["none", "one", "twelve", "13", "2,000"]
     assert number_word(0) == "no"
     assert [listed(names) for names in ([], ["a"], ["a", "b"], ["a", 2, "c"])] == ["", "a", "a and b", "a, 2 and c"]
+
+
+@pytest.mark.parametrize(
+    ("number", "total", "text"),
+    [
+        (0, 6, "none of the six"),
+        (4, 6, "four of the six"),
+        (6, 6, "all six"),
+        (13, 18, "13 of the 18"),
+        (5, 18, "5 of the 18"),
+        (0, 18, "none of the 18"),
+        (12, 12, "all twelve"),
+        (1200, 1300, "1,200 of the 1,300"),
+        (275, 275, "all 275"),
+        (1, 1, "1 of 1"),
+        (0, 1, "0 of 1"),
+        (0, 0, "0 of 0"),
+        (0, 2, "neither of the two"),
+        (1, 2, "one of the two"),
+        (2, 2, "both"),
+    ],
+)
+def test_share_in_words(number: int, total: int, text: str) -> None:
+    assert share_in_words(number, total) == text

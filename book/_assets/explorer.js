@@ -9,6 +9,8 @@
   }
   const model = JSON.parse(source.textContent);
   const core = window.companionExplorerModel.create(model);
+  const { format, fillTable, powerOfTen } = window.companionExplorerFormat;
+  const { count, duration, ratio: significant } = format;
   const inputs = Object.fromEntries(
     model.controls.map(({ name, key }) => [name, document.getElementById(`explorer-${key}`)]),
   );
@@ -18,72 +20,18 @@
   const controlOf = Object.fromEntries(model.controls.map((control) => [control.name, control]));
   let setting = { ...model.default };
 
-  // ---- Numbers as text: companion.formatting and companion.plotting.explorer_page.FORMATS
-
-  function significant(value, digits = 3) {
-    if (!Number.isFinite(value)) {
-      return "undefined";
-    }
-    const magnitude = value === 0 ? 0 : Number(value.toExponential(digits - 1).split("e")[1]);
-    const places = digits - 1 - magnitude;
-    return places >= 0 ? value.toFixed(places) : String(Math.round(value / 10 ** -places) * 10 ** -places);
-  }
-
-  function count(value) {
-    const prefixes = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]];
-    const rounded = Number(value.toExponential(2));
-    const [size, letter] = prefixes.find(([least]) => rounded >= least) ?? [1, ""];
-    return significant(value / size) + letter;
-  }
-
-  function duration(seconds) {
-    if (seconds < 0.9995) {
-      return `${significant(1e3 * seconds)} ms`;
-    }
-    return seconds < 3600 ? `${significant(seconds)} s` : `${significant(seconds / 3600)} h`;
-  }
-
-  // companion.plotting.explorer_page.between
-  function between(low, high) {
-    const [number, unit] = low.split(" ");
-    return `${unit && high.endsWith(` ${unit}`) ? number : low} to ${high}`;
-  }
-
-  const gib = (value) => `${significant(value)} GiB`;
-  const tickCount = (value) => count(value).replace(/\.0+(?=\D|$)/, "");
-  const tick = (value) => Number(value.toPrecision(3)).toLocaleString("en");
-  const format = {
-    count,
-    loss: (value) => value.toFixed(3),
-    ratio: significant,
-    duration,
-    bytes: (value) => gib(value / 2 ** 30),
-    gib,
-    // of ticks, which are round: 20 ms, 10k s, 1B, 10,000
-    tickDuration: (seconds) => (seconds < 1 ? `${tick(1e3 * seconds)} ms` : `${tickCount(seconds)} s`),
-    tickCount,
-    tick,
-  };
-
   // ---- Words
 
   // Symbol of what may leave the data, and how it is written
   const words = {
     num_params: ["N", count],
     num_tokens: ["D", count],
-    tokens_per_param: ["M", (value) => significant(value)],
+    tokens_per_param: ["M", significant],
     train_flops: ["C", (value) => powerOfTen(value)],
     context_length: ["T", (value) => Math.round(value).toLocaleString("en")],
     batch_size: ["B", (value) => value.toLocaleString("en")],
     batch_tokens: ["B·T", count],
   };
-
-  function powerOfTen(value) {
-    const [mantissa, exponent] = value.toExponential(1).split("e");
-    const raise = (digit) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(digit)];
-    const raised = String(Number(exponent)).replace(/./g, raise);
-    return `${Number(mantissa)}×10${raised}`;
-  }
 
   // At another context length than that of the runs the law stays as it is
   function notesOfLaws() {
@@ -153,19 +101,6 @@
 
   // ---- Table and controls
 
-  function showTable(result) {
-    const rows = Object.fromEntries(model.rows.map((row) => [row.key, row]));
-    for (const cell of section.querySelectorAll("td[data-key]")) {
-      const { numbers, intervals, outside } = result[cell.dataset.architecture];
-      const { key, of, format: kind } = rows[cell.dataset.key];
-      const [value, interval, flag] = cell.children;
-      const bounds = intervals[key];
-      value.textContent = format[kind](numbers[key]);
-      interval.textContent = bounds ? between(...bounds.map((bound) => format[kind](bound))) : "";
-      flag.textContent = outside.some((left) => left.of === of) ? "extrapolated" : "";
-    }
-  }
-
   // Architectures without a law: what can be counted of them
   function showCounts() {
     const cells = section.querySelectorAll("td[data-count]");
@@ -211,7 +146,7 @@
     waiting = 0;
     const result = core.evaluate(setting);
     showControls(result);
-    showTable(result);
+    fillTable(section, model.rows, result);
     showCounts();
     showNotes(result);
     if (window.Plotly) {
@@ -375,6 +310,29 @@
     }
   });
 
+  // ---- A way past the site's navigation, behind the theme's own
+
+  function addSkipLink() {
+    const skip = document.createElement("div");
+    skip.className = "skip-link companion-skip d-print-none";
+    const link = document.createElement("a");
+    link.href = `#${inputs.train_flops.id}`;
+    link.textContent = "Skip to the explorer's sliders";
+    link.addEventListener("click", (event) => {
+      event.preventDefault(); // the address keeps its setting
+      inputs.train_flops.focus({ preventScroll: true });
+      section.scrollIntoView({ block: "start" });
+    });
+    skip.append(link);
+    const first = document.getElementById("pst-skip-link");
+    if (first) {
+      first.after(skip);
+    } else {
+      document.body.prepend(skip);
+    }
+  }
+
+  addSkipLink();
   moveControls();
   if (location.hash.includes("=")) {
     applyAddress();

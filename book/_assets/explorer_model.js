@@ -132,6 +132,18 @@
     });
   }
 
+  // The laws of a bootstrap, one by one: lists by parameter, or packed by companion.explorer.training_model
+  function resampledLaws(laws) {
+    const { names = Object.keys(laws), samples } = laws;
+    if (typeof samples !== "string") {
+      return laws[names[0]].map((_, r) => Object.fromEntries(names.map((name) => [name, laws[name][r]])));
+    }
+    const data = new DataView(Uint8Array.from(atob(samples), (sign) => sign.charCodeAt(0)).buffer);
+    const at = (r, k) => data.getFloat32(4 * (r * names.length + k), true);
+    const number = data.byteLength / (4 * names.length);
+    return Array.from({ length: number }, (_, r) => Object.fromEntries(names.map((name, k) => [name, at(r, k)])));
+  }
+
   function create(model) {
     const hardware = Object.fromEntries(model.hardware.map((entry) => [entry.name, entry]));
     const { smallest, largest, difference_step: step } = model.search;
@@ -288,38 +300,62 @@
       return geometries.get(key);
     }
 
-    // companion.explorer.Explorer.evaluate, for one architecture
-    function evaluateOne(architecture, setting) {
-      const { train_flops: C, context_length: T, tokens_per_param: ratio, batch_size: B } = setting;
-      const { family, law, laws } = architecture;
-      const target = hardware[setting.hardware];
+    const lawsOf = new Map(model.architectures.map(({ name, laws }) => [name, resampledLaws(laws)]));
+
+    // The part of companion.explorer.Explorer.evaluate that is about training, for one architecture: numbers, and with
+    // `withSamples` what they are under each law of the bootstrap
+    function train(architecture, setting, withSamples) {
+      const { train_flops: C, context_length: T, tokens_per_param: ratio } = setting;
+      const { law } = architecture;
       const geometry = geometryFor(architecture, T);
       const best = optimum(law, geometry, C);
       const N = ratio === null ? best.num_params : sizeFor(architecture, T, C, ratio);
       const D = ratio === null ? best.num_tokens : ratio * N;
-      const each = laws.E.map((_, r) => Object.fromEntries(Object.keys(laws).map((name) => [name, laws[name][r]])));
-      const bests = each.map((one) => optimum(one, geometry, C));
-      const { passes, ttft, step: stepTime, memory } = serve(
-        architecture, shapesAt(family, widthOf(architecture, N)), T, B, target, true,
-      );
+      const excess = (loss, least) => Math.max(loss - least, 0);
+      const loss = predict(law, N, D);
       const numbers = {
         num_params: N,
         num_tokens: D,
         tokens_per_param: D / N,
-        loss: predict(law, N, D),
+        loss,
+        excess_loss: ratio === null ? 0 : excess(loss, best.loss),
         ...Object.fromEntries(Object.entries(best).map(([name, value]) => [`optimal_${name}`, value])),
-        ttft_s: ttft.value,
-        step_time_s: stepTime.value,
-        ...counted(passes, target),
+        optimal_flops_per_token: C / best.num_tokens,
       };
-      const samples = { loss: each.map((one) => predict(one, N, D)) };
-      for (const name of Object.keys(best)) {
-        samples[`optimal_${name}`] = bests.map((one) => one[name]);
+      const samples = {};
+      if (withSamples) {
+        const each = lawsOf.get(architecture.name);
+        const bests = each.map((one) => optimum(one, geometry, C));
+        samples.loss = each.map((one) => predict(one, N, D));
+        samples.excess_loss = samples.loss.map((one, r) => excess(one, bests[r].loss));
+        for (const name of Object.keys(best)) {
+          samples[`optimal_${name}`] = bests.map((one) => one[name]);
+        }
       }
-      Object.assign(samples, { ttft_s: ttft.samples, step_time_s: stepTime.samples });
-      const intervals = Object.fromEntries(
-        Object.entries(samples).map(([name, values]) => [name, interval(values, model.level)]),
-      );
+      return { numbers, samples };
+    }
+
+    const intervalsOf = (samples) =>
+      Object.fromEntries(Object.entries(samples).map(([name, values]) => [name, interval(values, model.level)]));
+
+    // Training alone: all that a chapter's small explorer shows
+    function evaluateTraining(setting, withIntervals = true) {
+      const one = (architecture) => {
+        const { numbers, samples } = train(architecture, setting, withIntervals);
+        return { numbers, intervals: intervalsOf(samples), outside: outside(architecture, numbers, setting) };
+      };
+      return Object.fromEntries(model.architectures.map((architecture) => [architecture.name, one(architecture)]));
+    }
+
+    // companion.explorer.Explorer.evaluate, for one architecture
+    function evaluateOne(architecture, setting) {
+      const { context_length: T, batch_size: B } = setting;
+      const target = hardware[setting.hardware];
+      const { numbers: trained, samples } = train(architecture, setting, true);
+      const shapes = shapesAt(architecture.family, widthOf(architecture, trained.num_params));
+      const { passes, ttft, step: stepTime, memory } = serve(architecture, shapes, T, B, target, true);
+      const numbers = { ...trained, ttft_s: ttft.value, step_time_s: stepTime.value, ...counted(passes, target) };
+      const intervals = intervalsOf({ ...samples, ttft_s: ttft.samples, step_time_s: stepTime.samples });
       return {
         numbers,
         intervals,
@@ -357,7 +393,8 @@
     const evaluate = (setting) =>
       Object.fromEntries(model.architectures.map((one) => [one.name, evaluateOne(one, setting)]));
 
-    return { evaluate, count, shapesAt, widthOf, numParams, flopsPerToken, predict, serve, outside, hardware };
+    const shapes = { shapesAt, widthOf, numParams };
+    return { evaluate, evaluateTraining, count, ...shapes, flopsPerToken, predict, serve, outside, hardware };
   }
 
   window.companionExplorerModel = { create };

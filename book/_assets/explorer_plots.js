@@ -5,36 +5,13 @@
   const GIB = 2 ** 30;
   const POINTS = 90;
   const CONTEXTS = [256, 2 ** 20];
-
-  // Decades; with few of them 2 and 5 in between; with many only every second or third.
-  function ticks([low, high], text) {
-    const decades = Math.round(Math.log10(high / low));
-    const every = Math.ceil(decades / 5);
-    const values = [];
-    for (let power = Math.ceil(Math.log10(low) - 1e-9); power <= Math.log10(high) + 1e-9; power++) {
-      for (const digit of decades <= 2 ? [1, 2, 5] : [1]) {
-        const value = Number(`${digit}e${power}`);
-        if (power % every === 0 && value <= high * (1 + 1e-9)) {
-          values.push(value);
-        }
-      }
-    }
-    return { tickmode: "array", tickvals: values, ticktext: values.map(text) };
-  }
+  const { contextText, ticks } = window.companionExplorerFormat;
 
   const decadesAround = (values) => {
     const finite = values.filter((value) => Number.isFinite(value) && value > 0);
     const [low, high] = [Math.min(...finite), Math.max(...finite)].map(Math.log10);
     return [10 ** Math.floor(low), 10 ** Math.max(Math.ceil(high), Math.floor(low) + 1)];
   };
-
-  // Numbers of tokens as the field writes them: 16k is 16,384
-  function contextText(value) {
-    if (value < 1024) {
-      return String(value);
-    }
-    return value < 2 ** 20 ? `${value / 1024}k` : `${value / 2 ** 20}M`;
-  }
 
   function logAxis(title, range, marks) {
     return { type: "log", title: { text: title }, range: range.map(Math.log10), ...marks };

@@ -44,10 +44,12 @@ class LeveledExercise(ExerciseDirective):  # type: ignore[misc]
     option_spec = {**ExerciseDirective.option_spec, "level": level}  # noqa: RUF012
 
     def run(self) -> list[nodes.Node]:
-        """The exercise, which remembers its level."""
+        """The exercise, which remembers its level; an exercise without one is an error of the page."""
+        if "level" not in self.options:
+            raise self.error(f"exercise {' '.join(self.arguments)!r}: no :level:; one of {', '.join(LEVELS)}")
         made: list[nodes.Node] = super().run()
         for node in made:
-            node["level"] = self.options.get("level", "")  # type: ignore[index]
+            node["level"] = self.options["level"]  # type: ignore[index]
         return made
 
 
@@ -59,8 +61,7 @@ class FinishExercises(SphinxPostTransform):
     def run(self, **options: Any) -> None:
         """Change the page's exercises and solutions."""
         for exercise in self.document.findall(exercise_enumerable_node):
-            if exercise.get("level"):
-                exercise[0] += _badge(exercise["level"])
+            exercise[0] += _badge(exercise["level"])
         for section in self.document.findall(nodes.section):
             if set(section["ids"]) & {"exercise-content", "solution-content"}:
                 section["ids"] = []

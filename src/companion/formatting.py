@@ -65,6 +65,23 @@ def number_word(number: int, zero: str = "no") -> str:
     return _NUMBER_WORDS[number - 1] if number <= len(_NUMBER_WORDS) else f"{number:,}"
 
 
+def share_in_words(number: int, total: int) -> str:
+    """How many of how many in a sentence: `all six`, `four of the six`, `none of the six`; above twelve in digits.
+
+    >>> share_in_words(4, 6), share_in_words(5, 18), share_in_words(275, 275), share_in_words(0, 1)
+    ('four of the six', '5 of the 18', 'all 275', '0 of 1')
+    """
+    every = number_word(total)
+    if total <= 1:
+        return f"{number} of {total}"
+    if number == total:
+        return "both" if total == 2 else f"all {every}"
+    if number == 0 and total == 2:
+        return "neither of the two"
+    some = f"{number:,}" if number and total > len(_NUMBER_WORDS) else number_word(number, "none")
+    return f"{some} of the {every}"
+
+
 def listed(texts: Iterable[object]) -> str:
     """Texts as a list in a sentence: `a`, `a and b`, `a, b and c`; of none the empty text."""
     *first, last = [str(text) for text in texts] or [""]

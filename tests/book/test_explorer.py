@@ -374,3 +374,32 @@ def test_without_scripts(browser: Any, site: str, explorer: Explorer) -> None:
     shown = page.inner_text("td[data-key=loss][data-architecture=xlstm] b")
     assert shown == f"{explorer.evaluate()['xlstm']['numbers']['loss']:.3f}"
     context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_skip_link(browser: Any, site: str, scheme: str) -> None:
+    tab = Tab(browser, site + PAGE, site, color_scheme=scheme).ready()
+    hidden = "document.querySelector('.companion-skip').getBoundingClientRect().bottom"
+    assert tab.page.evaluate(hidden) <= 0
+    tab.page.keyboard.press("Tab")
+    assert tab.page.evaluate("document.activeElement.textContent") == "Skip to main content"
+    tab.page.keyboard.press("Tab")
+    assert tab.page.evaluate("document.activeElement.textContent") == "Skip to the explorer's sliders"
+    tab.page.wait_for_function(
+        f"{hidden} > 20 && document.querySelector('.companion-skip').getBoundingClientRect().top >= 0"
+    )
+    look = """() => {
+        const link = document.activeElement, style = getComputedStyle(link);
+        return [style.color, getComputedStyle(link.parentElement).backgroundColor, style.outlineStyle];
+    }"""
+    ink, ground, outline = tab.page.evaluate(look)
+    assert ink != ground
+    assert outline == "solid"
+    tab.page.evaluate("history.replaceState(null, '', '#budget=1e22')")
+    address = tab.page.url
+    tab.page.keyboard.press("Enter")
+    assert tab.page.evaluate("document.activeElement.id") == f"explorer-{CONTROLS[0].key}"
+    assert tab.page.url == address, "the setting in the address stays"
+    top = "document.getElementById('explorer').getBoundingClientRect().top"
+    tab.page.wait_for_function(f"{top} > 0 && {top} < 200")
+    tab.context.close()

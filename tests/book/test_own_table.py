@@ -86,5 +86,5 @@ def test_chapters_that_do_not_apply_say_why(outcomes: dict[tuple[str, str], Exec
 def test_one_architecture_is_planned(outcomes: dict[tuple[str, str], Execution]) -> None:
     text = page(outcomes["xlstm_alone", "09_planning"])
     assert "a choice needs two architectures that can be planned" in text
-    assert "c9_trained" in text
+    assert "c9_answer_size" in text
     assert "c9_answer_ratio" not in text

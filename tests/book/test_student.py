@@ -5,12 +5,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from small_book import source, texts
+from small_book import real_book, source, texts
 
-from companion.book import execution, student
+from companion.book import building, execution, student
 from companion.book.notebooks import ROOT, read, sources
 from companion.book.quizzes import read_quiz
-from companion.book.student import ANSWER, blocks, student_copy
+from companion.book.student import ANSWER, blocks, without_outputs, without_solutions
 from companion.cli import main
 from companion.errors import InputError
 
@@ -77,22 +77,24 @@ def notebook(*cells: str, text: str = TEXT) -> nbformat.NotebookNode:
 def test_copy_has_no_answers() -> None:
     given = notebook("size = 7", EXERCISE, "secret = size", END)
     before = nbformat.writes(given)
-    copy = student_copy(given, "03_test")
+    copy = without_solutions(given, "03_test")
     nbformat.validate(copy)
     assert nbformat.writes(given) == before
     assert [cell.source for cell in copy.cells] == [
-        "# A test\n\nIt is 7B by joint fits and a gate.\n\n**Check: Two**\n\n\n"
-        "One or two, of $L$?\n\n\n* (a) one\n* (b) two\n"
+        "# A test\n\nIt is {glue:text}`size:s` by {term}`joint fits <joint fit>` and a {term}`gate`.\n\n"
+        "**Check: Two**\n\n\nOne or two, of $L$?\n\n\n* (a) one\n* (b) two\n"
         '\n```python\n"kept"\n```',
         "size = 7",
-        "**Exercise 3.1 (recall): Try**\n\n\nDo this.",
+        "```{exercise} Try\n:label: c3-try\n:level: recall\n\nDo this.\n```",
         ANSWER,
-        "**Exercise 3.2: Again**\n\n\nDo that.",
+        "```{exercise} Again\n:label: c3-again\n\nDo that.\n```",
         ANSWER,
         "After.",
     ]
-    assert copy.cells[1].outputs == []
-    assert copy.cells[1].execution_count is None
+    bare = without_outputs(copy)
+    assert nbformat.writes(given) == before
+    assert [cell.get("outputs", []) for cell in bare.cells] == [[]] * len(bare.cells)
+    assert bare.cells[1].execution_count is None
 
 
 @pytest.mark.parametrize(
@@ -112,7 +114,7 @@ def test_copy_has_no_answers() -> None:
 )
 def test_copies_that_leak_or_fail_are_refused(cells: tuple[str, ...], fault: str) -> None:
     with pytest.raises(InputError) as raised:
-        student_copy(notebook(*cells), "03_test")
+        without_solutions(notebook(*cells), "03_test")
     assert fault in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -123,7 +125,7 @@ def test_blocks_keep_what_is_no_directive_of_ours() -> None:
         ("", "", ["a", ""]),
         ("", "", [":::{note} B", "c", ":::"]),
         ("", "", [""]),
-        ("exercise", "", ["```", "d", "```"]),
+        ("exercise", "", ["````{exercise}", "```", "d", "```", "````"]),
         ("", "", []),
     ]
 
@@ -131,9 +133,7 @@ def test_blocks_keep_what_is_no_directive_of_ours() -> None:
 @pytest.mark.parametrize("chapter", sources(ROOT / "notebooks"), ids=lambda path: path.stem)
 def test_chapters_can_be_copied(chapter: Path) -> None:
     text = chapter.read_text(encoding="utf-8")
-    if "{exercise}" in text and "{solution" not in text:
-        pytest.skip("its solutions are not between solution-start and solution-end yet")
-    copy = student_copy(read(chapter), chapter.stem)
+    copy = without_solutions(read(chapter), chapter.stem)
     shown = "\n".join(cell.source for cell in copy.cells)
     assert shown.count(ANSWER) == text.count("{solution-start}") + text.count("{solution}")
     assert "{solution" not in shown
@@ -143,26 +143,32 @@ def test_chapters_can_be_copied(chapter: Path) -> None:
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout with one small chapter, and the tests' own current folder."""
-    (tmp_path / "notebooks").mkdir()
+    made = real_book(tmp_path / "checkout", "# Title\n\n```{bibliography}\n```\n")
     source(
-        tmp_path / "notebooks",
+        made / "notebooks",
         "from companion.chapters.facts import glue_facts\nglue_facts({'size': scale})",
         "print('end', scale)",
         name="03_test",
-        text=f"{TEXT}\n\n{EXERCISE}\n\n```{{code-cell}} ipython3\nprint('hidden')\n```\n\n{END}",
+        text="# A test\n\nIt is {glue:text}`size`, says {cite:t}`beck2025scaling`; see {ref}`c3-again`.\n\n"
+        + TEXT.partition("\n\n")[2].partition("\n\n")[2]
+        + f"\n\n{EXERCISE}\n\n```{{code-cell}} ipython3\nprint('hidden')\n```\n\n"
+        + END.replace(":label: c3-again", ":label: c3-again\n:level: explore"),
     )
-    monkeypatch.setattr(student, "ROOT", tmp_path)
+    monkeypatch.setattr(building, "ROOT", made)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def test_command_writes_copies_that_run(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["book", "--student", "course", "--parameters", "scale=5"]) == 0
-    assert capsys.readouterr().out == "course/03_test.ipynb\n"
+    assert capsys.readouterr().out.endswith("course\n")
     text = (checkout / "course" / "03_test.ipynb").read_text(encoding="utf-8")
-    assert "It is 5 by" in text
+    assert "It is 5, says Beck et al. (2026); see Exercise 2." in text
+    assert "**Exercise 2 (Again)** · explore" in text
     assert "hidden" not in text
+    assert "Secret" not in text
     assert [path.name for path in (checkout / "course").iterdir()] == ["03_test.ipynb"]
+    assert "hidden" in (checkout / "checkout/_build/html/_sources/chapters/03_test.ipynb").read_text(encoding="utf-8")
     (ran,) = execution.execute([checkout / "course" / "03_test.ipynb"], checkout / "ran", progress=False)
     assert "end 5" in texts(ran)
 
@@ -170,8 +176,7 @@ def test_command_writes_copies_that_run(checkout: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        (["--student", "course", "--output", "html"], "--student writes notebooks and no html: leave out --output"),
-        (["--student", "notebooks"], "notebooks: not an empty folder; student copies replace nothing"),
+        (["--student", "checkout"], "checkout: not an empty folder; student copies replace nothing"),
         (["--student", "course", "--parameters", "nothing=1"], "no notebook has a parameter called nothing"),
     ],
 )
@@ -188,7 +193,7 @@ def faults_of_teaching(text: str) -> list[str]:
     found = list(blocks(text))
     quizzes = [read_quiz(student.options_of(lines)[1]) for kind, _, lines in found if kind == "quiz"]
     kinds = [kind for kind, _, _ in found if kind in ("exercise", "solution-start", "solution")]
-    levels = [student.options_of(lines)[0].get("level", "") for kind, _, lines in found if kind == "exercise"]
+    levels = [student.options_of(lines[1:])[0].get("level", "") for kind, _, lines in found if kind == "exercise"]
     faults = [] if 2 <= len(quizzes) <= 3 else [f"{len(quizzes)} quizzes"]
     faults += [] if sorted(set(levels), key=LEVELS.index) == list(LEVELS) else [f"levels {levels}"]
     faults += [] if levels == sorted(levels, key=LEVELS.index) else ["levels out of order"]
@@ -199,8 +204,6 @@ def faults_of_teaching(text: str) -> list[str]:
 @pytest.mark.parametrize("chapter", sorted((ROOT / "notebooks").glob("[0-8]*.md")), ids=lambda path: path.stem)
 def test_chapters_teach(chapter: Path) -> None:
     text = chapter.read_text(encoding="utf-8")
-    if "{exercise}" not in text or ":level:" not in text:
-        pytest.skip("no exercises, or none with levels yet")
     assert not faults_of_teaching(text)
 
 

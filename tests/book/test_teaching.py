@@ -67,7 +67,8 @@ RULES = {
     "1 options": "```{quiz} A\n:label: q4\n\nQ?\n\n- [x] a :: b\n```",
     "option 2 has no feedback": "```{quiz} A\n:label: q5\n\nQ?\n\n- [x] a :: b\n- [ ] c\n```",
     "one paragraph each": "```{quiz} A\n:label: q6\n\nQ?\n\n- [x] a :: > b\n- [ ] c :: d\n```",
-    '"hard" unknown': "```{exercise} A\n:label: e\n:level: hard\n\nDo.\n```",
+    "exercise 'A': no :level:": "```{exercise} A\n:label: e1\n\nDo.\n```",
+    '"hard" unknown': "```{exercise} B\n:label: e\n:level: hard\n\nDo.\n```",
 }
 
 

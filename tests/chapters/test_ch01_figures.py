@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 
-from companion.accounting import PAPER, TFLA, count_flops, num_params
+from companion.accounting import PAPER, TFLA, count_flops, get_convention, num_params
 from companion.architectures import PAPER_ARCHITECTURES, preset
-from companion.chapters.ch01 import figures, share_table
+from companion.chapters import ch01
+from companion.chapters.ch01 import answer, figures, share_table
 from companion.chapters.ch01.formulas import mlstm_core_per_token
 from companion.plotting import show
 from companion.runs.conventions import convention_ratios
@@ -26,19 +27,39 @@ def num_points(ax: Axes) -> int:
     return sum(len(line.get_xdata()) for line in ax.get_lines() if line.get_linestyle() == "None")
 
 
-def test_component_shares() -> None:
-    counts = {name: count_flops(preset(name, "7b"), 8192) for name in PAPER_ARCHITECTURES}
-    figure = figures.component_shares(counts)
-    [ax] = figure.axes
-    assert [label.get_text() for label in ax.get_yticklabels()] == list(counts)
-    widths = [[bar.get_width() for bar in container] for container in ax.containers]
-    assert np.sum(widths, axis=0) == pytest.approx(1)
+def test_component_costs() -> None:
+    models = {name: preset(name, "7b") for name in PAPER_ARCHITECTURES}
+    counts = ch01.costs_by_context(models, (8192, 2048, 8192), PAPER)
+    assert [T for _, T in counts] == [2048, 2048, 8192, 8192]
+    [ax] = answer.component_costs(counts).axes
+    names = {"transformer": "Transformer", "xlstm": "xLSTM"}
+    expected = [f"{names[name]}, {T // 1024}k" for name, T in counts]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == expected
+    widths = np.array([[bar.get_width() for bar in container] for container in ax.containers])
+    assert widths.sum(axis=0) == pytest.approx([each.train_flops_per_token / 1e9 for each in counts.values()])
     labels = [container.get_label() for container in ax.containers]
-    assert labels == ["mixer projections", "mixer core", "output gate", "ffn", "unembedding"]
-    assert widths[1] == pytest.approx([counts[name].share("mixer_core") for name in counts])
-    assert "(%)" in ax.get_xlabel()
-    with_embedding = figures.component_shares({"c": count_flops(preset("xlstm", "7b"), 8192, "chinchilla")})
-    assert len(with_embedding.axes[0].containers) == 6
+    assert labels == ["mixer projections", "mixer core", "output gate", "feed-forward", "unembedding"]
+    assert widths[1] / widths.sum(axis=0) == pytest.approx([each.share("mixer_core") for each in counts.values()])
+    [ticks] = ax.collections
+    six = [6 * num_params(each.architecture) / 1e9 for each in counts.values()]
+    assert [segment[0][0] for segment in ticks.get_segments()] == pytest.approx(six)
+    assert "GFLOP per token" in ax.get_xlabel()
+    with_embedding = ch01.costs_by_context(models, (8192,), get_convention("chinchilla"))
+    assert len(answer.component_costs(with_embedding).axes[0].containers) == 6
+
+
+def test_shares_stand_clear_of_the_ticks() -> None:
+    """At 64k the middle of attention lies at the tick of 6 N: its number moves aside."""
+    counts = ch01.costs_by_context({"transformer": preset("transformer", "7b")}, (65536,), PAPER)
+    [ax] = answer.component_costs(counts).axes
+    [tick] = {segment[0][0] for segment in ax.collections[0].get_segments()}
+    places = [text.get_position()[0] for text in ax.texts]
+    assert len(places) >= 3
+    assert min(abs(place - tick) for place in places) > 0.04 * ax.get_xlim()[1]
+
+
+def test_short_tokens() -> None:
+    assert [figures.short_tokens(T) for T in (100, 2048, 65536, 1536, 5000)] == ["100", "2k", "64k", "1.5k", "5000"]
 
 
 def test_six_nd_ratio(runs: pd.DataFrame) -> None:

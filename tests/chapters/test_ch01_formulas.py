@@ -4,13 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import sympy
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import architectures
 
-from companion.accounting import PAPER, SIX_ND, TFLA, Convention, count_flops, count_params
+from companion.accounting import CHINCHILLA, PAPER, SIX_ND, TFLA, Convention, count_flops, count_params
+from companion.accounting.symbolic import SYMBOLS, flops_formulas
 from companion.architectures import PAPER_ARCHITECTURES, Architecture, preset
 from companion.chapters.ch01 import formulas
+from companion.chapters.ch01.words import component_word
 from companion.errors import InputError
 
 
@@ -19,9 +22,27 @@ def test_formula_table_names_every_component_that_costs_something(name: str) -> 
     table = formulas.formula_table(name).set_index("component")
     model = preset(name, "160m")
     weights, flops = count_params(model).as_dict(), count_flops(model, 2048).forward.as_dict()
-    assert set(table.index) == {c.replace("_", " ") for c in weights if weights[c] or flops[c]}
-    assert table.loc["unembedding", "num_params"] == r"\(V \cdot d\)"
+    assert set(table.index) == {component_word(c) for c in weights if weights[c] or flops[c]}
+    assert table.loc["unembedding", "num_params"] == r"\(V d\)"
     assert table.loc["norms", "forward_flops_per_token"] == r"\(0\)"
+
+
+@pytest.mark.parametrize("convention", [PAPER, TFLA, CHINCHILLA])
+def test_the_core_in_chunks_is_the_core(convention: Convention) -> None:
+    core = flops_formulas("xlstm", convention).mixer_core
+    short = formulas.in_chunks(core, convention)
+    assert short.has(formulas.CHUNK)
+    assert not short.has(SYMBOLS["d_qk"])
+    chunk = sum(term.flops for term in formulas.chunk_terms(convention))
+    assert sympy.simplify(short.subs(formulas.CHUNK, chunk) - core) == 0
+    for other in (flops_formulas("transformer", convention).mixer_core, sympy.Integer(0)):
+        assert formulas.in_chunks(other, convention) == other
+
+
+def test_aligned_has_a_line_per_term() -> None:
+    x, y = sympy.symbols("x y")
+    text = formulas.aligned(s=x * y, r=x + y)
+    assert text == r"\begin{aligned}s &= x y \\ r &= x \\ &+ y\end{aligned}"
 
 
 @pytest.mark.parametrize("convention", [PAPER, TFLA])

@@ -9,10 +9,11 @@ from foreign import table
 
 from companion.chapters import ch02
 from companion.chapters.ch02.overview import deviation_of_pair
+from companion.chapters.ch02.tables import share_of_range
 from companion.errors import NotApplicable
 from companion.fitting.isoflop import fit_isoflop, fit_profile
 from companion.fitting.pareto import READINGS, compare_architectures, fit_front, matched_pairs
-from companion.formatting import power_of_ten, significant
+from companion.formatting import interval, percent, power_of_ten, significant
 from companion.runs.load import load_paper_runs, load_runs
 from companion.runs.select import subset
 
@@ -36,9 +37,9 @@ def plain() -> pd.DataFrame:
 class TestFacts:
     def test_table(self, paper: pd.DataFrame, plain: pd.DataFrame) -> None:
         facts = ch02.table_facts(plain, paper)
-        assert (facts["c2_num_runs"], facts["c2_by_architecture"]) == ("40", "20 gpt, 20 mamba2")
+        assert (facts["c2_num_runs"], facts["c2_by_architecture"]) == ("40", "20 gpt and 20 mamba2")
         assert facts["c2_sum_flops"] == power_of_ten(sum(plain["train_flops"]), 3)
-        assert ch02.table_facts(paper, paper)["c2_by_architecture"] == "292 Transformer, 348 xLSTM"
+        assert ch02.table_facts(paper, paper)["c2_by_architecture"] == "292 Transformer and 348 xLSTM"
 
     def test_losses(self, paper: pd.DataFrame) -> None:
         facts = ch02.loss_facts(paper)
@@ -51,8 +52,10 @@ class TestFacts:
         pair = ch02.repeated_runs(paper)
         losses = paper.loc[pair.index, "val_loss"]
         facts = ch02.pair_facts(pair, *deviation_of_pair(losses.diff().iloc[-1]), paper)
-        assert facts["c2_pair_difference"] == power_of_ten(abs(losses.diff().iloc[-1]))
-        assert facts["c2_deviation"] == power_of_ten(np.std(losses, ddof=1))
+        assert float(facts["c2_pair_difference"]) == pytest.approx(abs(losses.diff().iloc[-1]), rel=0.05)
+        assert facts["c2_deviation"] == significant(np.std(losses, ddof=1), 2)
+        low, high = map(float, facts["c2_between"].split(" to "))
+        assert low < float(facts["c2_deviation"]) < high
 
     def test_swap(self, paper: pd.DataFrame) -> None:
         runs = paper[paper["isoflop_budget"] == 6e20]
@@ -67,31 +70,37 @@ class TestFacts:
             np.exp(-b / (2 * a))
             for a, b, _ in (np.polyfit(np.log(part["num_params"]), part["val_loss"], 2) for part in versions.values())
         ]
-        assert facts["c2_swap_moves"] == power_of_ten(abs(optima[1] / optima[0] - 1))
+        assert facts["c2_swap_moves"] == percent(abs(optima[1] / optima[0] - 1))
         assert facts["c2_swap_step"] == f"{2.51071 - 2.49590:.4f}"
-        assert "step, width 2816" in ch02.show_swap(versions, profiles, rows).markup
+        assert "step at width 2816" in ch02.show_swap(versions, profiles, rows).markup
 
     def test_flops(self, paper: pd.DataFrame, plain: pd.DataFrame) -> None:
         facts = ch02.flops_facts(ch02.flops_table(paper))
-        assert facts["c2_recount"].endswith("×10⁻⁶: it keeps six digits.")
+        assert facts["c2_recount"].endswith("5×10⁻⁶, which is the rounding of the column's six digits.")
+        off = paper.assign(train_flops=paper["train_flops"] * 1.01)
+        assert ch02.flops_facts(ch02.flops_table(off))["c2_recount"].endswith("1×10⁻², which is not rounding.")
         ratio = paper["train_flops"] / paper["num_params"] / paper["num_tokens"] / 6
         assert facts["c2_six"] == f"{significant(min(ratio), 2)} to {significant(max(ratio), 2)}"
         assert ch02.flops_facts(ch02.flops_table(plain))["c2_recount"].startswith("This table does not hold the shapes")
 
     def test_rates(self, paper: pd.DataFrame, plain: pd.DataFrame) -> None:
         same = ch02.rates_verdict(paper, "xlstm", "xlstm")
-        widths, equal = map(int, re.findall(r"at (\d+)", same))
-        assert widths == equal == len(subset(paper, "xlstm")[["context_length", "d_model"]].drop_duplicates())
+        (widths,) = map(int, re.findall(r"at (\d+) combinations", same))
+        assert widths == len(subset(paper, "xlstm")[["context_length", "d_model"]].drop_duplicates())
+        assert same.endswith(", always with the same learning rates.")
+        both, equal = map(int, re.findall(r"\d+", ch02.rates_verdict(paper, "xlstm", "transformer")))
+        assert 0 < equal < both
         assert ch02.rates_verdict(plain, "gpt", "mamba2") == "This table does not say how learning rates were chosen."
 
     def test_gap(self, at_8192: pd.DataFrame, paper: pd.DataFrame) -> None:
         found = compare_architectures(at_8192, "xlstm", "transformer")
         by_context = ch02.front_table(paper, "xlstm", "transformer")
-        facts = ch02.gap_facts(found, by_context, "xlstm", "transformer", 8192)
+        facts = ch02.gap_facts(found, by_context, 8192)
         assert facts["c2_at_context"] == "At a context of 8192 tokens"
-        assert (facts["c2_beaten"], facts["c2_on_front"]) == ("31", "32")
-        assert facts["c2_share_lower"] == "100.0 %"
-        assert facts["c2_unbeaten"].startswith("1 (")
+        assert (facts["c2_beaten"], facts["c2_beaten_back"]) == ("31 of the 32", "none of the 41")
+        assert facts["c2_where_lower"] == "at every compute that both cover"
+        assert facts["c2_unbeaten"].startswith("One, with ")
+        assert facts["c2_signs"] == "two of the nine rows"
         ends = [subset(at_8192, name)["train_flops"].agg(["min", "max"]) for name in ("xlstm", "transformer")]
         assert float(facts["c2_decades"]) < float(facts["c2_decades_all"])
         low, high = max(end["min"] for end in ends), min(end["max"] for end in ends)
@@ -102,19 +111,23 @@ class TestFacts:
 
     def test_gap_without_contexts(self, plain: pd.DataFrame) -> None:
         found = compare_architectures(plain, "gpt", "mamba2")
-        facts = ch02.gap_facts(found, ch02.front_table(plain, "gpt", "mamba2"), "gpt", "mamba2", None)
-        assert (facts["c2_at_context"], facts["c2_first"]) == ("Over all runs", "gpt")
-        assert facts["c2_signs"].endswith("of its 3 rows")
+        facts = ch02.gap_facts(found, ch02.front_table(plain, "gpt", "mamba2"), None)
+        assert facts["c2_at_context"] == "Over all runs"
+        assert facts["c2_signs"].endswith("of the three rows")
 
     def test_no_run_is_unbeaten(self) -> None:
         runs = pd.DataFrame({"architecture": ["a", "a", "b", "b"], "train_flops": [1e18, 1e19, 2e18, 1e19]})
         runs["val_loss"] = [3.0, 2.5, 3.0, 2.6]
-        facts = ch02.gap_facts(compare_architectures(runs, "a", "b"), ch02.front_table(runs, "a", "b"), "a", "b", None)
-        assert (facts["c2_unbeaten"], facts["c2_beaten"], facts["c2_beaten_back"]) == ("none", "2", "0")
+        facts = ch02.gap_facts(compare_architectures(runs, "a", "b"), ch02.front_table(runs, "a", "b"), None)
+        assert (facts["c2_unbeaten"], facts["c2_beaten"]) == ("None", "two of the two")
+        assert facts["c2_beaten_back"] == "none of the two"
 
     def test_ledger(self) -> None:
-        ledger = pd.DataFrame({"verdict": ["reproduced", "differs", "reproduced"]})
-        assert ch02.ledger_facts(ledger) == {"c2_ledger": "2 of 3"}
+        ledger = pd.DataFrame({"verdict": ["reproduced", "differs", "reproduced"], "independent": [True, False, True]})
+        facts = ch02.ledger_facts(ledger)
+        assert facts == {"c2_ledger": "2 of 3", "c2_ledger_dependent": "none of them depends"}
+        circular = ch02.ledger_facts(ledger.assign(independent=False))
+        assert circular["c2_ledger_dependent"] == "two of them depend"
 
     def test_foreign(self, paper: pd.DataFrame) -> None:
         runs = subset(paper, "xlstm", 8192, "isoflop")
@@ -124,7 +137,8 @@ class TestFacts:
         slope = np.polyfit(*np.log(np.array(optima).T), 1)[0]
         assert facts["c2_foreign_before"] == facts["c2_foreign_after"]
         assert float(facts["c2_foreign_before"]) == pytest.approx(slope, abs=6e-4)
-        assert "read off" in ch02.show_exponents(fits).markup
+        markup = ch02.show_exponents(fits).markup
+        assert interval(fits["labels"].interval("exponent")).replace(", ", ",\u00a0") in markup
 
     def test_equal_size(self, at_8192: pd.DataFrame) -> None:
         found = compare_architectures(at_8192, "xlstm", "transformer")
@@ -135,7 +149,6 @@ class TestFacts:
             for row in pairs.itertuples()
             if at_8192.loc[row.second_row, "val_loss"] < at_8192.loc[row.first_row, "val_loss"]
         ]
-        assert facts["c2_pairs_second"] == f"{len(lower)}"
         assert facts["c2_ratio_second"] == significant(np.median([row.tokens_per_param for row in lower]), 2)
         hull = fit_front(*(subset(at_8192, "transformer")[name] for name in ("train_flops", "val_loss")))
         above = [at_8192.loc[row.second_row, "val_loss"] - hull.loss_at(row.train_flops) for row in lower]
@@ -145,26 +158,33 @@ class TestFacts:
 
 class TestSolutions:
     def test_circular(self, at_8192: pd.DataFrame) -> None:
-        found = compare_architectures(at_8192, "xlstm", "transformer")
-        lines = ch02.circular_solution({"all": at_8192}, {"all": found}).splitlines()
-        assert (
-            lines[0]
-            == f"all: {len(at_8192)} runs, xLSTM lower on 100.0 %, median gap {found.loss_gap.quantile(0.5):.4f}"
+        measured = at_8192[at_8192["imposed_published_fit"] == 0]
+        tables = {"all": at_8192, "measured": measured}
+        results = {name: compare_architectures(part, "xlstm", "transformer") for name, part in tables.items()}
+        facts = ch02.circular_facts(tables, results)
+        assert facts["c2_circular_left"] == f"{len(measured)} of the {len(at_8192)}"
+        assert 0 < float(facts["c2_circular_after"]) < float(facts["c2_circular_before"])
+        assert f"{results['all'].loss_gap.quantile(0.5):+.4f}" in (
+            ch02.show_comparisons(results, "runs used", "xlstm", "transformer").markup
         )
 
     def test_coarse(self) -> None:
-        coarse = pd.DataFrame({"isoflop_budget": [1e19, 1e20], "least": [10, 20], "largest": [20, 25]})
-        coarse["excess"] = [0.001, 0.0123]
-        lines = ch02.coarse_solution(coarse).splitlines()
-        assert lines[0] == "Best sizes differ by up to a factor of 2.0,"
-        assert lines[1] == "and the best loss is up to 0.0123 nats/token too high."
-        assert "0.0010" in ch02.show_coarse(coarse).markup
+        coarse = pd.DataFrame({"isoflop_budget": [1e19, 1e20], "best_min": [10, 20], "best_max": [20, 25]})
+        coarse = coarse.assign(optimum_min=[10.0, 20.0], optimum_max=[11.0, 30.0], excess=[0.001, 0.0123])
+        assert ch02.coarse_facts(coarse) == {
+            "c2_coarse_best": "2.0",
+            "c2_coarse_optimum": "1.5",
+            "c2_coarse_excess": "0.0123",
+        }
+        markup = ch02.show_coarse(coarse).markup
+        assert "0.0010" in markup
+        assert "10.0–11.0" in markup
 
     def test_six(self, at_8192: pd.DataFrame) -> None:
         results = {name: compare_architectures(at_8192, "xlstm", "transformer", name) for name in READINGS}
-        lines = ch02.six_solution(results).splitlines()
-        assert [line.split(":")[0] for line in lines[:3]] == list(READINGS)
-        assert lines[3] == "Outright beaten on the Transformer's front: 31 of 32."
+        rows = re.findall(r"<tr>(.*?)</tr>", ch02.show_comparisons(results, "reading", "xlstm", "transformer").markup)
+        assert [re.search(r"<td>(\w+)", row)[1] for row in rows[1:]] == list(READINGS)  # type: ignore[index]
+        assert all("31\u00a0of\u00a032" in row for row in rows[1:])
 
 
 class TestTables:
@@ -172,6 +192,8 @@ class TestTables:
         markup = ch02.show_columns(plain.assign(note="x")).markup
         assert "The 5 known columns" in markup
         assert markup.count("<tr>") == 6
+        assert markup.count(" *</td>") == 5
+        assert f"<td>{plain['val_loss'].iloc[0]} nats per token</td>" in markup
 
     def test_a_bare_table_has_dashes(self, plain: pd.DataFrame) -> None:
         for markup in (ch02.show_counts(plain).markup, ch02.show_settings(plain).markup):
@@ -184,6 +206,46 @@ class TestTables:
             "xLSTM against Transformer"
             in ch02.show_contexts(ch02.front_table(paper, "xlstm", "transformer"), "xlstm", "transformer").markup
         )
+
+    def test_readings_of_every_context(self, paper: pd.DataFrame) -> None:
+        by_context = ch02.front_table(paper, "xlstm", "transformer")
+        common = ch02.show_common(by_context, "transformer").markup
+        assert common.count("<tr>") == 1 + paper["context_length"].nunique()
+        assert "31\u00a0of\u00a032" in common
+        shown = ch02.show_contexts(by_context, "xlstm", "transformer").markup
+        assert shown.count("<tr>") == 1 + len(by_context)
+        assert len(re.findall(r">all\s*</td>", shown)) == (by_context["share_lower"] == 1).sum()
+
+    def test_shares(self) -> None:
+        assert [share_of_range(share) for share in (1.0, 0.0, 0.9474, 0.5)] == ["all", "none", "94.7 %", "50.0 %"]
+
+    def test_ledger_by_kind(self) -> None:
+        ledger = pd.DataFrame(
+            [
+                ("num_runs", "reproduced", 10, 10),
+                ("by_set.a.xlstm", "differs", 10, 11),
+                ("train_flops_quantiles.25", "reproduced", 1e18, 1.001e18),
+                ("sum_train_flops", "reproduced", 3e23, 3e23 * (1 + 3e-16)),
+            ],
+            columns=["quantity", "verdict", "published", "ours"],
+        )
+        rows = re.findall(r"<tr>(.*?)</tr>", ch02.show_ledger(ledger).markup)[1:]
+        cells = [[cell.replace("\u00a0", " ") for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)] for row in rows]
+        assert [row[:2] for row in cells] == [
+            ["numbers of runs", "1 of 2"],
+            ["smallest, quartiles and largest C", "1 of 1"],
+            ["total compute", "1 of 1"],
+        ]
+        assert [row[2].strip() for row in cells][1:] == ["1×10⁻³", "0"]
+
+    def test_rows_of_a_file_are_turned(self) -> None:
+        rows = pd.DataFrame({"flops": ["1.80000200267e+20", "9e19"], "lr": ["3e-4", "1e-3"]})
+        markup = ch02.show_first_rows(rows).markup
+        assert re.findall(r"<t[dh](?: [^>]*)?>(.*?)</t[dh]>", markup) == [
+            *("column", "row 1", "row 2"),
+            *("flops", "1.80000200267e+20", "9e19"),
+            *("lr", "3e-4", "1e-3"),
+        ]
 
     def test_counted_twice(self, paper: pd.DataFrame) -> None:
         again = paper[paper["multiplicity_in_published_fits"] > 1]

@@ -88,7 +88,7 @@ def test_gap_in_every_reading(at_8192: pd.DataFrame) -> None:
         if name != "steps":
             gap = found.second.loss_at(inside, name) - found.first.loss_at(inside, name)
             assert np.interp(np.log(inside), np.log(x), y) == pytest.approx(gap, abs=1e-9)
-    assert ax.get_ylabel() == "loss gap (nats/token),\nb − a"
+    assert ax.get_ylabel() == "b − a (nats/token)"
 
 
 def test_gap_at_equal_size(at_8192: pd.DataFrame) -> None:

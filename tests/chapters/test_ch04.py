@@ -18,6 +18,7 @@ from companion.fitting.extrapolation import extrapolate
 from companion.fitting.fit import Fit, fit
 from companion.fitting.likelihood import profile
 from companion.fitting.uncertainty import Bootstrap
+from companion.formatting import share_in_words
 from companion.laws import LossSurface
 
 NAME = "xlstm"
@@ -143,7 +144,6 @@ def test_answer_without_resamples_and_cutoffs(fitted: Fit, table: pd.DataFrame) 
 
 
 def test_words() -> None:
-    assert [words.of_all(number, 9) for number in (0, 4, 9)] == ["none of the 9", "4 of the 9", "all 9"]
     assert [words.signed(share) for share in (0.05, -0.0123, -1e-6)] == ["+5.0 %", "-1.2 %", "0.0 %"]
     assert words.off_by([0.078, 0.117]) == "7.8 to 11.7 % too high"
     assert words.off_by([-0.117, -0.078]) == "7.8 to 11.7 % too low"
@@ -244,11 +244,11 @@ def test_errors_at_the_furthest_run(table: pd.DataFrame) -> None:
     furthest = {key: furthest_run_errors(each) for key, each in results.items()}
     facts = ch04.furthest_facts(furthest)
     errors = np.concatenate([each["log_error"] for each in furthest.values()])
-    assert facts["c4_beyond_high"] == words.of_all(int(np.sum(errors > 0)), 4)
+    assert facts["c4_beyond_high"] == share_in_words(int(np.sum(errors > 0)), 4)
     row = furthest[NAME, "γ free"].iloc[1]
     error = f"{100 * (row['predicted_loss'] / row['val_loss'] - 1):+.1f} %"
     assert facts["c4_beyond_middle"] == f"{error} across {row['decades']:.1f} decades (xLSTM)"
-    assert facts["c4_beyond_gamma"] in ("none of the 2", "1 of the 2", "all 2")
+    assert facts["c4_beyond_gamma"] in ("neither of the two", "one of the two", "both")
     markup = ch04.extrapolation_table(results, furthest).markup
     assert markup.count("<tr") == 3
     assert error in markup.replace("\u00a0", " ")
@@ -264,8 +264,8 @@ def test_ledger_says_what_differs() -> None:
     ledger = pd.DataFrame(rows).assign(verdict=["reproduced", "differs"], note=["", "rounded"], tolerance=0.1)
     ledger["independent"] = [False, True]
     text = ch04.ledger_verdict(ledger)
-    assert text.startswith("1 of the 2 published numbers come out again; 1 of these rest on losses that were recon")
-    assert "Of the objectives, all 1 agree within the tolerance" in text
+    assert text.startswith("One of the two published numbers come out again; 1 of these rest on losses that were recon")
+    assert "Of the objectives, 1 of 1 agree within the tolerance" in text
     assert "differ by -5.0e-01 to -5.0e-01" in text
     assert text.endswith("The rows that differ: rounded")
     assert ch04.ledger_table(ledger).markup.count("<tr") == 3

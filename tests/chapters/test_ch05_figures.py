@@ -10,8 +10,9 @@ from companion.chapters.ch05.figures import (
     bending_lines,
     cost_and_gain,
     overtraining_lines,
-    ratio_markers,
+    ratio_looks,
     slopes_by_ratio,
+    tilted_lines,
     window_slopes,
 )
 from companion.fitting.overtraining.exponents import OvertrainingSlopes, fit_overtraining_slopes
@@ -45,6 +46,31 @@ def test_lines(slopes: dict[str, OvertrainingSlopes]) -> None:
     assert labels[-1] == "in no line"
 
 
+def test_lines_differ_without_colors(slopes: dict[str, OvertrainingSlopes]) -> None:
+    looks = ratio_looks(slopes)
+    assert sorted(looks) == [22, 44, 110, 220, 550, 1100]
+    for key in ("marker", "dashes"):
+        assert len({str(look[key]) for look in looks.values()}) == len(looks)
+    figure = overtraining_lines(slopes, {})
+    handles = figure.legends[0].get_lines()
+    drawn = [line for line in figure.axes[1].lines if line.get_marker() == "None"]
+    assert [each._unscaled_dash_pattern for each in handles] == [line._unscaled_dash_pattern for line in drawn]
+
+
+def test_a_common_slope_is_level() -> None:
+    sizes = np.geomspace(1e8, 1e10, 5)
+    parts = [pd.DataFrame({"num_params": sizes, "num_tokens": sizes * ratio}) for ratio in (20.0, 200.0)]
+    runs = pd.concat(parts, ignore_index=True)
+    runs["train_flops"] = 6 * runs["num_params"] * runs["num_tokens"]
+    factor = np.where(runs["num_tokens"] / runs["num_params"] > 100, 1.03, 1.0)
+    runs["val_loss"] = 30 * factor * runs["train_flops"] ** -0.05
+    ax = tilted_lines({"gpt": fit_overtraining_slopes(runs)}).axes[0]
+    lines = [line for line in ax.lines if len(line.get_xdata()) == 2]
+    np.testing.assert_allclose([line.get_ydata() for line in lines], [[0, 0], [0.03, 0.03]], atol=1e-9)
+    assert points(ax) == len(runs)
+    assert "%" in ax.get_ylabel()
+
+
 def test_slopes_by_ratio(slopes: dict[str, OvertrainingSlopes]) -> None:
     published = {"transformer": {22.0: 0.05, 44.0: 0.048}}
     figure = slopes_by_ratio(slopes, published, slopes)
@@ -63,7 +89,8 @@ def test_bending(slopes: dict[str, OvertrainingSlopes]) -> None:
     figure = bending_lines(slopes, dict.fromkeys(NAMES, curve))
     for ax, fits in zip(figure.axes, slopes.values(), strict=True):
         assert sum(len(line.get_xdata()) == 5 for line in ax.lines) == 2
-        assert len(ax.containers) == len(fits.laws)
+        assert len(ax.containers) == 2  # the lines of the same two ratios, of all that the table has
+        assert len(fits.laws) > 2
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels[:2] == ["law, M = 22", "law, M = 550"]
 
@@ -71,7 +98,7 @@ def test_bending(slopes: dict[str, OvertrainingSlopes]) -> None:
 def test_front(slopes: dict[str, OvertrainingSlopes]) -> None:
     excess = {name: fits.data.assign(excess=0.01) for name, fits in slopes.items()}
     implied = {name: fits.data.assign(relative_penalty=0.02) for name, fits in slopes.items()}
-    figure = above_the_front(excess, implied)
+    figure = above_the_front(slopes, excess, implied)
     for ax, fits in zip(figure.axes, slopes.values(), strict=True):
         assert points(ax) == len(fits.data)
     assert "%" in figure.axes[0].get_ylabel()
@@ -97,6 +124,11 @@ def test_windows(slopes: dict[str, OvertrainingSlopes]) -> None:
 
 
 def test_markers_repeat_only_after_all_are_used() -> None:
-    assert len(set(ratio_markers([22, 44, 110, 220, 550, 1100, 2200]).values())) == 7
-    assert len(ratio_markers(range(1, 20))) == 19
-    assert len(set(ratio_markers([22, 44, 110, 22, 44, 110, 220]).values())) == 4
+    sizes = np.geomspace(1e8, 1e10, 4)
+    ratios = np.geomspace(10, 1e5, 19)
+    runs = pd.concat([pd.DataFrame({"num_params": sizes, "num_tokens": sizes * ratio}) for ratio in ratios])
+    runs["train_flops"] = 6 * runs["num_params"] * runs["num_tokens"]
+    looks = ratio_looks({"gpt": fit_overtraining_slopes(runs.assign(val_loss=runs["train_flops"] ** -0.05))})
+    assert len(looks) == 19
+    assert len({look["marker"] for look in looks.values()}) == 7
+    assert all(look["filled"] for look in ratio_looks({}, hollow=False).values())

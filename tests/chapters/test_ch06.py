@@ -8,7 +8,13 @@ import pandas as pd
 import pytest
 
 from companion.chapters import ch06
-from companion.chapters.ch06.mistakes import all_pairs_metrics, ends_of_search, paired_metrics
+from companion.chapters.ch06.mistakes import (
+    COUNTED,
+    Repeats,
+    compare_metrics,
+    ends_of_search,
+    most_repeated,
+)
 from companion.errors import InputError
 from companion.fitting.fit import fit
 from companion.fitting.overtraining import fit_overtraining_slopes
@@ -123,26 +129,54 @@ def test_repeats() -> None:
     rows = [{"counted": "every run once", "size_exponent": 0.5, "width": 1.0}]
     rows.append({"counted": "every run twice", "size_exponent": 0.51, "width": 0.7})
     twice = pd.DataFrame(rows)
-    none = ch06.pitfall_repeated(twice, "xlstm", 0, 40)
+    runs = pd.DataFrame(index=range(40))
+    none = ch06.pitfall_repeated(twice, Repeats("xlstm", runs, 0))
     assert none.shifts == {}
     assert none.sentence.startswith("If every run of xLSTM is listed twice, a moves by +0.0100")
-    some = ch06.pitfall_repeated(twice, "xlstm", 3, 40)
+    some = ch06.pitfall_repeated(twice, Repeats("xlstm", runs, 3))
     assert some.sentence.startswith("In the published fits, 3 of 40 xLSTM runs count more than once: a moves")
     assert some.shifts == pytest.approx({"repeated rows (xLSTM)": 0.01})
 
 
 def test_a_metric_over_pairs() -> None:
     observed = np.array([2.0, 2.5, 3.0])
-    metrics = {
-        name: (paired_metrics(observed, values), all_pairs_metrics(observed, values))
-        for name, values in {"the fit": observed, "a constant": np.full(3, 2.5)}.items()
-    }
+    metrics = compare_metrics(observed, observed[:, None])
     candidates = pd.DataFrame({"mse_paired": [1.0, 3.0], "mse_all_pairs": [5.0, 4.0], "size_exponent": [0.5, 0.6]})
     found = ch06.pitfall_pairs(metrics, candidates, 0.5)
     assert found.here == "mse × 3.0; r² -1.00, not 1.00"
     assert found.shifts == pytest.approx({"metric over all pairs": 0.1})
     assert ch06.near_facts(candidates, 0.5) == {"c6_num_near": "1", "c6_start_move": "by +1×10⁻¹"}
     assert ch06.near_facts(candidates.head(1), 0.5)["c6_start_move"] == "not at all"
+
+
+def test_metrics_of_a_fit_shuffled_and_of_a_constant() -> None:
+    observed = np.geomspace(2, 4, 9)
+    metrics = compare_metrics(observed, observed[:, None])
+    assert list(metrics) == ["the fit", "the fit, shuffled", "a constant"]
+    (fit_runs, fit_pairs), (shuffled_runs, shuffled_pairs), (constant_runs, constant_pairs) = metrics.values()
+    assert (fit_runs["mse"], fit_runs["r2"]) == (0, 1)
+    assert shuffled_runs["mse"] > 0
+    assert shuffled_pairs["mse"] == pytest.approx(fit_pairs["mse"]) == pytest.approx(2 * observed.var())
+    assert constant_pairs["mse"] == pytest.approx(constant_runs["mse"]) == pytest.approx(observed.var())
+
+
+def test_the_architecture_with_the_most_repeats() -> None:
+    columns = ["architecture", "num_params", "num_tokens", "val_loss", "train_flops", "isoflop_budget"]
+    tables = {
+        name: pd.DataFrame([[name, 1e8, 1e9, 3.0, 6e17, 6e17]] * 3, columns=columns).assign(experiment="isoflop")
+        for name in ("gpt", "mamba")
+    }
+    none = most_repeated(tables, "mamba")
+    assert (none.name, none.number, len(none.runs)) == ("mamba", 0, 3)
+    tables["gpt"][COUNTED] = [1, 2, 4]
+    some = most_repeated(tables, "mamba")
+    assert (some.name, some.number) == ("gpt", 2)
+    assert "IsoFLOP runs of gpt, 2 of which count more than once" in ch06.repeats_table(repeats_of_two(), some).markup
+
+
+def repeats_of_two() -> pd.DataFrame:
+    rows = {"counted": ["every run once", "every run twice"], "num_rows": [3, 6], "low": 0.4, "high": 0.6, "width": 1.0}
+    return pd.DataFrame(rows).assign(E=1.0, alpha=0.3, beta=0.3, gamma=1.0, size_exponent=0.5)
 
 
 def test_ends_of_a_search() -> None:

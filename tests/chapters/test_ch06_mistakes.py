@@ -194,7 +194,7 @@ def test_repeated_rows_shrink_intervals_and_keep_the_fit() -> None:
     assert found["width"].iloc[1] == pytest.approx(1 / math.sqrt(2), rel=0.25)
     some = mistakes.repeated_rows(table.assign(times=[3] * 10 + [1] * 50), "times", num_resamples=50)
     assert list(some["num_rows"]) == [60, 80, 120]
-    assert len(mistakes.repeated_rows(table, None, num_resamples=50)) == 2
+    assert len(mistakes.repeated_rows(table, "no such column", num_resamples=50)) == 2
 
 
 def test_metric_over_all_pairs() -> None:

@@ -1,6 +1,7 @@
 """Chapter 9: facts equal the plan they describe, verdicts turn with traffic and timings, one architecture is enough."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,8 @@ from bs4 import BeautifulSoup
 from companion.chapters import ch09
 from companion.chapters.ch09 import facts
 from companion.formatting import count
-from companion.ledger import load_published
+from companion.inference.timings import load_paper_inference
+from companion.ledger import build_ledger, load_published, to_frame
 from companion.planner import Knowledge, Plan, Request, learn, plan
 from companion.planner.sweeps import choices, interval_shares, sweep
 from companion.plotting import Html
@@ -42,35 +44,48 @@ def test_numbers_of_a_plan(planned: Plan, known: dict[str, Knowledge]) -> None:
     assert rows["N"]["Transformer, loss-optimal"].startswith(count(model.numbers["num_params"]))
     assert "[" in rows["loss (nats/token)"]["xLSTM, cost-optimal"]
     parts = rows_of(ch09.parts_table(known))
-    assert [row["runs"] for row in parts] == [str(one.fit.num_rows) for one in known.values()]
+    assert len(parts) == 6
+    laws = [row["fitted to"] for row in parts if row["part"] == "loss law"]
+    assert laws == [f"{one.fit.num_rows} runs" for one in known.values()]
+    steps = [row["rms residual"] for row in parts if row["part"] == "step time"]
+    assert steps == [f"{one.times[1].rms_log_error:.4f}" for one in known.values()]
+    answer = rows_of(ch09.answer_table(planned))
+    assert [row["model"] for row in answer] == ["loss-optimal", "cost-optimal"] * 2
+    assert answer[0]["total (GPU-hours)"] == count(model.numbers["total_gpu_hours"])
 
 
 def test_what_is_said_of_a_plan(planned: Plan, known: dict[str, Knowledge]) -> None:
     said = ch09.plan_facts(planned, known)
     best, cheap = (ch09.numbers_of(planned, objective) for objective in ("loss-optimal", "cost-optimal"))
-    assert said["c9_request"].startswith("1×10²¹ FLOP of training, T = 8192, 1.00T prompt and 100B generated tokens")
-    assert f"xLSTM {count(best['xlstm']['num_params'])} on" in said["c9_trained"]
+    words = facts.request_words(planned.request)
+    assert words.startswith(
+        "1×10²¹ FLOP of training, T = 8192, 1T prompt and 100B generated tokens, batches of 8 on NVIDIA"
+    )
+    assert words in ch09.answer_table(planned).markup
+    assert said["c9_first"] == "The laws come from the runs at T = 8192"
+    sizes = [cheap[name]["num_params"] / best[name]["num_params"] for name in cheap]
+    assert f"has at most {max(sizes):.2f} times the parameters" in said["c9_answer_size"]
     total = cheap["xlstm"]["total_gpu_hours"] / best["xlstm"]["total_gpu_hours"]
-    assert f"{total:.2f} of the total cost" in said["c9_owning"]
-    assert f"{1 - total:.0%} for the xLSTM" in said["c9_take_owning"]
-    assert said["c9_answer_serve"].startswith("Cheapest to own")
+    assert f"and {total:.2f} (xLSTM) times as much in total" in said["c9_owning"]
+    assert f"and {100 * (1 - total):.0f} % (xLSTM) of the device time" in said["c9_take_owning"]
 
 
 def test_nothing_is_served(known: dict[str, Knowledge]) -> None:
     alone = {"xlstm": known["xlstm"]}
     idle = plan(Request(train_flops=1e21), alone)
     said = ch09.plan_facts(idle, alone)
-    assert said["c9_answer_serve"].startswith("Nothing is served")
-    assert said["c9_take_owning"] == "nothing is served in this plan"
-    assert ch09.traffic_verdict(None, idle, alone) == "No traffic, no difference"
-    assert "Nothing is served" in ch09.traffic_figure(None, ["xlstm"]).markup
+    assert said["c9_answer_size"].startswith("Nothing is served")
+    assert said["c9_owning"].startswith("Nothing is served")
+    assert said["c9_take_owning"].startswith("Nothing is served")
+    assert ch09.traffic_verdict(None, idle, alone) == "Without traffic both models are the same"
+    assert "Nothing is served" in ch09.traffic_figure(None).markup
     assert "Nothing is served" in ch09.batches_table(None, 0.0).markup
     assert "differ by" not in ch09.loss_width_words(idle)
 
 
 @pytest.mark.parametrize(
     ("budget", "words"),
-    [({"gpu_hours": 1000.0}, "1.00k GPU-hours of training"), ({"target_loss": 2.5}, "a loss of 2.5")],
+    [({"gpu_hours": 1000.0}, "1k GPU-hours of training"), ({"target_loss": 2.5}, "a loss of 2.5 nats per token")],
 )
 def test_budgets_in_words(budget: dict[str, float], words: str) -> None:
     assert facts.request_words(Request(**budget)).startswith(words)  # type: ignore[arg-type]
@@ -79,11 +94,11 @@ def test_budgets_in_words(budget: dict[str, float], words: str) -> None:
 def test_warnings_are_said_once(planned: Plan) -> None:
     far = replace(planned.models[0], warnings=("beyond the runs",), fit_message="does not fit")
     table = ch09.warnings_table(replace(planned, models=(far, replace(far, objective="cost-optimal")), notes=()))
-    assert [row["what"] for row in rows_of(table)] == ["beyond the runs", "does not fit"]
-    assert rows_of(table)[0]["where"] == "Transformer loss-optimal; Transformer cost-optimal"
+    assert [row["warning"] for row in rows_of(table)] == ["beyond the runs", "does not fit"]
+    assert rows_of(table)[0]["models"] == "Transformer loss-optimal; Transformer cost-optimal"
     inside = replace(planned.models[0], warnings=(), fit_message="")
     table = ch09.warnings_table(replace(planned, models=(inside,), notes=()))
-    assert rows_of(table)[0]["what"] == "inside the range of runs and timings"
+    assert rows_of(table)[0]["warning"] == "none: inside the range of runs and timings"
 
 
 def test_traffic_halves_the_size(planned: Plan, known: dict[str, Knowledge]) -> None:
@@ -97,9 +112,10 @@ def test_traffic_halves_the_size(planned: Plan, known: dict[str, Knowledge]) -> 
         }
     )
     alone = replace(planned, models=tuple(m for m in planned.models if m.architecture == "xlstm"))
-    assert "half of N* at 1.0T served tokens" in ch09.traffic_verdict(table, alone, known)
-    assert "never halves here" in ch09.traffic_verdict(table[:2], alone, known)
-    assert "tokens per parameter reach 100" in ch09.traffic_verdict(table, alone, known)
+    assert "half of the loss-optimal one at 1.0T (xLSTM) served tokens" in ch09.traffic_verdict(table, alone, known)
+    never = ch09.traffic_verdict(table[:2], alone, known)
+    assert never.startswith("The cost-optimal size never falls to half of the loss-optimal one for xLSTM. Tokens")
+    assert "Tokens per parameter reach 100 in the figure" in ch09.traffic_verdict(table, alone, known)
 
 
 class TestChoiceOfArchitecture:
@@ -113,19 +129,38 @@ class TestChoiceOfArchitecture:
 
     def test_all_ways_agree(self) -> None:
         said = ch09.ratio_facts(self.ratios((1.1, 2.0), (1.2, 1.6), (1.1, 1.3)), self.PAIR, 2.5, 8192)
-        assert "T = 8192, the xLSTM is cheaper to own" in said["c9_answer_ratio"]
-        assert "way 0: 1.10 at T = 2048 to 2 at T = 8192" in said["c9_context"]
-        assert "by a factor of 1.25 at most, grouped heads by 1.1 at least" in said["c9_context"]
+        assert said["c9_answer_ratio"] == (
+            "At equal loss the xLSTM is cheaper to own: the Transformer takes 2 times its device time with the timed "
+            "kernels, and 1.3 times with grouped heads on ideal kernels"
+        )
+        assert "by a factor of at most 1.25. Grouped heads divide it by at least 1.1" in said["c9_context"]
+
+    def test_the_first_is_cheaper(self) -> None:
+        ratios = self.ratios((1.1, 0.5), (1.2, 0.8), (1.1, 0.4))
+        verdict = facts.ratio_verdict(ratios, self.PAIR, 8192)
+        assert verdict.startswith("At equal loss the Transformer is cheaper to own: the xLSTM takes 2 times its")
+        assert "2.5 times with grouped heads" in verdict
+
+    def test_ratios_in_a_table(self) -> None:
+        ratios = self.ratios((1.1, 2.0), (1.2, 1.6)) | {
+            "short": pd.DataFrame({"context_length": [2048], "ratio": [3.0]})
+        }
+        rows = rows_of(ch09.ratio_table(ratios, self.PAIR))
+        assert [row["T = 8192"].strip() for row in rows] == ["2.00", "1.60", "–"]
+        assert rows[2]["T = 2048"] == "3.00"
 
     def test_ways_disagree(self) -> None:
-        verdict = facts.ratio_verdict(self.ratios((1.1, 2.0), (0.5, 0.8)), self.PAIR, 2.5, 8192)
-        assert "which is cheaper depends on the kernels" in verdict
+        verdict = facts.ratio_verdict(self.ratios((1.1, 2.0), (0.5, 0.8)), self.PAIR, 8192)
+        assert verdict.startswith("Which is cheaper to own at equal loss depends on kernels and heads")
+        assert "takes 2 times" in verdict
+        assert "and 0.8 times with grouped heads" in verdict
 
     def test_nowhere_do_both_fit(self) -> None:
         nothing = {"measured times": pd.DataFrame(columns=["context_length", "ratio"])}
         said = ch09.ratio_facts(nothing, self.PAIR, 2.5, 8192)
-        assert said["c9_context"] == "No ratio could be formed here"
-        assert said["c9_answer_ratio"].startswith("No context was found")
+        assert said["c9_context"].startswith("There is no context")
+        assert said["c9_answer_ratio"].startswith("There is no context")
+        assert "both architectures fit" in ch09.ratio_table(nothing, self.PAIR).markup
         assert "both fit" in ch09.ratio_figure(nothing, self.PAIR, 2.5, 8).markup
 
 
@@ -135,36 +170,55 @@ def test_published_sizes(known: dict[str, Knowledge]) -> None:
     assert sizes["published N"].tolist() == [row["num_params"] for row in rows]
     first = plan(Request(train_flops=float(rows[0]["xlstm_train_flops"])), {"xlstm": known["xlstm"]}).models[0]
     assert sizes["ours"].iloc[0] == first.numbers["num_params"]
-    words = ch09.published_words(sizes)
-    assert f"in {sizes['holds'].sum()} of 2 rows" in words
-    assert len(rows_of(ch09.published_table(sizes))) == 2
+    ledger = to_frame(build_ledger(sections=["compute_optimal_table_8192"]))
+    said = ch09.published_facts(sizes, ledger)
+    assert "of two rows (xLSTM)" in said["c9_published"]
+    assert said["c9_published_numbers"] == said["c9_published_again"] == "44"
+    assert said["c9_published_dependent"] == f"{(~ledger['independent'].astype(bool)).sum()}"
+    assert rows_of(ch09.published_table(sizes))[0]["our N"].startswith(f"{count(sizes['ours'].iloc[0])} [")
 
 
 def test_other_choices(planned: Plan, known: dict[str, Knowledge]) -> None:
     alone = {"xlstm": known["xlstm"]}
     other = choices(REQUEST, load_paper_runs(), alone, num_resamples=2)
-    said = ch09.choices_facts(other, ["xlstm"])
+    said = ch09.choices_facts(other)
     first = other.iloc[0]
     sizes = other.loc[other["objective"] == "loss-optimal", "num_params"]
-    assert f"xLSTM loss-optimal {count(sizes.min())} to {count(sizes.max())}" in said["c9_choice_sizes"]
+    [ranges] = rows_of(ch09.ranges_table(other))
+    assert ranges["N, loss-optimal"] == f"{count(sizes.min())} to {count(sizes.max())}"
+    hours = other.loc[other["choice"] == "utilization 25%", "total_gpu_hours"].iloc[-1]
+    assert count(hours, 2) in ranges["total: utilization"]
     within = other.groupby("objective", sort=False)[["num_params", "num_params_low", "num_params_high"]].apply(
         lambda part: part["num_params"].between(part["num_params_low"].iloc[0], part["num_params_high"].iloc[0]).sum()
     )
-    assert said["c9_choice_outside"] == f"{len(other) - within.sum()} of {len(other)}"
-    assert "as planned" in said["c9_choice_hours"]
+    assert said["c9_choice_outside"] == f"{len(other) - within.sum()} of the {len(other)}"
+    assert "law of the Token/Param runs" in {row["choice"] for row in rows_of(ch09.choices_table(other))}
     assert first["choice"] == rows_of(ch09.choices_table(other))[0]["choice"] == "as planned"
     assert len(rows_of(ch09.shares_table(interval_shares(planned)))) == 4
-    assert "the two architectures differ by" in ch09.loss_width_words(planned)
+    assert "the losses of the two architectures differ by" in ch09.loss_width_words(planned)
 
 
 def test_solutions(known: dict[str, Knowledge]) -> None:
     alone = {"xlstm": known["xlstm"]}
     batches = sweep(REQUEST, alone, "batch_size", [1, 8])
     rows = rows_of(ch09.batches_table(batches, 1.1e12))
-    costs = [float(row["GPU-hours per 10⁹ tokens"]) for row in rows if row["objective"] == "cost-optimal"]
+    costs = [float(row["GPU-hours per 10⁹ tokens"]) for row in rows if row["model"] == "cost-optimal"]
     assert costs == sorted(costs, reverse=True), "a batch shares the weights"
     devices = sweep(REQUEST, alone, "hardware", ["h100-sxm", "rtx-4090"])
-    assert [row["hardware"] for row in rows_of(ch09.devices_table(devices))] == ["h100-sxm", "rtx-4090"]
+    shown = rows_of(ch09.devices_table(devices))
+    assert [row["hardware"] for row in shown] == ["NVIDIA H100 SXM", "NVIDIA GeForce RTX 4090"]
+    assert {row["architecture"] for row in shown} == {"xLSTM"}
     plans = {share: plan(Request(gpu_hours=1000, utilization=share), alone) for share in (0.25, 0.5)}
     slow, fast = rows_of(ch09.hours_table(plans))
     assert float(fast["loss"]) < float(slow["loss"])
+
+
+def test_tables_of_a_reader(tmp_path: Path) -> None:
+    runs, timings = ch09.load_tables(None, None)
+    assert timings is None
+    runs.head(30).to_csv(tmp_path / "runs.csv", index=False)
+    load_paper_inference().to_csv(tmp_path / "timings.csv", index=False)
+    runs, timings = ch09.load_tables(tmp_path / "runs.csv", tmp_path / "timings.csv")
+    assert len(runs) == 30
+    assert timings is not None
+    assert len(timings) == len(load_paper_inference())

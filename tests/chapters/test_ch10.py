@@ -301,14 +301,14 @@ def test_rates_of_the_cell_by_hand(shown: ch10.Shown) -> None:
 def test_published_rates_beside_the_cell(shown: ch10.Shown, ledger: pd.DataFrame) -> None:
     assert list(published.published_rates(ledger)["what"]) == ["model, 160M", "model, 400M"]
     facts = ch10.published_facts(shown, ledger)
-    assert str(facts["c10_between"]).startswith("All 2 published rates lie between the 71 TFLOP/s")
+    assert str(facts["c10_between"]).startswith("Both published rates lie between the 71 TFLOP/s")
     assert facts["c10_rates"] == (
-        "The ledger reproduces all 2 published rates, 1 of them from data that do not depend on the published numbers"
+        "The ledger reproduces both published rates, 1 of them from data that do not depend on the published numbers"
     )
     slow = ledger.assign(published=1e12, verdict="differs")
     facts = ch10.published_facts(shown, slow)
-    assert str(facts["c10_between"]).startswith("None of the 2 published rates lie")
-    assert facts["c10_rates"] == "The ledger reproduces none of the 2 published rates"
+    assert str(facts["c10_between"]).startswith("Neither of the two published rates lie")
+    assert facts["c10_rates"] == "The ledger reproduces neither of the two published rates"
     markup = ch10.show_published(shown, ledger).markup.replace("\N{NO-BREAK SPACE}", " ")
     assert markup.index("cell alone, xl_chunk, L = 128") < markup.index("model, 160M") < markup.index(">matrix product")
     alone = published.between_verdict(shown, ledger["published"], pd.DataFrame({"what": ["cell alone, ours"]}))

@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 
 from companion.chapters import ch91
 from companion.explorer import Explorer, Setting
@@ -22,26 +23,48 @@ def alone() -> Explorer:
 def test_facts_are_those_of_the_opening_setting(explorer: Explorer) -> None:
     facts = ch91.explorer_facts(explorer, 5)
     shown = explorer.evaluate()
-    for name, label in (("transformer", "Transformer"), ("xlstm", "xLSTM")):
-        numbers = shown[name]["numbers"]
-        assert f"{label} {count(numbers['num_params'])} parameters, {numbers['loss']:.3f}" in facts["c91_loss"]
-        assert f"{label} {duration(numbers['ttft_s'])} and {duration(numbers['step_time_s'])}" in facts["c91_times"]
-        assert f"{label} from {count(numbers['num_params'])} parameters" in facts["c91_long_context"]
+    times = [shown[name]["numbers"]["step_time_s"] for name in ("transformer", "xlstm")]
+    assert (
+        f"takes the Transformer {significant(times[0] / times[1], 2)} times as long as the xLSTM" in facts["c91_answer"]
+    )
     assert facts["c91_law_context"] == "T = 8,192"
     assert facts["c91_ratio"] == "M = 22"
-    assert facts["c91_setting"].endswith("a batch of 8 on NVIDIA H100 SXM")
+    assert (
+        f"moves the Transformer from {count(shown['transformer']['numbers']['num_params'])} to"
+        in facts["c91_long_context"]
+    )
+    assert (
+        f"leaves the xLSTM at {count(shown['xlstm']['numbers']['num_params'])} parameters" in facts["c91_long_context"]
+    )
+    assert f"instead of {duration(times[1])}" in facts["c91_large_ratio"]
     assert facts["c91_resamples"] == "5"
+
+
+def test_table_of_the_opening_setting(explorer: Explorer) -> None:
+    table = ch91.settings_table(explorer).markup.replace("\u00a0", " ")
+    rows = [
+        [td.get_text() for td in row.select("td")] for row in BeautifulSoup(table, "html.parser").select("tbody tr")
+    ]
+    assert [row[0] for row in rows] == ["opening"] * 2 + ["T = 131,072"] * 2 + ["M = 220"] * 2
+    numbers = explorer.evaluate()["xlstm"]["numbers"]
+    assert rows[1][1:3] == ["xLSTM", count(numbers["num_params"])]
+    assert rows[1][3].startswith(f"{numbers['loss']:.3f} [")
+    assert rows[1][4:6] == [duration(numbers["ttft_s"]), duration(numbers["step_time_s"])]
+    assert "a batch of 8 on NVIDIA H100 SXM" in table
 
 
 def test_one_architecture(alone: Explorer) -> None:
     facts = ch91.explorer_facts(alone, 5)
     assert facts["c91_ratio"] == "the compute-optimal M"
-    assert "Transformer" not in facts["c91_memory"]
+    step = duration(alone.evaluate()["xlstm"]["numbers"]["step_time_s"])
+    assert facts["c91_answer"].startswith(f"At the opening setting a generated token takes {step}; at a context of")
+    assert "Transformer" not in ch91.settings_table(alone).markup
     compared = ch91.compare_designs({"all runs": alone}, (1e20, 1e21))
     assert ch91.designs_verdict(compared).startswith("With one architecture")
-    assert "0.000 nats per token" in ch91.designs_verdict(compared)
-    ratios = ch91.step_ratios_text({2048.0: alone.evaluate()})
-    assert ratios.endswith(duration(alone.evaluate()["xlstm"]["numbers"]["step_time_s"]))
+    assert ch91.designs_facts(compared)["c91_gaps"] == "0.000 at 1×10²⁰ FLOP and 0.000 at 1×10²¹ FLOP"
+    table = ch91.steps_table({2048.0: alone.evaluate()}).markup
+    assert step in table
+    assert "ratio" not in table
 
 
 def test_laws_agree_or_not(explorer: Explorer) -> None:
@@ -50,12 +73,15 @@ def test_laws_agree_or_not(explorer: Explorer) -> None:
     losses = {name: one["numbers"]["loss"] for name, one in best.items()}
     assert compared["loss"].tolist() == list(losses.values())
     lower = {"transformer": "Transformer", "xlstm": "xLSTM"}[min(losses, key=lambda name: losses[name])]
-    assert f"{lower} has the lower loss under every law" in ch91.designs_verdict(compared)
+    assert ch91.designs_verdict(compared) == f"At 1×10²¹ FLOP the {lower} has the lower loss under every law"
     other = compared.assign(design="other", loss=compared["loss"].to_numpy()[::-1])
     both = pd.concat([compared, other])
-    assert "the laws disagree who is lower" in ch91.designs_verdict(both)
+    assert ch91.designs_verdict(both) == "At 1×10²¹ FLOP the laws disagree"
     gap = abs(losses["transformer"] - losses["xlstm"])
-    assert f"by up to {gap:.3f} nats per token" in ch91.designs_table(both).markup
+    assert ch91.designs_facts(both)["c91_gaps"] == f"{gap:.3f} at 1×10²¹ FLOP"
+    assert f"{compared['loss'].iloc[0]:.3f} [" in ch91.designs_table(both).markup.replace("\u00a0", " ")
+    tried = ch91.designs_table(compared.assign(design="tokenparam")).markup
+    assert "Token/Param" in tried
 
 
 def test_links_say_what_to_see(explorer: Explorer) -> None:
@@ -69,9 +95,10 @@ def test_links_say_what_to_see(explorer: Explorer) -> None:
 def test_solutions(explorer: Explorer) -> None:
     shown = explorer.evaluate()
     times = [one["numbers"]["step_time_s"] for one in shown.values()]
-    assert ch91.step_ratios_text({2048.0: shown}) == f"T =     2,048: ratio {significant(times[0] / times[-1])}"
+    assert significant(times[0] / times[-1]) in ch91.steps_table({2048.0: shown}).markup
     never = {name: {**one, "fits": False} for name, one in shown.items()}
-    assert ch91.largest_batches_text({1: shown, 8: shown, 16: never}).splitlines() == ["Transformer: 8", "xLSTM: 8"]
-    assert "none fits" in ch91.largest_batches_text({1: never})
-    assert "loss +0.000 nats per token" in ch91.overtraining_text(shown, shown)
+    table = ch91.batches_table({1: shown, 8: shown, 16: never}).markup
+    assert table.count("<td>8</td>") == 2
+    assert ch91.batches_table({1: never}).markup.count("none fits") == 2
+    assert "+0.000" in ch91.overtraining_table(shown, shown).markup
     assert 8 in ch91.steps_of("batch_size")

@@ -64,7 +64,7 @@ def flops_formulas(architecture: str, convention: str | Convention = PAPER) -> B
 
 def to_latex(expression: Any) -> str:
     """LaTeX of an expression, with the symbols of the notation page."""
-    return sympy.latex(expression, symbol_names=_LATEX_NAMES, mul_symbol="dot")
+    return sympy.latex(expression, symbol_names=_LATEX_NAMES)
 
 
 def symbolic_architecture(architecture: str, **shapes: Any) -> Architecture:

@@ -24,6 +24,7 @@ from companion.book.output import LOG, LOG_HEAD, SUMMARY, check_output, publish,
 from companion.book.parameters import choose, defaults_of, parameters_of
 from companion.book.record import build_record
 from companion.book.standalone import write_standalone
+from companion.book.student import check_folder, write_student_copies
 from companion.errors import InputError
 
 __all__ = [
@@ -85,6 +86,7 @@ def build(
     jobs: int | None = None,
     progress: bool | None = None,
     report: Callable[[str], object] = print,
+    student: Path | None = None,
 ) -> Build:
     """Execute all notebooks and render the book; return where it is and what became of every chapter.
 
@@ -109,14 +111,16 @@ def build(
     report
         gets one line a chapter if parameters were given, then one that says where the time went, and one that says
         where the html is and how long it took.
+    student
+        a new or empty folder that gets a copy of every chapter without solutions, marked answers and outputs.
 
     Raises
     ------
     NotebookError
         a cell failed, and no parameters were given.
     InputError
-        the folder is not a checkout, `out` may not be written, no notebook has a given parameter, the book tools are
-        not installed, or Sphinx complained: its first lines are shown.
+        the folder is not a checkout, `out` or `student` may not be written, no notebook has a given parameter, the book
+        tools are not installed, or Sphinx complained: its first lines are shown.
 
     Examples
     --------
@@ -126,6 +130,8 @@ def build(
     start = time.monotonic()
     root = _checkout(root)
     out = check_output(root / "_build" if out is None else out, root)
+    if student is not None:
+        check_folder(student)
     code_pages = pages_with_code(root / "book")
     notebooks = [*code_pages, *sources(root / "notebooks")]
     choose(parameters or {}, {source: defaults_of(source) for source in notebooks})  # refused before any work
@@ -151,6 +157,8 @@ def build(
         rendered = time.monotonic()
         html = _render(stage, out / LOG)
         write_standalone(stage / "book", html, stage / "_config.yml")
+        if student is not None:
+            write_student_copies(student, stage / "book", html, stage / "_config.yml", list(run_times))
         costs = measure(html, run_times, time.monotonic() - rendered)
         fill(html, costs)
         index = publish(html, out)

@@ -214,7 +214,8 @@ class Page:
             text = ""
         number = self.site.numbers.get(target, "")
         prefix = "equation-" if role == "eq" else ""
-        return self._link(text or (number if role != "ref" else ""), f"#{target}", prefix)
+        heading = self.site.labels.get(target, ("", ""))[1]
+        return self._link(text or ("" if role == "ref" and heading else number), f"#{target}", prefix)
 
     def _link(self, text: str, target: str, prefix: str = "") -> str:
         """A link to the web as it is; to another page as an absolute one, or its text where there is no address.

@@ -54,6 +54,24 @@ def write_standalone(pages: Path, html: Path, config: Path) -> list[Path]:
     InputError
         a chapter shows a value that no cell glued or cites an unknown work, or an address is wrong.
     """
+    notebooks, site = read_site(pages, html, config)
+    targets = {html / "_sources" / f"{name}.ipynb": name for name in notebooks}
+    written = [target for target in targets if target.is_file()]
+    for target in written:
+        write(target, dump(standalone(notebooks[targets[target]], targets[target], site)))
+    return written
+
+
+def read_site(pages: Path, html: Path, config: Path) -> tuple[dict[str, Any], Site]:
+    """The executed chapters of a rendered book by page (`chapters/09_planning`), and what its pages refer to.
+
+    The folders are those of `write_standalone`.
+
+    Raises
+    ------
+    InputError
+        an address in the configuration is wrong.
+    """
     import nbformat
 
     notebooks = {f"chapters/{path.stem}": nbformat.read(path, 4) for path in sorted(pages.glob("chapters/*.ipynb"))}
@@ -63,14 +81,7 @@ def write_standalone(pages: Path, html: Path, config: Path) -> list[Path]:
     numbers: dict[str, str] = {}
     for page in sorted(html.glob("chapters/*.html")):
         numbers |= numbers_of(page.read_text(encoding="utf-8"))
-    site = Site(read_addresses(config), Citations(pages / "references.bib"), titles, labels, numbers)
-    written = []
-    for name, notebook in notebooks.items():
-        target = html / "_sources" / f"{name}.ipynb"
-        if target.is_file():
-            write(target, dump(standalone(notebook, name, site)))
-            written.append(target)
-    return written
+    return notebooks, Site(read_addresses(config), Citations(pages / "references.bib"), titles, labels, numbers)
 
 
 def standalone(notebook: Any, name: str, site: Site) -> Any:
@@ -183,7 +194,7 @@ def _opening(notebook: Any, name: str, addresses: Addresses) -> list[Any]:
         "*Numbers in the text are those of the book's own run; cells that you run compute tables and figures anew.*"
     )
     if any("../_static/" in str(output) for cell in notebook.cells for output in cell.get("outputs", [])):
-        text += " *The controls below work in the html of the book only.*"
+        text += " *Sliders work in the html of the book only.*"
     modules = ("companion", "matplotlib", "torch") if kernels else ("companion", "matplotlib")
     check = _CHECK.format(how=how, modules=modules, version=companion.__version__)
     return [v4.new_markdown_cell(text), v4.new_code_cell(check)]

@@ -1,84 +1,90 @@
 """Student copies of notebooks: no solutions, no marked answers, an empty cell below every exercise.
 
-Numbers in the text come from a run of the chapters, so that the copies read like the pages; their cells have no
-outputs.
+Numbers in the text come from the book's run, so that the copies read like the pages; their cells have no outputs.
 """
 
 import ast
 import re
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from companion.book.execution import try_all
-from companion.book.notebooks import ROOT, dump, name_cells, sources, write
+from companion.book.notebooks import dump, name_cells, write
 from companion.book.quizzes import read_quiz
+from companion.book.standalone import read_site, standalone
 from companion.errors import InputError
 
 ANSWER = "# Your answer"
 
 _FENCE = re.compile(r"(`{3,}|:{3,})\{([\w-]+)\}[ \t]*(.*)$")
 _OPTION = re.compile(r":([\w-]+):[ \t]*(.*)$")
-_GLUE = re.compile(r"\{glue(?::\w+)?\}`([^`:]+)[^`]*`")
-_TERM = re.compile(r"\{term\}`([^`<]+?)(?:\s*<[^`>]*>)?`")
 
 
-def write_student_copies(
-    folder: Path,
-    *,
-    root: Path | None = None,
-    parameters: Mapping[str, Any] | None = None,
-    jobs: int | None = None,
-    progress: bool | None = None,
-) -> tuple[list[Path], dict[str, str]]:
-    """Run the chapters, write the student copy of each; return the files, and reasons by chapter that has none.
+def check_folder(folder: Path) -> None:
+    """Refuse a folder for student copies that holds anything.
+
+    Raises
+    ------
+    InputError
+        it is a file, or not empty.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(f"{folder}: not an empty folder; student copies replace nothing")
+
+
+def write_student_copies(folder: Path, pages: Path, html: Path, config: Path, names: Collection[str]) -> list[Path]:
+    """Write the student copy of each chapter that was built; return the files.
 
     Parameters
     ----------
     folder
         a new or empty folder.
-    root
-        checkout whose `notebooks/` are read, by default the one that this package runs from.
-    parameters, jobs, progress
-        as in `companion.book.execute`. With parameters, chapters that do not apply to the table get no copy.
+    pages, html, config
+        executed and rendered book, as for `companion.book.standalone.write_standalone`.
+    names
+        of the chapters that were built, such as `09_planning`.
 
     Raises
     ------
-    NotebookError
-        a cell failed, and no parameters were given.
     InputError
-        the folder holds files, no chapter could be run, or a copy would not be free of solutions or would not run.
+        the folder holds files, or a copy would not be free of solutions or would not run.
     """
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InputError(f"{folder}: not an empty folder; student copies replace nothing")
-    import nbformat
-
-    with tempfile.TemporaryDirectory(prefix="companion-") as executed:
-        chapters = sources((root or ROOT) / "notebooks")
-        done = try_all(chapters, Path(executed), parameters, jobs=jobs, progress=progress)
-        failures = {each.source.stem: each.failure for each in done if each.failure}
-        paths = [execution.path for execution in done if execution.path]
-        if failures and (not parameters or not paths):
-            raise next(iter(failures.values()))
-        copies = {folder / path.name: student_copy(nbformat.read(path, 4), path.stem) for path in paths}
+    check_folder(folder)
+    notebooks, site = read_site(pages, html, config)
+    copies = {}
+    for page, notebook in notebooks.items():
+        name = page.rpartition("/")[2]
+        if name in names:
+            copy = standalone(without_solutions(notebook, name), page, site)
+            copies[folder / f"{name}.ipynb"] = without_outputs(copy)
     folder.mkdir(parents=True, exist_ok=True)
     for path, copy in copies.items():
         write(path, dump(copy))
-    return list(copies), {name: failure.reason for name, failure in failures.items()}
+    return list(copies)
 
 
-def student_copy(notebook: Any, name: str) -> Any:
-    """A notebook without solutions, marked answers and outputs; the given one is not changed.
+def without_outputs(notebook: Any) -> Any:
+    """A notebook as if no cell had run; the given one is not changed."""
+    from nbformat import from_dict
 
-    Exercises and quizzes become Markdown that every notebook shows, glued values become text.
+    made = from_dict(notebook)
+    for cell in made.cells:
+        if cell.cell_type == "code":
+            cell.update(outputs=[], execution_count=None)
+    return made
+
+
+def without_solutions(notebook: Any, name: str) -> Any:
+    """A notebook without solutions and marked answers; the given one is not changed.
+
+    Quizzes become Markdown that every notebook shows; other directives and roles stay as they are.
 
     Parameters
     ----------
     notebook
-        an executed chapter as an nbformat node.
+        a chapter as an nbformat node.
     name
-        of its file without ending, such as `09_planning`: exercises are numbered 9.1, 9.2, ...
+        of its file without ending, for messages.
 
     Raises
     ------
@@ -88,39 +94,33 @@ def student_copy(notebook: Any, name: str) -> Any:
     """
     from nbformat import from_dict, v4
 
-    pages = _Pages(name, _glued(notebook))
+    text = _Text()
     cells: list[Any] = []
     removed: list[str] = []
     for number, cell in enumerate(notebook.cells, 1):
         if cell.cell_type == "markdown":
-            for text in pages.convert(cell.source):
-                made = v4.new_code_cell(ANSWER) if text == ANSWER else v4.new_markdown_cell(text)
-                cells += [made] if text.strip() else []
-        elif pages.in_solution:
+            for part in text.parts(cell.source):
+                made = v4.new_code_cell(ANSWER) if part == ANSWER else v4.new_markdown_cell(part)
+                cells += [made] if part.strip() else []
+        elif text.in_solution:
             removed.append(cell.source)
+        elif text.unsolved and cell.cell_type == "code":
+            raise InputError(f"{name}: cell {number}: code below an exercise, outside of its solution")
         else:
-            if pages.unsolved and cell.cell_type == "code":
-                raise InputError(f"{name}: cell {number}: code below an exercise, outside of its solution")
-            kept = from_dict(cell)
-            if cell.cell_type == "code":
-                kept.update(outputs=[], execution_count=None)
-            cells.append(kept)
-    if pages.in_solution:
+            cells.append(from_dict(cell))
+    if text.in_solution:
         raise InputError(f"{name}: a solution-start without its solution-end")
     _check_names(name, [cell.source for cell in cells if cell.cell_type == "code"], removed)
-    made = from_dict({**notebook, "metadata": dict(notebook.metadata), "cells": cells})
-    made.metadata.pop("jupytext", None)
-    return name_cells(made)
+    return name_cells(from_dict({**notebook, "metadata": dict(notebook.metadata), "cells": cells}))
 
 
-class _Pages:
+class _Text:
     """The texts of a notebook from its first to its last cell; knows whether an exercise or a solution is open."""
 
-    def __init__(self, name: str, values: Mapping[str, str]) -> None:
-        self.chapter = int(name.partition("_")[0]) if name.partition("_")[0].isdigit() else 0
-        self.values, self.exercises, self.in_solution, self.unsolved = values, 0, False, False
+    def __init__(self) -> None:
+        self.in_solution, self.unsolved = False, False
 
-    def convert(self, text: str) -> list[str]:
+    def parts(self, text: str) -> list[str]:
         """The Markdown cells that a text becomes, and `ANSWER` where an answer belongs."""
         made: list[str] = []
         plain: list[str] = []
@@ -132,36 +132,29 @@ class _Pages:
             elif kind in ("solution-start", "solution"):
                 made += ["\n".join(plain).strip("\n"), ANSWER]
                 plain, self.in_solution, self.unsolved = [], kind == "solution-start", False
-            elif kind == "exercise":
-                self.exercises, self.unsolved = self.exercises + 1, True
-                plain += self._exercise(title, lines)
             elif kind == "quiz":
                 plain += _quiz(title, lines)
             else:
+                self.unsolved = self.unsolved or kind == "exercise"
                 plain += lines
-        return [self._words(each) if each != ANSWER else each for each in [*made, "\n".join(plain).strip("\n")]]
-
-    def _exercise(self, title: str, lines: list[str]) -> list[str]:
-        options, body = options_of(lines)
-        level = f" ({options['level']})" if "level" in options else ""
-        return [f"**Exercise {self.chapter}.{self.exercises}{level}: {title}**", "", *body]
-
-    def _words(self, text: str) -> str:
-        text = _GLUE.sub(lambda match: self.values.get(match[1], match[0]), text)
-        return _TERM.sub(r"\1", text)
+        return [*made, "\n".join(plain).strip("\n")]
 
 
 def blocks(text: str) -> Iterator[tuple[str, str, list[str]]]:
-    """The directives of a MyST text as kind, argument and lines inside; what is between them has the kind `""`."""
+    """The directives of a MyST text as kind, argument and lines; what is between them has the kind `""`.
+
+    The lines of an exercise include its fences, as a copy keeps it; those of the others are what is inside.
+    """
     plain: list[str] = []
     fence, opened, inside = "", ("", ""), list[str]()
     for line in text.split("\n"):
         if fence:
             if line.strip().startswith(fence) and not line.strip().strip(fence[0]):
-                if opened[0] in ("quiz", "exercise", "solution", "solution-start", "solution-end"):
+                if opened[0] in ("quiz", "solution", "solution-start", "solution-end"):
                     yield (*opened, inside)
                 else:
-                    yield "", "", [f"{fence}{{{opened[0]}}} {opened[1]}".rstrip(), *inside, line]
+                    kind = opened if opened[0] == "exercise" else ("", "")
+                    yield *kind, [f"{fence}{{{opened[0]}}} {opened[1]}".rstrip(), *inside, line]
                 fence = ""
             else:
                 inside.append(line)
@@ -190,20 +183,6 @@ def options_of(lines: list[str]) -> tuple[dict[str, str], list[str]]:
             return options, lines[number:]
         options[found[1]] = found[2].strip()
     return options, []
-
-
-def _glued(notebook: Any) -> dict[str, str]:
-    """Texts that the cells of an executed notebook glued, by name."""
-    values = {}
-    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
-        record = output.get("metadata", {}).get("scrapbook", {})
-        if "name" in record:
-            text = output["data"][f"{record['mime_prefix']}text/plain"]
-            try:
-                values[record["name"]] = str(ast.literal_eval(text))
-            except (ValueError, SyntaxError):  # an object without a literal: its text is what the page shows
-                values[record["name"]] = text
-    return values
 
 
 def _check_names(name: str, kept: list[str], removed: list[str]) -> None:

@@ -2,20 +2,26 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from companion.chapters.applicability import Selection, select_runs
+from companion.chapters.labels import label_of
 from companion.explorer import CONTROLS, Explorer, Setting
-from companion.formatting import count, interval, power_of_ten, significant
+from companion.formatting import count, interval, listed, power_of_ten, significant
 from companion.hardware import get_hardware
+from companion.inference.timings import load_inference
 from companion.plotting import Html, show_table
 from companion.plotting.explorer_page import duration, gibibytes, setting_links
-from companion.plotting.style import architecture_label
 
 #: Context (tokens) and tokens per parameter that the opening setting is moved to.
 LONG_CONTEXT = 131072
 LARGE_RATIO = 220.0
+_NO_BREAK = "\u00a0"
+#: Experiments of the run table, as the page calls their runs.
+_DESIGNS = {"isoflop": "IsoFLOP", "tokenparam": "Token/Param"}
 #: What `Explorer.evaluate` returns: results by architecture.
 Results = Mapping[str, Mapping[str, Any]]
 
@@ -25,25 +31,108 @@ def steps_of(name: str) -> tuple[float, ...]:
     return next(control.steps for control in CONTROLS if control.name == name)
 
 
+def load_tables(
+    runs_file: str | Path | None, inference_file: str | Path | None
+) -> tuple[Selection, pd.DataFrame | None, pd.DataFrame | None]:
+    """The selection of the runs, then runs and timings as `Explorer.of` takes them: None for those of the paper.
+
+    Raises
+    ------
+    InputError
+        if a file cannot be read or is not such a table.
+    """
+    selection = select_runs(runs_file)
+    timings = load_inference(inference_file) if inference_file else None
+    return selection, None if selection.of_paper else selection.runs, timings
+
+
 def explorer_facts(explorer: Explorer, num_resamples: int) -> dict[str, str]:
-    """The opening setting in words, its numbers, and what a longer context or more tokens per parameter change."""
+    """The opening setting in words, what a longer context or more tokens per parameter change, and the laws behind."""
     start, shown = explorer.default, explorer.evaluate()
     long = explorer.evaluate(replace(start, context_length=LONG_CONTEXT))
     lean = explorer.evaluate(replace(start, tokens_per_param=LARGE_RATIO))
     laws = {f"T = {one.law_context:,}" if one.law_context else "every context" for one in explorer.known.values()}
     first = next(iter(explorer.known.values()))
     return {
-        "c91_setting": setting_words(start),
+        "c91_answer": context_verdict(shown, long),
+        "c91_law_context": listed(sorted(laws)),
+        "c91_long": f"{LONG_CONTEXT:,}",
+        "c91_large": f"{LARGE_RATIO:g}",
         "c91_ratio": _ratio_words(start),
-        "c91_law_context": " and ".join(sorted(laws)),
-        "c91_loss": _each(shown, _loss_words),
-        "c91_times": _each(shown, _time_words),
-        "c91_memory": _each(shown, _memory_words),
-        "c91_long_context": "; ".join(_moved_words(name, shown[name], long[name]) for name in shown),
-        "c91_large_ratio": "; ".join(_traded_words(name, shown[name], lean[name]) for name in shown),
+        "c91_long_context": sizes_verdict(shown, long),
+        "c91_large_ratio": trade_verdict(shown, lean),
         "c91_reference": first.times[0].hardware.label,
         "c91_resamples": f"{num_resamples}",
     }
+
+
+def context_verdict(shown: Results, long: Results) -> str:
+    """What a generated token takes at the opening context and at a long one: the answer of the page."""
+    length = f"at a context of {LONG_CONTEXT:,} tokens"
+    if len(shown) < 2:
+        [before], [after] = ([duration(_step(one)) for one in result.values()] for result in (shown, long))
+        return f"At the opening setting a generated token takes {before}; {length} it takes {after}"
+    first, *_, second = shown
+    ratios = [_step(result[first]) / _step(result[second]) for result in (shown, long)]
+    return (
+        f"At the opening setting a generated token takes the {label_of(first)} {significant(ratios[0], 2)} times as "
+        f"long as the {label_of(second)}; {length} it takes {significant(ratios[1], 2)} times as long"
+    )
+
+
+def sizes_verdict(shown: Results, long: Results) -> str:
+    """To which size and loss a longer context moves the model of the same budget."""
+    moved = []
+    for name, one in shown.items():
+        before, after = one["numbers"], long[name]["numbers"]
+        sizes = f"from {count(before['num_params'])} to {count(after['num_params'])} parameters"
+        losses = f"from a loss of {before['loss']:.3f} to {after['loss']:.3f}"
+        same = count(before["num_params"]) == count(after["num_params"])
+        at = f"{count(before['num_params'])} parameters and a loss of {before['loss']:.3f}"
+        moved.append(
+            f"leaves the {label_of(name)} at {at}" if same else f"moves the {label_of(name)} {sizes} and {losses}"
+        )
+    return ", and ".join(moved)
+
+
+def trade_verdict(shown: Results, lean: Results) -> str:
+    """What more tokens per parameter cost in loss (nats per token), and what they save in step time."""
+    traded = []
+    for name, one in shown.items():
+        before, after = one["numbers"], lean[name]["numbers"]
+        traded.append(
+            f"the loss of the {label_of(name)} changes by {after['loss'] - before['loss']:+.3f} and its step takes "
+            f"{duration(after['step_time_s'])} instead of {duration(before['step_time_s'])}"
+        )
+    return "; ".join(traded)
+
+
+def settings_table(explorer: Explorer) -> Html:
+    """The models of the opening setting, at a longer context and with more tokens per parameter."""
+    start = explorer.default
+    settings = {
+        "opening": start,
+        f"T = {LONG_CONTEXT:,}": replace(start, context_length=LONG_CONTEXT),
+        f"M = {LARGE_RATIO:g}": replace(start, tokens_per_param=LARGE_RATIO),
+    }
+    rows = []
+    for words, setting in settings.items():
+        for name, one in explorer.evaluate(setting).items():
+            numbers, bounds = one["numbers"], interval(one["intervals"]["loss"])
+            row = {
+                "setting": words.replace(" ", _NO_BREAK),
+                "architecture": label_of(name),
+                "N": count(numbers["num_params"]),
+            }
+            row |= {"loss (nats/token)": f"{numbers['loss']:.3f} {bounds}", "first token": duration(numbers["ttft_s"])}
+            row |= {"step": duration(numbers["step_time_s"]).replace(" ", _NO_BREAK), "memory": _memory_words(one)}
+            rows.append(row)
+    return show_table(
+        pd.DataFrame(rows),
+        name="explorer-settings",
+        caption=f"The opening setting ({setting_words(start)}), and what changes with one slider: the context T, or "
+        "the tokens per parameter M. The loss with its 95 % interval.",
+    )
 
 
 def setting_words(setting: Setting) -> str:
@@ -66,11 +155,11 @@ def links(explorer: Explorer, settings: Mapping[str, Setting]) -> Html:
         "long": ("A long context", "a step reads a cache that grows with T, or a state that does not", _step_words),
         "batch": (
             "A large batch",
-            "every sequence brings its own cache or state, which takes this much of the memory",
+            "every sequence has its own cache or state, which takes this much of the memory",
             _cache_words,
         ),
         "small": ("Far over-trained", "what a small model costs in loss", _optimum_words),
-        "far": ("Far beyond the runs", "losses of laws that are extrapolated", _interval_words),
+        "far": ("Far beyond the runs", "losses that the laws extrapolate", _interval_words),
     }
     return setting_links(
         (setting, words[key][0], f"{words[key][1]}. {_each(explorer.evaluate(setting), words[key][2])}.")
@@ -97,7 +186,7 @@ def compare_designs(designs: Mapping[str, Explorer], budgets: Sequence[float]) -
     for flops in budgets:
         for design, explorer in designs.items():
             for name, one in explorer.evaluate(Setting(train_flops=flops, tokens_per_param=None)).items():
-                row = {"train_flops": flops, "design": design, "architecture": architecture_label(name)}
+                row = {"train_flops": flops, "design": design, "architecture": label_of(name)}
                 row |= {key: one["numbers"][key] for key in ("num_params", "loss")}
                 left = any(entry["of"] == "optimum" for entry in one["outside"])
                 row |= {"interval": one["intervals"]["optimal_loss"], "data": "outside" if left else "inside"}
@@ -107,81 +196,85 @@ def compare_designs(designs: Mapping[str, Explorer], budgets: Sequence[float]) -
 
 def designs_table(compared: pd.DataFrame) -> Html:
     """The table of `compare_designs`."""
-    gaps = ", ".join(
-        f"{gap:.3f} nats per token at {power_of_ten(float(str(flops)))} FLOP"
-        for flops, gap in _widest_gaps(compared).items()
-    )
+    loss = compared["loss"].map("{:.3f}".format) + " " + compared["interval"].map(interval)
+    columns = ["train_flops", "design", "architecture", "num_params", "loss", "data"]
     return show_table(
-        compared,
-        caption="Compute-optimal size and loss in nats per token by the runs behind the law; data: whether inside of "
-        f"their range. The laws of an architecture differ by up to {gaps}.",
-        formats={"train_flops": power_of_ten, "num_params": count, "loss": "{:.3f}", "interval": interval},
-        labels={"train_flops": "C (FLOP)", "design": "runs", "num_params": "N*", "interval": "95 % interval"},
+        compared.assign(loss=loss, design=compared["design"].replace(_DESIGNS))[columns],
+        name="explorer-designs",
+        caption="Compute-optimal size and loss, with its 95 % interval, by the runs behind the law. Data: whether the "
+        "optimum is inside the range of the runs.",
+        formats={"train_flops": power_of_ten, "num_params": count},
+        labels={"train_flops": "C (FLOP)", "design": "runs", "num_params": "N*", "loss": "loss (nats/token)"},
     )
+
+
+def designs_facts(compared: pd.DataFrame) -> dict[str, str]:
+    """How far the laws of one architecture differ, and whether all laws agree on the lower loss at every budget."""
+    gaps = [f"{gap:.3f} at {power_of_ten(float(str(flops)))} FLOP" for flops, gap in _widest_gaps(compared).items()]
+    return {"c91_gaps": listed(gaps), "c91_change": designs_verdict(compared)}
 
 
 def designs_verdict(compared: pd.DataFrame) -> str:
     """Which architecture has the lower loss at every budget, and whether all laws agree."""
     if compared["architecture"].nunique() < 2:
-        widest = _widest_gaps(compared).max()
-        return (
-            f"With one architecture there is no other to compare; its loss moves by up to {widest:.3f} nats per token"
-        )
-    found = []
+        return "With one architecture there is no other to compare"
+    agreed: dict[str, list[str]] = {}
     for flops, part in compared.groupby("train_flops"):
-        best = [group.sort_values("loss")["architecture"].iloc[0] for _, group in part.groupby("design")]
-        agree = len(set(best)) == 1
-        verdict = f"{best[0]} has the lower loss under every law" if agree else "the laws disagree who is lower"
-        found.append(f"at {power_of_ten(float(str(flops)))} FLOP {verdict}")
-    return f"Compute-optimal, {'; '.join(found)}"
+        best = {group.sort_values("loss")["architecture"].iloc[0] for _, group in part.groupby("design")}
+        who = f"the {best.pop()} has the lower loss under every law" if len(best) == 1 else "the laws disagree"
+        agreed.setdefault(who, []).append(power_of_ten(float(str(flops))))
+    return "; ".join(f"{'at' if i else 'At'} {listed(at)} FLOP {who}" for i, (who, at) in enumerate(agreed.items()))
 
 
-def step_ratios_text(results: Mapping[float, Results]) -> str:
-    """Solution of an exercise: ratio of the step times (or the one step time) by context in tokens."""
-    lines = []
+def steps_table(results: Mapping[float, Results]) -> Html:
+    """Solution of an exercise: step times by context in tokens, and their ratio if there are two architectures."""
+    rows = []
     for length, result in results.items():
-        times = [one["numbers"]["step_time_s"] for one in result.values()]
-        text = f"ratio {significant(times[0] / times[-1])}" if len(times) > 1 else duration(times[0])
-        lines.append(f"T = {length:9,.0f}: {text}")
-    return "\n".join(lines)
+        row: dict[str, Any] = {"T (tokens)": f"{length:,.0f}"}
+        row |= {f"{label_of(name)}, step": duration(_step(one)) for name, one in result.items()}
+        times = [_step(one) for one in result.values()]
+        rows.append(row | ({"ratio": significant(times[0] / times[-1])} if len(times) > 1 else {}))
+    return show_table(pd.DataFrame(rows), caption="Step times at the contexts of the slider.")
 
 
-def largest_batches_text(results: Mapping[int, Results]) -> str:
+def batches_table(results: Mapping[int, Results]) -> Html:
     """Solution of an exercise: the largest batch that fits, by architecture; `results` by batch."""
     names = next(iter(results.values()))
     fitting = {name: [batch for batch, result in results.items() if result[name]["fits"]] for name in names}
-    return "\n".join(
-        f"{architecture_label(name)}: {max(each) if each else 'none fits'}" for name, each in fitting.items()
+    rows = [
+        {"architecture": label_of(name), "largest batch": f"{max(each)}" if each else "none fits"}
+        for name, each in fitting.items()
+    ]
+    return show_table(pd.DataFrame(rows), caption="The largest batch of the slider that fits into the memory.")
+
+
+def overtraining_table(small: Results, best: Results) -> Html:
+    """Solution of an exercise: what an over-trained model costs in loss, and both step times."""
+    rows = []
+    for name in small:
+        one, other = small[name]["numbers"], best[name]["numbers"]
+        row = {"architecture": label_of(name), "more loss": f"{one['loss'] - other['loss']:+.3f}"}
+        rows.append(row | {"step": duration(one["step_time_s"]), "compute-optimal": duration(other["step_time_s"])})
+    return show_table(
+        pd.DataFrame(rows),
+        caption="Over-trained against compute-optimal: the loss that it costs, and both step times.",
+        labels={"more loss": "more loss (nats/token)", "compute-optimal": "step, compute-optimal"},
     )
 
 
-def overtraining_text(small: Results, best: Results) -> str:
-    """Solution of an exercise: what an over-trained model costs in loss, and both step times."""
-    lines = []
-    for name in small:
-        one, other = small[name]["numbers"], best[name]["numbers"]
-        lines.append(f"{architecture_label(name)}: loss {one['loss'] - other['loss']:+.3f} nats per token,")
-        lines.append(f"  step {duration(one['step_time_s'])} instead of {duration(other['step_time_s'])}")
-    return "\n".join(lines)
+def _step(one: Mapping[str, Any]) -> float:
+    """Step time of a result, in seconds."""
+    return float(one["numbers"]["step_time_s"])
 
 
 def _each(results: Results, words: Callable[[Mapping[str, Any]], str]) -> str:
     """One phrase for each architecture; `words` makes it of a result."""
-    return "; ".join(f"{architecture_label(name)} {words(one)}" for name, one in results.items())
+    return "; ".join(f"{label_of(name)} {words(one)}" for name, one in results.items())
 
 
 def _ratio_words(setting: Setting) -> str:
     ratio = setting.tokens_per_param
     return "the compute-optimal M" if ratio is None else f"M = {ratio:g}"
-
-
-def _loss_words(one: Mapping[str, Any]) -> str:
-    low, high = one["intervals"]["loss"]
-    return f"{count(one['numbers']['num_params'])} parameters, {one['numbers']['loss']:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def _time_words(one: Mapping[str, Any]) -> str:
-    return " and ".join(duration(one["numbers"][key]) for key in ("ttft_s", "step_time_s"))
 
 
 def _memory_words(one: Mapping[str, Any]) -> str:
@@ -202,20 +295,6 @@ def _optimum_words(one: Mapping[str, Any]) -> str:
 
 def _interval_words(one: Mapping[str, Any]) -> str:
     return f"{one['numbers']['loss']:.2f} {[round(bound, 2) for bound in one['intervals']['loss']]}"
-
-
-def _moved_words(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    before, after = one["numbers"], other["numbers"]
-    start = f"{count(before['num_params'])} parameters and a loss of {before['loss']:.3f}"
-    return f"{architecture_label(name)} from {start} to {count(after['num_params'])} and {after['loss']:.3f}"
-
-
-def _traded_words(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    before, after = one["numbers"], other["numbers"]
-    return (
-        f"{architecture_label(name)} {after['loss'] - before['loss']:+.3f} nats per token for a step of "
-        f"{duration(after['step_time_s'])} instead of {duration(before['step_time_s'])}"
-    )
 
 
 def _widest_gaps(compared: pd.DataFrame) -> pd.Series:

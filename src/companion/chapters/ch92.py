@@ -90,12 +90,13 @@ def show_predictions(log: pd.DataFrame | None) -> Html:
     return show_table(
         log.assign(change=change, measured=measured)[["change", "of", "predicted_seconds", "measured", "ratio"]],
         name="kernel-predictions",
-        caption="Every prediction beside its measurement: times in milliseconds of a kernel or a whole pass, for "
-        f"8 × (256, 512) and T = 8192 unless the second column says otherwise. Predicted for {usual} (†: {others}) and "
+        caption="Every prediction beside its measurement: the time of a kernel or of a whole pass. Unless the second "
+        f"column says otherwise, for 8 × (256, 512) and T = 8192. Predicted for {usual} (†: {others}) and "
         "measured there (*: on another GPU). (16): heads of (128, 256); (8): heads of (128, 128); detached: training "
         "without the normalizer's gradient.",
         formats={"predicted_seconds": _milliseconds, "ratio": lambda v: "" if v != v else f"{v:.2f}"},
-        labels={"predicted_seconds": "predicted (ms)", "measured": "measured (ms)", "ratio": "measured / predicted"},
+        labels={"of": "kernel or pass", "predicted_seconds": "predicted (ms)", "measured": "measured (ms)"}
+        | {"ratio": "measured / predicted"},
     )
 
 
@@ -108,8 +109,8 @@ def log_facts(log: pd.DataFrame | None) -> dict[str, object]:
     return {
         "c92_answer": f"Over {len(known)} predictions, the median ratio of measured to predicted time is {low:.2f}; "
         f"the largest is {far['ratio']:.2f}",
-        "c92_largest": f"The largest ratio belongs to the kernel or pass “{far['of']}” of the change "
-        f"“{far['change']}”. The prediction rested on this reasoning: {far['reason']}",
+        "c92_largest": f"The largest ratio is that of “{far['of']}” after the change “{far['change']}”. The prediction "
+        f"rested on this reasoning: {far['reason']}",
     }
 
 
@@ -125,8 +126,8 @@ def show_gains(records: Path, context: int) -> Html:
     return show_table(
         by_context(table, cells),
         name="kernel-gains",
-        caption="All changes together: milliseconds of our kernels in the first records of a GPU and in the last, and "
-        "in brackets the first over the last. A pass with “detached” leaves the normalizer's gradient out.",
+        caption="All changes together: times in milliseconds in the first and in the last records of a GPU, and in "
+        "brackets the first over the last. A pass with “detached” leaves the normalizer's gradient out.",
         labels={"gpu": "GPU"},
     )
 

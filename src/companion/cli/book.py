@@ -32,7 +32,7 @@ def add_book(command: Callable[..., argparse.ArgumentParser]) -> None:
         "  companion book --pdf --zip   (the pages also as one PDF and one zip file)\n"
         "  companion book --parameters runs_file=my_runs.csv --output my_book   (chapters on your own table)\n"
         "  companion book --parameters train_flops=1e22 --parameters 'losses=[2.6, 2.4]' --output my_book\n"
-        "  companion book --student course   (notebooks without solutions, for a class)\n"
+        "  companion book --student course   (also notebooks without solutions, for a class)\n"
         "\n"
         "values of parameters:\n"
         "  numbers as in all options (1e22, 8192, inf), true, false, None, lists such as [1e18, 2e18] or a,b,\n"
@@ -54,7 +54,7 @@ def add_book(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--student",
         type=Path,
         metavar="FOLDER",
-        help="write no html but a copy of every notebook without solutions and marked answers into an empty folder",
+        help="also write a copy of every chapter without solutions and marked answers into an empty folder",
     )
     parser.add_argument(
         "--pdf", action="store_true", help="also print all pages into one PDF (needs a chromium; about two minutes)"
@@ -63,27 +63,22 @@ def add_book(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Execute and build, or write student copies; say where the files are and what was left out."""
-    if arguments.student is not None and arguments.output is not None:
-        raise InputError("--student writes notebooks and no html: leave out --output")
+    """Execute and build; say where the files are and what was left out."""
     try:
         from companion.book.archive import write_zip
         from companion.book.building import build
         from companion.book.output import PDF, ZIP
         from companion.book.parameters import read_parameters
         from companion.book.pdf import check_pdf, write_pdf
-        from companion.book.student import write_student_copies
     except ImportError as error:
         raise InputError(f"the book needs the extra 'book' ({error})") from error
     given = {name: checked(name, value) for name, value in read_parameters(arguments.parameters).items()}
-    if arguments.student is not None:
-        written, left_out = write_student_copies(arguments.student, parameters=given or None, jobs=arguments.jobs)
-        print(*written, *(f"{name}: left out: {reason}" for name, reason in left_out.items()), sep="\n")
-        return 1 if left_out else 0
     if arguments.pdf:
         check_pdf()
-    built = build(arguments.output, parameters=given or None, jobs=arguments.jobs)
+    built = build(arguments.output, parameters=given or None, jobs=arguments.jobs, student=arguments.student)
     html = built.index.parent
+    if arguments.student is not None:
+        print(arguments.student)
     if arguments.zip:
         print(write_zip(html, html.parent / ZIP))
     if arguments.pdf:

@@ -2,5 +2,6 @@
 
 from companion.explorer.numbers import Explorer
 from companion.explorer.settings import CONTROLS, OPTIMAL, Control, Setting, link_value
+from companion.explorer.training import training_model
 
-__all__ = ["CONTROLS", "OPTIMAL", "Control", "Explorer", "Setting", "link_value"]
+__all__ = ["CONTROLS", "OPTIMAL", "Control", "Explorer", "Setting", "link_value", "training_model"]

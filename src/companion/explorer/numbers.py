@@ -27,7 +27,7 @@ from companion.inference.features import terms_known
 from companion.inference.runtime_model import RuntimeModel
 from companion.inference.timings import middle_context
 from companion.laws import LossSurface, optimum
-from companion.planner.knowledge import Knowledge, learn, without_name
+from companion.planner.knowledge import Knowledge, Learned, learn, without_name
 from companion.runs.shape_family import (
     DIFFERENCE_STEP,
     LARGEST_WIDTH,
@@ -79,6 +79,13 @@ class Explorer:
             if no architecture is left; the message says why for each.
         """
         known = learn(runs, timings, architectures, experiment=experiment, num_resamples=num_resamples)
+        return cls.of_known(known, default=default, architectures=architectures)
+
+    @classmethod
+    def of_known(
+        cls, known: Learned, *, default: Setting | None = None, architectures: Sequence[str] | None = None
+    ) -> "Explorer":
+        """The explorer of what `companion.planner.learn` returned; the rest as `of`."""
         start = default or Setting()
         if default is None and (context := _law_context(known)) is not None:
             start = replace(start, context_length=min(max(context, CONTEXTS[0]), CONTEXTS[-1]))
@@ -116,12 +123,13 @@ class Explorer:
         -------
         dict with
             `numbers`: `num_params`, `num_tokens`, `tokens_per_param`, `loss` (nats per token) of the model trained at
-            C, T and M; the same with the prefix `optimal_` for the least loss at C and T; of the first model
+            C, T and M; the same with the prefix `optimal_` for the least loss at C and T, where a token costs
+            `optimal_flops_per_token` in training; `excess_loss` of the first over the second; of the first model
             `ttft_s`, `step_time_s` and their rooflines `ttft_roofline_s`, `step_time_roofline_s` (seconds),
             `memory_bytes` (the larger of prefill's and step's), of these `weight_bytes`, and `cache_bytes` at the end
             of the prompt.
-            `intervals`: of the losses, the optimum and the times. Losses and optimum: the law refitted to resampled
-            runs; times: resampled coefficients and the scatter of the timings about the fit.
+            `intervals`: of the losses and their difference, the optimum and the times. Losses and optimum: the law
+            refitted to resampled runs; times: resampled coefficients and the scatter of the timings about the fit.
             `fits`: whether the memory suffices.
             `outside`: `{of, name, value, low, high}` of every value outside the range of the data, where `of` is
             `loss`, `optimum`, `ttft` or `step_time`.
@@ -150,18 +158,22 @@ class Explorer:
         where = (shapes, setting.context_length, setting.batch_size, setting.hardware)
         passes = [count(*where[:3]) for count in (count_prefill, count_step)]
         ttft, step_time = knowledge.times
+        loss, losses = float(law.predict(size, tokens)), knowledge.bootstrap.laws.predict(size, tokens)
         numbers = {
             "num_params": size,
             "num_tokens": tokens,
             "tokens_per_param": tokens / size,
-            "loss": float(law.predict(size, tokens)),
+            "loss": loss,
+            "excess_loss": 0.0 if setting.tokens_per_param is None else float(_excess(loss, best.loss[0])),
             **{f"optimal_{name}": float(getattr(best, name)[0]) for name in _OF_OPTIMUM},
+            "optimal_flops_per_token": flops / float(best.num_tokens[0]),
             "ttft_s": float(ttft.predict(*where)),
             "step_time_s": float(step_time.predict(*where)),
             **_counted_numbers(passes, setting.hardware),
         }
         samples = {
-            "loss": knowledge.bootstrap.laws.predict(size, tokens),
+            "loss": losses,
+            "excess_loss": _excess(losses, resampled.loss),
             **{f"optimal_{name}": getattr(resampled, name) for name in _OF_OPTIMUM},
             "ttft_s": ttft.samples(*where),
             "step_time_s": step_time.samples(*where),
@@ -265,6 +277,11 @@ def _counted_numbers(passes: Sequence[InferencePass], hardware: str) -> dict[str
         "weight_bytes": float(passes[0].memory.weights),
         "cache_bytes": float(passes[1].memory.cache),
     }
+
+
+def _excess(loss: Any, optimal: Any) -> Any:
+    """How far a loss is above the optimum; rounding can put it below."""
+    return np.maximum(loss - optimal, 0.0)
 
 
 _OF_OPTIMUM = ("num_params", "num_tokens", "tokens_per_param", "loss")

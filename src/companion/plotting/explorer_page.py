@@ -6,20 +6,21 @@ of the opening setting.
 
 import html
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from companion.explorer import CONTROLS, Control, Explorer, Setting
-from companion.formatting import count, significant
+from companion.formatting import count, power_of_ten, significant
 from companion.hardware import known_hardware
 from companion.plotting.embed import Html
 from companion.plotting.style import architecture_look
 
 #: matplotlib's marker symbols in plotly's words.
-_SYMBOLS = {"s": "square", "o": "circle", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross"}
-_SIGNS = {"s": "■", "o": "●", "^": "▲", "D": "◆", "v": "▼", "P": "✚"}
-_SCRIPTS = ("explorer_model.js", "explorer_plots.js", "explorer.js", "plotly/plotly.min.js")
+SYMBOLS = {"s": "square", "o": "circle", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross"}
+#: The same as text.
+SIGNS = {"s": "■", "o": "●", "^": "▲", "D": "◆", "v": "▼", "P": "✚"}
+_SCRIPTS = ("explorer_format.js", "explorer_model.js", "explorer_plots.js", "explorer.js", "plotly/plotly.min.js")
 
 
 def duration(seconds: float) -> str:
@@ -46,6 +47,7 @@ FORMATS: dict[str, Callable[[float], str]] = {
     "loss": "{:.3f}".format,
     "ratio": significant,
     "duration": duration,
+    "flops": lambda value: power_of_ten(value, 3),
     "bytes": gibibytes,
 }
 
@@ -66,6 +68,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("num_tokens", "training tokens D", "count"),
         Row("tokens_per_param", "tokens per parameter M", "ratio"),
         Row("loss", "loss (nats/token)", "loss", "loss"),
+        Row("excess_loss", "… above the optimum", "loss", "loss"),
     ),
     "Serving this model": (
         Row("ttft_s", "time to first token", "duration", "ttft"),
@@ -80,6 +83,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("optimal_num_params", "parameters N*", "count", "optimum"),
         Row("optimal_num_tokens", "training tokens D*", "count", "optimum"),
         Row("optimal_tokens_per_param", "tokens per parameter M*", "ratio", "optimum"),
+        Row("optimal_flops_per_token", "training FLOP per token", "flops", "optimum"),
         Row("optimal_loss", "loss (nats/token)", "loss", "optimum"),
     ),
 }
@@ -118,16 +122,14 @@ def explorer_page(explorer: Explorer, static: str = "../_static") -> Html:
     look = architecture_look(names)
     data = explorer.model() | {
         "look": {
-            name: {"label": entry["label"], "color": entry["color"], "symbol": _SYMBOLS[entry["marker"]]}
+            name: {"label": entry["label"], "color": entry["color"], "symbol": SYMBOLS[entry["marker"]]}
             for name, entry in look.items()
         },
         "rows": [vars(row) for rows in ROWS.values() for row in rows],
         "count_rows": [vars(row) for row in COUNT_ROWS],
     }
-    # "</" would end the script element
-    text = json.dumps(data, allow_nan=False, ensure_ascii=False).replace("</", "<\\/")
     signs = " ".join(
-        f'<span><span style="color:{entry["color"]}" aria-hidden="true">{_SIGNS[entry["marker"]]}</span> '
+        f'<span><span style="color:{entry["color"]}" aria-hidden="true">{SIGNS[entry["marker"]]}</span> '
         f"{html.escape(entry['label'])}</span>"
         for entry in look.values()
     )
@@ -144,10 +146,20 @@ def explorer_page(explorer: Explorer, static: str = "../_static") -> Html:
         f"{_count_table(explorer)}"
         '<p class="companion-explorer-live" aria-live="polite"></p>'
         "<noscript><p>The controls and plots need JavaScript. The table shows the opening setting.</p></noscript>"
-        "</section>"
-        f'<script type="application/json" id="explorer-model">{text}</script>'
-        + "".join(f'<script defer src="{static}/{name}"></script>' for name in _SCRIPTS)
+        "</section>" + data_script("explorer-model", data) + scripts(static, _SCRIPTS)
     )
+
+
+def data_script(identity: str, data: Mapping[str, Any]) -> str:
+    """An element that holds data for a script of the page."""
+    # "</" would end the script element
+    text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+    return f'<script type="application/json" id="{identity}">{text}</script>'
+
+
+def scripts(static: str, names: Iterable[str]) -> str:
+    """Elements that load scripts of the folder `static`, in this order, once the page is read."""
+    return "".join(f'<script defer src="{static}/{name}"></script>' for name in names)
 
 
 def setting_links(links: Iterable[tuple[Setting, str, str]]) -> Html:
@@ -164,7 +176,15 @@ def setting_links(links: Iterable[tuple[Setting, str, str]]) -> Html:
 
 
 def _form(setting: Setting) -> str:
-    sliders = "".join(_slider(control, getattr(setting, control.name)) for control in CONTROLS)
+    optimal = (
+        '<label class="companion-explorer-check" for="explorer-optimal">'
+        f'<input type="checkbox" id="explorer-optimal"{" checked" if setting.tokens_per_param is None else ""}> '
+        "compute-optimal M</label>"
+    )
+    more = {"tokens_per_param": optimal}
+    sliders = "".join(
+        slider(control, getattr(setting, control.name), more=more.get(control.name, "")) for control in CONTROLS
+    )
     options = "".join(
         f'<option value="{entry.name}"{" selected" if entry.name == setting.hardware else ""}>'
         f"{html.escape(entry.label)}</option>"
@@ -181,23 +201,27 @@ def _form(setting: Setting) -> str:
     )
 
 
-def _slider(control: Control, value: float | None) -> str:
+def slider(control: Control, value: float | None, page: str = "explorer", more: str = "") -> str:
+    """A labeled slider with the text of its value.
+
+    Parameters
+    ----------
+    value
+        a step of the control; None for the compute-optimal one.
+    page
+        how the ids begin: `PAGE-KEY`, `PAGE-KEY-value`.
+    more
+        markup below the slider.
+    """
     at = control.steps.index(22.0 if value is None else float(value))
     shown = "compute-optimal" if value is None else control.text(value)
-    identity = f"explorer-{control.key}"
-    optimal = ""
-    if control.name == "tokens_per_param":
-        optimal = (
-            '<label class="companion-explorer-check" for="explorer-optimal">'
-            f'<input type="checkbox" id="explorer-optimal"{" checked" if value is None else ""}> '
-            "compute-optimal M</label>"
-        )
+    identity = f"{page}-{control.key}"
     # aria-live off: the slider says its value itself
     return (
         f'<div class="companion-explorer-control"><label for="{identity}">{control.label}</label>'
         f'<output for="{identity}" id="{identity}-value" aria-live="off">{html.escape(shown)}</output>'
         f'<input type="range" id="{identity}" name="{control.key}" min="0" max="{len(control.steps) - 1}" step="1" '
-        f'value="{at}" aria-valuetext="{html.escape(shown)}">{optimal}</div>'
+        f'value="{at}" aria-valuetext="{html.escape(shown)}">{more}</div>'
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.legend import Legend
@@ -28,11 +29,7 @@ NARROW_WIDTH, NARROW_PANEL = 3.7, 2.5
 #: Below this width of its column (CSS pixels) a page shows the narrow form: `companion.css` says the same.
 NARROW_BELOW = 640
 _MARKERS = re.compile(r'<use [^>]*? style="([^"]*)"/>\n(?:<use [^>]*? style="\1"/>\n)+')
-_SAVED: tuple[Literal["svg.fonttype", "svg.hashsalt", "savefig.facecolor"], ...] = (
-    "svg.fonttype",
-    "svg.hashsalt",
-    "savefig.facecolor",
-)
+_SAVED: tuple[Literal["svg.fonttype", "svg.hashsalt"], ...] = ("svg.fonttype", "svg.hashsalt")
 
 
 def wide_svg(figure: Figure, name: str, label: str) -> str:
@@ -51,10 +48,7 @@ def narrow_svg(figure: Figure, name: str, label: str) -> str:
 
 
 def _svg(figure: Figure, name: str, label: str, style: str, form: str) -> str:
-    buffer = io.StringIO()
-    with mpl.rc_context({key: RC_PARAMS[key] for key in _SAVED}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = buffer.getvalue()
+    text = _drawn(figure)
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r"<style.*?</style>", "", text, count=1, flags=re.DOTALL)  # it would reach the whole page
@@ -78,6 +72,19 @@ def _svg(figure: Figure, name: str, label: str, style: str, form: str) -> str:
     )
     text = re.sub(r"^<svg[^>]*>", opening, text)
     return _MARKERS.sub(_share_style, re.sub(r"\s*\n\s*", "\n", text)).strip()
+
+
+def _drawn(figure: Figure) -> str:
+    """The figure as matplotlib writes it. `Figure.savefig` would lay out and draw it twice."""
+    buffer, canvas, ground = io.StringIO(), figure.canvas, figure.get_facecolor()
+    figure.set_facecolor("none")
+    try:
+        with mpl.rc_context({key: RC_PARAMS[key] for key in _SAVED}):
+            FigureCanvasSVG(figure).print_svg(buffer, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    finally:
+        figure.set_facecolor(ground)
+        figure.set_canvas(canvas)
+    return buffer.getvalue()
 
 
 def _share_style(run: re.Match[str]) -> str:
@@ -104,7 +111,8 @@ def _stacked(figure: Figure) -> Iterator[None]:
             _break_titles(ax, undo)
         rows = sum(_fold_legend(figure, legend, undo) for legend in list(figure.legends))
         figure.set_size_inches(NARROW_WIDTH, figure.get_figheight() + 0.2 * rows)
-        figure.draw_without_rendering()
+        if (engine := figure.get_layout_engine()) is not None:
+            engine.execute(figure)  # where the tick labels stand: no drawing is needed for that
         for ax in figure.axes:
             _thin_ticks(ax, undo)
         yield
@@ -179,7 +187,6 @@ def _fold_legend(figure: Figure, legend: Legend, undo: list[Callable[[], object]
         figure.legends.remove(legend)
         handles = [handle for handle in legend.legend_handles if handle is not None]
         legend = figure.legend(handles, texts, loc="outside lower center", ncols=number, **look)
-        figure.draw_without_rendering()
         if legend.get_window_extent().width <= figure.bbox.width:
             break
     return -(-len(texts) // number) - before

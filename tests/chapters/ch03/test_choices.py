@@ -6,6 +6,7 @@ import pytest
 
 from companion.chapters.applicability import select_runs
 from companion.chapters.ch03.choices import (
+    both_fits,
     errors_by_context,
     exponent_choices,
     exponent_differences,
@@ -128,6 +129,15 @@ def test_errors_at_every_context() -> None:
     assert table.set_index("T").loc[8192, list(expected)].to_dict() == pytest.approx(expected)
     with pytest.raises(NotApplicable, match="no context length has optima"):
         errors_by_context(selection, (1e15, 2e15), MULTIPLICITY)
+
+
+def test_a_fit_that_is_refused_is_none(tables: dict[str, pd.DataFrame]) -> None:
+    two_steps, joint = both_fits(tables["xlstm"], MAIN)
+    assert two_steps is not None
+    assert joint is not None
+    assert two_steps.power_law.law.exponent == fit_isoflop(tables["xlstm"], budgets=MAIN).power_law.law.exponent
+    assert joint.law.exponent == pytest.approx(two_steps.power_law.law.exponent, abs=0.05)
+    assert both_fits(tables["xlstm"], [1.0]) == (None, None)
 
 
 def test_levers_make_the_exponent(tables: dict[str, pd.DataFrame]) -> None:

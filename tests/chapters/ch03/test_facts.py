@@ -12,11 +12,10 @@ from companion.chapters import ch03
 from companion.chapters.applicability import select_runs
 from companion.chapters.ch03.facts import contexts_verdict, exponents_verdict
 from companion.chapters.ch03.tables import architectures_of, rebuilt_runs
-from companion.chapters.ch03.words import share
 from companion.errors import NotApplicable
 from companion.fitting.isoflop import IsoflopFit, JointIsoflopFit, fit_isoflop, fit_isoflop_joint, isoflop_runs
 from companion.fitting.isoflop.compare import optimum_ratio
-from companion.formatting import count
+from companion.formatting import count, share_in_words
 from companion.ledger import LedgerRow
 from companion.runs.load import REQUIRED_COLUMNS, load_paper_runs
 
@@ -198,7 +197,7 @@ def test_two_architectures(
     assert float(facts["c3_difference_bootstrap_p"]) == pytest.approx(
         2 * stats.norm.sf(abs(boot["difference"]) / boot["standard_error"]), rel=0.05
     )
-    assert facts["c3_choices_size"] == share((rows["p_value"] < 0.05).sum(), len(rows))
+    assert facts["c3_choices_size"] == share_in_words((rows["p_value"] < 0.05).sum(), len(rows))
     ratios = {x: optimum_ratio(every["xlstm", x], every["transformer", x]) for x in X}
     found = ch03.ratio_facts(ratios, "xlstm", "transformer", tables)
     assert found["c3_ratio_rebuilt"] == "Two of the four"

@@ -1,25 +1,8 @@
-"""Shares, lists, p-values and published numbers as the IsoFLOP chapter writes them."""
+"""The p-values and published numbers as the IsoFLOP chapter writes them."""
 
 import pytest
 
-from companion.chapters.ch03.words import full_number, p_value, share
-
-
-@pytest.mark.parametrize(
-    ("number", "total", "text"),
-    [
-        (0, 6, "none of the six"),
-        (4, 6, "four of the six"),
-        (6, 6, "all six"),
-        (13, 18, "13 of the 18"),
-        (5, 18, "5 of the 18"),
-        (275, 275, "all 275"),
-        (1, 1, "1 of 1"),
-        (0, 1, "0 of 1"),
-    ],
-)
-def test_share(number: int, total: int, text: str) -> None:
-    assert share(number, total) == text
+from companion.chapters.ch03.words import full_number, p_value
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,11 @@ from context_tables import simulated_contexts
 
 from companion.chapters import ch07
 from companion.chapters.ch07.verdicts import cured, mostly_explained, spoiled
-from companion.chapters.ch07.words import share_of
 from companion.fitting.context.costs import equal_loss_by_context, optimum_by_context, shares_at_optima
 from companion.fitting.context.prediction import SAME_RUNS, Explanation, explain
 from companion.fitting.context.scaling import ContextFit, fit_context_optima
 from companion.fitting.equal_loss import compute_factors
-from companion.formatting import count
+from companion.formatting import count, share_in_words
 from companion.ledger import LedgerRow
 from companion.plotting import Html
 
@@ -47,7 +46,7 @@ def test_optima(fits: Mapping[str, ContextFit], alone: Explanation) -> None:
     assert facts["c7_take_moves"].startswith(f"the best Transformer becomes {100 * (1 - factor):.0f} % [")
     table = fits["xlstm"].trends_table()
     clear = sum(low > 0 or high < 0 for low, high in table["exponent_interval"])
-    assert facts["c7_moves"].endswith(f"{share_of(clear, len(table))} for xLSTM")
+    assert facts["c7_moves"].endswith(f"{share_in_words(clear, len(table))} for xLSTM")
     one = ch07.optima_facts({"transformer": alone.measured})
     assert "xLSTM" not in one["c7_answer_moves"]
     assert "two contexts leave no degree of freedom" in one["c7_notes"]
@@ -58,7 +57,7 @@ def test_optima(fits: Mapping[str, ContextFit], alone: Explanation) -> None:
 def test_an_interval_that_is_unknown_excludes_nothing(alone: Explanation) -> None:
     unknown = [replace(t, exponent_resamples=np.full(20, np.nan)) for t in alone.measured.trends]
     facts = ch07.optima_facts({"transformer": replace(alone.measured, trends=tuple(unknown))})
-    assert facts["c7_moves"] == f"none of {len(unknown)} for the Transformer"
+    assert facts["c7_moves"] == f"{share_in_words(0, len(unknown))} for the Transformer"
 
 
 def plain(shown: Html) -> str:
@@ -179,7 +178,7 @@ def test_settings(fits: Mapping[str, ContextFit], alone: Explanation) -> None:
         fit.runs["isoflop_budget"].isin(fit.budgets).sum() for fit in fits.values()
     )
     facts = ch07.settings_facts(settings, FAR)
-    assert facts["c7_settings"].startswith("the tokens per step agree in all 6, the smallest model in ")
+    assert facts["c7_settings"].startswith("the tokens per step agree in all six, the smallest model in ")
     assert facts["c7_profiles"] == "6"
     assert facts["c7_batch"] == " A step of 1.05M tokens would hold a single sequence of the longest context."
     assert "8 sequences" in ch07.settings_facts(settings, [131072])["c7_batch"]

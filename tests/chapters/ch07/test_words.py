@@ -8,7 +8,6 @@ from companion.chapters.ch07.words import (
     count_text,
     named_contexts,
     range_text,
-    share_of,
     the,
     value_text,
 )
@@ -43,7 +42,6 @@ def test_range_and_interval() -> None:
 
 
 def test_words_of_sentences() -> None:
-    assert [share_of(some, 6) for some in (6, 2, 0)] == ["all 6", "2 of 6", "none of 6"]
     assert [the(name) for name in ("transformer", "Transformer", "xlstm", "gpt")] == [
         "the Transformer",
         "the Transformer",

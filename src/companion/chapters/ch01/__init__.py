@@ -1,13 +1,24 @@
 """What the notebook `01_counting_flops` shows: tables, figures, and the values in its sentences."""
 
+from companion.chapters.ch01.answer import costs_by_context, show_answer, show_component_costs
+from companion.chapters.ch01.comparison import (
+    median_ratios,
+    show_convention_fields,
+    show_factors,
+    show_median_ratios,
+    show_own_convention,
+    show_side_by_side,
+    show_slope_shifts,
+    show_tfla_slopes,
+    slope_shifts,
+)
 from companion.chapters.ch01.facts import (
     check_facts,
     chunk_facts,
-    chunk_solution,
+    core_facts,
     crossing_facts,
     embedding_facts,
     factor_facts,
-    half_solution,
     opening_facts,
     published_facts,
     shift_facts,
@@ -16,53 +27,45 @@ from companion.chapters.ch01.facts import (
 )
 from companion.chapters.ch01.figures import (
     show_chunk_cost,
-    show_component_shares,
     show_context_curves,
     show_convention_shift,
     show_embedding_shares,
     show_six_nd_ratio,
 )
-from companion.chapters.ch01.formulas import chunk_table
+from companion.chapters.ch01.formulas import aligned, chunk_table
 from companion.chapters.ch01.tables import (
-    median_ratios,
     share_table,
     show_check,
     show_chunk_terms,
-    show_convention_fields,
     show_crossings,
-    show_factors,
     show_formulas,
-    show_median_ratios,
     show_norm_increase,
-    show_own_convention,
-    show_side_by_side,
     show_six_nd_gaps,
-    show_slope_shifts,
-    show_tfla_slopes,
     show_timed_models,
     show_totals,
-    slope_shifts,
     smallest_models,
 )
 
 __all__ = [
+    "aligned",
     "check_facts",
     "chunk_facts",
-    "chunk_solution",
     "chunk_table",
+    "core_facts",
+    "costs_by_context",
     "crossing_facts",
     "embedding_facts",
     "factor_facts",
-    "half_solution",
     "median_ratios",
     "opening_facts",
     "published_facts",
     "share_table",
     "shift_facts",
+    "show_answer",
     "show_check",
     "show_chunk_cost",
     "show_chunk_terms",
-    "show_component_shares",
+    "show_component_costs",
     "show_context_curves",
     "show_convention_fields",
     "show_convention_shift",

@@ -1,4 +1,4 @@
-"""Values in the sentences of chapter 1, by the name under which the notebook glues them, and its printed solutions."""
+"""Values in the sentences of chapter 1, by the name under which the notebook glues them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,32 +12,27 @@ from companion.benchmarks.accounting import slowest_total
 from companion.benchmarks.records import latest_record
 from companion.chapters.ch01.figures import six_nd_ranges
 from companion.chapters.ch01.tables import timed_models
-from companion.formatting import count, percent, power_of_ten, significant
+from companion.chapters.ch01.words import the
+from companion.formatting import count, listed, number_word, percent, power_of_ten, share_in_words, significant
 from companion.paths import data_dir
 from companion.plotting import ARCHITECTURE_LABELS
 
 
 def opening_facts(
-    runs: pd.DataFrame,
-    models: Mapping[str, Architecture],
-    size: str,
-    context_length: int,
-    num_tokens: float,
-    convention: Convention,
+    runs: pd.DataFrame, models: Mapping[str, Architecture], size: str, context_length: int, convention: Convention
 ) -> dict[str, str]:
-    """Inputs of the chapter, parameters and FLOPs of its models, their core's share and ratio to 6ND."""
+    """Inputs of the chapter, FLOPs per token of its models, their core's share and ratio to 6ND."""
     ranges = six_nd_ranges(runs).items()
     facts = {
-        "c1_six_ranges": ", ".join(f"{low} to {high} ({label})" for label, (low, high) in ranges),
+        "c1_six_ranges": listed(f"{low} to {high} ({label})" for label, (low, high) in ranges),
+        "c1_num_runs": f"{len(runs)}",
         "c1_size": size,
         "c1_convention": convention.name,
         "c1_context": f"{context_length}",
-        "c1_num_tokens": count(num_tokens),
     }
     for name, model in models.items():
         cost = count_flops(model, context_length, convention)
-        facts[f"c1_params_{name}"] = count(float(num_params(model)))
-        facts[f"c1_flops_{name}"] = power_of_ten(float(cost.train_flops(num_tokens)), 3)
+        facts[f"c1_token_{name}"] = power_of_ten(float(cost.train_flops_per_token), 3)
         facts[f"c1_core_{name}"] = percent(float(cost.share("mixer_core")))
         facts[f"c1_six_{name}"] = _over_six_nd(model, cost)
         small = preset(name, "160m")
@@ -53,7 +48,7 @@ def chunk_facts(terms: pd.DataFrame) -> dict[str, str]:
     """Number and share of the matrix products among the terms of `companion.chapters.ch01.formulas.chunk_table`."""
     large = terms[terms["matrix_product"]]
     return {
-        "c1_num_large": f"{len(large)}",
+        "c1_num_large": number_word(len(large)),
         "c1_large_share": percent(large["share"].sum(), 3),
         "c1_small_share": percent(1 - large["share"].sum(), 2),
     }
@@ -61,32 +56,43 @@ def chunk_facts(terms: pd.DataFrame) -> dict[str, str]:
 
 def check_facts(check: pd.DataFrame) -> dict[str, str]:
     """How many runs have the N and the C of their shapes; `check` from `companion.runs.conventions.check_counts`."""
-    found = check.sum(numeric_only=True)
+    found = check.sum(numeric_only=True).astype(object)
+    total = int(found["num_runs"])
     return {
-        "c1_same_params": f"{found['num_params_equal']:.0f} of {found['num_runs']:.0f}",
-        "c1_same_flops": f"{found['train_flops_equal']:.0f} of {found['num_runs']:.0f}",
+        "c1_same_params": share_in_words(int(found["num_params_equal"]), total),
+        "c1_same_flops": share_in_words(int(found["train_flops_equal"]), total),
         "c1_largest_difference": power_of_ten(float(check["largest_difference"].max()), 2),
     }
 
 
 def published_facts(totals: pd.DataFrame, sizes: pd.DataFrame) -> dict[str, str]:
-    """Published totals and sizes of models beside ours; both tables from the ledger."""
+    """Published totals and sizes of models beside ours, and how many come out again; both tables from the ledger."""
     [total] = totals[totals["quantity"] == "sum_train_flops"].to_dict("records")
-    named = timed_models(sizes)["d_ff_of_N"].notna().sum()
+    differ = int((sizes["verdict"] == "differs").sum())
+    both = pd.concat([totals, sizes])
+    again = both["verdict"] == "reproduced"
     return {
         "c1_total_ours": power_of_ten(total["ours"], 11),
         "c1_total_published": power_of_ten(total["published"], 11),
-        "c1_sizes_differ": f"{(sizes['verdict'] == 'differs').sum()} of {len(sizes)}",
-        "c1_sizes_named": f"{named}",
+        "c1_sizes": number_word(len(sizes)),
+        "c1_sizes_differ": number_word(differ, "none"),
+        "c1_sizes_named": share_in_words(int(timed_models(sizes)["d_ff_of_N"].notna().sum()), differ),
+        "c1_ledger_reproduced": share_in_words(int(again.sum()), len(both)),
+        "c1_ledger_independent": share_in_words(
+            int((again & both["independent"].astype(bool)).sum()), int(again.sum())
+        ),
     }
 
 
-def crossing_facts(crossings: Sequence[Mapping[str, Any]], size: str, shares: pd.DataFrame) -> dict[str, str]:
-    """The crossings of one size, and how many runs spend more than half of their compute on the mixer core."""
+def crossing_facts(crossings: Sequence[Mapping[str, Any]], size: str) -> dict[str, str]:
+    """The crossings of one size, in tokens."""
     [crossing] = [row for row in crossings if row["size"] == size]
-    above = int((shares["core_share"] > 0.5).sum())
-    facts = {f"c1_{name}": f"{crossing[name]:.0f}" for name in ("equal_cores", "equal_cost", "half")}
-    return facts | {"c1_above_half": f"{above} of {len(shares)}"}
+    return {f"c1_{name}": f"{crossing[name]:.0f}" for name in ("equal_cores", "equal_cost", "half")}
+
+
+def core_facts(shares: pd.DataFrame) -> dict[str, str]:
+    """How many runs spend more than half of their compute on the mixer core."""
+    return {"c1_above_half": share_in_words(int((shares["core_share"] > 0.5).sum()), len(shares))}
 
 
 def embedding_facts(shares: pd.DataFrame) -> dict[str, str]:
@@ -112,7 +118,7 @@ def slope_facts(shifts: pd.DataFrame, tfla_slopes: pd.DataFrame) -> dict[str, st
         the rows of the ledger on the slopes under tfla.
     """
     facts = {
-        "c1_slopes_reproduced": f"{(tfla_slopes['verdict'] == 'reproduced').sum()} of {len(tfla_slopes)}",
+        "c1_slopes_reproduced": share_in_words(int((tfla_slopes["verdict"] == "reproduced").sum()), len(tfla_slopes)),
         "c1_slopes_shift": power_of_ten(float(shifts["printed"].abs().max()), 1),
         "c1_slopes_tolerance": power_of_ten(float(tfla_slopes["tolerance"].min()), 1),
     }
@@ -159,17 +165,28 @@ def widest_spread(factors: pd.DataFrame) -> Spread:
     return max(spreads, key=lambda spread: spread.high / spread.low)
 
 
-def factor_facts(factors: pd.DataFrame) -> dict[str, str]:
-    """Where conventions disagree most about the compute at equal loss; from `compute_factors`."""
+def factor_facts(factors: pd.DataFrame, first: str, second: str) -> dict[str, str]:
+    """Where conventions disagree most about the compute at equal loss; from `compute_factors` of the two."""
     spread = widest_spread(factors)
+    below = int((factors["smallest"] < 1).sum())
     return {
+        "c1_first": the(first),
+        "c1_second": the(second),
         "c1_factor_where": spread.where,
         "c1_factor_low": significant(spread.low, 3),
         "c1_factor_high": significant(spread.high, 3),
         "c1_factor_low_by": spread.low_by,
         "c1_factor_high_by": spread.high_by,
-        "c1_factor_crossed": f"{int((factors['smallest'] < 1).sum())} of {len(factors)}",
+        "c1_factor_crossed": _crossed(below, len(factors), the(second)),
     }
+
+
+def _crossed(below: int, total: int, second: str) -> str:
+    """Whether the second architecture is ever the cheaper one, as a sentence without its full stop."""
+    if not below:
+        return f"In no row of the table is {second} ever the cheaper one"
+    rows = f"{number_word(below)} of the {number_word(total)} rows"
+    return f"In {rows} the range reaches below 1: at some losses {second} is then the cheaper one"
 
 
 def speed_facts() -> dict[str, str]:
@@ -183,24 +200,3 @@ def speed_facts() -> dict[str, str]:
         "c1_record_case": f"{ARCHITECTURE_LABELS[slowest['architecture']]}, {slowest['convention']}",
         "c1_record_machine": f"{machine['cpu']} with {machine['cores']} cores, {versions}",
     }
-
-
-# ---- solutions of exercises ----------------------------------------------------------------------
-
-
-def half_solution(by_formula: float, by_code: float) -> str:
-    """Solution of the exercise on the context at which attention costs as much as the rest."""
-    return (
-        f"T = {by_formula:.1f} by the formula, {by_code:.1f} by the code\n"
-        "The factor 3 of training cancels; only the unembedding brings in the number of layers."
-    )
-
-
-def chunk_solution(least: float, size: str, convention: Convention) -> str:
-    """Solution of the exercise on the chunk size; `least` is the L with the fewest FLOPs."""
-    return (
-        f"least at L = {least:.1f} for the xLSTM {size}; the count is for {convention.chunk_size}\n"
-        "Per token, carrying the state costs about 1/L and the L × L products about L.\n"
-        "But time is not FLOPs: small chunks are small matrix products, and the state of\n"
-        "every chunk has to be written to memory and read again."
-    )

@@ -1,4 +1,4 @@
-"""Figures of chapter 1: where compute goes, and how far shortcuts and conventions move it."""
+"""Figures of chapter 1: how far 6ND, the context, the embedding and conventions move the count."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,67 +10,23 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator, PercentFormatter
 
-from companion.accounting import PAPER, Convention, TrainingFlops, count_flops, get_convention, num_params
+from companion.accounting import PAPER, Convention, count_flops, get_convention, num_params
 from companion.architectures import Architecture
 from companion.chapters.ch01.formulas import mlstm_core_per_token
-from companion.formatting import percent, significant
+from companion.formatting import listed, significant
 from companion.plotting.embed import Html, show
-from companion.plotting.style import ARCHITECTURE_LABELS, LABELS, architecture_look, subplots
+from companion.plotting.style import INK, LABELS, architecture_label, architecture_look, count_ticks, subplots
 
-#: Color of a component: light enough for dark text, apart in brightness (seaborn's `colorblind` palette).
-COMPONENT_COLORS = {
-    "embedding": "#ca9161",
-    "mixer_projections": "#56b4e9",
-    "mixer_core": "#e8742c",
-    "output_gate": "#ece133",
-    "ffn": "#a8a8a8",
-    "norms": "#35b58b",
-    "unembedding": "#fbafe4",
-}
 #: Shape of a mark by context length, shortest first.
 _CONTEXT_MARKERS = ("v", "o", "^", "D", "P", "X")
 _STYLES = ("-", "--", ":", "-.")
-_GREY = "#888888"
-_ON_COLOR = "#111111"  # text on a filled bar: the bar's color is the same on a light and on a dark page
-
-
-def component_shares(counts: Mapping[str, TrainingFlops]) -> Figure:
-    """Shares of the components in the FLOPs of training: one bar per count, in the order of the forward pass.
-
-    Parameters
-    ----------
-    counts
-        label of the bar, and what was counted; the first is drawn on top. Components that cost nothing in any count
-        are left out.
-    """
-    figure, [ax] = subplots(height=1.3 + 0.36 * len(counts))
-    ends = np.zeros(len(counts))
-    positions = np.arange(len(counts))[::-1]
-    for component, color in COMPONENT_COLORS.items():
-        shares = np.array([float(count.share(component)) for count in counts.values()])
-        if not shares.any():
-            continue
-        label = component.replace("_", " ")
-        ax.barh(positions, shares, left=ends, height=0.76, color=color, label=label)
-        for position, share, end in zip(positions, shares, ends, strict=True):
-            if share >= 0.045:
-                text = f"{100 * share:.0f}"
-                ax.text(end + share / 2, position, text, ha="center", va="center", color=_ON_COLOR, fontsize=9)
-        ends += shares
-    ax.set_yticks(positions, list(counts))
-    ax.set(xlim=(0, 1), xlabel="share of the FLOPs of training (%)")
-    ax.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
-    ax.grid(False)
-    ax.tick_params(axis="y", length=0)
-    _legend(figure, ax, columns=7)
-    return figure
 
 
 def six_nd_ranges(runs: pd.DataFrame) -> dict[str, tuple[str, str]]:
     """Least and largest C / (6ND) of the runs of each architecture, as text, by its label."""
     ratios = runs["train_flops"] / (6.0 * runs["num_params"] * runs["num_tokens"])
     return {
-        ARCHITECTURE_LABELS.get(str(name), str(name)): (significant(group.min(), 2), significant(group.max(), 2))
+        architecture_label(str(name)): (significant(group.min(), 2), significant(group.max(), 2))
         for name, group in ratios.groupby(runs["architecture"])
     }
 
@@ -94,8 +50,9 @@ def six_nd_ratio(runs: pd.DataFrame) -> Figure:
                 color=look["color"],
                 label=label,
             )
-        ax.axhline(1.0, color=_GREY, linewidth=1.0, linestyle="--")
+        ax.axhline(1.0, color=INK, linewidth=0.8)
         ax.set(xscale="log", yscale="log", xlabel=LABELS["num_params"], title=look["label"])
+        count_ticks(ax.xaxis)
         _plain_ticks(ax)
     axes[0].set_ylabel("C / (6ND)")
     _legend(figure, axes[0], columns=4)
@@ -133,11 +90,11 @@ def context_curves(
             lengths, np.broadcast_to(np.asarray(count.train_flops_per_token), lengths.shape) / _six(model), **style
         )
         axes[1].plot(lengths, np.broadcast_to(np.asarray(count.share("mixer_core")), lengths.shape), **style)
-    axes[0].axhline(1.0, color=_GREY, linewidth=1.0, linestyle="--")
-    axes[1].axhline(0.5, color=_GREY, linewidth=1.0, linestyle="--")
+    axes[0].axhline(1.0, color=INK, linewidth=0.8)
+    axes[1].axhline(0.5, color=INK, linewidth=0.8)
     for ax in axes:
         ax.set(xscale="log", xlabel=LABELS["context_length"])
-        ax.xaxis.set_major_formatter(FuncFormatter(_tokens))
+        ax.xaxis.set_major_formatter(FuncFormatter(short_tokens))
         ax.set_xticks([4**k for k in range(2, 12) if lengths.min() <= 4**k <= lengths.max()])
         ax.xaxis.set_minor_locator(NullLocator())
     axes[0].set(yscale="log", ylabel="C / (6ND)")
@@ -174,6 +131,7 @@ def embedding_shares(shares: pd.DataFrame) -> Figure:
                 label=look["label"],
             )
         ax.set(xscale="log", ylim=(0, None), xlabel=LABELS["num_params"], title=title)
+        count_ticks(ax.xaxis)
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
     axes[0].set_ylabel("embedding and unembedding (%)")
     if len(shares):
@@ -214,7 +172,7 @@ def convention_shift(runs: pd.DataFrame, ratios: pd.DataFrame) -> Figure:
                     color=look["color"],
                     label=look["label"] if position == 0 else None,
                 )
-        ax.axhline(1.0, color=_GREY, linewidth=1.0, linestyle="--")
+        ax.axhline(1.0, color=INK, linewidth=0.8)
         ax.set_xticks(range(len(groups)), [label.removeprefix("T = ") for label, _ in groups])
         ax.set(yscale="log", xlabel=LABELS["context_length"], title=f"counted by {column}")
         ax.grid(False, axis="x")
@@ -254,28 +212,16 @@ def chunk_cost(
 # ---- with captions -------------------------------------------------------------------------------
 
 
-def show_component_shares(counts: Mapping[str, TrainingFlops], size: str) -> Html:
-    """`component_shares` with its caption; `size` is what the caption calls the models."""
-    core = "; ".join(f"{label}: {percent(float(count.share('mixer_core')))}" for label, count in counts.items())
-    return show(
-        component_shares(counts),
-        name="flops-shares",
-        alt=f"Stacked bars of the shares of the components in the training FLOPs of both {size} models, by context.",
-        caption=f"Where the FLOPs of training go in the {size} models, in percent (shares below 4.5 are not "
-        f"labeled). Share of the mixer core: {core}.",
-    )
-
-
 def show_six_nd_ratio(runs: pd.DataFrame) -> Html:
     """`six_nd_ratio` with its caption."""
-    ranges = "; ".join(f"{label}: {low} to {high}" for label, (low, high) in six_nd_ranges(runs).items())
+    ranges = listed(f"{low} to {high} ({label})" for label, (low, high) in six_nd_ranges(runs).items())
     return show(
         six_nd_ratio(runs),
         name="flops-six-nd",
         alt="Scatter of the ratio of exact compute to 6ND over parameters, one panel per architecture, marks "
         "by context length.",
-        caption=f"C / (6ND) of the {len(runs)} runs of the table, on the table's own C. Dashed: 6ND is exact. "
-        f"{ranges}. Below the line the embedding weighs more, above it the mixer core.",
+        caption=f"The compute of all {len(runs)} runs of the table over 6ND: {ranges}. On the horizontal line the "
+        "shortcut is exact. Below it the embedding dominates the error, above it the mixer core.",
     )
 
 
@@ -287,9 +233,9 @@ def show_context_curves(
         context_curves(models, context_lengths, convention),
         name="flops-context",
         alt="Two panels of lines over the context length: exact compute over 6ND, and the share of the mixer core.",
-        caption="Left: C / (6ND), dashed where 6ND is exact. Right: share of the mixer core, dashed at one "
-        f"half. Contexts from {context_lengths[0]} to {context_lengths[-1]} tokens, convention {convention.name}. "
-        "Only the Transformer's lines move.",
+        caption=f"C / (6ND) and the share of the mixer core at contexts from {context_lengths[0]} to "
+        f"{context_lengths[-1]} tokens, by the convention {convention.name}. Horizontal lines: 6ND is exact; the core "
+        "takes one half. Only the curves of the Transformer rise.",
     )
 
 
@@ -300,8 +246,9 @@ def show_embedding_shares(shares: pd.DataFrame, convention: Convention) -> Html:
         name="flops-embedding",
         alt="Two scatter panels over parameters: share of embedding and unembedding in the parameters, and "
         "in the FLOPs.",
-        caption="Embedding and unembedding together, for every run with known shapes. Left: share of N. "
-        f"Right: share of C (convention {convention.name}), lower at longer contexts where attention takes more.",
+        caption="Embedding and unembedding together, for every run with known shapes: their share of N and of C "
+        f"(convention {convention.name}). Points of one size at different heights have different contexts: the more "
+        "attention costs, the smaller the rest.",
     )
 
 
@@ -310,7 +257,7 @@ def show_convention_shift(runs: pd.DataFrame, ratios: pd.DataFrame) -> Html:
     return show(
         convention_shift(runs, ratios),
         name="flops-conventions",
-        alt="Strips of points by context length and architecture: compute by chinchilla and by 6ND over the "
+        alt="Strips of points by context length and architecture: compute by other conventions over the "
         "compute of the table.",
         caption="Every run of the table: its compute by another convention over the table's own. A "
         "comparison at equal compute survives a change of convention only where both architectures move alike.",
@@ -324,9 +271,10 @@ def show_chunk_cost(
     return show(
         chunk_cost(model, chunk_sizes, conventions),
         name="flops-chunk",
-        alt="Cost of the mLSTM core per token over the chunk size, two conventions.",
-        caption=f"Training cost of the mLSTM core per token, xLSTM {size}: the full intra-chunk matrix, and "
-        "only its unmasked half (tfla with causal factor 0.5). Dots: the chunk size of the paper.",
+        alt="Training cost of the mLSTM core per token over the chunk size, two conventions.",
+        caption=f"Training cost of the mLSTM core per token, xLSTM {size}, when the whole matrix inside a chunk "
+        "counts, and when only its unmasked half does (tfla with causal factor 0.5). Dots: the chunk size "
+        "of each convention.",
     )
 
 
@@ -340,8 +288,9 @@ def _by_context(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return [(f"T = {length:.0f}", rows) for length, rows in runs.groupby("context_length")]
 
 
-def _tokens(value: float, _: Any) -> str:
-    return f"{value / 1024:.0f}k" if value >= 1024 else f"{value:.0f}"
+def short_tokens(value: float, _: Any = None) -> str:
+    """A context length in few signs, also for an axis: 8k for 8192, 100 as it is."""
+    return f"{value / 1024:g}k" if value >= 1024 and value % 256 == 0 else f"{value:.0f}"
 
 
 def _plain_ticks(ax: Axes, axis: str = "y") -> None:

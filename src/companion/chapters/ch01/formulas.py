@@ -1,6 +1,6 @@
-"""Formulas that chapter 1 prints: of the components, of one chunk of the mLSTM, of the conventions in words.
+"""Formulas of chapter 1: of the components, of one chunk of the mLSTM, and what the conventions count, in words.
 
-Formulas are printed from the functions that count, so that they cannot drift from them. Needs sympy (extra `book`).
+The functions that count make the formulas, so a formula cannot differ from the count. Needs sympy (extra `book`).
 """
 
 from collections.abc import Sequence
@@ -21,13 +21,18 @@ from companion.accounting.conventions import (
 )
 from companion.accounting.symbolic import SYMBOLS, flops_formulas, params_formulas, to_latex
 from companion.architectures import Architecture
+from companion.chapters.ch01.words import component_word
 from companion.errors import InputError
 
+#: FLOPs of one head over one chunk, c(L), as the sum of the terms in `chunk_terms`.
+CHUNK = sympy.Symbol("c(L)", positive=True)
 _L, _QK, _HV, _F = (SYMBOLS[name] for name in ("chunk_size", "d_qk", "d_hv", "mlstm_causal_factor"))
 
 
 def formula_table(architecture: str, convention: str | Convention = PAPER) -> pd.DataFrame:
     """Parameters and forward FLOPs per token of every component that has any, as inline LaTeX.
+
+    The core of the mLSTM is written with c(L), the FLOPs of one head over one chunk: `chunk_terms` has its terms.
 
     Returns
     -------
@@ -41,11 +46,34 @@ def formula_table(architecture: str, convention: str | Convention = PAPER) -> pd
     flops = flops_formulas(architecture, convention).as_dict()
     return pd.DataFrame(
         [
-            {"component": _words(name), "num_params": _inline(weights), "forward_flops_per_token": _inline(flops[name])}
+            {
+                "component": component_word(name),
+                "num_params": _inline(weights),
+                "forward_flops_per_token": _inline(in_chunks(flops[name], convention)),
+            }
             for name, weights in params_formulas(architecture).items()
             if weights != 0 or flops[name] != 0
         ]
     )
+
+
+def in_chunks(formula: Any, convention: str | Convention = PAPER) -> Any:
+    """A formula that is a multiple of the FLOPs of one chunk over L, written with `CHUNK`; any other as it is."""
+    convention = get_convention(convention)
+    factor = _F if convention.name == "tfla" else sympy.nsimplify(convention.mlstm_causal_factor)
+    chunk = sympy.nsimplify(sum(convention.mlstm_chunk(_L, _QK, _HV, factor).values()))
+    ratio = sympy.cancel(formula * _L / chunk)
+    return formula if ratio.has(_L, _QK, _HV) or ratio == 0 else ratio * CHUNK / _L
+
+
+def aligned(**formulas: Any) -> str:
+    """Formulas below each other as LaTeX, each by the symbol on its left; a long sum has a line per term."""
+    lines = []
+    for symbol, formula in formulas.items():
+        terms = [to_latex(term) for term in sympy.Add.make_args(formula)]
+        lines.append(f"{symbol} &= {terms[0]}")
+        lines += [f"&+ {term}" for term in terms[1:]]
+    return r"\begin{aligned}" + r" \\ ".join(lines) + r"\end{aligned}"
 
 
 # ---- one chunk of the mLSTM, term by term --------------------------------------------------------
@@ -66,15 +94,15 @@ _TERMS: dict[Any, tuple[tuple[str, str, Any], ...]] = {
         ("state", *_GATES),
         ("state", "decay and key weights: maximum, exp", 5 + 5 * _L),
         ("state", "decay the old state matrix and add the new one", 2 * _QK * _HV),
-        ("state", "keys times values, queries times state: 2 each", 4 * _L * _QK * _HV),
-        ("state", "weights and scale on keys and queries", 3 * _L * _QK),
+        ("state", "keys times values, and queries times state, 2 each", 4 * _L * _QK * _HV),
+        ("state", "weight and scale keys and queries", 3 * _L * _QK),
         ("state", "decay the old normalizer and add the new one", 2 * _QK),
-        ("state", "keys and queries on the normalizer: 2 each", 4 * _L * _QK),
+        ("state", "keys into the normalizer, and queries times it, 2 each", 4 * _L * _QK),
         ("output", *_GATES),
         ("output", "queries times keys", 2 * _L**2 * _QK),
-        ("output", "gate matrix, and its product with the scores", 10 * _L**2),
+        ("output", "gate matrix and its product with the scores", 10 * _L**2),
         ("output", "scores times values", 2 * _L**2 * _HV),
-        ("output", "denominator: abs, maximum, exp", 7 * _L),
+        ("output", "denominator: absolute value, maximum, exp", 7 * _L),
         ("output", "add both outputs and divide", 2 * _L * _HV),
     ),
     mlstm_chunk_tfla: (
@@ -82,18 +110,18 @@ _TERMS: dict[Any, tuple[tuple[str, str, Any], ...]] = {
         ("state", "decay and key weights: maximum, exp", 5 + 4 * _L),
         ("state", "decay the old state matrix and add the new one", 2 * _QK * _HV),
         ("state", "keys times values into the state", 2 * _L * _QK * _HV),
-        ("state", "weights on keys", _L * _QK),
+        ("state", "weight the keys", _L * _QK),
         ("state", "decay the old normalizer and add the new one", 2 * _QK),
         ("state", "keys into the normalizer", 2 * _L * _QK),
         ("intra", *_GATES),
         ("intra", "queries times keys", _F * 2 * _L**2 * _QK),
-        ("intra", "gate matrix, and its product with the scores", _F * 8 * _L**2),
+        ("intra", "gate matrix and its product with the scores", _F * 8 * _L**2),
         ("intra", "maxima of the rows", _F * 2 * _L),
         ("intra", "scores times values", _F * 2 * _L**2 * _HV),
         ("inter", "queries times the state", 2 * _L * _QK * _HV),
         ("inter", "scaled queries times the normalizer", 3 * _L * _QK),
         ("combination", "add both outputs and divide", 2 * _L * _HV),
-        ("combination", "denominator: abs, maximum, exp", 4 * _L),
+        ("combination", "denominator: absolute value, maximum, exp", 4 * _L),
     ),
 }
 
@@ -185,10 +213,6 @@ def convention_fields(conventions: Sequence[str | Convention] = tuple(CONVENTION
             fields["embedding"] = "yes" if "embedding" in convention.counted_weights else "no"
         rows.append({"convention": convention.name, **fields})
     return pd.DataFrame(rows)
-
-
-def _words(component: str) -> str:
-    return component.replace("_", " ")
 
 
 def _inline(formula: Any) -> str:

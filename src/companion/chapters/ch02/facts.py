@@ -1,4 +1,4 @@
-"""Values in the sentences of chapter 2, by the name under which the notebook glues them, and its printed solutions."""
+"""Values in the sentences of chapter 2, by the name under which the notebook glues them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from companion.chapters.ch02.answer import where_lower
 from companion.chapters.ch02.overview import (
     learning_rate_overlap,
     profile_scatter,
@@ -15,7 +16,16 @@ from companion.chapters.ch02.tables import labeled
 from companion.fitting.isoflop import IsoflopFit
 from companion.fitting.isoflop.profiles import IsoflopProfile
 from companion.fitting.pareto import FrontComparison, ParetoFront, beaten
-from companion.formatting import count, percent, power_of_ten, significant
+from companion.formatting import (
+    count,
+    listed,
+    number_word,
+    percent,
+    plural,
+    power_of_ten,
+    share_in_words,
+    significant,
+)
 
 
 def table_facts(runs: pd.DataFrame, paper: pd.DataFrame) -> dict[str, str]:
@@ -23,7 +33,7 @@ def table_facts(runs: pd.DataFrame, paper: pd.DataFrame) -> dict[str, str]:
     by_name = runs["architecture"].value_counts().sort_index()
     largest_budget = paper.loc[paper["experiment"] == "isoflop", "train_flops"].max()
     return {
-        "c2_by_architecture": ", ".join(f"{number} {labeled(name)}" for name, number in by_name.items()),
+        "c2_by_architecture": listed(f"{number} {labeled(name)}" for name, number in by_name.items()),
         "c2_num_runs": f"{len(runs)}",
         "c2_sum_flops": power_of_ten(runs["train_flops"].sum(), 3),
         "c2_flops_reach": count(paper["train_flops"].max() / largest_budget),
@@ -36,7 +46,7 @@ def loss_facts(paper: pd.DataFrame) -> dict[str, str]:
     multiplicity = paper["multiplicity_in_published_fits"]
     return {
         "c2_num_imposed": f"{len(imposed)}",
-        "c2_imposed_where": " and ".join(f"{value}" for value in sorted(imposed["context_length"].unique())),
+        "c2_imposed_where": listed(sorted(imposed["context_length"].unique())),
         "c2_paper_runs": f"{len(paper)}",
         "c2_paper_count": f"{multiplicity.sum()}",
         "c2_num_twice": f"{(multiplicity > 1).sum()}",
@@ -63,10 +73,10 @@ def pair_facts(
     return {
         "c2_pair_size": count(pair["num_params"].iloc[0]),
         "c2_pair_tokens": count(pair["num_tokens"].iloc[0]),
-        "c2_pair_difference": power_of_ten(difference),
-        "c2_deviation": power_of_ten(deviation),
-        "c2_between": " to ".join(map(power_of_ten, interval)),
-        "c2_scatter": " to ".join(map(power_of_ten, (measured.min(), measured.max()))),
+        "c2_pair_difference": significant(difference, 2),
+        "c2_deviation": significant(deviation, 2),
+        "c2_between": " to ".join(significant(end, 2) for end in interval),
+        "c2_scatter": " to ".join(significant(end, 2) for end in (measured.min(), measured.max())),
         "c2_scatter_ratio": significant(measured.median() / deviation, 2),
     }
 
@@ -86,7 +96,7 @@ def swap_facts(
     before, after = (profile.fit.law.x_opt for profile in profiles.values() if profile.fit is not None)
     stored, swapped = (max(abs(step_from_neighbor(runs, row)) for row in rows) for runs in versions.values())
     return {
-        "c2_swap_moves": power_of_ten(abs(after / before - 1)),
+        "c2_swap_moves": percent(abs(after / before - 1)),
         "c2_swap_step": f"{stored:.4f}",
         "c2_swap_other": f"{swapped:.4f}",
     }
@@ -95,15 +105,12 @@ def swap_facts(
 def flops_facts(flops: pd.DataFrame) -> dict[str, str]:
     """Whether a table's compute agrees with its shapes, and its ratio to 6ND; `flops` from `flops_table`."""
     worst = flops["largest_deviation"].max()
-    recounted = "This table does not hold the shapes of all runs, so its FLOPs cannot be counted again."
+    recounted = "This table does not hold the shapes of all runs, so the compute cannot be counted again."
     if not pd.isna(worst):
-        recounted = f"The count from shapes agrees with the column to a relative {power_of_ten(worst, 1)}: "
-        recounted += "it keeps six digits."
+        recounted = f"The count from the shapes agrees with the column to within a relative {power_of_ten(worst, 1)}, "
+        recounted += "which is the rounding of the column's six digits." if worst < 1e-5 else "which is not rounding."
     low, high = flops["ratio_min"].min(), flops["ratio_max"].max()
-    return {
-        "c2_recount": recounted,
-        "c2_six": f"{significant(low, 2)} to {significant(high, 2)}",
-    }
+    return {"c2_recount": recounted, "c2_six": f"{significant(low, 2)} to {significant(high, 2)}"}
 
 
 def rates_verdict(runs: pd.DataFrame, first: str, second: str) -> str:
@@ -111,13 +118,15 @@ def rates_verdict(runs: pd.DataFrame, first: str, second: str) -> str:
     widths, same = learning_rate_overlap(runs, first, second)
     if not widths:
         return "This table does not say how learning rates were chosen."
-    both = f"Both architectures were trained at {widths} combinations of width and context"
-    return f"{both}, and at {same} of them with the same learning rates."
+    both = f"Both architectures were trained at {plural(widths, 'combination')} of width and context"
+    return (
+        f"{both}, but at only {same} of them with the same learning rates."
+        if same < widths
+        else f"{both}, always with the same learning rates."
+    )
 
 
-def gap_facts(
-    found: FrontComparison, by_context: pd.DataFrame, first: str, second: str, context_length: int | None
-) -> dict[str, str]:
+def gap_facts(found: FrontComparison, by_context: pd.DataFrame, context_length: int | None) -> dict[str, str]:
     """How far two fronts lie apart.
 
     Parameters
@@ -134,17 +143,14 @@ def gap_facts(
     spanned = max(front.train_flops[-1], back.train_flops[-1]) / min(front.train_flops[0], back.train_flops[0])
     low, high = found.flops_range
     spread = np.log10(by_context["to_flops"] / by_context["from_flops"])
+    negative = int((by_context["smallest_gap"] < 0).sum())
     return {
-        "c2_first": labeled(first),
-        "c2_second": labeled(second),
         "c2_reading": found.reading,
         "c2_at_context": f"At a context of {context_length} tokens" if context_length else "Over all runs",
-        "c2_beaten": f"{lost.sum()}",
-        "c2_on_front": f"{front.rows.size}",
-        "c2_beaten_back": f"{lost_back.sum()}",
-        "c2_on_front_back": f"{back.rows.size}",
+        "c2_beaten": share_in_words(int(lost.sum()), front.rows.size),
+        "c2_beaten_back": share_in_words(int(lost_back.sum()), back.rows.size),
         "c2_unbeaten": _unbeaten(front.train_flops[~lost]),
-        "c2_share_lower": percent(found.share_lower, 4),
+        "c2_where_lower": where_lower(found.share_lower),
         "c2_decades": significant(found.decades, 2),
         "c2_decades_all": significant(np.log10(spanned), 2),
         "c2_median_gap": significant(found.loss_gap.quantile(0.5), 2),
@@ -152,11 +158,10 @@ def gap_facts(
         "c2_gap_high": f"{found.loss_gap.right[-1]:.3f}",
         "c2_flops_low": power_of_ten(low),
         "c2_flops_high": power_of_ten(high),
-        "c2_factor": significant(found.flops_factor(), 2),
         "c2_factor_least": significant(found.flops_factor(0), 2),
         "c2_factor_most": significant(found.flops_factor(1), 2),
         "c2_short": significant(spread.min(), 2),
-        "c2_signs": f"{(by_context['smallest_gap'] < 0).sum()} of its {len(by_context)} rows",
+        "c2_signs": f"{share_in_words(negative, len(by_context))} rows",
     }
 
 
@@ -165,16 +170,21 @@ def _beaten(front: ParetoFront, other: ParetoFront) -> np.ndarray:
 
 
 def _unbeaten(train_flops: np.ndarray) -> str:
-    """How many runs are unbeaten, and the range of their compute."""
+    """How many runs are unbeaten, and the range of their compute, as the start of a sentence."""
     if not train_flops.size:
-        return "none"
+        return "None"
     ends = dict.fromkeys(map(power_of_ten, (train_flops.min(), train_flops.max())))
-    return f"{train_flops.size} ({' to '.join(ends)} FLOP)"
+    return f"{number_word(train_flops.size).capitalize()}, with {' to '.join(ends)} FLOP"
 
 
 def ledger_facts(ledger: pd.DataFrame) -> dict[str, str]:
-    """How many published statistics are reproduced."""
-    return {"c2_ledger": f"{ledger['verdict'].eq('reproduced').sum()} of {len(ledger)}"}
+    """How many published statistics are reproduced, and how many of these depend on reconstructed losses."""
+    reproduced = ledger["verdict"].eq("reproduced")
+    dependent = int((reproduced & ~ledger["independent"].astype(bool)).sum())
+    return {
+        "c2_ledger": f"{reproduced.sum()} of {len(ledger)}",
+        "c2_ledger_dependent": f"{number_word(dependent, 'none')} of them depend{'' if dependent > 1 else 's'}",
+    }
 
 
 def foreign_facts(foreign: pd.DataFrame, fits: Mapping[str, IsoflopFit]) -> dict[str, str]:
@@ -206,8 +216,6 @@ def size_facts(pairs: pd.DataFrame, runs: pd.DataFrame, found: FrontComparison, 
     excess = pd.Series(losses - found.second.loss_at(pairs["train_flops"]))
     smallest, largest = pairs.sort_values("num_params")["flops_ratio"].iloc[[0, -1]]
     facts = {
-        "c2_num_pairs": f"{len(pairs)}",
-        "c2_pairs_second": f"{wins.sum()}",
         "c2_tolerance": percent(tolerance, 1),
         "c2_ratio_least": significant(ratio.min()),
         "c2_ratio_most": significant(ratio.max()),
@@ -224,38 +232,22 @@ def size_facts(pairs: pd.DataFrame, runs: pd.DataFrame, found: FrontComparison, 
 # ---- solutions of exercises ----------------------------------------------------------------------
 
 
-def circular_solution(tables: Mapping[str, pd.DataFrame], results: Mapping[str, FrontComparison]) -> str:
-    """Solution of the exercise on circular rows; both arguments by what the runs are."""
-    lines = []
-    for name, runs in tables.items():
-        share, gap = percent(results[name].share_lower, 4), f"{results[name].loss_gap.quantile(0.5):.4f}"
-        lines.append(f"{name}: {len(runs)} runs, xLSTM lower on {share}, median gap {gap}")
-    lines += ["A front needs only the best runs.", "What matters is whether measured runs lie close to them."]
-    return "\n".join(lines)
+def circular_facts(tables: Mapping[str, pd.DataFrame], results: Mapping[str, FrontComparison]) -> dict[str, str]:
+    """How many runs are left without the circular ones, and the median gap with and without them, in this order."""
+    every, measured = tables.values()
+    before, after = (found.loss_gap.quantile(0.5) for found in results.values())
+    return {
+        "c2_circular_left": f"{len(measured)} of the {len(every)}",
+        "c2_circular_before": f"{before:.3f}",
+        "c2_circular_after": f"{after:.3f}",
+    }
 
 
-def coarse_solution(coarse: pd.DataFrame) -> str:
-    """Solution of the exercise on studies with fewer sizes; `coarse` as `show_coarse` takes it."""
-    factor = significant((coarse["largest"] / coarse["least"]).max(), 2)
-    return (
-        f"Best sizes differ by up to a factor of {factor},\n"
-        f"and the best loss is up to {coarse['excess'].max():.4f} nats/token too high.\n"
-        "The bottom of the valley is flat: one best run says little about the\n"
-        "best size. A parabola uses all sizes."
-    )
-
-
-def six_solution(results: Mapping[str, FrontComparison]) -> str:
-    """Solution of the exercise on fronts over 6ND; `results` by reading."""
-    lines = []
-    for name, found in results.items():
-        gap, factor = f"{found.loss_gap.quantile(0.5):.3f}", significant(found.flops_factor(), 2)
-        share = percent(found.share_lower, 4)
-        lines.append(f"{name}: xLSTM lower on {share}, median gap {gap} nats/token, factor {factor}")
-        lost = _beaten(found.second, found.first)
-    lines.append(f"Outright beaten on the Transformer's front: {lost.sum()} of {lost.size}.")
-    lines += [
-        "6ND leaves the sequence mixer out: attention comes for free,",
-        "and equal compute turns into equal N times D.",
-    ]
-    return "\n".join(lines)
+def coarse_facts(coarse: pd.DataFrame) -> dict[str, str]:
+    """How far the answers of studies with fewer sizes lie apart; `coarse` as `show_coarse` takes it."""
+    best, optimum = ((coarse[f"{name}_max"] / coarse[f"{name}_min"]).max() for name in ("best", "optimum"))
+    return {
+        "c2_coarse_best": significant(best, 2),
+        "c2_coarse_optimum": significant(optimum, 2),
+        "c2_coarse_excess": f"{coarse['excess'].max():.4f}",
+    }

@@ -12,11 +12,21 @@ from companion.fitting.isoflop.profiles import IsoflopProfile
 from companion.fitting.pareto import READINGS, FrontComparison, ParetoFront, Reading
 from companion.formatting import power_of_ten
 from companion.plotting.embed import Html, show
-from companion.plotting.style import ARCHITECTURE_COLORS, INK, LABELS, architecture_look, panels, subplots
+from companion.plotting.style import (
+    ARCHITECTURE_COLORS,
+    INK,
+    LABELS,
+    architecture_look,
+    count_ticks,
+    panels,
+    subplots,
+)
 
 _READING_STYLES: dict[Reading, str] = {"hull": "-", "linear": "--", "steps": ":"}
 _READING_LABELS: dict[Reading, str] = {"hull": "convex hull", "linear": "lines from run to run", "steps": "steps"}
-_EXPERIMENT_LABELS = {"isoflop": "IsoFLOP", "tokenparam": "Token/Param"}
+_HULL_STYLES = ("-", "--", "-.", ":")
+#: What pages call the paper's two designs; other people's keep their names.
+EXPERIMENT_LABELS = {"isoflop": "IsoFLOP", "tokenparam": "Token/Param"}
 _GREY = "#888888"
 _SMALL: dict[str, Any] = {"s": 14, "linewidths": 0.8}
 
@@ -26,7 +36,7 @@ def coverage(runs: pd.DataFrame) -> Figure:
     parts = _parts(runs, "experiment")
     figure, axes = panels(len(parts), height=4.0, sharex=True, sharey=True)
     (left, right), (bottom, top) = (
-        (runs[column].min() / 1.5, runs[column].max() * 1.5) for column in ("num_params", "num_tokens")
+        (runs[column].min() / 2.2, runs[column].max() * 1.5) for column in ("num_params", "num_tokens")
     )
     for ax, (name, part) in zip(axes, parts.items(), strict=True):
         for place, (architecture, look) in enumerate(architecture_look(_names(runs)).items()):
@@ -59,21 +69,22 @@ def ratio_over_compute(runs: pd.DataFrame) -> Figure:
     axes[0].set_ylabel(LABELS["tokens_per_param"])
     for place, name in enumerate(parts):  # marks for the legend only: it holds for all panels
         style = {"facecolors": INK if place else "none", "edgecolors": INK, **_SMALL}
-        axes[0].scatter([], [], label=_EXPERIMENT_LABELS.get(name, name), **style)
+        axes[0].scatter([], [], label=EXPERIMENT_LABELS.get(name, name), **style)
     _legend(figure, axes[0])
     return figure
 
 
 def fronts(runs: pd.DataFrame, found: Mapping[str, ParetoFront]) -> Figure:
     """Loss against compute: all runs faint, the runs of each front, and the hull of each front."""
-    figure, [ax] = subplots(height=4.0)
-    for architecture, look in architecture_look(list(found)).items():
+    figure, [ax] = subplots(height=3.0)
+    for place, (architecture, look) in enumerate(architecture_look(list(found)).items()):
         rows, front = runs[runs["architecture"] == architecture], found[architecture]
         style: dict[str, Any] = {"color": look["color"], "marker": look["marker"], "linestyle": "none"}
-        ax.plot(rows["train_flops"], rows["val_loss"], markersize=3, alpha=0.25, markeredgewidth=0, **style)
+        ax.plot(rows["train_flops"], rows["val_loss"], markersize=3, alpha=0.35, markeredgewidth=0, **style)
         ax.plot(front.train_flops, front.loss, markersize=4.5, label=f"{look['label']}: front", **style)
         hull = front.hull()
-        ax.plot(hull.train_flops, hull.loss, color=look["color"], linewidth=1.2, label=f"{look['label']}: hull")
+        line = {"color": look["color"], "linestyle": _HULL_STYLES[place % len(_HULL_STYLES)], "linewidth": 1.4}
+        ax.plot(hull.train_flops, hull.loss, label=f"{look['label']}: hull", **line)
     ax.set(xscale="log", xlabel=LABELS["train_flops"], ylabel=LABELS["val_loss"])
     _legend(figure, ax)
     return figure
@@ -102,7 +113,7 @@ def gap_at_equal_compute(comparisons: Mapping[Reading, FrontComparison], label: 
             label=_READING_LABELS[reading],
         )
     ax.axhline(0, color=_GREY, linewidth=0.8)
-    ax.set(xscale="log", xlabel=LABELS["train_flops"], ylabel=f"loss gap (nats/token),\n{label}")
+    ax.set(xscale="log", xlabel=LABELS["train_flops"], ylabel=f"{label} (nats/token)")
     _legend(figure, ax)
     return figure
 
@@ -135,7 +146,8 @@ def gap_at_equal_size(pairs: pd.DataFrame, comparison: FrontComparison, label: s
         linewidths=1.0,
         label="equal N and D, larger mark: larger N",
     )
-    ax.set(xscale="log", xlabel=LABELS["tokens_per_param"], ylabel=f"loss gap (nats/token),\n{label}")
+    ax.set(xscale="log", xlabel=LABELS["tokens_per_param"], ylabel=f"{label} (nats/token)")
+    count_ticks(ax.xaxis)
     _legend(figure, ax)
     return figure
 
@@ -163,6 +175,7 @@ def profile_with_marks(profile: IsoflopProfile, families: Sequence[Any], marked:
     ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": INK, "markersize": 11, "linestyle": "none"}
     ax.plot(profile.x[list(marked)], profile.loss[list(marked)], "o", label="in question", **ring)
     ax.set(xscale="log", xlabel=LABELS["num_params"], ylabel=LABELS["val_loss"])
+    count_ticks(ax.xaxis)
     _legend(figure, ax)
     return figure
 
@@ -176,9 +189,9 @@ def show_coverage(runs: pd.DataFrame) -> Html:
         coverage(runs),
         name="run-table-coverage",
         alt="Scatter of training tokens over parameters, one panel per design, with diagonal lines of equal compute.",
-        caption="Every run by size and tokens. Dotted: equal compute as 6 N D, in FLOP. Runs of one budget form a "
-        "diagonal, but not the same one for both architectures or all contexts, because C is counted from shapes and "
-        "is not 6 N D.",
+        caption="Every run by size and tokens. Along a dotted line 6 N D, in FLOP, is constant. Runs of one budget "
+        "form a diagonal. It differs between architectures and contexts, because C is counted from the shapes and is "
+        "not 6 N D.",
     )
 
 
@@ -188,8 +201,8 @@ def show_ratio_over_compute(runs: pd.DataFrame) -> Html:
         ratio_over_compute(runs),
         name="run-table-ratio",
         alt="Scatter of tokens per parameter over compute, one panel per architecture.",
-        caption="Tokens per parameter over compute. The IsoFLOP design draws columns: all ratios at a few budgets. The "
-        "Token/Param design draws rows: a few ratios over a wide range of compute.",
+        caption="Tokens per parameter over compute. The IsoFLOP design gives columns: many ratios at a few budgets. "
+        "The Token/Param design gives rows: a few ratios over a wide range of compute.",
     )
 
 
@@ -201,13 +214,14 @@ def show_swapped_profile(profile: IsoflopProfile, runs: pd.DataFrame, rows: Sequ
         name="run-table-swap",
         alt="IsoFLOP profile of the largest xLSTM budget with two ringed runs of nearly the same size, one above the "
         "other.",
-        caption="The largest xLSTM budget. Ringed: two runs of nearly equal size. Dashed and dotted: the runs of their "
-        "widths.",
+        caption="The largest xLSTM budget. The two rings mark runs of nearly equal size. A dashed and a dotted line "
+        "join the runs of the same width. The upper ring is where a line breaks.",
     )
 
 
-def show_fronts(runs: pd.DataFrame, found: Mapping[str, ParetoFront]) -> Html:
-    """`fronts` with their range of compute in the caption."""
+def show_fronts(runs: pd.DataFrame, found: Mapping[str, ParetoFront], context_length: int | None) -> Html:
+    """`fronts` with the context length (None: the table names none) and their ranges of compute in the caption."""
+    at_context = "" if context_length is None else f" at T = {context_length} tokens"
     looks = architecture_look(list(found))
     spans = "; ".join(
         f"{looks[name]['label']} from {power_of_ten(front.train_flops[0])} to {power_of_ten(front.train_flops[-1])}"
@@ -217,7 +231,8 @@ def show_fronts(runs: pd.DataFrame, found: Mapping[str, ParetoFront]) -> Html:
         fronts(runs, found),
         name="run-table-fronts",
         alt="Loss over compute for each architecture; the best runs of each form a falling curve.",
-        caption=f"All runs (faint), those of the fronts, and the lower convex hull of each front. {spans} FLOP.",
+        caption=f"Loss over training compute{at_context}. Faint marks: all runs. Full marks: runs that no other run of "
+        f"the same architecture beats (the front). Lines: the lower convex hull of each front. {spans} FLOP.",
     )
 
 
@@ -229,7 +244,8 @@ def show_gap(comparisons: Mapping[Reading, FrontComparison], first: str, second:
         name="run-table-gap",
         alt="Loss gap between the two fronts over compute, read in three ways, with a line at zero.",
         caption=f"Loss of the {b} front minus that of the {a} front at equal compute, over the range that both cover. "
-        f"Above zero the {a} is better. The jumps are those of the readings, not of the architectures.",
+        f"Above zero the {a} is better. Jumps and peaks come from the readings: where runs are sparse, each fills the "
+        "space between them in its own way.",
     )
 
 
@@ -241,8 +257,8 @@ def show_equal_size(pairs: pd.DataFrame, comparison: FrontComparison, first: str
         name="run-table-equal-size",
         alt="Loss gap of pairs of equal size over tokens per parameter, with the range of the gap at equal compute as "
         "a band.",
-        caption=f"Diamonds: {b} minus {a} at equal N and D. Below zero the {b} has the lower loss. Gray band and line: "
-        "the gap of the fronts at equal compute.",
+        caption=f"Loss of the {b} minus that of the {a}, for pairs of runs with equal N and D (diamonds). Below zero "
+        f"the {b} has the lower loss. Gray band and line: the gap between the fronts at equal compute.",
     )
 
 
@@ -258,26 +274,30 @@ def _parts(runs: pd.DataFrame, column: str) -> dict[str, pd.DataFrame]:
 
 
 def _title(name: str, part: pd.DataFrame) -> str:
-    return f"{_EXPERIMENT_LABELS.get(name, name)}, {len(part)} runs"
+    return f"{EXPERIMENT_LABELS.get(name, name)}, {len(part)} runs"
 
 
 def _iso_line(ax: Axes, decade: int, sizes: tuple[float, float], tokens: tuple[float, float]) -> None:
-    """The line 6·N·D = 10^decade across a panel, with its compute where the line meets the left or the upper edge."""
+    """The line 6·N·D = 10^decade across a panel, with its compute where the line meets the left or the upper edge.
+
+    Few runs lie there: a table rarely holds the smallest models trained on the most tokens.
+    """
     product = 10.0**decade / 6
     low, high = max(sizes[0], product / tokens[1]), min(sizes[1], product / tokens[0])
     if not low < high:
         return
     style: dict[str, Any] = {"color": _GREY, "linewidth": 0.9, "linestyle": (0, (1, 3)), "zorder": 0}
     ax.plot([low, high], [product / low, product / high], gid=f"iso-{decade}", **style)
+    at_top = product / low > tokens[1] / 1.01
     ax.annotate(
         f"$10^{{{decade}}}$",
-        (high, product / high),
-        (-3, 3),
+        (low, product / low),
+        (4, -2) if at_top else (3, 1),
         textcoords="offset points",
-        ha="right",
-        va="bottom",
-        fontsize=8,
-        color=_GREY,
+        ha="left",
+        va="top" if at_top else "bottom",
+        fontsize=9,
+        color=INK,
     )
 
 

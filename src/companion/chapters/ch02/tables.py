@@ -1,10 +1,12 @@
-"""Tables of chapter 2 with their captions, rows of `overview` and of the library."""
+"""Tables of chapter 2 on the paper's runs and their fronts, with their captions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from companion.chapters.ch02.figures import EXPERIMENT_LABELS
 from companion.chapters.ch02.overview import (
     count_table,
     front_designs,
@@ -12,8 +14,6 @@ from companion.chapters.ch02.overview import (
     step_from_neighbor,
     with_ranges,
 )
-from companion.errors import NotApplicable
-from companion.fitting.isoflop import IsoflopFit
 from companion.fitting.isoflop.profiles import IsoflopProfile
 from companion.fitting.pareto import ParetoFront
 from companion.formatting import count, percent, power_of_ten
@@ -27,33 +27,45 @@ def labeled(name: Any) -> str:
     return ARCHITECTURE_LABELS.get(str(name), str(name))
 
 
+def _design(name: Any) -> str:
+    return "–" if pd.isna(name) else EXPERIMENT_LABELS.get(str(name), str(name))
+
+
 # ---- what a table holds --------------------------------------------------------------------------
 
 
 def show_columns(runs: pd.DataFrame) -> Html:
-    """The known columns of a run table: unit, meaning, and the value of the first run."""
+    """The known columns of a run table: value and unit of the first run, and meaning; required ones are marked."""
     known = [COLUMNS[name] for name in runs.columns if name in COLUMNS]
     dictionary = pd.DataFrame(
         {
-            "column": [spec.name for spec in known],
-            "first run": [f"{runs[spec.name].iloc[0]}" for spec in known],
-            "unit": [spec.unit for spec in known],
-            "required": ["yes" if spec.required else "" for spec in known],
+            "column": [f"{spec.name} *" if spec.required else spec.name for spec in known],
+            "first run": [f"{runs[spec.name].iloc[0]} {spec.unit}".strip() for spec in known],
             "meaning": [spec.meaning for spec in known],
         }
     )
-    return show_table(dictionary, caption=f"The {len(known)} known columns of this table, and its first run.")
+    return show_table(
+        dictionary,
+        name="run-table-columns",
+        caption=f"The {len(known)} known columns of this table, and its first run. A star marks required columns.",
+    )
 
 
 def show_counts(runs: pd.DataFrame) -> Html:
-    """`count_table` with its caption."""
-    ranges = dict.fromkeys(("num_params", "num_tokens", "tokens_per_param"), count)
+    """`count_table` with design and budget in one column, and its caption."""
+    counts = with_ranges(count_table(runs), dict.fromkeys(("num_params", "num_tokens", "tokens_per_param"), count))
+    keys = zip(counts.pop("experiment"), counts.pop("isoflop_budget"), strict=True)
+    designs = [
+        _design(name) if pd.isna(budget) else f"{_design(name)}, {power_of_ten(budget)}" for name, budget in keys
+    ]
+    counts.insert(0, "design", designs)
     names = sorted(map(str, runs["architecture"].unique()))
     return show_table(
-        with_ranges(count_table(runs), ranges),
-        caption="Runs by design, and their ranges of parameters, tokens and tokens per parameter.",
-        formats={"context_length": "{:.0f}", "isoflop_budget": power_of_ten},
-        labels={"context_length": "T (tokens)", "isoflop_budget": "budget (FLOP)", "num_params": "N", "num_tokens": "D"}
+        counts,
+        name="run-table-counts",
+        caption="Number of runs by design, and their ranges of parameters, tokens and tokens per parameter.",
+        formats={"context_length": "{:.0f}"},
+        labels={"design": "design, budget (FLOP)", "context_length": "T (tokens)", "num_params": "N", "num_tokens": "D"}
         | {"tokens_per_param": "M = D/N"}
         | {name: labeled(name) for name in names},
     )
@@ -64,11 +76,14 @@ def show_settings(runs: pd.DataFrame) -> Html:
     styles = {"learning_rate": "{:.4f}".format, "batch_tokens": count, "train_steps": count}
     settings = with_ranges(settings_table(runs), styles)
     return show_table(
-        settings.assign(architecture=settings["architecture"].map(labeled)),
+        settings.assign(
+            architecture=settings["architecture"].map(labeled), experiment=settings["experiment"].map(_design)
+        ),
+        name="run-table-settings",
         caption="Peak learning rates, tokens per batch and optimizer steps.",
         formats={"context_length": "{:.0f}"},
-        labels={"context_length": "T (tokens)", "num_runs": "runs", "learning_rate": "learning rate"}
-        | {"batch_tokens": "batch (tokens)", "train_steps": "steps"},
+        labels={"experiment": "design", "context_length": "T (tokens)", "num_runs": "runs"}
+        | {"learning_rate": "learning rate", "batch_tokens": "batch (tokens)", "train_steps": "steps"},
     )
 
 
@@ -80,7 +95,8 @@ def show_sources(paper: pd.DataFrame) -> Html:
     keys = ["source", "loss_uncertainty", "imposed_published_fit"]
     return show_table(
         paper.groupby(keys).size().reset_index(name="num_runs"),
-        caption="Where the losses come from and how well they are recorded.",
+        name="run-table-sources",
+        caption="Where the losses come from, and how precisely they are recorded.",
         formats={
             "loss_uncertainty": lambda value: power_of_ten(value, 1),
             "imposed_published_fit": lambda value: "yes" if value else "no",
@@ -88,7 +104,7 @@ def show_sources(paper: pd.DataFrame) -> Html:
         labels={
             "loss_uncertainty": "recording error (nats/token)",
             "num_runs": "runs",
-            "imposed_published_fit": "published fit imposed",
+            "imposed_published_fit": "moved to the published parabola",
         },
     )
 
@@ -101,6 +117,7 @@ def show_counted_twice(paper: pd.DataFrame) -> Html:
     twice = twice.merge(paper.groupby(keys).size().rename("runs").reset_index())
     return show_table(
         twice.assign(architecture=twice["architecture"].map(labeled)),
+        name="run-table-twice",
         caption="Runs that several published fits count twice (column multiplicity_in_published_fits).",
         formats={"isoflop_budget": power_of_ten},
         labels={"context_length": "T (tokens)", "isoflop_budget": "budget (FLOP)"},
@@ -109,17 +126,21 @@ def show_counted_twice(paper: pd.DataFrame) -> Html:
 
 def show_pair(pair: pd.DataFrame) -> Html:
     """The runs of one configuration that was trained twice."""
+    rows = pair[["experiment", "num_params", "num_tokens", "learning_rate", "val_loss"]]
     return show_table(
-        pair[["experiment", "num_params", "num_tokens", "learning_rate", "val_loss"]],
-        caption="The two runs that agree in architecture, T, N and D.",
-        formats={"val_loss": "{:.5f}"},
+        rows.assign(experiment=rows["experiment"].map(_design)),
+        name="run-table-pair",
+        caption="The two runs with the same architecture, T, N and D.",
+        formats={"num_params": "{:,}", "num_tokens": "{:,}", "val_loss": "{:.5f}"},
+        labels={"experiment": "design", "num_params": "N", "num_tokens": "D", "learning_rate": "learning rate"}
+        | {"val_loss": "loss (nats/token)"},
     )
 
 
 def show_swap(
     versions: Mapping[str, pd.DataFrame], profiles: Mapping[str, IsoflopProfile], rows: Sequence[Any]
 ) -> Html:
-    """Steps of two runs from their neighbors of the same width, and the optimum, for each assignment of the losses.
+    """How far two runs lie above their neighbors of the same width, and the optimum, for each order of the losses.
 
     Parameters
     ----------
@@ -144,10 +165,11 @@ def show_swap(
     widths = next(iter(versions.values())).loc[list(rows), "d_model"].tolist()
     return show_table(
         swap,
-        caption="Loss of each run minus that of its neighbor of the same width (nats/token), and the optimum of the "
-        "parabola.",
+        name="run-table-swap",
+        caption="How far each run lies above its neighbor of the same width, and the optimum of the parabola.",
         formats={"one": "{:+.4f}", "other": "{:+.4f}", "x_opt": lambda value: count(value, 5)},
-        labels={"one": f"step, width {widths[0]}", "other": f"step, width {widths[1]}", "x_opt": "optimal N"},
+        labels={"one": f"step at width {widths[0]} (nats/token)", "other": f"step at width {widths[1]} (nats/token)"}
+        | {"x_opt": "optimal N"},
     )
 
 
@@ -160,18 +182,16 @@ def _optimum(profile: IsoflopProfile) -> float:
 
 def show_flops(flops: pd.DataFrame) -> Html:
     """Rows of `companion.chapters.ch02.overview.flops_table`."""
+    ends = zip(flops["ratio_median"], flops["ratio_min"], flops["ratio_max"], strict=True)
+    ratios = [f"{median:.2f} ({low:.2f}–{high:.2f})" for median, low, high in ends]
+    shown = flops.assign(architecture=flops["architecture"].map(labeled), ratio=ratios)
     return show_table(
-        flops.assign(architecture=flops["architecture"].map(labeled)),
-        caption="train_flops: largest deviation from a count by shapes, and ratio to 6 N D.",
-        formats={
-            "context_length": "{:.0f}",
-            "largest_deviation": lambda value: power_of_ten(value, 1),
-            "ratio_min": "{:.2f}",
-            "ratio_median": "{:.2f}",
-            "ratio_max": "{:.2f}",
-        },
-        labels={"context_length": "T (tokens)", "num_runs": "runs", "largest_deviation": "deviation"}
-        | {"ratio_min": "C/6ND: least", "ratio_median": "median", "ratio_max": "largest"},
+        shown.drop(columns=["ratio_min", "ratio_median", "ratio_max"]),
+        name="run-table-flops",
+        caption="Training compute C: its largest relative deviation from a count by shapes, and its ratio to 6 N D.",
+        formats={"context_length": "{:.0f}", "largest_deviation": lambda value: power_of_ten(value, 1)},
+        labels={"context_length": "T (tokens)", "num_runs": "runs", "largest_deviation": "deviation from the shapes"}
+        | {"ratio": "C / 6ND: median (range)"},
     )
 
 
@@ -183,112 +203,80 @@ def show_front_designs(runs: pd.DataFrame, fronts: Mapping[str, ParetoFront]) ->
     ]
     designs = pd.concat(parts, ignore_index=True)
     designs.insert(0, "architecture", designs.pop("architecture"))
+    designs["experiment"] = [_design(name or None) for name in designs["experiment"]]
     return show_table(
-        designs,
-        caption="Runs of the fronts by design.",
-        formats=dict.fromkeys(("train_flops_min", "train_flops_max"), lambda value: power_of_ten(value, 3)),
-        labels={"num_runs": "runs on the front", "train_flops_min": "from C (FLOP)", "train_flops_max": "to C (FLOP)"},
+        with_ranges(designs, {"train_flops": lambda value: power_of_ten(value, 3)}),
+        name="run-table-front-designs",
+        caption="The runs on each front by design.",
+        labels={"experiment": "design", "num_runs": "runs on the front", "train_flops": "their C (FLOP)"},
+    )
+
+
+def show_common(by_context: pd.DataFrame, second: str) -> Html:
+    """What the comparisons of `companion.chapters.ch02.overview.front_table` rest on, a row per context length."""
+    rows = by_context.drop_duplicates("context_length").rename(columns={"from_flops": "C_min", "to_flops": "C_max"})
+    lost, on_front = (rows[f"second_{name}_on_front"].astype(str) for name in ("beaten", "runs"))
+    shown = rows[["context_length", "C_min", "C_max"]].assign(
+        decades=np.log10(rows["C_max"] / rows["C_min"]), beaten=lost + " of " + on_front
+    )
+    return show_table(
+        with_ranges(shown, {"C": power_of_ten})[["context_length", "C", "decades", "beaten"]],
+        name="run-table-common",
+        caption=f"Compute that both fronts cover, and beaten runs on the front of the {labeled(second)}.",
+        formats={"decades": "{:.1f}"},
+        labels={"context_length": "T (tokens)", "C": "common C (FLOP)", "beaten": f"{labeled(second)} runs beaten"}
+        | {"decades": "factors of ten"},
     )
 
 
 def show_contexts(by_context: pd.DataFrame, first: str, second: str) -> Html:
-    """Rows of `companion.chapters.ch02.overview.front_table`."""
-    shown = by_context.rename(columns={"from_flops": "C_min", "to_flops": "C_max"})
-    lost, runs = (shown.pop(f"second_{name}_on_front").astype(str) for name in ("beaten", "runs"))
-    shown.insert(2, "beaten", lost + " of " + runs)
+    """The comparison of `companion.chapters.ch02.overview.front_table` by context length and reading."""
+    columns = ["context_length", "reading", "share_lower", "median_gap", "smallest_gap", "flops_factor"]
     return show_table(
-        with_ranges(shown, {"C": power_of_ten}),
+        by_context[columns],
+        name="run-table-contexts",
         caption=f"{labeled(first)} against {labeled(second)} by context length T and reading.",
         formats={
-            "share_lower": lambda value: percent(value, 4),
+            "share_lower": share_of_range,
             "median_gap": "{:+.3f}",
             "smallest_gap": "{:+.3f}",
             "flops_factor": "{:.2f}",
         },
-        labels={"context_length": "T (tokens)", "share_lower": "lower on", "median_gap": "median gap"}
-        | {"smallest_gap": "least gap", "flops_factor": "factor", "C": "common C (FLOP)"},
+        labels={"context_length": "T (tokens)", "share_lower": f"{labeled(first)} lower on"}
+        | {"median_gap": "median gap (nats/token)", "smallest_gap": "least gap (nats/token)"}
+        | {"flops_factor": f"compute of {labeled(second)} at equal loss"},
     )
+
+
+def share_of_range(share: float) -> str:
+    """A share of the compute that two fronts cover, as text: `all`, `none`, or per cent."""
+    if share in (0.0, 1.0):
+        return "all" if share else "none"
+    return percent(share, 3)
+
+
+_STATISTICS = {
+    "train_flops_quantiles": "smallest, quartiles and largest C",
+    "num_tokens_quantiles": "smallest, quartiles and largest D",
+    "num_params_quantiles": "smallest, quartiles and largest N",
+    "sum_train_flops": "total compute",
+    "paper_count": "runs as the paper counts them",
+}
 
 
 def show_ledger(ledger: pd.DataFrame) -> Html:
-    """Published statistics of the run table beside ours; `ledger` of the section `run_table_statistics`."""
-    return show_table(
-        ledger[["quantity", "verdict", "published", "ours"]],
-        caption="Published statistics of the run table, and ours.",
-        formats={"published": "{:.10g}", "ours": "{:.10g}"},
-    )
-
-
-# ---- tables of one's own -------------------------------------------------------------------------
-
-
-def show_first_runs(runs: pd.DataFrame, number: int = 3) -> Html:
-    """The first runs of a table."""
-    return show_table(runs.head(number), caption=f"The first of {len(runs)} runs.")
-
-
-def show_budgets(runs: pd.DataFrame, file_name: str) -> Html:
-    """Runs by architecture and budget."""
-    groups = runs.groupby(["architecture", "isoflop_budget"])
-    return show_table(
-        groups.size().reset_index(name="runs"),
-        caption=f"Budgets found in {file_name}.",
-        formats={"isoflop_budget": power_of_ten},
-    )
-
-
-def show_exponents(fits: Mapping[str, IsoflopFit]) -> Html:
-    """Exponents of N*(C) with their bootstrap intervals, by what was chosen."""
+    """Published statistics of the run table beside ours, a row per kind; `ledger` of `run_table_statistics`."""
+    kinds = ledger["quantity"].str.split(".").str[0].map(_STATISTICS).fillna("numbers of runs")
     rows = []
-    for name, fit in fits.items():
-        low, high = fit.interval("exponent")
-        exponent = fit.power_law.law.exponent
-        rows.append({"choice": name, "optima": len(fit.optima), "exponent": exponent, "low": low, "high": high})
+    for kind, group in ledger.groupby(kinds, sort=False):
+        reproduced = f"{group['verdict'].eq('reproduced').sum()} of {len(group)}"
+        apart = (group["ours"] / group["published"] - 1).abs().max()
+        rows.append({"statistic": kind, "reproduced": reproduced, "apart": apart})
     return show_table(
         pd.DataFrame(rows),
-        caption="Exponent of N*(C) of the foreign table, with 95 % bootstrap intervals.",
-        formats=dict.fromkeys(("exponent", "low", "high"), "{:.3f}"),
-    )
-
-
-# ---- pairs of equal size -------------------------------------------------------------------------
-
-
-def need_pairs(pairs: pd.DataFrame, first: str, second: str, tolerance: float) -> None:
-    """Leave out what follows in a section unless there are pairs.
-
-    Raises
-    ------
-    NotApplicable
-        if there are none.
-    """
-    if pairs.empty:
-        raise NotApplicable(f"no two runs of {first} and {second} agree in N and D within {tolerance:.0%}")
-
-
-def show_pairs(pairs: pd.DataFrame, first: str, second: str) -> Html:
-    """Every sixth row of `companion.fitting.pareto.matched_pairs`."""
-    columns = ["num_params", "tokens_per_param", "loss_gap", "flops_ratio"]
-    return show_table(
-        pairs[columns].iloc[::6],
-        caption=f"Every sixth pair: {labeled(second)} against {labeled(first)}.",
-        formats=dict(zip(columns, [count, count, "{:+.4f}", "{:.2f}"], strict=True)),
-    )
-
-
-def show_coarse(coarse: pd.DataFrame) -> Html:
-    """The best runs of studies with fewer sizes.
-
-    Parameters
-    ----------
-    coarse
-        by `isoflop_budget`: the `least` and the `largest` N of the best runs of the studies, and `excess`, the worst of
-        their losses over the best of all runs (nats per token).
-    """
-    return show_table(
-        coarse,
-        caption="Best run of four studies that train every fourth size.",
-        formats={"isoflop_budget": power_of_ten, "least": count, "largest": count, "excess": "{:.4f}"},
-        labels={"isoflop_budget": "budget (FLOP)", "least": "least best N", "largest": "largest best N"}
-        | {"excess": "worst excess of loss (nats/token)"},
+        name="run-table-ledger",
+        caption="Published statistics of the run table against ours.",
+        # below that it is the order of a sum
+        formats={"apart": lambda value: power_of_ten(value if value > 1e-12 else 0.0, 1)},
+        labels={"apart": "largest relative difference"},
     )

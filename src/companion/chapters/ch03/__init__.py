@@ -5,6 +5,7 @@ A function `show_...` returns what the page shows, one called `..._facts` the va
 
 from companion.chapters.ch03.answer import answer_facts, first_look, show_answer
 from companion.chapters.ch03.choices import (
+    both_fits,
     errors_by_context,
     exponent_choices,
     exponent_differences,
@@ -77,6 +78,7 @@ from companion.chapters.names import label
 __all__ = [
     "answer_facts",
     "bias_of_trained_sizes",
+    "both_fits",
     "budget_facts",
     "convention_facts",
     "cubic_ratio_facts",

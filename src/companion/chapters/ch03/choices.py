@@ -211,6 +211,12 @@ def errors_by_context(selection: Selection, budget_range: Sequence[float] | None
     return pd.DataFrame(rows)
 
 
+def both_fits(table: pd.DataFrame, budgets: Sequence[float]) -> tuple[IsoflopFit | None, JointIsoflopFit | None]:
+    """The two-step and the joint fit of N\\* to the runs of some budgets (FLOP); None where one is refused."""
+    two_steps = optional(fit_isoflop, table, budgets=budgets, num_resamples=0)
+    return two_steps, optional(fit_isoflop_joint, table, budgets=budgets)
+
+
 def levers(fit: IsoflopFit) -> dict[float, float]:
     """What each optimum weighs in the exponent: the least-squares slope over log C is the sum of lever times log x_opt.
 

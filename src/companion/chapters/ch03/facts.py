@@ -8,13 +8,22 @@ from scipy import stats
 
 from companion.chapters.applicability import Selection
 from companion.chapters.ch03.tables import Key, architectures_of, rebuilt_runs
-from companion.chapters.ch03.words import p_value, share, the
+from companion.chapters.ch03.words import p_value, the
 from companion.chapters.names import label
 from companion.chapters.signs import signed_percent
 from companion.fitting.isoflop.joint import JointIsoflopFit
 from companion.fitting.isoflop.profiles import IsoflopFit
 from companion.fitting.isoflop.select import contexts_of, isoflop_runs
-from companion.formatting import count, interval, listed, number_word, percent, power_of_ten, significant
+from companion.formatting import (
+    count,
+    interval,
+    listed,
+    number_word,
+    percent,
+    power_of_ten,
+    share_in_words,
+    significant,
+)
 from companion.ledger import LedgerRow, to_frame
 
 Facts = dict[str, str]
@@ -78,7 +87,7 @@ def ledger_facts(rows: list[LedgerRow]) -> Facts:
     contexts = sorted(laws.str.extract(r"T=(\d+)")[0].astype(int).unique())
     done = ledger[ledger["verdict"] == "reproduced"]
     return {
-        "c3_ledger_reproduced": share(len(done), len(ledger)),
+        "c3_ledger_reproduced": share_in_words(len(done), len(ledger)),
         "c3_ledger_contexts": "T = " + listed([str(length) for length in contexts]),
         "c3_ledger_independent": str(int(done["independent"].sum())),
         "c3_ledger_dependent": str(int((~done["independent"]).sum())),
@@ -235,7 +244,9 @@ def difference_facts(differences: Mapping[str, pd.DataFrame], first: str, second
     sizes = differences["num_params"]
     [joint] = sizes[sizes["choice"] == "joint"].to_dict("records")
     bootstrap = sizes[sizes["choice"].str.endswith("bootstrap")].iloc[0]
-    found = {x: share(int((table["p_value"] < SIGNIFICANT).sum()), len(table)) for x, table in differences.items()}
+    found = {
+        x: share_in_words(int((table["p_value"] < SIGNIFICANT).sum()), len(table)) for x, table in differences.items()
+    }
     by_context: list[str] = []
     gaps: list[float] = []
     gap_errors: list[float] = []
@@ -289,7 +300,7 @@ def ratio_facts(
     sizes, tokens = ratios["num_params"], ratios["num_tokens"]
     apart, tokens_apart = (((table["low"] > 1) | (table["high"] < 1)).sum() for table in (sizes, tokens))
     rebuilt = {budget for name in (first, second) for budget in rebuilt_runs(tables)[name]}
-    marked = share(sum(budget in rebuilt for budget in sizes["isoflop_budget"]), len(sizes))
+    marked = share_in_words(sum(budget in rebuilt for budget in sizes["isoflop_budget"]), len(sizes))
     mean, mean_tokens = (significant(np.exp(np.log(table["ratio"]).mean()), 2) for table in (sizes, tokens))
     return {
         "c3_first": label(first),
@@ -298,8 +309,8 @@ def ratio_facts(
         "c3_ratio_typical": mean,
         "c3_ratio_rebuilt": marked[0].upper() + marked[1:],
         "c3_ratio_tokens": f"{tokens['ratio'].min():.2f} to {tokens['ratio'].max():.2f}",
-        "c3_ratio_apart": share(int(apart), len(sizes)),
-        "c3_tokens_apart": share(int(tokens_apart), len(tokens)),
+        "c3_ratio_apart": share_in_words(int(apart), len(sizes)),
+        "c3_tokens_apart": share_in_words(int(tokens_apart), len(tokens)),
         "c3_tokens_verdict": f"about {mean_tokens} times as many" if tokens_apart else "about as many",
     }
 
@@ -324,7 +335,7 @@ def one_sided_facts(sided: pd.DataFrame, budgets: Mapping[str, Sequence[float]])
     return {
         "c3_sided": f"{signed_percent(sided['moved'].min())} and {signed_percent(sided['moved'].max())}",
         "c3_sided_top": _at_the_top(sided, budgets),
-        "c3_sided_warned": share(int(warned.sum()), len(sided)),
+        "c3_sided_warned": share_in_words(int(warned.sum()), len(sided)),
         "c3_sided_silent": moved if np.isfinite(silent) else "none of them passes without a warning",
     }
 
@@ -361,7 +372,7 @@ def shape_facts(skews: pd.DataFrame, budgets: Mapping[str, Sequence[float]]) -> 
 def skew_facts(skews: pd.DataFrame) -> Facts:
     """How often the cubic term is significant, and how far it moves an optimum; from `skew_table`."""
     return {
-        "c3_skewed": share(int((skews["p_value"] < SIGNIFICANT).sum()), len(skews)),
+        "c3_skewed": share_in_words(int((skews["p_value"] < SIGNIFICANT).sum()), len(skews)),
         "c3_skew_most": percent(skews["moved"].abs().max()),
     }
 

@@ -1,26 +1,13 @@
-"""How the IsoFLOP chapter writes shares, lists, p-values and published numbers."""
+"""How the IsoFLOP chapter writes p-values and published numbers."""
 
 from companion.chapters.names import label
-from companion.formatting import number_word, power_of_ten, significant
+from companion.formatting import power_of_ten, significant
 
 _PREFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"))
 #: From here on a number is printed as a power of ten, not with a letter.
 _LARGE = 1e15
 #: p-values below this are printed as powers of ten.
 _SMALL_P = 0.001
-
-
-def share(number: int, total: int) -> str:
-    """Some of a total in words: `none of the six`, `four of the six`, `all six`; digits with totals above twelve."""
-    of_all = number_word(total)
-    if total == 1:
-        return f"{number} of 1"
-    if number == total:
-        return f"all {of_all}"
-    if number == 0:
-        return f"none of the {of_all}"
-    some = f"{number}" if total > 12 else number_word(number)
-    return f"{some} of the {of_all}"
 
 
 def the(architecture: str) -> str:

@@ -1,5 +1,6 @@
 """Chapter 4, the loss surface (`notebooks/04_loss_surface.md`): its figures, tables and facts."""
 
+from companion.chapters.ch04.analysis import flops_per_param_and_token, projected_misfit
 from companion.chapters.ch04.answer import (
     answer_facts,
     answer_table,
@@ -14,6 +15,19 @@ from companion.chapters.ch04.facts import (
     residual_facts,
     speed_verdict,
     term_facts,
+)
+from companion.chapters.ch04.fits import (
+    FORMS,
+    equal_designs,
+    fits_by_form,
+    isoflop_tables,
+    large_designs,
+    main_form,
+    optima_of_both,
+    profiles_of,
+    resampled_designs,
+    withhold,
+    wrong_loss,
 )
 from companion.chapters.ch04.reach_facts import (
     crossing_verdict,
@@ -65,6 +79,7 @@ from companion.chapters.ch04.tables import (
 )
 
 __all__ = [
+    "FORMS",
     "answer_facts",
     "answer_table",
     "bands_figure",
@@ -77,21 +92,28 @@ __all__ = [
     "design_verdict",
     "designs_figure",
     "endings_table",
+    "equal_designs",
     "exponents_table",
     "extrapolation_figure",
     "extrapolation_table",
+    "fits_by_form",
+    "flops_per_param_and_token",
     "form_facts",
     "forms_table",
     "furthest_facts",
     "gamma_table",
     "interval_verdict",
     "intervals_table",
+    "isoflop_tables",
+    "large_designs",
     "ledger_table",
     "ledger_verdict",
     "limits_table",
+    "main_form",
     "misfit_figure",
     "opening_facts",
     "optima_figure",
+    "optima_of_both",
     "optima_table",
     "optimum_facts",
     "outlier_facts",
@@ -100,7 +122,10 @@ __all__ = [
     "predictions",
     "predictions_table",
     "profiles_figure",
+    "profiles_of",
+    "projected_misfit",
     "redrawn_table",
+    "resampled_designs",
     "residual_facts",
     "residuals_figure",
     "scatter",
@@ -114,4 +139,6 @@ __all__ = [
     "weights_table",
     "withheld_facts",
     "withheld_table",
+    "withhold",
+    "wrong_loss",
 ]

@@ -8,12 +8,12 @@ import pandas as pd
 from companion.chapters.ch04.analysis import law_crossing
 from companion.chapters.ch04.reach_tables import compared_optima, shown_of_ledger
 from companion.chapters.ch04.shown import Fits, Tables
-from companion.chapters.ch04.words import of_all, runs_of, signed
+from companion.chapters.ch04.words import runs_of, signed
 from companion.chapters.labels import by_label, label_of
 from companion.fitting.diagnostics import cross_errors
 from companion.fitting.pareto import compare_fronts, fit_front
 from companion.fitting.uncertainty import Bootstrap
-from companion.formatting import interval, percent, power_of_ten, significant
+from companion.formatting import interval, percent, power_of_ten, share_in_words, significant
 
 Facts = dict[str, str]
 
@@ -61,14 +61,14 @@ def furthest_facts(furthest: Mapping[tuple[str, str], pd.DataFrame]) -> Facts:
     decades = pd.concat(free.values())["decades"]
     missed = pd.concat(free.values())["log_error"].abs()
     return {
-        "c4_beyond_high": of_all(int((every["log_error"] > 0).sum()), len(every)),
+        "c4_beyond_high": share_in_words(int((every["log_error"] > 0).sum()), len(every)),
         "c4_beyond_middle": by_label(
             {
                 name: f"{signed(np.expm1(row['log_error']))} across {row['decades']:.1f} decades"
                 for name, row in middle.items()
             }
         ),
-        "c4_beyond_gamma": of_all(nearer, len(every) // 2),
+        "c4_beyond_gamma": share_in_words(nearer, len(every) // 2),
         "c4_beyond_decades": f"{decades.min():.1f} to {decades.max():.1f}",
         "c4_beyond_missed": f"{100 * np.expm1(missed.min()):.1f} to {100 * np.expm1(missed.max()):.0f} %",
     }
@@ -117,7 +117,7 @@ def withheld_facts(withheld: Tables) -> Facts:
     errors = {method: (both[method] / both["measured"] - 1).abs() for method in ("parabola", "parametric")}
     closer = int((errors["parabola"] < errors["parametric"]).sum())
     return {
-        "c4_withheld_closer": of_all(closer, len(both)),
+        "c4_withheld_closer": share_in_words(closer, len(both)),
         "c4_withheld_parabola": f"{100 * errors['parabola'].mean():.0f} %",
         "c4_withheld_law": f"{100 * errors['parametric'].mean():.0f} %",
     }
@@ -157,13 +157,13 @@ def ledger_verdict(ledger: pd.DataFrame) -> str:
     reproduced = ledger["verdict"] == "reproduced"
     dependent = int((reproduced & ~ledger["independent"].astype(bool)).sum())
     texts = [
-        f"{of_all(int(reproduced.sum()), len(ledger)).capitalize()} published numbers come out again; "
+        f"{share_in_words(int(reproduced.sum()), len(ledger)).capitalize()} published numbers come out again; "
         f"{dependent or 'none'} of these rest on losses that were reconstructed from the number itself"
     ]
     goals = ledger[(ledger["quantity"] == "objective") & ledger["ours"].notna()]
     if len(goals):
         excess = (goals["ours"].astype(float) / goals["published"] - 1).to_numpy()
-        good = of_all(int((goals["verdict"] == "reproduced").sum()), len(goals))
+        good = share_in_words(int((goals["verdict"] == "reproduced").sum()), len(goals))
         texts.append(
             f"Of the objectives, {good} agree within the tolerance; relative to the published ones, ours differ by "
             f"{excess.min():+.1e} to {excess.max():+.1e}"

@@ -3,13 +3,6 @@
 from companion.chapters.ch04.figures import DESIGN_LABELS
 
 
-def of_all(number: int, total: int) -> str:
-    """How many of how many: all 24, none of the 12, 6 of the 9."""
-    if number == total:
-        return f"all {total}"
-    return f"{number or 'none'} of the {total}"
-
-
 def signed(share: float, decimals: int = 1) -> str:
     """A relative deviation in percent with its sign: +5.2 %; without a sign where it rounds to zero."""
     text = f"{100 * share:+.{decimals}f}"

@@ -1,4 +1,4 @@
-"""What chapter 5 computes besides the library: shorter studies, bends, local exponents, the price by ratio."""
+"""What chapter 5 computes on top of the library: shorter studies, bends, local exponents, the price by ratio."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -106,6 +106,28 @@ def bends(slopes: Slopes, implied: Slopes) -> pd.DataFrame:
             low, high = seen.interval()
             row = {"architecture": name, "runs": which, "seen": seen.value, "low": low, "high": high}
             rows.append(row | {"p": seen.p_value, "law": law.value})
+    return pd.DataFrame(rows)
+
+
+def beyond(
+    slopes: Slopes, scales: Mapping[str, ComputeScale], bootstraps: Mapping[str, Bootstrap], factor: float = 100.0
+) -> pd.DataFrame:
+    """Loss by the line of the smallest ratio and by the law, far beyond the last run of that ratio.
+
+    Returns
+    -------
+    DataFrame with `architecture` (name), `M`, `flops` (FLOP; `factor` times that of the last run), `line`, `law` and
+    the law's 95 % confidence band `low`, `high` (nats per token).
+    """
+    rows = []
+    for name, fits in slopes.items():
+        ratio, line = next(iter(fits.laws.items()))
+        flops = factor * float(fits.data.loc[fits.data["tokens_per_param"] == ratio, "train_flops"].max())
+        size = float(scales[name].num_params(flops, ratio))
+        low, high = bootstraps[name].confidence_band(size, ratio * size)
+        row = {"architecture": name, "M": ratio, "flops": flops, "line": float(line.law.predict(flops))}
+        row |= {"law": float(bootstraps[name].fit.law.predict(size, ratio * size))}
+        rows.append(row | {"low": float(low[0]), "high": float(high[0])})
     return pd.DataFrame(rows)
 
 

@@ -1,11 +1,12 @@
 """Figures of chapter 5, without their captions."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import cycle
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -17,13 +18,21 @@ from companion.plotting.style import INK, LABELS, architecture_look, panels, sub
 
 GREY = "#888888"
 RATIO_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-DASHES = ("-", "--", ":", "-.")
+RATIO_DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (7, 2)), (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 ETA = "exponent η"
 
 
-def ratio_markers(ratios: Iterable[float]) -> dict[float, str]:
-    """A marker for every ratio of tokens to parameters; ratios may repeat."""
-    return dict(zip(sorted(set(ratios)), cycle(RATIO_MARKERS), strict=False))
+def ratio_looks(slopes: Mapping[str, OvertrainingSlopes], hollow: bool = True) -> dict[float, dict[str, Any]]:
+    """Marker and dashes of every ratio of tokens to parameters, distinguishable without colors.
+
+    With `hollow` every second marker is hollow, so that markers on top of each other can be distinguished.
+    """
+    ratios = sorted({ratio for fits in slopes.values() for ratio in fits.laws})
+    looks = zip(cycle(RATIO_MARKERS), cycle(RATIO_DASHES), cycle((True, not hollow)), strict=False)
+    return {
+        ratio: {"marker": marker, "dashes": dashes, "filled": filled}
+        for ratio, (marker, dashes, filled) in zip(ratios, looks, strict=False)
+    }
 
 
 def overtraining_lines(slopes: Mapping[str, OvertrainingSlopes], spare: Mapping[str, pd.DataFrame]) -> Figure:
@@ -36,19 +45,15 @@ def overtraining_lines(slopes: Mapping[str, OvertrainingSlopes], spare: Mapping[
     spare
         by architecture: further runs (columns train_flops, val_loss) that no line uses, as crosses.
     """
-    figure, axes = panels(len(slopes), height=4.3, sharey=True)
-    markers = ratio_markers([ratio for fits in slopes.values() for ratio in set(fits.laws)])
-    drawn: set[float] = set()
+    figure, axes = panels(len(slopes), height=3.9, sharey=True)
+    looks = ratio_looks(slopes)
     for ax, (name, look) in zip(axes, architecture_look(slopes).items(), strict=True):
         fits = slopes[name]
         for ratio, fit in fits.laws.items():
             runs = fits.data[fits.data["tokens_per_param"] == ratio]
             grid = np.geomspace(runs["train_flops"].min() / 1.3, runs["train_flops"].max() * 1.3, 2)
-            ax.plot(grid, fit.law.predict(grid), color=look["color"], linewidth=1.2)
-            ax.plot(
-                runs["train_flops"], runs["val_loss"], markers[ratio], color=look["color"], markersize=5, alpha=0.85
-            )
-            drawn.add(ratio)
+            _line(ax, grid, fit.law.predict(grid), looks[ratio], look["color"])
+            _runs(ax, runs["train_flops"], runs["val_loss"], looks[ratio], look["color"])
         others = spare.get(name)
         if others is not None and len(others):
             ax.plot(others["train_flops"], others["val_loss"], "x", color=GREY, markersize=5)
@@ -57,10 +62,36 @@ def overtraining_lines(slopes: Mapping[str, OvertrainingSlopes], spare: Mapping[
         ax.yaxis.set_minor_locator(NullLocator())
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes[0].set_ylabel(LABELS["val_loss"])
-    handles = [_handle(f"M = {ratio:g}", marker=markers[ratio]) for ratio in sorted(drawn)]
+    handles = _ratio_handles(looks)
     if any(len(others) for others in spare.values()):
         handles.append(_handle("in no line", marker="x"))
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    return figure
+
+
+def tilted_lines(slopes: Mapping[str, OvertrainingSlopes]) -> Figure:
+    """Loss over the power law with the common exponent of all ratios: a line with that exponent is level.
+
+    The power law passes through the runs of the smallest ratio.
+    """
+    figure, axes = panels(len(slopes), height=3.9, sharey=True)
+    looks = ratio_looks(slopes)
+    for ax, (name, look) in zip(axes, architecture_look(slopes).items(), strict=True):
+        fits = slopes[name]
+        lowest = fits.data[fits.data["tokens_per_param"] == min(fits.laws)]
+        height = np.exp(np.mean(np.log(lowest["val_loss"]) + fits.common_eta * np.log(lowest["train_flops"])))
+        for ratio, fit in fits.laws.items():
+            runs = fits.data[fits.data["tokens_per_param"] == ratio]
+            ends = np.array([runs["train_flops"].min(), runs["train_flops"].max()])
+            for draw, flops, loss in (
+                (_line, ends, fit.law.predict(ends)),
+                (_runs, runs["train_flops"], runs["val_loss"]),
+            ):
+                draw(ax, flops, loss * flops**fits.common_eta / height - 1, looks[ratio], look["color"])
+        ax.set(xscale="log", xlabel=LABELS["train_flops"], title=look["label"])
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes[0].set_ylabel("loss over the common power law (%)")
+    figure.legend(handles=_ratio_handles(looks), loc="outside lower center", ncols=4)
     return figure
 
 
@@ -110,9 +141,18 @@ def slopes_by_ratio(
     axes[0].set_ylabel(ETA)
     handles = [
         _handle("η ± standard error", marker="o", width=4, alpha=0.5),
-        _handle(f"{level:.0%} (Student)", width=1, color=GREY),
-        Line2D([], [], color=INK, marker="D", markerfacecolor="none", linewidth=0, markersize=5, label="published"),
-        _handle("law, same runs", dashes="--"),
+        _handle(f"{100 * level:.0f} % interval", width=1, color=GREY),
+        Line2D(
+            [],
+            [],
+            color=INK,
+            marker="D",
+            markerfacecolor="none",
+            linewidth=0,
+            markersize=5,
+            label="published",
+        ),
+        _handle("lines through the law", dashes="--"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure
@@ -123,75 +163,76 @@ def bending_lines(
     curves: Mapping[str, pd.DataFrame],
     level: float = 0.95,
 ) -> Figure:
-    """The local exponent of a law over compute, falling; marks: the exponents of the straight lines.
+    """The local exponent of a law over compute; marks: the exponents of the straight lines of the same ratios.
 
     Parameters
     ----------
     slopes
-        by architecture: each straight line is drawn over the compute that its runs span, with its standard error.
+        by architecture: a straight line is drawn over the compute that its runs span, with its standard error.
     curves
-        by architecture: columns tokens_per_param, train_flops, eta, low, high (the law's local slope and interval; the
-        interval is drawn for the smallest ratio).
+        by architecture: columns tokens_per_param, train_flops, eta, low, high (the law's local exponent and interval;
+        the interval is drawn for the smallest ratio). Only lines of these ratios are drawn.
     level
         of `low` and `high`, for the legend.
     """
     figure, axes = panels(len(slopes), height=3.9, sharey=True)
-    ratios = sorted({ratio for table in curves.values() for ratio in table["tokens_per_param"]})
-    dashes = dict(zip(ratios, cycle(DASHES), strict=False))
-    markers = ratio_markers([ratio for fits in slopes.values() for ratio in fits.laws])
+    looks = ratio_looks(slopes, hollow=False)
+    ratios = sorted({float(ratio) for table in curves.values() for ratio in table["tokens_per_param"]})
     for ax, (name, look) in zip(axes, architecture_look(slopes).items(), strict=True):
-        for ratio, curve in curves[name].groupby("tokens_per_param"):
-            ax.plot(curve["train_flops"], curve["eta"], color=look["color"], linestyle=dashes[float(str(ratio))])
+        own = sorted(curves[name]["tokens_per_param"].unique())
+        for place, ratio in enumerate(own):
+            curve = curves[name][curves[name]["tokens_per_param"] == ratio]
+            _line(ax, curve["train_flops"], curve["eta"], looks[ratio], look["color"])
             if ratio == ratios[0]:
                 ax.fill_between(
                     curve["train_flops"], curve["low"], curve["high"], color=look["color"], alpha=0.18, linewidth=0
                 )
-        for ratio, fit in slopes[name].laws.items():
+            fit = slopes[name].laws[ratio]
             flops = slopes[name].data.query("tokens_per_param == @ratio")["train_flops"]
             eta, middle = -fit.law.exponent, float(np.exp(np.log(flops).mean()))
-            ax.plot([flops.min(), flops.max()], [eta, eta], color=GREY, linewidth=0.9)
+            ax.plot([flops.min(), flops.max()], [eta, eta], color=INK, linewidth=0.9, linestyle=":" if place else "-")
             ax.errorbar(
-                middle, eta, yerr=fit.exponent_standard_error, color=INK, marker=markers[ratio], markersize=4.5,
-                linewidth=1,
+                middle, eta, yerr=fit.exponent_standard_error, color=INK, marker=looks[ratio]["marker"], markersize=5,
+                linewidth=1, capsize=2,
             )  # fmt: skip
         ax.set(xscale="log", xlabel=LABELS["train_flops"], title=look["label"])
     axes[0].set_ylabel(ETA)
-    handles = [_handle(f"law, M = {ratio:g}", dashes=dashes[ratio]) for ratio in ratios]
-    band = f"{level:.0%}, M = {ratios[0]:g}"
+    handles = [_handle(f"law, M = {ratio:g}", dashes=looks[ratio]["dashes"]) for ratio in ratios]
+    band = f"{100 * level:.0f} %, M = {ratios[0]:g}"
     handles.append(Line2D([], [], color=GREY, linewidth=8, alpha=0.3, label=band))
-    handles += [
-        _handle(f"line, M = {ratio:g}", marker=marker, color=INK)
-        for ratio, marker in markers.items()
-        if any(ratio in fits.laws for fits in slopes.values())
-    ]
+    handles += [_handle(f"line, M = {ratio:g}", marker=looks[ratio]["marker"], color=INK) for ratio in ratios]
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure
 
 
-def above_the_front(excess: Mapping[str, pd.DataFrame], implied: Mapping[str, pd.DataFrame]) -> Figure:
+def above_the_front(
+    slopes: Mapping[str, OvertrainingSlopes],
+    excess: Mapping[str, pd.DataFrame],
+    implied: Mapping[str, pd.DataFrame],
+) -> Figure:
     """How far over-trained runs lie above the best that any run shows at their compute; lines: a parametric law.
 
     Parameters
     ----------
+    slopes
+        by architecture: their ratios.
     excess
         by architecture: columns tokens_per_param, train_flops, excess (relative).
     implied
         by architecture: columns tokens_per_param, train_flops, relative_penalty.
     """
-    figure, axes = panels(len(excess), height=4.1, sharey=True)
-    markers = ratio_markers(sorted({ratio for table in excess.values() for ratio in table["tokens_per_param"]}))
+    figure, axes = panels(len(excess), height=4.0, sharey=True)
+    looks = ratio_looks(slopes)
     for ax, (name, look) in zip(axes, architecture_look(excess).items(), strict=True):
-        for ratio, group in excess[name].groupby("tokens_per_param"):
-            marker = markers[float(str(ratio))]
-            ax.plot(group["train_flops"], group["excess"], marker, color=look["color"], markersize=5, alpha=0.85)
-        for _, group in implied[name].groupby("tokens_per_param"):
-            ax.plot(group["train_flops"], group["relative_penalty"], color=look["color"], linewidth=1, alpha=0.8)
+        for ratio in slopes[name].laws:
+            seen, said = (each[name][each[name]["tokens_per_param"] == ratio] for each in (excess, implied))
+            _runs(ax, seen["train_flops"], seen["excess"], looks[ratio], look["color"])
+            _line(ax, said["train_flops"], said["relative_penalty"], looks[ratio], look["color"])
         ax.axhline(0, color=GREY, linewidth=0.8)
         ax.set(xscale="log", xlabel=LABELS["train_flops"], title=look["label"])
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes[0].set_ylabel("loss above the front (%)")
-    handles = [_handle(f"M = {ratio:g}", marker=marker) for ratio, marker in markers.items()]
-    figure.legend(handles=[*handles, _handle("law")], loc="outside lower center", ncols=4)
+    figure.legend(handles=_ratio_handles(looks), loc="outside lower center", ncols=4)
     return figure
 
 
@@ -206,12 +247,15 @@ def cost_and_gain(costs: Mapping[str, pd.DataFrame]) -> Figure:
     """
     figure, axes = subplots(1, 3, height=3.5)
     columns = ("relative_penalty", "size_ratio", "break_even_tokens")
-    for name, look in architecture_look(costs).items():
+    for place, (name, look) in enumerate(architecture_look(costs).items()):
         table = costs[name]
         for ax, column in zip(axes, columns, strict=True):
             rows = table.dropna(subset=[column])
             ratio = rows["tokens_per_param"]
-            ax.plot(ratio, rows[column], color=look["color"], marker=look["marker"], markersize=4, label=look["label"])
+            ax.plot(
+                ratio, rows[column], color=look["color"], marker=look["marker"], markersize=4, label=look["label"],
+                linestyle=RATIO_DASHES[place % len(RATIO_DASHES)],
+            )  # fmt: skip
             ax.fill_between(
                 ratio, rows[f"{column}_low"], rows[f"{column}_high"], color=look["color"], alpha=0.2, linewidth=0
             )
@@ -219,10 +263,10 @@ def cost_and_gain(costs: Mapping[str, pd.DataFrame]) -> Figure:
         ax.set(xscale="log", xlabel="M = D/N")
         _ratio_ticks(ax.xaxis, np.array([10, 100, 1000, 10_000]))
     axes[0].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes[0].set(title="cost, at equal compute", ylabel="loss above the optimum (%)")
+    axes[0].set(title="equal compute: cost", ylabel="loss above the optimum (%)")
     axes[0].legend()
-    axes[1].set(title="gain, at equal compute", ylabel="size N / N*", ylim=(0, None))
-    axes[2].set(title="pays back, at equal loss", ylabel="served tokens to break even", yscale="log")
+    axes[1].set(title="equal compute: gain", ylabel="size N / N*", ylim=(0, None))
+    axes[2].set(title="equal loss: pays back", ylabel="served tokens to break even", yscale="log")
     axes[2].yaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value, 1)))
     axes[2].yaxis.set_minor_formatter(NullFormatter())
     return figure
@@ -250,6 +294,28 @@ def window_slopes(windows: Mapping[str, pd.DataFrame], common: Mapping[str, floa
         ax.set(xlabel="compute spanned (decades)", title=look["label"])
     axes[0].set_ylabel(ETA)
     return figure
+
+
+def _line(ax: Axes, flops: Any, values: Any, look: Mapping[str, Any], color: str) -> None:
+    """A line in the look of its ratio."""
+    ax.plot(flops, values, color=color, linewidth=1.3, linestyle=look["dashes"])
+
+
+def _runs(ax: Axes, flops: Any, values: Any, look: Mapping[str, Any], color: str) -> None:
+    """Runs as markers in the look of their ratio."""
+    fill = color if look["filled"] else "none"
+    ax.plot(flops, values, look["marker"], color=color, markersize=5, markerfacecolor=fill)
+
+
+def _ratio_handles(looks: Mapping[float, Mapping[str, Any]]) -> list[Line2D]:
+    """Legend entries of ratios, each with its marker and its dashes."""
+    return [
+        Line2D(
+            [], [], color=GREY, marker=look["marker"], markerfacecolor=GREY if look["filled"] else "none",
+            linestyle=look["dashes"], linewidth=1.3, markersize=5, label=f"M = {ratio:g}",
+        )
+        for ratio, look in looks.items()
+    ]  # fmt: skip
 
 
 def _handle(

@@ -20,10 +20,23 @@ def lines_figure(slopes: Slopes, tables: Tables) -> Html:
             slopes, {name: runs_in_no_line(tables[name], fits) for name, fits in slopes.items()}
         ),
         name="overtraining-lines",
-        alt="Loss over compute in log-log axes, a nearly straight line per ratio, the lines about parallel and stacked "
-        "by ratio.",
-        caption="A line per ratio of tokens to parameters M. More tokens per parameter: a higher loss at the same "
-        "compute. Crosses: runs of the design that belong to no line.",
+        alt="Loss over compute on logarithmic axes: a straight line through the runs of every ratio, one above the "
+        "other.",
+        caption="Loss over compute on logarithmic axes, a line per ratio M of tokens to parameters. The height of a "
+        "line says what its ratio costs, its slope how fast the loss falls. Crosses: runs of the design that belong "
+        "to no line.",
+    )
+
+
+def tilts_figure(slopes: Slopes) -> Html:
+    """The same runs and lines over the power law with the common exponent."""
+    return show(
+        figures.tilted_lines(slopes),
+        name="overtraining-tilts",
+        alt="Loss relative to the common power law over compute: a line per ratio, parallel lines are level.",
+        caption="The same runs and lines, divided by the power law with the common exponent. A level line has just "
+        "that exponent, a rising one a smaller exponent. Runs that leave their line on the same side at both ends "
+        "mean that a straight line does not fit.",
     )
 
 
@@ -33,10 +46,11 @@ def bending_figure(slopes: Slopes, scales: Mapping[str, ComputeScale], bootstrap
     return show(
         figures.bending_lines(slopes, curves),
         name="overtraining-bending",
-        alt="The law's local exponent falls with compute; horizontal bars of the straight-line exponents cross it.",
-        caption="Local exponent of the parametric law along constant M, to ten times the compute of the runs. Marks: "
-        "exponents of the straight lines (one standard error), over the compute that their runs span. A line reports "
-        "the middle of its range.",
+        alt="Local exponent of the law over compute for the smallest and the largest ratio, crossed by the level "
+        "bars of the straight lines.",
+        caption="Local exponent of the parametric law along the smallest and the largest M, to ten times the compute "
+        "of the runs. Bars: exponents of the straight lines over the compute that their runs span, with one standard "
+        "error. Where the law falls, a straight line reports the middle of its range.",
     )
 
 
@@ -59,20 +73,20 @@ def exponents_figure(slopes: Slopes, implied: Slopes, of_paper: bool) -> Html:
         name="overtraining-slopes",
         alt="Exponent over tokens per parameter with intervals, published values and a dashed line of what the law "
         "implies.",
-        caption="Exponents by ratio. Shaded: the common slope, ± two standard errors. Dashed: straight lines through "
-        "the losses that the parametric law gives the same runs, so what is left is scatter or a fault of the law.",
+        caption="Exponents by ratio. Shaded: the common exponent, ± two standard errors. Dashed: exponents of straight "
+        "lines through the losses that the parametric law predicts for the same runs. The distance of a marker from "
+        "the dashed line is scatter, or a fault of the law.",
     )
 
 
-def front_figure(excess: Tables, penalty: Tables) -> Html:
+def front_figure(slopes: Slopes, excess: Tables, penalty: Tables) -> Html:
     """Loss of over-trained runs above the front, and above the optimum of the law."""
     return show(
-        figures.above_the_front(excess, penalty),
+        figures.above_the_front(slopes, excess, penalty),
         name="overtraining-front",
-        alt="Relative distance of over-trained runs from the front by ratio; distances are nearly constant over "
-        "compute.",
-        caption="Loss above the front of all runs at the same compute (markers) and above the optimum of the "
-        "parametric law (lines). Runs at 0 are on the front. Where few runs were trained the front is too high, and "
+        alt="Relative distance of over-trained runs from the front over compute, by ratio, with the law's curves.",
+        caption="Loss above the front of all runs at the same compute (markers), and above the optimum of the "
+        "parametric law (lines). Runs at 0 are on the front. Where few runs were trained, the front is too high and "
         "the distance too small.",
     )
 
@@ -82,10 +96,11 @@ def cost_figure(costs: Tables, train_flops: float) -> Html:
     return show(
         figures.cost_and_gain(costs),
         name="overtraining-cost",
-        alt="Three panels over tokens per parameter: the loss penalty rises, the size falls, the break-even number of "
-        "tokens rises.",
-        caption=f"Training compute {power_of_ten(train_flops)} FLOP; shaded: 95 % bootstrap intervals. Size N over the "
-        "optimal N* is also the ratio of FLOP per served token.",
+        alt="Three panels over tokens per parameter: loss above the optimum, size over the optimal size, and served "
+        "tokens to break even.",
+        caption=f"What over-training costs and what it buys at {power_of_ten(train_flops)} FLOP of training. Left and "
+        "middle: at equal compute; right: at equal loss. Shaded: 95 % bootstrap intervals. N over the optimal N* is "
+        "also the ratio of FLOP per served token.",
     )
 
 
@@ -94,7 +109,7 @@ def windows_figure(windows: Tables, slopes: Slopes) -> Html:
     return show(
         figures.window_slopes(windows, {name: fits.common_eta for name, fits in slopes.items()}),
         name="overtraining-windows",
-        alt="Exponents from few runs over the compute they span: a wide scatter on the left, narrowing to the right.",
-        caption="Exponents from neighboring runs of one ratio over the compute they span; filled: all runs of the "
-        "ratio; gray line: the common slope. Bars: one standard error, from as little as one degree of freedom.",
+        alt="Exponents from few runs over the compute that they span, with standard errors, and the common exponent.",
+        caption="Exponents from neighboring runs of one ratio over the compute that they span. Filled: all runs of "
+        "the ratio. Gray line: the common exponent. Bars: one standard error, from as little as one degree of freedom.",
     )

@@ -42,6 +42,7 @@ from companion.chapters.ch06.summary import (
     Summary,
 )
 from companion.chapters.ch06.tables import (
+    counts_table,
     delta_tables,
     designs_table,
     digits_table,
@@ -67,6 +68,7 @@ __all__ = [
     "Summary",
     "candidates_figure",
     "condition_figure",
+    "counts_table",
     "delta_figure",
     "delta_tables",
     "designs_table",

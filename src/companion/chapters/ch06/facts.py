@@ -9,6 +9,7 @@ import pandas as pd
 from companion.chapters.ch06.designs import embedding_params, exact_exponent, size_exponent
 from companion.chapters.ch06.mistakes import (
     Form,
+    Repeats,
     compare_forms,
     compare_laws,
     compare_searches,
@@ -149,14 +150,15 @@ def rounded_exponent(rounding: pd.DataFrame) -> str:
     return f"{rounding['size_exponent'].iloc[1] - rounding['size_exponent'].iloc[0]:+.4f}"
 
 
-def pitfall_repeated(twice: pd.DataFrame, name: str, num_repeated: int, num_runs: int) -> Pitfall:
+def pitfall_repeated(twice: pd.DataFrame, repeats: Repeats) -> Pitfall:
     """What repeated rows do, of `companion.chapters.ch06.mistakes.repeated_rows` for the runs of one architecture."""
     once, more, *_ = twice.to_dict("records")
-    moved, label = more["size_exponent"] - once["size_exponent"], label_of(name)
+    moved, label = more["size_exponent"] - once["size_exponent"], label_of(repeats.name)
     shown = f"{round(moved, 4) + 0:+.4f}"  # no −0.0000
     counted = f"If every run of {label} is listed twice,"
-    if num_repeated:
-        counted = f"In the published fits, {num_repeated} of {num_runs} {label} runs count more than once:"
+    if repeats.number:
+        share = f"{repeats.number} of {len(repeats.runs)} {label} runs"
+        counted = f"In the published fits, {share} count more than once:"
     return Pitfall(
         key="repeated",
         name="repeated rows",
@@ -164,7 +166,7 @@ def pitfall_repeated(twice: pd.DataFrame, name: str, num_repeated: int, num_runs
         here=f"interval × {more['width']:.2f}",
         notice="look for equal N, D and loss; count distinct runs",
         sentence=f"{counted} a moves by {shown}, and its interval becomes {more['width']:.2f} times as wide",
-        shifts={f"repeated rows ({label})": moved} if num_repeated else {},
+        shifts={f"repeated rows ({label})": moved} if repeats.number else {},
     )
 
 
@@ -185,9 +187,7 @@ def pitfall_six_nd(optima: pd.DataFrame, a: float) -> Pitfall:
     )
 
 
-def pitfall_pairs(
-    metrics: Mapping[str, tuple[dict[str, float], dict[str, float]]], candidates: pd.DataFrame, a: float
-) -> Pitfall:
+def pitfall_pairs(metrics: Mapping[str, tuple[dict[str, float], ...]], candidates: pd.DataFrame, a: float) -> Pitfall:
     """Which fit a metric over all pairs selects; metrics by prediction, over runs and over pairs."""
     by_pairs, by_runs = (
         candidates.iloc[int(candidates[column].argmin())] for column in ("mse_all_pairs", "mse_paired")

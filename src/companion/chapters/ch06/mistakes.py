@@ -15,6 +15,7 @@ from scipy.special import huber
 
 from companion.chapters.ch06.designs import size_exponent
 from companion.fitting.fit import Fit, fit
+from companion.fitting.isoflop.select import isoflop_runs
 from companion.fitting.multistart import SETTINGS, Multistart, reference_multistart
 from companion.fitting.overtraining.exponents import OvertrainingSlopes
 from companion.fitting.uncertainty import Bootstrap
@@ -167,8 +168,37 @@ def rounded_laws(fit: Fit, train_flops: float, decimals: Sequence[int] = (2, 3, 
 # ---- repeated rows -------------------------------------------------------------------------------
 
 
+#: The column that says how often the published fits count a run.
+COUNTED = "multiplicity_in_published_fits"
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """IsoFLOP runs of the architecture `name`, and how many of them, `number`, the published fits count repeatedly."""
+
+    name: str
+    runs: pd.DataFrame
+    number: int
+
+
+def most_repeated(tables: Mapping[str, pd.DataFrame], preferred: str) -> Repeats:
+    """The architecture whose published fits repeat the most runs; the preferred one where none repeats more.
+
+    Parameters
+    ----------
+    tables
+        runs by architecture; a table without the column `COUNTED` repeats none.
+    """
+    found = []
+    for name, table in tables.items():
+        runs = isoflop_runs(table, name)
+        number = int((runs[COUNTED] > 1).sum()) if COUNTED in runs else 0
+        found.append(Repeats(name, runs, number))
+    return max(found, key=lambda each: (each.number, each.name == preferred))
+
+
 def repeated_rows(
-    runs: pd.DataFrame, multiplicity: str | None, num_resamples: int = 200, seed: int = 0
+    runs: pd.DataFrame, multiplicity: str = COUNTED, num_resamples: int = 200, seed: int = 0
 ) -> pd.DataFrame:
     """A table whose runs appear once, as often as `multiplicity` says, and all of them twice, taken at face value.
 
@@ -176,11 +206,11 @@ def repeated_rows(
     -------
     DataFrame
         `counted`, `num_rows`, `E`, `alpha`, `beta`, `gamma`, `size_exponent` (a), its 95 % bootstrap interval (`low`,
-        `high`) and `width` (of the interval over that of the first row). Without repeats in `multiplicity` (or with
-        None) that row is left out.
+        `high`) and `width` (of the interval over that of the first row). Without the column `multiplicity`, or without
+        repeats in it, that row is left out.
     """
     tables = {"every run once": runs}
-    if multiplicity is not None and (runs[multiplicity] > 1).any():
+    if multiplicity in runs and (runs[multiplicity] > 1).any():
         tables["as in the published fits"] = runs.loc[runs.index.repeat(runs[multiplicity].astype(int))]
     tables["every run twice"] = runs.loc[runs.index.repeat(2)]
     rows: list[dict[str, Any]] = []
@@ -218,6 +248,21 @@ def all_pairs_metrics(observed: Any, predicted: Any) -> dict[str, float]:
     y, p = np.ravel(observed), np.reshape(predicted, (-1, 1))
     mse = float(np.mean((y - p) ** 2))
     return {"mse": mse, "r2": 1 - mse / float(np.var(y))}
+
+
+def compare_metrics(observed: Any, predicted: Any, seed: int = 0) -> dict[str, tuple[dict[str, float], ...]]:
+    """`paired_metrics` and `all_pairs_metrics` of predictions, of the same ones shuffled, and of a constant.
+
+    Parameters
+    ----------
+    observed, predicted
+        losses of shape (n,) and (n, 1), nats per token; the constant is the mean of the observed ones.
+    """
+    shuffled = np.random.default_rng(seed).permutation(predicted)
+    constant = np.full_like(predicted, np.mean(observed))
+    predictions = {"the fit": predicted, "the fit, shuffled": shuffled, "a constant": constant}
+    metrics = paired_metrics, all_pairs_metrics
+    return {name: tuple(metric(observed, each) for metric in metrics) for name, each in predictions.items()}
 
 
 def judged(fit: Fit, samples: pd.DataFrame, within: float = 0.1) -> pd.DataFrame:

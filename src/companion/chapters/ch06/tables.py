@@ -6,7 +6,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from companion.chapters.ch06.mistakes import Form, compare_forms, compare_searches, reached_by_start, variance_as_error
+from companion.chapters.ch06.mistakes import (
+    Form,
+    Repeats,
+    compare_forms,
+    compare_searches,
+    reached_by_start,
+    variance_as_error,
+)
 from companion.chapters.ch06.shown import SETTINGS, SYMBOLS, delta_text, named, not_here
 from companion.chapters.labels import label_of
 from companion.fitting.fit import Fit
@@ -149,16 +156,16 @@ def rounding_table(rounding: pd.DataFrame, fit: Fit, published: bool, train_flop
     )
 
 
-def repeats_table(twice: pd.DataFrame, name: str, num_repeated: int) -> Html:
-    """What repeated rows do to a fit; `name` of the architecture, and how many of its runs are counted twice."""
+def repeats_table(twice: pd.DataFrame, repeats: Repeats) -> Html:
+    """What repeated rows do to a fit, of `companion.chapters.ch06.mistakes.repeated_rows`."""
     ends = [interval(pair) for pair in zip(twice["low"], twice["high"], strict=True)]
     labels = {"num_rows": "rows", "E": "E"} | SYMBOLS | {"interval": "95 % interval of a"}
     labels |= {"width": "width of the interval over the first"}
-    repeated = f", {num_repeated} of which count more than once in the published fits" if num_repeated else ""
+    repeated = f", {repeats.number} of which count more than once in the published fits" if repeats.number else ""
     return show_table(
         turned(twice.assign(interval=ends), "counted", _four_digits() | {"width": "{:.2f}"}, labels),
         name="pitfalls-repeats",
-        caption=f"What repeated rows do to the fit: IsoFLOP runs of {label_of(name)}{repeated}.",
+        caption=f"What repeated rows do to the fit: IsoFLOP runs of {label_of(repeats.name)}{repeated}.",
     )
 
 
@@ -182,7 +189,7 @@ def six_nd_table(optima: pd.DataFrame) -> Html:
     )
 
 
-def metrics_table(metrics: Mapping[str, tuple[dict[str, float], dict[str, float]]]) -> Html:
+def metrics_table(metrics: Mapping[str, tuple[dict[str, float], ...]]) -> Html:
     """Predictions by the metric over runs and by that over pairs."""
     rows = [
         {"prediction": name, "mse": runs["mse"], "r2": runs["r2"], "mse_pairs": pairs["mse"], "r2_pairs": pairs["r2"]}
@@ -299,6 +306,11 @@ def squares_table(squares: pd.DataFrame) -> Html:
         caption="One set of runs, four objectives. Last row: the fewest runs that make up half of the objective at its "
         "minimum.",
     )
+
+
+def counts_table(summary: pd.DataFrame) -> Html:
+    """How many published numbers come out again, by section: of `companion.ledger.summarize`."""
+    return show_table(summary, name="pitfalls-counts", caption="Published numbers behind this chapter.")
 
 
 def ledger_table(ledger: pd.DataFrame, architecture: str, context_length: int | None) -> Html:

@@ -11,7 +11,6 @@ from companion.chapters.ch07.words import (
     change_text,
     context_lengths,
     context_range,
-    share_of,
     the,
 )
 from companion.chapters.names import label
@@ -27,7 +26,7 @@ from companion.fitting.context.prediction import (
     explain,
 )
 from companion.fitting.context.scaling import ContextFit, fit_context_optima
-from companion.formatting import count, interval, listed, power_of_ten
+from companion.formatting import count, interval, listed, power_of_ten, share_in_words
 from companion.ledger import LedgerRow
 
 Facts = dict[str, str]
@@ -43,7 +42,7 @@ def optima_facts(fits: Mapping[str, ContextFit]) -> Facts:
     for name, fit in sorted(fits.items(), key=lambda item: label(item[0])):
         intervals = [trend.interval("exponent") for trend in fit.trends]
         excluded = sum(low > 0 or high < 0 for low, high in intervals)
-        clear.append(f"{share_of(excluded, len(intervals))} for {the(name)}")
+        clear.append(f"{share_in_words(excluded, len(intervals))} for {the(name)}")
     for name, fit in fits.items():
         size = fit.change("num_params", fit.context_lengths[0], fit.context_lengths[-1])
         long.append(f"the best {label(name)} becomes {change_text(*size, SIZE_WORDS)}")
@@ -192,7 +191,7 @@ def settings_facts(settings: pd.DataFrame, far_contexts: Sequence[int]) -> Facts
         groups = settings.groupby(["architecture", "isoflop_budget"])[column]
         same, total = int((groups.max() / groups.min() < 1.01).sum()), groups.ngroups
         verb = "" if texts else " agree"
-        texts.append(f"{words[column]}{verb} in {share_of(same, total)}")
+        texts.append(f"{words[column]}{verb} in {share_in_words(same, total)}")
     tokens = settings["batch_tokens"].max() if "batch_tokens" in settings else np.nan
     step = ""
     if np.isfinite(tokens):
@@ -258,6 +257,6 @@ def agreement_facts(shifts: Mapping[str, pd.DataFrame]) -> Facts:
         counts = []
         for method in (FAMILY, NOTHING_MOVES):
             verdicts = sizes.loc[sizes["method"] == method, "verdict"]
-            counts.append(share_of(int((verdicts == INSIDE).sum()), len(verdicts)))
+            counts.append(share_in_words(int((verdicts == INSIDE).sum()), len(verdicts)))
         texts.append(f"{counts[0]} for {the(name)} ({counts[1]} if prices stayed the same)")
     return {"c7_take_test": listed(texts)}

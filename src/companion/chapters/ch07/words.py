@@ -89,8 +89,3 @@ def count_text(value: float, bounds: tuple[float, float]) -> str:
 def the(architecture: str) -> str:
     """An architecture inside a sentence: the Transformer, xLSTM, gpt."""
     return f"the {label(architecture)}" if label(architecture) == "Transformer" else label(architecture)
-
-
-def share_of(some: int, total: int) -> str:
-    """How many of a few: all 6, none of 6, 2 of 6."""
-    return f"all {total}" if some == total else f"{some or 'none'} of {total}"

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from companion.formatting import count, power_of_ten
+from companion.chapters.labels import by_label, label_of
+from companion.formatting import count, listed, number_word, power_of_ten
+from companion.hardware import get_hardware
+from companion.ledger import REPRODUCED
 from companion.planner import COST_OPTIMAL, LOSS_OPTIMAL, Knowledge, Plan, Request
 from companion.planner.sweeps import KV_GROUPS
-from companion.plotting.style import architecture_label
 
-#: Words for the kinds of choices that `companion.planner.sweeps.choices` tries, by how their labels start.
-_CHOICES = {"law of": "by the choice of runs", "utilization": "by utilization", "roofline times": "by the roofline"}
 #: Numbers by architecture.
 Numbers = Mapping[str, Mapping[str, float]]
 
@@ -22,21 +22,23 @@ def numbers_of(planned: Plan, objective: str) -> dict[str, dict[str, float]]:
 
 
 def plan_facts(planned: Plan, known: Mapping[str, Knowledge]) -> dict[str, str]:
-    """The request in words, the law behind the plan, both models, and what the cheaper one saves."""
+    """How much smaller the cost-optimal models are and what they save, the laws behind the plan, and its contexts."""
     request = planned.request
     best, cheap = numbers_of(planned, LOSS_OPTIMAL), numbers_of(planned, COST_OPTIMAL)
-    contexts = {f"T = {one.law_context}" if one.law_context else "every context" for one in known.values()}
-    trained = [f"{_size_words(name, one)}, loss {one['loss']:.3f}" for name, one in best.items()]
     return {
-        "c9_request": request_words(request),
-        "c9_first": "; ".join([f"The laws are those of the runs at {' and '.join(sorted(contexts))}", *planned.first]),
+        "c9_first": laws_words(known, planned.first),
         "c9_prompt": f"{request.prompt:,}",
         "c9_mean": f"{request.mean_context:,}",
-        "c9_trained": "; ".join(trained),
-        "c9_answer_serve": cheapest_verdict(cheap),
+        "c9_answer_size": size_verdict(best, cheap),
         "c9_owning": owning_verdict(best, cheap),
         "c9_take_owning": saving_verdict(best, cheap),
     }
+
+
+def laws_words(known: Mapping[str, Knowledge], first: Sequence[str] = ()) -> str:
+    """At which context the runs behind the laws were trained, then other things to know before any number."""
+    contexts = {f"T = {one.law_context}" if one.law_context else "every context" for one in known.values()}
+    return "; ".join([f"The laws come from the runs at {listed(sorted(contexts))}", *first])
 
 
 def request_words(request: Request) -> str:
@@ -44,61 +46,84 @@ def request_words(request: Request) -> str:
     if request.train_flops is not None:
         budget = f"{power_of_ten(request.train_flops)} FLOP of training"
     elif request.gpu_hours is not None:
-        budget = f"{count(request.gpu_hours)} GPU-hours of training"
+        budget = f"{round_count(request.gpu_hours)} GPU-hours of training"
     else:
-        budget = f"a loss of {request.target_loss:g}"
-    traffic = f"{count(request.prefill_tokens)} prompt and {count(request.generated_tokens)} generated tokens"
-    return f"{budget}, T = {request.context}, {traffic}, batches of {request.batch_size} on {request.hardware}"
+        budget = f"a loss of {request.target_loss:g} nats per token"
+    read, written = round_count(request.prefill_tokens), round_count(request.generated_tokens)
+    return (
+        f"{budget}, T = {request.context}, {read} prompt and {written} generated tokens, batches of "
+        f"{request.batch_size} on {get_hardware(request.hardware).label}"
+    )
 
 
-def cheapest_verdict(cheap: Numbers) -> str:
-    """The cost-optimal model of each architecture, if anything is served."""
+def round_count(value: float) -> str:
+    """`count` without zeros at the end of its digits: 1T, 1.5B."""
+    text = count(value)
+    digits = text.rstrip("kMBT")
+    return f"{float(digits):g}{text.removeprefix(digits)}"
+
+
+def size_verdict(best: Numbers, cheap: Numbers) -> str:
+    """Size of the cost-optimal models over that of the loss-optimal ones: the answer's first sentence."""
     if not cheap:
-        return "Nothing is served: the best to train is the best to own"
-    models = "; ".join(_size_words(name, one) for name, one in cheap.items())
-    return f"Cheapest to own, each at its own loss above: {models}"
+        return "Nothing is served here, so the best model to train is also the cheapest to own"
+    shares = [values["num_params"] / best[name]["num_params"] for name, values in cheap.items()]
+    most = "" if len(shares) == 1 else "at most "
+    return (
+        f"Among all models of equal loss, the cheapest to train and serve has {most}{max(shares):.2f} times the "
+        "parameters of the best model to train"
+    )
 
 
 def owning_verdict(best: Numbers, cheap: Numbers) -> str:
     """The cost-optimal model beside the loss-optimal one: size, training and total cost."""
-    found = []
-    for name, values in cheap.items():
-        size, training, total = (
-            values[key] / best[name][key] for key in ("num_params", "train_gpu_hours", "total_gpu_hours")
-        )
-        shares = f"{size:.2f} of the size, {training:.1f} times the training, {total:.2f} of the total cost"
-        found.append(f"{architecture_label(name)}: {shares}")
-    return "; ".join(found) if found else "Nothing is served here, so both are the same"
+    if not cheap:
+        return "Nothing is served here, so both models are the same"
+    keys = ("num_params", "train_gpu_hours", "total_gpu_hours")
+    ratios = {name: [values[key] / best[name][key] for key in keys] for name, values in cheap.items()}
+    sizes, training, totals = (
+        by_label({name: style.format(values[i]) for name, values in ratios.items()})
+        for i, style in enumerate(("{:.2f}", "{:.1f}", "{:.2f}"))
+    )
+    return (
+        f"The cost-optimal model has {sizes} times the parameters of the loss-optimal one. It costs {training} times "
+        f"as much to train, but {totals} times as much in total"
+    )
 
 
 def saving_verdict(best: Numbers, cheap: Numbers) -> str:
     """What share of the total cost the cost-optimal model saves."""
-    saved = [
-        f"{1 - values['total_gpu_hours'] / best[name]['total_gpu_hours']:.0%} for the {architecture_label(name)}"
+    saved = {
+        name: f"{100 * (1 - values['total_gpu_hours'] / best[name]['total_gpu_hours']):.0f} %"
         for name, values in cheap.items()
-    ]
-    return f"here it saves {' and '.join(saved)}" if saved else "nothing is served in this plan"
+    }
+    if not saved:
+        return "Nothing is served in this plan, so there is nothing to save"
+    return f"In this plan this saves {by_label(saved)} of the device time"
 
 
 def traffic_verdict(by_traffic: pd.DataFrame | None, planned: Plan, known: Mapping[str, Knowledge]) -> str:
-    """At how many served tokens the cost-optimal size is half of the loss-optimal one."""
+    """At how many served tokens the cost-optimal size is half of the loss-optimal one, and how far the runs reach."""
     if by_traffic is None:
-        return "No traffic, no difference"
+        return "Without traffic both models are the same"
     cheap = by_traffic[by_traffic["objective"] == COST_OPTIMAL]
-    found = []
+    halved, never = {}, []
     for name, best in numbers_of(planned, LOSS_OPTIMAL).items():
         rows = cheap[cheap["architecture"] == name]
         ratio = rows["num_params"].to_numpy() / best["num_params"]
-        where = "never halves here"
         if ratio.min() < 0.5 < ratio.max():
             half = np.interp(-0.5, -ratio, np.log10(rows["served_tokens"]))
-            where = f"is down to half of N* at {count(10**half, 2)} served tokens"
-        found.append(f"the cost-optimal {architecture_label(name)} {where}")
+            halved[name] = count(10**half, 2)
+        else:
+            never.append(label_of(name))
+    found = [f"The cost-optimal size is half of the loss-optimal one at {by_label(halved)} served tokens"] * bool(
+        halved
+    )
+    found += [f"The cost-optimal size never falls to half of the loss-optimal one for {listed(never)}"] * bool(never)
     seen = max(one.ranges.limits["tokens_per_param"][1] for one in known.values())
     reached = count(cheap["tokens_per_param"].max(), 2)
-    found.append(f"tokens per parameter reach {reached}; no run has more than {count(seen, 2)}")
-    text = "; ".join(found)
-    return text[:1].upper() + text[1:]
+    found.append(f"Tokens per parameter reach {reached} in the figure and {count(seen, 2)} in the runs")
+    return ". ".join(found)
 
 
 def ratio_facts(
@@ -107,114 +132,106 @@ def ratio_facts(
     """Verdicts on the choice of an architecture; arguments as in `ratio_figure`, and the planned context in tokens."""
     return {
         "c9_groups": f"{KV_GROUPS}",
+        "c9_level": f"{level:.3f}",
         "c9_context": context_words(ratios),
-        "c9_answer_ratio": ratio_verdict(ratios, pair, level, context_length),
+        "c9_answer_ratio": ratio_verdict(ratios, pair, context_length),
     }
 
 
 def context_words(ratios: Mapping[str, pd.DataFrame]) -> str:
-    """How the ratio of device times grows with the context, and how far kernels and grouped heads move it."""
-    ends = []
-    for timing, table in ratios.items():
-        if len(table) > 1:
-            low, high = table.iloc[0], table.iloc[-1]
-            start = f"{low['ratio']:.2f} at T = {low['context_length']:.0f}"
-            ends.append(f"{timing}: {start} to {high['ratio']:.2g} at T = {high['context_length']:.0f}")
-    found = f"Ratio of total device time by {'; '.join(ends)}" if ends else "No ratio could be formed here"
+    """How far kernels, and how far grouped heads, move the ratio of device times at contexts that all lines share."""
     lines = [table.set_index("context_length")["ratio"] for table in ratios.values()]
-    if len(lines) != 3 or not all(len(line) for line in lines):
-        return found
+    common = sorted(set.intersection(*(set(line.index) for line in lines))) if len(lines) == 3 else []
+    if not common:
+        return "There is no context at which all three ratios can be formed"
     timed, roofline, grouped = lines
-    common = sorted(set(timed.index) & set(roofline.index) & set(grouped.index))
-    apart = max(abs(np.log(timed[t] / roofline[t])) for t in common) if common else np.nan
-    fewer = min(roofline[t] / grouped[t] for t in common) if common else np.nan
+    apart = max(abs(np.log(timed[t] / roofline[t])) for t in common)
+    fewer = min(roofline[t] / grouped[t] for t in common)
     return (
-        f"{found}. At contexts common to all, kernels move the ratio by a factor of {np.exp(apart):.2f} at most, "
-        f"grouped heads by {fewer:.1f} at least"
+        f"At the contexts that all three lines share, the kernels move the ratio by a factor of at most "
+        f"{np.exp(apart):.2f}. Grouped heads divide it by at least {fewer:.1f}"
     )
 
 
-def ratio_verdict(ratios: Mapping[str, pd.DataFrame], pair: Sequence[str], level: float, context_length: int) -> str:
-    """Which of two architectures is cheaper to own at the planned context, if the kinds of timing agree."""
+def ratio_verdict(ratios: Mapping[str, pd.DataFrame], pair: Sequence[str], context_length: int) -> str:
+    """Which of two architectures is cheaper to own near the planned context, if all kinds of timing agree.
+
+    Parameters
+    ----------
+    ratios
+        device time of the first architecture over that of the second; the first kind of timing and the last are named.
+    """
     if not all(len(table) for table in ratios.values()):
-        return "No context was found at which both architectures fit"
-    first, second = map(architecture_label, pair)
-    near = {
-        timing: table.iloc[int((table["context_length"] - context_length).abs().argmin())]
-        for timing, table in ratios.items()
-    }
-    at = f"{next(iter(near.values()))['context_length']:.0f}"
-    values = ", ".join(f"{row['ratio']:.2g} ({timing})" for timing, row in near.items())
-    cheaper = {second if row["ratio"] > 1 else first for row in near.values()}
-    who = f"the {cheaper.pop()} is cheaper to own" if len(cheaper) == 1 else "which is cheaper depends on the kernels"
+        return "There is no context at which models of both architectures fit"
+    first, second = map(label_of, pair)
+    near = [
+        table.iloc[int((table["context_length"] - context_length).abs().argmin())]["ratio"] for table in ratios.values()
+    ]
+    if min(near) > 1 or max(near) < 1:
+        who, other = (second, first) if min(near) > 1 else (first, second)
+        timed, ideal = (near[0], near[-1]) if who == second else (1 / near[0], 1 / near[-1])
+        return (
+            f"At equal loss the {who} is cheaper to own: the {other} takes {timed:.2g} times its device time with the "
+            f"timed kernels, and {ideal:.2g} times with grouped heads on ideal kernels"
+        )
     return (
-        f"Which architecture? Both at a loss of {level:.3f} and T = {at}, {who}: device time of {first} over "
-        f"{second} is {values}"
+        f"Which is cheaper to own at equal loss depends on kernels and heads: the {first} takes {near[0]:.2g} times "
+        f"the device time of the {second} with the timed kernels, and {near[-1]:.2g} times with grouped heads on ideal "
+        "kernels"
     )
 
 
-def published_words(sizes: pd.DataFrame) -> str:
-    """In how many rows our interval holds the published size, and how far ours is from it inside of the data."""
-    found = []
+def published_facts(sizes: pd.DataFrame, ledger: pd.DataFrame) -> dict[str, str]:
+    """How our intervals hold the published sizes, how far ours are from them, and what the ledger says of these.
+
+    Parameters
+    ----------
+    sizes
+        from `published_sizes`.
+    ledger
+        rows of the ledger's section `compute_optimal_table_8192`.
+    """
+    again = ledger["verdict"] == REPRODUCED
+    held, inside = {}, {}
     for name, part in sizes.groupby("architecture", sort=False):
-        inside = part[part["data"] == "inside"]["ratio"]
-        found.append(f"{name}: the published size lies in our interval in {part['holds'].sum()} of {len(part)} rows")
-        if len(inside):
-            found.append(f"inside of the data ours is {inside.min():.2f} to {inside.max():.2f} of it")
-    return "; ".join(found)
+        held[str(name)] = f"{number_word(int(part['holds'].sum()), 'none')} of {number_word(len(part))} rows"
+        within = part[part["data"] == "inside"]["ratio"]
+        if len(within):
+            inside[str(name)] = f"{within.min():.2f} to {within.max():.2f}"
+    words = f"Our interval holds the published size in {by_label(held)}"
+    if inside:
+        words += f". Inside the data our sizes are {by_label(inside)} times the published ones"
+    return {
+        "c9_published": words,
+        "c9_published_numbers": f"{len(ledger)}",
+        "c9_published_again": f"{int(again.sum())}",
+        "c9_published_dependent": f"{int((again & ~ledger['independent'].astype(bool)).sum())}",
+    }
 
 
-def choices_facts(other: pd.DataFrame, names: Sequence[str]) -> dict[str, str]:
-    """How far other choices move sizes and total cost.
+def choices_facts(other: pd.DataFrame) -> dict[str, str]:
+    """How many sizes under other choices lie outside the interval of the plan.
 
     Parameters
     ----------
     other
         from `companion.planner.sweeps.choices`; its first choice is the plan.
-    names
-        the planned architectures.
     """
-    spans, outside = [], 0
-    for name in names:
-        for objective in (LOSS_OPTIMAL, COST_OPTIMAL):
-            rows = other[(other["architecture"] == name) & (other["objective"] == objective)]
-            if len(rows) > 1:
-                first = rows.iloc[0]
-                outside += (~rows["num_params"].between(first["num_params_low"], first["num_params_high"])).sum()
-                span = f"{count(rows['num_params'].min())} to {count(rows['num_params'].max())}"
-                spans.append(f"{architecture_label(name)} {objective} {span}")
-    hours = [_hours_words(str(name), part) for name, part in other.groupby("architecture", sort=False)]
-    return {
-        "c9_choice_sizes": "; ".join(spans),
-        "c9_choice_outside": f"{outside} of {other['architecture'].isin(names).sum()}",
-        "c9_choice_hours": "; ".join(hours),
-    }
+    outside = 0
+    for _, rows in other.groupby(["architecture", "objective"], sort=False):
+        first = rows.iloc[0]
+        outside += (~rows["num_params"].between(first["num_params_low"], first["num_params_high"])).sum()
+    return {"c9_choice_outside": f"{outside} of the {len(other)}"}
 
 
 def loss_width_words(planned: Plan) -> str:
     """Half widths of the intervals of the loss, and the difference between two architectures."""
     half = {
-        architecture_label(model.architecture): (model.intervals["loss"][1] - model.intervals["loss"][0]) / 2
+        model.architecture: f"{(model.intervals['loss'][1] - model.intervals['loss'][0]) / 2:.3f}"
         for model in planned.models
     }
-    found = f"In nats the half width of the loss is {' and '.join(f'{v:.3f} ({n})' for n, v in half.items())}"
+    found = f"The half width of the loss is {by_label(half)} nats per token"
     losses = [values["loss"] for values in numbers_of(planned, LOSS_OPTIMAL).values()]
     if len(losses) == 2:
-        found += f"; the two architectures differ by {abs(losses[1] - losses[0]):.3f}"
+        found += f"; the losses of the two architectures differ by {abs(losses[1] - losses[0]):.3f}"
     return found
-
-
-def _size_words(name: str, numbers: Mapping[str, float]) -> str:
-    return f"{architecture_label(name)} {count(numbers['num_params'])} on {count(numbers['num_tokens'])} tokens"
-
-
-def _hours_words(name: str, part: pd.DataFrame) -> str:
-    """Total GPU-hours of one architecture as planned, and their range under each kind of choice."""
-    hours = part[part["objective"] == part["objective"].iloc[-1]].set_index("choice")["total_gpu_hours"]
-    found = [f"{architecture_label(name)} {count(hours['as planned'], 2)} as planned"]
-    for start, words in _CHOICES.items():
-        some = hours[[choice.startswith(start) for choice in hours.index]]
-        if len(some):
-            ends = dict.fromkeys((count(some.min(), 2), count(some.max(), 2)))
-            found.append(f"{' to '.join(ends)} {words}")
-    return ", ".join(found)

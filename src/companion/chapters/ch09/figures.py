@@ -16,6 +16,8 @@ GREY = "#888888"
 HOURS_LABEL = "device time (GPU-hours)"
 _DASHES: dict[str, Any] = {"train_gpu_hours": ":", "serve_gpu_hours": "--", "total_gpu_hours": "-"}
 _PARTS = {"train_gpu_hours": "training", "serve_gpu_hours": "serving", "total_gpu_hours": "both"}
+#: Multiples of powers of ten that get a tick where an axis spans about one decade.
+_FINE_STEPS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
 
 
 def cost_curves(curves: Mapping[str, pd.DataFrame], plan: Plan) -> Figure:
@@ -28,7 +30,7 @@ def cost_curves(curves: Mapping[str, pd.DataFrame], plan: Plan) -> Figure:
     plan
         whose models are marked: diamond loss-optimal, circle cost-optimal.
     """
-    figure, axes = subplots(1, len(curves), height=3.9, sharey=True)
+    figure, axes = subplots(1, len(curves), height=3.3, sharex=True, sharey=True)
     highest = 0.0
     for ax, (name, look) in zip(axes, architecture_look(curves).items(), strict=True):
         curve = curves[name]
@@ -43,12 +45,13 @@ def cost_curves(curves: Mapping[str, pd.DataFrame], plan: Plan) -> Figure:
                 ax.plot(model.numbers["num_params"], hours, marker, color=INK, markersize=6)
                 highest = max(highest, hours)
         ax.set(xscale="log", yscale="log", xlabel=LABELS["num_params"], title=look["label"])
-        smallest = float(curve["num_params"].min())
-        ax.set_xlim(smallest / 1.3, smallest * 60)
-        count_ticks(ax.xaxis)
+    smallest = min(float(curve["num_params"].min()) for curve in curves.values())
+    axes[0].set_xlim(smallest / 1.3, smallest * 40)
     low = min(float(curve["train_gpu_hours"].min()) for curve in curves.values())
-    axes[0].set_ylim(low / 2, highest * 20)
+    axes[0].set_ylim(low / 2, highest * 6)
     axes[0].set_ylabel(HOURS_LABEL)
+    count_ticks(axes[0].xaxis)
+    count_ticks(axes[0].yaxis, (1.0,))
     handles = [Line2D([], [], color=GREY, linestyle=dashes, label=_PARTS[part]) for part, dashes in _DASHES.items()]
     handles += [Line2D([], [], color=INK, marker="D", linewidth=0, label=LOSS_OPTIMAL)]
     handles += [Line2D([], [], color=INK, marker="o", linewidth=0, label=COST_OPTIMAL)]
@@ -80,7 +83,8 @@ def traffic(table: pd.DataFrame, architectures: Sequence[str]) -> Figure:
     for ax, label in ((left, LABELS["num_params"]), (right, LABELS["tokens_per_param"])):
         ax.set(xscale="log", yscale="log", xlabel="tokens served over the model's life", ylabel=label)
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value, 1)))
-        count_ticks(ax.yaxis)
+    count_ticks(left.yaxis, _FINE_STEPS)
+    count_ticks(right.yaxis)
     left.legend()
     return figure
 
@@ -100,14 +104,15 @@ def cost_ratios(tables: Mapping[str, pd.DataFrame], label: str, by: str = "conte
     figure, axes = subplots(1, 3, height=3.6)
     names = {"ratio": "total device time", "ttft_ratio": "time to first token", "step_time_ratio": "step time"}
     for ax, (column, title) in zip(axes, names.items(), strict=True):
-        for (timing, table), dashes in zip(tables.items(), ("-", "--", ":"), strict=False):
-            ax.plot(table[by], table[column], dashes, color=INK, marker="o", markersize=3.5, label=timing)
+        for (timing, table), look in zip(tables.items(), (("-", "o"), ("--", "s"), (":", "^")), strict=False):
+            ax.plot(table[by], table[column], look[0], color=INK, marker=look[1], markersize=4, label=timing)
         ax.axhline(1, color=GREY, linewidth=0.8)
         ax.set(xscale="log", yscale="log", xlabel=LABELS.get(by, by), title=title)
         ax.set_xticks(sorted({float(value) for table in tables.values() for value in table[by]}))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1024:g}k"))
         ax.xaxis.set_minor_formatter(NullFormatter())
-        count_ticks(ax.yaxis)
+        low, high = ax.get_ylim()
+        count_ticks(ax.yaxis, _FINE_STEPS if high / low < 10 else (1.0, 2.0, 5.0))
     axes[0].set_ylabel(label)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure

@@ -6,7 +6,7 @@ from companion.architectures.mlstm import mlstm_core_flops
 from companion.benchmarks.kernels.results import OURS
 from companion.chapters.ch10.shown import Shown
 from companion.chapters.kernel_tables import short_name
-from companion.formatting import percent, significant
+from companion.formatting import percent, share_in_words, significant
 from companion.inference.published_count import XLSTM_COUNT
 from companion.ledger import REPRODUCED, load_published
 from companion.plotting import Html, show_table
@@ -78,7 +78,7 @@ def published_facts(shown: Shown, ledger: pd.DataFrame) -> dict[str, object]:
 def ledger_verdict(verdicts: pd.Series, independent: pd.Series) -> str:
     """A verdict: how many rates the ledger reproduces, and how many of these do not depend on the published number."""
     reproduced = verdicts == REPRODUCED
-    words = f"The ledger reproduces {_of(int(reproduced.sum()), len(verdicts))} published rates"
+    words = f"The ledger reproduces {share_in_words(int(reproduced.sum()), len(verdicts))} published rates"
     if not reproduced.any():
         return words
     alone = int((reproduced & independent.astype(bool)).sum())
@@ -92,13 +92,8 @@ def between_verdict(shown: Shown, rates: pd.Series, cells: pd.DataFrame) -> str:
     if not len(theirs):
         return "No published kernel was timed on this GPU, so the comparison has no lower end"
     low, high = theirs["flops_per_s"].max(), shown.peaks.peak_flops_per_s
-    inside = int(rates.between(low, high).sum())
+    inside = share_in_words(int(rates.between(low, high).sum()), len(rates))
     return (
-        f"{_of(inside, len(rates)).capitalize()} published rates lie between the {significant(low / 1e12, 2)} TFLOP/s "
-        f"of the fastest published kernel and the {high / 1e12:.0f} TFLOP/s of a matrix product"
+        f"{inside.capitalize()} published rates lie between the {significant(low / 1e12, 2)} TFLOP/s of the fastest "
+        f"published kernel and the {high / 1e12:.0f} TFLOP/s of a matrix product"
     )
-
-
-def _of(number: int, total: int) -> str:
-    """A share in words: `all 4`, `none of the 4`, `3 of the 4`."""
-    return f"all {total}" if number == total else f"{number or 'none'} of the {total}"
