@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 
+from companion.chapters.signs import true_minus
+
 
 def glue_facts(facts: Mapping[str, object]) -> None:
     """Glue every value as text under its name, without showing it: the prose then says `{glue:text}` and the name.
 
-    A line does not break between a number and its percent sign.
+    A line does not break between a number and its percent sign, and a negative number has a true minus sign.
     """
     from myst_nb import glue
 
     for name, value in facts.items():
-        glue(name, str(value).replace(" %", "\u00a0%"), display=False)
+        glue(name, true_minus(str(value)).replace(" %", "\u00a0%"), display=False)

@@ -25,7 +25,14 @@ def test_the_papers_runs(xlstm: pd.DataFrame) -> None:
     assert f"<td>{count(best.x_opt)}</td>" in text, "the highest of the main budgets, not of all"
     assert "1×10²⁰" in text
     assert f"{law.law.exponent:.3f} [" in text
-    assert "budget at T = 8192." in text
+    assert "highest budget of the laws at T = 8192." in text
+    tokens = fit_isoflop(xlstm, "num_tokens", budgets=MAIN, num_resamples=0).optima[-1].x_opt
+    assert f"<td>{tokens / best.x_opt:.0f}</td>" in text, "tokens per parameter"
+    facts = ch03.answer_facts(optima, laws, {"xlstm": MAIN})
+    assert facts["c3_answer_a"].startswith(f"{law.law.exponent:.3f} [")
+    assert facts["c3_answer_budget"] == "1×10²⁰"
+    assert facts["c3_answer_sizes"] == f"{count(best.x_opt)} (xLSTM)"
+    assert facts["c3_answer_per_param"] == f"{tokens / best.x_opt:.0f}"
 
 
 def test_one_budget_has_an_optimum_and_no_law(xlstm: pd.DataFrame) -> None:
@@ -44,7 +51,8 @@ def test_without_any_optimum_over_tokens(xlstm: pd.DataFrame) -> None:
     sizes = {key: fit for key, fit in optima.items() if key[1] == "num_params"}
     only = {key: law for key, law in laws.items() if key[1] == "num_params"}
     text = ch03.show_answer(sizes, only, {"xlstm": MAIN}, "").markup
-    assert text.count("<td>–</td>") == 2, "no D* and no b"
+    assert text.count("<td>–</td>") == 3, "no D*, no D*/N* and no b"
+    assert list(ch03.answer_facts(sizes, only, {"xlstm": MAIN})) == ["c3_answer_a"]
     assert len(power_laws(sizes, only, {"xlstm": MAIN}).axes) == 1
 
 

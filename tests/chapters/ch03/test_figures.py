@@ -55,10 +55,12 @@ def test_profiles(fits: dict[tuple[str, str], IsoflopFit], tables: dict[str, pd.
         assert points(ax, "d") == tables[name]["isoflop_budget"].nunique()
         assert ax.get_xscale() == "log"
         assert ax.get_xlabel() == "parameters N"
+        beside = [text.get_text() for text in ax.texts]
+        assert beside[:2] == ["6×10¹⁸", "1×10¹⁹"]
+        assert len(beside) == tables[name]["isoflop_budget"].nunique()
     assert "nats/token" in figure.axes[0].get_ylabel()
-    legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend[:2] == ["6×10¹⁸", "1×10¹⁹"]
-    assert "95%" in legend[-1]
+    [legend] = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "95%" in legend
 
 
 def test_power_laws(fits: dict[tuple[str, str], IsoflopFit], tables: dict[str, pd.DataFrame]) -> None:
@@ -118,6 +120,9 @@ def test_noise_free() -> None:
     figure = noise_free_bias(surfaces, 1e20, ["symmetric", "only below"], GRIDS)
     left, right = figure.axes
     assert points(left, "d") == 2
+    at, high = float(np.ptp(left.get_xlim())), left.get_ylim()
+    assert at < 1, "the panel shows the surroundings of the optimum"
+    assert all(high[0] < line.get_ydata()[0] < high[1] for line in left.lines if line.get_marker() == "d")
     assert "decades" in left.get_xlabel()
     assert "%" in right.get_ylabel()
     even = next(line for line in right.lines if line.get_label() == "even")

@@ -37,7 +37,7 @@ def test_a_third_architecture_is_left_to_the_tables_of_all(
     timings: pd.DataFrame, models: dict[tuple[str, str], RuntimeModel]
 ) -> None:
     more = {**models, ("other", "ttft"): models["transformer", "ttft"]}
-    where: Any = (EXAMPLE, "7b", [1], 65536)
+    where: Any = (EXAMPLE, "7b", [1])
     assert ch08.regime_facts(more, *where) == ch08.regime_facts(models, *where)
     both = [ch08.shares_figure(each, EXAMPLE, [1], "7b") for each in (more, models)]
     assert both[0].markup == both[1].markup
@@ -50,7 +50,7 @@ def test_only_the_state_does_not_grow_with_the_context(models: dict[tuple[str, s
 
 
 def test_shares_of_a_step_add_up(models: dict[tuple[str, str], RuntimeModel]) -> None:
-    facts = ch08.regime_facts(models, EXAMPLE, "7b", [1, 16], 65536)
+    facts = ch08.regime_facts(models, EXAMPLE, "7b", [1, 16])
     part = facts["c8_step_parts_transformer_many"].replace(" and ", ", ")
     shares = [float(each.split(" %")[0]) for each in part.split(", ")]
     assert facts["c8_step_parts_xlstm"].endswith("at either batch")

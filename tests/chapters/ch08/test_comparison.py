@@ -60,8 +60,8 @@ def test_values_at_equal_loss() -> None:
     mixed = {("loss 2.4", 1): always, ("loss 2.6", 1): later}
     facts = ch08.equal_loss_facts(mixed, pairs_of(titles=("loss 2.4", "loss 2.6")), [1], 65536)
     assert facts["c8_answer_batch"] == "one sequence"
-    assert facts["c8_step_span_measured_few"] == "at every context or from up to 510 tokens on"
-    assert facts["c8_step_span_roofline_many"] == "from 510 tokens on"
+    assert facts["c8_step_span_measured_few"] == "0 (always faster) to 510 tokens"
+    assert facts["c8_step_span_roofline_many"] == "510 tokens"
 
 
 def test_crossovers_with_intervals() -> None:
@@ -71,7 +71,7 @@ def test_crossovers_with_intervals() -> None:
     assert rows[0]["loss 2.4"].replace("\u00a0", " ") == "510 [always, > 65,536]"
     assert {row["by"] for row in rows} == {"fit to timings", "roofline", "count"}
     short = rows_of(ch08.answer_table(comparisons, "loss 2.4", [1, 8], 65536))
-    assert len(short) == 5
+    assert len(short) == 7, "two rows are ratios"
     assert short[0]["B = 8"] == rows[0]["loss 2.4"]
 
 
@@ -119,6 +119,7 @@ def test_equal_size(timings: pd.DataFrame, models: dict[tuple[str, str], Runtime
     assert [other[at]["B = 1"] for at in (0, 1)] == [rows[0]["B = 1"], rows[1]["B = 1"]]
     assert [other[at]["B = 8"] for at in (1, 2)] == ["–", "–"], "no model at this batch"
     facts = ch08.equal_size_facts(crossings, modeled, 65536)
-    assert facts["c8_shorter_ttft"] == "32 % to 48 %"
+    assert facts["c8_shorter_ttft"] == "32 to 48 %"
+    assert facts["c8_shorter_where"] == "one sequence at 16k tokens"
     assert facts["c8_always"] == "unknown"
     assert set(ch08.equal_size_facts({}, {}, 65536).values()) == {"unknown"}

@@ -59,12 +59,12 @@ def test_chunk_verdict_turns() -> None:
 
 def test_cache_choices() -> None:
     choices = {
-        "all heads, 2 bytes": (1, BF16),
-        "3 heads share": (3, BF16),
-        "8 heads share, 1-byte cache": (8, Precision(bytes_per_cache=1.0)),
+        "all K/V heads": (None, BF16),
+        "10 K/V heads": (10, BF16),
+        "4 K/V heads, 1-byte cache": (4, Precision(bytes_per_cache=1.0)),
     }
     shrunk = ch08.cache_choices(EXAMPLE, choices, [1, 16], PEAKS, 65536)
-    assert shrunk["groups"].tolist() == [32, 16, 4], "a number of groups divides the heads"
+    assert shrunk["groups"].tolist() == [32, 16, 4], "heads of keys and values divide those of queries"
     assert shrunk["equal"].iloc[2] == pytest.approx(16 * shrunk["equal"].iloc[0])
     facts = ch08.cache_choices_facts(shrunk, [1, 16])
     assert facts["c8_groups_moved"] == f"{shrunk['B = 16'].iloc[0]} to {shrunk['B = 16'].iloc[2]}"

@@ -69,7 +69,9 @@ def test_bandwidths_and_waves() -> None:
     left, right = bandwidths_and_waves(table, times, peaks, reads, "NVIDIA X", 128).axes
     assert left.containers[0].lines[0].get_ydata().tolist() == [1, 2]
     assert "TB/s" in left.get_ylabel()
-    assert [text.get_text() for text in left.texts] == ["a", "b"]
+    assert [text.get_text() for text in left.texts] == ["a", "b", "peak of the device"]
+    assert left.get_ylim()[1] > peaks.peak_bytes_per_s / 1e12, "the line is inside the panel"
+    assert left.get_legend() is None
     stairs, own = right.lines[1], right.lines[2]
     assert stairs.get_ydata().min() == pytest.approx(40)
     assert stairs.get_ydata().max() == pytest.approx(80)
@@ -101,6 +103,7 @@ def test_ratio_over_context() -> None:
     assert figure.axes[1].get_title() == "step time, loss 2.5"
     assert figure.axes[0].get_ylabel() == "Transformer / xLSTM"
     assert [line.get_linestyle() for line in figure.axes[0].lines[:2]] == ["-", "--"]
+    assert len({line.get_color() for line in figure.axes[0].lines[:2]}) == 2, "no two lines of one color"
     assert len(figure.axes[0].patches) == 1, "shaded beyond the timings"
     inside = ratio_over_context({"loss 2.5": comparison}, 1e6)
     assert not inside.axes[0].patches

@@ -42,5 +42,5 @@ def test_waves_and_bytes(models: dict[tuple[str, str], RuntimeModel]) -> None:
 def test_kernels_at_hand() -> None:
     reads = measured_on(data_dir() / "benchmarks" / "hardware.jsonl")
     facts = ch08.own_facts(reads)
-    assert all(gpu.removeprefix("NVIDIA ").split(" ")[0] in facts["c8_own_wide"] for gpu in set(reads["gpu"]))
+    assert all(gpu.removeprefix("NVIDIA ").split(" ")[0] in facts["c8_own_gpus"] for gpu in set(reads["gpu"]))
     assert len(facts["c8_own_copies"].split(" and ")) == reads["gpu"].nunique()

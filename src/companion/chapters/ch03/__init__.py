@@ -3,7 +3,7 @@
 A function `show_...` returns what the page shows, one called `..._facts` the values that its prose glues.
 """
 
-from companion.chapters.ch03.answer import first_look, show_answer
+from companion.chapters.ch03.answer import answer_facts, first_look, show_answer
 from companion.chapters.ch03.choices import (
     both_fits,
     errors_by_context,
@@ -24,6 +24,7 @@ from companion.chapters.ch03.facts import (
     ratio_facts,
     run_facts,
     settings_facts,
+    shape_facts,
     skew_facts,
     sum_facts,
     trained_size_facts,
@@ -75,6 +76,7 @@ from companion.chapters.ch03.tables import (
 from companion.chapters.names import label
 
 __all__ = [
+    "answer_facts",
     "bias_of_trained_sizes",
     "both_fits",
     "budget_facts",
@@ -103,6 +105,7 @@ __all__ = [
     "scatter_of_optima",
     "settings_by_architecture",
     "settings_facts",
+    "shape_facts",
     "show_answer",
     "show_bias_of_trained_sizes",
     "show_choices",

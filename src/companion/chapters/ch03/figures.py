@@ -40,8 +40,8 @@ def show_profiles(every: Mapping[Key, IsoflopFit]) -> Html:
         name="isoflop-profiles",
         alt="Loss over parameters: one valley for every budget, with a parabola through its runs and a mark at its "
         "bottom.",
-        caption="One valley per budget. Points are runs, lines parabolas; a diamond marks the lowest point, with its "
-        "95 % interval.",
+        caption="One valley per budget (FLOP), named at its right end. Points are runs, lines parabolas; a "
+        "diamond marks the lowest point, with its 95 % interval.",
     )
 
 
@@ -54,7 +54,7 @@ def show_power_laws(
         name="isoflop-power-laws",
         alt="Optimal parameters and optimal tokens over compute: points on straight lines in log-log axes.",
         caption="The best size and the best number of tokens at every budget, with joint power laws and their 95 % "
-        "bands. Hollow: an optimum that took no part in the law.",
+        "bands. Hollow: the optimum of a budget that the laws leave out.",
     )
 
 
@@ -66,8 +66,8 @@ def show_law_residuals(
         law_residuals(fits, joint, budgets),
         name="isoflop-law-residuals",
         alt="Distance of each optimum from the joint law of its architecture, over compute, with error bars.",
-        caption="How far each optimum lies from the joint law, with 95 % intervals and the band of the law. Hollow: an "
-        "optimum that took no part in the law.",
+        caption="How far each optimum lies from the joint law, with 95 % intervals and the band of the law. Hollow: "
+        "the optimum of a budget that the laws leave out.",
     )
 
 
@@ -78,7 +78,8 @@ def show_choices(choices: Mapping[Key, pd.DataFrame]) -> Html:
         name="isoflop-exponents",
         alt="Exponents of optimal parameters and tokens with intervals, one row for every choice of procedure.",
         caption="The exponents under each choice of procedure. Thick: one standard error. Thin: 95 % interval; some "
-        "run out of the panel. 'Published' is the paper's procedure on these runs.",
+        "run out of the panel. 'Published' is the paper's procedure on these runs. A choice that changes nothing for "
+        "an architecture has no mark of it.",
     )
 
 
@@ -104,15 +105,15 @@ def isoflop_profiles(fits: Mapping[str, IsoflopFit], level: float = 0.95) -> Fig
                 grid = np.geomspace(profile.x.min(), profile.x.max(), 80)
                 ax.plot(grid, profile.fit.law.predict(grid), color=look["color"], linewidth=1.3)
             _mark_optimum(ax, profile, level)
+            _name_budget(ax, profile)
+        ax.margins(x=0.08)
         ax.set(xscale="log", xlabel=LABELS[x_column], title=look["label"])
         count_ticks(ax.xaxis)
+    low, high = axes[0].get_ylim()
+    axes[0].set_ylim(low, high + 0.05 * (high - low))  # room for the highest name
     axes[0].set_ylabel(LABELS["val_loss"])
-    handles = [
-        Line2D([], [], color=GREY, marker=marker, linewidth=0, markersize=5, label=power_of_ten(budget))
-        for budget, marker in markers.items()
-    ]
     optimum = Line2D([], [], color=INK, marker="d", markersize=6, linewidth=1.6, label=f"optimum, {level:.0%} interval")
-    figure.legend(handles=[*handles, optimum], loc="outside lower center", ncols=3, title="budget (FLOP)")
+    figure.legend(handles=[optimum], loc="outside lower center")
     return figure
 
 
@@ -258,6 +259,17 @@ def _mark_optimum(ax: Axes, profile: IsoflopProfile, level: float) -> None:
     low, center, high = _optimum_bounds(profile, level)
     ax.plot([low, high], [profile.fit.law.loss_opt] * 2, color=INK, linewidth=1.8)
     ax.plot(center, profile.fit.law.loss_opt, "d", color=INK, markersize=5)
+
+
+def _name_budget(ax: Axes, profile: IsoflopProfile) -> None:
+    """The budget above the right end of its valley, where curves lie apart."""
+    top = float(profile.loss[profile.x == profile.x.max()].max())
+    if profile.fit is not None:
+        top = max(top, float(profile.fit.law.predict(profile.x.max())))
+    ax.annotate(
+        power_of_ten(profile.isoflop_budget), (float(profile.x.max()), top), xytext=(0, 4),
+        textcoords="offset points", fontsize=9, ha="center", va="bottom",
+    )  # fmt: skip
 
 
 def _limit_to_estimates(ax: Axes, tables: Sequence[pd.DataFrame]) -> None:

@@ -17,6 +17,8 @@ from companion.laws import LossSurface
 from companion.plotting import Html, show
 from companion.plotting.style import INK, LABELS, architecture_look, count_ticks, panels, subplots
 
+#: Decades to either side of the optimum that the left panel of `noise_free_bias` shows.
+_ZOOM = 0.3
 _SURFACE_COLORS = (INK, "#029e73", "#cc78bc", "#ca9161", "#949494")  # none of an architecture
 
 
@@ -49,8 +51,9 @@ def show_noise_free_bias(surfaces: Mapping[str, LossSurface], first: str, train_
         noise_free_bias(drawn, train_flops, ["symmetric", "only below", "only above"], GRIDS),
         name="isoflop-noise-free",
         alt="Left: an exact profile and three parabolas that miss its bottom. Right: the error over the grid's center.",
-        caption="An error without noise. Left: the exact loss, and parabolas through three grids of equal width; "
-        "diamonds mark their lowest points. Right: the error of N* grows as the grid's center leaves the optimum.",
+        caption="An error without noise. Left: the exact loss near its optimum, and parabolas through three grids of "
+        "equal width, each a decade; diamonds mark their lowest points. Right: the error of N* grows as the grid's "
+        "center leaves the optimum.",
     )
 
 
@@ -111,9 +114,10 @@ def noise_free_bias(
     figure, (left, right) = subplots(1, 2, height=3.8)
     label, surface = next(iter(surfaces.items()))
     optimum, tokens = surface.optimum(train_flops)
-    decades = np.linspace(-1.0, 1.0, 121)
+    decades = np.linspace(-_ZOOM, _ZOOM, 121)
     loss = np.asarray(surface.predict(optimum * 10**decades, tokens * 10**-decades))
     left.plot(decades, loss, color=GREY, linewidth=3, alpha=0.7, label="exact")
+    lowest = [float(loss.min())]
     for name, dashes in zip(grids, DASHES, strict=False):
         sizes = shapes[name].num_params(surface, train_flops)
         fit = noise_free_profile(surface, train_flops, sizes).fit
@@ -121,9 +125,11 @@ def noise_free_bias(
             left.plot(
                 decades, fit.law.predict(optimum * 10**decades), color=INK, linestyle=dashes, linewidth=1.2, label=name
             )
-            left.plot(np.log10(fit.law.x_opt / optimum), fit.law.loss_opt, "d", color=INK, markersize=5)
-    left.axvline(0, ymax=0.72, color=GREY, linewidth=0.8)  # the legend is above
-    left.set_ylim(loss.min() - 0.15 * np.ptp(loss), loss.max())
+            lowest.append(fit.law.loss_opt)
+            left.plot(np.log10(fit.law.x_opt / optimum), fit.law.loss_opt, "d", color=INK, markersize=6)
+    left.axvline(0, ymax=0.68, color=GREY, linewidth=0.8)  # the legend is above
+    height = max(np.ptp(loss), loss.min() - min(lowest))
+    left.set_ylim(min(lowest) - 0.2 * height, loss.min() + 1.6 * height)
     left.set(
         xlabel="N over the true optimum (decades)", ylabel=LABELS["val_loss"].replace("validation ", ""), title=label
     )

@@ -10,6 +10,7 @@ import pandas as pd
 from companion.chapters.applicability import need
 from companion.chapters.ch03.words import p_value
 from companion.chapters.names import label
+from companion.chapters.signs import show_table, signed_percent
 from companion.errors import InputError
 from companion.fitting.isoflop.bias import GRIDS, exponent_bias, leading_bias
 from companion.fitting.isoflop.goodness_of_fit import skew
@@ -18,7 +19,7 @@ from companion.fitting.isoflop.profiles import X_COLUMNS, IsoflopFit, IsoflopPro
 from companion.formatting import count, power_of_ten
 from companion.laws import LossSurface
 from companion.ledger import load_published
-from companion.plotting import Html, show_table
+from companion.plotting import Html
 
 Side = Literal["below", "above"]
 SIDES: tuple[Side, Side] = ("below", "above")
@@ -106,7 +107,7 @@ def show_one_sided(sided: pd.DataFrame) -> Html:
             size, moved = f"{part['sizes']}: N*", f"{part['sizes']}: moved"
             fitted = np.isfinite(part["moved"])
             row[size] = count(part["x_opt"]) if fitted else "–"
-            row[moved] = (f"{part['moved']:+.0%} ± {part['error']:.0%}" if fitted else "–") + mark
+            row[moved] = (f"{signed_percent(part['moved'])} ± {100 * part['error']:.0f} %" if fitted else "–") + mark
         rows.append(row)
     return show_table(
         pd.DataFrame(rows),
@@ -151,7 +152,7 @@ def show_skews(skews: pd.DataFrame) -> Html:
         caption="Minimum of the parabola and of a cubic through the same runs (– if it has none), and p of the cubic "
         "term.",
         formats={"isoflop_budget": power_of_ten, "parabola": count, "x_opt": count}
-        | {"moved": "{:+.1%}", "p_value": p_value},
+        | {"moved": lambda share: signed_percent(share, 1), "p_value": p_value},
         labels={"isoflop_budget": "budget (FLOP)", "parabola": "N*, parabola", "x_opt": "N*, cubic", "p_value": "p"},
     )
 
@@ -177,7 +178,9 @@ def show_grid_bias(surfaces: Mapping[str, LossSurface], bias: Mapping[str, pd.Da
     bias
         by the same names: tables of `companion.fitting.isoflop.bias.grid_bias` with `GRIDS`.
     """
-    even, drifting = GRIDS["symmetric"], GRIDS["drifting"]
+    shares = ("leading", "symmetric", "off-center", "only below", "only above")
+    even, beside, drifting = GRIDS["symmetric"], GRIDS["off-center"], GRIDS["drifting"]
+    half, center = np.log(10) * (even.upper - even.lower) / 2, (beside.upper + beside.lower) / 2
     rows = []
     for name, surface in surfaces.items():
         moved = dict(zip(bias[name]["grid"], bias[name]["bias_lowest"], strict=True))
@@ -189,12 +192,14 @@ def show_grid_bias(surfaces: Mapping[str, LossSurface], bias: Mapping[str, pd.Da
     return show_table(
         pd.DataFrame(rows),
         name="isoflop-grid-bias",
-        caption=f"Error of N* without any noise, from {even.num_sizes} sizes over a "
-        f"{10 ** (even.upper - even.lower):g}-fold range. Theory: (α − β)h²/10. Last column: error of "
-        f"exponent a when that range drifts by {drifting.drift:g} decades per decade of compute.",
+        caption=f"Error of N* (%) without any noise, from {even.num_sizes} sizes over a "
+        f"{10 ** (even.upper - even.lower):g}-fold range. Theory: (α − β)h²/10 with h = {half:.2f}, half that range in "
+        f"ln N. Off-center: the middle of the range lies {center:g} decades above the optimum. Last column: error of "
+        f"exponent a when the range drifts upward by {drifting.drift:g} decades per decade of compute.",
         formats={"exponents": "{:+.3f}", "drift": "{:+.4f}"}
-        | dict.fromkeys(("leading", "symmetric", "off-center", "only below", "only above"), "{:+.1%}"),
-        labels={"exponents": "α − β", "leading": "theory", "drift": "drift"},
+        | dict.fromkeys(shares, lambda share: f"{100 * share:+.1f}"),
+        labels={"exponents": "α − β", "drift": "a, drifting"}
+        | {grid: f"{grid.replace('leading', 'theory')} (%)" for grid in shares},
     )
 
 

@@ -7,12 +7,13 @@ import pandas as pd
 from companion.chapters.applicability import optional
 from companion.chapters.ch03.words import p_value
 from companion.chapters.names import label
+from companion.chapters.signs import show_table
 from companion.fitting.isoflop.goodness_of_fit import law_scatter
 from companion.fitting.isoflop.joint import fit_isoflop_joint
 from companion.fitting.isoflop.profiles import IsoflopFit, fit_isoflop
 from companion.fitting.isoflop.select import near_optimum
 from companion.fitting.power_law import fit_power_law
-from companion.plotting import Html, show_table
+from companion.plotting import Html
 
 
 def scatter_of_optima(

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from companion.chapters.applicability import need, need_laws
-from companion.chapters.ch03.words import full_number, p_value
+from companion.chapters.ch03.words import full_number, p_value, the
 from companion.chapters.names import SYMBOLS, label
+from companion.chapters.signs import show_table, signed_percent
 from companion.fitting.bootstrap import standard_spread
 from companion.fitting.isoflop.compare import exponents_by_convention
 from companion.fitting.isoflop.joint import JointIsoflopFit
@@ -15,7 +16,7 @@ from companion.fitting.isoflop.profiles import IsoflopFit
 from companion.fitting.isoflop.select import settings_by_budget
 from companion.formatting import count, interval, percent, power_of_ten, significant
 from companion.ledger import LedgerRow, summarize, to_frame
-from companion.plotting import Html, show_table
+from companion.plotting import Html
 from companion.runs.recount import missing_for_recount
 
 Key = tuple[str, str]
@@ -43,17 +44,34 @@ def settings_by_architecture(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame
     return pd.concat(parts, ignore_index=True).set_index("architecture").reset_index()
 
 
-def show_runs(settings: pd.DataFrame) -> Html:
-    """The table of `settings_by_architecture`, as far as its runs have the columns."""
+def rebuilt_runs(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[float, tuple[int, int]]]:
+    """How many runs of a budget have losses rebuilt with published fits as constraints, and how many runs it has.
+
+    Returns
+    -------
+    dict
+        by architecture and budget (FLOP); budgets without such a run are left out.
+    """
+    found: dict[str, dict[float, tuple[int, int]]] = {}
+    for name, table in tables.items():
+        imposed = table["imposed_published_fit"].eq(1) if "imposed_published_fit" in table else table["val_loss"].isna()
+        by_budget = imposed.groupby(table["isoflop_budget"]).agg(["sum", "size"])
+        found[name] = {float(b): (int(n), int(of)) for b, n, of in by_budget.itertuples() if n}
+    return found
+
+
+def show_runs(settings: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> Html:
+    """The table of `settings_by_architecture`, as far as its runs have the columns; `tables`: its runs."""
     off = (settings["mean_train_flops"] / settings["isoflop_budget"] - 1).abs().max()
     table = settings[["architecture", "isoflop_budget", "num_runs", "flops_spread"]].copy()
+    table["isoflop_budget"] = _marked(table, {label(name): found for name, found in rebuilt_runs(tables).items()})
     table["sizes"] = [_span(count(a), count(b)) for a, b in settings[["smallest", "largest"]].to_numpy()]
     if "batch_tokens" in settings:
         table["batch"] = settings["batch_tokens"]
     if "learning_rate_low" in settings:
         rates = settings[["learning_rate_low", "learning_rate_high"]].to_numpy()
         table["rate"] = [_span(f"{a:.4f}", f"{b:.4f}") for a, b in rates]
-    formats: dict[str, str | Callable[[float], str]] = {"isoflop_budget": power_of_ten, "flops_spread": "{:.3f}"}
+    formats: dict[str, str | Callable[[float], str]] = {"flops_spread": "{:.3f}"}
     formats["batch"] = lambda value: count(value, 2)
     labels = {"isoflop_budget": "budget (FLOP)", "num_runs": "runs", "flops_spread": "largest C / least C"}
     labels |= {"sizes": "sizes N", "batch": "batch (tokens)", "rate": "learning rate"}
@@ -61,10 +79,24 @@ def show_runs(settings: pd.DataFrame) -> Html:
         table,
         name="isoflop-runs",
         caption="IsoFLOP runs by budget. Within a budget C is nearly, not exactly, the same for all sizes. The mean C "
-        f"of a budget is at most {percent(off)} away from it.",
+        f"of a budget is at most {percent(off)} away from it.{_asterisk(table)}",
         formats={column: style for column, style in formats.items() if column in table},
         labels={column: heading for column, heading in labels.items() if column in table},
     )
+
+
+def _marked(table: pd.DataFrame, rebuilt: Mapping[str, Mapping[float, object]]) -> list[str]:
+    """Budgets as text, with an asterisk where losses are rebuilt; by the architecture as printed, "" for any."""
+    return [
+        power_of_ten(budget) + ("\u00a0*" if budget in rebuilt.get(name, ()) else "")
+        for name, budget in table[["architecture", "isoflop_budget"]].itertuples(index=False)
+    ]
+
+
+def _asterisk(table: pd.DataFrame) -> str:
+    """What an asterisk means, if the column `isoflop_budget` has one."""
+    marked = any("*" in str(text) for text in table["isoflop_budget"])
+    return " An asterisk: some losses were rebuilt from the published fits." if marked else ""
 
 
 def _span(low: str, high: str) -> str:
@@ -72,8 +104,11 @@ def _span(low: str, high: str) -> str:
     return low if low == high else f"{low}\u2060–\u2060{high}"  # joined: no line ends at the dash
 
 
-def show_optima(every: Mapping[Key, IsoflopFit]) -> Html:
-    """N\\*, its standard error in two ways, D\\* and the loss at every budget that has an optimum over N."""
+def show_optima(every: Mapping[Key, IsoflopFit], tables: Mapping[str, pd.DataFrame]) -> Html:
+    """N\\*, its standard error in two ways, D\\*, D\\*/N\\* and the loss at every budget that has an optimum over N.
+
+    `tables`: the runs behind the fits.
+    """
     rows = []
     for name in architectures_of(every):
         sizes, tokens = every[name, "num_params"], every[name, "num_tokens"]
@@ -83,16 +118,21 @@ def show_optima(every: Mapping[Key, IsoflopFit]) -> Html:
             spread = standard_spread(np.log10(sizes.x_opt_resamples[:, i]))
             row = {"architecture": label(name), "isoflop_budget": profile.isoflop_budget, "num_params": profile.x_opt}
             row |= {"delta": 10**delta - 1, "bootstrap": 10**spread - 1}
-            row |= {"num_tokens": best_tokens.get(profile.isoflop_budget), "loss": profile.loss_opt}
+            best = best_tokens.get(profile.isoflop_budget, np.nan)
+            row |= {"num_tokens": best, "per_param": best / profile.x_opt, "loss": profile.loss_opt}
             rows.append(row)
+    table = pd.DataFrame(rows)
+    table["isoflop_budget"] = _marked(table, {label(name): found for name, found in rebuilt_runs(tables).items()})
     return show_table(
-        pd.DataFrame(rows),
+        table,
         name="isoflop-optima",
-        caption="The optimum of every budget. Standard errors of N* by the delta method and by the bootstrap.",
-        formats={"isoflop_budget": power_of_ten, "num_params": count, "delta": percent, "bootstrap": percent}
-        | {"num_tokens": count, "loss": "{:.4f}"},
+        caption="The optimum of every budget. Standard errors of N* by the delta method and by the bootstrap."
+        + _asterisk(table),
+        formats={"num_params": count, "delta": percent, "bootstrap": percent}
+        | {"num_tokens": count, "per_param": lambda ratio: significant(ratio, 2), "loss": "{:.4f}"},
         labels={"isoflop_budget": "budget (FLOP)", "num_params": "N*", "num_tokens": "D* (tokens)"}
-        | {"delta": "± delta", "bootstrap": "± bootstrap", "loss": "loss at N* (nats/token)"},
+        | {"delta": "± delta", "bootstrap": "± bootstrap", "per_param": "D*/N*"}
+        | {"loss": "loss at N* (nats/token)"},
     )
 
 
@@ -178,9 +218,9 @@ def show_errors(errors: pd.DataFrame) -> Html:
         table,
         name="isoflop-errors",
         caption="Standard error of the exponent of N*, by procedure. In parentheses: half the width of the 95 % "
-        "interval. Last column: the chance that optima on a true power law lie this near to a line.",
+        "interval. Last column: how many such optima on a true power law would lie nearer to a line than these.",
         formats={"nearer": percent},
-        labels={"published": "published procedure", "joint": "joint fit", "nearer": "chance"},
+        labels={"published": "published procedure", "joint": "joint fit", "nearer": "would lie nearer"},
     )
 
 
@@ -199,21 +239,26 @@ def show_differences(differences: Mapping[str, pd.DataFrame], first: str, second
     return show_table(
         every[["law", "choice", "first", "second", "difference", "interval", "p_value"]],
         name="isoflop-differences",
-        caption=f"Exponent of {label(first)} minus that of {label(second)}, and p of no difference.",
-        formats=dict.fromkeys(("first", "second"), "{:.3f}") | {"difference": "{:+.3f}", "p_value": p_value},
+        caption=f"Exponent of {the(first)} minus that of {the(second)}, and p of no difference.",
+        formats=dict.fromkeys(("first", "second"), "{:.4f}") | {"difference": "{:+.3f}", "p_value": p_value},
         labels={"first": label(first), "second": label(second), "interval": "95 % interval", "p_value": "p"},
     )
 
 
-def show_ratios(ratios: Mapping[str, pd.DataFrame], first: str, second: str) -> Html:
-    """Optima of two architectures and their ratio, by x tables of `optimum_ratio`."""
-    every = pd.concat([table.assign(law=SYMBOLS[x]) for x, table in ratios.items()])
+def show_ratios(
+    ratios: Mapping[str, pd.DataFrame], first: str, second: str, tables: Mapping[str, pd.DataFrame]
+) -> Html:
+    """Optima of two architectures and their ratio, by x tables of `optimum_ratio`; `tables`: the runs behind them."""
+    every = pd.concat([table.assign(law=SYMBOLS[x], architecture="") for x, table in ratios.items()])
+    found = rebuilt_runs(tables)
+    every["isoflop_budget"] = _marked(every, {"": found[first] | found[second]})
     every["interval"] = [interval(bounds, 2) for bounds in zip(every["low"], every["high"], strict=True)]
     return show_table(
         every[["law", "isoflop_budget", "first", "second", "ratio", "interval"]],
         name="isoflop-ratios",
-        caption=f"Optimum of {label(first)} over that of {label(second)} at equal compute, with bootstrap intervals.",
-        formats={"isoflop_budget": power_of_ten, "first": count, "second": count, "ratio": "{:.2f}"},
+        caption=f"Optimum of {the(first)} over that of {the(second)} at equal compute, with bootstrap intervals."
+        + _asterisk(every),
+        formats={"first": count, "second": count, "ratio": "{:.2f}"},
         labels={"isoflop_budget": "budget (FLOP)", "first": label(first), "second": label(second)}
         | {"interval": "95 % interval"},
     )
@@ -249,8 +294,9 @@ def show_conventions(exponents: pd.DataFrame) -> Html:
     return show_table(
         table.assign(b=exponents["b"], b_joint=exponents["b_joint"]),
         name="isoflop-conventions",
-        caption="Exponents by convention. Ratio: recounted C over given C. Spread: largest over smallest C within a "
-        "budget.",
+        caption="Exponents by convention of counting. paper: every layer, causal attention halved; chinchilla: "
+        "attention not halved, softmax and embedding counted; 6ND: 6 FLOP per parameter and token. Ratio: recounted "
+        "C over given C. Spread: largest over smallest C within a budget.",
         formats=dict.fromkeys(("flops_ratio", "spread"), "{:.2f}") | dict.fromkeys(("a", "b", "b_joint"), "{:.3f}"),
         labels={"model": "architecture", "flops_ratio": "ratio", "a": "a, two steps", "a_joint": "a, joint"}
         | {"b": "b, two steps", "b_joint": "b, joint"},
@@ -284,7 +330,7 @@ def show_sizes_by_context(laws: Mapping[tuple[str, int | None], JointIsoflopFit]
         table,
         caption=f"Optimal size at {power_of_ten(train_flops)} FLOP by the joint law, and its change from the shortest "
         "context.",
-        formats={"N*": count, "change": "{:+.0%}"},
+        formats={"N*": count, "change": signed_percent},
         labels={"interval": "95 % interval"},
     )
 

@@ -6,6 +6,7 @@ notebook leaves out a section that a table of timings cannot fill, so most funct
 """
 
 from companion.chapters.ch08.all_sizes import (
+    leaders_table,
     left_out_table,
     model_facts,
     models_table,
@@ -35,16 +36,24 @@ from companion.chapters.ch08.costs import (
     cost_facts,
     costs_figure,
     device_facts,
+    grouped_row,
     pass_table,
 )
 from companion.chapters.ch08.draws import draw_effects, drawn_and_once, prefill_ratios
-from companion.chapters.ch08.kernel import device_facts_of_timings, kernel_facts, kernel_figure, own_facts
+from companion.chapters.ch08.kernel import (
+    device_facts_of_timings,
+    kernel_facts,
+    kernel_figure,
+    own_facts,
+    wave_facts,
+)
 from companion.chapters.ch08.published import constants_figure, draw_facts, ledger_table, published_facts, ratios_figure
 from companion.chapters.ch08.sizes import (
     bandwidth_table,
     first_token_table,
     objective_errors,
     objective_facts,
+    objective_table,
     quantities_of,
     same_misfit,
     size_facts,
@@ -75,14 +84,17 @@ __all__ = [
     "equal_loss_figure",
     "equal_size_facts",
     "first_token_table",
+    "grouped_row",
     "kernel_facts",
     "kernel_figure",
+    "leaders_table",
     "ledger_table",
     "left_out_table",
     "model_facts",
     "models_table",
     "objective_errors",
     "objective_facts",
+    "objective_table",
     "own_facts",
     "pass_table",
     "prefill_ratios",
@@ -102,5 +114,6 @@ __all__ = [
     "train_pairs",
     "trained_facts",
     "trained_table",
+    "wave_facts",
     "with_groups",
 ]

@@ -9,12 +9,13 @@ import pandas as pd
 from companion.architectures import preset
 from companion.chapters.ch08 import figures
 from companion.chapters.ch08.common import NAMES, QUANTITY_NAMES
+from companion.chapters.signs import show_table
 from companion.formatting import listed, percent, power_of_ten, significant
 from companion.hardware import Hardware
 from companion.inference.runtime_model import RuntimeModel
 from companion.inference.terms import against_roofline, changes, shares
 from companion.inference.timings import COLUMNS, middle_context
-from companion.plotting import Html, show, show_table
+from companion.plotting import Html, show
 from companion.plotting.style import architecture_label
 
 #: Runtime models by architecture and quantity.
@@ -69,8 +70,8 @@ def times_figure(models: Models) -> Html:
         figures.times_over_context({key: _few_times(model) for key, model in models.items()}),
         name="inference-times",
         alt="Measured and predicted times over context, panels by quantity and architecture; lines follow the markers.",
-        caption="Measured times (markers) and the models of all sizes (lines). The xLSTM's step time does not depend "
-        f"on the context. The largest error of any timing is a factor of {np.exp(widest):.2f}.",
+        caption="Measured times (markers) and the models of all sizes (lines). Our model of the xLSTM's step "
+        f"has no context in it. The largest error of any timing is a factor of {np.exp(widest):.2f}.",
     )
 
 
@@ -123,18 +124,15 @@ def shares_figure(models: Models, example: Mapping[str, Any], batch_sizes: Seque
         name="inference-shares",
         alt="Stacked shares of compute, memory, latency and overhead over context or batch, a panel per quantity "
         "and architecture.",
-        caption=f"What the times of the {model_size} models consist of, by kind of term. The xLSTM's step does not "
-        "depend on the context; its panel runs over the batch.",
+        caption=f"What the times of the {model_size} models consist of, by kind of term. The model of the xLSTM's step "
+        "has no context in it; its panel runs over the batch.",
     )
 
 
 def regime_facts(
-    models: Models, example: Mapping[str, Any], model_size: str, batch_sizes: Sequence[int], longest: int
+    models: Models, example: Mapping[str, Any], model_size: str, batch_sizes: Sequence[int]
 ) -> dict[str, str]:
-    """What a step is made of at a long context, and what leads in a prefill, for the shown and the smallest size.
-
-    Needs the models of both architectures and quantities.
-    """
+    """What a step is made of at a long context. Needs the models of both architectures' steps."""
     facts = {"c8_steps_at": figures.tokens_text(_AT), "c8_model_size": model_size}
     for name in NAMES:
         for which, batch in (("few", batch_sizes[0]), ("many", batch_sizes[-1])):
@@ -146,15 +144,26 @@ def regime_facts(
     few, many = (facts.pop(f"c8_step_parts_xlstm_{which}") for which in ("few", "many"))
     also = f" (at B = {batch_sizes[0]}: {few})" if few != many else ", at either batch"
     facts["c8_step_parts_xlstm"] = many + also
-    small = {name: preset(name, "160m") for name in NAMES}
-    for key, shown in (("c8_prefill_leads", example), ("c8_small_prefill_leads", small)):
-        facts[key] = listed(
-            [_leader(models[name, "ttft"], shown[name], longest, architecture_label(name)) for name in NAMES]
-        )
-        facts[key.replace("prefill", "step")] = listed(
-            [_leader(models[name, "step_time"], shown[name], longest, architecture_label(name)) for name in NAMES]
-        )
     return facts
+
+
+def leaders_table(models: Models, example: Mapping[str, Any], model_size: str, longest: int) -> Html:
+    """The largest part of every time of one sequence at long contexts, and from where on, for two sizes.
+
+    Needs the models of both architectures and quantities. `longest`: context, tokens.
+    """
+    sizes = {model_size: example, "160m": {name: preset(name, "160m") for name in NAMES}}
+    rows = [
+        {"what": QUANTITY_NAMES[quantity], "size": size}
+        | {architecture_label(name): _leader(models[name, quantity], shown[name], longest) for name in NAMES}
+        for quantity in ("ttft", "step_time")
+        for size, shown in sizes.items()
+    ]
+    return show_table(
+        pd.DataFrame(rows),
+        name="inference-leaders",
+        caption="The largest part of a time of one sequence, and the context from which on it is the largest.",
+    )
 
 
 def left_out_table(left_out: Mapping[tuple[str, str], pd.DataFrame], models: Models) -> Html:
@@ -198,12 +207,12 @@ def _with_sign(rms: float, mean: float) -> str:
     return f"{rms:.3f} ({mean:+.3f})"
 
 
-def _leader(model: RuntimeModel, architecture: Any, longest: int, label: str) -> str:
+def _leader(model: RuntimeModel, architecture: Any, longest: int) -> str:
     """The kind of term with the largest share at long contexts, and from where on: "memory from 2,113 tokens on"."""
     table = shares(model, architecture, np.geomspace(64, longest, 400).round(), 1)
     starts = changes(table, "context_length")["at"]
     since = f"from {starts.iloc[-1]:,.0f} tokens on" if len(starts) else "at every context"
-    return f"{_KIND_WORDS[table['largest'].iloc[-1]]} {since} ({label})"
+    return f"{_KIND_WORDS[table['largest'].iloc[-1]]}, {since}"
 
 
 def _of_pair(models: Models) -> dict[tuple[str, str], RuntimeModel]:

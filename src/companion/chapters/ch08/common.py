@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from companion.plotting import Html, show_table
+from companion.chapters.signs import show_table
+from companion.plotting import Html
 
 #: The architectures that the chapter compares, in the order of its tables: times of the first over those of the second.
 NAMES = ("transformer", "xlstm")
@@ -59,6 +60,14 @@ def from_words(value: float, longest: float) -> str:
     if np.isinf(value):
         return f"at no context up to {longest:,.0f} tokens"
     return f"from {crossover_text(value, longest)} tokens on"
+
+
+def interval_words(low: float, high: float, longest: float) -> str:
+    """The interval of a crossover within a sentence: "up to 3,800", "580 to 2,900"; as for `crossover_text`."""
+    ends = [crossover_text(end, longest) for end in (low, high)]
+    if ends[0] != "always":
+        return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
+    return "every context" if ends[1] == "always" else f"up to {ends[1].replace('> ', 'beyond ')}"
 
 
 def extremes(values: Iterable[float], form: str = "{:.2f}") -> str:

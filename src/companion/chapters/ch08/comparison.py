@@ -12,14 +12,16 @@ from companion.chapters.ch08.common import (
     crossover_text,
     extremes,
     from_words,
+    interval_words,
     note_table,
 )
 from companion.chapters.ch08.figures import tokens_text
 from companion.chapters.ch08.ratio_figure import ratio_over_context
 from companion.chapters.ch08.trained import TrainedPairs
-from companion.formatting import count, number_word, percent, power_of_ten
+from companion.chapters.signs import show_table
+from companion.formatting import count, listed, number_word, power_of_ten, significant
 from companion.inference.compare import Comparison, Trained
-from companion.plotting import Html, show, show_table
+from companion.plotting import Html, show
 from companion.plotting.style import architecture_label
 
 #: Comparisons by title and batch.
@@ -62,8 +64,22 @@ def equal_loss_figure(
     )
 
 
-def answer_table(comparisons: Comparisons, title: str, batch_sizes: Sequence[int], longest: int) -> Html:
-    """Crossovers with intervals at one loss, a column per batch; arguments as for `equal_loss_figure`."""
+def answer_table(
+    comparisons: Comparisons,
+    title: str,
+    batch_sizes: Sequence[int],
+    longest: int,
+    grouped: Mapping[str, str] | None = None,
+) -> Html:
+    """Crossovers with intervals at one loss, and ratios of steps at a long context, a column per batch.
+
+    Arguments as for `equal_loss_figure`.
+
+    Parameters
+    ----------
+    grouped
+        one more row of crossovers: that of a Transformer with grouped heads.
+    """
     if not comparisons:
         return note_table("See above.", "No crossovers.")
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -72,11 +88,21 @@ def answer_table(comparisons: Comparisons, title: str, batch_sizes: Sequence[int
             key = (QUANTITY_NAMES[row["quantity"]], METHOD_NAMES[row["method"]])
             named = rows.setdefault(key, dict(zip(("what", "by"), key, strict=True)))
             named[f"B = {batch}"] = _with_interval(row, longest)
+    ratios = [
+        {"what": f"ratio of steps at {tokens_text(_AT)}", "by": METHOD_NAMES[method]}
+        | {f"B = {batch}": _ratio_at(comparisons[title, batch], "step_time", method) for batch in batch_sizes}
+        for method in ("measured", "roofline")
+    ]
+    caption = (
+        f"Context (tokens) from which the xLSTM is faster, or needs less memory, at {title}, with 95 % intervals "
+        "(always: from 128 tokens on). Last rows: step time of the Transformer over that of the xLSTM."
+    )
+    if grouped:
+        caption += " K/V heads: a Transformer with grouped heads, at equal size instead of equal loss."
     return show_table(
-        pd.DataFrame(rows.values()),
+        pd.DataFrame([*rows.values(), *([dict(grouped)] if grouped else []), *ratios]),
         name="inference-answer",
-        caption=f"Context (tokens) from which the xLSTM is faster, or needs less memory, at {title}, with 95 % "
-        "intervals. always: from 128 tokens on.",
+        caption=caption,
     )
 
 
@@ -116,25 +142,41 @@ def equal_loss_facts(
     def start(quantity: str, method: str, batch: int = many) -> str:
         return from_words(_crossover_of(comparisons[title, batch], quantity, method), longest)
 
+    prompt = _crossover_row(comparisons[title, many], "ttft", "measured")
     facts = {
         "c8_few": f"{few}",
         "c8_many": f"{many}",
         "c8_loss": title,
         "c8_at": tokens_text(_AT),
         "c8_num_losses": number_word(len(titles)),
-        "c8_answer_batch": f"{many} sequences" if many > 1 else "one sequence",
+        "c8_answer_batch": _sequences(many),
+        "c8_few_batch": _sequences(few),
+        "c8_answer_interval": interval_words(prompt["crossover_low"], prompt["crossover_high"], longest),
         "c8_answer_step": start("step_time", "measured"),
         "c8_answer_prompt": start("ttft", "measured"),
         "c8_answer_roofline": start("step_time", "roofline"),
         "c8_first_ratio": _ratio_at(comparisons[title, few], "ttft", "measured"),
         "c8_memory_from": crossover_text(_crossover_of(comparisons[title, many], "memory", "count"), longest),
+        "c8_memory_from_few": crossover_text(_crossover_of(comparisons[title, few], "memory", "count"), longest),
     }
     for batch, size in (("few", few), ("many", many)):
+        ratios = [_row_at(comparisons[title, size], "step_time", m)["ratio"] for m in ("measured", "roofline")]
+        facts[f"c8_kernel_{batch}"] = kernel_share(*ratios)
         for method in ("measured", "roofline"):
             facts[f"c8_step_{method}_{batch}"] = _ratio_at(comparisons[title, size], "step_time", method)
             facts[f"c8_step_span_{method}_{batch}"] = _span(comparisons, titles, size, "step_time", method, longest)
             facts[f"c8_first_span_{method}_{batch}"] = _span(comparisons, titles, size, "ttft", method, longest)
     return facts
+
+
+def kernel_share(timed: float, roofline: float) -> str:
+    """How much of a ratio of times kernels explain, in words: what is left at the hardware's peaks is not theirs.
+
+    Shares are those of the logarithm: kernels that multiply the ratio by as much as the architectures do explain half.
+    """
+    if timed <= max(1, roofline):
+        return "none"
+    return "most" if np.log(roofline) < np.log(timed) / 2 else "the smaller part"
 
 
 def trained_table(pairs: TrainedPairs) -> Html:
@@ -163,9 +205,16 @@ def trained_facts(pairs: TrainedPairs) -> dict[str, str]:
     own = {name: float(one.best.num_params[0]) for name, one in at_compute.items()}
     gap = float(at_compute["transformer"].best.loss[0] - at_compute["xlstm"].best.loss[0])
     near = max(abs(np.log(size)) for size in sizes) < np.log(NEARLY_EQUAL)
+    described = pairs.at_losses[pairs.title]
     every = [one for pair in (*equal, at_compute) for one in pair.values()]
     beyond = sum(one.extrapolated for one in every)
-    return {
+    facts = {
+        "c8_pair_sizes": listed(
+            [f"{count(float(one.best.num_params[0]), 2)} ({architecture_label(n)})" for n, one in described.items()]
+        ),
+        "c8_size_lesson": "here it changes little, because models of equal loss have nearly the same size"
+        if near
+        else "here it matters, because models of equal loss differ in size",
         "c8_size_ratio": extremes(sizes),
         "c8_compute_ratio": extremes(costs),
         "c8_equal_compute": f"{power_of_ten(pairs.train_flops, 1)} FLOP",
@@ -178,6 +227,11 @@ def trained_facts(pairs: TrainedPairs) -> dict[str, str]:
         if near
         else "The sizes differ here, so the comparison at equal size is misleading",
     }
+    if pairs.at_tenth:
+        tenth = {name: float(one.best.num_params[0]) for name, one in pairs.at_tenth.items()}
+        facts["c8_tenth_compute"] = f"{power_of_ten(pairs.train_flops / 10, 1)} FLOP"
+        facts["c8_size_ratio_tenth"] = f"{tenth['xlstm'] / tenth['transformer']:.2f}"
+    return facts
 
 
 def size_crossover_table(
@@ -222,12 +276,16 @@ def equal_size_facts(
 
     `crossings` and `modeled` as for `size_crossover_table`; a quantity without timings of both has the value "unknown".
     """
-    facts = dict.fromkeys(("c8_shorter_ttft", "c8_shorter_step_time", "c8_always", "c8_roofline_crosses"), "unknown")
+    keys = ("c8_shorter_ttft", "c8_shorter_step_time", "c8_shorter_where", "c8_always", "c8_roofline_crosses")
+    facts = dict.fromkeys(keys, "unknown")
     for quantity, table in crossings.items():
         one = table[table["batch_size"] == table["batch_size"].min()]
         if len(one):
             lower = 1 - 1 / one["ratio_at_longest"]
-            facts[f"c8_shorter_{quantity}"] = f"{percent(lower.min())} to {percent(lower.max())}"
+            ends = [significant(100 * end, 2) for end in (lower.min(), lower.max())]
+            facts[f"c8_shorter_{quantity}"] = f"{' to '.join(dict.fromkeys(ends))} %"
+            where = f"{_sequences(int(one['batch_size'].iloc[0]))} at {tokens_text(one['longest'].max())} tokens"
+            facts["c8_shorter_where"] = where
     if "step_time" in crossings:
         always = crossings["step_time"]["crossover"] == 0
         facts["c8_always"] = f"{always.sum()} of {len(always)}"
@@ -246,23 +304,36 @@ def _with_interval(row: Mapping[Any, Any], longest: float) -> str:
 
 
 def _span(comparisons: Comparisons, titles: Sequence[str], batch: int, quantity: str, method: str, longest: int) -> str:
-    """Least and largest crossover over the titles, within a sentence: "from 580 to 1,200 tokens on"."""
+    """Least and largest crossover over the titles, tokens: "580 to 1,200 tokens"."""
     values = [_crossover_of(comparisons[title, batch], quantity, method) for title in titles]
     ends = list(dict.fromkeys(crossover_text(end, longest) for end in (min(values), max(values))))
     if ends[0] == "always":
-        return "at every context" if len(ends) == 1 else f"at every context or from up to {ends[1]} tokens on"
-    return f"from {' to '.join(ends)} tokens on"
+        return "no context (always faster)" if len(ends) == 1 else f"0 (always faster) to {ends[1]} tokens"
+    return f"{' to '.join(ends)} tokens"
+
+
+def _sequences(batch: int) -> str:
+    return f"{batch} sequences" if batch > 1 else "one sequence"
+
+
+def _crossover_row(comparison: Comparison, quantity: str, method: str) -> pd.Series:
+    table = comparison.crossovers
+    return table[(table["quantity"] == quantity) & (table["method"] == method)].iloc[0]
 
 
 def _crossover_of(comparison: Comparison, quantity: str, method: str) -> float:
-    table = comparison.crossovers
-    return float(table[(table["quantity"] == quantity) & (table["method"] == method)].iloc[0]["crossover"])
+    return float(_crossover_row(comparison, quantity, method)["crossover"])
 
 
-def _ratio_at(comparison: Comparison, quantity: str, method: str, context_length: float = _AT) -> str:
+def _row_at(comparison: Comparison, quantity: str, method: str) -> pd.Series:
+    """The ratio of two times at the context that the prose describes."""
     table = comparison.table
     table = table[(table["quantity"] == quantity) & (table["method"] == method)]
-    row = table.iloc[(table["context_length"] - context_length).abs().argmin()]
+    return table.iloc[(table["context_length"] - _AT).abs().argmin()]
+
+
+def _ratio_at(comparison: Comparison, quantity: str, method: str) -> str:
+    row = _row_at(comparison, quantity, method)
     return f"{row['ratio']:.2g} [{row['ratio_low']:.2g}, {row['ratio_high']:.2g}]"
 
 

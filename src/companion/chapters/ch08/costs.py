@@ -8,6 +8,7 @@ import pandas as pd
 
 from companion.accounting import PAPER
 from companion.accounting.inference import (
+    BF16,
     InferencePass,
     Precision,
     context_of_equal_cache,
@@ -17,10 +18,11 @@ from companion.accounting.inference import (
 from companion.accounting.mlstm_forms import MEASURES, best_chunk_size, chunkwise_per_token
 from companion.chapters.ch08 import figures
 from companion.chapters.ch08.common import NAMES, crossover_text, with_groups
+from companion.chapters.signs import show_table
 from companion.formatting import listed, number_word, power_of_ten, significant
 from companion.hardware import Hardware, hardware_table
 from companion.inference.compare import crossover
-from companion.plotting import Html, show, show_table
+from companion.plotting import Html, show
 
 #: Contexts (tokens) of the passes on the roofline, and of the steps on other devices.
 ROOFLINE_CONTEXTS = (512, 16384)
@@ -93,8 +95,8 @@ def costs_figure(
         "for the state. Right: attainable FLOP/s rise with arithmetic intensity up to the ridge; prefills lie right of "
         "it, steps left.",
         caption=f"Left: what one sequence keeps, {model_size} models. The state equals the keys and values of "
-        f"{equal:,.0f} tokens ({context_of_equal_cache(grouped, xlstm):,.0f} with {grouped.n_kv_heads} groups). Right: "
-        f"roofline of {peaks.label}, passes at T = 512 and 16k, B = {batches}. Dotted: ridge.",
+        f"{equal:,.0f} tokens ({context_of_equal_cache(grouped, xlstm):,.0f} with {grouped.n_kv_heads} K/V heads). "
+        f"Right: roofline of {peaks.label}, passes at T = 512 and 16k, B = {batches}. Dotted: ridge.",
     )
 
 
@@ -180,7 +182,7 @@ def chunk_verdict(slower: float) -> str:
 
 def cache_choices(
     example: Mapping[str, Any],
-    choices: Mapping[str, tuple[int, Precision]],
+    choices: Mapping[str, tuple[int | None, Precision]],
     batch_sizes: Sequence[int],
     peaks: Hardware,
     longest: int,
@@ -190,7 +192,7 @@ def cache_choices(
     Parameters
     ----------
     choices
-        by label: how many query heads share a head of keys and values, and bytes per number.
+        by label: heads of keys and values (None: as many as of queries), and bytes per number.
 
     Returns
     -------
@@ -200,10 +202,10 @@ def cache_choices(
     T = np.unique(np.geomspace(16, longest, 200).round())
     transformer, xlstm = (example[name] for name in NAMES)
     rows = []
-    for label, (share, precision) in choices.items():
-        heads = max(1, transformer.n_heads // share)
+    for label, (wanted, precision) in choices.items():
+        heads = min(wanted or transformer.n_heads, transformer.n_heads)
         while transformer.n_heads % heads:
-            heads += 1  # a number of groups must divide the heads
+            heads += 1  # the heads of keys and values must divide those of queries
         grouped = with_groups(transformer, heads)
         row = {"cache": label, "groups": heads, "equal": context_of_equal_cache(grouped, xlstm, precision)}
         for batch in batch_sizes:
@@ -228,10 +230,8 @@ def cache_choices_table(shrunk: pd.DataFrame, peaks: Hardware, model_size: str) 
 
 
 def cache_choices_facts(shrunk: pd.DataFrame, batch_sizes: Sequence[int]) -> dict[str, str]:
-    """Crossovers of the step for all heads, and for eight that share a cache of one byte per number."""
-    wide, narrow = (
-        shrunk.set_index("cache").loc[["all heads, 2 bytes", "8 heads share, 1-byte cache"]].to_dict("records")
-    )
+    """Crossovers of the step for all heads, and for four of keys and values with a cache of one byte per number."""
+    wide, narrow = shrunk.set_index("cache").loc[["all K/V heads", "4 K/V heads, 1-byte cache"]].to_dict("records")
     few, many = (f"B = {batch_sizes[at]}" for at in (0, -1))
     return {
         "c8_groups_batch": many,
@@ -258,6 +258,15 @@ def device_facts(example: Mapping[str, Any], batch_size: int) -> dict[str, str]:
         facts[f"c8_far_{name}"] = f"{step.memory.total / 2**30:,.0f} GiB"
         facts[f"c8_far_fits_{name}"] = {0: "none", len(devices): "all"}.get(fits, number_word(fits))
     return facts
+
+
+def grouped_row(
+    example: Mapping[str, Any], n_kv_heads: int, batch_sizes: Sequence[int], peaks: Hardware, longest: int
+) -> dict[str, str]:
+    """Crossovers of the step with grouped heads, by the roofline at equal size: a row of the table of the answer."""
+    found = cache_choices(example, {"": (n_kv_heads, BF16)}, batch_sizes, peaks, longest).iloc[0]
+    row = {"what": f"step, {found['groups']} K/V heads", "by": "roofline"}
+    return row | {f"B = {batch}": found[f"B = {batch}"] for batch in batch_sizes}
 
 
 def batch_table(models: Mapping[str, Any], batches: Any, peaks: Hardware) -> Html:

@@ -1,7 +1,9 @@
 """Chapter 8: what the step times of a Transformer say about its attention kernel, and about the device."""
 
+import numpy as np
 import pandas as pd
 
+from companion.chapters.ch08.common import extremes
 from companion.chapters.ch08.wave_figure import bandwidths_and_waves
 from companion.formatting import listed
 from companion.hardware import Hardware, hardware_table
@@ -13,6 +15,8 @@ from companion.plotting import Html, show
 Bounds = tuple[float, float]
 #: Memory of the largest device that the authors may have used, bytes (NVIDIA H200).
 LARGEST_MEMORY = 141e9
+#: Times this factor below the waves are no longer near them.
+_NEAR_WAVES = 1.1
 #: Heads at which the kernels on GPUs at hand are compared.
 _HEADS = 32
 
@@ -35,13 +39,39 @@ def kernel_figure(
         name="inference-kernel",
         alt="Left: fitted bandwidth over the width of a head, points on a straight line through the origin, far below "
         "the peak. Right: the authors' time per cached token over heads is flat, then rises in steps; one of three "
-        "kernels on a GPU at hand does the same.",
+        "kernels on a GPU at hand does so too.",
         caption="Left: bandwidths fitted to the Transformer's step are proportional to the width of a head, "
         f"{bandwidths['per_width'].min() / 1e9:.1f} to {bandwidths['per_width'].max() / 1e9:.1f} GB/s per unit. Right: "
-        f"one more cached token costs the same up to {bounds[0]:.0f} heads and twice as much from {bounds[1]:.0f}. "
-        f"Ours: one layer's cache of {reads['context_length'].max():,.0f} tokens, heads of {widest}, three kernels of "
-        f"PyTorch on {gpu}.",
+        f"one more cached token costs the same up to {bounds[0]:.0f} heads and about twice as much from "
+        f"{bounds[1]:.0f}. Waves of {peaks.num_multiprocessors}: the multiprocessors of {peaks.label}. Ours: one "
+        f"layer's cache of {reads['context_length'].max():,.0f} tokens, heads of {widest}, read by PyTorch's kernels "
+        f"efficient, flash and cudnn on {gpu}.",
     )
+
+
+def wave_facts(slopes: pd.DataFrame, reads: pd.DataFrame, peaks: Hardware) -> dict[str, str]:
+    """How far the authors' times stay below the waves in crowded batches, and the step of a kernel at hand.
+
+    Parameters
+    ----------
+    slopes, reads
+        as in `kernel_figure`.
+    """
+    heads, wave = slopes["heads_in_batch"], peaks.num_multiprocessors
+    single = slopes.loc[heads <= wave, "seconds"].median()
+    below = single * np.ceil(heads / wave) / slopes["seconds"]
+    near = heads[(heads > wave) & (below > _NEAR_WAVES)].min()
+    timed = reads[(reads["part"] == "cache") & (reads["backend"] == "efficient_attention")]
+    widest = timed[timed["head_width"] == timed["head_width"].max()].groupby(["gpu", "heads"])["seconds_median"].first()
+    steps = [
+        own[own.index > wave].iloc[0] / own[own.index <= wave].iloc[-1]
+        for own in (widest.loc[gpu] for gpu in widest.index.unique("gpu"))
+    ]
+    return {
+        "c8_wave_heads": f"{near:,.0f}" if np.isfinite(near) else "any number of",
+        "c8_wave_below": f"{below.max():.1f}",
+        "c8_own_step": extremes(steps, "{:.1f}"),
+    }
 
 
 def kernel_facts(bandwidths: pd.DataFrame, variants: pd.DataFrame) -> dict[str, str]:
@@ -71,17 +101,25 @@ def own_facts(reads: pd.DataFrame) -> dict[str, str]:
     timed = reads[reads["part"] == "cache"].assign(ns=1e9 * reads["seconds_median"] / reads["context_length"])
     cache = timed.set_index(["gpu", "head_width", "backend", "heads"])["ns"].sort_index()
     found: dict[str, list[str]] = {"wide": [], "narrow": [], "split": [], "copies": []}
+    names, rates = [], []
     for gpu in dict.fromkeys(reads["gpu"]):
         name = gpu.removeprefix("NVIDIA ").split(" ")[0]
         others = cache[gpu, widths[-1]].drop("efficient_attention", level="backend")
         copied = reads.loc[(reads["gpu"] == gpu) & (reads["part"] == "copy"), "bytes_per_s"].max() / 1e12
-        found["wide"].append(f"{cache[gpu, widths[-1], 'efficient_attention', _HEADS]:.0f} ({name})")
+        names.append(name)
+        found["wide"].append(f"{cache[gpu, widths[-1], 'efficient_attention', _HEADS]:.0f}")
         found["narrow"].append(f"{cache[gpu, widths[0], 'efficient_attention', _HEADS]:.0f}")
         found["split"].append(f"{others.xs(_HEADS, level='heads').min():.1f}")
         found["copies"].append(f"{copied:.2f}")
+        rates.append(copied)
     widest, narrowest = f"{widths[-1]:.0f}", f"{widths[0]:.0f}"
     facts = {"c8_own_heads": f"{_HEADS}", "c8_own_widest": widest, "c8_own_narrowest": narrowest}
-    return facts | {f"c8_own_{key}": listed(values) for key, values in found.items()}
+    facts |= {f"c8_own_{key}": listed(values) for key, values in found.items()}
+    for key in ("wide", "narrow"):  # a number that all of them share stands once
+        same = len(set(found[key])) == 1 and len(names) > 1
+        facts[f"c8_own_{key}"] = found[key][0] if same else facts[f"c8_own_{key}"]
+    facts["c8_own_gpus"] = listed(names)
+    return facts | {"c8_own_copies_ratio": f"{max(rates) / min(rates):.1f}"}
 
 
 def device_facts_of_timings(

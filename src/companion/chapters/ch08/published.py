@@ -6,11 +6,12 @@ from companion.chapters.ch08.common import QUANTITY_NAMES
 from companion.chapters.ch08.draw_figures import constants_over_draws, ratios_over_draws
 from companion.chapters.ch08.draws import DrawnFits, prefill_ratios
 from companion.chapters.ch08.figures import tokens_text
+from companion.chapters.signs import show_table
 from companion.formatting import number_word, percent, power_of_ten
 from companion.inference.published import search_shortfall
 from companion.ledger import REPRODUCED
 from companion.paths import data_dir
-from companion.plotting import Html, show, show_table
+from companion.plotting import Html, show
 from companion.plotting.style import architecture_label
 
 #: A short prompt (tokens) at which the published form is tried.
@@ -121,8 +122,10 @@ def draw_facts(
     """
     first, steps = (effects[effects["quantity"] == quantity] for quantity in ("ttft", "step_time"))
     eps, rates = first[first["parameter"] == "eps_s"], first[first["parameter"] != "eps_s"]
-    inside = ratios["measured"].between(ratios["low"], ratios["high"]).sum()
+    outside = (~ratios["measured"].between(ratios["low"], ratios["high"])).sum()
     short = prefill_ratios(timings, fits, SHORT_PROMPT)
+    drawn, once = (_of(int((short[column] <= 0).sum()), len(short)) for column in ("drawn", "once"))
+    change, size, batch = largest_step_change(timings)
     return {
         "c8_draw_moved": _of(int((eps["shift"].abs() > 0.1).sum()), len(eps)),
         "c8_draw_median": percent(eps["shift"].abs().median()),
@@ -131,12 +134,29 @@ def draw_facts(
         "c8_draw_signs": _of(int(((eps["low"] < 0) & (eps["high"] > 0)).sum()), len(eps)),
         "c8_long_prompt": tokens_text(prompt),
         **{f"c8_lower_{column}": _lower(ratios[column]) for column in ("measured", "drawn", "once")},
-        "c8_draw_inside": _of(int(inside), len(ratios)),
+        "c8_draw_outside": _of(int(outside), len(ratios)),
         "c8_short_prompt": f"{SHORT_PROMPT}",
-        "c8_short_drawn": _of(int((short["drawn"] <= 0).sum()), len(short)),
-        "c8_short_once": _of(int((short["once"] <= 0).sum()), len(short)),
+        "c8_short_negative": f"{drawn} sizes, with the resample or without it"
+        if drawn == once
+        else f"{drawn} sizes on its resample and {once} on every timing",
+        "c8_step_change": f"{percent(change)} (size {size}, B = {batch})",
         "c8_short_measured": f"{short['measured'].min():.2f} to {short['measured'].max():.2f}",
     }
+
+
+def largest_step_change(timings: pd.DataFrame, architecture: str = "xlstm") -> tuple[float, str, int]:
+    """By how much the measured step time of one size and batch changes over the contexts, at most.
+
+    Returns
+    -------
+    tuple
+        longest over shortest time, minus 1; the size; the batch.
+    """
+    steps = timings[(timings["architecture"] == architecture) & timings["step_time_s"].notna()]
+    ends = steps.groupby(["model_size", "batch_size"])["step_time_s"].agg(["min", "max"])
+    change = (ends["max"] / ends["min"] - 1).reset_index(name="change")
+    most = change.sort_values("change").iloc[-1]
+    return float(most["change"]), str(most["model_size"]), int(most["batch_size"])
 
 
 def _with_relative(ledger: pd.DataFrame) -> pd.DataFrame:

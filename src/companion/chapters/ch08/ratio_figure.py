@@ -35,8 +35,9 @@ def ratio_over_context(comparisons: Mapping[str, Comparison], measured_to: float
             part = comparison.table[comparison.table["quantity"] == quantity]
             for method, group in part.groupby("method", sort=False):
                 T = group["context_length"]
-                ax.plot(T, group["ratio"], METHOD_DASHES[str(method)], color=color)
-                ax.fill_between(T, group["ratio_low"], group["ratio_high"], color=color, alpha=0.13, linewidth=0)
+                ink = INK if method == "roofline" else color
+                ax.plot(T, group["ratio"], METHOD_DASHES[str(method)], color=ink)
+                ax.fill_between(T, group["ratio_low"], group["ratio_high"], color=ink, alpha=0.2, linewidth=0)
             ax.axhline(1, color=INK, linewidth=1)
             longest = float(part["context_length"].max())
             if longest > measured_to:
@@ -49,7 +50,7 @@ def ratio_over_context(comparisons: Mapping[str, Comparison], measured_to: float
     for ax in axes[-2:]:
         ax.set_xlabel(LABELS["context_length"])
     handles = [
-        Line2D([], [], color=GREY, linestyle=METHOD_DASHES[method], label=label)
+        Line2D([], [], color=INK if method == "roofline" else color, linestyle=METHOD_DASHES[method], label=label)
         for method, label in METHOD_LABELS.items()
     ]
     handles.append(Line2D([], [], color=GREY, linewidth=8, alpha=0.25, label="beyond the timings"))

@@ -7,16 +7,19 @@ import numpy as np
 import pandas as pd
 
 from companion.chapters.ch08.common import NAMES, PARAMETER_UNITS, note_table
+from companion.chapters.signs import show_table
 from companion.formatting import listed, number_word, percent, power_of_ten, significant
 from companion.inference.one_size import InferenceFit, prefill_flops
 from companion.inference.timings import COLUMNS
-from companion.plotting import Html, show_table
+from companion.plotting import Html
 from companion.plotting.style import architecture_label
 
 #: Fits of `companion.inference.terms.fit_all_sizes`: by architecture, quantity and size.
 SizeFits = Mapping[tuple[str, str, str], InferenceFit]
 
 _TIMES = {"ttft": "times to first token", "step_time": "step times"}
+_HALVES = ("short", "long")
+_OBJECTIVES = {"milliseconds": "fit in ms", "relative": "relative errors"}
 _MEMORY = "memory_allocated_bytes_gen1"
 
 
@@ -170,8 +173,8 @@ def rate_verdict(fits: SizeFits) -> str:
     if not who:
         return "The paper's form determines every rate in this table"
     return (
-        f"The paper's form cannot determine a bandwidth of the {' or '.join(who)}: any value, even a negative one, "
-        "fits equally well"
+        f"The formula that the paper fits to the times cannot determine a bandwidth of the {' or '.join(who)}: any "
+        "value, even a negative one, fits equally well"
     )
 
 
@@ -181,15 +184,19 @@ def negative_verdict(constants: pd.DataFrame) -> str:
         return "This table has no times to first token"
 
     def below(column: str) -> str:
-        parts = []
+        parts, none = [], []
         for name, part in constants.groupby("architecture", sort=False):
             number, every = int((part[column] < 0).sum()), len(part)
             who = f"all {number_word(every)}" if number == every else f"{number_word(number)} of {number_word(every)}"
-            parts.append(f"{who} {name} sizes" if number else f"no {name} size")
-        return listed(parts)
+            if number:
+                parts.append(f"{who} {name} sizes")
+            else:
+                none.append(f"no {name} size")
+        if not parts:
+            return "never negative"
+        return f"negative for {listed(parts)}" + (f" (and for {listed(none)})" if none else "")
 
-    relative = "for none" if not (constants["relative"] < 0).any() else f"for {below('relative')}"
-    return f"Fitted in milliseconds, ε is negative for {below('ms')}; with relative errors, {relative}"
+    return f"Fitted in milliseconds, ε is {below('ms')}; fitted to relative errors, it is {below('relative')}"
 
 
 def objective_errors(timings: pd.DataFrame, fits: Mapping[str, SizeFits]) -> pd.DataFrame:
@@ -222,17 +229,45 @@ def objective_errors(timings: pd.DataFrame, fits: Mapping[str, SizeFits]) -> pd.
     return pd.DataFrame(rows, columns=["architecture", "objective", "short", "long"])
 
 
-def objective_facts(errors: pd.DataFrame) -> dict[str, str]:
+def objective_table(errors: pd.DataFrame) -> Html:
     """Medians over the sizes of `objective_errors`: what each objective errs by on either half of the times."""
-    facts = {}
-    for half in ("short", "long"):
-        for objective in ("milliseconds", "relative"):
-            parts = [
-                f"{percent(part[half].median())} ({name})"
-                for name, part in errors[errors["objective"] == objective].groupby("architecture", sort=False)
-            ]
-            facts[f"c8_{half}_{objective}"] = listed(parts) or "–"
-    return facts
+    caption = (
+        "Median error of the time to first token, on the shorter and on the longer half of the times of each size, by "
+        "what the fit makes least."
+    )
+    if errors.empty:
+        return note_table("no times to first token to fit in this table", caption)
+    medians = _medians(errors)
+    rows = [
+        {"architecture": name} | {f"{half}: {objective}": percent(medians.loc[(name, objective), half])
+         for half in _HALVES for objective in _OBJECTIVES}
+        for name in dict.fromkeys(errors["architecture"])
+    ]  # fmt: skip
+    return show_table(
+        pd.DataFrame(rows),
+        name="inference-objectives",
+        caption=caption,
+        labels={
+            f"{half}: {objective}": f"{'shorter' if half == 'short' else 'longer'} half, {words}"
+            for half in _HALVES
+            for objective, words in _OBJECTIVES.items()
+        },
+    )
+
+
+def objective_facts(errors: pd.DataFrame) -> dict[str, str]:
+    """Where relative errors lower the error on the shorter half of the times most, in words."""
+    if errors.empty:
+        return {"c8_short_gain": "there is nothing to compare"}
+    short = _medians(errors)["short"]
+    ends = {name: [short[name, objective] for objective in _OBJECTIVES] for name in errors["architecture"].unique()}
+    who = max(ends, key=lambda name: ends[name][0] / ends[name][1])
+    before, after = map(percent, ends[who])
+    return {"c8_short_gain": f"the {who}'s error falls from {before} to {after}"}
+
+
+def _medians(errors: pd.DataFrame) -> pd.DataFrame:
+    return errors.groupby(["architecture", "objective"])[list(_HALVES)].median()
 
 
 def same_misfit(free: pd.DataFrame) -> str:

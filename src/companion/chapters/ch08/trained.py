@@ -1,7 +1,7 @@
 """Chapter 8: the compute-optimal models that are compared, from the laws of a run table, and their comparisons."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ SHORTEST = 128
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedPairs:
-    """Pairs of compute-optimal models: of equal loss, by title, and of equal compute.
+    """Pairs of compute-optimal models: of equal loss, by title, of equal compute, and of a tenth of that.
 
     `context_length` (tokens) is that of the laws. Without laws there are no pairs, and `reason` says why.
     """
@@ -34,6 +34,7 @@ class TrainedPairs:
     train_flops: float
     context_length: int
     reason: str = ""
+    at_tenth: Mapping[str, Trained] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -79,13 +80,15 @@ def train_pairs(
         families = {name: fit_shape_family(selection.runs, name) for name in names}
         scales = {name: FamilyScale(family=families[name], context_length=length) for name in names}
         at_losses = {f"loss {loss:g}": at_equal_loss(laws, bootstraps, scales, loss) for loss in losses}
-        at_compute = at_equal_compute(laws, bootstraps, scales, train_flops)
+        at_compute, at_tenth = (at_equal_compute(laws, bootstraps, scales, train_flops / by) for by in (1, 10))
     except (InputError, NotApplicable) as error:
         if runs_file is None:
             raise
         reason = " ".join(str(error).split())
         return TrainedPairs(at_losses={}, at_compute={}, train_flops=train_flops, context_length=length, reason=reason)
-    return TrainedPairs(at_losses=at_losses, at_compute=at_compute, train_flops=train_flops, context_length=length)
+    return TrainedPairs(
+        at_losses=at_losses, at_compute=at_compute, train_flops=train_flops, context_length=length, at_tenth=at_tenth
+    )
 
 
 def compare_pairs(

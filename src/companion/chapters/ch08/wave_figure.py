@@ -67,12 +67,15 @@ def _draw_bandwidths(ax: Axes, table: pd.DataFrame, peaks: Hardware) -> None:
         # names of the widest heads would leave the panel on the right
         ax.annotate(
             ", ".join(group["model_size"]), (width, group["beta_eff_bytes_per_s"].min() / 1e12),
-            xytext=(8, -12) if width < last else (2, -14), textcoords="offset points", fontsize=9,
+            xytext=(8, -4) if width < last else (2, -14), textcoords="offset points", fontsize=9,
             ha="left" if width < last else "center",
         )  # fmt: skip
     grid = np.array([0, last * 1.15])
     ax.plot(grid, grid * table["per_width"].median() / 1e12, color=GREY, linewidth=1)
     peak = peaks.peak_bytes_per_s / 1e12
-    ax.axhline(peak, color=GREY, linewidth=1, linestyle="--", label="peak of the device")
-    ax.set(xlabel="width of a head", ylabel="fitted bandwidth (TB/s)", xlim=(0, None), ylim=(0, None))
-    ax.legend(loc="center left")
+    ax.axhline(peak, color=GREY, linewidth=1, linestyle="--")
+    ax.annotate(
+        "peak of the device", (0, peak), xytext=(5, -4), textcoords="offset points", fontsize=9, ha="left", va="top"
+    )
+    ax.set(xlabel="width of a head", ylabel="fitted bandwidth (TB/s)", xlim=(0, None))
+    ax.set_ylim(0, 1.1 * max(peak, ax.get_ylim()[1] / 1.1))
