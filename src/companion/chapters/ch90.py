@@ -227,14 +227,19 @@ def ours_text(value: float, tolerance: float) -> str:
 
 
 def counts_text(ledger: pd.DataFrame, section: str | None = None) -> str:
-    """How many numbers are reproduced, how many of these not independently, differ and are not attempted, in words."""
+    """How many numbers are reproduced, how many of these not independently, and differ, in words.
+
+    Those not attempted are counted where there are some.
+    """
     rows = ledger if section is None else ledger[ledger["section"] == section]
     number = rows["verdict"].value_counts()
     reproduced = f"{number.get(REPRODUCED, 0)} {REPRODUCED}"
     if dependent := int(((rows["verdict"] == REPRODUCED) & ~rows["independent"].astype(bool)).sum()):
-        reproduced += f" ({dependent} of these not independent)"
+        reproduced += f" ({dependent} of them from losses rebuilt with published fits)"
     parts = [f"{len(rows)} published numbers: {reproduced}", f"{number.get(DIFFERS, 0)} differ"]
-    return ", ".join([*parts, f"{number.get(NOT_ATTEMPTED, 0)} {NOT_ATTEMPTED}"])
+    if open_ones := number.get(NOT_ATTEMPTED, 0):
+        parts.append(f"{open_ones} {NOT_ATTEMPTED}")
+    return ", ".join(parts)
 
 
 def open_table(ledger: pd.DataFrame) -> pd.DataFrame:
