@@ -94,7 +94,8 @@ def overtraining_claim(tests: Mapping[str, pd.DataFrame]) -> Claim:
         found = f"{slope} is rejected for {' and '.join(map(label_of, rejected))} (p: {words})."
     elif doubted:
         more = " and ".join(f"the {label_of(name)} (p = {significant(sharp[name], 1)})" for name in doubted)
-        found = f"{slope} is not rejected (p: {words}). A sharper test, which lets each size deviate, rejects it for {more}."
+        found = f"{slope} is not rejected (p: {words}). A sharper test, which lets each size deviate, rejects it for "
+        found += f"{more}."
     else:
         found = f"{slope} is not rejected (p: {words}), nor by a sharper test, which lets each size deviate."
     return Claim(
@@ -235,8 +236,8 @@ def constants_claim(effects: pd.DataFrame) -> Claim:
     return Claim(
         says="Time to first token is FLOPs over a rate plus a constant overhead, both fitted for every model size.",
         place="part on inference",
-        found="By a default setting, the authors' code fitted one random resample of the timings. Fitted to every timing "
-        f"once, {moved} of {len(constants)} overheads change by more than {percent(SAME)}; the rates change by "
+        found="By a default setting, the authors' code fitted one random resample of the timings. Fitted to every "
+        f"timing once, {moved} of {len(constants)} overheads change by more than {percent(SAME)}; the rates change by "
         f"{percent(float(rates.max()))} at most.",
         verdict=judge(not moved, moved <= len(constants) / 2),
         chapter="08_inference_time",

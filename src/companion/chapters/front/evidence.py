@@ -60,7 +60,7 @@ def cubic_ratio(first: IsoflopFit, second: IsoflopFit) -> pd.Series:
 
 
 def loss_facts(runs: pd.DataFrame) -> dict[str, str]:
-    """How the losses of the paper's runs were obtained, and what rests on those that were rebuilt from its parabolas."""
+    """How the losses of the paper's runs were obtained, and what rests on those rebuilt from its parabolas."""
     rebuilt, read = runs["imposed_published_fit"] == 1, runs["source"] == "figure"
     xlstm = runs[(runs["architecture"] == PAPER_PAIR[0]) & (runs["experiment"] == "isoflop")]
     contexts = xlstm.groupby("context_length")["imposed_published_fit"].any()
