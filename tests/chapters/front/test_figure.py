@@ -77,7 +77,9 @@ def test_exceptions() -> None:
         name: Headline(runs=runs, law=law, train_flops=flops, loss=flops, low=flops, high=flops)  # type: ignore[arg-type]
         for (name, law), flops in zip({"transformer": falling, "xlstm": flat}.items(), np.ones((2, 1)), strict=True)
     }
-    clause = "; Transformer is lower at 50 % of the runs' sizes and tokens, in the median with 40 tokens per parameter"
+    clause = (
+        "; the Transformer is lower at 50 % of the runs' sizes and tokens, in the median with 40 tokens per parameter"
+    )
     assert exception_words(found) == clause
     assert exception_words({"xlstm": found["xlstm"]}) == ""
     assert exception_words({"transformer": found["xlstm"], "xlstm": found["xlstm"]}) == ""

@@ -127,8 +127,8 @@ def size_claim(ratios: pd.DataFrame, cubics: pd.Series) -> Claim:
     return Claim(
         says="Compute-optimal xLSTMs are larger than compute-optimal Transformers.",
         place="part on compute-optimal training",
-        found=f"The best xLSTM has {span} times the parameters at {plural(number, 'budget')}; {sure}. With "
-        f"cubics in place of parabolas it has {other} times.",
+        found=f"The best xLSTM has {span} times the parameters at {plural(number, 'budget')}; {sure} "
+        f"(with cubics for parabolas: {other}).",
         verdict=judge(above == number and bool((cubics > 1).all()), above > 0 and below == 0),
         chapter="03_isoflop",
     )
@@ -236,9 +236,9 @@ def constants_claim(effects: pd.DataFrame) -> Claim:
     return Claim(
         says="Time to first token is FLOPs over a rate plus a constant overhead, both fitted for every model size.",
         place="part on inference",
-        found="By a default setting, the authors' code fitted one random resample of the timings. Fitted to every "
-        f"timing once, {moved} of {len(constants)} overheads change by more than {percent(SAME)}; the rates change by "
-        f"{percent(float(rates.max()))} at most.",
+        found="By default the authors' code fits one random resample. Fitted to all timings, "
+        f"{moved} of {len(constants)} overheads change by more than {percent(SAME)}, the rates by at most "
+        f"{percent(float(rates.max()))}.",
         verdict=judge(not moved, moved <= len(constants) / 2),
         chapter="08_inference_time",
     )

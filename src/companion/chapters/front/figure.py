@@ -110,7 +110,7 @@ def exception_words(found: dict[str, Headline]) -> str:
         return ""
     ratio = significant(float(np.median(d[lower] / n[lower])), 2)
     return (
-        f"; {label_of(next(iter(found)))} is lower at {percent(float(lower.mean()))} of the runs' sizes and tokens, "
+        f"; the {label_of(next(iter(found)))} is lower at {percent(float(lower.mean()))} of the runs' sizes and tokens, "
         f"in the median with {ratio} tokens per parameter"
     )
 
@@ -158,7 +158,7 @@ def _surfaces(ax: Axes, found: dict[str, Headline]) -> None:
         levels = [level for level in np.arange(1.6, 6.0, 0.2).round(1) if values.min() < level < values.max()]
         lines = ax.contour(n, d, values, levels=levels, colors=look[name]["color"], linewidths=1.2, linestyles=dashes)
         if dashes == "-":
-            ax.clabel(lines, levels=levels[1::2], fmt="%.1f", fontsize=8, colors=INK)
+            ax.clabel(lines, fmt="%.1f", fontsize=8, colors=INK)
     ax.set(xscale="log", yscale="log", xlabel=LABELS["num_params"], ylabel=LABELS["num_tokens"])
     ax.grid(False)
     count_ticks(ax.xaxis, (1.0, 3.0))
