@@ -9,9 +9,9 @@ import pytest
 from companion.architectures import preset
 from companion.book.notebooks import ROOT, sources
 from companion.chapters import ch00
-from companion.chapters.front import HOLDS, HOLDS_NOT, Claim, paper_claims
 from companion.chapters.ch00.drawings import blocks, memories
 from companion.chapters.ch00.paradigms import paradigms
+from companion.chapters.front import HOLDS, HOLDS_NOT, Claim, paper_claims
 from companion.fitting.fit import fit
 from companion.fitting.isoflop import fit_isoflop, isoflop_runs
 from companion.laws import LossSurface

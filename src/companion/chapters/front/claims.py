@@ -6,6 +6,7 @@ the authors' public repository confirms the number of a section or figure.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -187,7 +188,8 @@ def serving_claim(timings: pd.DataFrame, prompt: int) -> Claim:
     if len(more):
         found += f" In larger batches: {span(more)} earlier"
     if len(moving):
-        size, batch = moving.idxmax()
+        worst: Any = moving.idxmax()
+        size, batch = worst
         found += f"{';' if len(more) else ' In larger batches'} a step changes by up to "
         found += f"{percent(float(moving.max()))} ({str(size).upper()}, {plural(int(batch), 'sequence')})"
     return Claim(

@@ -108,9 +108,9 @@ def exception_words(found: dict[str, Headline]) -> str:
     lower = one < other
     if not lower.any():
         return ""
-    ratio = significant(float(np.median(d[lower] / n[lower])), 2)
+    ratio, share = significant(float(np.median(d[lower] / n[lower])), 2), percent(float(lower.mean()))
     return (
-        f"; the {label_of(next(iter(found)))} is lower at {percent(float(lower.mean()))} of the runs' sizes and tokens, "
+        f"; the {label_of(next(iter(found)))} is lower at {share} of the runs' sizes and tokens, "
         f"in the median with {ratio} tokens per parameter"
     )
 
