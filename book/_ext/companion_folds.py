@@ -45,7 +45,7 @@ def shortened(text: str, longest: int) -> str:
     >>> shortened("Table 3.1. Loss over compute. More below.", 100), shortened("word " * 30, 20)
     ('Table 3.1. Loss over compute', 'word word word word…')
     """
-    text = re.split(r"(?<=[^\W\d])[.:]\s", " ".join(text.split()), maxsplit=1)[0].rstrip(".")
+    text = re.split(r"(?<=[^\W\d])\.\s", " ".join(text.split()), maxsplit=1)[0].rstrip(".")
     return text if len(text) <= longest else text[: longest + 1].rpartition(" ")[0] + "…"
 
 

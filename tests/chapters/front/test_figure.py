@@ -45,6 +45,11 @@ def test_lines(found: dict[str, Headline]) -> None:
         assert loss == cheaper["val_loss"].min(), "the lowest loss for its compute"
     assert line.get_ydata()[-1] == runs["val_loss"].min()
     assert right.get_xlabel().startswith("parameters")
+    assert len(right.texts) >= 4
+    for label in right.texts:
+        size, tokens = label.get_position()
+        law = found["transformer"].law.law
+        assert law.predict(size, tokens) == pytest.approx(float(label.get_text()), abs=0.01), "a label is on its line"
 
 
 def band(low: list[float], high: list[float]) -> Headline:

@@ -146,6 +146,21 @@ def _loss_ticks(ax: Axes, found: dict[str, Headline]) -> None:
     ax.set_yticks([], minor=True)
 
 
+def _label_places(n: Array, d: Array, values: Array, levels: list[float]) -> list[tuple[float, float]]:
+    """Where each contour crosses a line of equal size near the right edge, away from the ends of that line.
+
+    Parameters
+    ----------
+    values
+        losses, shape (len(d), len(n)); they fall with d.
+    """
+    column = round(0.8 * (len(n) - 1))
+    crossings = np.interp(levels, values[::-1, column], np.log(d[::-1]), left=np.nan, right=np.nan)
+    low, high = np.log(d[0]), np.log(d[-1])
+    inside = (crossings > low + 0.03 * (high - low)) & (crossings < high - 0.03 * (high - low))
+    return [(float(n[column]), float(np.exp(each))) for each in crossings[inside]]
+
+
 def _surfaces(ax: Axes, found: dict[str, Headline]) -> None:
     """Contours of every law over the sizes and tokens of all runs: full lines for the last, dashes for the others."""
     every = pd.concat([each.runs for each in found.values()])
@@ -158,7 +173,8 @@ def _surfaces(ax: Axes, found: dict[str, Headline]) -> None:
         levels = [level for level in np.arange(1.6, 6.0, 0.2).round(1) if values.min() < level < values.max()]
         lines = ax.contour(n, d, values, levels=levels, colors=look[name]["color"], linewidths=1.2, linestyles=dashes)
         if dashes == "-":
-            ax.clabel(lines, fmt="%.1f", fontsize=8, colors=INK)
+            places = _label_places(n, d, values, levels)
+            ax.clabel(lines, manual=places, fmt="%.1f", fontsize=8, colors=INK, inline_spacing=2)
     ax.set(xscale="log", yscale="log", xlabel=LABELS["num_params"], ylabel=LABELS["num_tokens"])
     ax.grid(False)
     count_ticks(ax.xaxis, (1.0, 3.0))
