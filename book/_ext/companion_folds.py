@@ -1,7 +1,8 @@
 """Sphinx extension: every button that unfolds something has a name of its own.
 
 A cell with the tag `hide-input` is folded under "Show the code" and, for screen readers, the caption of the figure or
-table that the code makes; without one, the number of the cell and the section it is in.
+table that the code makes; without one, the number of the cell and the section it is in. A cell with the tag `hide-cell`
+hides its output as well: a figure or table in it is what the button names, for all readers.
 """
 
 import re
@@ -13,19 +14,24 @@ from myst_nb.sphinx_ import HideCodeCellNode, depart_HideCellInput
 from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
-_CAPTION = re.compile(r'<(figcaption|p class="companion-caption")[^>]*>(.*?)</', re.DOTALL)
+_CAPTION = re.compile(r'<(figcaption|p class="companion-caption")[^>]*>(.*?)</(?:figcaption|p)>', re.DOTALL)
 _TAG = re.compile(r"<[^>]*>")
-#: Characters of a caption that name a button.
-LONGEST = 100
+#: Characters of a caption that name a button, for screen readers alone and for all.
+LONGEST, LONGEST_LABEL = 100, 64
 #: What is folded, by the class that myst-nb gives the fold.
 _WHAT = {"above-input": "the code", "below-input": "the output", "above-output": "the output"}
 
 
-def name_of(cell: nodes.Element) -> str:
-    """What tells a cell's fold from all others of the page: a caption, else where the cell is."""
+def caption_of(cell: nodes.Element) -> str | None:
+    """The caption of a cell's first figure or table as plain text, its number first; None without one."""
     for raw in cell.findall(nodes.raw):
         if found := _CAPTION.search(raw.astext()):
-            return shortened(unescape(_TAG.sub("", found[2])))
+            return unescape(_TAG.sub("", found[2]))
+    return None
+
+
+def place_of(cell: nodes.Element) -> str:
+    """Where a cell is: its number and the section."""
     section: Any = cell
     while section is not None and not isinstance(section, nodes.section):
         section = section.parent
@@ -33,14 +39,14 @@ def name_of(cell: nodes.Element) -> str:
     return f"cell {cell.get('cell_index', 0) + 1}, {title}"
 
 
-def shortened(text: str) -> str:
-    """The first sentence of a text, cut between words if it is long.
+def shortened(text: str, longest: int) -> str:
+    """The first sentence of a text, cut between words if it has more characters.
 
-    >>> shortened("Loss over compute. More below."), shortened("word " * 30)[-10:]
-    ('Loss over compute', 'word word…')
+    >>> shortened("Table 3.1. Loss over compute. More below.", 100), shortened("word " * 30, 20)
+    ('Table 3.1. Loss over compute', 'word word word word…')
     """
-    text = re.split(r"(?<=[^\W\d])[.:]\s", " ".join(text.split()), maxsplit=1)[0].rstrip(".")
-    return text if len(text) <= LONGEST else text[:LONGEST].rpartition(" ")[0] + "…"
+    text = re.split(r"(?<=[^\W\d])\.\s", " ".join(text.split()), maxsplit=1)[0].rstrip(".")
+    return text if len(text) <= longest else text[: longest + 1].rpartition(" ")[0] + "…"
 
 
 class NameFolds(SphinxPostTransform):
@@ -54,16 +60,21 @@ class NameFolds(SphinxPostTransform):
         for cell in self.document.findall(nodes.container):
             for fold in (child for child in cell.children if isinstance(child, HideCodeCellNode)):
                 what = next(words for name, words in _WHAT.items() if name in fold["classes"])
-                fold["what"] = "the code and its output" if cell.get("hide_mode") == "all" else what
-                fold["about"] = name_of(cell)
+                caption, whole = caption_of(cell), cell.get("hide_mode") == "all"
+                hides_output = whole or what != "the code"
+                fold["label"] = f" {'the code and its output' if whole else what}"
+                if caption and hides_output:
+                    fold["label"] = f": {shortened(caption, LONGEST_LABEL)}{' (with the code)' if whole else ''}"
+                else:
+                    fold["about"] = shortened(caption, LONGEST) if caption else place_of(cell)
 
 
 def visit_fold(translator: Any, node: HideCodeCellNode) -> None:
     """Write the opening of a fold."""
-    about = f'<span class="visually-hidden">: {escape(node["about"])}</span>'
+    about = f'<span class="visually-hidden">: {escape(node["about"])}</span>' if "about" in node else ""
     translator.body.append(f'<details class="admonition hide {" ".join(node["classes"])}">\n<summary>')
     for state, word in (("collapsed", "Show"), ("expanded", "Hide")):
-        translator.body.append(f'<p class="{state} admonition-title">{word} {node["what"]}{about}</p>\n')
+        translator.body.append(f'<p class="{state} admonition-title">{word}{escape(node["label"])}{about}</p>\n')
     translator.body.append("</summary>\n")
 
 

@@ -1,7 +1,7 @@
 """Sphinx extension: what the front page says of other pages, read from the executed chapters.
 
-* The directive `{chapters}` lists the chapters: a link, the question that the chapter answers, and what there is to
-  read. Words, figures and tables are counted in the executed notebooks, so that the list is never out of date.
+* The directive `{chapters}` lists the chapters: a link, the question that the chapter answers, and the minutes it takes
+  to read. Words, figures and tables are counted in the executed notebooks, so that the list is never out of date.
 * The role `` {of-chapter}`NAME key` `` gives a value that a chapter glues into its own prose.
 """
 
@@ -16,7 +16,6 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from companion.book.reading import Reading, glued_value, measure
 from companion.errors import InputError
-from companion.formatting import plural
 
 _CHAPTER = re.compile(r"[0-8]\d_.*\.ipynb")  # from 90 on there is reference
 
@@ -38,10 +37,8 @@ class Chapters(SphinxDirective):
 
 def entry(stem: str, found: Reading) -> str:
     """One item of the list, in Markdown."""
-    shown = [plural(found.words, "word"), plural(found.figures, "figure"), plural(found.tables, "table")]
-    amount = f"{found.minutes} min: {', '.join(text for text in shown if not text.startswith('0 '))}"
     question = found.question or "Not in this build of the book."
-    return f"* {int(stem[:2])} [{found.title}](chapters/{stem}.ipynb): {question} *{amount}*"
+    return f"* {int(stem[:2])} [{found.title}](chapters/{stem}.ipynb): {question} *{found.minutes} min*"
 
 
 class OfChapter(SphinxRole):

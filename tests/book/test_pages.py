@@ -34,7 +34,8 @@ FACTS = r"""() => {
     typeset: document.querySelectorAll("mjx-container").length,
     missing: [...document.images].filter(e => e.complete && !e.naturalWidth).map(e => e.src),
     overflow: Math.max(document.documentElement.scrollWidth, document.body.scrollWidth) - edge,
-    trapped: [...document.querySelectorAll(".companion-table, .companion-figure-scroll, pre, div.math")]
+    trapped: [...document.querySelectorAll(
+        ".companion-table, .companion-figure-scroll, pre, div.math, mjx-container[display='true']")]
       .filter(e => e.clientWidth && e.scrollWidth > e.clientWidth + 1)
       .filter(e => !["auto", "scroll"].includes(getComputedStyle(e).overflowX) || !e.closest("[tabindex='0']"))
       .map(e => e.className || e.tagName),

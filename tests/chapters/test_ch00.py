@@ -1,6 +1,7 @@
 """Chapter 0: the cell, what both models keep, the settings, and a map that names real places."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from companion.book.notebooks import ROOT, sources
 from companion.chapters import ch00
 from companion.chapters.ch00.drawings import blocks, memories
 from companion.chapters.ch00.paradigms import paradigms
+from companion.chapters.front import HOLDS, HOLDS_NOT, Claim, paper_claims
 from companion.fitting.fit import fit
 from companion.fitting.isoflop import fit_isoflop, isoflop_runs
 from companion.laws import LossSurface
@@ -66,6 +68,25 @@ def test_settings() -> None:
     facts = ch00.run_facts(runs)
     assert int(facts["c0_num_xlstm"]) + int(facts["c0_num_transformer"]) == int(facts["c0_num_runs"]) == len(runs)
     assert facts["c0_batch"] == "1.0M to 4.2M"
+    assert int(facts["c0_num_runs"]) + int(facts["c0_twice"]) == int(facts["c0_paper_count"])
+    assert int(facts["c0_figure_losses"]) == (runs["source"] == "figure").sum() > int(facts["c0_imposed"])
+    ratio = (runs["num_tokens"] / runs["num_params"])[runs["experiment"] == "tokenparam"]
+    assert float(facts["c0_least_ratio"]) == pytest.approx(ratio.min(), rel=0.05)
+    assert float(facts["c0_most_ratio"].replace(",", "")) == pytest.approx(ratio.max(), rel=0.05)
+
+
+def test_answers() -> None:
+    claims = [
+        Claim(says=f"Claim {i}.", place="p", found="f", verdict=verdict, chapter="03_isoflop")
+        for i, verdict in enumerate((HOLDS, HOLDS_NOT) * 3)
+    ]
+    facts = ch00.answer_facts(claims)
+    assert facts["c0_says_size"] == "Claim 2"
+    assert [facts[f"c0_verdict_{name}"] for name in ("loss", "rate")] == [HOLDS, HOLDS_NOT]
+    assert all(f"`{name}`" in TEXT for name in facts)
+    chapters = [Path(claim.chapter).stem[3:] for claim in paper_claims()]
+    about = ["run_table", "overtraining", "isoflop", "context_length", "inference_time", "inference_time"]
+    assert chapters == about, "the order that chapter 0 takes for granted"
 
 
 def test_drawings() -> None:
@@ -89,9 +110,14 @@ def test_paradigms() -> None:
     marks = [line.get_xdata()[0] for line in left.lines if line.get_marker() == "d"]
     assert marks == [profile.x_opt for profile in valleys.optima]
     assert len(right.lines[0].get_xdata()) == len(runs)
-    facts = ch00.law_facts("transformer", valleys, surface)
+    facts = ch00.law_facts("transformer", valleys, surface, 8192)
     assert facts["c0_exponent"] == f"{valleys.power_law.law.exponent:.2f}"
     assert facts["c0_surface_runs"] == f"{len(runs)} runs"
+    assert facts["c0_at_context"] == " at T = 8192"
+    assert ch00.law_facts("transformer", valleys, surface, None)["c0_at_context"] == ""
+    budgets = runs.loc[runs["experiment"] == "isoflop", "isoflop_budget"]
+    assert facts["c0_last_budget"] == "1×10²⁰"
+    assert budgets.max() == 1e20
 
 
 def test_main_architecture() -> None:
@@ -109,8 +135,8 @@ def test_the_map_links_every_numbered_chapter() -> None:
 
 def test_the_map_names_notebooks_of_the_authors() -> None:
     published = (ROOT / "data" / "published.yaml").read_text(encoding="utf-8")
-    named = re.findall(r"(?<!\})`([\w/-]+)`", TEXT[TEXT.index("authors' notebooks |") :].split("\n\n")[0])
-    assert named
+    named = re.findall(r"(?<!\})`([\w/-]+)`", TEXT[TEXT.index("without the ending.") :].split("```")[0])
+    assert len(named) > 5
     assert not [name for name in named if f"notebooks/{name}.ipynb" not in published and name not in WITHOUT_NUMBERS]
 
 

@@ -115,6 +115,7 @@ def test_what_is_not_attempted(ledger: pd.DataFrame) -> None:
     assert rows[1] == ["ε (s)", "not attempted", "0.547123", "–", "–", "–"]
     assert open_table(ledger).to_numpy().tolist() == [["Inference fits", "ε (s)", 2]]
     assert counts_text(ledger).startswith("4 published numbers")
+    assert counts_text(ledger).endswith("2 not attempted")
     assert open_table(ledger[:2]).empty
 
 

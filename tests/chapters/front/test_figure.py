@@ -1,10 +1,19 @@
 """The figure of the front page: its curves are the runs' fronts and the law's least losses."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from companion.chapters.front.figure import Headline, dash_words, fit_headline, headline, overlap_words
+from companion.chapters.front.figure import (
+    Headline,
+    dash_words,
+    exception_words,
+    fit_headline,
+    headline,
+    overlap_words,
+)
 from companion.fitting.overtraining.cost import fit_compute_scale
 from companion.runs import load_paper_runs, subset
 
@@ -36,6 +45,11 @@ def test_lines(found: dict[str, Headline]) -> None:
         assert loss == cheaper["val_loss"].min(), "the lowest loss for its compute"
     assert line.get_ydata()[-1] == runs["val_loss"].min()
     assert right.get_xlabel().startswith("parameters")
+    assert len(right.texts) >= 4
+    for label in right.texts:
+        size, tokens = label.get_position()
+        law = found["transformer"].law.law
+        assert law.predict(size, tokens) == pytest.approx(float(label.get_text()), abs=0.01), "a label is on its line"
 
 
 def band(low: list[float], high: list[float]) -> Headline:
@@ -47,7 +61,9 @@ def band(low: list[float], high: list[float]) -> Headline:
 def test_overlap() -> None:
     above = band([3.2, 2.9, 2.5], [3.3, 3.0, 2.6])
     assert overlap_words({"a": above, "b": band([3.0, 2.7, 2.3], [3.1, 2.8, 2.4])}) == ", which overlap nowhere"
-    assert overlap_words({"a": above, "b": band([3.0, 2.7, 2.3], [3.1, 2.95, 2.55])}).endswith("from 1×10¹⁹ FLOP on")
+    assert overlap_words({"a": above, "b": band([3.0, 2.7, 2.3], [3.1, 2.95, 2.55])}).startswith(
+        ", which from 1×10¹⁹ FLOP on overlap"
+    )
     assert overlap_words({"a": above, "b": band([3.0, 2.7, 2.3], [3.1, 2.95, 2.4])}) == ", which overlap in places"
     assert overlap_words({"a": above}) == ""
 
@@ -55,3 +71,20 @@ def test_overlap() -> None:
 def test_dashes() -> None:
     assert dash_words(["transformer", "xlstm"]) == ", full for xLSTM, dashed for Transformer"
     assert dash_words(["xlstm"]) == ""
+
+
+def test_exceptions() -> None:
+    """Two made-up laws that cross at ten tokens per parameter."""
+    runs = pd.DataFrame({"num_params": [1e8] * 4, "num_tokens": [1e8, 5e8, 2e9, 6e9]})
+    flat = SimpleNamespace(law=SimpleNamespace(predict=lambda n, d: np.full(len(n), 3.0)))
+    falling = SimpleNamespace(law=SimpleNamespace(predict=lambda n, d: 3.1 - 0.1 * np.log10(d / n)))
+    found = {
+        name: Headline(runs=runs, law=law, train_flops=flops, loss=flops, low=flops, high=flops)  # type: ignore[arg-type]
+        for (name, law), flops in zip({"transformer": falling, "xlstm": flat}.items(), np.ones((2, 1)), strict=True)
+    }
+    clause = (
+        "; the Transformer is lower at 50 % of the runs' sizes and tokens, in the median with 40 tokens per parameter"
+    )
+    assert exception_words(found) == clause
+    assert exception_words({"xlstm": found["xlstm"]}) == ""
+    assert exception_words({"transformer": found["xlstm"], "xlstm": found["xlstm"]}) == ""

@@ -31,7 +31,7 @@ def show_paradigms(architecture: str, valleys: IsoflopFit, surface: Fit, runs: p
         alt="Left: loss over parameters, one valley for every compute budget, with a parabola and its lowest point. "
         "Right: lines of equal loss over parameters and tokens, the runs as points.",
         caption=f"{label(architecture)}. Left: runs of equal compute, a parabola for each budget (FLOP), its lowest "
-        "point marked. Right: the fitted surface as lines of equal loss (nats per token), with all runs.",
+        "point marked. Right: the fitted surface as lines of equal loss (nats per token), with the runs behind it.",
     )
 
 

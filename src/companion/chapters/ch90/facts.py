@@ -49,13 +49,18 @@ def used_tolerance(ledger: pd.DataFrame) -> pd.Series:
 
 
 def counts_text(ledger: pd.DataFrame) -> str:
-    """How many numbers are reproduced, how many of these not independently, differ and are not attempted, in words."""
+    """How many numbers are reproduced, how many of these not independently, and differ, in words.
+
+    Those not attempted are counted where there are some.
+    """
     number = ledger["verdict"].value_counts()
     reproduced = f"{number.get(REPRODUCED, 0)} {REPRODUCED}"
     if dependent := dependent_of(ledger):
-        reproduced += f" ({dependent} of these not independent)"
+        reproduced += f" ({dependent} of them from losses rebuilt with published fits)"
     parts = [f"{len(ledger)} published numbers: {reproduced}", f"{number.get(DIFFERS, 0)} differ"]
-    return ", ".join([*parts, f"{number.get(NOT_ATTEMPTED, 0)} {NOT_ATTEMPTED}"])
+    if open_ones := number.get(NOT_ATTEMPTED, 0):
+        parts.append(f"{open_ones} {NOT_ATTEMPTED}")
+    return ", ".join(parts)
 
 
 def section_verdict(rows: pd.DataFrame) -> str:

@@ -12,7 +12,7 @@ from companion.chapters.front.claims import (
     serving_claim,
     size_claim,
 )
-from companion.chapters.front.evidence import paper_claims
+from companion.chapters.front.evidence import cubic_ratio, loss_facts, paper_claims
 from companion.chapters.front.figure import Headline, fit_headline, show_headline
 from companion.chapters.front.shown import claim_facts, show_claims
 
@@ -25,8 +25,10 @@ __all__ = [
     "claim_facts",
     "constants_claim",
     "context_claim",
+    "cubic_ratio",
     "dominance_claim",
     "fit_headline",
+    "loss_facts",
     "overtraining_claim",
     "paper_claims",
     "serving_claim",

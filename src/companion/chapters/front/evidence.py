@@ -1,5 +1,7 @@
 """The claims of the front page from the paper's own runs and the authors' timings."""
 
+import pandas as pd
+
 from companion.chapters.applicability import PAPER_PAIR, main_budgets
 from companion.chapters.ch08.draws import draw_effects, drawn_and_once
 from companion.chapters.front.claims import (
@@ -12,11 +14,13 @@ from companion.chapters.front.claims import (
     size_claim,
 )
 from companion.fitting.context import fit_context_optima
-from companion.fitting.isoflop import fit_isoflop, isoflop_runs
+from companion.fitting.isoflop import IsoflopFit, fit_isoflop, isoflop_runs
 from companion.fitting.isoflop.compare import optimum_ratio
+from companion.fitting.isoflop.goodness_of_fit import skew
 from companion.fitting.overtraining import fit_overtraining_slopes
 from companion.fitting.overtraining.slope_tests import parallel_tests
 from companion.fitting.pareto import compare_architectures
+from companion.formatting import number_word
 from companion.inference import load_paper_inference
 from companion.runs.context_length import PAPER_CONTEXT
 from companion.runs.load import load_paper_runs
@@ -34,8 +38,40 @@ def paper_claims() -> list[Claim]:
     return [
         dominance_claim(compare_architectures(at_context, xlstm, transformer)),
         overtraining_claim({name: parallel_tests(fits) for name, fits in slopes.items()}),
-        size_claim(optimum_ratio(isoflop[xlstm], isoflop[transformer])),
+        size_claim(
+            optimum_ratio(isoflop[xlstm], isoflop[transformer]), cubic_ratio(isoflop[xlstm], isoflop[transformer])
+        ),
         context_claim({name: fit_context_optima(runs, name) for name in PAPER_PAIR}),
         serving_claim(timings, int(timings["prefill_length"].max())),
         constants_claim(draw_effects(drawn_and_once(timings, num_resamples=0))),
     ]
+
+
+def cubic_ratio(first: IsoflopFit, second: IsoflopFit) -> pd.Series:
+    """Optimum of the first over that of the second fit where cubics take the place of parabolas, by budget (FLOP).
+
+    NaN where a cubic has no minimum among the sizes.
+    """
+    one, other = (
+        pd.Series({profile.isoflop_budget: skew(profile).x_opt for profile in fit.optima}) for fit in (first, second)
+    )
+    both = one.index.intersection(other.index)
+    return one[both] / other[both]
+
+
+def loss_facts(runs: pd.DataFrame) -> dict[str, str]:
+    """How the losses of the paper's runs were obtained, and what rests on those rebuilt from its parabolas."""
+    rebuilt, read = runs["imposed_published_fit"] == 1, runs["source"] == "figure"
+    xlstm = runs[(runs["architecture"] == PAPER_PAIR[0]) & (runs["experiment"] == "isoflop")]
+    contexts = xlstm.groupby("context_length")["imposed_published_fit"].any()
+    profiles = isoflop_runs(runs, PAPER_PAIR[0], PAPER_CONTEXT)
+    budgets = profiles[profiles["isoflop_budget"].isin(main_budgets(profiles, None, True))]
+    by_budget = budgets.groupby("isoflop_budget")["imposed_published_fit"].any()
+    return {
+        "front_losses": str(len(runs)),
+        "front_logged": str(int((~read).sum())),
+        "front_read": str(int((read & ~rebuilt).sum())),
+        "front_rebuilt": str(int(rebuilt.sum())),
+        "front_rebuilt_budgets": f"{number_word(int(by_budget.sum()), 'none')} of the {number_word(len(by_budget))}",
+        "front_rebuilt_contexts": f"{number_word(int(contexts.sum()), 'none')} of the {number_word(len(contexts))}",
+    }

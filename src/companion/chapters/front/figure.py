@@ -13,7 +13,7 @@ from companion.chapters.labels import label_of
 from companion.fitting.fit import Fit, fit
 from companion.fitting.overtraining.cost import fit_compute_scale
 from companion.fitting.pareto import fit_front
-from companion.formatting import power_of_ten
+from companion.formatting import percent, power_of_ten, significant
 from companion.laws import LossSurface, optimum
 from companion.plotting import Html, show
 from companion.plotting.style import INK, LABELS, architecture_look, count_ticks, subplots
@@ -77,8 +77,9 @@ def show_headline(runs: pd.DataFrame, num_resamples: int = 200) -> Html:
         name="front-loss",
         alt="Left: validation loss over training compute; the runs of xLSTM reach lower losses than those of the "
         "Transformer. Right: contours of equal loss over parameters and training tokens for both.",
-        caption="Left: runs, the lowest losses reached (lines), and the laws' compute-optimal loss with 95 % bands"
-        f"{overlap_words(found)}. Right: the laws as lines of equal loss (nats per token){dash_words(list(found))}.",
+        caption="Left: runs, the lowest losses reached (lines), and 95 % bands of the laws' compute-optimal loss"
+        f"{overlap_words(found)}. Right: the laws as lines of equal loss (nats per token){dash_words(list(found))}"
+        f"{exception_words(found)}.",
     )
 
 
@@ -94,7 +95,24 @@ def overlap_words(found: dict[str, Headline]) -> str:
         return ", which overlap in places"
     apart = np.flatnonzero(~overlap)
     since = one.train_flops[apart[-1] + 1] if apart.size else one.train_flops[0]
-    return f", which overlap from {power_of_ten(float(since), 1)} FLOP on"
+    return f", which from {power_of_ten(float(since), 1)} FLOP on overlap and no longer tell the two apart"
+
+
+def exception_words(found: dict[str, Headline]) -> str:
+    """At which of all runs the first law lies below the second, as a clause; empty if at none or without a pair."""
+    if len(found) != 2:
+        return ""
+    runs = pd.concat([each.runs for each in found.values()])
+    n, d = runs["num_params"].to_numpy(dtype=float), runs["num_tokens"].to_numpy(dtype=float)
+    one, other = (each.law.law.predict(n, d) for each in found.values())
+    lower = one < other
+    if not lower.any():
+        return ""
+    ratio, share = significant(float(np.median(d[lower] / n[lower])), 2), percent(float(lower.mean()))
+    return (
+        f"; the {label_of(next(iter(found)))} is lower at {share} of the runs' sizes and tokens, "
+        f"in the median with {ratio} tokens per parameter"
+    )
 
 
 def dash_words(names: list[str]) -> str:
@@ -128,6 +146,21 @@ def _loss_ticks(ax: Axes, found: dict[str, Headline]) -> None:
     ax.set_yticks([], minor=True)
 
 
+def _label_places(n: Array, d: Array, values: Array, levels: list[float]) -> list[tuple[float, float]]:
+    """Where each contour crosses a line of equal size near the right edge, away from the ends of that line.
+
+    Parameters
+    ----------
+    values
+        losses, shape (len(d), len(n)); they fall with d.
+    """
+    column = round(0.8 * (len(n) - 1))
+    crossings = np.interp(levels, values[::-1, column], np.log(d[::-1]), left=np.nan, right=np.nan)
+    low, high = np.log(d[0]), np.log(d[-1])
+    inside = (crossings > low + 0.03 * (high - low)) & (crossings < high - 0.03 * (high - low))
+    return [(float(n[column]), float(np.exp(each))) for each in crossings[inside]]
+
+
 def _surfaces(ax: Axes, found: dict[str, Headline]) -> None:
     """Contours of every law over the sizes and tokens of all runs: full lines for the last, dashes for the others."""
     every = pd.concat([each.runs for each in found.values()])
@@ -140,7 +173,8 @@ def _surfaces(ax: Axes, found: dict[str, Headline]) -> None:
         levels = [level for level in np.arange(1.6, 6.0, 0.2).round(1) if values.min() < level < values.max()]
         lines = ax.contour(n, d, values, levels=levels, colors=look[name]["color"], linewidths=1.2, linestyles=dashes)
         if dashes == "-":
-            ax.clabel(lines, levels=levels[1::2], fmt="%.1f", fontsize=8, colors=INK)
+            places = _label_places(n, d, values, levels)
+            ax.clabel(lines, manual=places, fmt="%.1f", fontsize=8, colors=INK, inline_spacing=2)
     ax.set(xscale="log", yscale="log", xlabel=LABELS["num_params"], ylabel=LABELS["num_tokens"])
     ax.grid(False)
     count_ticks(ax.xaxis, (1.0, 3.0))

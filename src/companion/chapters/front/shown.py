@@ -14,7 +14,7 @@ from companion.chapters.front.claims import (
     STEADY,
     Claim,
 )
-from companion.formatting import percent, plural
+from companion.formatting import number_word, percent, plural
 from companion.plotting import Html
 
 #: Part of the class of a verdict's badge; its sign comes from the style sheet.
@@ -34,15 +34,20 @@ def claim_facts(claims: Sequence[Claim]) -> dict[str, str]:
     number = {verdict: sum(claim.verdict == verdict for claim in claims) for verdict in _CLASSES}
     return {
         "front_claims": plural(len(claims), "claim"),
-        "front_holds": str(number[HOLDS]),
-        "front_in_part": str(number[HOLDS_IN_PART]),
-        "front_holds_not": str(number[HOLDS_NOT]),
+        "front_holds": _verb(number[HOLDS], "holds", "hold"),
+        "front_in_part": _verb(number[HOLDS_IN_PART], "holds", "hold"),
+        "front_holds_not": _verb(number[HOLDS_NOT], "does", "do"),
         "front_decades": f"{ALMOST_FIVE:g}",
         "front_level": percent(SIGNIFICANT, 1),
         "front_earlier": f"{EARLIER[0]:.0%} to {percent(EARLIER[1])}".replace("%", "", 1),
         "front_steady": percent(STEADY, 1),
         "front_same": percent(SAME),
     }
+
+
+def _verb(number: int, one: str, several: str) -> str:
+    """A count with its verb: one holds, four hold."""
+    return f"{number_word(number, 'none')} {one if number == 1 else several}"
 
 
 def _text(words: str) -> str:
@@ -54,7 +59,7 @@ def _entry(claim: Claim) -> str:
     number = int(claim.chapter.partition("_")[0])
     return (
         f'<li><p class="companion-claim">{_text(claim.says)} '
-        f'<span class="companion-claim-place">{_text(claim.place)}</span></p>'
+        f'<span class="companion-claim-place">paper: {_text(claim.place)}</span></p>'
         f'<p class="companion-claim-found">{_text(claim.found)}</p>'
         f'<p class="companion-claim-verdict">'
         f'<span class="companion-verdict companion-verdict-{_CLASSES[claim.verdict]}">{claim.verdict}</span> '
