@@ -1,6 +1,7 @@
 """Numbers, values and lists as text, the same way in tables, captions, prose, messages and on the command line."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -122,3 +123,21 @@ def quoted(value: object) -> str:
         return f"{float(value):.15g}"
     text = str(value)
     return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+#: A hyphen that stands for a minus: before a number, behind nothing that it could join to it.
+_HYPHEN = re.compile(r"(?<![\w)\]}\-–])-(?=\.?\d)")
+
+
+def true_minus(text: str) -> str:
+    """The text with a minus sign (U+2212) where a hyphen stands before a number: `[−0.054, −0.004]`.
+
+    >>> true_minus("-0.029 [-0.054, 0.1], 10-fold, 2019-20")
+    '−0.029 [−0.054, 0.1], 10-fold, 2019-20'
+    """
+    return _HYPHEN.sub("−", text)
+
+
+def signed_percent(share: float, decimals: int = 0) -> str:
+    """A change as percent with its sign: +93 %, −30 %."""
+    return true_minus(f"{100 * share:+.{decimals}f} %")

@@ -13,7 +13,8 @@ from companion.chapters import ch01
 from companion.chapters.ch01.comparison import show_convention_fields, side_by_side
 from companion.chapters.ch01.facts import widest_spread
 from companion.chapters.ch01.tables import _quantity, signed_percent, smallest_model, timed_models
-from companion.chapters.ch01.words import component_word, the
+from companion.chapters.ch01.words import component_word
+from companion.chapters.labels import the
 from companion.errors import InputError
 from companion.fitting.equal_loss import compute_factors
 from companion.formatting import number_word, power_of_ten, significant
@@ -218,7 +219,7 @@ class TestTables:
         markup = ch01.show_six_nd_gaps({"a": {"ffn": 0.25, "mixer_core": -0.5, "norms": -1e-6}}, 1024, PAPER).markup
         assert "mixer core" in markup
         assert "feed-forward" in markup
-        assert "-25.00" in markup
+        assert "−25.00" in markup
         assert ">0.00" in markup
 
     def test_signs(self) -> None:

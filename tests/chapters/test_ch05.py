@@ -175,7 +175,7 @@ def test_words() -> None:
     assert [p_text(p) for p in (0.784, 0.0042, 4.9e-6, 0.0)] == ["0.78", "0.0042", "4.9×10⁻⁶", "< 10⁻³⁰⁰"]
     assert rejection({"a": np.nan}) == "equal slopes cannot be tested"
     assert rejection({"transformer": 0.004, "xlstm": 0.3}) == (
-        "equal slopes are rejected for the Transformer (p\u00a0=\u00a00.0040) but not for xLSTM (p\u00a0=\u00a00.30)"
+        "equal slopes are rejected for the Transformer (p\u00a0=\u00a00.0040) but not for the xLSTM (p\u00a0=\u00a00.30)"
     )
     assert signed(-0.00182) == "−0.0018"
     assert signed(-0.00001) == "0.0000"
@@ -234,12 +234,12 @@ def test_lines_of_a_law_bend(of_law: pd.DataFrame, scale: ComputeScale, bootstra
     facts = ch05.bend_facts({"xlstm": bootstrap}, bends, beyond)
     assert (
         facts["c5_bend"]
-        == "With all sizes, the lines of xLSTM flatten. Without the smallest, the lines of xLSTM flatten"
+        == "With all sizes, the lines of the xLSTM flatten. Without the smallest, the lines of the xLSTM flatten"
     )
     assert facts["c5_bend_law"] == "The law predicts a flattening in both rows"
     steeper = bends.assign(seen=-bends["seen"])
     facts = ch05.bend_facts({"xlstm": bootstrap}, steeper, beyond)
-    assert facts["c5_bend"].startswith("With all sizes, no lines flatten, and those of xLSTM become steeper")
+    assert facts["c5_bend"].startswith("With all sizes, no lines flatten, and those of the xLSTM become steeper")
     few = bends.assign(seen=np.nan, law=np.nan, p=np.nan)
     facts = ch05.bend_facts({"xlstm": bootstrap}, few, beyond)
     assert facts["c5_bend"].count("too few to show a bend") == 2

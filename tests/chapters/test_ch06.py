@@ -59,7 +59,7 @@ def test_summary_sorts_cases_by_the_interval() -> None:
     assert summary.table().markup.count("<tr") == 5
     assert [row[-1] for row in rows_of(summary.cases_table())] == ["outside", "outside", "inside"]
     assert [row[:2] for row in rows_of(summary.overview_table())] == [
-        ["large", "-0.100"],
+        ["large", "−0.100"],
         ["upper", "+0.031"],
         ["1 case inside the interval", "+0.020"],
         ["third", "none"],
@@ -269,5 +269,5 @@ def test_published_numbers_are_counted() -> None:
 def test_the_gap_of_exponents() -> None:
     gaps = np.array([0.2, 0.1, 0.05])
     markup = ch06.gaps_table([(gap, 1 / gap, 1 / gap**3) for gap in gaps]).markup
-    assert markup.count("-1.00") == 3
-    assert markup.count("-3.00") == 3
+    assert markup.count("−1.00") == 3
+    assert markup.count("−3.00") == 3

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from companion.chapters.signs import true_minus
+from companion.formatting import true_minus
 
 
 def glue_facts(facts: Mapping[str, object]) -> None:

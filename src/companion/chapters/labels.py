@@ -1,13 +1,27 @@
-"""Names of architectures in a chapter's tables and sentences."""
+"""Names that chapters print: those of architectures, and of the two optima of an IsoFLOP budget."""
 
 from collections.abc import Iterable, Mapping
 
 from companion.plotting.style import ARCHITECTURE_LABELS
 
+#: Symbols of the optimal parameters and the optimal training tokens, in tables.
+SYMBOLS = {"num_params": "N*", "num_tokens": "D*"}
+#: The same on an axis.
+OPTIMUM_LABELS = {"num_params": "optimal parameters N*", "num_tokens": "optimal training tokens D*"}
+
 
 def label_of(name: str) -> str:
     """What a page calls an architecture: `xLSTM` for `xlstm`; a name that the book does not know stays as it is."""
     return ARCHITECTURE_LABELS.get(name, name)
+
+
+def the(name: str) -> str:
+    """An architecture inside a sentence: the Transformer, the xLSTM; one that the book does not know as it is.
+
+    >>> the("transformer"), the("xLSTM"), the("gpt")
+    ('the Transformer', 'the xLSTM', 'gpt')
+    """
+    return f"the {label_of(name)}" if label_of(name) in ARCHITECTURE_LABELS.values() else name
 
 
 def labels_of(names: Iterable[str]) -> dict[str, str]:

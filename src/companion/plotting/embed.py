@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from companion.formatting import true_minus
 from companion.plotting.svg import narrow_svg, wide_svg
 
 #: Text cells longer than this (characters) are sentences: they get a least width.
@@ -141,8 +142,8 @@ def _text(value: Any, style: str | Callable[[Any], str] | None) -> str:
     if pd.api.types.is_scalar(value) and pd.isna(value):
         return "–"
     if style is None:
-        return str(value)
-    return style.format(value) if isinstance(style, str) else style(value)
+        return true_minus(str(value))
+    return true_minus(style.format(value) if isinstance(style, str) else style(value))
 
 
 def _aligned(texts: Sequence[str]) -> list[str]:

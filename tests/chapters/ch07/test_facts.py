@@ -46,7 +46,7 @@ def test_optima(fits: Mapping[str, ContextFit], alone: Explanation) -> None:
     assert facts["c7_take_moves"].startswith(f"the best Transformer becomes {100 * (1 - factor):.0f} % [")
     table = fits["xlstm"].trends_table()
     clear = sum(low > 0 or high < 0 for low, high in table["exponent_interval"])
-    assert facts["c7_moves"].endswith(f"{share_in_words(clear, len(table))} for xLSTM")
+    assert facts["c7_moves"].endswith(f"{share_in_words(clear, len(table))} for the xLSTM")
     one = ch07.optima_facts({"transformer": alone.measured})
     assert "xLSTM" not in one["c7_answer_moves"]
     assert "two contexts leave no degree of freedom" in one["c7_notes"]
@@ -136,18 +136,18 @@ def test_words_for_verdicts() -> None:
     bad = [shift("xlstm", 2048, 0.97, "outside"), shift("xlstm", 16384, 1.005, "inside")]
     facts = ch07.verdict_facts(pd.DataFrame(good + bad))
     assert facts["c7_answer_explained"] == (
-        "The FLOPs per token explain the shift for the Transformer and most of the shift for xLSTM"
+        "The FLOPs per token explain the shift for the Transformer and most of the shift for the xLSTM"
     )
     assert facts["c7_take_rest"] == "at T = 2048 the best xLSTM is 3.0 % [2.0, 4.0] smaller than predicted"
     assert facts["c7_left"] == f"{facts['c7_take_rest']} from T = 8192"
     assert facts["c7_test"] == (
-        "Within the error, accounting predicts the shift of N* for the Transformer at T = 2048 and 16384 and for xLSTM "
-        "at T = 16384, but not for xLSTM at T = 2048. That nothing moves is refuted in every case"
+        "Within the error, accounting predicts the shift of N* for the Transformer at T = 2048 and 16384 and for the xLSTM "
+        "at T = 16384, but not for the xLSTM at T = 2048. That nothing moves is refuted in every case"
     )
     poor = [shift("xlstm", 2048, 0.85, "outside"), shift("xlstm", 16384, 1.005, "inside")]
     facts = ch07.verdict_facts(pd.DataFrame(good + poor))
     assert facts["c7_answer_explained"] == (
-        "The FLOPs per token explain the shift for the Transformer, but not for xLSTM"
+        "The FLOPs per token explain the shift for the Transformer, but not for the xLSTM"
     )
     assert not mostly_explained(pd.DataFrame([shift("xlstm", 2048, 0.85, "outside")]))
     none = ch07.verdict_facts(pd.DataFrame([shift("xlstm", 2048, 0.85, "outside") | {"null_verdict": "inside"}]))
@@ -197,7 +197,7 @@ def test_worth_of_tokens(explanations: Mapping[str, Explanation]) -> None:
     assert table["ratio_before"].to_list() == ch07.shift_verdicts(one)["ratio"].to_list()
     at_equal = {name: ch07.loss_differences(each) for name, each in one.items()}
     equal = ch07.loss_facts(one, at_equal)["c7_equal"]
-    assert equal.startswith("For xLSTM it is ")
+    assert equal.startswith("For the xLSTM it is ")
     assert "below the law at T = 2048 and" in equal
     assert f">{at_equal['xlstm']['difference'].iloc[0]:+.4f} [" in plain(ch07.show_worths(at_equal, worths, worths))
     shown = plain(ch07.show_worth_verdicts(table))
@@ -222,8 +222,8 @@ def test_words_for_the_worth_of_tokens() -> None:
         "open"
     )
     assert facts["c7_worth"] == (
-        "With w, accounting predicts the shift of N* within the error for xLSTM at T = 16384 as well, but no longer "
-        "for xLSTM at T = 2048"
+        "With w, accounting predicts the shift of N* within the error for the xLSTM at T = 16384 as well, but no longer "
+        "for the xLSTM at T = 2048"
     )
     helpless = ch07.worth_facts(verdicts, worths.assign(verdict=worths["verdict_before"]), "8192")
     assert helpless["c7_worth"] == "No shift of N* that accounting left over is explained by w"
@@ -248,7 +248,7 @@ def test_far_contexts(
     factors = equal_loss_by_context(explanations["xlstm"], explanations["transformer"], BUDGET, FAR)
     one, million = factors["factor"][1:]
     assert ch07.factor_facts(factors)["c7_factor"] == (
-        f"{one:.0f} times the compute of xLSTM at T = 128k and {million:.0f} times at T = 1M"
+        f"{one:.0f} times the compute of the xLSTM at T = 128k and {million:.0f} times at T = 1M"
     )
     shown = ch07.show_factors(factors, runs, explanations).markup
     fronts = compute_factors(runs, {"table": runs["train_flops"]}, "xlstm", "transformer").set_index("context_length")

@@ -2,15 +2,8 @@
 
 import pytest
 
-from companion.chapters.ch07.words import (
-    change_text,
-    context_label,
-    count_text,
-    named_contexts,
-    range_text,
-    the,
-    value_text,
-)
+from companion.chapters.ch07.words import change_text, context_label, count_text, named_contexts, range_text, value_text
+from companion.chapters.labels import the
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pandas as pd
 from companion.accounting.inference import BF16, cache_bytes, context_of_equal_cache
 from companion.architectures import preset
 from companion.chapters.front.claims import Claim
-from companion.chapters.names import label
+from companion.chapters.labels import label_of
 from companion.fitting.fit import Fit
 from companion.fitting.isoflop.profiles import IsoflopFit
 from companion.formatting import count, plural, power_of_ten, significant
@@ -82,7 +82,7 @@ def law_facts(architecture: str, valleys: IsoflopFit, surface: Fit, context_leng
     """The exponent of the best size by the optima, and the parameters of the surface; of runs at one context."""
     law = surface.law
     return {
-        "c0_architecture": label(architecture),
+        "c0_architecture": label_of(architecture),
         "c0_at_context": "" if context_length is None else f" at T = {context_length}",
         "c0_budgets": plural(len(valleys.optima), "budget"),
         "c0_last_budget": power_of_ten(max(profile.isoflop_budget for profile in valleys.optima)),

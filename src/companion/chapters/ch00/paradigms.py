@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from companion.chapters.names import label
+from companion.chapters.labels import label_of
 from companion.fitting.fit import Fit
 from companion.fitting.isoflop.profiles import IsoflopFit
 from companion.formatting import power_of_ten
@@ -30,7 +30,7 @@ def show_paradigms(architecture: str, valleys: IsoflopFit, surface: Fit, runs: p
         name="paper-paradigms",
         alt="Left: loss over parameters, one valley for every compute budget, with a parabola and its lowest point. "
         "Right: lines of equal loss over parameters and tokens, the runs as points.",
-        caption=f"{label(architecture)}. Left: runs of equal compute, a parabola for each budget (FLOP), its lowest "
+        caption=f"{label_of(architecture)}. Left: runs of equal compute, a parabola for each budget (FLOP), its lowest "
         "point marked. Right: the fitted surface as lines of equal loss (nats per token), with the runs behind it.",
     )
 

@@ -12,7 +12,7 @@ from companion.accounting import Convention, TrainingFlops, count_flops, num_par
 from companion.architectures import Architecture
 from companion.chapters.ch01.figures import short_tokens, six_nd_ranges
 from companion.chapters.ch01.words import component_word
-from companion.chapters.names import label
+from companion.chapters.labels import label_of
 from companion.formatting import count, listed, percent, power_of_ten, share_in_words, significant
 from companion.plotting.embed import Html, show, show_table
 from companion.plotting.style import INK, subplots
@@ -64,7 +64,7 @@ def component_costs(counts: Counts) -> Figure:
             _segments(ax, component, positions, ends, shares, totals, six)
             ends += shares * totals
     ax.vlines(six, positions - 0.48, positions + 0.48, color=INK, linewidth=2.2, label="6 N, the shortcut")
-    ax.set_yticks(positions, [f"{label(name)}, {short_tokens(T)}" for name, T in counts])
+    ax.set_yticks(positions, [f"{label_of(name)}, {short_tokens(T)}" for name, T in counts])
     ax.set(xlabel="training GFLOP per token", xlim=(0, None), ylim=(-0.6, len(counts) - 0.4))
     ax.grid(False)
     ax.tick_params(axis="y", length=0)
@@ -99,7 +99,7 @@ def show_component_costs(counts: Counts, size: str) -> Html:
     for name in dict.fromkeys(name for name, _ in counts):
         shares = [percent(float(counts[name, T].share("mixer_core"))) for T in contexts]
         same = len(set(shares)) == 1
-        cores.append(f"{f'always {shares[0]}' if same else listed(shares)} in the {label(name)}")
+        cores.append(f"{f'always {shares[0]}' if same else listed(shares)} in the {label_of(name)}")
     return show(
         component_costs(counts),
         name="flops-shares",
@@ -134,12 +134,12 @@ def show_answer(
     for name, model in models.items():
         cost = count_flops(model, context_length, convention)
         found = check.get(name)
-        columns[label(name)] = [
+        columns[label_of(name)] = [
             count(float(num_params(model))),
             power_of_ten(float(cost.train_flops_per_token), 4),
             power_of_ten(float(cost.train_flops(num_tokens)), 3),
             significant(float(cost.train_flops_per_token) / (6 * float(num_params(model))), 3),
-            " to ".join(ranges[label(name)]) if label(name) in ranges else _NOTHING,
+            " to ".join(ranges[label_of(name)]) if label_of(name) in ranges else _NOTHING,
             _NOTHING if found is None else share_in_words(int(found["train_flops_equal"]), int(found["num_runs"])),
         ]
     rows = [

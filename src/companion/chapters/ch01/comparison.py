@@ -9,7 +9,7 @@ from companion.accounting import num_params
 from companion.accounting.explain import convention_table
 from companion.architectures import Architecture
 from companion.chapters.ch01.formulas import convention_fields
-from companion.chapters.names import label
+from companion.chapters.labels import label_of
 from companion.formatting import count, percent, power_of_ten
 from companion.plotting import Html, show_table
 
@@ -101,7 +101,7 @@ def show_side_by_side(
 ) -> Html:
     """The models of one size and the smallest ones of a table under the four conventions."""
     chosen = [pair for group in (models, smallest) for pair in group.items()]
-    named = {f"{label(name)}, N = {count(float(num_params(model)))}": model for name, model in chosen}
+    named = {f"{label_of(name)}, N = {count(float(num_params(model)))}": model for name, model in chosen}
     table = side_by_side(named, context_length)
     return show_table(
         table,
@@ -115,7 +115,7 @@ def show_side_by_side(
 
 def show_own_convention(own: Mapping[str, pd.DataFrame], size: str, context_length: int) -> Html:
     """Models under a convention of the reader's own; `own` by architecture, from `convention_table`."""
-    rows = pd.concat(table.assign(model=label(name)) for name, table in own.items())
+    rows = pd.concat(table.assign(model=label_of(name)) for name, table in own.items())
     return show_table(
         rows[["model", "convention", "train_flops_per_token", "ratio", "core_share"]],
         name="flops-own",
@@ -171,7 +171,7 @@ def show_median_ratios(medians: pd.DataFrame) -> Html:
         name="flops-medians",
         caption="Medians of these ratios, and the largest of them over the smallest.",
         formats=dict.fromkeys([*names, "apart"], "{:.3f}") | ({"context_length": "{:.0f}"} if contexts else {}),
-        labels={name: label(name) for name in names}
+        labels={name: label_of(name) for name in names}
         | {"apart": "largest / smallest"}
         | ({"context_length": "T (tokens)"} if contexts else {}),
     )
@@ -186,10 +186,10 @@ def show_factors(factors: pd.DataFrame, first: str, second: str) -> Html:
     return show_table(
         table,
         name="flops-factors",
-        caption=f"Compute of the {label(second)} over compute of the {label(first)} at equal loss: median and range "
-        "over the losses that both reach, and the share of the common compute at which the "
-        f"{label(first)} has the lower loss.",
+        caption=f"Compute of the {label_of(second)} over compute of the {label_of(first)} at equal loss: median and "
+        "range over the losses that both reach, and the share of the common compute at which the "
+        f"{label_of(first)} has the lower loss.",
         formats={"flops_factor": "{:.2f}", "lower": lambda share: percent(share, 3)},
-        labels={"flops_factor": "median factor", "span": "range", "lower": f"{label(first)} lower"}
+        labels={"flops_factor": "median factor", "span": "range", "lower": f"{label_of(first)} lower"}
         | ({"context_length": "T (tokens)"} if "context_length" in factors else {}),
     )

@@ -12,7 +12,7 @@ from companion.benchmarks.accounting import slowest_total
 from companion.benchmarks.records import latest_record
 from companion.chapters.ch01.figures import six_nd_ranges
 from companion.chapters.ch01.tables import timed_models
-from companion.chapters.ch01.words import the
+from companion.chapters.labels import the
 from companion.formatting import count, listed, number_word, percent, power_of_ten, share_in_words, significant
 from companion.paths import data_dir
 from companion.plotting import ARCHITECTURE_LABELS

@@ -10,7 +10,7 @@ from companion.accounting import PAPER, Convention, count_flops, count_params
 from companion.architectures import Architecture, preset
 from companion.chapters.ch01.formulas import chunk_table, formula_table
 from companion.chapters.ch01.words import component_word
-from companion.chapters.names import label
+from companion.chapters.labels import label_of
 from companion.errors import InputError
 from companion.formatting import power_of_ten, significant
 from companion.plotting import Html, show_table
@@ -76,7 +76,7 @@ def show_formulas(architecture: str, convention: Convention) -> Html:
     return show_table(
         formula_table(architecture, convention),
         name=f"flops-formulas-{architecture}",
-        caption=f"The {label(architecture)} by the convention {convention.name}: every component, all layers"
+        caption=f"The {label_of(architecture)} by the convention {convention.name}: every component, all layers"
         f"{chunks if architecture == 'xlstm' else ''}.",
         labels={"num_params": "parameters", "forward_flops_per_token": "forward FLOP per token"},
     )
@@ -100,7 +100,7 @@ def show_chunk_terms(model: Architecture, size: str, convention: Convention) -> 
 def show_check(check: pd.DataFrame) -> Html:
     """The rows of `companion.runs.conventions.check_counts`."""
     return show_table(
-        check.assign(architecture=check["architecture"].map(label)),
+        check.assign(architecture=check["architecture"].map(label_of)),
         name="flops-check",
         caption="Runs counted again from their shapes by the convention paper: how many have exactly the "
         "table's N, how many its C to all six digits, and the largest relative difference of C.",
@@ -153,7 +153,7 @@ def timed_models(sizes: pd.DataFrame) -> pd.DataFrame:
     """
     words = sizes["entry"].str.split(expand=True)
     return sizes.assign(
-        model=words[0].map(label) + " " + words[1],
+        model=words[0].map(label_of) + " " + words[1],
         d_ff=sizes["entry"].str.extract(r"d_ff=(\d+)", expand=False).astype(int),
         d_ff_of_N=sizes["note"].str.extract(r"belongs to d_ff (\d+)", expand=False),
     )
@@ -235,5 +235,5 @@ def show_norm_increase(increases: Sequence[Mapping[str, Any]]) -> Html:
         name="flops-norms",
         caption="Increase of C in percent when norms count.",
         formats=dict.fromkeys(names, lambda share: significant(100 * share, 2)),
-        labels={name: label(name) for name in names},
+        labels={name: label_of(name) for name in names},
     )

@@ -73,7 +73,7 @@ from companion.chapters.ch03.tables import (
     show_windows,
     show_without_one_budget,
 )
-from companion.chapters.names import label
+from companion.chapters.labels import label_of
 
 __all__ = [
     "answer_facts",
@@ -91,7 +91,7 @@ __all__ = [
     "exponent_sums",
     "exponents_by_architecture_and_convention",
     "first_look",
-    "label",
+    "label_of",
     "law_facts",
     "ledger_facts",
     "levers",

@@ -7,12 +7,12 @@ import pandas as pd
 
 from companion.chapters.applicability import optional
 from companion.chapters.ch03.tables import Key, architectures_of
-from companion.chapters.names import SYMBOLS, label
-from companion.chapters.signs import show_table
+from companion.chapters.labels import SYMBOLS, label_of
 from companion.fitting.isoflop.joint import JointIsoflopFit, fit_isoflop_joint
 from companion.fitting.isoflop.profiles import IsoflopFit, fit_isoflop
 from companion.formatting import count, interval, listed, power_of_ten, significant
 from companion.plotting import Html
+from companion.plotting.embed import show_table
 
 
 def first_look(
@@ -48,7 +48,7 @@ def show_answer(
     rows = []
     for name in architectures_of(fits):
         sizes, tokens = (_optima(fits, budgets, name, x) for x in SYMBOLS)
-        row: dict[str, object] = {"architecture": label(name)}
+        row: dict[str, object] = {"architecture": label_of(name)}
         highest = {x: max(found) for x, found in zip(SYMBOLS, (sizes, tokens), strict=True) if found}
         row["budget"] = power_of_ten(max(highest.values())) if highest else "–"
         for (x, symbol), found in zip(SYMBOLS.items(), (sizes, tokens), strict=True):
@@ -81,13 +81,13 @@ def answer_facts(
     exponents = {name: joint[name, "num_params"] for name in architectures_of(joint) if (name, "num_params") in joint}
     if exponents:
         facts["c3_answer_a"] = listed(
-            [f"{law.law.exponent:.3f} {interval(law.interval())} ({label(name)})" for name, law in exponents.items()]
+            [f"{law.law.exponent:.3f} {interval(law.interval())} ({label_of(name)})" for name, law in exponents.items()]
         )
     optima = {name: [_optima(fits, budgets, name, x) for x in SYMBOLS] for name in architectures_of(fits)}
     common = set.intersection(*[set(found) for pair in optima.values() for found in pair]) if optima else set()
     if not common:
         return facts
-    at, best = max(common), {label(name): pair for name, pair in optima.items()}
+    at, best = max(common), {label_of(name): pair for name, pair in optima.items()}
     tokens = {name: count(pair[1][at]) for name, pair in best.items()}
     return facts | {
         "c3_answer_budget": power_of_ten(at),

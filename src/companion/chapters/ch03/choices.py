@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from companion.chapters.applicability import Selection, main_budgets, need, optional
-from companion.chapters.names import label
+from companion.chapters.labels import label_of
 from companion.errors import InputError
 from companion.fitting.bootstrap import standard_spread
 from companion.fitting.isoflop.goodness_of_fit import law_scatter
@@ -206,7 +206,7 @@ def errors_by_context(selection: Selection, budget_range: Sequence[float] | None
             budgets = optional(main_budgets, table, budget_range, selection.of_paper)
             errors = budgets and optional(exponent_errors, table, budgets, weights)
             if errors:
-                rows.append({"T": length or "–", "architecture": label(name)} | errors)
+                rows.append({"T": length or "–", "architecture": label_of(name)} | errors)
     need(rows, "no context length has optima from which a power law and its errors follow")
     return pd.DataFrame(rows)
 

@@ -9,9 +9,8 @@ from scipy import stats
 from companion.chapters.applicability import Selection
 from companion.chapters.ch03.rebuilt import rebuilt_verdict
 from companion.chapters.ch03.tables import Key, architectures_of, rebuilt_runs
-from companion.chapters.ch03.words import p_value, the
-from companion.chapters.names import label
-from companion.chapters.signs import signed_percent
+from companion.chapters.ch03.words import p_value
+from companion.chapters.labels import label_of, the
 from companion.fitting.isoflop.joint import JointIsoflopFit
 from companion.fitting.isoflop.profiles import IsoflopFit
 from companion.formatting import (
@@ -22,6 +21,7 @@ from companion.formatting import (
     percent,
     power_of_ten,
     share_in_words,
+    signed_percent,
     significant,
 )
 from companion.ledger import LedgerRow, to_frame
@@ -69,7 +69,7 @@ def ledger_facts(rows: list[LedgerRow]) -> Facts:
 
 def law_facts(joint: Mapping[Key, JointIsoflopFit]) -> Facts:
     """The degrees of freedom of the joint laws of N\\*."""
-    laws = {label(name): joint[name, "num_params"] for name in architectures_of(joint)}
+    laws = {label_of(name): joint[name, "num_params"] for name in architectures_of(joint)}
     return {"c3_joint_dof": listed([f"{fit.degrees_of_freedom} ({name})" for name, fit in laws.items()])}
 
 
@@ -122,8 +122,8 @@ def budget_facts(
     outside, verdicts = [], []
     for name in architectures_of(every):
         rest = [p for p in every[name, "num_params"].profiles if p.isoflop_budget not in budgets[name]]
-        outside += [f"{power_of_ten(p.isoflop_budget)} FLOP ({label(name)}, {len(p.x)} runs)" for p in rest]
-        tests = scatter[(scatter["architecture"] == label(name)) & (scatter["sizes"] == "all")]
+        outside += [f"{power_of_ten(p.isoflop_budget)} FLOP ({label_of(name)}, {len(p.x)} runs)" for p in rest]
+        tests = scatter[(scatter["architecture"] == label_of(name)) & (scatter["sizes"] == "all")]
         found = {key: _rejection(p) for key, p in zip(tests["budgets"], tests["p"], strict=True)}
         tested = [f"through {'all' if key == 'all' else 'the main'} budgets is {p}" for key, p in found.items()]
         if tested:
@@ -166,7 +166,7 @@ def settings_facts(
     notes, repeats = [], []
     for name, table in tables.items():
         if {"batch_tokens", "learning_rate_low"} <= set(settings):
-            notes += _settings_outside(settings[settings["architecture"] == label(name)], budgets[name])
+            notes += _settings_outside(settings[settings["architecture"] == label_of(name)], budgets[name])
         choice = choices[name, "num_params"].set_index("choice")
         if "joint, runs repeated" in choice.index and weights is not None:
             twice, once = choice.loc["joint, runs repeated"], choice.loc["joint"]
@@ -225,8 +225,8 @@ def difference_facts(differences: Mapping[str, pd.DataFrame], first: str, second
     gap_errors: list[float] = []
     for length in errors["T"].astype(str).unique():
         rows = errors[errors["T"].astype(str) == length].set_index("architecture")
-        if {label(first), label(second)} <= set(rows.index):
-            ours, theirs = rows.loc[label(first)], rows.loc[label(second)]
+        if {label_of(first), label_of(second)} <= set(rows.index):
+            ours, theirs = rows.loc[label_of(first)], rows.loc[label_of(second)]
             gap, error = ours["exponent"] - theirs["exponent"], np.hypot(ours["joint"], theirs["joint"])
             by_context.append(f"{gap:+.3f} ± {error:.3f}" + (f" at T = {length}" if length != "–" else ""))
             gaps, gap_errors = [*gaps, gap], [*gap_errors, error]
@@ -276,8 +276,8 @@ def ratio_facts(
     marked = share_in_words(sum(budget in rebuilt for budget in sizes["isoflop_budget"]), len(sizes))
     mean, mean_tokens = (significant(np.exp(np.log(table["ratio"]).mean()), 2) for table in (sizes, tokens))
     return {
-        "c3_first": label(first),
-        "c3_second": label(second),
+        "c3_first": label_of(first),
+        "c3_second": label_of(second),
         "c3_ratio": f"{sizes['ratio'].min():.2f} to {sizes['ratio'].max():.2f}",
         "c3_ratio_typical": mean,
         "c3_ratio_rebuilt": marked[0].upper() + marked[1:],
@@ -317,7 +317,7 @@ def _at_the_top(sided: pd.DataFrame, budgets: Mapping[str, Sequence[float]]) -> 
     """How far each side moves the optimum at every architecture's highest main budget."""
     parts = []
     for name, own in budgets.items():
-        rows = sided[(sided["architecture"] == label(name)) & sided["isoflop_budget"].isin(own)]
+        rows = sided[(sided["architecture"] == label_of(name)) & sided["isoflop_budget"].isin(own)]
         top = rows[rows["isoflop_budget"] == rows["isoflop_budget"].max()].dropna(subset="moved")
         moves = [signed_percent(move) for move in top["moved"]]
         parts += [f"by {listed(moves)} for {the(name)}"] if moves else []
@@ -331,7 +331,7 @@ def shape_facts(skews: pd.DataFrame, budgets: Mapping[str, Sequence[float]]) -> 
     """
     parts = []
     for name, own in budgets.items():
-        rows = skews[(skews["architecture"] == label(name)) & skews["isoflop_budget"].isin(own)]
+        rows = skews[(skews["architecture"] == label_of(name)) & skews["isoflop_budget"].isin(own)]
         top = rows[(rows["isoflop_budget"] == rows["isoflop_budget"].max()) & (rows["p_value"] < SIGNIFICANT)]
         parts += [
             f"the valley of {the(name)} at {power_of_ten(row['isoflop_budget'])} FLOP is not a parabola: a cubic puts "
@@ -364,7 +364,9 @@ def window_facts(choices: Mapping[Key, pd.DataFrame]) -> Facts:
 
 def cubic_ratio_facts(skews: pd.DataFrame, first: str, second: str) -> Facts:
     """Range of the ratio of two architectures' optima by cubics; from `skew_table`."""
-    by_budget = [skews[skews["architecture"] == label(n)].set_index("isoflop_budget")["x_opt"] for n in (first, second)]
+    by_budget = [
+        skews[skews["architecture"] == label_of(n)].set_index("isoflop_budget")["x_opt"] for n in (first, second)
+    ]
     ratio = (by_budget[0] / by_budget[1]).dropna()
     span = f"the ratio is {ratio.min():.2f} to {ratio.max():.2f}" if len(ratio) else "no ratio can be formed"
     return {"c3_cubic_ratio": span}

@@ -13,7 +13,7 @@ from matplotlib.ticker import FormatStrFormatter, MaxNLocator, PercentFormatter
 
 from companion.chapters.ch03.student import student_factor
 from companion.chapters.ch03.tables import Key
-from companion.chapters.names import OPTIMUM_LABELS, SYMBOLS
+from companion.chapters.labels import OPTIMUM_LABELS, SYMBOLS
 from companion.fitting.isoflop.joint import JointIsoflopFit
 from companion.fitting.isoflop.profiles import IsoflopFit, IsoflopProfile
 from companion.formatting import power_of_ten

@@ -9,17 +9,17 @@ import pandas as pd
 
 from companion.chapters.applicability import need
 from companion.chapters.ch03.words import p_value
-from companion.chapters.names import label
-from companion.chapters.signs import show_table, signed_percent
+from companion.chapters.labels import label_of
 from companion.errors import InputError
 from companion.fitting.isoflop.bias import GRIDS, exponent_bias, leading_bias
 from companion.fitting.isoflop.goodness_of_fit import skew
 from companion.fitting.isoflop.joint import JointIsoflopFit
 from companion.fitting.isoflop.profiles import X_COLUMNS, IsoflopFit, IsoflopProfile, fit_profile
-from companion.formatting import count, power_of_ten
+from companion.formatting import count, power_of_ten, signed_percent
 from companion.laws import LossSurface
 from companion.ledger import load_published
 from companion.plotting import Html
+from companion.plotting.embed import show_table
 
 Side = Literal["below", "above"]
 SIDES: tuple[Side, Side] = ("below", "above")
@@ -88,7 +88,7 @@ def one_sided_table(every: Mapping[tuple[str, str], IsoflopFit], reach: float = 
             part, center = one_sided(profile, side, reach), profile.x_opt
             x_opt = part.fit.law.x_opt if part.fit else np.nan
             error = part.fit.log10_x_opt_standard_error if part.fit else np.nan
-            row = {"architecture": label(name), "isoflop_budget": profile.isoflop_budget, "sizes": f"only {side}"}
+            row = {"architecture": label_of(name), "isoflop_budget": profile.isoflop_budget, "sizes": f"only {side}"}
             row |= {"runs": len(part.x), "all": center, "x_opt": x_opt, "moved": x_opt / center - 1}
             rows.append(row | {"error": 10**error - 1, "warning": "; ".join(map(_without_numbers, part.warnings))})
     table = pd.DataFrame(rows)
@@ -137,7 +137,7 @@ def skew_table(every: Mapping[tuple[str, str], IsoflopFit]) -> pd.DataFrame:
     for name, profile in _profiles_over_size(every):
         if len(set(profile.x)) > 4:
             found = skew(profile)
-            row = {"architecture": label(name), "isoflop_budget": profile.isoflop_budget, "parabola": profile.x_opt}
+            row = {"architecture": label_of(name), "isoflop_budget": profile.isoflop_budget, "parabola": profile.x_opt}
             row |= {"x_opt": found.x_opt, "moved": found.x_opt / profile.x_opt - 1}
             rows.append(row | {"p_value": found.p_value})
     need(rows, "no budget has more than four different sizes, which a cubic needs")
@@ -163,7 +163,7 @@ def published_surfaces() -> dict[str, LossSurface]:
     for fit in load_published()["parametric_fits"]:
         if "objective" in fit:  # those stored with all digits
             gamma = "free" if fit["fit_gamma"] else "= 1"
-            name = f"{label(fit['architecture'])}, {_DATASETS[fit['dataset']]}, γ {gamma}"
+            name = f"{label_of(fit['architecture'])}, {_DATASETS[fit['dataset']]}, γ {gamma}"
             surfaces[name] = LossSurface(**{key: fit[key] for key in ("E", "A", "B", "alpha", "beta", "gamma")})
     return surfaces
 
@@ -222,11 +222,11 @@ def bias_of_trained_sizes(
     published, rows = published_surfaces(), []
     for surface_name, surface in surfaces.items():
         for name, table in tables.items():
-            if surface_name in published and surface_name.split(",")[0] != label(name):
+            if surface_name in published and surface_name.split(",")[0] != label_of(name):
                 continue
             groups = table.groupby("isoflop_budget")["num_params"]
             trained = {budget: groups.get_group(budget) for budget in budgets[name]}
-            row: dict[str, str | float] = {"surface": surface_name, "sizes of": label(name)}
+            row: dict[str, str | float] = {"surface": surface_name, "sizes of": label_of(name)}
             row |= {x: exponent_bias(surface, trained, x) for x in X_COLUMNS}
             rows.append(row | {"error": joint[name, "num_params"].exponent_standard_error})
     return pd.DataFrame(rows)

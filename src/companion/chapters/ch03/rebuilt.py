@@ -6,8 +6,7 @@ import pandas as pd
 
 from companion.chapters.applicability import Selection
 from companion.chapters.ch03.tables import rebuilt_runs
-from companion.chapters.ch03.words import the
-from companion.chapters.names import label
+from companion.chapters.labels import label_of, the
 from companion.fitting.isoflop.select import contexts_of, isoflop_runs
 from companion.formatting import listed, power_of_ten
 
@@ -35,5 +34,5 @@ def _rebuilt_elsewhere(selection: Selection) -> str:
             found = rebuilt_runs({name: isoflop_runs(runs, name, length)})[name].values()
             if found:
                 of = len(isoflop_runs(runs, name, length))
-                parts.append(f"{sum(n for n, _ in found)} of {of} at T = {length} ({label(name)})")
+                parts.append(f"{sum(n for n, _ in found)} of {of} at T = {length} ({label_of(name)})")
     return f". At other contexts it is {listed(parts)}" if parts else ""

@@ -6,14 +6,14 @@ import pandas as pd
 
 from companion.chapters.applicability import optional
 from companion.chapters.ch03.words import p_value
-from companion.chapters.names import label
-from companion.chapters.signs import show_table
+from companion.chapters.labels import label_of
 from companion.fitting.isoflop.goodness_of_fit import law_scatter
 from companion.fitting.isoflop.joint import fit_isoflop_joint
 from companion.fitting.isoflop.profiles import IsoflopFit, fit_isoflop
 from companion.fitting.isoflop.select import near_optimum
 from companion.fitting.power_law import fit_power_law
 from companion.plotting import Html
+from companion.plotting.embed import show_table
 
 
 def scatter_of_optima(
@@ -48,7 +48,7 @@ def scatter_of_optima(
                 scatter = fit and optional(law_scatter, fit)
                 if joint is None or scatter is None:
                     continue
-                row = {"architecture": label(name), "budgets": which, "optima": len(fit.optima), "sizes": sizes}
+                row = {"architecture": label_of(name), "budgets": which, "optima": len(fit.optima), "sizes": sizes}
                 row |= {"two steps": fit.power_law.law.exponent, "joint": joint.law.exponent}
                 row |= {"error": joint.exponent_standard_error, "chi2": scatter.chi_square}
                 rows.append(row | {"dof": scatter.degrees_of_freedom, "p": scatter.farther})
@@ -128,7 +128,7 @@ def exponent_sums(main: Mapping[tuple[str, str], IsoflopFit]) -> pd.DataFrame:
         kappa = flops_per_param_and_token(main[name, "num_params"], main[name, "num_tokens"])
         c = fit_power_law(kappa["mean_train_flops"], kappa["flops_per_param_and_token"]).law.exponent
         a, b = (main[name, x].power_law.law.exponent for x in ("num_params", "num_tokens"))
-        row = {"architecture": label(name), "a": a, "b": b, "a + b": a + b, "c": c, "a + b + c": a + b + c}
+        row = {"architecture": label_of(name), "a": a, "b": b, "a + b": a + b, "c": c, "a + b + c": a + b + c}
         ends = kappa["flops_per_param_and_token"].iloc[[0, -1]]
         rows.append(row | dict(zip(("first", "last"), ends, strict=True)))
     return pd.DataFrame(rows)

@@ -6,17 +6,17 @@ import numpy as np
 import pandas as pd
 
 from companion.chapters.applicability import need, need_laws
-from companion.chapters.ch03.words import full_number, p_value, the
-from companion.chapters.names import SYMBOLS, label
-from companion.chapters.signs import show_table, signed_percent
+from companion.chapters.ch03.words import full_number, p_value
+from companion.chapters.labels import SYMBOLS, label_of, the
 from companion.fitting.bootstrap import standard_spread
 from companion.fitting.isoflop.compare import exponents_by_convention
 from companion.fitting.isoflop.joint import JointIsoflopFit
 from companion.fitting.isoflop.profiles import IsoflopFit
 from companion.fitting.isoflop.select import settings_by_budget
-from companion.formatting import count, interval, percent, power_of_ten, significant
+from companion.formatting import count, interval, percent, power_of_ten, signed_percent, significant
 from companion.ledger import LedgerRow, summarize, to_frame
 from companion.plotting import Html
+from companion.plotting.embed import show_table
 from companion.runs.recount import missing_for_recount
 
 Key = tuple[str, str]
@@ -35,12 +35,12 @@ def need_main_laws(main: Mapping[Key, IsoflopFit]) -> None:
     NotApplicable
         with the first law that is undefined, and why.
     """
-    need_laws({f"{label(name)} over {x}": fit for (name, x), fit in main.items()})
+    need_laws({f"{label_of(name)} over {x}": fit for (name, x), fit in main.items()})
 
 
 def settings_by_architecture(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """`settings_by_budget` of every architecture, with its name in the first column (as printed)."""
-    parts = [settings_by_budget(table).assign(architecture=label(name)) for name, table in tables.items()]
+    parts = [settings_by_budget(table).assign(architecture=label_of(name)) for name, table in tables.items()]
     return pd.concat(parts, ignore_index=True).set_index("architecture").reset_index()
 
 
@@ -64,7 +64,7 @@ def show_runs(settings: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> Htm
     """The table of `settings_by_architecture`, as far as its runs have the columns; `tables`: its runs."""
     off = (settings["mean_train_flops"] / settings["isoflop_budget"] - 1).abs().max()
     table = settings[["architecture", "isoflop_budget", "num_runs", "flops_spread"]].copy()
-    table["isoflop_budget"] = _marked(table, {label(name): found for name, found in rebuilt_runs(tables).items()})
+    table["isoflop_budget"] = _marked(table, {label_of(name): found for name, found in rebuilt_runs(tables).items()})
     table["sizes"] = [_span(count(a), count(b)) for a, b in settings[["smallest", "largest"]].to_numpy()]
     if "batch_tokens" in settings:
         table["batch"] = settings["batch_tokens"]
@@ -116,13 +116,17 @@ def show_optima(every: Mapping[Key, IsoflopFit], tables: Mapping[str, pd.DataFra
         for i, profile in enumerate(sizes.optima):
             delta = profile.fit.log10_x_opt_standard_error if profile.fit else np.nan
             spread = standard_spread(np.log10(sizes.x_opt_resamples[:, i]))
-            row = {"architecture": label(name), "isoflop_budget": profile.isoflop_budget, "num_params": profile.x_opt}
+            row = {
+                "architecture": label_of(name),
+                "isoflop_budget": profile.isoflop_budget,
+                "num_params": profile.x_opt,
+            }
             row |= {"delta": 10**delta - 1, "bootstrap": 10**spread - 1}
             best = best_tokens.get(profile.isoflop_budget, np.nan)
             row |= {"num_tokens": best, "per_param": best / profile.x_opt, "loss": profile.loss_opt}
             rows.append(row)
     table = pd.DataFrame(rows)
-    table["isoflop_budget"] = _marked(table, {label(name): found for name, found in rebuilt_runs(tables).items()})
+    table["isoflop_budget"] = _marked(table, {label_of(name): found for name, found in rebuilt_runs(tables).items()})
     return show_table(
         table,
         name="isoflop-optima",
@@ -140,7 +144,7 @@ def show_published_laws(published: Mapping[Key, IsoflopFit]) -> Html:
     """Power laws of the published procedure, with two kinds of interval of the exponent."""
     rows = [
         {
-            "architecture": label(name),
+            "architecture": label_of(name),
             "law": SYMBOLS[x],
             "prefactor": fit.power_law.law.prefactor,
             "exponent": fit.power_law.law.exponent,
@@ -199,8 +203,8 @@ def _published_number(entry: str, quantity: str) -> str:
     """What a row of the ledger is about, in words; an entry of another kind keeps its own."""
     if entry.startswith("num_params="):
         name, _, what = quantity.partition("_")
-        return f"{label(name)}: {'C (FLOP)' if what == 'train_flops' else 'D (tokens)'} at which 1B is optimal"
-    name = label(entry.split(" ")[0])
+        return f"{label_of(name)}: {'C (FLOP)' if what == 'train_flops' else 'D (tokens)'} at which 1B is optimal"
+    name = label_of(entry.split(" ")[0])
     words = {"exponent": "exponent a", "exponent_std": "standard error of a"}
     words |= {"x_opt": "N* at 1×10²⁰ FLOP", "loss_opt": "loss at N* (nats/token)"}
     return f"{name}: {words.get(quantity, quantity)}"
@@ -241,7 +245,7 @@ def show_differences(differences: Mapping[str, pd.DataFrame], first: str, second
         name="isoflop-differences",
         caption=f"Exponent of {the(first)} minus that of {the(second)}, and p of no difference.",
         formats=dict.fromkeys(("first", "second"), "{:.4f}") | {"difference": "{:+.3f}", "p_value": p_value},
-        labels={"first": label(first), "second": label(second), "interval": "95 % interval", "p_value": "p"},
+        labels={"first": label_of(first), "second": label_of(second), "interval": "95 % interval", "p_value": "p"},
     )
 
 
@@ -259,7 +263,7 @@ def show_ratios(
         caption=f"Optimum of {the(first)} over that of {the(second)} at equal compute, with bootstrap intervals."
         + _asterisk(every),
         formats={"first": count, "second": count, "ratio": "{:.2f}"},
-        labels={"isoflop_budget": "budget (FLOP)", "first": label(first), "second": label(second)}
+        labels={"isoflop_budget": "budget (FLOP)", "first": label_of(first), "second": label_of(second)}
         | {"interval": "95 % interval"},
     )
 
@@ -276,7 +280,7 @@ def exponents_by_architecture_and_convention(
     """
     missing = next(filter(None, map(missing_for_recount, tables.values())), "")
     parts = [] if missing else [
-        exponents_by_convention(table, conventions, budgets[name]).assign(model=label(name))
+        exponents_by_convention(table, conventions, budgets[name]).assign(model=label_of(name))
         for name, table in tables.items()
     ]  # fmt: skip
     result = pd.concat(parts) if parts else pd.DataFrame()
@@ -321,7 +325,7 @@ def show_sizes_by_context(laws: Mapping[tuple[str, int | None], JointIsoflopFit]
     rows = []
     for (name, length), fit in laws.items():
         low, high = fit.predict_interval(train_flops)
-        row = {"architecture": label(name), "T": length or "–", "N*": float(fit.law.predict(train_flops))}
+        row = {"architecture": label_of(name), "T": length or "–", "N*": float(fit.law.predict(train_flops))}
         rows.append(row | {"interval": f"[{count(float(low))}, {count(float(high))}]"})
     need(rows, "no context length has the same budgets for all architectures")
     table = pd.DataFrame(rows).sort_values("architecture", kind="stable")
@@ -340,7 +344,7 @@ def show_growth(joint: Mapping[Key, JointIsoflopFit], factor: float) -> Html:
     rows = []
     for name in architectures_of(joint):
         size, tokens = (factor ** joint[name, x].law.exponent for x in SYMBOLS)
-        rows.append({"architecture": label(name), "N*": size, "D*": tokens, "product": size * tokens})
+        rows.append({"architecture": label_of(name), "N*": size, "D*": tokens, "product": size * tokens})
     return show_table(
         pd.DataFrame(rows),
         caption=f"Growth of the optimum when compute grows {factor:g}-fold, by the joint laws.",
@@ -355,7 +359,7 @@ def show_without_one_budget(
     """Exponents of N\\* without one budget: architecture, budget, lever, two-step fit, joint fit (None: refused)."""
     table = [
         {
-            "architecture": label(name),
+            "architecture": label_of(name),
             "without": budget,
             "lever": lever,
             "two steps": two_steps.power_law.law.exponent if two_steps else np.nan,
@@ -382,7 +386,7 @@ def show_windows(rows: Sequence[tuple[str, float, int, JointIsoflopFit]]) -> Htm
     """
     need(rows, "no window leaves enough runs for a joint fit")
     table = [
-        {"architecture": label(name), "window": decades, "runs": num_runs}
+        {"architecture": label_of(name), "window": decades, "runs": num_runs}
         | {"exponent": fit.law.exponent, "error": fit.exponent_standard_error}
         for name, decades, num_runs, fit in rows
     ]

@@ -1,6 +1,5 @@
 """How the IsoFLOP chapter writes p-values and published numbers."""
 
-from companion.chapters.names import label
 from companion.formatting import power_of_ten, significant
 
 _PREFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"))
@@ -8,11 +7,6 @@ _PREFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"))
 _LARGE = 1e15
 #: p-values below this are printed as powers of ten.
 _SMALL_P = 0.001
-
-
-def the(architecture: str) -> str:
-    """An architecture within a sentence: the Transformer, the xLSTM."""
-    return f"the {label(architecture)}"
 
 
 def p_value(p: float) -> str:

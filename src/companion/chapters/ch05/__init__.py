@@ -51,7 +51,7 @@ from companion.chapters.ch05.tables import (
     published_table,
     slopes_table,
 )
-from companion.chapters.ch05.words import the
+from companion.chapters.labels import the
 
 __all__ = [
     "CHANGES",

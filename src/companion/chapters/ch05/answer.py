@@ -7,8 +7,8 @@ import pandas as pd
 
 from companion.chapters.applicability import of_experiment, optional
 from companion.chapters.ch05.analysis import Slopes, Tables
-from companion.chapters.ch05.words import LEVEL, each, p_text, percents, signed, the
-from companion.chapters.labels import label_of
+from companion.chapters.ch05.words import LEVEL, each, p_text, percents, signed
+from companion.chapters.labels import label_of, the
 from companion.fitting.fit import fit
 from companion.fitting.overtraining import OvertrainingSlopes
 from companion.fitting.overtraining.cost import cost_at_equal_compute, fit_compute_scale

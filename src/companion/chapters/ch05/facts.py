@@ -10,8 +10,8 @@ import pandas as pd
 
 from companion.chapters.ch05.analysis import Slopes, Tables
 from companion.chapters.ch05.tables import MISREAD, Choices
-from companion.chapters.ch05.words import LEVEL, each, p_text, rejection, signed, span, the
-from companion.chapters.labels import label_of
+from companion.chapters.ch05.words import LEVEL, each, p_text, rejection, signed, span
+from companion.chapters.labels import label_of, the
 from companion.fitting.overtraining import OvertrainingSlopes
 from companion.fitting.overtraining.exponents import RATIO_TOLERANCE
 from companion.fitting.overtraining.slope_tests import compare_slopes, parallel_tests

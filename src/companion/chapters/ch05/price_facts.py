@@ -7,7 +7,8 @@ import pandas as pd
 
 from companion.chapters.ch05.analysis import Tables
 from companion.chapters.ch05.facts import Facts
-from companion.chapters.ch05.words import LEVEL, each, percents, signed, span, the
+from companion.chapters.ch05.words import LEVEL, each, percents, signed, span
+from companion.chapters.labels import the
 from companion.fitting.fit import Fit
 from companion.fitting.overtraining.cost import ComputeScale, best_model
 from companion.fitting.uncertainty import Bootstrap

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from companion.chapters.labels import label_of
+from companion.chapters.labels import label_of, the
 from companion.formatting import listed, power_of_ten, significant
 
 #: p-values below this are printed as powers of ten.
@@ -13,11 +13,6 @@ _SMALL_P = 1e-4
 _NO_P = 1e-300
 #: A p-value below this rejects.
 LEVEL = 0.05
-
-
-def the(name: str) -> str:
-    """An architecture inside a sentence: the Transformer, xLSTM, gpt."""
-    return f"the {label_of(name)}" if name == "transformer" else label_of(name)
 
 
 def each(texts: Mapping[str, str]) -> str:

@@ -78,7 +78,7 @@ from companion.chapters.ch07.worth import (
     with_token_worth,
     worth_table,
 )
-from companion.chapters.names import label
+from companion.chapters.labels import label_of
 
 __all__ = [
     "LEVEL_AND_SHAPE",
@@ -90,7 +90,7 @@ __all__ = [
     "far_facts",
     "first_look",
     "imposed_facts",
-    "label",
+    "label_of",
     "largest_shared_budget",
     "ledger_facts",
     "loss_differences",

@@ -10,7 +10,7 @@ from companion.accounting.conventions import PAPER, Convention
 from companion.chapters.applicability import optional
 from companion.chapters.ch07.figures import context_ticks, handle
 from companion.chapters.ch07.words import change_text, context_range, range_text, start_text, value_text
-from companion.chapters.names import SYMBOLS, label
+from companion.chapters.labels import SYMBOLS, label_of
 from companion.fitting.context.costs import shares_at_optima
 from companion.fitting.context.prediction import NOTHING_MOVES, SAME_RUNS, Explanation, explain
 from companion.fitting.context.scaling import ContextFit
@@ -140,7 +140,7 @@ def show_answer(
         f"shift of N* from T = {start} to {last}: measured / predicted",
         "the same if prices stayed as they are",
     ]
-    table = pd.DataFrame({"at equal compute": heads} | {label(name): texts for name, texts in columns.items()})
+    table = pd.DataFrame({"at equal compute": heads} | {label_of(name): texts for name, texts in columns.items()})
     return show_table(
         table if looks else table.iloc[:2],
         name="context-answer",

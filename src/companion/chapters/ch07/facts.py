@@ -7,13 +7,8 @@ import pandas as pd
 
 from companion.chapters.ch07.tables import other_contexts
 from companion.chapters.ch07.verdicts import cured, mostly_explained, spoiled
-from companion.chapters.ch07.words import (
-    change_text,
-    context_lengths,
-    context_range,
-    the,
-)
-from companion.chapters.names import label
+from companion.chapters.ch07.words import change_text, context_lengths, context_range
+from companion.chapters.labels import label_of, the
 from companion.fitting.context.prediction import (
     FAMILY,
     INSIDE,
@@ -39,15 +34,17 @@ def optima_facts(fits: Mapping[str, ContextFit]) -> Facts:
     used = [o.profile.x.size for fit in fits.values() for o in fit.optima if o.quantity == "num_params"]
     budgets = sorted({budget for fit in fits.values() for budget in fit.budgets})
     brief, long, clear = [], [], []
-    for name, fit in sorted(fits.items(), key=lambda item: label(item[0])):
+    for name, fit in sorted(fits.items(), key=lambda item: label_of(item[0])):
         intervals = [trend.interval("exponent") for trend in fit.trends]
         excluded = sum(low > 0 or high < 0 for low, high in intervals)
         clear.append(f"{share_in_words(excluded, len(intervals))} for {the(name)}")
     for name, fit in fits.items():
         size = fit.change("num_params", fit.context_lengths[0], fit.context_lengths[-1])
-        long.append(f"the best {label(name)} becomes {change_text(*size, SIZE_WORDS)}")
-        brief.append(f"the best {label(name)} is {change_text(*size, SIZE_WORDS, bounds=False)}")
-    notes = [f"{label(name)}: {note}" for name, fit in fits.items() for note in fit.warnings if "left out" not in note]
+        long.append(f"the best {label_of(name)} becomes {change_text(*size, SIZE_WORDS)}")
+        brief.append(f"the best {label_of(name)} is {change_text(*size, SIZE_WORDS, bounds=False)}")
+    notes = [
+        f"{label_of(name)}: {note}" for name, fit in fits.items() for note in fit.warnings if "left out" not in note
+    ]
     return {
         "c7_num_runs": str(sum(used)),
         "c7_contexts": f"{listed(context_lengths(fits.values()))} tokens",
@@ -132,7 +129,7 @@ def _answer_explained(verdicts: pd.DataFrame) -> str:
 
 def _rest(verdicts: pd.DataFrame) -> list[str]:
     return [
-        f"at T = {row['context_length']} the best {label(row['architecture'])} is "
+        f"at T = {row['context_length']} the best {label_of(row['architecture'])} is "
         f"{change_text(row['ratio'], row['ratio_low'], row['ratio_high'], SIZE_WORDS, 1)} than predicted"
         for row in verdicts[~verdicts["explained"]].to_dict("records")
     ]
@@ -162,8 +159,8 @@ def imposed_facts(
         for row in again[chosen].to_dict("records"):
             found = f"{row['ratio']:.3f} {interval((row['ratio_low'], row['ratio_high']))}"
             texts.append(
-                f"Without the {label(name)} runs whose losses had a published parabola imposed, the measured shift of "
-                f"N* at T = {last} is {found} times the predicted one. {_IMPOSED[row['verdict']]}"
+                f"Without the {label_of(name)} runs whose losses had a published parabola imposed, the measured shift "
+                f"of N* at T = {last} is {found} times the predicted one. {_IMPOSED[row['verdict']]}"
             )
     return {"c7_imposed": " ".join(texts) or "This table marks no losses that were read off published fits."}
 

@@ -4,13 +4,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from companion.chapters.ch07.words import (
-    context_label,
-    named_contexts,
-    range_text,
-    the,
-)
-from companion.chapters.names import label
+from companion.chapters.ch07.words import context_label, named_contexts, range_text
+from companion.chapters.labels import label_of, the
 from companion.fitting.context.scaling import ContextTrend
 from companion.formatting import count, interval, listed, power_of_ten
 
@@ -31,7 +26,7 @@ def far_facts(far: Mapping[str, pd.DataFrame], train_flops: float) -> Facts:
         sizes = [count(size) for size in table.set_index("context_length").loc[shown, "num_params"]]
         at = [f"{size} parameters at T = {context_label(length)}" for size, length in zip(sizes, shown, strict=True)]
         same = len(sizes) > 1 and len(set(sizes)) == 1
-        texts.append(f"the best {label(name)} has {f'{sizes[0]} parameters at every T' if same else listed(at)}")
+        texts.append(f"the best {label_of(name)} has {f'{sizes[0]} parameters at every T' if same else listed(at)}")
     return {"c7_far": "; ".join(texts), "c7_flops": power_of_ten(train_flops)}
 
 
@@ -67,7 +62,7 @@ def power_law_facts(trends: Mapping[str, ContextTrend], laws: Mapping[str, pd.Da
     for name, trend in trends.items():
         last = laws[name].iloc[-1]
         far = float(last["context_length"])
-        times.append(f"{float(trend.power_law.law.predict(far)) / last['num_params']:.2g} times ({label(name)})")
+        times.append(f"{float(trend.power_law.law.predict(far)) / last['num_params']:.2g} times ({label_of(name)})")
         student = interval(trend.power_law.interval("exponent"))
         exponents.append(f"{trend.exponent:+.3f} {student} for {the(name)}")
     return {"c7_power": listed(times), "c7_power_at": context_label(far), "c7_student": listed(exponents)}

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
 from companion.chapters.ch07.words import context_label
-from companion.chapters.names import OPTIMUM_LABELS
+from companion.chapters.labels import OPTIMUM_LABELS
 from companion.fitting.context.prediction import NOTHING_MOVES, SAME_RUNS
 from companion.fitting.context.scaling import ContextFit
 from companion.formatting import power_of_ten

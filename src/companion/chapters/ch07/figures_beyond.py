@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentF
 
 from companion.chapters.applicability import need
 from companion.chapters.ch07.figures import GREY, context_ticks, handle
-from companion.chapters.names import OPTIMUM_LABELS
+from companion.chapters.labels import OPTIMUM_LABELS
 from companion.fitting.context.prediction import Explanation
 from companion.fitting.context.scaling import ContextFit, ContextTrend
 from companion.formatting import power_of_ten

@@ -7,7 +7,7 @@ import pandas as pd
 
 from companion.chapters.ch07.words import count_text, range_text, value_text
 from companion.chapters.ch07.worth import TokenWorth, worth_table
-from companion.chapters.names import SYMBOLS, label
+from companion.chapters.labels import SYMBOLS, label_of
 from companion.fitting.context.prediction import FAMILY, INSIDE, NOTHING_MOVES, SAME_RUNS, Explanation
 from companion.fitting.context.scaling import ContextFit
 from companion.fitting.isoflop.select import settings_by_budget
@@ -21,7 +21,7 @@ _PROFILE = ["architecture", "isoflop_budget", "context_length"]
 
 def show_optima(fits: Mapping[str, ContextFit]) -> Html:
     """N\\* and D\\* of every budget and context, with 95 % intervals."""
-    table = pd.concat([fit.optima_table().assign(architecture=label(name)) for name, fit in fits.items()])
+    table = pd.concat([fit.optima_table().assign(architecture=label_of(name)) for name, fit in fits.items()])
     pairs = zip(table["x_opt"], table["x_opt_interval"], strict=True)
     table["optimum"] = [count_text(*pair) for pair in pairs]
     wide = table.pivot_table("optimum", [*_PROFILE, "num_runs"], "quantity", aggfunc="first", sort=False)
@@ -37,7 +37,7 @@ def show_optima(fits: Mapping[str, ContextFit]) -> Html:
 
 def show_trends(fits: Mapping[str, ContextFit]) -> Html:
     """Power laws over T of every budget."""
-    table = pd.concat([fit.trends_table().assign(architecture=label(name)) for name, fit in fits.items()])
+    table = pd.concat([fit.trends_table().assign(architecture=label_of(name)) for name, fit in fits.items()])
     keys = ["architecture", "isoflop_budget", "num_contexts"]
     bounds = zip(table["exponent"], table["exponent_interval"], strict=True)
     table["p"] = [f"{value:+.3f} {interval(pair)}" for value, pair in bounds]
@@ -80,7 +80,7 @@ def show_ledger(rows: list[LedgerRow]) -> Html:
     ]
     shown = table.assign(
         quantity=what,
-        architecture=table["entry"].str.partition(" ")[0].map(label),
+        architecture=table["entry"].str.partition(" ")[0].map(label_of),
         independent=table["independent"].map({True: "yes", False: "no"}),
     )
     return show_table(
@@ -101,7 +101,7 @@ def show_laws(explanations: Mapping[str, Explanation]) -> Html:
     rows = []
     for name, each in explanations.items():
         law = each.law_fit.law
-        row = {"architecture": label(name), "T": each.fit_context, "runs": each.law_fit.num_rows}
+        row = {"architecture": label_of(name), "T": each.fit_context, "runs": each.law_fit.num_rows}
         for exponent, symbol in (("alpha", "α"), ("beta", "β")):
             row[symbol] = value_text(getattr(law, exponent), *each.bootstrap.interval(exponent), "{:.2f}".format)
         rows.append(row | {"γ": law.gamma})
@@ -126,7 +126,7 @@ def show_prediction_errors(levels: Mapping[str, pd.DataFrame], starts: Mapping[s
     """
     parts = []
     for name, table in levels.items():
-        sizes = table[table["quantity"] == "num_params"].assign(architecture=label(name))
+        sizes = table[table["quantity"] == "num_params"].assign(architecture=label_of(name))
         parts.append(sizes.assign(start=sizes["context_length"] == starts[name]))
     rows = pd.concat(parts)
     rows = rows.assign(error=(rows["ratio"] - 1).abs(), agrees=rows["verdict"] == INSIDE)
@@ -152,7 +152,7 @@ def show_pooled_shifts(pooled: Mapping[str, pd.DataFrame]) -> Html:
     parts = []
     keys = ["architecture", "context_length", "symbol"]
     for name, table in pooled.items():
-        part = table.assign(architecture=label(name), symbol=table["quantity"].map(SYMBOLS))
+        part = table.assign(architecture=label_of(name), symbol=table["quantity"].map(SYMBOLS))
         for column in ("measured", "ratio"):
             bounds = zip(part[column], part[f"{column}_low"], part[f"{column}_high"], strict=True)
             part[column] = [value_text(*each) if np.isfinite(each[0]) else "undefined" for each in bounds]
@@ -188,7 +188,7 @@ def show_changes_by_convention(
         each.measured.change("num_params", each.fit_context, each.measured.context_lengths[-1])[0]
         for each in (explanations[name] for name in wide["name"])
     ]
-    wide = wide.assign(name=wide["name"].map(label), measured=measured).rename(columns={"name": "architecture"})
+    wide = wide.assign(name=wide["name"].map(label_of), measured=measured).rename(columns={"name": "architecture"})
     return show_table(
         wide,
         name="context-conventions",
@@ -204,7 +204,7 @@ def show_share_table(shares: Mapping[str, pd.DataFrame]) -> Html:
     for name, table in shares.items():
         for length, group in table.groupby("context_length"):
             texts = [range_text(group[column]) for column in ("core_share", "mixer_share")]
-            rows.append((label(name), length, *texts))
+            rows.append((label_of(name), length, *texts))
     return show_table(
         pd.DataFrame(rows, columns=["architecture", "T", "core", "mixer"]),
         name="context-shares",
@@ -220,7 +220,7 @@ def settings_by_context(fits: Mapping[str, ContextFit]) -> pd.DataFrame:
         runs = fit.runs[fit.runs["isoflop_budget"].isin(fit.budgets)]
         for length in sorted(runs["context_length"].unique()):
             settings = settings_by_budget(runs[runs["context_length"] == length])
-            parts.append(settings.assign(architecture=label(name), context_length=int(length)))
+            parts.append(settings.assign(architecture=label_of(name), context_length=int(length)))
     return pd.concat(parts, ignore_index=True).sort_values(_PROFILE)
 
 
@@ -262,7 +262,7 @@ def show_worths(
     parts = []
     for name, table in at_equal.items():
         whole, shape = worth_table(worths[name]), worth_table(shape_only[name])
-        row = pd.DataFrame({"architecture": label(name), "context_length": whole["context_length"]})
+        row = pd.DataFrame({"architecture": label_of(name), "context_length": whole["context_length"]})
         bounds = zip(table["difference"], table["difference_low"], table["difference_high"], strict=True)
         row["difference"] = [value_text(*each, "{:+.4f}".format) for each in bounds]
         for column, found in {"worth": whole, "shape": shape}.items():
@@ -283,7 +283,8 @@ def show_worths(
 def show_worth_verdicts(worths: pd.DataFrame) -> Html:
     """Measured over predicted shift of N\\* without and with a worth of tokens; from `worth_verdicts`."""
     bounds = zip(worths["ratio"], worths["ratio_low"], worths["ratio_high"], strict=True)
-    shown = worths.assign(architecture=worths["architecture"].map(label), ratio=[value_text(*each) for each in bounds])
+    ratios = [value_text(*each) for each in bounds]
+    shown = worths.assign(architecture=worths["architecture"].map(label_of), ratio=ratios)
     return show_table(
         shown[["architecture", "context_length", "kind", "ratio_before", "ratio", "verdict"]],
         name="context-worth-shifts",
@@ -299,7 +300,9 @@ def show_laws_of_other_contexts(rows: Sequence[tuple[str, int, pd.DataFrame]]) -
     for name, origin, pooled in rows:
         part = pooled[pooled["quantity"] == "num_params"]
         bounds = zip(part["ratio"], part["ratio_low"], part["ratio_high"], strict=True)
-        parts.append(part.assign(architecture=label(name), origin=origin, found=[value_text(*each) for each in bounds]))
+        parts.append(
+            part.assign(architecture=label_of(name), origin=origin, found=[value_text(*each) for each in bounds])
+        )
     return show_table(
         pd.concat(parts)[["architecture", "origin", "context_length", "found", "verdict"]],
         caption="Measured over predicted shift of N*, by laws of every context, with 95 % intervals.",

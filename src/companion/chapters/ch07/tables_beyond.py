@@ -7,7 +7,7 @@ import pandas as pd
 
 from companion.chapters.ch07.words import named_contexts, start_text, value_text
 from companion.chapters.ch07.worth import losses_at_optima
-from companion.chapters.names import label
+from companion.chapters.labels import label_of
 from companion.fitting.context.prediction import Explanation
 from companion.fitting.equal_loss import compute_factors
 from companion.formatting import count, percent, power_of_ten, significant
@@ -27,7 +27,7 @@ def show_far_optima(far: Mapping[str, pd.DataFrame], train_flops: float) -> Html
     """
     parts = []
     for name, table in far.items():
-        row = pd.DataFrame({"architecture": label(name), "context_length": table["context_length"]})
+        row = pd.DataFrame({"architecture": label_of(name), "context_length": table["context_length"]})
         for column, style in (("num_params", count), ("num_tokens", count), ("core_share", lambda v: percent(v, 3))):
             bounds = zip(table[column], table[f"{column}_low"], table[f"{column}_high"], strict=True)
             row[column] = [value_text(*each, style) for each in bounds]
@@ -117,7 +117,7 @@ def show_plans(plans: pd.DataFrame, train_flops: float, explanations: Mapping[st
     chosen = plans[plans["context_length"].isin(lengths)]
     shown = pd.concat([_ends_if_same(own, own["best"]) for _, own in chosen.groupby("architecture", sort=False)])
     return show_table(
-        shown.assign(architecture=shown["architecture"].map(label)),
+        shown.assign(architecture=shown["architecture"].map(label_of)),
         name="context-plans",
         caption=f"A 6ND plan for {power_of_ten(train_flops)} FLOP: its size, its true compute over the budget, the "
         "size that this compute is best spent on, and the loss (by the law) that the plan gives away.",
@@ -140,7 +140,7 @@ def loss_rises(explanations: Mapping[str, Explanation]) -> pd.DataFrame:
     for name, explanation in explanations.items():
         losses = losses_at_optima(explanation).pivot_table(["measured", "law"], "isoflop_budget", "context_length")
         low, high = explanation.measured.context_lengths[0], explanation.measured.context_lengths[-1]
-        row = pd.DataFrame({"architecture": label(name), "isoflop_budget": losses.index})
+        row = pd.DataFrame({"architecture": label_of(name), "isoflop_budget": losses.index})
         row["short"], row["long"] = losses["measured"][low].to_numpy(), losses["measured"][high].to_numpy()
         row["rise"], row["price"] = row["long"] - row["short"], (losses["law"][high] - losses["law"][low]).to_numpy()
         parts.append(row.assign(rest=row["rise"] - row["price"]))
@@ -176,7 +176,7 @@ def show_two_forces(
     columns = ["architecture", "T", "dearer", "exact", "price alone", "elasticity"]
     table = pd.DataFrame(rows, columns=columns)
     return show_table(
-        table.assign(architecture=table["architecture"].map(label)),
+        table.assign(architecture=table["architecture"].map(label_of)),
         caption=f"From T = {start_text(explanations)} to another T: factors on the price of the old optimum and on N*, "
         "and the elasticity d ln F / d ln N at the new optimum.",
         formats={"dearer": "{:.2f}", "exact": "{:.3f}", "price alone": "{:.3f}", "elasticity": "{:.2f}"},
@@ -192,7 +192,7 @@ def show_half_of_compute(
     table = pd.DataFrame(rows, columns=["architecture", "budget", "N", "fixed", "optimal"])
     start = start_text(explanations)
     return show_table(
-        table.assign(architecture=table["architecture"].map(label)),
+        table.assign(architecture=table["architecture"].map(label_of)),
         caption=f"Context at which the core takes half of C: for the model that is optimal at T = {start}, and for "
         "one that is optimal at each T.",
         formats={"budget": power_of_ten, "N": count, "fixed": "{:,.0f}", "optimal": "{:,.0f}"},

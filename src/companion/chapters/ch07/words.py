@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from companion.chapters.names import label
 from companion.fitting.context.prediction import Explanation
 from companion.fitting.context.scaling import ContextFit
 from companion.formatting import count, percent
@@ -84,8 +83,3 @@ def value_text(value: float, low: float, high: float, style: Callable[[float], s
 def count_text(value: float, bounds: tuple[float, float]) -> str:
     """A number of parameters or tokens with its interval: 400M [390M, 410M]; "no interval" where it is unknown."""
     return value_text(value, *bounds, count) if np.isfinite(bounds[0]) else f"{count(value)} (no interval)"
-
-
-def the(architecture: str) -> str:
-    """An architecture inside a sentence: the Transformer, xLSTM, gpt."""
-    return f"the {label(architecture)}" if label(architecture) == "Transformer" else label(architecture)

@@ -9,13 +9,13 @@ import pandas as pd
 from companion.architectures import preset
 from companion.chapters.ch08 import figures
 from companion.chapters.ch08.common import NAMES, QUANTITY_NAMES
-from companion.chapters.signs import show_table
 from companion.formatting import listed, percent, power_of_ten, significant
 from companion.hardware import Hardware
 from companion.inference.runtime_model import RuntimeModel
 from companion.inference.terms import against_roofline, changes, shares
 from companion.inference.timings import COLUMNS, middle_context
 from companion.plotting import Html, show
+from companion.plotting.embed import show_table
 from companion.plotting.style import architecture_label
 
 #: Runtime models by architecture and quantity.

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from companion.chapters.signs import show_table
 from companion.plotting import Html
+from companion.plotting.embed import show_table
 
 #: The architectures that the chapter compares, in the order of its tables: times of the first over those of the second.
 NAMES = ("transformer", "xlstm")

@@ -18,10 +18,10 @@ from companion.chapters.ch08.common import (
 from companion.chapters.ch08.figures import tokens_text
 from companion.chapters.ch08.ratio_figure import ratio_over_context
 from companion.chapters.ch08.trained import TrainedPairs
-from companion.chapters.signs import show_table
 from companion.formatting import count, listed, number_word, power_of_ten, significant
 from companion.inference.compare import Comparison, Trained
 from companion.plotting import Html, show
+from companion.plotting.embed import show_table
 from companion.plotting.style import architecture_label
 
 #: Comparisons by title and batch.

@@ -18,11 +18,11 @@ from companion.accounting.inference import (
 from companion.accounting.mlstm_forms import MEASURES, best_chunk_size, chunkwise_per_token
 from companion.chapters.ch08 import figures
 from companion.chapters.ch08.common import NAMES, crossover_text, with_groups
-from companion.chapters.signs import show_table
 from companion.formatting import listed, number_word, power_of_ten, significant
 from companion.hardware import Hardware, hardware_table
 from companion.inference.compare import crossover
 from companion.plotting import Html, show
+from companion.plotting.embed import show_table
 
 #: Contexts (tokens) of the passes on the roofline, and of the steps on other devices.
 ROOFLINE_CONTEXTS = (512, 16384)

@@ -6,12 +6,12 @@ from companion.chapters.ch08.common import QUANTITY_NAMES
 from companion.chapters.ch08.draw_figures import constants_over_draws, ratios_over_draws
 from companion.chapters.ch08.draws import DrawnFits, prefill_ratios
 from companion.chapters.ch08.figures import tokens_text
-from companion.chapters.signs import show_table
 from companion.formatting import number_word, percent, power_of_ten
 from companion.inference.published import search_shortfall
 from companion.ledger import REPRODUCED
 from companion.paths import data_dir
 from companion.plotting import Html, show
+from companion.plotting.embed import show_table
 from companion.plotting.style import architecture_label
 
 #: A short prompt (tokens) at which the published form is tried.

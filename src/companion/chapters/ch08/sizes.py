@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 
 from companion.chapters.ch08.common import NAMES, PARAMETER_UNITS, note_table
-from companion.chapters.signs import show_table
 from companion.formatting import listed, number_word, percent, power_of_ten, significant
 from companion.inference.one_size import InferenceFit, prefill_flops
 from companion.inference.timings import COLUMNS
 from companion.plotting import Html
+from companion.plotting.embed import show_table
 from companion.plotting.style import architecture_label
 
 #: Fits of `companion.inference.terms.fit_all_sizes`: by architecture, quantity and size.

@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from companion.chapters.signs import show_table, signed_percent, true_minus
+from companion.formatting import signed_percent, true_minus
+from companion.plotting import show_table
 
 
 @pytest.mark.parametrize(
