@@ -175,7 +175,8 @@ def test_words() -> None:
     assert [p_text(p) for p in (0.784, 0.0042, 4.9e-6, 0.0)] == ["0.78", "0.0042", "4.9×10⁻⁶", "< 10⁻³⁰⁰"]
     assert rejection({"a": np.nan}) == "equal slopes cannot be tested"
     assert rejection({"transformer": 0.004, "xlstm": 0.3}) == (
-        "equal slopes are rejected for the Transformer (p\u00a0=\u00a00.0040) but not for the xLSTM (p\u00a0=\u00a00.30)"
+        "equal slopes are rejected for the Transformer (p\u00a0=\u00a00.0040) "
+        "but not for the xLSTM (p\u00a0=\u00a00.30)"
     )
     assert signed(-0.00182) == "−0.0018"
     assert signed(-0.00001) == "0.0000"

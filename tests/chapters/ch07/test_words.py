@@ -38,6 +38,6 @@ def test_words_of_sentences() -> None:
     assert [the(name) for name in ("transformer", "Transformer", "xlstm", "gpt")] == [
         "the Transformer",
         "the Transformer",
-        "xLSTM",
+        "the xLSTM",
         "gpt",
     ]
