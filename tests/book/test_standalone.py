@@ -77,9 +77,9 @@ def test_numbers_are_those_of_the_page() -> None:
         '<div class="math" id="equation-eq-one">\n<span class="eqno">(4.1)<a href="#equation-eq-one">#</a></span>'
         '<div class="exercise admonition" id="c4-first">\n<p class="admonition-title"><span class="caption-number">'
         'Exercise 4.1 </span> (A title)</p><a class="x" href="../other.html#fig-front"><span>Figure 3.2</span></a>'
-        '<a href="#here">Table of contents</a>'
+        '<a href="92_log.html#fig-log"><span>Figure C.1</span></a><a href="#here">Table of contents</a>'
     )
-    expected = {"eq-one": "(4.1)", "c4-first": "Exercise 4.1", "fig-front": "Figure 3.2"}
+    expected = {"eq-one": "(4.1)", "c4-first": "Exercise 4.1", "fig-front": "Figure 3.2"} | {"fig-log": "Figure C.1"}
     assert numbers_of(page) == expected
 
 

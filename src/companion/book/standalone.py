@@ -20,7 +20,7 @@ from companion.book.plain_markdown import Page, Site, titles_and_labels
 _GLUES = {"glue", "glue_facts"}
 #: What Jupyter folds, as the pages do.
 _FOLDED = {"hide-input", "hide-cell", "remove-cell", "remove-input"}
-_NUMBERED = re.compile(r"(?:Figure|Fig\.|Table|Exercise|Equation|Code)\s*[\d.]+$")
+_NUMBERED = re.compile(r"(?:Figure|Fig\.|Table|Exercise|Equation|Code)\s*(?:[A-Z]\.)?[\d.]+$")
 _NEEDS_KERNELS = re.compile(r"\bch10\b|\bcompanion\.(?:kernels|models|study)\b|\bimport torch\b")
 
 _CHECK = """\
