@@ -1,6 +1,6 @@
 """What chapter 5 compares: slopes by choice and by count, a column read in two ways, studies of a known law."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -109,6 +109,6 @@ def cheapest(scan: pd.DataFrame, served: float) -> tuple[float, float, float]:
     M, N, and the share of all FLOP that the model saves against the compute-optimal one.
     """
     total = scan["train_flops"] + 2 * scan["num_params"] * served
-    best: Mapping[str, float] = scan.loc[total.idxmin()].to_dict()
+    best = scan.iloc[int(total.argmin())]
     optimal = best["train_flops"] / best["compute_factor"] + 2 * best["num_params"] / best["size_ratio"] * served
-    return best["tokens_per_param"], best["num_params"], 1 - float(total.min()) / optimal
+    return float(best["tokens_per_param"]), float(best["num_params"]), 1 - float(total.min()) / float(optimal)
