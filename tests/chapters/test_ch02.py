@@ -180,6 +180,19 @@ class TestSolutions:
         assert "0.0010" in markup
         assert "10.0–11.0" in markup
 
+    def test_coarse_table(self) -> None:
+        runs = pd.DataFrame({"isoflop_budget": [1e19] * 3 + [1e20], "val_loss": [3.0, 3.2, 2.9, 2.5]})
+        studies = [
+            {"isoflop_budget": 1e20, "num_params": 9.0, "val_loss": 2.5, "optimum": 8.0},
+            {"isoflop_budget": 1e19, "num_params": 4.0, "val_loss": 3.2, "optimum": 5.0},
+            {"isoflop_budget": 1e19, "num_params": 7.0, "val_loss": 2.9, "optimum": 2.0},
+        ]
+        first, second = ch02.coarse_table(studies, runs).to_dict("records")
+        assert first.pop("excess") == pytest.approx(0.3)
+        names = ("isoflop_budget", "best_min", "best_max", "optimum_min", "optimum_max")
+        assert first == dict(zip(names, (1e19, 4.0, 7.0, 2.0, 5.0), strict=True))
+        assert second == dict(zip((*names, "excess"), (1e20, 9.0, 9.0, 8.0, 8.0, 0.0), strict=True))
+
     def test_six(self, at_8192: pd.DataFrame) -> None:
         results = {name: compare_architectures(at_8192, "xlstm", "transformer", name) for name in READINGS}
         rows = re.findall(r"<tr>(.*?)</tr>", ch02.show_comparisons(results, "reading", "xlstm", "transformer").markup)

@@ -288,7 +288,7 @@ def test_costs(scale: ComputeScale, bootstrap: Bootstrap) -> None:
     for shown in (ch05.compute_table({"xlstm": table}, 1e21), ch05.loss_table({"xlstm": table}, 1e21)):
         assert shown.markup.count("<th") <= 7
     other = pd.DataFrame({"penalty": [table["relative_penalty"][1], 9.0], "optimal_ratio": [20.0, 30.0]})
-    text = ch05.sensitivity_verdict({"xlstm": other}, {"xlstm": table}, 550)
+    text = ch05.sensitivity_facts({"xlstm": other}, {"xlstm": table}, 550)["c5_sensitivity"]
     assert "the optimal M is 20.0 to 30.0 (xLSTM)" in text
     assert text.endswith("for one of the two (xLSTM) laws")
 
@@ -306,13 +306,14 @@ def test_front(of_law: pd.DataFrame, scale: ComputeScale) -> None:
 def test_one_ratio_knows_little() -> None:
     fits = {}
     for ratios in ((22.0,), (22.0, 220.0), (22.0, 220.0, 2200.0)):
-        n, m = (grid.ravel() for grid in np.meshgrid(np.geomspace(1.5e8, 7e9, 8), ratios))
-        exact = pd.DataFrame({"num_params": n, "num_tokens": m * n, "val_loss": LAW.predict(n, m * n)})
+        exact = ch05.exact_runs(LAW, ratios)
         for gamma in (1.0, None):
             fits[ratios, gamma] = fit(LossSurface, exact, gamma=gamma, num_starts=8)
-    text = ch05.exact_verdict(fits, LAW)
-    assert "wrong form" not in text  # the truth has γ = 1: the fits at γ = 1 are exact
-    assert "the wrong form γ = 1 fits to" in ch05.exact_verdict(fits, LossSurface(**{**LAW.__dict__, "gamma": 0.5}))
+    facts = ch05.exact_facts("xlstm", fits, LAW)
+    assert facts["c5_first"] == "the xLSTM"
+    assert "wrong form" not in facts["c5_exact"]  # the truth has γ = 1: the fits at γ = 1 are exact
+    other = LossSurface(**{**LAW.__dict__, "gamma": 0.5})
+    assert "the wrong form γ = 1 fits to" in ch05.exact_facts("xlstm", fits, other)["c5_exact"]
     single = {("xlstm", "M = 22"): fits[(22.0,), 1.0], ("xlstm", "all lines"): fits[(22.0, 220.0, 2200.0), 1.0]}
     assert ch05.single_verdict(single).startswith("The one fit to a single ratio comes with a warning")
     single["xlstm", "M = 44"] = single["xlstm", "all lines"]

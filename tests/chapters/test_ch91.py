@@ -1,13 +1,17 @@
 """What the explorer's page says: numbers of its settings, verdicts on laws, one architecture or two."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
 from companion.chapters import ch91
+from companion.chapters.applicability import select_runs
 from companion.explorer import Explorer, Setting
 from companion.formatting import count, significant
 from companion.plotting.explorer_page import duration
+from companion.runs.context_length import PAPER_CONTEXT
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +22,15 @@ def explorer() -> Explorer:
 @pytest.fixture(scope="module")
 def alone() -> Explorer:
     return Explorer.of(architectures=["xlstm"], num_resamples=5, default=Setting(tokens_per_param=None))
+
+
+def test_opening_context() -> None:
+    paper = select_runs()
+    assert ch91.opening_context(paper, 2048) == 2048
+    assert ch91.opening_context(paper) == 8192
+    unnamed = replace(paper, context_length=None)
+    assert ch91.opening_context(unnamed, 4096) == 4096
+    assert ch91.opening_context(unnamed) == PAPER_CONTEXT
 
 
 def test_facts_are_those_of_the_opening_setting(explorer: Explorer) -> None:

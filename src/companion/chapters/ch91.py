@@ -15,6 +15,7 @@ from companion.hardware import get_hardware
 from companion.inference.timings import load_inference
 from companion.plotting import Html, show_table
 from companion.plotting.explorer_page import duration, gibibytes, setting_links
+from companion.runs.context_length import PAPER_CONTEXT
 
 #: Context (tokens) and tokens per parameter that the opening setting is moved to.
 LONG_CONTEXT = 131072
@@ -44,6 +45,11 @@ def load_tables(
     selection = select_runs(runs_file)
     timings = load_inference(inference_file) if inference_file else None
     return selection, None if selection.of_paper else selection.runs, timings
+
+
+def opening_context(selection: Selection, context_length: int | None = None) -> int:
+    """T in tokens of the opening setting: the one asked for, that of the runs, or the paper's if they name none."""
+    return context_length or selection.context_length or PAPER_CONTEXT
 
 
 def explorer_facts(explorer: Explorer, num_resamples: int) -> dict[str, str]:

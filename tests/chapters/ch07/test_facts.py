@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from context_tables import simulated_contexts
 
+from companion.accounting import count_flops
 from companion.chapters import ch07
 from companion.chapters.ch07.verdicts import cured, mostly_explained, spoiled
 from companion.fitting.context.costs import equal_loss_by_context, optimum_by_context, shares_at_optima
@@ -258,8 +259,29 @@ def test_far_contexts(
     assert ">–<" not in ch07.show_factors(factors.iloc[:1], runs, explanations).markup
 
 
+def test_plan_table(explanations: Mapping[str, Explanation]) -> None:
+    each = explanations["transformer"]
+    own = {"transformer": optimum_by_context(each, BUDGET, [8192, 65536])}
+    # under the count of the plan itself nothing is overspent or lost
+    same = ch07.plan_table(own, explanations, BUDGET, each.convention)
+    np.testing.assert_allclose(same["overspent"], 1, rtol=1e-6)
+    np.testing.assert_allclose(same["best"], same["N"], rtol=1e-4)
+    np.testing.assert_allclose(same["lost"], 0, atol=1e-8)
+    by_6nd = {"transformer": optimum_by_context(each, BUDGET, [8192, 65536], convention="6ND")}
+    plans = ch07.plan_table(by_6nd, explanations, BUDGET, "paper")
+    near, far = plans.to_dict("records")
+    assert (near["architecture"], near["context_length"], far["context_length"]) == ("transformer", 8192, 65536)
+    assert near["N"] == pytest.approx(far["N"])  # 6ND does not see the context
+    model = each.family.at(far["N"])
+    price = count_flops(model, 65536).train_flops_per_token
+    assert far["overspent"] == pytest.approx(price / (6 * far["N"]), rel=1e-2)
+    assert far["overspent"] > near["overspent"]
+    assert (plans["lost"] > 0).all()
+
+
 def test_plans_and_power_laws(fits: Mapping[str, ContextFit], explanations: Mapping[str, Explanation]) -> None:
-    plans = ch07.plan_table([("xlstm", 8192, 1e8, 1.25, 2e8, 0.002), ("xlstm", 65536, 1e8, 3.0, 2e8, 0.01)])
+    rows = [("xlstm", 8192, 1e8, 1.25, 2e8, 0.002), ("xlstm", 65536, 1e8, 3.0, 2e8, 0.01)]
+    plans = pd.DataFrame(rows, columns=["architecture", "context_length", "N", "overspent", "best", "lost"])
     assert ch07.plan_facts(plans) == {"c7_overspent": "between 1.2 and 3", "c7_lost": "0.0100"}
     assert ch07.plan_facts(plans.iloc[:1])["c7_overspent"] == "1.2"
     assert ch07.show_plans(plans, BUDGET, explanations).markup.count("<td>xLSTM</td>") == 2
@@ -308,7 +330,10 @@ def test_tables(fits: Mapping[str, ContextFit], explanations: Mapping[str, Expla
 
 
 def test_choices_of_contexts_and_budgets(fits: Mapping[str, ContextFit], alone: Explanation) -> None:
-    assert ch07.nearest_context(fits["xlstm"], 8000) == 8192
+    np.testing.assert_array_equal(ch07.contexts_between(2048, 2048), [2050])
+    ends = ch07.contexts_between(1000, 64000)
+    np.testing.assert_allclose(ends, [1000, 2000, 4000, 8000, 16000, 32000, 64000])
+    assert ch07.law_contexts(fits, 8000) == dict.fromkeys(fits, 8192)
     assert ch07.nearest_context(fits["xlstm"], 1) == 2048
     assert ch07.context_range(fits.values()) == (2048, 16384)
     assert ch07.largest_shared_budget(fits) == max(set(fits["xlstm"].budgets) & set(fits["transformer"].budgets))

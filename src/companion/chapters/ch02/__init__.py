@@ -45,6 +45,7 @@ from companion.chapters.ch02.tables import (
     show_swap,
 )
 from companion.chapters.ch02.tables_own import (
+    coarse_table,
     need_pairs,
     show_budgets,
     show_coarse,
@@ -60,6 +61,7 @@ __all__ = [
     "answer_facts",
     "circular_facts",
     "coarse_facts",
+    "coarse_table",
     "deviation_of_pair",
     "exchanged",
     "first_look",

@@ -1,6 +1,6 @@
 """Tables of chapter 2 on other people's run tables, on pairs of equal size, and in solutions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -127,6 +127,28 @@ def show_comparisons(results: Mapping[Any, FrontComparison], what: str, first: s
         labels={"share": f"{labeled(first)} lower on", "gap": "median gap (nats/token)"}
         | {"factor": f"compute of {labeled(second)} at equal loss", "beaten": f"{labeled(second)} runs beaten"},
     )
+
+
+def coarse_table(studies: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> pd.DataFrame:
+    """How far studies of one budget with fewer sizes lie apart.
+
+    Parameters
+    ----------
+    studies
+        the best run of each study, a row of the run table with `optimum` (N at the minimum of the study's parabola).
+    runs
+        the runs of all studies.
+
+    Returns
+    -------
+    DataFrame
+        a row per `isoflop_budget`, as `show_coarse` takes it.
+    """
+    groups = pd.DataFrame(list(studies)).groupby("isoflop_budget")
+    least = runs.groupby("isoflop_budget")["val_loss"].min()
+    columns = {"best_min": groups["num_params"].min(), "best_max": groups["num_params"].max()}
+    columns |= {"optimum_min": groups["optimum"].min(), "optimum_max": groups["optimum"].max()}
+    return pd.DataFrame(columns | {"excess": groups["val_loss"].max() - least}).reset_index()
 
 
 def show_coarse(coarse: pd.DataFrame) -> Html:

@@ -14,8 +14,8 @@ from companion.chapters.ch05.facts import (
 from companion.chapters.ch05.price_facts import (
     bend_facts,
     cost_facts,
-    exact_verdict,
-    sensitivity_verdict,
+    exact_facts,
+    sensitivity_facts,
     single_verdict,
     windows_verdict,
 )
@@ -39,6 +39,14 @@ from companion.chapters.ch05.shown import (
     tilts_figure,
     windows_figure,
 )
+from companion.chapters.ch05.studies import (
+    above_front,
+    cheapest,
+    exact_runs,
+    readings,
+    slopes_by_choice,
+    slopes_by_convention,
+)
 from companion.chapters.ch05.tables import (
     bends_table,
     beyond_table,
@@ -51,10 +59,11 @@ from companion.chapters.ch05.tables import (
     published_table,
     slopes_table,
 )
-from companion.chapters.labels import the
+from companion.chapters.labels import label_of
 
 __all__ = [
     "CHANGES",
+    "above_front",
     "answer_facts",
     "answer_table",
     "answers",
@@ -64,6 +73,7 @@ __all__ = [
     "bends_table",
     "beyond",
     "beyond_table",
+    "cheapest",
     "choice_verdict",
     "choices_table",
     "compute_table",
@@ -74,13 +84,15 @@ __all__ = [
     "costs",
     "detectable",
     "detectable_table",
+    "exact_facts",
+    "exact_runs",
     "exact_table",
-    "exact_verdict",
     "exponents_figure",
     "exponents_table",
     "floors_table",
     "front_figure",
     "front_table",
+    "label_of",
     "ledger_facts",
     "lines_figure",
     "loss_table",
@@ -92,15 +104,17 @@ __all__ = [
     "power_verdict",
     "price",
     "published_table",
+    "readings",
+    "sensitivity_facts",
     "sensitivity_table",
-    "sensitivity_verdict",
     "serving_table",
     "short_windows",
     "single_table",
     "single_verdict",
     "sizes_table",
+    "slopes_by_choice",
+    "slopes_by_convention",
     "slopes_table",
-    "the",
     "tilts_figure",
     "variance_verdict",
     "windows_figure",

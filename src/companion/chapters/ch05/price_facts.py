@@ -79,7 +79,7 @@ def cost_facts(
     }
 
 
-def sensitivity_verdict(sensitivity: Tables, costs: Tables, ratio: float) -> str:
+def sensitivity_facts(sensitivity: Tables, costs: Tables, ratio: float) -> Facts:
     """How far other laws move the price of a ratio, and how many stay inside the bootstrap interval."""
     ranges, best, within = {}, {}, {}
     for name, table in sensitivity.items():
@@ -88,10 +88,10 @@ def sensitivity_verdict(sensitivity: Tables, costs: Tables, ratio: float) -> str
         ranges[name] = span(100 * table["penalty"], "{:.1f}", " %")
         best[name] = span(table["optimal_ratio"], "{:.1f}")
         within[name] = share_in_words(int(inside.sum()), len(table))
-    return (
-        f"Depending on the law, the cost of M = {ratio:g} is {each(ranges)}, and the optimal M is {each(best)}. The "
-        f"cost lies inside the bootstrap interval for {each(within)} laws"
-    )
+    return {
+        "c5_sensitivity": f"Depending on the law, the cost of M = {ratio:g} is {each(ranges)}, and the optimal M is "
+        f"{each(best)}. The cost lies inside the bootstrap interval for {each(within)} laws"
+    }
 
 
 def windows_verdict(windows: Tables) -> str:
@@ -108,11 +108,13 @@ def windows_verdict(windows: Tables) -> str:
     )
 
 
-def exact_verdict(fits: Mapping[tuple[tuple[float, ...], float | None], Fit], truth: LossSurface) -> str:
+def exact_facts(name: str, fits: Mapping[tuple[tuple[float, ...], float | None], Fit], truth: LossSurface) -> Facts:
     """What one, two and three ratios know of a law, from fits to its exact losses.
 
     Parameters
     ----------
+    name
+        the architecture of the law.
     fits
         by the ratios of the design and the γ that was fixed (None: free); as many ratios as there are designs.
     """
@@ -131,7 +133,8 @@ def exact_verdict(fits: Mapping[tuple[tuple[float, ...], float | None], Fit], tr
             f"{signed(100 * far, 1)} % far away. With three ratios its misfit is {power_of_ten(rms[three], 1)}. "
         )
     best = power_of_ten(fits[three, None].conditioning, 1)
-    return f"{text}With three ratios and a free γ the condition number is {best}"
+    text += f"With three ratios and a free γ the condition number is {best}"
+    return {"c5_first": the(name), "c5_exact": text}
 
 
 def single_verdict(fits: Mapping[tuple[str, str], Fit]) -> str:

@@ -67,7 +67,9 @@ from companion.chapters.ch07.verdicts import (
 )
 from companion.chapters.ch07.words import (
     context_range,
+    contexts_between,
     largest_shared_budget,
+    law_contexts,
     nearest_context,
     start_text,
 )
@@ -86,12 +88,14 @@ __all__ = [
     "agreement_facts",
     "context_of_half",
     "context_range",
+    "contexts_between",
     "factor_facts",
     "far_facts",
     "first_look",
     "imposed_facts",
     "label_of",
     "largest_shared_budget",
+    "law_contexts",
     "ledger_facts",
     "loss_differences",
     "loss_facts",

@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from companion.accounting import Convention
 from companion.chapters.ch07.words import named_contexts, start_text, value_text
 from companion.chapters.ch07.worth import losses_at_optima
 from companion.chapters.labels import label_of
+from companion.fitting.context.costs import optimum_by_context
 from companion.fitting.context.prediction import Explanation
 from companion.fitting.equal_loss import compute_factors
 from companion.formatting import count, percent, power_of_ten, significant
@@ -85,21 +87,40 @@ def show_factors(factors: pd.DataFrame, runs: pd.DataFrame, explanations: Mappin
     )
 
 
-def plan_table(rows: Sequence[tuple[str, int, float, float, float, float]]) -> pd.DataFrame:
-    """Plans by 6ND against exact counts.
+def plan_table(
+    plans: Mapping[str, pd.DataFrame],
+    explanations: Mapping[str, Explanation],
+    train_flops: float,
+    convention: str | Convention,
+) -> pd.DataFrame:
+    """Plans by another count, such as 6ND, against exact counts.
 
     Parameters
     ----------
-    rows
-        architecture, context length, N of the plan, its true C over the budget, N\\* at its true C, and the loss given
-        away by the difference (nats per token).
+    plans
+        by architecture: tables of `optimum_by_context`, under the other count.
+    train_flops
+        the budget of the plans, FLOP.
+    convention
+        that counts the true C of a plan.
 
     Returns
     -------
     DataFrame
-        `architecture`, `context_length`, `N`, `overspent`, `best`, `lost`.
+        `architecture`, `context_length`, `N` of the plan, `overspent` (its true C over the budget), `best` (N\\* at its
+        true C) and `lost` (loss given away by the difference, nats per token).
     """
-    return pd.DataFrame(rows, columns=["architecture", "context_length", "N", "overspent", "best", "lost"])
+    rows = []
+    for name, plan in plans.items():
+        explanation = explanations[name]
+        for row in plan.to_dict("records"):
+            size, length = row["num_params"], row["context_length"]
+            width = explanation.family.width_of(size)
+            spent = float(explanation.family.flops_per_token(width, length, convention)) * row["num_tokens"]
+            best = optimum_by_context(explanation, spent, [length]).iloc[0]
+            row_of_plan = {"architecture": name, "context_length": length, "N": size, "overspent": spent / train_flops}
+            rows.append(row_of_plan | {"best": best["num_params"], "lost": row["loss"] - best["loss"]})
+    return pd.DataFrame(rows)
 
 
 def show_plans(plans: pd.DataFrame, train_flops: float, explanations: Mapping[str, Explanation]) -> Html:

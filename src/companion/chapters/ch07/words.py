@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from companion.fitting.context.prediction import Explanation
 from companion.fitting.context.scaling import ContextFit
@@ -39,6 +40,16 @@ def context_range(fits: Iterable[ContextFit]) -> tuple[int, int]:
 def nearest_context(fit: ContextFit, context_length: float) -> int:
     """The context length of the fit that is nearest to another one, by ratio."""
     return min(fit.context_lengths, key=lambda length: abs(np.log(length / context_length)))
+
+
+def law_contexts(fits: Mapping[str, ContextFit], context_length: float) -> dict[str, int]:
+    """The context of each architecture's law: of those with optima, the `nearest_context` to another one."""
+    return {name: nearest_context(fit, context_length) for name, fit in fits.items()}
+
+
+def contexts_between(first: float, last: float) -> NDArray[np.float64]:
+    """Up to seven contexts from one to another at equal ratios, tokens in tens."""
+    return np.unique(np.geomspace(first, last, 7).round(-1))
 
 
 def largest_shared_budget(fits: Mapping[str, ContextFit]) -> float:
