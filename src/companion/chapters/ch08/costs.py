@@ -51,7 +51,7 @@ def pass_table(passes: Iterable[tuple[str, InferencePass]], peaks: Hardware) -> 
         "have 2 bytes per number, the state 4.",
         formats={"FLOP": power_of_ten, "ms": significant, "intensity": significant}
         | dict.fromkeys(("moved", "cache"), lambda v: significant(v, 2)),
-        labels={"moved": "moved (GB)", "cache": "of it cache or state (GB)", "intensity": "FLOP per byte"}
+        labels={"moved": "moved (GB)", "cache": "of which cache or state (GB)", "intensity": "FLOP per byte"}
         | {"ms": "roofline (ms)"},
     )
 
@@ -92,9 +92,9 @@ def costs_figure(
     return show(
         figures.memory_and_roofline(curves, equal, intensities(example, batch_sizes), peaks),
         name="inference-costs",
-        alt="Left: bytes per sequence over context in log-log axes, two rising lines for keys and values, a flat one "
-        "for the state. Right: attainable FLOP/s rise with arithmetic intensity up to the ridge; prefills lie right of "
-        "it, steps left.",
+        alt="First: bytes per sequence over context in log-log axes, two rising lines for keys and values, a flat one "
+        "for the state. Second: attainable FLOP/s rise with arithmetic intensity up to the ridge; prefills lie right "
+        "of it, steps left.",
         caption=f"First panel: what one sequence keeps, {model_size} models. The state equals the keys and values of "
         f"{equal:,.0f} tokens ({context_of_equal_cache(grouped, xlstm):,.0f} with {grouped.n_kv_heads} K/V heads). "
         f"Second: roofline of {peaks.label}; below it the intensity of passes at T = 512 and 16k, B = {batches}. "

@@ -74,8 +74,8 @@ def _draw_roofline(ax: Axes, points: pd.DataFrame, hardware: Hardware) -> None:
     for (name, kind), group in points.groupby(["architecture", "kind"], sort=False):
         look, row = looks[str(name)], list(looks).index(str(name))
         ax.plot(
-            group["arithmetic_intensity"], np.full(len(group), _LOWEST_ROW + _ROW_STEP * row), look["marker"], markersize=4.5,
-            color=look["color"], markerfacecolor=look["color"] if kind == "prefill" else "none",
+            group["arithmetic_intensity"], np.full(len(group), _LOWEST_ROW + _ROW_STEP * row), look["marker"],
+            color=look["color"], markersize=4.5, markerfacecolor=look["color"] if kind == "prefill" else "none",
             transform=ax.get_xaxis_transform(),
         )  # fmt: skip
     room = 10.0 ** (1 + len(looks) / 4)  # below the line's low end, for the rows

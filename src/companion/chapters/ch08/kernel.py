@@ -37,8 +37,8 @@ def kernel_figure(
     return show(
         bandwidths_and_waves(bandwidths, slopes, peaks, reads, gpu, widest),
         name="inference-kernel",
-        alt="Left: fitted bandwidth over the width of a head, points on a straight line through the origin, far below "
-        "the peak. Right: the authors' time per cached token over heads is flat, then rises in steps; one of three "
+        alt="First: fitted bandwidth over the width of a head, points on a straight line through the origin, far below "
+        "the peak. Second: the authors' time per cached token over heads is flat, then rises in steps; one of three "
         "kernels on a GPU at hand does so too.",
         caption="First panel: bandwidths fitted to the Transformer's step are proportional to the width of a head, "
         f"{bandwidths['per_width'].min() / 1e9:.1f} to {bandwidths['per_width'].max() / 1e9:.1f} GB/s per unit. "
