@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -137,7 +138,7 @@ def regime_shares(panels: Mapping[str, pd.DataFrame], along: Sequence[str]) -> F
     """
     rows = -(-len(panels) // 2)
     figure, axes = subplots(rows, min(2, len(panels)), height=1.75 * rows + 0.5, sharey=True)
-    if (engine := figure.get_layout_engine()) is not None:
+    if isinstance(engine := figure.get_layout_engine(), ConstrainedLayoutEngine):
         engine.set(h_pad=0.09)  # a panel's title must not touch the label of the axis above it
     drawn: list[str] = []
     for ax, (title, table), column in zip(axes, panels.items(), along, strict=False):
