@@ -111,7 +111,7 @@ def test_designs_of_a_table_with_and_without_another_experiment() -> None:
 def test_rounding_names_the_laws_as_printed() -> None:
     fitted = fit(LossSurface, simulated())
     rounding = ch06.rounded(fitted, [], 1e21, [1, 3])
-    assert rounding["law"].tolist() == ["all digits", "1 decimals", "3 decimals"]
+    assert rounding["law"].tolist() == ["all digits", "1 decimal", "3 decimals"]
     ratio = rounding["objective_ratio"].iloc[1]
     assert "prints" not in ch06.pitfall_rounding(rounding, [1, 3]).sentence
     printed = pd.concat([rounding, rounding.tail(1).assign(law="as printed", objective_ratio=2.0)])

@@ -40,10 +40,19 @@ def test_memory_and_roofline() -> None:
     assert right.lines[0].get_ydata().max() == peaks.peak_flops_per_s
     assert right.lines[1].get_xdata()[0] == pytest.approx(peaks.ridge)
     prefill, step = right.lines[2], right.lines[3]
-    assert prefill.get_ydata()[0] == peaks.peak_flops_per_s
-    assert step.get_ydata()[0] == 2 * peaks.peak_bytes_per_s
+    assert [prefill.get_xdata()[0], step.get_xdata()[0]] == [4000, 2]
     assert step.get_markerfacecolor() == "none"
     assert right.get_xscale() == right.get_yscale() == "log"
+
+
+def test_passes_of_two_architectures_do_not_hide_each_other() -> None:
+    curve = pd.DataFrame({"architecture": "transformer", "context_length": T, "cache_bytes": T * 1000})
+    points = pd.DataFrame({"architecture": ["xlstm", "transformer"], "kind": "step", "arithmetic_intensity": 0.8})
+    right = memory_and_roofline({"all": curve}, 1000.0, points, get_hardware("h100-sxm")).axes[1]
+    roof, marks = right.lines[0], right.lines[2:]
+    heights = [mark.get_transform().transform(mark.get_xydata())[0, 1] for mark in marks]
+    assert abs(heights[0] - heights[1]) > 8, "pixels between the rows"
+    assert max(heights) < right.transData.transform(roof.get_xydata())[:, 1].min() - 8, "below the roofline"
 
 
 def test_times_over_context() -> None:
@@ -66,18 +75,19 @@ def test_bandwidths_and_waves() -> None:
     read = {"part": "cache", "gpu": "NVIDIA X", "head_width": 128, "backend": "flash_attention", "heads": [16, 32]}
     reads = pd.DataFrame({**read, "seconds_median": [1e-6, 2e-6], "context_length": 100})
     peaks = get_hardware("h100-sxm")
-    left, right = bandwidths_and_waves(table, times, peaks, reads, "NVIDIA X", 128).axes
+    figure = bandwidths_and_waves(table, times, peaks, reads, "NVIDIA X", 128)
+    left, right = figure.axes
     assert left.containers[0].lines[0].get_ydata().tolist() == [1, 2]
     assert "TB/s" in left.get_ylabel()
     assert [text.get_text() for text in left.texts] == ["a", "b", "peak of the device"]
     assert left.get_ylim()[1] > peaks.peak_bytes_per_s / 1e12, "the line is inside the panel"
-    assert left.get_legend() is None
+    assert left.get_legend() is right.get_legend() is None, "no legend over data"
     stairs, own = right.lines[1], right.lines[2]
     assert stairs.get_ydata().min() == pytest.approx(40)
     assert stairs.get_ydata().max() == pytest.approx(80)
     np.testing.assert_allclose(own.get_ydata(), [10, 20])
     assert "ns" in right.get_ylabel()
-    labels = [text.get_text() for text in right.get_legend().get_texts()]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["authors", "waves of 132", "ours, flash"]
 
 

@@ -161,7 +161,7 @@ def compare_laws(fit: Fit, laws: Mapping[str, LossSurface], train_flops: float) 
 
 def rounded_laws(fit: Fit, train_flops: float, decimals: Sequence[int] = (2, 3, 4, 6)) -> pd.DataFrame:
     """`compare_laws` of a fit whose parameters are printed with fewer and fewer digits; first, with all."""
-    laws = {"all digits": fit.law} | {f"{k} decimals": rounded(fit.law, k) for k in decimals}
+    laws = {"all digits": fit.law} | {f"{k} decimal{'s' if k != 1 else ''}": rounded(fit.law, k) for k in decimals}
     return compare_laws(fit, laws, train_flops)
 
 

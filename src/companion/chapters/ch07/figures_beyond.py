@@ -52,7 +52,7 @@ def show_extrapolation(
     budget = power_of_ten(train_flops)
     untrained = any(table["beyond_sizes"].any() for table in far.values())
     crosses = " Crosses: the optimum is smaller than any trained model." if untrained else ""
-    right = "" if factors is None else f" Right: Transformer compute for the same loss as xLSTM at {budget} FLOP."
+    right = "" if factors is None else f" Last panel: Transformer compute for the same loss as xLSTM at {budget} FLOP."
     return show(
         extrapolation(far, factors, measured),
         name="context-extrapolation",

@@ -216,7 +216,7 @@ def show_half_of_compute(
         table.assign(architecture=table["architecture"].map(label_of)),
         caption=f"Context at which the core takes half of C: for the model that is optimal at T = {start}, and for "
         "one that is optimal at each T.",
-        formats={"budget": power_of_ten, "N": count, "fixed": "{:,.0f}", "optimal": "{:,.0f}"},
+        formats={"budget": power_of_ten, "N": count, "fixed": "{:.0f}", "optimal": "{:.0f}"},
         labels={"budget": "budget (FLOP)", "N": f"N* at T = {start}", "fixed": "T for the fixed model"}
         | {"optimal": "T for the optimal model"},
     )

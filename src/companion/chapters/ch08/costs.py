@@ -24,6 +24,7 @@ from companion.inference.compare import crossover
 from companion.plotting import Html, show
 from companion.plotting.embed import show_table
 
+_NO_BREAK = "\u00a0"
 #: Contexts (tokens) of the passes on the roofline, and of the steps on other devices.
 ROOFLINE_CONTEXTS = (512, 16384)
 DEVICE_CONTEXTS = (2048, 32768)
@@ -50,7 +51,7 @@ def pass_table(passes: Iterable[tuple[str, InferencePass]], peaks: Hardware) -> 
         "have 2 bytes per number, the state 4.",
         formats={"FLOP": power_of_ten, "ms": significant, "intensity": significant}
         | dict.fromkeys(("moved", "cache"), lambda v: significant(v, 2)),
-        labels={"moved": "moved (GB)", "cache": "of it cache or state (GB)", "intensity": "FLOP per byte"}
+        labels={"moved": "moved (GB)", "cache": "of which cache or state (GB)", "intensity": "FLOP per byte"}
         | {"ms": "roofline (ms)"},
     )
 
@@ -91,12 +92,13 @@ def costs_figure(
     return show(
         figures.memory_and_roofline(curves, equal, intensities(example, batch_sizes), peaks),
         name="inference-costs",
-        alt="Left: bytes per sequence over context in log-log axes, two rising lines for keys and values, a flat one "
-        "for the state. Right: attainable FLOP/s rise with arithmetic intensity up to the ridge; prefills lie right of "
-        "it, steps left.",
-        caption=f"Left: what one sequence keeps, {model_size} models. The state equals the keys and values of "
+        alt="First: bytes per sequence over context in log-log axes, two rising lines for keys and values, a flat one "
+        "for the state. Second: attainable FLOP/s rise with arithmetic intensity up to the ridge; prefills lie right "
+        "of it, steps left.",
+        caption=f"First panel: what one sequence keeps, {model_size} models. The state equals the keys and values of "
         f"{equal:,.0f} tokens ({context_of_equal_cache(grouped, xlstm):,.0f} with {grouped.n_kv_heads} K/V heads). "
-        f"Right: roofline of {peaks.label}, passes at T = 512 and 16k, B = {batches}. Dotted: ridge.",
+        f"Second: roofline of {peaks.label}; below it the intensity of passes at T = 512 and 16k, B = {batches}. "
+        "Dotted: equal bytes, ridge.",
     )
 
 
@@ -225,7 +227,7 @@ def cache_choices_table(shrunk: pd.DataFrame, peaks: Hardware, model_size: str) 
         "are equally large, and that from which the xLSTM's step is faster by the roofline.",
         formats={"equal": "{:,.0f}"},
         labels={"cache": "cache and state", "equal": "equal bytes at (tokens)", "groups": "K/V heads"}
-        | {column: f"step crosses, {column} (tokens)" for column in batches},
+        | {column: f"step crosses, {column.replace(' ', _NO_BREAK)} (tokens)" for column in batches},
     )
 
 

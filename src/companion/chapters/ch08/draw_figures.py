@@ -10,7 +10,7 @@ from companion.chapters.ch08.figures import GREY
 from companion.plotting.style import INK, architecture_look, subplots
 
 #: By how much markers of one size stand beside its bar.
-_ASIDE = 0.14
+_ASIDE = 0.18
 
 
 def constants_over_draws(effects: pd.DataFrame, parameter: str, label: str, scale: float) -> Figure:
@@ -35,7 +35,7 @@ def constants_over_draws(effects: pd.DataFrame, parameter: str, label: str, scal
         for column, fill, aside in (("once", "none", _ASIDE), ("drawn", looks[name]["color"], -_ASIDE)):
             ax.plot(
                 np.arange(len(part)) + aside, part[column] / scale, looks[name]["marker"], color=looks[name]["color"],
-                markerfacecolor=fill, markersize=7,
+                markerfacecolor=fill, markersize=6,
             )  # fmt: skip
         ax.axhline(0, color=INK, linewidth=0.8)
         ax.set_xticks(range(len(part)), part["model_size"])
@@ -54,15 +54,15 @@ def ratios_over_draws(ratios: pd.DataFrame, label: str) -> Figure:
     at = np.arange(len(ratios))
     _bars(ax, ratios[["low", "high"]].to_numpy())
     color = architecture_look(["xlstm"])["xlstm"]["color"]
-    ax.plot(at + _ASIDE, ratios["once"], "s", color=color, markerfacecolor="none", markersize=7)
-    ax.plot(at - _ASIDE, ratios["drawn"], "s", color=color, markersize=7)
-    ax.plot(at, ratios["measured"], "x", color=INK, markersize=8, markeredgewidth=2)
+    ax.plot(at + _ASIDE, ratios["once"], "s", color=color, markerfacecolor="none", markersize=6)
+    ax.plot(at - _ASIDE, ratios["drawn"], "s", color=color, markersize=6)
+    ax.plot(at, ratios["measured"], "x", color=INK, markersize=6, markeredgewidth=1.6)
     ax.axhline(1, color=INK, linewidth=0.8)
     ax.set_xticks(at, ratios["model_size"])
     ax.set(xlabel="size", ylabel=label, ylim=(0, None))
     figure.legend(
         handles=[
-            Line2D([], [], color=INK, marker="x", linewidth=0, markersize=8, markeredgewidth=2, label="measured"),
+            Line2D([], [], color=INK, marker="x", linewidth=0, markersize=6, markeredgewidth=1.6, label="measured"),
             *_handles(["form, published resample", "form, every timing once", "95 % of the resamples"]),
         ],
         loc="outside lower center",
@@ -83,7 +83,7 @@ def _legend(figure: Figure, labels: list[str]) -> None:
 def _handles(labels: list[str]) -> list[Line2D]:
     full, hollow, bar = labels
     return [
-        Line2D([], [], color=GREY, marker="s", linewidth=0, markersize=7, label=full),
-        Line2D([], [], color=GREY, marker="s", linewidth=0, markersize=7, markerfacecolor="none", label=hollow),
+        Line2D([], [], color=GREY, marker="s", linewidth=0, markersize=6, label=full),
+        Line2D([], [], color=GREY, marker="s", linewidth=0, markersize=6, markerfacecolor="none", label=hollow),
         Line2D([], [], color=GREY, linewidth=5, alpha=0.4, label=bar),
     ]

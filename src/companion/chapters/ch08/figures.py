@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -23,6 +24,8 @@ KIND_COLORS = {"compute": "#029e73", "memory": "#cc78bc", "latency": "#ca9161", 
 KIND_HATCHES = {"compute": "", "memory": "//", "latency": "\\\\", "fixed": ""}
 KIND_LABELS = {"compute": "compute", "memory": "memory", "latency": "latency of attention", "fixed": "overhead"}
 QUANTITY_LABELS = {"ttft": "time to first token (s)", "step_time": "step time (s)"}
+#: Height of the rows of passes below a roofline, as shares of the panel's.
+_LOWEST_ROW, _ROW_STEP = 0.07, 0.1
 SIZE_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
@@ -38,7 +41,8 @@ def memory_and_roofline(
     equal
         tokens at which keys and values take as much as the state.
     points
-        columns architecture, kind (`prefill` filled, `step` hollow), arithmetic_intensity: passes on the roofline.
+        columns architecture, kind (`prefill` filled, `step` hollow), arithmetic_intensity: passes, in rows
+        below the roofline, where those of two architectures cannot hide each other.
     hardware
         whose memory and roofline are drawn.
     """
@@ -69,11 +73,14 @@ def _draw_roofline(ax: Axes, points: pd.DataFrame, hardware: Hardware) -> None:
     ax.axvline(hardware.ridge, color=GREY, linewidth=1, linestyle=":")
     looks = architecture_look(points["architecture"].unique())
     for (name, kind), group in points.groupby(["architecture", "kind"], sort=False):
-        look = looks[str(name)]
-        intensity = group["arithmetic_intensity"].to_numpy()
-        height = np.minimum(hardware.peak_flops_per_s, intensity * hardware.peak_bytes_per_s)
-        fill = look["color"] if kind == "prefill" else "none"
-        ax.plot(intensity, height, look["marker"], color=look["color"], markerfacecolor=fill)
+        look, row = looks[str(name)], list(looks).index(str(name))
+        ax.plot(
+            group["arithmetic_intensity"], np.full(len(group), _LOWEST_ROW + _ROW_STEP * row), look["marker"],
+            color=look["color"], markersize=4.5, markerfacecolor=look["color"] if kind == "prefill" else "none",
+            transform=ax.get_xaxis_transform(),
+        )  # fmt: skip
+    room = 10.0 ** (1 + len(looks) / 4)  # below the line's low end, for the rows
+    ax.set_ylim(low * hardware.peak_bytes_per_s / room, 2 * hardware.peak_flops_per_s)
     ax.set(xscale="log", yscale="log", xlabel="arithmetic intensity (FLOP per byte)", ylabel="attainable FLOP/s")
 
 
@@ -130,7 +137,9 @@ def regime_shares(panels: Mapping[str, pd.DataFrame], along: Sequence[str]) -> F
         the column on the horizontal axis of every panel: context_length or batch_size.
     """
     rows = -(-len(panels) // 2)
-    figure, axes = subplots(rows, min(2, len(panels)), height=1.65 * rows + 0.5, sharey=True)
+    figure, axes = subplots(rows, min(2, len(panels)), height=1.75 * rows + 0.5, sharey=True)
+    if isinstance(engine := figure.get_layout_engine(), ConstrainedLayoutEngine):
+        engine.set(h_pad=0.09)  # a panel's title must not touch the label of the axis above it
     drawn: list[str] = []
     for ax, (title, table), column in zip(axes, panels.items(), along, strict=False):
         kinds = [kind for kind in KIND_COLORS if kind in table]

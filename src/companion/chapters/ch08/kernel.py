@@ -37,12 +37,12 @@ def kernel_figure(
     return show(
         bandwidths_and_waves(bandwidths, slopes, peaks, reads, gpu, widest),
         name="inference-kernel",
-        alt="Left: fitted bandwidth over the width of a head, points on a straight line through the origin, far below "
-        "the peak. Right: the authors' time per cached token over heads is flat, then rises in steps; one of three "
+        alt="First: fitted bandwidth over the width of a head, points on a straight line through the origin, far below "
+        "the peak. Second: the authors' time per cached token over heads is flat, then rises in steps; one of three "
         "kernels on a GPU at hand does so too.",
-        caption="Left: bandwidths fitted to the Transformer's step are proportional to the width of a head, "
-        f"{bandwidths['per_width'].min() / 1e9:.1f} to {bandwidths['per_width'].max() / 1e9:.1f} GB/s per unit. Right: "
-        f"one more cached token costs the same up to {bounds[0]:.0f} heads and about twice as much from "
+        caption="First panel: bandwidths fitted to the Transformer's step are proportional to the width of a head, "
+        f"{bandwidths['per_width'].min() / 1e9:.1f} to {bandwidths['per_width'].max() / 1e9:.1f} GB/s per unit. "
+        f"Second: one more cached token costs the same up to {bounds[0]:.0f} heads and about twice as much from "
         f"{bounds[1]:.0f}. Waves of {peaks.num_multiprocessors}: the multiprocessors of {peaks.label}. Ours: one "
         f"layer's cache of {reads['context_length'].max():,.0f} tokens, heads of {widest}, read by PyTorch's kernels "
         f"efficient, flash and cudnn on {gpu}.",

@@ -127,7 +127,7 @@ def bandwidth_table(free: pd.DataFrame, model_size: str) -> Html:
         formats={"beta_eff_bytes_per_s": lambda v: f"{v / 1e12:g}", "eps_s": lambda v: f"{1e3 * v:.3f}"}
         | {"eps_bp_s": lambda v: f"{1e6 * v:.1f}", "rms_log_error": "{:.6f}"},
         labels={"beta_eff_bytes_per_s": "β fixed at (TB/s)", "eps_s": "ε (ms)", "eps_bp_s": "ε per sequence (µs)"}
-        | {"rms_log_error": "rms of ln(predicted/measured)"},
+        | {"rms_log_error": "rms of ln(predicted / measured)"},
     )
 
 

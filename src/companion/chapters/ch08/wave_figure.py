@@ -37,7 +37,7 @@ def bandwidths_and_waves(
     gpu, head_width
         which of the results.
     """
-    figure, (left, right) = subplots(1, 2, height=3.3)
+    figure, (left, right) = subplots(1, 2, height=3.7)
     _draw_bandwidths(left, bandwidths, peaks)
     color = architecture_look(["transformer"])["transformer"]["color"]
     right.plot(times["heads_in_batch"], 1e9 * times["seconds"], "s", color=color, markersize=4, label="authors")
@@ -52,7 +52,7 @@ def bandwidths_and_waves(
         label = f"ours, {str(backend).removesuffix('_attention')}"
         right.plot(group["heads"], nanoseconds, dashes, color=look_color, marker=marker, markersize=3.5, label=label)
     right.set(xscale="log", yscale="log", xlabel="heads in the batch", ylabel="ns per cached token and layer")
-    right.legend(loc="upper left")
+    figure.legend(handles=right.get_legend_handles_labels()[0], loc="outside lower center", ncols=3)
     return figure
 
 
@@ -64,18 +64,17 @@ def _draw_bandwidths(ax: Axes, table: pd.DataFrame, peaks: Hardware) -> None:
     ax.errorbar(table["head_width"], beta, yerr=bounds, linestyle="", marker="s", color=color, markersize=5)
     last = table["head_width"].max()
     for width, group in table.groupby("head_width"):
-        # names of the widest heads would leave the panel on the right
-        ax.annotate(
+        ax.annotate(  # below the line, which rises to the right
             ", ".join(group["model_size"]), (width, group["beta_eff_bytes_per_s"].min() / 1e12),
-            xytext=(8, -4) if width < last else (2, -14), textcoords="offset points", fontsize=9,
-            ha="left" if width < last else "center",
+            xytext=(6, -11), textcoords="offset points", fontsize=9,
         )  # fmt: skip
     grid = np.array([0, last * 1.15])
     ax.plot(grid, grid * table["per_width"].median() / 1e12, color=GREY, linewidth=1)
     peak = peaks.peak_bytes_per_s / 1e12
     ax.axhline(peak, color=GREY, linewidth=1, linestyle="--")
-    ax.annotate(
-        "peak of the device", (0, peak), xytext=(5, -4), textcoords="offset points", fontsize=9, ha="left", va="top"
-    )
-    ax.set(xlabel="width of a head", ylabel="fitted bandwidth (TB/s)", xlim=(0, None))
-    ax.set_ylim(0, 1.1 * max(peak, ax.get_ylim()[1] / 1.1))
+    ax.set(xlabel="width of a head", ylabel="fitted bandwidth (TB/s)", xlim=(0, 1.35 * last))
+    ax.annotate(  # above the line and at its end: at the start it would look like a legend
+        "peak of the device", (1.35 * last, peak), xytext=(-3, 3), textcoords="offset points", fontsize=9,
+        ha="right", va="bottom",
+    )  # fmt: skip
+    ax.set_ylim(0, 1.15 * max(peak, ax.get_ylim()[1] / 1.15))
