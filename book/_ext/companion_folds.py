@@ -17,7 +17,7 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 _CAPTION = re.compile(r'<(figcaption|p class="companion-caption")[^>]*>(.*?)</(?:figcaption|p)>', re.DOTALL)
 _TAG = re.compile(r"<[^>]*>")
 #: Characters of a caption that name a button, for screen readers alone and for all.
-LONGEST, LONGEST_LABEL = 100, 64
+LONGEST, LONGEST_LABEL = 100, 48
 #: What is folded, by the class that myst-nb gives the fold.
 _WHAT = {"above-input": "the code", "below-input": "the output", "above-output": "the output"}
 

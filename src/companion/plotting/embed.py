@@ -22,6 +22,8 @@ _NUMBER = ' class="number"'
 _PLAIN = re.compile(r"[-−+]?[\d,]+(\.\d+)?")
 #: Spaces at which a value must not break: inside brackets, before a unit sign, in "3 of 5".
 _TOGETHER = re.compile(r"(?<=[\[(,])\s|\s(?=%)|(?<=±)\s|(?<=\d)\s(?=of\s\d)|(?<=\d\sof)\s(?=\d)|(?<=\d,)\s(?=[^\[]*\])")
+#: The same in a caption: before a percent sign, around the sign of an equation such as T = 8192.
+_JOINED = re.compile(r"(?<=\d) (?=%)|(?<=\w) (?== [\d−])|(?<=\w =) (?=[\d−])|(?<=\w\u00a0=) (?=[\d−])")
 _DIGIT_SPACE, _POINT_SPACE, _NO_BREAK = "\u2007", "\u2008", "\u00a0"
 
 
@@ -56,9 +58,10 @@ def show(figure: Figure, *, name: str, alt: str, caption: str) -> Html:
     '<figure class="companion-figure" '
     """
     _check_name("figure", name)
+    text = html.escape(_JOINED.sub(_NO_BREAK, caption))
     return Html(
         f'<figure class="companion-figure" id="fig-{name}">{wide_svg(figure, name, alt)}'
-        f"{narrow_svg(figure, name, alt)}<figcaption>{html.escape(caption)}</figcaption></figure>"
+        f"{narrow_svg(figure, name, alt)}<figcaption>{text}</figcaption></figure>"
     )
 
 
@@ -108,7 +111,7 @@ def show_table(
         for c, number in zip(table.columns, numeric, strict=True)
     ]
     body = "".join(f"<tr>{''.join(row)}</tr>" for row in zip(*columns, strict=True))
-    text = html.escape(caption)
+    text = html.escape(_JOINED.sub(_NO_BREAK, caption))
     anchor = "" if name is None else f' id="tbl-{name}"'
     # the caption stands outside of what scrolls: on a phone it wraps instead of running along the table
     return Html(

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
+from matplotlib.layout_engine import ConstrainedLayoutEngine, LayoutEngine
 from matplotlib.legend import Legend
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator
@@ -26,6 +27,8 @@ from companion.plotting.style import FONT, INK, MUTED, RC_PARAMS
 
 #: Width of the narrow form, and least height of a panel in it (inches). A phone of 390 px shows it at its own size.
 NARROW_WIDTH, NARROW_PANEL = 3.7, 2.5
+#: Room above and below a panel of the narrow form (inches).
+_PANEL_PAD = 0.09
 #: Below this width of its column (CSS pixels) a page shows the narrow form: `companion.css` says the same.
 NARROW_BELOW = 640
 _MARKERS = re.compile(r'<use [^>]*? style="([^"]*)"/>\n(?:<use [^>]*? style="\1"/>\n)+')
@@ -112,6 +115,7 @@ def _stacked(figure: Figure) -> Iterator[None]:
         rows = sum(_fold_legend(figure, legend, undo) for legend in list(figure.legends))
         figure.set_size_inches(NARROW_WIDTH, figure.get_figheight() + 0.2 * rows)
         if (engine := figure.get_layout_engine()) is not None:
+            _part_panels(engine, undo)
             engine.execute(figure)  # where the tick labels stand: no drawing is needed for that
         for ax in figure.axes:
             _thin_ticks(ax, undo)
@@ -138,8 +142,26 @@ def _stack_panels(figure: Figure, undo: list[Callable[[], object]]) -> tuple[int
             undo.append(lambda ax=ax, place=place: ax.set_subplotspec(place))  # type: ignore[misc]
             ax.set_subplotspec(grid[index])
             _label_alone(ax, [a for (r, _), found in cells.items() if r == row for a in found], "y", undo)
-            _label_alone(ax, [a for (_, c), found in cells.items() if c == column for a in found], "x", undo)
+            above = [a for (_, c), found in cells.items() if c == column for a in found]
+            _label_alone(ax, above, "x", undo)
+            if ax is cells[row, column][0]:  # a twin axis has none
+                _title_alone(ax, above, undo)
     return len(cells), panel
+
+
+def _part_panels(engine: LayoutEngine, undo: list[Callable[[], object]]) -> None:
+    """Keep a panel's title off the axis label of the panel above it."""
+    if isinstance(engine, ConstrainedLayoutEngine):
+        before = engine.get()["h_pad"]
+        undo.append(lambda: engine.set(h_pad=before))
+        engine.set(h_pad=_PANEL_PAD)
+
+
+def _title_alone(ax: Axes, mates: list[Axes], undo: list[Callable[[], object]]) -> None:
+    """Give a panel the title that stood above its column."""
+    if not ax.get_title() and ax.get_visible():
+        undo.append(lambda: ax.set_title(""))
+        ax.set_title(next((title for mate in mates if (title := mate.get_title())), ""))
 
 
 def _label_alone(ax: Axes, mates: list[Axes], which: Literal["x", "y"], undo: list[Callable[[], object]]) -> None:
