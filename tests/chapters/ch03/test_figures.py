@@ -60,7 +60,7 @@ def test_profiles(fits: dict[tuple[str, str], IsoflopFit], tables: dict[str, pd.
         assert len(beside) == tables[name]["isoflop_budget"].nunique()
     assert "nats/token" in figure.axes[0].get_ylabel()
     [legend] = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert "95%" in legend
+    assert "95 %" in legend
 
 
 def test_power_laws(fits: dict[tuple[str, str], IsoflopFit], tables: dict[str, pd.DataFrame]) -> None:
