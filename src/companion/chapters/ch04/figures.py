@@ -232,7 +232,7 @@ def _places_for_names(
     levels: list[float], loss: NDArray[np.float64], n: NDArray[np.float64], d: NDArray[np.float64]
 ) -> dict[float, tuple[float, float]]:
     """Where contours get their levels written: between the largest sizes, away from the edges, where few runs are."""
-    column = int(0.85 * len(n))
+    column = int(0.89 * len(n))
     rows = {level: int(np.argmax(loss[:, column] < level)) for level in levels}
     return {level: (n[column], d[row]) for level, row in rows.items() if 0.04 * len(d) < row < 0.96 * len(d)}
 
