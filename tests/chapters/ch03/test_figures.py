@@ -60,6 +60,7 @@ def test_profiles(fits: dict[tuple[str, str], IsoflopFit], tables: dict[str, pd.
         beside = [text.get_text() for text in ax.texts]
         assert beside[:2] == ["6×10¹⁸", "1×10¹⁹"]
         assert len(beside) == tables[name]["isoflop_budget"].nunique()
+        assert ax.texts[0].get_horizontalalignment() == "right"  # the next valley ends close to this one
         figure.canvas.draw()
         boxes = [text.get_window_extent() for text in ax.texts]
         assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
