@@ -266,6 +266,6 @@ def test_ledger_says_what_differs() -> None:
     text = ch04.ledger_verdict(ledger)
     assert text.startswith("One of the two published numbers come out again; 1 of these rest on losses that were recon")
     assert "Of the objectives, 1 of 1 agree within the tolerance" in text
-    assert "differ by -5.0e-01 to -5.0e-01" in text
-    assert text.endswith("The rows that differ: rounded")
+    assert "differ by −0.5 to −0.5" in text
+    assert text.endswith("The note of the ledger on rows that differ: “rounded”")
     assert ch04.ledger_table(ledger).markup.count("<tr") == 3

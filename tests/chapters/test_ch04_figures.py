@@ -45,6 +45,11 @@ def test_contours(fitted: Fit, table: pd.DataFrame) -> None:
     n, d = path.get_xdata(), path.get_ydata()
     best = fitted.law.optimum(6 * n[0] * d[0])
     assert best[0] == pytest.approx(n[0])
+    assert ax.texts  # the levels, away from the edges
+    for text in ax.texts:
+        x, y = ax.transAxes.inverted().transform(ax.transData.transform(text.get_position()))
+        assert 0.8 < x < 0.95
+        assert 0.03 < y < 0.97
 
 
 def test_contours_without_designs(fitted: Fit, table: pd.DataFrame) -> None:
@@ -59,6 +64,8 @@ def test_outlier_influence() -> None:
     )
     figure = figures.outlier_influence(shifts, {"loss": "change of loss (nats/token)"})
     assert [ax.get_title() for ax in figure.axes] == ["run of a", "run of b"]
+    both = figures.outlier_influence(shifts.assign(alpha=0.0), {"alpha": "change of α", "loss": "change of loss"})
+    assert [ax.get_title() for ax in both.axes] == ["run of a", "run of b"] * 2
     assert [line.get_label() for line in figure.axes[0].lines] == ["δ = 0.001", "δ = ∞ (least squares)"]
 
 
@@ -92,6 +99,7 @@ def test_correlations(fitted: Fit) -> None:
     [ax] = figures.correlation_maps({NAME: fitted.correlations}).axes
     assert [label.get_text() for label in ax.get_xticklabels()] == ["E", "log A", "log B", "α", "β"]
     assert len(ax.texts) == 25
+    assert not any("-" in text.get_text() for text in ax.texts)
 
 
 def test_bands(resamples: Bootstrap, table: pd.DataFrame) -> None:

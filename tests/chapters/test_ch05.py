@@ -155,6 +155,8 @@ def test_a_variance_misread() -> None:
     assert "p falls to 0.01" in ch05.variance_verdict(slopes, [MISREAD[0], (*MISREAD[1][:5], 0.01)])
     assert "isread" not in ch05.variance_verdict(slopes, [])  # one ratio: nothing to compare
     assert "&lt; 10⁻³⁰⁰" in ch05.misread_table(MISREAD).markup
+    large = ch05.misread_table([(*MISREAD[0][:4], 20_861_982.8, MISREAD[0][5])]).markup
+    assert "2.1×10⁷" in large
 
 
 @pytest.mark.parametrize(("change", "words"), [(0.0, "are not rejected for gpt"), (0.02, "are rejected for gpt")])

@@ -1,4 +1,4 @@
-"""Names that chapters print: those of architectures, and of the two optima of an IsoFLOP budget."""
+"""Names that chapters print: those of architectures, of designs of runs, and of the optima of an IsoFLOP budget."""
 
 from collections.abc import Iterable, Mapping
 
@@ -8,6 +8,9 @@ from companion.plotting.style import ARCHITECTURE_LABELS
 SYMBOLS = {"num_params": "N*", "num_tokens": "D*"}
 #: The same on an axis.
 OPTIMUM_LABELS = {"num_params": "optimal parameters N*", "num_tokens": "optimal training tokens D*"}
+
+#: Designs of runs, as pages call them.
+DESIGN_LABELS = {"isoflop": "IsoFLOP", "tokenparam": "Token/Param", "all": "all runs"}
 
 
 def label_of(name: str) -> str:
@@ -22,6 +25,11 @@ def the(name: str) -> str:
     ('the Transformer', 'the xLSTM', 'gpt')
     """
     return f"the {label_of(name)}" if label_of(name) in ARCHITECTURE_LABELS.values() else name
+
+
+def design_name(design: str) -> str:
+    """A design of runs as a page calls it: IsoFLOP, Token/Param; a reader's own as the table spells it."""
+    return DESIGN_LABELS.get(design, design)
 
 
 def labels_of(names: Iterable[str]) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """Figures of the IsoFLOP chapter carry their data, on axes with units."""
 
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -58,9 +60,13 @@ def test_profiles(fits: dict[tuple[str, str], IsoflopFit], tables: dict[str, pd.
         beside = [text.get_text() for text in ax.texts]
         assert beside[:2] == ["6×10¹⁸", "1×10¹⁹"]
         assert len(beside) == tables[name]["isoflop_budget"].nunique()
+        assert ax.texts[0].get_horizontalalignment() == "right"  # the next valley ends close to this one
+        figure.canvas.draw()
+        boxes = [text.get_window_extent() for text in ax.texts]
+        assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
     assert "nats/token" in figure.axes[0].get_ylabel()
     [legend] = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert "95%" in legend
+    assert "95 %" in legend
 
 
 def test_power_laws(fits: dict[tuple[str, str], IsoflopFit], tables: dict[str, pd.DataFrame]) -> None:

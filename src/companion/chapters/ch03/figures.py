@@ -30,6 +30,8 @@ from companion.plotting.style import (
 EXPONENT_LABELS = {"num_params": "exponent a of N*", "num_tokens": "exponent b of D*"}
 GREY = "#888888"
 _BUDGET_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+#: A valley ends beside another if that one reaches less than so many times its size.
+_NEAR_ENDS = 2
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 
 
@@ -78,7 +80,7 @@ def show_choices(choices: Mapping[Key, pd.DataFrame]) -> Html:
         name="isoflop-exponents",
         alt="Exponents of optimal parameters and tokens with intervals, one row for every choice of procedure.",
         caption="The exponents under each choice of procedure. Thick: one standard error. Thin: 95 % interval; some "
-        "run out of the panel. 'Published' is the paper's procedure on these runs. A choice that changes nothing for "
+        "run out of the panel. “Published” is the paper's procedure on these runs. A choice that changes nothing for "
         "an architecture has no mark of it.",
     )
 
@@ -105,14 +107,17 @@ def isoflop_profiles(fits: Mapping[str, IsoflopFit], level: float = 0.95) -> Fig
                 grid = np.geomspace(profile.x.min(), profile.x.max(), 80)
                 ax.plot(grid, profile.fit.law.predict(grid), color=look["color"], linewidth=1.3)
             _mark_optimum(ax, profile, level)
-            _name_budget(ax, profile)
+            ends = [other.x.max() / profile.x.max() for other in fits[name].profiles]
+            _name_budget(ax, profile, beside=any(1 < end < _NEAR_ENDS for end in ends))
         ax.margins(x=0.08)
         ax.set(xscale="log", xlabel=LABELS[x_column], title=look["label"])
         count_ticks(ax.xaxis)
     low, high = axes[0].get_ylim()
     axes[0].set_ylim(low, high + 0.05 * (high - low))  # room for the highest name
     axes[0].set_ylabel(LABELS["val_loss"])
-    optimum = Line2D([], [], color=INK, marker="d", markersize=6, linewidth=1.6, label=f"optimum, {level:.0%} interval")
+    optimum = Line2D(
+        [], [], color=INK, marker="d", markersize=6, linewidth=1.6, label=f"optimum, {level * 100:g} % interval"
+    )
     figure.legend(handles=[optimum], loc="outside lower center")
     return figure
 
@@ -261,14 +266,14 @@ def _mark_optimum(ax: Axes, profile: IsoflopProfile, level: float) -> None:
     ax.plot(center, profile.fit.law.loss_opt, "d", color=INK, markersize=5)
 
 
-def _name_budget(ax: Axes, profile: IsoflopProfile) -> None:
-    """The budget above the right end of its valley, where curves lie apart."""
+def _name_budget(ax: Axes, profile: IsoflopProfile, beside: bool) -> None:
+    """The budget above the right end of its valley, where curves lie apart; more to the left if one ends `beside`."""
     top = float(profile.loss[profile.x == profile.x.max()].max())
     if profile.fit is not None:
         top = max(top, float(profile.fit.law.predict(profile.x.max())))
     ax.annotate(
-        power_of_ten(profile.isoflop_budget), (float(profile.x.max()), top), xytext=(0, 4),
-        textcoords="offset points", fontsize=9, ha="center", va="bottom",
+        power_of_ten(profile.isoflop_budget), (float(profile.x.max()), top), xytext=(8 if beside else 0, 4),
+        textcoords="offset points", fontsize=9, ha="right" if beside else "center", va="bottom",
     )  # fmt: skip
 
 

@@ -50,9 +50,9 @@ def show_noise_free_bias(surfaces: Mapping[str, LossSurface], first: str, train_
     return show(
         noise_free_bias(drawn, train_flops, ["symmetric", "only below", "only above"], GRIDS),
         name="isoflop-noise-free",
-        alt="Left: an exact profile and three parabolas that miss its bottom. Right: the error over the grid's center.",
-        caption="An error without noise. Left: the exact loss near its optimum, and parabolas through three grids of "
-        "equal width, each a decade; diamonds mark their lowest points. Right: the error of N* grows as the grid's "
+        alt="An exact profile with three parabolas that miss its bottom, and the error over the grid's center.",
+        caption="An error without noise. First: the exact loss near its optimum, and parabolas through three grids of "
+        "equal width, each a decade; diamonds mark their lowest points. Then: the error of N* grows as the grid's "
         "center leaves the optimum.",
     )
 

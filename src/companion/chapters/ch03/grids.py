@@ -9,7 +9,7 @@ import pandas as pd
 
 from companion.chapters.applicability import need
 from companion.chapters.ch03.words import p_value
-from companion.chapters.labels import label_of
+from companion.chapters.labels import design_name, label_of
 from companion.errors import InputError
 from companion.fitting.isoflop.bias import GRIDS, exponent_bias, leading_bias
 from companion.fitting.isoflop.goodness_of_fit import skew
@@ -23,8 +23,6 @@ from companion.plotting.embed import show_table
 
 Side = Literal["below", "above"]
 SIDES: tuple[Side, Side] = ("below", "above")
-#: The paper's names of the two designs.
-_DATASETS = {"isoflop": "IsoFLOP", "tokenparam": "Token/Param", "all": "all runs"}
 _NUMBERS = re.compile(r" [\d.]+(e[+-]\d+)?( to [\d.]+(e[+-]\d+)?)?")
 
 
@@ -163,7 +161,7 @@ def published_surfaces() -> dict[str, LossSurface]:
     for fit in load_published()["parametric_fits"]:
         if "objective" in fit:  # those stored with all digits
             gamma = "free" if fit["fit_gamma"] else "= 1"
-            name = f"{label_of(fit['architecture'])}, {_DATASETS[fit['dataset']]}, γ {gamma}"
+            name = f"{label_of(fit['architecture'])}, {design_name(fit['dataset'])}, γ {gamma}"
             surfaces[name] = LossSurface(**{key: fit[key] for key in ("E", "A", "B", "alpha", "beta", "gamma")})
     return surfaces
 
@@ -194,7 +192,7 @@ def show_grid_bias(surfaces: Mapping[str, LossSurface], bias: Mapping[str, pd.Da
         name="isoflop-grid-bias",
         caption=f"Error of N* (%) without any noise, from {even.num_sizes} sizes over a "
         f"{10 ** (even.upper - even.lower):g}-fold range. Theory: (α − β)h²/10 with h = {half:.2f}, half that range in "
-        f"ln N. Off-center: the middle of the range lies {center:g} decades above the optimum. Last column: error of "
+        f"ln N. Off-center: the middle of the range lies {center:g} decades above the optimum. Drifting: error of "
         f"exponent a when the range drifts upward by {drifting.drift:g} decades per decade of compute.",
         formats={"exponents": "{:+.3f}", "drift": "{:+.4f}"}
         | dict.fromkeys(shares, lambda share: f"{100 * share:+.1f}"),

@@ -222,7 +222,7 @@ def show_errors(errors: pd.DataFrame) -> Html:
         table,
         name="isoflop-errors",
         caption="Standard error of the exponent of N*, by procedure. In parentheses: half the width of the 95 % "
-        "interval. Last column: how many such optima on a true power law would lie nearer to a line than these.",
+        "interval. Would lie nearer: how many such optima on a true power law would lie nearer to a line than these.",
         formats={"nearer": percent},
         labels={"published": "published procedure", "joint": "joint fit", "nearer": "would lie nearer"},
     )

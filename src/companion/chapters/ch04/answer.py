@@ -88,7 +88,7 @@ def answer_table(
         rows.append({"quantity": "error beyond its runs"} | errors)
         cutoffs = {name: f"{power_of_ten(row['cutoff'])} FLOP" for name, row in cheaper.items()}
         caption += (
-            " Last row: error of the predicted loss of the run with the most compute, from the runs up to "
+            " Error beyond its runs: error of the predicted loss of the run with the most compute, from the runs up to "
             f"{by_label(cutoffs)} only."
         )
     return show_table(pd.DataFrame(rows), name="surface-answer", caption=caption, labels={"quantity": "law"})

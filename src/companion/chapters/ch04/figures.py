@@ -11,14 +11,15 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 from scipy import stats
 
+from companion.chapters.labels import design_name
 from companion.fitting.fit import Fit
 from companion.fitting.likelihood import Profile
+from companion.formatting import true_minus
 from companion.plotting.style import INK, LABELS, architecture_look, count_ticks, panels, subplots
 
 GREY = "#888888"
 #: How a design of runs is drawn everywhere in the chapter.
 DESIGN_MARKERS = {"isoflop": "o", "tokenparam": "D"}
-DESIGN_LABELS = {"isoflop": "IsoFLOP", "tokenparam": "Token/Param", "all": "all runs"}
 _SPARE_MARKERS = ("^", "v", "P", "X")
 DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 _COLORS = (INK, "#0173b2", "#de8f05", "#029e73", "#cc78bc")
@@ -46,8 +47,10 @@ def loss_contours(
     for ax, (name, look) in zip(axes, architecture_look(fits).items(), strict=True):
         loss = fits[name].law.predict(n[None, :], d[:, None])
         shown = [level for level in levels if loss.min() < level < loss.max() and level < every["val_loss"].max() + 0.5]
+        ax.set(xscale="log", yscale="log", xlim=(n[0], n[-1]), ylim=(d[0], d[-1]))
         lines = ax.contour(n, d, loss, levels=shown, colors=GREY, linewidths=0.9)
-        ax.clabel(lines, levels=shown[::2], fmt="%.1f", fontsize=9, inline_spacing=1)
+        names = _places_for_names(shown[::2], loss, n, d)
+        ax.clabel(lines, levels=list(names), manual=list(names.values()), fmt="%.1f", fontsize=9, inline_spacing=1)
         for design, marker in markers.items():
             runs = _of_design(tables[name], design)
             ax.plot(
@@ -57,14 +60,13 @@ def loss_contours(
         products = np.geomspace(float(n[0] * d[0]) / 100, float(n[-1] * d[-1]) * 100, 60)
         path = fits[name].law.optimum(flops_per_nd[name] * products, flops_per_nd[name])
         ax.plot(*path, color=INK, linewidth=1.8)
-        ax.set(xscale="log", yscale="log", xlabel=LABELS["num_params"], title=look["label"])
-        ax.set(xlim=(n[0], n[-1]), ylim=(d[0], d[-1]))
+        ax.set(xlabel=LABELS["num_params"], title=look["label"])
         ax.grid(False)
         count_ticks(ax.xaxis, (1.0, 3.0))
         count_ticks(ax.yaxis, (1.0,))
     axes[0].set_ylabel(LABELS["num_tokens"])
     handles = [
-        Line2D([], [], color=GREY, marker=marker, linewidth=0, markersize=4, label=DESIGN_LABELS.get(design, design))
+        Line2D([], [], color=GREY, marker=marker, linewidth=0, markersize=4, label=design_name(design))
         for design, marker in markers.items()
     ]
     handles.append(Line2D([], [], color=INK, linewidth=1.8, label="compute-optimal path"))
@@ -96,9 +98,8 @@ def outlier_influence(shifts: pd.DataFrame, readings: Mapping[str, str]) -> Figu
                 rows["excess"], rows[column], linestyle=dashes, color=color, marker=marker, markersize=3.5, label=name
             )
         ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        ax.set(ylabel=label if run == changed[0] else "")
-    for ax, run in zip(axes, changed, strict=False):
-        ax.set_title(f"run of {run}")
+        # a title on every panel: on a phone they stand below each other
+        ax.set(ylabel=label if run == changed[0] else "", title=f"run of {run}")
     for ax in axes[-len(changed) :]:
         ax.set_xlabel("its loss raised by (%)")
     handles, names = axes[0].get_legend_handles_labels()
@@ -145,7 +146,7 @@ def residuals_over_compute(fits: Mapping[str, Fit], tables: Mapping[str, pd.Data
             runs = _of_design(tables[name], design)
             ax.plot(
                 runs["train_flops"], relative[runs.index], marker, color=look["color"], markersize=4, alpha=0.6,
-                linewidth=0, label=DESIGN_LABELS.get(design, design),
+                linewidth=0, label=design_name(design),
             )  # fmt: skip
         ax.axhline(0, color=GREY, linewidth=0.8)
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -199,7 +200,7 @@ def profiles(
         Line2D([], [], color=look["color"], marker=look["marker"], markersize=4, label=look["label"])
         for look in architecture_look(next(iter(curves.values()))).values()
     ]
-    handles.append(Line2D([], [], color=GREY, linestyle="--", label=f"{level:.0%} threshold"))
+    handles.append(Line2D([], [], color=GREY, linestyle="--", label=f"{level * 100:g} % threshold"))
     handles += [
         Line2D([], [], color=GREY, linestyle=DASHES[index], linewidth=2.4, label=kind)
         for index, kind in enumerate(kinds)
@@ -219,12 +220,21 @@ def correlation_maps(tables: Mapping[str, pd.DataFrame]) -> Figure:
         ax.set_yticks(range(len(names)), names)
         for (row, column), value in np.ndenumerate(values):
             color = "#f7f7f7" if abs(value) > 0.6 else "#222222"  # on the cell, not on the page
-            ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9, color=color)
+            ax.text(column, row, true_minus(f"{value:.2f}"), ha="center", va="center", fontsize=9, color=color)
         ax.grid(False)
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
         ax.set_title(look["label"])
     return figure
+
+
+def _places_for_names(
+    levels: list[float], loss: NDArray[np.float64], n: NDArray[np.float64], d: NDArray[np.float64]
+) -> dict[float, tuple[float, float]]:
+    """Where contours get their levels written: between the largest sizes, away from the edges, where few runs are."""
+    column = int(0.89 * len(n))
+    rows = {level: int(np.argmax(loss[:, column] < level)) for level in levels}
+    return {level: (n[column], d[row]) for level, row in rows.items() if 0.04 * len(d) < row < 0.96 * len(d)}
 
 
 def _design_markers(runs: pd.DataFrame) -> dict[str, str]:

@@ -8,7 +8,7 @@ import pandas as pd
 from companion.chapters.ch04.analysis import law_crossing
 from companion.chapters.ch04.reach_tables import compared_optima, shown_of_ledger
 from companion.chapters.ch04.shown import Fits, Tables
-from companion.chapters.ch04.words import runs_of, signed
+from companion.chapters.ch04.words import power, runs_of, signed
 from companion.chapters.labels import by_label, label_of
 from companion.fitting.diagnostics import cross_errors
 from companion.fitting.pareto import compare_fronts, fit_front
@@ -166,8 +166,8 @@ def ledger_verdict(ledger: pd.DataFrame) -> str:
         good = share_in_words(int((goals["verdict"] == "reproduced").sum()), len(goals))
         texts.append(
             f"Of the objectives, {good} agree within the tolerance; relative to the published ones, ours differ by "
-            f"{excess.min():+.1e} to {excess.max():+.1e}"
+            f"{power(excess.min(), 2)} to {power(excess.max(), 2)}"
         )
     shown = shown_of_ledger(ledger)
     notes: Sequence[str] = [note for note in shown.loc[shown["verdict"] == "differs", "note"].unique() if note]
-    return ". ".join([*texts, *(f"The rows that differ: {note}" for note in notes)])
+    return ". ".join([*texts, *(f"The note of the ledger on rows that differ: “{note}”" for note in notes)])

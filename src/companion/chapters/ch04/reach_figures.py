@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from companion.chapters.ch04.figures import DASHES, DESIGN_LABELS, GREY
+from companion.chapters.ch04.figures import DASHES, GREY
+from companion.chapters.labels import design_name
 from companion.fitting.fit import Fit
 from companion.fitting.uncertainty import Bootstrap
 from companion.formatting import count, significant
@@ -46,7 +47,9 @@ def bands(
             ("prediction", bootstraps[name].prediction_band(num_params, tokens, level), 0.18),
             ("confidence", bootstraps[name].confidence_band(num_params, tokens, level), 0.38),
         ):
-            ax.fill_between(tokens, *band, color=look["color"], alpha=alpha, linewidth=0, label=f"{level:.0%} {label}")
+            ax.fill_between(
+                tokens, *band, color=look["color"], alpha=alpha, linewidth=0, label=f"{level * 100:g} % {label}"
+            )
         ax.plot(tokens, bootstraps[name].fit.law.predict(num_params, tokens), color=look["color"], label="law")
         for label, runs in near.items():
             if len(runs):
@@ -159,7 +162,7 @@ def design_disagreement(
             ratio = fits[name][design].law.predict(n, n * tokens_per_param) / base - 1
             own = tables[name][design]["train_flops"]
             covered = (flops >= own.min()) & (flops <= own.max())
-            label = DESIGN_LABELS.get(design, design)
+            label = design_name(design)
             ax.plot(flops, ratio, linestyle=dashes, color=color, linewidth=1.2, label=label)
             ax.plot(flops[covered], ratio[covered], color=color, linewidth=4, alpha=0.5)
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -170,5 +173,5 @@ def design_disagreement(
             ax.legend(title="fitted to")
         else:
             ax.text(0.5, 0.6, "one design only: nothing to compare", transform=ax.transAxes, ha="center")
-    axes[0].set_ylabel(f"loss against fit to {DESIGN_LABELS.get(reference, reference)} (%)")
+    axes[0].set_ylabel(f"loss against fit to {design_name(reference)} (%)")
     return figure

@@ -8,8 +8,8 @@ import pandas as pd
 
 from companion.chapters.ch04.shown import Fits, Tables, target_text
 from companion.chapters.ch04.tables import labeled
-from companion.chapters.ch04.words import design_name, signed
-from companion.chapters.labels import label_of
+from companion.chapters.ch04.words import power, signed
+from companion.chapters.labels import design_name, label_of
 from companion.errors import NotApplicable
 from companion.fitting.diagnostics import cross_errors
 from companion.fitting.extrapolation import Extrapolation
@@ -93,7 +93,7 @@ def optima_table(implied: Tables, measured: Tables) -> Html:
     return show_table(
         shown.assign(ratio=both["ratio"]),
         name="surface-optima",
-        caption="Optima of the law along the runs of each budget, with 95 % intervals. Last column: N* of the law "
+        caption="Optima of the law along the runs of each budget, with 95 % intervals. Difference: N* of the law "
         f"against the parabola's. {lost_words(lost)}",
         formats={"isoflop_budget": power_of_ten, "ratio": lambda value: signed(value, 0)},
         labels={"isoflop_budget": "budget (FLOP)", "num_params": "N*", "num_tokens": "D* (tokens)"}
@@ -220,7 +220,7 @@ def ledger_table(ledger: pd.DataFrame) -> Html:
         shown[["entry", "quantity", "published", "ours", "tolerance", "verdict"]],
         name="surface-ledger",
         caption="E and objective of the fits whose objective is published, and every row that differs.",
-        formats={"published": "{:.6g}", "ours": "{:.6g}", "tolerance": "{:.1g}"},
+        formats={"published": power, "ours": power, "tolerance": lambda value: power(value, 1)},
     )
 
 

@@ -9,8 +9,8 @@ import pandas as pd
 from companion.chapters.ch04.analysis import fit_row
 from companion.chapters.ch04.shown import Fits, Tables
 from companion.chapters.ch04.tables import last_residual
-from companion.chapters.ch04.words import design_name, signed
-from companion.chapters.labels import label_of
+from companion.chapters.ch04.words import signed
+from companion.chapters.labels import design_name, label_of
 from companion.fitting.fit import Fit
 from companion.laws import LossSurface
 from companion.plotting import Html, show_table

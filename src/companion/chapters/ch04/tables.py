@@ -8,8 +8,8 @@ import pandas as pd
 
 from companion.chapters.ch04.analysis import fit_row, term_ranges
 from companion.chapters.ch04.shown import Fits, Tables, target_text
-from companion.chapters.ch04.words import design_name, signed
-from companion.chapters.labels import label_of
+from companion.chapters.ch04.words import signed
+from companion.chapters.labels import design_name, label_of
 from companion.fitting.fit import Fit
 from companion.fitting.likelihood import Profile
 from companion.fitting.uncertainty import Bootstrap
@@ -81,7 +81,7 @@ def endings_table(fits: Mapping[tuple[str, str, str], Fit]) -> Html:
         "optimum. Condition: how many times better the best-known combination of (scaled) parameters is known than "
         "the worst.",
         formats={
-            "objective": "{:.3e}",
+            "objective": lambda value: power_of_ten(value, 4),
             "rms": percent,
             "share": lambda share: f"{100 * share:.0f} %",
             "conditioning": "{:.0f}",
@@ -115,7 +115,7 @@ def scatter_table(scattered: pd.DataFrame) -> Html:
     return show_table(
         labeled(scattered).assign(runs=scattered["runs"].map(design_name)),
         name="surface-scatter",
-        caption="Log residuals (observed over fitted) of the fit to all runs, by design. Last column: mean of the five "
+        caption="Log residuals (observed over fitted) of the fit to all runs, by design. Top five: mean of the five "
         "runs with the most compute.",
         formats={"rms": percent} | dict.fromkeys(("median", "mean", "top"), lambda value: signed(value, 2)),
         labels={"top": "top five"},
@@ -161,8 +161,8 @@ def terms_table(ranges: pd.DataFrame) -> Html:
     return show_table(
         labeled(ranges),
         name="surface-terms",
-        caption="Upper over lower end of the 95 % interval (bootstrap over sizes): prefactors, and the terms "
-        "(A·N^−α)^γ and (B·D^−β)^γ at the mean size and tokens of the runs.",
+        caption="Upper over lower end of the 95 % interval (bootstrap over sizes): of the prefactors, and of the "
+        "whole terms of the law in N and in D, at the mean size and tokens of the runs.",
         formats=dict.fromkeys(("A", "B", "A_term", "B_term"), lambda value: f"×{significant(value)}"),
         labels={"A_term": "term in N", "B_term": "term in D"},
     )

@@ -1,12 +1,23 @@
 """Numbers of chapter 4 as its sentences and tables say them."""
 
-from companion.chapters.ch04.figures import DESIGN_LABELS
+from companion.chapters.labels import design_name
+from companion.formatting import power_of_ten, true_minus
 
 
 def signed(share: float, decimals: int = 1) -> str:
     """A relative deviation in percent with its sign: +5.2 %; without a sign where it rounds to zero."""
     text = f"{100 * share:+.{decimals}f}"
     return f"{text.lstrip('+-') if float(text) == 0 else text} %"
+
+
+def power(value: float, digits: int = 6) -> str:
+    """A number with up to that many digits, a very large or small one as a power of ten: 1.19344, −5.1×10⁻⁵.
+
+    >>> power(1.89e6), power(0.000702797), power(-5.12e-5, 2)
+    ('1.89×10⁶', '0.000702797', '−5.1×10⁻⁵')
+    """
+    mantissa, _, exponent = true_minus(f"{value:.{digits}g}").partition("e")
+    return f"{mantissa}{power_of_ten(float(f'1e{exponent}')).removeprefix('1')}" if exponent else mantissa
 
 
 def off_by(errors: list[float]) -> str:
@@ -17,11 +28,6 @@ def off_by(errors: list[float]) -> str:
     low, high = (f"{100 * size:.1f}" for size in sorted(abs(end) for end in ends))
     span = low if low == high else f"{low} to {high}"
     return f"{span} % too {'high' if ends[1] > 0 else 'low'}"
-
-
-def design_name(design: str) -> str:
-    """A design of runs as the page calls it: IsoFLOP, Token/Param; a reader's own as the table spells it."""
-    return DESIGN_LABELS.get(design, design)
 
 
 def runs_of(design: str) -> str:

@@ -107,9 +107,10 @@ def answer_table(
     return show_table(
         pd.DataFrame(rows).fillna("–"),
         name="overtraining-answer",
-        caption="Loss L ∝ C^−η at fixed M, with 95 % intervals. In the sharper test every size has a deviation of its "
-        "own. The F test finds the smallest change, over all ratios, in 80 % of simulations."
-        + (f" Last row: at {power_of_ten(train_flops)} FLOP, by the parametric law." if prices else ""),
+        caption="Loss at fixed M as a power law of compute with exponent −η, with 95 % intervals. In the sharper test "
+        "every size has a deviation of its own. The F test finds the smallest change, over all ratios, in 80 % of "
+        "simulations."
+        + (f" Loss above the optimum: at {power_of_ten(train_flops)} FLOP, by the parametric law." if prices else ""),
     )
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from companion.chapters.ch05.analysis import Tables
 from companion.chapters.ch05.tables import labeled
 from companion.chapters.ch05.words import p_text, percents, signed, span
-from companion.chapters.labels import label_of
+from companion.chapters.labels import design_name, label_of
 from companion.fitting.fit import Fit
 from companion.formatting import count, power_of_ten
 from companion.laws import LossSurface
@@ -79,7 +79,9 @@ def sensitivity_table(sensitivity: Tables, train_flops: float, ratio: float) -> 
     every["form"] = [
         f"{gamma:.2f}" if free else "1 (fixed)" for gamma, free in zip(every["gamma"], every["gamma_free"], strict=True)
     ]
-    every["fitted to"] = [f"{runs} ({number})" for runs, number in zip(every["runs"], every["num_runs"], strict=True)]
+    every["fitted to"] = [
+        f"{design_name(runs)} ({number})" for runs, number in zip(every["runs"], every["num_runs"], strict=True)
+    ]
     return show_table(
         every[["architecture", "fitted to", "form", "E", "optimal_ratio", "penalty", "rms"]],
         name="overtraining-laws",
@@ -102,7 +104,7 @@ def exact_table(fits: Mapping[tuple[tuple[float, ...], float | None], Fit], trut
         pd.DataFrame(rows),
         name="overtraining-exact",
         caption="Fits to the noise-free losses of a known law at fixed ratios M. The law has "
-        f"α = {truth.alpha:.3f}, β = {truth.beta:.3f} and γ = {truth.gamma:.3f}. Last column: error of the loss "
+        f"α = {truth.alpha:.3f}, β = {truth.beta:.3f} and γ = {truth.gamma:.3f}. Error far away: of the loss "
         "predicted for 1B parameters and 5T tokens (M = 5000).",
         formats={"conditioning": power_of_ten, "rms": _short_power, "far": lambda value: f"{signed(100 * value, 2)} %"},
         labels={"conditioning": "condition number", "rms": "rms of ln L", "far": "error far away"},

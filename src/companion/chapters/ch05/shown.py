@@ -98,9 +98,9 @@ def cost_figure(costs: Tables, train_flops: float) -> Html:
         name="overtraining-cost",
         alt="Three panels over tokens per parameter: loss above the optimum, size over the optimal size, and served "
         "tokens to break even.",
-        caption=f"What over-training costs and what it buys at {power_of_ten(train_flops)} FLOP of training. Left and "
-        "middle: at equal compute; right: at equal loss. Shaded: 95 % bootstrap intervals. N over the optimal N* is "
-        "also the ratio of FLOP per served token.",
+        caption=f"What over-training costs and what it buys at {power_of_ten(train_flops)} FLOP of training. Cost "
+        "and gain at equal compute; at equal loss, the tokens that pay it back. Shaded: 95 % bootstrap "
+        "intervals. N over the optimal N* is also the ratio of FLOP per served token.",
     )
 
 

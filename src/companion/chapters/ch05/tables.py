@@ -14,6 +14,8 @@ from companion.fitting.overtraining.slope_tests import compare_slopes, parallel_
 from companion.formatting import interval, percent, power_of_ten
 from companion.plotting import Html, show_table
 
+#: From here on a test statistic is printed as a power of ten.
+_MANY = 1e5
 #: Choices of runs by architecture, width of the window, and whether the left-out run is kept.
 Choices = Mapping[tuple[str, float, bool], OvertrainingSlopes]
 #: Columns of a list of `misread` exponents: architecture, reading, median error, distance of the extremes, Q, p.
@@ -70,9 +72,13 @@ def misread_table(misread: Sequence[tuple[str, str, float, float, float, float]]
         name="overtraining-misread",
         caption="The same exponents with two readings of one column. Apart: largest minus smallest η, in units of the "
         "median error.",
-        formats={"median": power_of_ten, "apart": "{:,.1f}", "Q": "{:,.1f}", "p": p_text},
+        formats={"median": power_of_ten, "apart": _large, "Q": _large, "p": p_text},
         labels={"taken": "column read as", "median": "median error"},
     )
+
+
+def _large(value: float) -> str:
+    return f"{value:,.1f}" if value < _MANY else power_of_ten(value)
 
 
 def parallel_table(tests: Tables) -> Html:
@@ -96,9 +102,9 @@ def detectable_table(seen: pd.DataFrame) -> Html:
         labeled(seen),
         name="overtraining-power",
         caption="The change of η from the smallest to the largest ratio that a test finds in 80 % of simulations. "
-        "False alarms: share of p < 0.05 without any change. Last column: the change found by F relative to η.",
+        "False alarms: share of p < 0.05 without any change. Share of η: of the change found by F.",
         formats={"false alarms": "{:.3f}", "f_test": "{:.4f}", "trend_test": "{:.4f}", "share": percent},
-        labels={"shape": "lines", "f_test": "found by F", "trend_test": "found by trend", "share": "of η"},
+        labels={"shape": "lines", "f_test": "found by F", "trend_test": "found by trend", "share": "share of η"},
     )
 
 
@@ -116,7 +122,7 @@ def choices_table(choices: Choices) -> Html:
         name="overtraining-choices",
         caption="Common exponent and tests of parallel lines, by the width of the window about a ratio and by the run "
         "that is left out by hand.",
-        formats={"within": _window, "common": "{:.4f}", "p": "{:.2f}", "by size": p_text},
+        formats={"within": _window, "common": "{:.4f}", "p": p_text, "by size": p_text},
         labels={"common": "common η", "p": "p, straight", "by size": "p, by size"},
     )
 
