@@ -40,13 +40,19 @@ def place_of(cell: nodes.Element) -> str:
 
 
 def shortened(text: str, longest: int) -> str:
-    """The first sentence of a text, cut between words if it has more characters.
+    """The first sentence of a text; if it has more characters, cut at a comma or colon, or between words.
 
     >>> shortened("Table 3.1. Loss over compute. More below.", 100), shortened("word " * 30, 20)
     ('Table 3.1. Loss over compute', 'word word word word…')
+    >>> shortened("Exponents of N*, one optimum left out at a time", 30)
+    'Exponents of N*…'
     """
     text = re.split(r"(?<=[^\W\d])\.\s", " ".join(text.split()), maxsplit=1)[0].rstrip(".")
-    return text if len(text) <= longest else text[: longest + 1].rpartition(" ")[0] + "…"
+    if len(text) <= longest:
+        return text
+    piece = text[: longest + 1]
+    stop = max(piece.rfind(mark) for mark in ",;:")
+    return (piece[:stop] if stop > longest // 3 else piece.rpartition(" ")[0]) + "…"
 
 
 class NameFolds(SphinxPostTransform):
