@@ -37,7 +37,7 @@ def markups(execution: Execution) -> str:
 def test_the_picture_is_that_of_the_table(outcomes: dict[str, Execution]) -> None:
     shown = markups(outcomes["two_other_architectures"])
     assert "fig-paper-paradigms" in shown
-    assert f"{TABLES['two_other_architectures']}. Left: runs of equal compute" in shown
+    assert f"{TABLES['two_other_architectures']}. IsoFLOP: runs of equal compute" in shown
     assert not outcomes["two_other_architectures"].left_out
 
 

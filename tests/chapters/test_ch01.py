@@ -251,7 +251,7 @@ class TestTables:
         )
         markup = ch01.show_factors(factors, "gpt", "xlstm").markup
         assert "Compute of the xLSTM over compute of the gpt" in markup
-        assert "1.50 to 2.50" in markup
+        assert "1.50–2.50" in markup
         assert "gpt lower" in markup
 
     def test_tables_that_the_text_refers_to_have_their_anchors(self) -> None:

@@ -47,7 +47,7 @@ def test_lines(found: dict[str, Headline]) -> None:
     assert right.get_xlabel().startswith("parameters")
     assert len(right.texts) >= 4
     for label in right.texts:
-        size, tokens = label.get_position()
+        size, tokens = label.xy
         law = found["transformer"].law.law
         assert law.predict(size, tokens) == pytest.approx(float(label.get_text()), abs=0.01), "a label is on its line"
 

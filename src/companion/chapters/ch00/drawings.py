@@ -30,7 +30,7 @@ def show_blocks() -> Html:
         blocks(),
         name="paper-blocks",
         alt="Two columns of boxes, each from the bottom up: norm, mixer, sum, norm, feed-forward, sum. "
-        "They differ in the mixer alone: attention on the left, the mLSTM layer on the right.",
+        "They differ in the mixer alone: attention in the first, the mLSTM layer in the second.",
         caption="Both blocks from the bottom up. Colored: the sequence mixer, the only part that differs.",
     )
 
@@ -46,10 +46,10 @@ def show_memories(states: NDArray[np.float64]) -> Html:
     return show(
         memories(states),
         name="paper-memories",
-        alt="Left: a stack of keys and values that gets one entry higher with every token. Right: a square of numbers "
-        "that keeps its size while its entries change.",
-        caption="What is kept after each token. Left: a key and a value more each time. Right: the memory "
-        "of a small mLSTM head, computed; darker is larger in size. It is rewritten and never grows.",
+        alt="Attention: a stack of keys and values that gets one entry higher with every token. mLSTM: a square of "
+        "numbers that keeps its size while its entries change.",
+        caption="What is kept after each token. Attention: a key and a value more each time. mLSTM: the memory "
+        "of a small head, computed; a stronger color is a larger size. It is rewritten and never grows.",
     )
 
 

@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from companion.chapters.contours import label_contours
 from companion.chapters.labels import label_of
 from companion.fitting.fit import Fit
 from companion.fitting.isoflop.profiles import IsoflopFit
@@ -28,10 +29,11 @@ def show_paradigms(architecture: str, valleys: IsoflopFit, surface: Fit, runs: p
     return show(
         paradigms(architecture, valleys, surface, runs),
         name="paper-paradigms",
-        alt="Left: loss over parameters, one valley for every compute budget, with a parabola and its lowest point. "
-        "Right: lines of equal loss over parameters and tokens, the runs as points.",
-        caption=f"{label_of(architecture)}. Left: runs of equal compute, a parabola for each budget (FLOP), its lowest "
-        "point marked. Right: the fitted surface as lines of equal loss (nats per token), with the runs behind it.",
+        alt="IsoFLOP: loss over parameters, one valley for every compute budget, with a parabola and its lowest point. "
+        "Parametric: lines of equal loss over parameters and tokens, the runs as points.",
+        caption=f"{label_of(architecture)}. IsoFLOP: runs of equal compute, a parabola for each budget (FLOP), its "
+        "lowest point marked. Parametric: the fitted surface as lines of equal loss (nats per token), with the "
+        "runs behind it.",
     )
 
 
@@ -54,7 +56,7 @@ def paradigms(architecture: str, valleys: IsoflopFit, surface: Fit, runs: pd.Dat
             fontsize=8.5,
         )
     left.set(xscale="log", xlabel=LABELS["num_params"], ylabel=LABELS["val_loss"], title="IsoFLOP: valleys")
-    left.margins(x=0.16)
+    left.margins(x=0.16, y=0.1)
     count_ticks(left.xaxis, (1.0, 3.0))
     _contours(right, surface, runs, color)
     return figure
@@ -66,8 +68,8 @@ def _contours(ax: Axes, surface: Fit, runs: pd.DataFrame, color: str) -> None:
     loss = surface.law.predict(n[None, :], d[:, None])
     levels = np.arange(0.0, 12.0, 0.2).round(1)
     levels = levels[(levels > loss.min()) & (levels < loss.max())]
-    lines = ax.contour(n, d, loss, levels=levels, colors=INK, linewidths=0.9)
-    ax.clabel(lines, levels=levels[1::2], fmt="%.1f", fontsize=8.5)
+    ax.contour(n, d, loss, levels=levels, colors=INK, linewidths=0.9)
+    label_contours(ax, n, d, loss, levels)
     ax.plot(runs["num_params"], runs["num_tokens"], ".", color=color, markersize=4, alpha=0.6, markeredgewidth=0)
     ax.set(
         xscale="log",

@@ -83,7 +83,7 @@ def _segments(
         positions, widths, left=ends, height=0.76, color=color, label=component_word(component),
         hatch=hatch, edgecolor=_ON_COLOR, linewidth=0,
     )  # fmt: skip
-    box = {"facecolor": color, "edgecolor": "none", "pad": 0.8} if hatch else None
+    box = {"facecolor": color, "edgecolor": "none", "pad": 1.8} if hatch else None
     for place, end, width, share, tick in zip(positions, ends, widths, shares, ticks, strict=True):
         if width < room:
             continue

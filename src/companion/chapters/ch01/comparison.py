@@ -179,7 +179,7 @@ def show_median_ratios(medians: pd.DataFrame) -> Html:
 
 def show_factors(factors: pd.DataFrame, first: str, second: str) -> Html:
     """Rows of `companion.fitting.equal_loss.compute_factors` of the second architecture over the first."""
-    spans = [f"{low:.2f} to {high:.2f}" for low, high in zip(factors["smallest"], factors["largest"], strict=True)]
+    spans = [f"{low:.2f}\u2013{high:.2f}" for low, high in zip(factors["smallest"], factors["largest"], strict=True)]
     table = factors.drop(columns=["smallest", "largest", "share_lower"]).assign(
         span=spans, lower=factors["share_lower"]
     )

@@ -35,8 +35,10 @@ def coverage(runs: pd.DataFrame) -> Figure:
     """Tokens against parameters, one panel per experiment, with lines of equal C = 6·N·D."""
     parts = _parts(runs, "experiment")
     figure, axes = panels(len(parts), height=4.0, sharex=True, sharey=True)
+    # room on top for the labels of the lines: the largest runs must not lie on them
     (left, right), (bottom, top) = (
-        (runs[column].min() / 2.2, runs[column].max() * 1.5) for column in ("num_params", "num_tokens")
+        (runs[column].min() / 2.2, runs[column].max() * room)
+        for column, room in (("num_params", 1.5), ("num_tokens", 3.5))
     )
     for ax, (name, part) in zip(axes, parts.items(), strict=True):
         for place, (architecture, look) in enumerate(architecture_look(_names(runs)).items()):

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from companion.chapters.contours import label_contours
 from companion.chapters.labels import label_of
 from companion.fitting.fit import Fit, fit
 from companion.fitting.overtraining.cost import fit_compute_scale
@@ -16,7 +17,7 @@ from companion.fitting.pareto import fit_front
 from companion.formatting import percent, power_of_ten, significant
 from companion.laws import LossSurface, optimum
 from companion.plotting import Html, show
-from companion.plotting.style import INK, LABELS, architecture_look, count_ticks, subplots
+from companion.plotting.style import LABELS, architecture_look, count_ticks, subplots
 
 Array = NDArray[np.float64]
 #: Points of a curve over compute.
@@ -75,11 +76,11 @@ def show_headline(runs: pd.DataFrame, num_resamples: int = 200) -> Html:
     return show(
         headline(found),
         name="front-loss",
-        alt="Left: validation loss over training compute; the runs of xLSTM reach lower losses than those of the "
-        "Transformer. Right: contours of equal loss over parameters and training tokens for both.",
-        caption="Left: runs, the lowest losses reached (lines), and 95 % bands of the laws' compute-optimal loss"
-        f"{overlap_words(found)}. Right: the laws as lines of equal loss (nats per token){dash_words(list(found))}"
-        f"{exception_words(found)}.",
+        alt="First panel: validation loss over training compute; the runs of xLSTM reach lower losses than those of "
+        "the Transformer. Second panel: contours of equal loss over parameters and training tokens for both.",
+        caption="Loss over compute: runs, the lowest losses reached (lines), and 95 % bands of the laws' "
+        f"compute-optimal loss{overlap_words(found)}. Tokens over parameters: the laws as lines of equal loss (nats "
+        f"per token){dash_words(list(found))}{exception_words(found)}.",
     )
 
 
@@ -146,21 +147,6 @@ def _loss_ticks(ax: Axes, found: dict[str, Headline]) -> None:
     ax.set_yticks([], minor=True)
 
 
-def _label_places(n: Array, d: Array, values: Array, levels: list[float]) -> list[tuple[float, float]]:
-    """Where each contour crosses a line of equal size near the right edge, away from the ends of that line.
-
-    Parameters
-    ----------
-    values
-        losses, shape (len(d), len(n)); they fall with d.
-    """
-    column = round(0.8 * (len(n) - 1))
-    crossings = np.interp(levels, values[::-1, column], np.log(d[::-1]), left=np.nan, right=np.nan)
-    low, high = np.log(d[0]), np.log(d[-1])
-    inside = (crossings > low + 0.03 * (high - low)) & (crossings < high - 0.03 * (high - low))
-    return [(float(n[column]), float(np.exp(each))) for each in crossings[inside]]
-
-
 def _surfaces(ax: Axes, found: dict[str, Headline]) -> None:
     """Contours of every law over the sizes and tokens of all runs: full lines for the last, dashes for the others."""
     every = pd.concat([each.runs for each in found.values()])
@@ -171,10 +157,9 @@ def _surfaces(ax: Axes, found: dict[str, Headline]) -> None:
         dashes: Literal["-", "--"] = "-" if position == len(found) - 1 else "--"
         values = each.law.law.predict(n[None, :], d[:, None])
         levels = [level for level in np.arange(1.6, 6.0, 0.2).round(1) if values.min() < level < values.max()]
-        lines = ax.contour(n, d, values, levels=levels, colors=look[name]["color"], linewidths=1.2, linestyles=dashes)
+        ax.contour(n, d, values, levels=levels, colors=look[name]["color"], linewidths=1.2, linestyles=dashes)
         if dashes == "-":
-            places = _label_places(n, d, values, levels)
-            ax.clabel(lines, manual=places, fmt="%.1f", fontsize=8, colors=INK, inline_spacing=2)
+            label_contours(ax, n, d, values, levels)
     ax.set(xscale="log", yscale="log", xlabel=LABELS["num_params"], ylabel=LABELS["num_tokens"])
     ax.grid(False)
     count_ticks(ax.xaxis, (1.0, 3.0))
