@@ -233,11 +233,12 @@ def steps_table(results: Mapping[float, Results]) -> Html:
         row = {"T (tokens)": length} | {f"{label_of(name)}, step": _step(one) for name, one in result.items()}
         times = [_step(one) for one in result.values()]
         rows.append(row | ({"ratio": times[0] / times[-1]} if len(times) > 1 else {}))
-    table, formats = pd.DataFrame(rows), {"T (tokens)": "{:,.0f}", "ratio": significant}
+    table = pd.DataFrame(rows)
+    formats: dict[str, str | Callable[[Any], str]] = {"T (tokens)": "{:,.0f}", "ratio": significant}
     return show_table(
         table,
         caption="Step times at the contexts of the slider.",
-        formats={c: formats.get(str(c), duration) for c in table},
+        formats={name: formats.get(name, duration) for name in map(str, table)},
     )
 
 
