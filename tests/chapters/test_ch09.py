@@ -62,7 +62,7 @@ def test_what_is_said_of_a_plan(planned: Plan, known: dict[str, Knowledge]) -> N
         "1×10²¹ FLOP of training, T = 8192, 1T prompt and 100B generated tokens, batches of 8 on NVIDIA"
     )
     assert words in ch09.answer_table(planned).markup
-    assert said["c9_first"] == "The laws come from the runs at T = 8192"
+    assert said["c9_first"] == "The laws come from the runs at T\u00a0=\u00a08192"
     sizes = [cheap[name]["num_params"] / best[name]["num_params"] for name in cheap]
     assert f"has at most {max(sizes):.2f} times the parameters" in said["c9_answer_size"]
     total = cheap["xlstm"]["total_gpu_hours"] / best["xlstm"]["total_gpu_hours"]

@@ -178,6 +178,11 @@ def test_error_strip() -> None:
     assert not [x for line in left.lines if line.get_marker() == "x" for x in line.get_xdata()], (
         "missing is not infinite"
     )
+    legends = [
+        [text.get_text() for text in record_figures.error_strip(part).legends[0].get_texts()]
+        for part in (rows, rows[:3])
+    ]
+    assert legends[0] == [*legends[1], "not finite"], "no mark, no entry"
 
 
 def test_crossing_panels() -> None:

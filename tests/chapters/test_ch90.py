@@ -21,6 +21,7 @@ from companion.chapters.ch90.words import (
     entry_words,
     note_words,
     ours_text,
+    published_text,
     quantity_words,
     small_text,
     source_words,
@@ -132,6 +133,20 @@ def test_digits_of_ours(value: float, tolerance: float, text: str) -> None:
     assert ours_text(value, tolerance) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "ours", "text"),
+    [
+        (1890000.0, "1.8798×10⁶", "1.89×10⁶"),
+        (235033896.0, "2.35035×10⁸", "2.35033896×10⁸"),
+        (162340752.0, "164110224", "162340752"),
+        (3.24e18, "3.2408×10¹⁸", "3.24×10¹⁸"),
+        (-0.00025, "−2.5×10⁻⁴", "−2.5×10⁻⁴"),
+    ],
+)
+def test_published_as_ours(value: float, ours: str, text: str) -> None:
+    assert published_text(value, ours) == text
+
+
 def test_numbers_as_text() -> None:
     assert value_text(1.07133934e10, 9) == "1.07133934×10¹⁰"
     assert value_text(-9.033738849) == "−9.033738849"
@@ -164,7 +179,10 @@ def test_words_for_entries_and_numbers() -> None:
     assert source_words("notebooks/paper_plots/a-b.ipynb cell 8", "7 significant (copy)") == (
         "authors' notebook a-b, cell 8; 7 significant digits"
     )
-    assert source_words("", "7-17") == "7-17 digits"
+    assert source_words("", "7-17") == "7–17 digits"
+    assert (
+        source_words("notebooks/a-1-2.ipynb cells 3-5", "2 decimals") == "authors' notebook a-1-2, cell 3–5; 2 decimals"
+    )
     assert note_words("") == ""
 
 

@@ -37,6 +37,8 @@ def test_facts_of_the_log(log: pd.DataFrame, tmp_path: Path) -> None:
     assert "have no log of predictions" in ch92.show_predictions(None).markup
     assert "no prediction has a measurement" in ch92.ratio_figure(log.assign(ratio=np.nan)).markup
     assert ch92.show_predictions(log).markup.count("<tr>") == len(log) + 1
+    away = log.assign(measured_on="another GPU").dropna(subset="measured_seconds")
+    assert ch92.show_predictions(away).markup.count("\u00a0*</td>") == len(away), "the star follows the name"
 
 
 def test_ratios_in_order() -> None:

@@ -20,8 +20,9 @@ def convention_table(
 
     Returns
     -------
-    DataFrame with `convention`, `train_flops_per_token` (FLOP), `ratio` to the first convention, and `core_share`, the
-    share of the mixer core.
+    DataFrame
+        with `convention`, `train_flops_per_token` (FLOP), `ratio` to the first convention, and `core_share`, the share
+        of the mixer core.
 
     Raises
     ------

@@ -45,9 +45,10 @@ def mlstm_form_table(
 
     Returns
     -------
-    DataFrame with `form`, `chunk_size` (tokens; 1 and T for the recurrent and the parallel form),
-    `flops_per_token` (FLOP), `bytes_per_token`, `arithmetic_intensity` (FLOP per byte) and `seconds_per_token` (the
-    roofline's). Chunkwise rows: the convention's chunk, and the chunk that minimizes each of the three measures.
+    DataFrame
+        with `form`, `chunk_size` (tokens; 1 and T for the recurrent and the parallel form), `flops_per_token` (FLOP),
+        `bytes_per_token`, `arithmetic_intensity` (FLOP per byte) and `seconds_per_token` (the roofline's). Chunkwise
+        rows: the convention's chunk, and the chunk that minimizes each of the three measures.
 
     Raises
     ------

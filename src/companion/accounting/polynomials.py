@@ -48,10 +48,11 @@ def cost_polynomials(
 
     Returns
     -------
-    dict with `num_params`, `embedding` (parameters); `products`, `core`, `unembedding` (FLOPs of a forward pass over T
-    tokens) and `step_core` (FLOPs of a step at T); `cache`, `prefill_cache`, `step_cache` (bytes held, and moved by a
-    prefill and a step); `activations` and `live` (numbers per token; `live` has several polynomials). Variables are the
-    shapes, `context_length`, `full_chunks`, `tail`, `has_tail` and `chunks`.
+    dict[str, list[Polynomial]]
+        with `num_params`, `embedding` (parameters); `products`, `core`, `unembedding` (FLOPs of a forward pass
+        over T tokens) and `step_core` (FLOPs of a step at T); `cache`, `prefill_cache`, `step_cache` (bytes held, and
+        moved by a prefill and a step); `activations` and `live` (numbers per token; `live` has several polynomials).
+        Variables are the shapes, `context_length`, `full_chunks`, `tail`, `has_tail` and `chunks`.
 
     Raises
     ------

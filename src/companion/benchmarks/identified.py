@@ -88,8 +88,9 @@ def measure(
 
     Returns
     -------
-    dict with the arguments, and numbers of tables: `identified`, `given` (with an interval of alpha), and for each of
-    E, A, B, alpha and beta `given_...` and `held_...`.
+    dict[str, Any]
+        with the arguments, and numbers of tables: `identified`, `given` (with an interval of alpha), and for each
+        of E, A, B, alpha and beta `given_...` and `held_...`.
     """
     counts = dict.fromkeys(("identified", "given"), 0)
     counts |= {f"{what}_{name}": 0 for name in PARAMETERS for what in ("given", "held")}

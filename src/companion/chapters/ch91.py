@@ -236,11 +236,16 @@ def steps_table(results: Mapping[float, Results]) -> Html:
     """Solution of an exercise: step times by context in tokens, and their ratio if there are two architectures."""
     rows = []
     for length, result in results.items():
-        row: dict[str, Any] = {"T (tokens)": f"{length:,.0f}"}
-        row |= {f"{label_of(name)}, step": duration(_step(one)) for name, one in result.items()}
+        row = {"T (tokens)": length} | {f"{label_of(name)}, step": _step(one) for name, one in result.items()}
         times = [_step(one) for one in result.values()]
-        rows.append(row | ({"ratio": significant(times[0] / times[-1])} if len(times) > 1 else {}))
-    return show_table(pd.DataFrame(rows), caption="Step times at the contexts of the slider.")
+        rows.append(row | ({"ratio": times[0] / times[-1]} if len(times) > 1 else {}))
+    table = pd.DataFrame(rows)
+    formats: dict[str, str | Callable[[Any], str]] = {"T (tokens)": "{:,.0f}", "ratio": significant}
+    return show_table(
+        table,
+        caption="Step times at the contexts of the slider.",
+        formats={name: formats.get(name, duration) for name in map(str, table)},
+    )
 
 
 def batches_table(results: Mapping[int, Results]) -> Html:

@@ -41,8 +41,8 @@ def predictions(folder: Path) -> pd.DataFrame | None:
     parts = log["case"].str.extract(r"(?:8x256x512|(.*))-([TB])(\d+)").fillna("")
     where = parts[0].str.replace(r"(\d+)x(\d+)x(\d+)", r" (\1)", regex=True)
     size = parts[2].replace({"2048": "2k", "16384": "16k", "65536": "64k"})
-    of += where + (", " + parts[1] + " = " + size).where(parts[2] != "8192", "")
-    return log.assign(of=of + (log["gpu"] != _usual(log)).map({True: " †", False: ""}))
+    of += where + (", " + parts[1] + "\u00a0=\u00a0" + size).where(parts[2] != "8192", "")
+    return log.assign(of=of + (log["gpu"] != _usual(log)).map({True: "\u00a0†", False: ""}))
 
 
 def ratio_figure(log: pd.DataFrame | None) -> Html:
@@ -84,18 +84,22 @@ def show_predictions(log: pd.DataFrame | None) -> Html:
         return nothing("these records have no log of predictions")
     usual = _usual(log)
     elsewhere = log["measured_on"].notna() & (log["measured_on"] != log["gpu"])
-    measured = log["measured_seconds"].map(_milliseconds) + elsewhere.map({True: " *", False: ""})
-    change = log["change"].mask(log["change"].eq(log["change"].shift()), "")
+    of = log["of"] + elsewhere.map({True: "\u00a0*", False: ""})
+    change = log["change"].mask(log["change"].eq(log["change"].shift()), "").str.replace(" > ", "\u00a0>\u00a0")
     others = " and ".join(log.loc[log["gpu"] != usual, "gpu"].unique()) or "none"
     return show_table(
-        log.assign(change=change, measured=measured)[["change", "of", "predicted_seconds", "measured", "ratio"]],
+        log.assign(change=change, of=of)[["change", "of", "predicted_seconds", "measured_seconds", "ratio"]],
         name="kernel-predictions",
         caption="Every prediction beside its measurement: the time of a kernel or of a whole pass. Unless the second "
         f"column says otherwise, for 8 × (256, 512) and T = 8192. Predicted for {usual} (†: {others}) and "
         "measured there (*: on another GPU). (16): heads of (128, 256); (8): heads of (128, 128); detached: training "
         "without the normalizer's gradient.",
-        formats={"predicted_seconds": _milliseconds, "ratio": lambda v: "" if v != v else f"{v:.2f}"},
-        labels={"of": "kernel or pass", "predicted_seconds": "predicted (ms)", "measured": "measured (ms)"}
+        formats={
+            "predicted_seconds": _milliseconds,
+            "measured_seconds": _milliseconds,
+            "ratio": lambda v: "" if v != v else f"{v:.2f}",
+        },
+        labels={"of": "kernel or pass", "predicted_seconds": "predicted (ms)", "measured_seconds": "measured (ms)"}
         | {"ratio": "measured / predicted"},
     )
 

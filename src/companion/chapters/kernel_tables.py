@@ -55,7 +55,7 @@ def passes_of(table: pd.DataFrame, context: int) -> pd.DataFrame:
     table = table.assign(
         heads=[label(n) for n in sizes[[0, 1, 2]].to_numpy().tolist()], T=sizes[3], state=sizes[1] * sizes[2]
     )
-    table["pass"] = table["part"] + table["implementation"].map({OURS_DETACHED: ", detached"}).fillna("")
+    table["pass"] = table["part"] + table["implementation"].map({OURS_DETACHED: ", detached"}).fillna("–")
     table["gpu"] = short_gpu(table["gpu"])
     table = table[table["T"].isin([2048, context, 65536])]
     return table.sort_values(["state", "pass", "gpu", "T"], ascending=[False, True, True, True])

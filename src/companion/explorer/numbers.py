@@ -195,9 +195,10 @@ class Explorer:
 
         Returns
         -------
-        dict with `num_params`, `num_tokens`, `tokens_per_param`, `ttft_roofline_s`, `step_time_roofline_s`,
-        `memory_bytes`, `weight_bytes`, `cache_bytes` as in `evaluate`. Where M is compute-optimal, that of the first
-        architecture with a law is taken.
+        dict[str, dict[str, float]]
+            with `num_params`, `num_tokens`, `tokens_per_param`, `ttft_roofline_s`, `step_time_roofline_s`,
+            `memory_bytes`, `weight_bytes`, `cache_bytes` as in `evaluate`. Where M is compute-optimal, that of the
+            first architecture with a law is taken.
         """
         chosen, found = setting or self.default, {}
         ratio = chosen.tokens_per_param

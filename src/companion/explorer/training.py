@@ -28,8 +28,10 @@ def training_model(explorer: Explorer, opening: Setting, controls: Sequence[str]
 
     Returns
     -------
-    dict of plain data. `laws` has the `names` of the parameters and their `samples`: little-endian float32 in base64,
-    resample by resample. Laws that are resampled need no more digits: the page's law itself keeps all of them.
+    dict[str, Any]
+        of plain data. `laws` has the `names` of the parameters and their `samples`: little-endian float32 in
+        base64, resample by resample. Laws that are resampled need no more digits: the page's law itself keeps all of
+        them.
 
     Examples
     --------

@@ -34,10 +34,11 @@ def compute_factors(
 
     Returns
     -------
-    DataFrame with `context_length` (where known), `convention`, `flops_factor` (compute of the second over that of the
-    first at equal loss: median over the losses that both reach), its `smallest` and `largest` value over these losses,
-    and `share_lower` (share of the common range of compute, in logarithms, on which the first has the lower loss).
-    Where the fronts share no range there is no row.
+    DataFrame
+        with `context_length` (where known), `convention`, `flops_factor` (compute of the second over that of the first
+        at equal loss: median over the losses that both reach), its `smallest` and `largest` value over these losses,
+        and `share_lower` (share of the common range of compute, in logarithms, on which the first has the lower loss).
+        Where the fronts share no range there is no row.
     """
     by = ["context_length"] if "context_length" in runs and runs["context_length"].notna().all() else []
     groups = [({by[0]: value}, rows) for value, rows in runs.groupby(by[0])] if by else [({}, runs)]

@@ -267,9 +267,10 @@ def matched_pairs(first: pd.DataFrame, second: pd.DataFrame, tolerance: float = 
 
     Returns
     -------
-    DataFrame with one row per pair: `first_row`, `second_row` (index labels), `num_params`, `num_tokens`,
-    `tokens_per_param`, `train_flops` (FLOP; of the second run), `loss_gap` (nats per token) and `flops_ratio`, both
-    second against first.
+    DataFrame
+        with one row per pair: `first_row`, `second_row` (index labels), `num_params`, `num_tokens`, `tokens_per_param`,
+        `train_flops` (FLOP; of the second run), `loss_gap` (nats per token) and `flops_ratio`, both second against
+        first.
     """
     if not tolerance > 0:
         raise InputError(f"tolerance {tolerance} of matched pairs must be positive")

@@ -48,8 +48,9 @@ def crossover(context_lengths: ArrayLike, ratio: ArrayLike) -> Values:
 
     Returns
     -------
-    float or array of shape (R,): tokens; 0 if the ratio is above 1 at every context, infinite if it is not above 1 at
-    the longest, NaN where a ratio is NaN.
+    Values
+        float or array of shape (R,): tokens; 0 if the ratio is above 1 at every context, infinite if it is not above 1
+        at the longest, NaN where a ratio is NaN.
 
     Raises
     ------
@@ -82,9 +83,10 @@ def measured_crossovers(
 
     Returns
     -------
-    DataFrame with `model_size`, `batch_size`, `num_contexts` (contexts timed for both), `shortest` and `longest` of
-    them, `ratio_at_shortest`, `ratio_at_longest`, and `crossover` (see the function of that name), all contexts in
-    tokens. Pairs of size and batch with fewer than two common contexts are left out.
+    DataFrame
+        with `model_size`, `batch_size`, `num_contexts` (contexts timed for both), `shortest` and `longest` of them,
+        `ratio_at_shortest`, `ratio_at_longest`, and `crossover` (see the function of that name), all contexts in
+        tokens. Pairs of size and batch with fewer than two common contexts are left out.
 
     Raises
     ------
@@ -153,8 +155,9 @@ def size_crossovers(
 
     Returns
     -------
-    DataFrame with `model_size`, `batch_size`, `method` (`measured` or `roofline`), `crossover` (tokens, see the
-    function of that name) and `ratio_at_longest` context.
+    DataFrame
+        with `model_size`, `batch_size`, `method` (`measured` or `roofline`), `crossover` (tokens, see the function of
+        that name) and `ratio_at_longest` context.
     """
     shapes = {
         name: {table.loc[rows.index[at[0]], "model_size"]: model for model, at in by_model(rows)}

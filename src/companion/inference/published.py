@@ -135,8 +135,9 @@ def search_shortfall(table: pd.DataFrame, architecture: str, model_size: str, qu
 
     Returns
     -------
-    `excess`: objective at its end over the least one that a search in parameters near 1 finds, minus 1; and by name the
-    parameters there over those at its end, minus 1.
+    dict[str, float]
+        `excess`: objective at its end over the least one that a search in parameters near 1 finds, minus 1; and by name
+        the parameters there over those at its end, minus 1.
     """
     rows, chosen = fitted_rows(table, architecture, model_size, quantity), _objective(USUAL_OBJECTIVE[quantity])
     times, design = rows[COLUMNS[quantity]].to_numpy(dtype=float), published_design(rows, quantity)

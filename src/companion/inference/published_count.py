@@ -79,9 +79,10 @@ def count_differences(rows: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame with `ours` (`count_prefill` in FLOP, `count_step` in bytes moved), `published`, `ratio` (published over
-    ours), and published minus ours by term: `mixer_core`, `gates` and `norms`, or `weights`, `cache` and `activations`.
-    The terms add up to the difference.
+    DataFrame
+        with `ours` (`count_prefill` in FLOP, `count_step` in bytes moved), `published`, `ratio` (published over ours),
+        and published minus ours by term: `mixer_core`, `gates` and `norms`, or `weights`, `cache` and `activations`.
+        The terms add up to the difference.
     """
     found = pd.DataFrame(0.0, index=rows.index, columns=["ours", "published", "ratio", *TERMS[quantity]])
     batch, prompt = (rows[name].to_numpy(dtype=float) for name in ("batch_size", "prefill_length"))
@@ -108,9 +109,10 @@ def count_table(timings: pd.DataFrame, prompts: tuple[int, int] = (128, 16384), 
 
     Returns
     -------
-    DataFrame with `architecture`, `model_size`; `prefill_short` and `prefill_long`: ratio at both prompts;
-    `mixer_core`, `gates`, `norms` at the longer one; `step`: ratio of the bytes of a step after it, with a batch; and
-    `weights`, `activations`.
+    DataFrame
+        with `architecture`, `model_size`; `prefill_short` and `prefill_long`: ratio at both prompts; `mixer_core`,
+        `gates`, `norms` at the longer one; `step`: ratio of the bytes of a step after it, with a batch; and `weights`,
+        `activations`.
     """
     models = timings.drop_duplicates(["architecture", "model_size"])
     found = models[["architecture", "model_size"]].reset_index(drop=True)

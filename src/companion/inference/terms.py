@@ -70,8 +70,9 @@ def fixed_bandwidths(
 
     Returns
     -------
-    DataFrame with `beta_eff_bytes_per_s` as given, `eps_s`, `eps_bp_s` of least squares of log residuals, and
-    `rms_log_error`.
+    DataFrame
+        with `beta_eff_bytes_per_s` as given, `eps_s`, `eps_bp_s` of least squares of log residuals, and
+        `rms_log_error`.
     """
     rows = measured(table, architecture, "step_time", model_size)
     rows = rows[(rows["prefill_length"] > 0) & (rows["batch_size"] >= SMALLEST_BATCH)]
@@ -118,9 +119,10 @@ def cached_token_times(table: pd.DataFrame, architecture: str = "transformer") -
 
     Returns
     -------
-    DataFrame with `model_size`, `batch_size`, `n_heads`, `head_width` (d_model / n_heads), `heads_in_batch`
-    (batch_size · n_heads), `num_contexts`, `seconds` per token and layer (least squares), and `ratio` of it to that of
-    the smallest batch of the same size. Pairs of size and batch with fewer than three contexts are left out.
+    DataFrame
+        with `model_size`, `batch_size`, `n_heads`, `head_width` (d_model / n_heads), `heads_in_batch` (batch_size ·
+        n_heads), `num_contexts`, `seconds` per token and layer (least squares), and `ratio` of it to that of the
+        smallest batch of the same size. Pairs of size and batch with fewer than three contexts are left out.
 
     Raises
     ------
@@ -179,8 +181,9 @@ def cache_term_variants(model: RuntimeModel) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame with `cache_term`, `rms_log_error` and `share_of_bytes`: what the terms in bytes (or in head
-    width) take of all fitted time.
+    DataFrame
+        with `cache_term`, `rms_log_error` and `share_of_bytes`: what the terms in bytes (or in head width) take of all
+        fitted time.
     """
     rows, times = model.rows, model.rows["step_time_s"].to_numpy(dtype=float)
     at = [term.name for term in model.terms].index("cache_waves")
@@ -215,8 +218,9 @@ def bandwidth_by_head_width(table: pd.DataFrame, fits: Iterable[InferenceFit]) -
 
     Returns
     -------
-    DataFrame with `model_size`, `head_width`, `beta_eff_bytes_per_s`, its interval `low`, `high`, and `per_width`:
-    bytes/s per unit of head width.
+    DataFrame
+        with `model_size`, `head_width`, `beta_eff_bytes_per_s`, its interval `low`, `high`, and `per_width`: bytes/s
+        per unit of head width.
     """
     found = []
     for fit in fits:
@@ -264,8 +268,9 @@ def shares(
 
     Returns
     -------
-    DataFrame with `context_length`, `batch_size`, `seconds`, a column per kind that the model has (they add up to 1),
-    and `largest`: the kind with the largest share.
+    DataFrame
+        with `context_length`, `batch_size`, `seconds`, a column per kind that the model has (they add up to 1), and
+        `largest`: the kind with the largest share.
     """
     T, B = np.broadcast_arrays(
         np.atleast_1d(np.asarray(context_length, dtype=float)), np.atleast_1d(np.asarray(batch_size, dtype=float))

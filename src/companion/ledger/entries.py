@@ -102,8 +102,10 @@ def build_ledger(
 
     Parameters
     ----------
-    published, runs
-        the published file and the run table; the project's own unless given.
+    published
+        the published numbers; the project's own unless given.
+    runs
+        the run table; the project's own unless given.
     sections
         only these sections.
 

@@ -165,8 +165,9 @@ def cost_curve(request: Request, knowledge: Knowledge, loss: float, widths: Any 
 
     Returns
     -------
-    DataFrame with `num_params`, `num_tokens`, `tokens_per_param`, `train_gpu_hours`, `serve_gpu_hours`,
-    `total_gpu_hours` and `fits`; sizes that never reach the loss are left out.
+    DataFrame
+        with `num_params`, `num_tokens`, `tokens_per_param`, `train_gpu_hours`, `serve_gpu_hours`, `total_gpu_hours` and
+        `fits`; sizes that never reach the loss are left out.
     """
     scale = FamilyScale(family=knowledge.family, context_length=request.context)
     width = np.asarray(widths, dtype=float)

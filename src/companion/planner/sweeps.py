@@ -34,8 +34,9 @@ def sweep(
 
     Returns
     -------
-    DataFrame with the columns of `Plan.table` and one named as the field. A value for which an architecture has no
-    plan has no row for it.
+    DataFrame
+        with the columns of `Plan.table` and one named as the field. A value for which an architecture has no plan has
+        no row for it.
 
     Raises
     ------

@@ -89,8 +89,9 @@ def convert(name: str, cells: Sequence[str], rows: Sequence[int], source: str) -
 
     Returns
     -------
-    Series (n,): int64 for integers, float64 for numbers, for integers with empty cells (NaN) and for columns of
-    `ROUNDED_COLUMNS` that hold fractions (`check_runs` rounds them), str for text.
+    Series
+        shape (n,): int64 for integers, float64 for numbers, for integers with empty cells (NaN) and for columns of
+        `ROUNDED_COLUMNS` that hold fractions (`check_runs` rounds them), str for text.
 
     Raises
     ------

@@ -42,10 +42,10 @@ def check_counts(runs: pd.DataFrame, convention: str | Convention = PAPER, digit
 
     Returns
     -------
-    DataFrame with one row per `architecture` and `context_length` of the countable runs: `num_runs`,
-    `num_params_equal` (runs whose N is exactly that of the shapes), `train_flops_equal` (runs whose C is that of the
-    table, both rounded to that many digits), and `largest_difference` (relative, of C). No rows if nothing can be
-    counted.
+    DataFrame
+        with one row per `architecture` and `context_length` of the countable runs: `num_runs`, `num_params_equal` (runs
+        whose N is exactly that of the shapes), `train_flops_equal` (runs whose C is that of the table, both rounded to
+        that many digits), and `largest_difference` (relative, of C). No rows if nothing can be counted.
     """
     chosen = countable(runs)
     by, whole = ["architecture", "context_length"], ["num_runs", "num_params_equal", "train_flops_equal"]

@@ -78,11 +78,12 @@ def load_runs(path: str | os.PathLike[str], strict: bool = False) -> pd.DataFram
 
     Returns
     -------
-    DataFrame with the file's columns in its order and a fresh index: num_params and num_tokens int64 (fractions are
-    rounded, with a `RunTableWarning`); other whole numbers int64, or float64 with NaN where cells are empty;
-    architecture in lower case. Unknown columns are kept: float64 if all their cells are numbers, else text.
-    `attrs["source"]` holds the path, for messages. `companion.runs.findings.find_all` says what in a table that loads
-    may change conclusions.
+    DataFrame
+        with the file's columns in its order and a fresh index: num_params and num_tokens int64 (fractions are rounded,
+        with a `RunTableWarning`); other whole numbers int64, or float64 with NaN where cells are empty; architecture in
+        lower case. Unknown columns are kept: float64 if all their cells are numbers, else text. `attrs["source"]` holds
+        the path, for messages. `companion.runs.findings.find_all` says what in a table that loads may change
+        conclusions.
 
     Raises
     ------

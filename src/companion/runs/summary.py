@@ -11,11 +11,12 @@ def summary(runs: pd.DataFrame) -> dict[str, Any]:
 
     Returns
     -------
-    dict with `num_runs`, `by_architecture`, `by_set` (architecture, experiment, context_length and their num_runs),
-    ranges (`min`, `median`, `max`) of num_params, num_tokens, tokens_per_param, train_flops (FLOP) and val_loss (nats
-    per token), `sum_train_flops`, `context_lengths` (tokens), `isoflop_budgets` (FLOP), `num_repeated_configurations`
-    (runs that repeat architecture, context_length, num_params and num_tokens of an earlier one), and
-    `num_runs_in_published_fits` (with multiplicity; None if that column is absent).
+    dict[str, Any]
+        with `num_runs`, `by_architecture`, `by_set` (architecture, experiment, context_length and their num_runs),
+        ranges (`min`, `median`, `max`) of num_params, num_tokens, tokens_per_param, train_flops (FLOP) and val_loss
+        (nats per token), `sum_train_flops`, `context_lengths` (tokens), `isoflop_budgets` (FLOP),
+        `num_repeated_configurations` (runs that repeat architecture, context_length, num_params and num_tokens of an
+        earlier one), and `num_runs_in_published_fits` (with multiplicity; None if that column is absent).
 
     Examples
     --------

@@ -85,8 +85,9 @@ def gains(records: Path, gpu: str | None = None) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame with `gpu`, `part`, `case`, `implementation`, `first_seconds`, `last_seconds`, `gain` (their ratio), and
-    `first_date`, `last_date`; steps are those of CUDA graphs.
+    DataFrame
+        with `gpu`, `part`, `case`, `implementation`, `first_seconds`, `last_seconds`, `gain` (their ratio), and
+        `first_date`, `last_date`; steps are those of CUDA graphs.
     """
     cells: dict[tuple[str, ...], list[tuple[str, float, str]]] = {}
     for record, result in _results(records, gpu):
@@ -122,9 +123,10 @@ def against_peer(records: Path, peer: str) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame with `gpu`, `part`, `case`, `implementation` (ours), `seconds`, `peer_seconds`, `ratio` (theirs over
-    ours), and of ours `context_length` (sequences), `batch_size`, `share_of_peak_bytes` and `code` (the state of the
-    kernels, as `identity_of` finds it); steps are those of graphs.
+    DataFrame
+        with `gpu`, `part`, `case`, `implementation` (ours), `seconds`, `peer_seconds`, `ratio` (theirs over ours), and
+        of ours `context_length` (sequences), `batch_size`, `share_of_peak_bytes` and `code` (the state of the kernels,
+        as `identity_of` finds it); steps are those of graphs.
     """
     last, codes = {}, {}
     for record, result in _results(records, None):

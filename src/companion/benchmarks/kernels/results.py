@@ -139,9 +139,9 @@ def verdicts(checks: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame with the columns of `by`, `cells`, `passed`, `failed`, `skipped`, `worst_over_allowed` (largest ratio of
-    an error to what is allowed; infinite if a number was not finite) and `deterministic` (cells that gave the same bits
-    twice, of those that were asked).
+    DataFrame
+        with the columns of `by`, `cells`, `passed`, `failed`, `skipped`, `worst_over_allowed` (largest error over what
+        is allowed; infinite if a number was not finite) and `deterministic` (of those asked, cells with the same bits).
     """
     rows = []
     for key, group in checks.groupby(list(by), sort=False, dropna=False):

@@ -37,7 +37,7 @@ def plan_facts(planned: Plan, known: Mapping[str, Knowledge]) -> dict[str, str]:
 
 def laws_words(known: Mapping[str, Knowledge], first: Sequence[str] = ()) -> str:
     """At which context the runs behind the laws were trained, then other things to know before any number."""
-    contexts = {f"T = {one.law_context}" if one.law_context else "every context" for one in known.values()}
+    contexts = {f"T\u00a0=\u00a0{one.law_context}" if one.law_context else "every context" for one in known.values()}
     return "; ".join([f"The laws come from the runs at {listed(sorted(contexts))}", *first])
 
 

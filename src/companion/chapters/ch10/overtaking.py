@@ -119,7 +119,7 @@ def batch_verdict(shown: Shown) -> str:
         return words
     longer = significant(flat.iloc[-1] / flat.iloc[0], 3)
     return (
-        f"{words}. In training, one sequence of {flat.index[-1]:.0f} tokens takes {longer} times as long as the same "
+        f"{words}. In training, one sequence of {flat.index[-1]:,.0f} tokens takes {longer} times as long as the same "
         f"tokens in sequences of {flat.index[0]:.0f}"
     )
 

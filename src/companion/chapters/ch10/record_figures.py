@@ -74,7 +74,9 @@ def error_strip(rows: pd.DataFrame, tolerance: float | None = None) -> Figure:
         ax.xaxis.set_major_locator(LogLocator(numticks=4))
         ax.xaxis.set_minor_formatter(NullFormatter())
     handles = [_mark(f"{name} upstream gradient", *look) for name, look in _UPSTREAMS.items()]
-    figure.legend(handles=[*handles, _mark("not finite", GREY, "x")], loc="outside lower center", ncols=3)
+    if finite.lt(np.inf).sum().sum() < rows[list(columns)].notna().sum().sum():
+        handles.append(_mark("not finite", GREY, "x"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 
 

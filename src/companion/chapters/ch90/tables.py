@@ -12,6 +12,7 @@ from companion.chapters.ch90.words import (
     entry_words,
     note_words,
     ours_text,
+    published_text,
     quantity_words,
     small_text,
     source_words,
@@ -196,7 +197,8 @@ def _row(row: Any) -> str:
         if "+" in parts:  # one element: where rows are cards, it stays in the column of the values
             within = f"<span>{within}<br>{_small(parts.replace(' + ', ' +<br>'))}</span>"
         apart = value_text(row.difference) if parts == "exact" else small_text(row.difference)
-        numbers[1:] = [ours_text(row.ours, row.tolerance), apart, within]
+        ours = ours_text(row.ours, row.tolerance)
+        numbers = [published_text(row.published, ours), ours, apart, within]
         verdict += "" if row.independent else f"<br>{_small('not independent')}"
     cells = "".join(f'<td class="number">{text}</td>' for text in numbers)
     return f"<tr><td>{html.escape(quantity_words(row.quantity))}</td><td>{verdict}</td>{cells}</tr>"

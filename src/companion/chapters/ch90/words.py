@@ -132,7 +132,8 @@ def source_words(source: str, printed_digits: str) -> str:
     if re.fullmatch(r"[\d-]+", printed_digits):
         printed_digits += " digits"
     digits = re.sub(r"(\d) significant\b.*", r"\1 significant digits", printed_digits)
-    return "; ".join(filter(None, (source, digits.replace("float64 in pickle", "stored in float64"))))
+    words = "; ".join(filter(None, (source, digits.replace("float64 in pickle", "stored in float64"))))
+    return re.sub(r"(cell |; |^)(\d+)-(\d+)", r"\1\2–\3", words)
 
 
 def note_words(note: str) -> str:
@@ -154,6 +155,15 @@ def ours_text(value: float, tolerance: float) -> str:
     if value and tolerance > 0:
         digits = math.floor(math.log10(abs(value))) - math.floor(math.log10(tolerance)) + 2
     return value_text(value, min(max(digits, 3), 12))
+
+
+def published_text(value: float, ours: str) -> str:
+    """A published value with all its digits, as a power of ten where our value beside it is one."""
+    text = value_text(value)
+    if "×" not in ours or "×" in text:
+        return text
+    mantissa, _, exponent = f"{value:.9e}".partition("e")
+    return (mantissa.rstrip("0").rstrip(".") + power_of_ten(10.0 ** int(exponent))[1:]).replace("-", "−", 1)
 
 
 def small_text(value: float, digits: int = 2) -> str:

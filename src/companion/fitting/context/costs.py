@@ -47,8 +47,9 @@ def shares_at_optima(
 
     Returns
     -------
-    DataFrame with `isoflop_budget`, `context_length`, `num_params`, and `core_share` and `mixer_share` (see
-    `mixer_shares`), each with `_low` and `_high` from the resampled optima.
+    DataFrame
+        with `isoflop_budget`, `context_length`, `num_params`, and `core_share` and `mixer_share` (see `mixer_shares`),
+        each with `_low` and `_high` from the resampled optima.
     """
     rows = []
     for each in measured.optima:
@@ -82,9 +83,10 @@ def optimum_by_context(
 
     Returns
     -------
-    DataFrame with `context_length`, `num_params`, `num_tokens`, `tokens_per_param`, `loss` (nats per token),
-    `core_share`, `mixer_share`, each with `_low` and `_high`; `beyond_contexts` (T outside the measured contexts),
-    `beyond_sizes` (N\\* outside the sizes that were trained) and `beyond_compute` (C outside the runs of the law).
+    DataFrame
+        with `context_length`, `num_params`, `num_tokens`, `tokens_per_param`, `loss` (nats per token), `core_share`,
+        `mixer_share`, each with `_low` and `_high`; `beyond_contexts` (T outside the measured contexts), `beyond_sizes`
+        (N\\* outside the sizes that were trained) and `beyond_compute` (C outside the runs of the law).
     """
     laws, family = paired_laws(explanation.bootstrap), explanation.family
     chosen = explanation.convention if convention is None else get_convention(convention)
@@ -126,9 +128,10 @@ def equal_loss_by_context(
 
     Returns
     -------
-    DataFrame with `context_length`, `factor` (compute of the second over that of the first, with `_low` and `_high`),
-    `loss`, `num_params` (of the second, with intervals), `beyond_contexts`, and `beyond_sizes` (N\\* of the second
-    outside the sizes that were trained).
+    DataFrame
+        with `context_length`, `factor` (compute of the second over that of the first, with `_low` and `_high`), `loss`,
+        `num_params` (of the second, with intervals), `beyond_contexts`, and `beyond_sizes` (N\\* of the second outside
+        the sizes that were trained).
 
     Raises
     ------

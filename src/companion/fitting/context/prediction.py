@@ -92,9 +92,10 @@ class Explanation:
 
         Returns
         -------
-        DataFrame with one row per prediction: `isoflop_budget`, `context_length`, `quantity`, `method`, `measured` and
-        `predicted` (each with `_low`, `_high`), `ratio` (measured over predicted, with `_low`, `_high` from both
-        errors) and `verdict`: `inside` if that interval holds 1, `unknown` if there is none.
+        DataFrame
+            with one row per prediction: `isoflop_budget`, `context_length`, `quantity`, `method`, `measured` and
+            `predicted` (each with `_low`, `_high`), `ratio` (measured over predicted, with `_low`, `_high` from both
+            errors) and `verdict`: `inside` if that interval holds 1, `unknown` if there is none.
         """
         rows = []
         for each in self.predictions:
@@ -109,8 +110,9 @@ class Explanation:
 
         Returns
         -------
-        DataFrame with one row per prediction at another context than `fit_context`: labels as in `levels`, `measured`
-        and `predicted` shifts (factors) with intervals, `ratio` of both with an interval, `verdict`.
+        DataFrame
+            with one row per prediction at another context than `fit_context`: labels as in `levels`, `measured` and
+            `predicted` shifts (factors) with intervals, `ratio` of both with an interval, `verdict`.
         """
         return pd.DataFrame([row for _, row in self._shift_rows(level)])
 

@@ -144,9 +144,10 @@ class ContextFit:
 
         Returns
         -------
-        DataFrame with `isoflop_budget`, `quantity`, `exponent`, `prefactor`, `exponent_interval`, `prefactor_interval`
-        (pairs), `num_contexts`, `context_lengths` (list), `exponent_interval_undefined` (why there is no interval;
-        None if there is one) and `exponent_standard_error` (of the line through the optima; NaN for two).
+        DataFrame
+            with `isoflop_budget`, `quantity`, `exponent`, `prefactor`, `exponent_interval`, `prefactor_interval`
+            (pairs), `num_contexts`, `context_lengths` (list), `exponent_interval_undefined` (why there is no interval;
+            None if there is one) and `exponent_standard_error` (of the line through the optima; NaN for two).
         """
         return pd.DataFrame(
             [
@@ -171,9 +172,10 @@ class ContextFit:
 
         Returns
         -------
-        DataFrame with `isoflop_budget`, `context_length`, `quantity`, `x_opt`, `x_opt_interval`,
-        `x_opt_interval_undefined` (why there is none; None if there is one), `loss_opt`, `loss_opt_interval`
-        (nats per token), `mean_train_flops` and `num_runs`.
+        DataFrame
+            with `isoflop_budget`, `context_length`, `quantity`, `x_opt`, `x_opt_interval`, `x_opt_interval_undefined`
+            (why there is none; None if there is one), `loss_opt`, `loss_opt_interval` (nats per token),
+            `mean_train_flops` and `num_runs`.
         """
         return pd.DataFrame(
             [

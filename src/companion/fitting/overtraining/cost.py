@@ -155,9 +155,10 @@ def cost_at_equal_compute(
 
     Returns
     -------
-    DataFrame with one row per ratio: `tokens_per_param`, `num_params`, `num_tokens`, `loss`, `loss_penalty` (nats per
-    token above the optimum), `relative_penalty` (of the optimal loss) and `size_ratio` (N over N\\*, which is also the
-    ratio of FLOP per served token).
+    DataFrame
+        with one row per ratio: `tokens_per_param`, `num_params`, `num_tokens`, `loss`, `loss_penalty` (nats per token
+        above the optimum), `relative_penalty` (of the optimal loss) and `size_ratio` (N over N\\*, which is also the
+        ratio of FLOP per served token).
     """
     best = best_model(law, scale, train_flops)
     ratio = np.asarray(ratios, dtype=float)
@@ -183,10 +184,11 @@ def cost_at_equal_loss(
 
     Returns
     -------
-    DataFrame with one row per ratio: `tokens_per_param`, `num_params`, `num_tokens`, `train_flops`, `compute_factor`
-    (over `train_flops`), `size_ratio` (N over N\\*) and `break_even_tokens`: served tokens after which training and
-    serving together cost less than with the compute-optimal model; NaN for ratios at or below the optimum, which buy
-    no smaller model, and for those at which the law does not reach the loss within a factor of 1e6 of compute.
+    DataFrame
+        with one row per ratio: `tokens_per_param`, `num_params`, `num_tokens`, `train_flops`, `compute_factor` (over
+        `train_flops`), `size_ratio` (N over N\\*) and `break_even_tokens`: served tokens after which training and
+        serving together cost less than with the compute-optimal model; NaN for ratios at or below the optimum, which
+        buy no smaller model, and for those at which the law does not reach the loss within a factor of 1e6 of compute.
     """
     best = best_model(law, scale, train_flops)
     best_loss, best_size, ratio_there = (float(each[0]) for each in (best.loss, best.num_params, best.tokens_per_param))
@@ -241,8 +243,9 @@ def bootstrap_table(
 
     Returns
     -------
-    DataFrame with `NAME_low` and `NAME_high` for every column, and the rows of the table. All bounds are NaN where most
-    resamples have no fit or no optimum; `attrs["lost"]` is their share, to be said above 1 %.
+    DataFrame
+        with `NAME_low` and `NAME_high` for every column, and the rows of the table. All bounds are NaN where most
+        resamples have no fit or no optimum; `attrs["lost"]` is their share, to be said above 1 %.
 
     Raises
     ------
@@ -280,8 +283,10 @@ def penalty_by_law(runs: pd.DataFrame, scale: ComputeScale, train_flops: float, 
 
     Returns
     -------
-    DataFrame with one row per set of runs and form: `runs`, `num_runs`, `gamma_free`, `gamma`, `E`, `optimal_ratio`,
-    `penalty` (relative; both NaN where the law has no optimum or is not identified), `rms` (of log loss) and `status`.
+    DataFrame
+        with one row per set of runs and form: `runs`, `num_runs`, `gamma_free`, `gamma`, `E`, `optimal_ratio`,
+        `penalty` (relative; both NaN where the law has no optimum or is not identified), `rms` (of log loss) and
+        `status`.
     """
     sets: dict[str, pd.DataFrame] = {}
     if len(kinds := by_experiment(runs)) > 1:

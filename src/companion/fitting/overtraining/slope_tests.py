@@ -83,9 +83,10 @@ def parallel_tests(slopes: OvertrainingSlopes) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame with one row per shape: `shape`, `scatter` (residual standard deviation of log loss with own slopes),
-    `between`, `within` (degrees of freedom), `f_statistic`, `p_value`, and `trend_p_value` for slopes that change
-    steadily with log M (one degree of freedom). NaN where the runs are too few.
+    DataFrame
+        with one row per shape: `shape`, `scatter` (residual standard deviation of log loss with own slopes), `between`,
+        `within` (degrees of freedom), `f_statistic`, `p_value`, and `trend_p_value` for slopes that change steadily
+        with log M (one degree of freedom). NaN where the runs are too few.
     """
     log_l = np.log(slopes.data["val_loss"].to_numpy())[None]
     rows: list[dict[str, Any]] = []
@@ -123,8 +124,9 @@ def slope_power(
 
     Returns
     -------
-    DataFrame with one row per change: `total_change`, `f_test`, `trend_test` (share of simulations with p below
-    `level`; at a change of 0 that is the false-alarm rate).
+    DataFrame
+        with one row per change: `total_change`, `f_test`, `trend_test` (share of simulations with p below `level`; at a
+        change of 0 that is the false-alarm rate).
 
     Raises
     ------

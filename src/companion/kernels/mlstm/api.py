@@ -124,8 +124,9 @@ def mlstm(
 
     Returns
     -------
-    h of shape (B, T, H, d_hv) in the dtype of v; with `return_state` also the state: C (B, H, d_qk, d_hv),
-    n (B, H, d_qk), m (B, H), in float32, or float64 for float64 inputs.
+    Tensor | tuple[Tensor, MLSTMState]
+        h of shape (B, T, H, d_hv) in the dtype of v; with `return_state` also the state: C (B, H, d_qk, d_hv), n (B, H,
+        d_qk), m (B, H), in float32, or float64 for float64 inputs.
 
     Notes
     -----
@@ -212,8 +213,9 @@ def mlstm_step(
 
     Returns
     -------
-    h of shape (B, H, d_hv) in the dtype of v, and the state in the dtypes of the one given. Computed in float32, or
-    float64 for float64 inputs.
+    tuple[Tensor, MLSTMState]
+        h of shape (B, H, d_hv) in the dtype of v, and the state in the dtypes of the one given. Computed in float32, or
+        float64 for float64 inputs.
 
     Raises
     ------

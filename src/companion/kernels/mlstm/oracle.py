@@ -53,8 +53,9 @@ def mlstm_oracle(
 
     Returns
     -------
-    h of shape (B, T, H, d_hv) and the state after the last token, both float64. Gradients flow to all inputs, through
-    h as well as through the final state.
+    tuple[Tensor, MLSTMState]
+        h of shape (B, T, H, d_hv) and the state after the last token, both float64. Gradients flow to all inputs,
+        through h as well as through the final state.
     """
     q, k, v, i, f = (x.double() for x in (q, k, v, i, f))
     q = q * q.shape[-1] ** -0.5

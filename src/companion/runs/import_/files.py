@@ -49,8 +49,9 @@ def read_records(path: str | os.PathLike[str], file_format: str | None = None) -
 
     Returns
     -------
-    DataFrame of text with the row numbers of the file (a CSV's header is row 1) as index. `attrs["decimal_comma"]` says
-    whether numbers are written as 1,5.
+    DataFrame
+        of text with the row numbers of the file (a CSV's header is row 1) as index. `attrs["decimal_comma"]` says
+        whether numbers are written as 1,5.
 
     Raises
     ------
