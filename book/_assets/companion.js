@@ -15,8 +15,12 @@
 
   window.addEventListener("load", async () => {
     await window.MathJax?.startup?.promise;
-    // also when a fold opens: before that a formula in it has no width
-    const watcher = new ResizeObserver((entries) => entries.forEach((entry) => mark(entry.target)));
-    document.querySelectorAll("mjx-container[display='true']").forEach((formula) => watcher.observe(formula));
+    // also when a fold opens: before that a formula in it has no width; and when its own size changes with a late font
+    const watcher = new ResizeObserver((entries) =>
+      entries.forEach((entry) => mark(entry.target.closest("mjx-container"))),
+    );
+    document
+      .querySelectorAll("mjx-container[display='true'], mjx-container[display='true'] > mjx-math")
+      .forEach((part) => watcher.observe(part));
   });
 })();

@@ -38,7 +38,7 @@ class Chapters(SphinxDirective):
 def entry(stem: str, found: Reading) -> str:
     """One item of the list, in Markdown."""
     question = found.question or "Not in this build of the book."
-    return f"* {int(stem[:2])} [{found.title}](chapters/{stem}.ipynb): {question} *{found.minutes} min*"
+    return f"* {int(stem[:2])} [{found.title}](chapters/{stem}.ipynb): {question} *{found.minutes} min*"
 
 
 class OfChapter(SphinxRole):

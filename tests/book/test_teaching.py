@@ -195,7 +195,7 @@ def test_folds_have_names_of_their_own(soup: BeautifulSoup) -> None:
         "Show the code: Figure 1.1. Loss & compute",
         "Show the code and its output: cell 3, A chapter",
         "Show: Figure 1.1. Loss & compute (with the code)",
-        f"Show: {' '.join(['Words'] * 10)}…",
+        f"Show: {' '.join(['Words'] * 8)}…",
     ]
     assert text(buttons[2].select_one(".expanded")) == "Hide: Figure 1.1. Loss & compute (with the code)"
     unseen = ["".join(map(text, summary.select(".collapsed .visually-hidden"))) for summary in buttons]
