@@ -90,6 +90,6 @@ def test_pages_with_code(tmp_path: Path) -> None:
 
 def test_entries(extension: ModuleType) -> None:
     found = Reading(title="Title", question="Why?", words=1200, figures=1, tables=0)
-    assert extension.entry("03_x", found) == "* 3 [Title](chapters/03_x.ipynb): Why? *6 min*"
+    assert extension.entry("03_x", found) == "* 3 [Title](chapters/03_x.ipynb): Why? *6\u00a0min*"
     left_out = Reading(title="Title", question="", words=9, figures=0, tables=0)
     assert "Not in this build of the book." in extension.entry("03_x", left_out)

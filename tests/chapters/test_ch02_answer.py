@@ -75,7 +75,7 @@ def test_numbers_of_the_answer(paper: Selection, look: ch02.FirstLook) -> None:
     markup = ch02.show_answer(look, paper.runs, 8192).markup
     assert "292 Transformer and 348 xLSTM" in markup
     assert power_of_ten(sum(paper.runs["train_flops"]), 3) in markup
-    assert "T = 8192" in markup
+    assert "T\u00a0=\u00a08192" in markup
     assert markup.count("<tr>") == 6
 
 

@@ -252,7 +252,7 @@ def test_delta_tables_say_what_did_not_converge() -> None:
     path = pd.DataFrame({"huber_delta": [1e-5, np.inf], "status": ["out of iterations", "converged"], "linear": 0.5})
     path = path.assign(E=1.0, alpha=0.3, beta=0.3, gamma=1.0, size_exponent=0.5, rms=0.01)
     markup = ch06.delta_tables({"some": path, "others": path.assign(status="converged")}).markup
-    assert markup.count("residual. δ = 10⁻⁵: out of iterations.") == 2  # caption and label of one table
+    assert markup.count("residual. δ\u00a0=\u00a010⁻⁵: out of iterations.") == 2  # caption and label of one table
     assert [row[0] for row in rows_of(Html(markup)) if row] == ["10⁻⁵", "∞"] * 2
 
 

@@ -25,7 +25,7 @@ def test_the_papers_runs(xlstm: pd.DataFrame) -> None:
     assert f"<td>{count(best.x_opt)}</td>" in text, "the highest of the main budgets, not of all"
     assert "1×10²⁰" in text
     assert f"{law.law.exponent:.3f} [" in text
-    assert "highest budget of the laws at T = 8192." in text
+    assert "highest budget of the laws at T\u00a0=\u00a08192." in text
     tokens = fit_isoflop(xlstm, "num_tokens", budgets=MAIN, num_resamples=0).optima[-1].x_opt
     assert f"<td>{tokens / best.x_opt:.0f}</td>" in text, "tokens per parameter"
     facts = ch03.answer_facts(optima, laws, {"xlstm": MAIN})

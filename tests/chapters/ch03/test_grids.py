@@ -115,4 +115,4 @@ def test_bias_without_noise(xlstm: pd.DataFrame) -> None:
     text = show_grid_bias(surfaces, {name: grid_bias(law, flops) for name, law in surfaces.items()}).markup
     below = optimum_bias(surfaces["even"], 1e19, GRIDS["only below"].num_params(surfaces["even"], 1e19))
     assert f">{100 * (10**below - 1):+.1f}".replace("-", "−") in text
-    assert "h = 1.15" in text
+    assert "h\u00a0=\u00a01.15" in text

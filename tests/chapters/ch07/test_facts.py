@@ -324,7 +324,7 @@ def test_tables(fits: Mapping[str, ContextFit], explanations: Mapping[str, Expla
     other = ch07.show_laws_of_other_contexts([("xlstm", 2048, pooled["xlstm"])]).markup
     assert "<td>xLSTM</td>" in other
     forces = ch07.show_two_forces([("xlstm", 16384, 1.0, 1.0, 1.0, 0.9)], explanations).markup
-    assert "From T = 8192" in forces
+    assert "From T\u00a0=\u00a08192" in forces
     half = ch07.show_half_of_compute([("xlstm", 1e19, 4e8, float("nan"), float("nan"))], explanations).markup
     assert half.count(">–<") == 2
 
