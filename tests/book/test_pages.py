@@ -262,7 +262,7 @@ def test_copy_button(browser: Any, site: str) -> None:
     block = page.locator("div.highlight:has(button.copybtn)", has_text="make book").first
     block.hover()
     block.locator("button.copybtn").click()
-    assert page.evaluate("navigator.clipboard.readText()").startswith("make book")
+    assert "\nmake book\n" in page.evaluate("navigator.clipboard.readText()")
     context.close()
 
 
