@@ -84,8 +84,8 @@ def read(source: Path) -> Any:
     Examples
     --------
     >>> notebook = read(Path("notebooks/90_ledger.md"))
-    >>> [cell.metadata.tags for cell in notebook.cells if "tags" in cell.metadata][0]
-    ['parameters']
+    >>> [cell.metadata.tags[0] for cell in notebook.cells if "tags" in cell.metadata][0]
+    'parameters'
     """
     import jupytext
 
