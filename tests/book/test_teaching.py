@@ -107,6 +107,7 @@ def notebook() -> str:
     caption = '<figcaption><span class="n">Figure 1.1.</span> Loss &amp; compute. More.</figcaption>'
     html = {"text/html": f"<figure>{caption}</figure><p>out</p>"}
     long = {"text/html": f'<p class="companion-caption">{"Words " * 20}</p>'}
+    listed = {"text/html": f'<p class="companion-caption">Common exponents of N*, {"one left out " * 9}</p>'}
     glued = v4.new_output("display_data", {"text/plain": "'the second'"}, metadata={"scrapbook": {"name": "second"}})
     folded = {"tags": ["hide-input"]}
     text = "# A chapter\n\nA {term}`roofline` and {term}`gates <gate>`.\n\n"
@@ -116,6 +117,7 @@ def notebook() -> str:
         v4.new_code_cell("count()", metadata={"tags": ["hide-cell"]}, outputs=[glued]),
         v4.new_code_cell("draw()", metadata={"tags": ["hide-cell"]}, outputs=[v4.new_output("display_data", html)]),
         v4.new_code_cell("list()", metadata={"tags": ["hide-output"]}, outputs=[v4.new_output("display_data", long)]),
+        v4.new_code_cell("list()", metadata={"tags": ["hide-output"]}, outputs=[v4.new_output("display_data", listed)]),
         v4.new_markdown_cell(EXERCISES),
         v4.new_code_cell("answer()", outputs=[v4.new_output("stream", name="stdout", text="42")]),
         v4.new_markdown_cell("```{solution-end}\n```\n\nAfter."),
@@ -196,10 +198,13 @@ def test_folds_have_names_of_their_own(soup: BeautifulSoup) -> None:
         "Show the code and its output: cell 3, A chapter",
         "Show: Figure 1.1. Loss & compute (with the code)",
         f"Show: {' '.join(['Words'] * 8)}…",
+        "Show: Common exponents of N*…",
     ]
     assert text(buttons[2].select_one(".expanded")) == "Hide: Figure 1.1. Loss & compute (with the code)"
     unseen = ["".join(map(text, summary.select(".collapsed .visually-hidden"))) for summary in buttons]
-    assert unseen == [": Figure 1.1. Loss & compute", ": cell 3, A chapter", "", ""], "hidden output is named for all"
+    assert unseen == [": Figure 1.1. Loss & compute", ": cell 3, A chapter", "", "", ""], (
+        "hidden output is named for all"
+    )
     assert not soup.select("summary[aria-label]")
 
 

@@ -8,6 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from companion.plotting import show, show_table, subplots
+from companion.plotting.svg import _stacked
 
 
 def drawing() -> Figure:
@@ -121,6 +122,27 @@ def test_narrow_form_has_its_panels_below_each_other() -> None:
     assert [ax.get_subplotspec() for ax in (left, right)] == places
     assert tuple(figure.get_size_inches()) == (7.2, 3.6)
     assert len(figure.legends) == 1
+
+
+def test_panels_of_a_lower_row_keep_the_title_of_their_column_and_room() -> None:
+    figure, axes = subplots(2, 2)
+    axes[0].set_title("first column")
+    axes[1].set_title("second column")
+    padding = figure.get_layout_engine().get()["h_pad"]
+    wide, narrow = ([text.text for text in svg.iter() if text.tag.endswith("text")] for svg in forms(figure))
+    assert [wide.count(f"{name} column") for name in ("first", "second")] == [1, 1]
+    assert [narrow.count(f"{name} column") for name in ("first", "second")] == [2, 2]
+    assert [ax.get_title() for ax in axes] == ["first column", "second column", "", ""]
+    assert figure.get_layout_engine().get()["h_pad"] == padding
+    with _stacked(figure):
+        assert figure.get_layout_engine().get()["h_pad"] > padding
+
+
+def test_captions_break_inside_no_value() -> None:
+    said = "A 95 % interval at T = 8192 and B = 1, where x = y."
+    kept = "A 95\u00a0% interval at T\u00a0=\u00a08192 and B\u00a0=\u00a01, where x = y."
+    assert f"<figcaption>{kept}<" in show(subplots()[0], name="a", alt="x", caption=said).markup
+    assert show_table(pd.DataFrame({"x": [1]}), caption=said).markup.count(kept) == 2  # caption and label
 
 
 def test_labels_that_would_meet_are_thinned_or_turned() -> None:

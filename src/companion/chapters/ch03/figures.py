@@ -30,7 +30,7 @@ from companion.plotting.style import (
 EXPONENT_LABELS = {"num_params": "exponent a of N*", "num_tokens": "exponent b of D*"}
 GREY = "#888888"
 _BUDGET_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-#: A valley ends beside another if that one reaches less than so many times its size.
+#: Two valleys end beside each other where the larger size is less than this factor times the smaller.
 _NEAR_ENDS = 2
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 
