@@ -4,18 +4,22 @@ The package's figures and tables are raw html, which Sphinx does not number. Her
 and its place on the page in front of its caption. The role {see}`fig-NAME` (or `tbl-NAME`) becomes a link that reads
 "Figure 3.2", on the same page or another. Every displayed formula gets a number as well, labelled or not.
 
-A chapter's number is that of its file; the reference pages (90 and up) count by letters; other pages have none.
+A chapter's number is that of its file; the reference pages (90 and up) have letters in the order of the contents; other
+pages have none. Exercises, which Sphinx numbers by section, follow the same rule.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import PurePosixPath
+from string import ascii_uppercase
 from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxRole
+from sphinx.util.matching import patmatch
+from sphinx_external_toc.api import FileItem, GlobItem, SiteMap
 
 #: What is numbered: how its html begins, up to the place of the number, and the word for it.
 FIGURE = re.compile(r'(<figure class="companion-figure" id="(?P<id>fig-[a-z0-9-]+)">.*?<figcaption>)', re.DOTALL)
@@ -26,13 +30,50 @@ KINDS = ((FIGURE, "Figure"), (TABLE, "Table"))
 _REFERENCE_PAGES = 90
 
 
-def prefix_of(docname: str) -> str:
-    """What stands before the numbers of a page: `3.` for chapters/03_isoflop, `A.` for page 90, nothing for others."""
-    found = re.match(r"(\d+)_", PurePosixPath(docname).name)
-    if found is None:
-        return ""
-    number = int(found[1])
-    return f"{number}." if number < _REFERENCE_PAGES else f"{chr(ord('A') + number - _REFERENCE_PAGES)}."
+def pages_in_order(site_map: SiteMap, found: Collection[str]) -> Iterator[str]:
+    """The pages of the contents that were found, in its order."""
+
+    def below(docname: str) -> Iterator[str]:
+        if docname in found:
+            yield docname
+        for tree in site_map[docname].subtrees if docname in site_map else ():
+            for item in tree.items:
+                if isinstance(item, GlobItem):
+                    yield from sorted(page for page in found if patmatch(page, str(item)))
+                elif isinstance(item, FileItem):
+                    yield from below(str(item))
+
+    yield from dict.fromkeys(below(site_map.root.docname))
+
+
+def prefixes(pages: Iterable[str]) -> dict[str, str]:
+    """What stands before the numbers of a page: `3` for chapters/03_isoflop, a letter for a page of reference."""
+    made, letters = {}, iter(ascii_uppercase)
+    for page in pages:
+        if found := re.match(r"(\d+)_", PurePosixPath(page).name):
+            made[page] = str(int(found[1])) if int(found[1]) < _REFERENCE_PAGES else next(letters)
+    return made
+
+
+def read_contents(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
+    """Remember the prefixes of all pages before the first is read."""
+    pages = pages_in_order(app.config.external_site_map, env.found_docs)
+    env.companion_prefixes = prefixes(pages)  # type: ignore[attr-defined]
+
+
+def prefix_of(env: BuildEnvironment, docname: str) -> str:
+    """The prefix with its point, or nothing."""
+    prefix: str | None = env.companion_prefixes.get(docname)  # type: ignore[attr-defined]
+    return f"{prefix}." if prefix else ""
+
+
+def number_exercises(app: Sphinx, env: BuildEnvironment) -> list[str]:
+    """Give exercises the prefix of their page, in place of the number that Sphinx gave its section."""
+    for docname, prefix in env.companion_prefixes.items():  # type: ignore[attr-defined]
+        exercises = env.toc_fignumbers.get(docname, {}).get("exercise", {})
+        for count, label in enumerate(exercises, 1):
+            exercises[label] = (prefix, count)
+    return []
 
 
 def number_outputs(markups: Iterable[str], prefix: str) -> tuple[list[str], dict[str, str]]:
@@ -57,7 +98,7 @@ def number_page(app: Sphinx, doctree: nodes.document) -> None:
     """Number what a page shows, and remember the numbers that others may refer to."""
     docname = app.env.docname
     raw = [node for node in doctree.findall(nodes.raw) if "companion-" in node.astext()]
-    texts, anchors = number_outputs([node.astext() for node in raw], prefix_of(docname))
+    texts, anchors = number_outputs([node.astext() for node in raw], prefix_of(app.env, docname))
     for node, text in zip(raw, texts, strict=True):
         node.children = [nodes.Text(text)]
         node.rawsource = text
@@ -73,7 +114,7 @@ def _number_formulas(env: BuildEnvironment, docname: str, doctree: nodes.documen
             node["label"] = f"{docname}:{count}"
         if not node["ids"]:
             node["ids"] = [nodes.make_id(f"equation-{PurePosixPath(docname).name}-{count}")]
-        node["number"], node["docname"] = f"{prefix_of(docname)}{count}", docname
+        node["number"], node["docname"] = f"{prefix_of(env, docname)}{count}", docname
         domain.data["objects"][node["label"]] = (docname, node["number"])
 
 
@@ -124,7 +165,9 @@ def merge(app: Sphinx, env: BuildEnvironment, docnames: Any, other: BuildEnviron
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the role and the hooks."""
     app.add_role("see", See())
+    app.connect("env-before-read-docs", read_contents)
     app.connect("doctree-read", number_page, priority=100)
+    app.connect("env-get-updated", number_exercises, priority=900)  # after Sphinx has numbered them
     app.connect("doctree-resolved", resolve, priority=100)
     app.connect("env-purge-doc", forget)
     app.connect("env-merge-info", merge)

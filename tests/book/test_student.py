@@ -163,8 +163,8 @@ def test_command_writes_copies_that_run(checkout: Path, capsys: pytest.CaptureFi
     assert main(["book", "--student", "course", "--parameters", "scale=5"]) == 0
     assert capsys.readouterr().out.endswith("course\n")
     text = (checkout / "course" / "03_test.ipynb").read_text(encoding="utf-8")
-    assert "It is 5, says Beck et al. (2026); see Exercise 2." in text
-    assert "**Exercise 2 (Again)** · explore" in text
+    assert "It is 5, says Beck et al. (2026); see Exercise 3.2." in text
+    assert "**Exercise 3.2 (Again)** · explore" in text
     assert "of the solution" not in text
     assert "Secret" not in text
     assert [path.name for path in (checkout / "course").iterdir()] == ["03_test.ipynb"]
