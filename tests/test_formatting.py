@@ -1,11 +1,14 @@
 """Numbers as text: known answers, and no digit lost or invented."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import companion
 from companion.formatting import (
     count,
     interval,
@@ -15,6 +18,7 @@ from companion.formatting import (
     power_of_ten,
     share_in_words,
     significant,
+    together,
 )
 
 
@@ -77,3 +81,24 @@ def test_counts_and_lists_in_sentences() -> None:
 )
 def test_share_in_words(number: int, total: int, text: str) -> None:
     assert share_in_words(number, total) == text
+
+
+def test_percent_has_one_form() -> None:
+    """Number, space, sign: nothing outside `companion.formatting` writes it by itself."""
+    own = re.compile(r":[+]?(?:\.\d+)?%[}\"]|\} ?%(?![\w{])")
+    assert all(own.search(text) for text in ('f"{share:.1%}"', 'f"{100 * share:g} %"', '"{:.0%}"'))
+    sources = Path(companion.__file__).parent.rglob("*.py")
+    found = [f"{p.name}: {line.strip()}" for p in sources for line in p.read_text().splitlines() if own.search(line)]
+    assert [line for line in found if not line.startswith("formatting.py")] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("80 GB at 3.35 TB/s", "80_GB at 3.35_TB/s"),
+        ("5\n% of T = −1, M ≥ 20", "5_% of T_=_−1, M_≥_20"),
+        ("x = y, 3 modes, 2 shares, 4 Bs", "x = y, 3 modes, 2 shares, 4 Bs"),
+    ],
+)
+def test_numbers_stay_with_units_and_symbols(text: str, kept: str) -> None:
+    assert together(text) == kept.replace("_", "\u00a0")

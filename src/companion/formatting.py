@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,9 +44,48 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{round(value, digits - 1 - magnitude):.{max(digits - 1 - magnitude, 0)}f}"
 
 
-def percent(share: float, digits: int = 2) -> str:
-    """A share between 0 and 1 as percent: 12 %."""
-    return f"{significant(100 * share, digits)} %"
+def percent(share: float, digits: int = 2, *, decimals: int | None = None) -> str:
+    """A share between 0 and 1 as percent: 12 %. With `decimals` that many of them, at any size of the share.
+
+    The space is an ordinary one, as in terminals and files; pages make it one that does not break (`together`).
+
+    >>> percent(0.1234), percent(0.00398), percent(0.00398, decimals=2), percent(-0.5), percent(-0.0001, decimals=1)
+    ('12 %', '0.40 %', '0.40 %', '−50 %', '0.0 %')
+    """
+    if not math.isfinite(share):
+        return "undefined"
+    number = significant(100 * share, digits) if decimals is None else f"{100 * share:.{decimals}f}"
+    return f"{_unsigned_zero(true_minus(number))} %"
+
+
+def level_text(level: float) -> str:
+    """A level or a given share as percent, with all its digits: 95 %, 99.9 %."""
+    return f"{100 * level:g} %"
+
+
+def signed(value: float, decimals: int = 4) -> str:
+    """A change with its sign: +0.0003, −0.0018; without one where it rounds to zero."""
+    return _unsigned_zero(true_minus(f"{value:+.{decimals}f}")) if math.isfinite(value) else "undefined"
+
+
+def signed_percent(share: float, decimals: int = 0) -> str:
+    """A change as percent with its sign: +93 %, −30 %; without one where it rounds to zero: 0 %."""
+    return f"{signed(100 * share, decimals)} %" if math.isfinite(share) else "undefined"
+
+
+def span_text(values: Iterable[float], style: Callable[[float], str] = percent) -> str:
+    """Least and largest of some values, the unit % once: 12 to 15 %; one value if both print alike.
+
+    >>> span_text([0.12, 0.15, math.nan]), span_text([-0.1, 0.2], signed_percent), span_text([0.12, 0.1201])
+    ('12 to 15 %', '−10 to +20 %', '12 %')
+    """
+    known = [value for value in values if not math.isnan(value)] or [math.nan]
+    low, high = style(min(known)), style(max(known))
+    return low if low == high else f"{low.removesuffix(' %')} to {high}"
+
+
+def _unsigned_zero(number: str) -> str:
+    return number.lstrip("+−") if not number.strip("+−0.") else number
 
 
 def interval(bounds: tuple[float, float], decimals: int = 3) -> str:
@@ -138,6 +177,18 @@ def true_minus(text: str) -> str:
     return _HYPHEN.sub("−", text)
 
 
-def signed_percent(share: float, decimals: int = 0) -> str:
-    """A change as percent with its sign: +93 %, −30 %."""
-    return true_minus(f"{100 * share:+.{decimals}f} %")
+#: Short units that stay with their number.
+_UNITS = r"%|[kMGT]i?B(?:/s)?|[TPE]?FLOP(?:/s)?|bytes?|[mµn]?s|GHz|W"
+#: Spaces at which a line must not break: between a number and its unit, around the sign of an equation.
+_JOINED = re.compile(
+    rf"(?<=\d)\s(?=(?:{_UNITS})(?![\w]))|(?<=[\w)\ufffc])\s(?=[=<>≤≥≈]\s[\d−])|(?<=[=<>≤≥≈])\s(?=[\d−])"
+)
+
+
+def together(text: str) -> str:
+    """The text with spaces that do not break between a number and its unit and in `symbol = number`.
+
+    >>> together("A 95 % interval at T = 8192 and 80 GB, where x = y.")
+    'A 95\\xa0% interval at T\\xa0=\\xa08192 and 80\\xa0GB, where x = y.'
+    """
+    return _JOINED.sub("\N{NO-BREAK SPACE}", text)

@@ -12,7 +12,7 @@ from companion.architectures import ARCHITECTURES, preset
 from companion.chapters import ch01
 from companion.chapters.ch01.comparison import show_convention_fields, side_by_side
 from companion.chapters.ch01.facts import widest_spread
-from companion.chapters.ch01.tables import _quantity, signed_percent, smallest_model, timed_models
+from companion.chapters.ch01.tables import _quantity, smallest_model, timed_models
 from companion.chapters.ch01.words import component_word
 from companion.chapters.labels import the
 from companion.errors import InputError
@@ -222,9 +222,6 @@ class TestTables:
         assert "−25.00" in markup
         assert ">0.00" in markup
 
-    def test_signs(self) -> None:
-        assert list(map(signed_percent, (0.25, -0.5, 1e-6, -1e-6, 0.0))) == ["+25.00", "-50.00", *["0.00"] * 3]
-
     def test_quantities(self) -> None:
         names = ("sum_train_flops", "train_flops_quantiles.min", "num_params_quantiles.25")
         assert list(map(_quantity, names)) == ["C, sum", "C, least", "N, 25 % quantile"]
@@ -266,7 +263,7 @@ class TestTables:
         own = {"xlstm": pd.DataFrame([["mine", 1.2345e9, 1.5, 0.25]], columns=COLUMNS)}
         markup = ch01.show_own_convention(own, "7b", 1024).markup
         assert "1.234×10⁹" in markup
-        assert "25 %" in markup
+        assert "25\u00a0%" in markup
 
 
 class TestAnswer:

@@ -267,5 +267,5 @@ class TestTables:
 
     def test_pairs_are_needed(self, at_8192: pd.DataFrame) -> None:
         none = matched_pairs(subset(at_8192, "xlstm"), subset(at_8192, "transformer"), 1e-9)
-        with pytest.raises(NotApplicable, match=r"^no two runs of xlstm and transformer agree in N and D within 2%$"):
+        with pytest.raises(NotApplicable, match=r"^no two runs of xlstm and transformer agree in N and D within 2 %$"):
             ch02.need_pairs(none, "xlstm", "transformer", 0.02)

@@ -7,7 +7,7 @@ import pytest
 from companion.chapters import ch05
 from companion.chapters.ch05.analysis import local_exponents, runs_in_no_line
 from companion.chapters.ch05.shown import published_exponents
-from companion.chapters.ch05.words import p_text, percents, rejection, signed, span
+from companion.chapters.ch05.words import p_text, rejection, span
 from companion.fitting.fit import fit
 from companion.fitting.overtraining import OvertrainingSlopes, fit_overtraining_slopes
 from companion.fitting.overtraining.cost import ComputeScale, cost_at_equal_compute, fit_compute_scale
@@ -95,9 +95,9 @@ def test_answer_of_parallel_lines() -> None:
     )
     prices = {"gpt": 0.025}
     markup = ch05.answer_table(slopes, found, prices, 1e21, 220).markup
-    assert "loss at M = 220 above the optimum" in markup
+    assert "loss at M\u00a0=\u00a0220 above the optimum" in markup
     assert "2.5\u00a0%" in markup
-    assert "18,\u00a0M = 22 to 550" in markup
+    assert "18,\u00a0M\u00a0=\u00a022 to 550" in markup
     assert "above the optimum" not in ch05.answer_table(slopes, found, {}, 1e21, 220).markup
 
 
@@ -154,7 +154,7 @@ def test_a_variance_misread() -> None:
     assert text.startswith("The variance is about")
     assert "p falls to 0.01" in ch05.variance_verdict(slopes, [MISREAD[0], (*MISREAD[1][:5], 0.01)])
     assert "isread" not in ch05.variance_verdict(slopes, [])  # one ratio: nothing to compare
-    assert "&lt; 10⁻³⁰⁰" in ch05.misread_table(MISREAD).markup
+    assert "&lt;\u00a010⁻³⁰⁰" in ch05.misread_table(MISREAD).markup
     large = ch05.misread_table([(*MISREAD[0][:4], 20_861_982.8, MISREAD[0][5])]).markup
     assert "2.1×10⁷" in large
 
@@ -180,9 +180,6 @@ def test_words() -> None:
         "equal slopes are rejected for the Transformer (p\u00a0=\u00a00.0040) "
         "but not for the xLSTM (p\u00a0=\u00a00.30)"
     )
-    assert signed(-0.00182) == "−0.0018"
-    assert signed(-0.00001) == "0.0000"
-    assert percents(0.0251) == "2.5 %"
     assert span([np.nan]) == "unknown"
     assert span([0.5, 0.5]) == "0.5000"
 

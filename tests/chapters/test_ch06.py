@@ -89,7 +89,7 @@ def test_parabolas() -> None:
     biases = pd.DataFrame({"grid": ["fixed", "drifting"], "exponent_bias": [0.0, 0.02], "parametric_error": -1e-9})
     biases = biases.assign(bias_lowest=np.log10([1.1, 1.0]), bias_highest=np.log10([1.2, 0.9]))
     found = ch06.pitfall_skewed(biases, 0.01)
-    assert found.here == "N* -10.0% to +20.0%"
+    assert found.here == "N* −10.0 to +20.0 %"
     assert "off by +0.0200 on the drifting grid and by +0.0100" in found.sentence
     assert found.shifts == {"parabolas, trained sizes": 0.01}
 

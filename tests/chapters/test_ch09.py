@@ -172,7 +172,7 @@ def test_published_sizes(known: dict[str, Knowledge]) -> None:
     assert sizes["ours"].iloc[0] == first.numbers["num_params"]
     ledger = to_frame(build_ledger(sections=["compute_optimal_table_8192"]))
     said = ch09.published_facts(sizes, ledger)
-    assert "of two rows (xLSTM)" in said["c9_published"]
+    assert "of the two rows (xLSTM)" in said["c9_published"]
     assert said["c9_published_numbers"] == said["c9_published_again"] == "44"
     assert said["c9_published_dependent"] == f"{(~ledger['independent'].astype(bool)).sum()}"
     assert rows_of(ch09.published_table(sizes))[0]["our N"].startswith(f"{count(sizes['ours'].iloc[0])} [")
@@ -186,7 +186,7 @@ def test_other_choices(planned: Plan, known: dict[str, Knowledge]) -> None:
     sizes = other.loc[other["objective"] == "loss-optimal", "num_params"]
     [ranges] = rows_of(ch09.ranges_table(other))
     assert ranges["N, loss-optimal"] == f"{count(sizes.min())} to {count(sizes.max())}"
-    hours = other.loc[other["choice"] == "utilization 25%", "total_gpu_hours"].iloc[-1]
+    hours = other.loc[other["choice"] == "utilization 25 %", "total_gpu_hours"].iloc[-1]
     assert count(hours, 2) in ranges["total: utilization"]
     within = other.groupby("objective", sort=False)[["num_params", "num_params_low", "num_params_high"]].apply(
         lambda part: part["num_params"].between(part["num_params_low"].iloc[0], part["num_params_high"].iloc[0]).sum()

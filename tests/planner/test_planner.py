@@ -260,7 +260,7 @@ def test_laws_that_never_reach_the_loss_are_told() -> None:
     floors = known()["xlstm"].bootstrap.samples["E"]
     loss = float(np.quantile(floors, 0.8))
     planned = plan(Request(target_loss=loss), {"xlstm": known()["xlstm"]})
-    [share] = [int(found[1]) for note in planned.notes if (found := re.search(r"(\d+)% of the resampled laws", note))]
+    [share] = [int(found[1]) for note in planned.notes if (found := re.search(r"(\d+) % of the resampled laws", note))]
     assert 20 <= share < 60, "a fifth has its floor above, and some more would need a model of no size"
 
 
@@ -370,5 +370,5 @@ def test_a_value_outside_its_own_interval_is_explained() -> None:
     widths = np.full(40, 1024.0)
     assert no_intervals(widths, 40, 0.95) == "all resamples end at the same model"
     widths[:30] = np.nan
-    assert no_intervals(widths, 40, 0.95) == "75% of the resamples have no such model"
+    assert no_intervals(widths, 40, 0.95) == "75 % of the resamples have no such model"
     assert no_intervals(np.geomspace(500, 600, 40), 40, 0.95) == ""

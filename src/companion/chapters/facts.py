@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from companion.formatting import true_minus
+from companion.formatting import together, true_minus
 
 
 def glue_facts(facts: Mapping[str, object]) -> None:
@@ -13,4 +13,4 @@ def glue_facts(facts: Mapping[str, object]) -> None:
     from myst_nb import glue
 
     for name, value in facts.items():
-        glue(name, true_minus(str(value)).replace(" %", "\u00a0%"), display=False)
+        glue(name, together(true_minus(str(value))), display=False)

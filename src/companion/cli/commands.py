@@ -13,7 +13,7 @@ from companion.accounting import Breakdown, count_flops, count_params, get_conve
 from companion.architectures import Architecture, Attention, architecture_class, make_architecture, preset
 from companion.cli.output import writes_utf8
 from companion.errors import InputError
-from companion.formatting import count
+from companion.formatting import count, percent
 from companion.ledger.entries import DIFFERS, NOT_ATTEMPTED, REPRODUCED, build_ledger, summarize, to_frame
 
 VERDICTS = (REPRODUCED, DIFFERS, NOT_ATTEMPTED)
@@ -106,7 +106,7 @@ def flops(arguments: argparse.Namespace) -> None:
                     "component": name,
                     "forward FLOP/token": f"{value:.6g}",
                     "backward FLOP/token": f"{getattr(backward, name):.6g}",
-                    "share": f"{100 * (value + getattr(backward, name)) / total:.2f} %",
+                    "share": percent((value + getattr(backward, name)) / total, decimals=2),
                 }
                 for name, value in forward.items()
             ]
@@ -128,7 +128,7 @@ def params(arguments: argparse.Namespace) -> None:
     if arguments.json:
         return print_json(result)
     print(f"{architecture.name}: {counted.total} parameters")
-    shares = {name: f"{100 * value / counted.total:.2f} %" for name, value in counted.items()}
+    shares = {name: percent(value / counted.total, decimals=2) for name, value in counted.items()}
     print_table(pd.DataFrame([{"component": n, "parameters": v, "share": shares[n]} for n, v in counted.items()]))
     return None
 

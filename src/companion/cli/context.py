@@ -11,7 +11,7 @@ from companion.cli.commands import print_json, print_table
 from companion.cli.isoflop import bounds_of, few_resamples
 from companion.cli.options import add_bootstrap, add_json, add_level, add_weights
 from companion.fitting.context.scaling import fit_context_optima
-from companion.formatting import count, interval, power_of_ten, significant
+from companion.formatting import count, interval, level_text, power_of_ten, significant
 from companion.runs.load import load_runs
 from companion.runs.select import subset
 
@@ -62,7 +62,7 @@ def context(arguments: argparse.Namespace) -> None:
 
 
 def _print(result: dict[str, Any]) -> None:
-    level = f"{100 * result['level']:g} % bootstrap"
+    level = f"{level_text(result['level'])} bootstrap"
     print(f"{result['architecture']}: N*(T) and D*(T) = prefactor * T^exponent at every budget")
     print_table(
         pd.DataFrame(

@@ -23,6 +23,7 @@ from companion.fitting.inputs import check_weights
 from companion.fitting.overtraining.exponents import fit_overtraining_slopes
 from companion.fitting.solved import OUT_OF_ITERATIONS
 from companion.fitting.uncertainty import Bootstrap
+from companion.formatting import level_text, percent
 from companion.laws import LossSurface
 from companion.paths import check_target, write_whole
 from companion.runs.load import load_runs
@@ -75,7 +76,7 @@ def fit(arguments: argparse.Namespace) -> None:
     else:
         print(fitted)
         if resampled and not withheld:
-            print(f"{100 * arguments.level:g} % bootstrap intervals ({arguments.bootstrap} resamples):")
+            print(f"{level_text(arguments.level)} bootstrap intervals ({arguments.bootstrap} resamples):")
             for name, (low, high) in intervals.items():
                 print(f"  {name:<6}" + (f"{low:>14.6g} {high:>14.6g}" if math.isfinite(low) else "         none"))
         _print_notes(notes)
@@ -131,12 +132,12 @@ def _limits(fitted: Fit, resampled: Bootstrap | None, intervals: dict[str, Any],
     number = len(resampled.theta)
     if resampled.lost > 0.01:
         notes.append(
-            f"{resampled.lost:.1%} of the {number} resamples hold too few different runs for a fit: the intervals rest "
-            "on the others"
+            f"{percent(resampled.lost)} of the {number} resamples hold too few different runs for a fit: the intervals "
+            "rest on the others"
         )
     if resampled.at_bound > 0.01:
         notes.append(
-            f"{resampled.at_bound:.0%} of the resamples have a parameter at a bound: its interval is cut there"
+            f"{percent(resampled.at_bound)} of the resamples have a parameter at a bound: its interval is cut there"
         )
     if number * (1 - level) < 2:
         notes.append(f"{number} resamples are few for intervals of level {level:g}: their ends are single resamples")

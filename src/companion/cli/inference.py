@@ -15,7 +15,7 @@ from companion.architectures import ARCHITECTURES
 from companion.cli.commands import print_json, print_table, read_architecture
 from companion.cli.options import add_bootstrap, add_json, add_level, add_shapes, positive, whole
 from companion.formatting import count as as_count
-from companion.formatting import power_of_ten, significant
+from companion.formatting import level_text, power_of_ten, significant
 from companion.hardware import REFERENCE_HARDWARE, get_hardware
 from companion.inference.one_size import FORMS, InferenceFit, fit_inference
 from companion.inference.published import PUBLISHED_FORMS, fit_published
@@ -138,7 +138,7 @@ def fit(arguments: argparse.Namespace) -> None:
     if arguments.procedure == "published":
         print("one resample of the timings, as published; intervals: over further resamples")
     print(f"rms of ln(predicted/measured): {_or_undefined(found.rms_log_error, 3)}")
-    level = f"{100 * arguments.level:g} % bootstrap"
+    level = f"{level_text(arguments.level)} bootstrap"
     print_table(
         pd.DataFrame(
             [

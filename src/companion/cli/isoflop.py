@@ -18,7 +18,7 @@ from companion.fitting.isoflop.profiles import (
     fit_isoflop,
     says_nothing,
 )
-from companion.formatting import count, interval, power_of_ten, significant
+from companion.formatting import count, interval, level_text, power_of_ten, significant
 from companion.runs.load import load_runs
 from companion.runs.select import assign_budgets, subset
 
@@ -81,7 +81,7 @@ def few_resamples(num_resamples: int, level: float) -> list[str]:
     """A warning where the ends of an interval are the outermost resamples, or lie beyond them."""
     needed = math.ceil(2 / (1 - level) - 1 - 1e-9)
     if 0 < num_resamples < needed:
-        return [f"{num_resamples} resamples are few for an interval at {100 * level:g} %: take at least {needed}"]
+        return [f"{num_resamples} resamples are few for an interval at {level_text(level)}: take at least {needed}"]
     return []
 
 
@@ -156,7 +156,7 @@ def _optimum(profile: IsoflopProfile, fit: IsoflopFit, level: float) -> dict[str
 
 def _print(fit: IsoflopFit, joint: JointIsoflopFit | None, result: dict[str, Any]) -> None:
     symbol = {"num_params": "N*(C)", "num_tokens": "D*(C)"}[fit.x_column]
-    law, level = fit.power_law, f"{100 * result['intervals']['level']:g} %"
+    law, level = fit.power_law, level_text(result["intervals"]["level"])
     if fit.law_defined:
         print(f"{symbol} = {law.law.prefactor:.6g} * C^{law.law.exponent:.6f}   (two steps, as published)")
         print(f"  exponent: standard error {_fixed(law.exponent_standard_error)};", end=" ")

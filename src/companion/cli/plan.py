@@ -13,7 +13,7 @@ from companion.architectures import ARCHITECTURES
 from companion.cli.commands import print_json, print_table
 from companion.cli.options import add_json, add_level, count, positive, whole
 from companion.formatting import count as as_count
-from companion.formatting import power_of_ten, significant
+from companion.formatting import level_text, power_of_ten, significant
 from companion.hardware import REFERENCE_HARDWARE
 from companion.inference.compare import METHODS
 from companion.inference.timings import load_inference
@@ -157,7 +157,7 @@ def _print_plan(planned: Plan) -> None:
         print(f"note: {note}")
     where: dict[str, list[str]] = {}
     for model in planned.models:
-        print(f"{model.architecture}, {model.objective} ({100 * planned.level:g} % intervals)")
+        print(f"{model.architecture}, {model.objective} ({level_text(planned.level)} intervals)")
         print_table(_lines(model))
         shapes = model.model
         kinds = [f"{layer.number} of {layer.mixer.name}" for layer in shapes.layers]

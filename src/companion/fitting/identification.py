@@ -18,6 +18,7 @@ from scipy import stats
 
 from companion.fitting.derivatives import jacobian
 from companion.fitting.solved import Solved
+from companion.formatting import level_text
 from companion.laws.base import Array, Law, Shift
 
 #: Condition number of the scaled design above which parameters trade off almost freely.
@@ -103,7 +104,7 @@ def _from_scatter(fit: Solved) -> str:
             unknown.append(f"{name} {value:.3g} ± {half:.2g}")
     if not unknown:
         return ""
-    return f"the scatter of the runs leaves {' and '.join(unknown)} ({LEVEL:.0%}, first order)"
+    return f"the scatter of the runs leaves {' and '.join(unknown)} ({level_text(LEVEL)}, first order)"
 
 
 def standard_errors(fit: Solved) -> tuple[Array, int]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from companion.errors import InputError
 from companion.fitting.derivatives import Rows, from_raw, jacobian, log_predictions, make_rows
+from companion.formatting import percent
 from companion.laws.base import Array, Law, law_named
 from companion.paths import write_whole
 
@@ -191,7 +192,7 @@ class Solved:
         lines = [f"  {name:<6}{value:>14.6g}" for name, value in self.parameters.items()]
         tail = [
             f"  objective {self.objective:.8e}; {self.status}{': ' if self.status_detail else ''}{self.status_detail}",
-            f"  starts at the optimum {self.share_of_starts_at_optimum:.0%}; conditioning {self.conditioning:.3g}",
+            f"  starts at the optimum {percent(self.share_of_starts_at_optimum)}; conditioning {self.conditioning:.3g}",
         ]
         return "\n".join([head, *lines, *tail])
 

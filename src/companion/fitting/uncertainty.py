@@ -24,6 +24,7 @@ from companion.fitting.newton import SMALL_FLOOR, minimize_all
 from companion.fitting.results import UNKNOWN, Result
 from companion.fitting.sharing import shared
 from companion.fitting.solved import Solved
+from companion.formatting import percent
 from companion.laws.base import Array, Law
 
 #: Resamples that take their Newton steps together, and how many numbers their weights may hold in all.
@@ -113,7 +114,9 @@ class Bootstrap(Result):
         """Why there are no intervals, in one clause; empty where there are."""
         if self.fit.intervals_withheld:
             return self.fit.intervals_withheld
-        return f"{self.lost:.1%} of the resamples hold too few different runs for a fit" if self.lost > MOST else ""
+        return (
+            f"{percent(self.lost)} of the resamples hold too few different runs for a fit" if self.lost > MOST else ""
+        )
 
     def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
         """Percentile interval of one free parameter.

@@ -23,6 +23,7 @@ from companion.accounting.inference import BF16, Precision, count_step
 from companion.errors import InputError
 from companion.fitting.bootstrap import percentile_interval
 from companion.fitting.results import Result, check_name
+from companion.formatting import level_text
 from companion.inference.solve import free_columns, least_squares_start, solve_times, usable_resamples
 from companion.inference.timings import COLUMNS, Quantity, by_model, measured, middle_context
 
@@ -278,7 +279,8 @@ def unidentified(fit: InferenceFit, free: Sequence[bool] | NDArray[np.bool_], le
         low, high = percentile_interval(fit.resamples[:, 0], level)
         if not low > 0:
             reasons[names[0]] = (
-                f"its inverse is {fit.coefficients[0]:.3g}, {level:.0%} interval {low:.3g} to {high:.3g}: not above 0"
+                f"its inverse is {fit.coefficients[0]:.3g}, {level_text(level)} interval {low:.3g} to {high:.3g}: "
+                "not above 0"
             )
     elif names[0] not in reasons and not fit.coefficients[0] > 0:
         reasons[names[0]] = f"its inverse is {fit.coefficients[0]:.3g}: not above 0"

@@ -7,6 +7,7 @@ from string import Template
 from typing import Any
 
 from companion.errors import InputError
+from companion.formatting import percent
 from companion.new_study.example import LAW, SCATTER, SOURCE, example_runs
 from companion.runs import COLUMNS
 
@@ -74,7 +75,7 @@ def _without_pair(notebook: Any) -> Any:
 
 def _law_in_words() -> dict[str, str]:
     law = f"L = {LAW.E:g} + {LAW.A:g}/N^{LAW.alpha:g} + {LAW.B:g}/D^{LAW.beta:g}"
-    return {"law": law, "scatter": f"{SCATTER:.1%}", "source": SOURCE}
+    return {"law": law, "scatter": percent(SCATTER, decimals=1), "source": SOURCE}
 
 
 def _described_columns() -> str:

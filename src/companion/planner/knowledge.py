@@ -13,6 +13,7 @@ from companion.fitting.bootstrap import MAX_RESAMPLES
 from companion.fitting.fit import Fit, fit
 from companion.fitting.solved import AT_BOUND, OUT_OF_ITERATIONS
 from companion.fitting.uncertainty import Bootstrap
+from companion.formatting import percent
 from companion.inference.compare import Method
 from companion.inference.runtime_model import RuntimeModel, fit_runtime_model, paper_runtime_model
 from companion.inference.timings import Quantity
@@ -277,9 +278,11 @@ def _of_law(fit: Fit, bootstrap: Bootstrap) -> list[str]:
     if bootstrap.withheld:
         notes.append(f"no intervals: {bootstrap.withheld}")
     elif bootstrap.lost > _REPORTED:
-        notes.append(f"{bootstrap.lost:.0%} of the resamples hold too few different runs for a law and are left out")
+        notes.append(
+            f"{percent(bootstrap.lost)} of the resamples hold too few different runs for a law and are left out"
+        )
     if fit.status != AT_BOUND and not bootstrap.withheld and bootstrap.at_bound > _REPORTED:
-        notes.append(f"{bootstrap.at_bound:.0%} of the resampled laws are at a bound, where the intervals are cut")
+        notes.append(f"{percent(bootstrap.at_bound)} of the resampled laws are at a bound, where the intervals are cut")
     if (scatter := float(np.sqrt(np.mean(fit.residuals**2)))) < _NO_SCATTER:
         notes.append(f"the runs lie on the law to within {scatter:.0e}: without scatter intervals have no width")
     return notes
@@ -295,5 +298,5 @@ def _family(table: pd.DataFrame, name: str) -> tuple[ShapeFamily, list[str]]:
     except InputError as error:
         return paper_family(name), [f"shapes are those of {whose}: {str(error).partition(': ')[2]}"]
     if family.largest_deviation > _DEVIATION:
-        return family, [f"num_params is up to {family.largest_deviation:.0%} from the count of the table's shapes"]
+        return family, [f"num_params is up to {percent(family.largest_deviation)} from the count of the table's shapes"]
     return family, []

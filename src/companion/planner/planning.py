@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from companion.architectures import Architecture, Attention
 from companion.errors import InputError, NotApplicable
 from companion.fitting.bootstrap import percentile_interval
+from companion.formatting import percent
 from companion.hardware import get_hardware
 from companion.laws import compute_for_loss, optimum
 from companion.planner.costs import cheapest_in_total, numbers_of, passes_of, served_shapes
@@ -153,8 +154,8 @@ def _plan_one(request: Request, knowledge: Knowledge, level: float) -> tuple[lis
     unreached = float(np.mean(np.isnan(drawn[-1]["d_model"])))
     if unreached:
         notes.append(
-            f"{knowledge.architecture}: {unreached:.0%} of the resampled laws never get there; the intervals leave "
-            "them out, so their upper ends are too low"
+            f"{knowledge.architecture}: {percent(unreached)} of the resampled laws never get there; the intervals "
+            "leave them out, so their upper ends are too low"
         )
     if request.prefill_tokens + request.generated_tokens > 0:
         try:
@@ -165,8 +166,8 @@ def _plan_one(request: Request, knowledge: Knowledge, level: float) -> tuple[lis
             planned.append(_planned(COST_OPTIMAL, request, knowledge, scale, cheapest, level))
             if (lost := float(np.mean(np.isnan(cheapest[-1]["d_model"]))) - unreached) > 0:
                 notes.append(
-                    f"{knowledge.architecture}, {COST_OPTIMAL}: no size fits in {lost:.0%} of the resamples, which the "
-                    "intervals leave out"
+                    f"{knowledge.architecture}, {COST_OPTIMAL}: no size fits in {percent(lost)} of the resamples, "
+                    "which the intervals leave out"
                 )
         except InputError as error:
             notes.append(f"{knowledge.architecture}, {COST_OPTIMAL}: {error}")

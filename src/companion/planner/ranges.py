@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from companion.fitting.uncertainty import MOST
+from companion.formatting import level_text, percent
 
 #: Relative distance up to which numbers are equal but for rounding.
 _SAME = 1e-9
@@ -49,10 +50,10 @@ def no_intervals(widths: NDArray[np.float64], num_resamples: int, level: float) 
     """
     usable = widths[np.isfinite(widths)]
     if usable.size < (1 - MOST) * num_resamples:
-        return f"{1 - usable.size / num_resamples:.0%} of the resamples have no such model"
+        return f"{percent(1 - usable.size / num_resamples)} of the resamples have no such model"
     if usable.size * (1 - level) < 1 - 1e-9:
         number = f"{usable.size} resample{'s' * (usable.size != 1)}"
-        return f"{number}, at least {math.ceil(1 / (1 - level) - 1e-6)} are needed at {100 * level:g} %"
+        return f"{number}, at least {math.ceil(1 / (1 - level) - 1e-6)} are needed at {level_text(level)}"
     if np.ptp(usable) <= _SAME * usable.mean():
         return "all resamples end at the same model"
     return ""

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from companion.errors import InputError
+from companion.formatting import percent
 from companion.planner.planning import COST_OPTIMAL, LOSS_OPTIMAL, Knowledge, Plan, Request, learn, plan
 
 #: Training utilizations between which real runs lie (arXiv 2204.02311, table 3, lists 21 % to 46 % of peak).
@@ -134,7 +135,7 @@ def choices(
                 continue  # too few runs of that kind for a law, or none of its optima in reach
     others = {"roofline times": replace(request, timing="roofline")}
     others["roofline times, grouped heads"] = replace(request, timing="roofline", kv_groups=KV_GROUPS)
-    others |= {f"utilization {share:.0%}": replace(request, utilization=share) for share in UTILIZATIONS}
+    others |= {f"utilization {percent(share)}": replace(request, utilization=share) for share in UTILIZATIONS}
     for label, changed in others.items():
         try:
             plans[label] = plan(changed, known)

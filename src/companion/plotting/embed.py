@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from companion.formatting import true_minus
+from companion.formatting import together, true_minus
 from companion.plotting.svg import narrow_svg, wide_svg
 
 #: Text cells longer than this (characters) are sentences: they get a least width.
@@ -21,9 +21,7 @@ SENTENCE = 40
 _NUMBER = ' class="number"'
 _PLAIN = re.compile(r"[-−+]?[\d,]+(\.\d+)?")
 #: Spaces at which a value must not break: inside brackets, before a unit sign, in "3 of 5".
-_TOGETHER = re.compile(r"(?<=[\[(,])\s|\s(?=%)|(?<=±)\s|(?<=\d)\s(?=of\s\d)|(?<=\d\sof)\s(?=\d)|(?<=\d,)\s(?=[^\[]*\])")
-#: The same in a caption: before a percent sign, around the sign of an equation such as T = 8192.
-_JOINED = re.compile(r"(?<=\d) (?=%)|(?<=\w) (?== [\d−])|(?<=\w =) (?=[\d−])|(?<=\w\u00a0=) (?=[\d−])")
+_TOGETHER = re.compile(r"(?<=[\[(,])\s|(?<=±)\s|(?<=\d)\s(?=of\s\d)|(?<=\d\sof)\s(?=\d)|(?<=\d,)\s(?=[^\[]*\])")
 _DIGIT_SPACE, _POINT_SPACE, _NO_BREAK = "\u2007", "\u2008", "\u00a0"
 
 
@@ -58,7 +56,7 @@ def show(figure: Figure, *, name: str, alt: str, caption: str) -> Html:
     '<figure class="companion-figure" '
     """
     _check_name("figure", name)
-    text = html.escape(_JOINED.sub(_NO_BREAK, caption))
+    text = html.escape(together(caption))
     return Html(
         f'<figure class="companion-figure" id="fig-{name}">{wide_svg(figure, name, alt)}'
         f"{narrow_svg(figure, name, alt)}<figcaption>{text}</figcaption></figure>"
@@ -111,7 +109,7 @@ def show_table(
         for c, number in zip(table.columns, numeric, strict=True)
     ]
     body = "".join(f"<tr>{''.join(row)}</tr>" for row in zip(*columns, strict=True))
-    text = html.escape(_JOINED.sub(_NO_BREAK, caption))
+    text = html.escape(together(caption))
     anchor = "" if name is None else f' id="tbl-{name}"'
     # the caption stands outside of what scrolls: on a phone it wraps instead of running along the table
     return Html(
@@ -128,7 +126,7 @@ def _heading(text: str, number: bool) -> str:
 
 def _cells(column: str, values: Sequence[Any], style: str | Callable[[Any], str] | None, number: bool) -> list[str]:
     """The cells of a column as HTML."""
-    texts = [html.escape(_text(value, style)) for value in values]
+    texts = [html.escape(together(_text(value, style))) for value in values]
     if column == "verdict":
         names = [str(value).replace(" ", "-") for value in values]
         return [

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from companion.explorer import CONTROLS, Control, Explorer, Setting
-from companion.formatting import count, power_of_ten, significant
+from companion.formatting import count, level_text, power_of_ten, significant, together
 from companion.hardware import known_hardware
 from companion.plotting.embed import Html
 from companion.plotting.style import architecture_look
@@ -243,7 +243,7 @@ def _table(explorer: Explorer, labels: dict[str, str]) -> str:
             cells = "".join(_cell(row, name, result) for name, result in shown.items())
             body += f'<tr><th scope="row">{row.label}</th>{cells}</tr>'
         body += "</tbody>"
-    level = f"{explorer.level:.0%}".replace("%", " %")
+    level = together(level_text(explorer.level))
     caption = f"Numbers of the setting. Below a number: its {level} interval, and a note where it is outside the data."
     return (
         f'<div class="companion-table-block"><p class="companion-caption">{caption}</p>'

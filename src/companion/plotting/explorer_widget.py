@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from companion.explorer import CONTROLS, Explorer, Setting, link_value, training_model
+from companion.formatting import level_text, together
 from companion.plotting.embed import Html, show_table
 from companion.plotting.explorer_page import FORMATS, SIGNS, SYMBOLS, Row, data_script, scripts, slider
 from companion.plotting.style import architecture_look
@@ -194,7 +195,7 @@ def _numbers(widget: Widget, look: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _level(explorer: Explorer) -> str:
-    return f"{explorer.level:.0%}".replace("%", "\u00a0%")
+    return together(level_text(explorer.level))
 
 
 def _capital(text: str) -> str:

@@ -2,12 +2,11 @@
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from companion.fitting.fit import Fit
 from companion.formatting import percent, significant
 from companion.plotting.embed import Html, show
-from companion.plotting.style import INK, LABELS, count_ticks, subplots
+from companion.plotting.style import INK, LABELS, count_ticks, percent_ticks, subplots
 
 
 def fit_overview(fit: Fit) -> Figure:
@@ -25,7 +24,7 @@ def fit_overview(fit: Fit) -> Figure:
     right.plot(size * tokens, np.expm1(fit.residuals[fit.data["weight"] > 0]), ".", color=INK, markersize=4)
     right.axhline(0, color="#888888", linewidth=1)
     right.set(xscale="log", xlabel="parameters × tokens N·D", ylabel="observed over fitted loss − 1 (%)")
-    right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+    percent_ticks(right.yaxis)
     for axis in (left.xaxis, left.yaxis):
         count_ticks(axis, (1.0, 3.0))
     return figure

@@ -11,7 +11,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from companion.formatting import count
+from companion.formatting import count, true_minus
 
 #: Stand-ins for colors that the page decides: `companion.plotting.embed` turns them into CSS.
 INK, MUTED = "#010203", "#040506"
@@ -133,6 +133,11 @@ def count_ticks(axis: Axis, steps: Sequence[float] = (1.0, 2.0, 5.0)) -> None:
     axis.set_major_locator(LogLocator(subs=steps))
     axis.set_major_formatter(FuncFormatter(lambda value, _: _short_count(value)))
     axis.set_minor_formatter(NullFormatter())
+
+
+def percent_ticks(axis: Axis) -> None:
+    """Ticks of shares as plain numbers of percent; the label of the axis has the unit: (%)."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: true_minus(f"{round(100 * value, 6) + 0:g}")))
 
 
 def _short_count(value: float) -> str:

@@ -18,5 +18,5 @@ def test_student() -> None:
 def test_table_of_student_factors() -> None:
     # Student's t at 95 %: 12.7 for 1, 4.3 for 2 and 2.0 for 98 degrees of freedom
     text = show_student_factors([3, 4, 100]).markup
-    assert all(f">{factor}<" in text for factor in ("12.7", "4.3", "2.0", "50 %"))
+    assert all(f">{factor}<" in text for factor in ("12.7", "4.3", "2.0", "50\u00a0%"))
     assert ">–<" in show_student_factors([2]).markup, "two optima leave no degree of freedom"

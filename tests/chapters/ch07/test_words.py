@@ -2,8 +2,9 @@
 
 import pytest
 
-from companion.chapters.ch07.words import change_text, context_label, count_text, named_contexts, range_text, value_text
+from companion.chapters.ch07.words import change_text, context_label, count_text, named_contexts, value_text
 from companion.chapters.labels import the
+from companion.formatting import span_text
 
 
 @pytest.mark.parametrize(
@@ -25,10 +26,10 @@ def test_change() -> None:
 
 
 def test_range_and_interval() -> None:
-    assert range_text([0.12, 0.15]) == "12 to 15 %"
-    assert range_text([0.12, 0.1201]) == "12 %"
-    assert range_text([0.12, float("nan")]) == "12 %"
-    assert range_text([-0.01, 0.02], "{:+.3f}".format) == "-0.010 to +0.020"
+    assert span_text([0.12, 0.15]) == "12 to 15 %"
+    assert span_text([0.12, 0.1201]) == "12 %"
+    assert span_text([0.12, float("nan")]) == "12 %"
+    assert span_text([-0.01, 0.02], "{:+.3f}".format) == "-0.010 to +0.020"
     assert value_text(1, 0.5, 2) == "1.000 [0.500, 2.000]"
     assert count_text(4e8, (390e6, 1.1e9)) == "400M [390M, 1.10B]"
     assert count_text(4e8, (float("nan"), float("nan"))) == "400M (no interval)"

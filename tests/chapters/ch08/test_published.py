@@ -26,4 +26,4 @@ def test_numbers_that_come_out_again(timings: pd.DataFrame) -> None:
     facts = ch08.published_facts(small, ledger, count_table(small))
     assert facts["c8_num_reproduced"] == "2 of 3"
     assert facts["c8_num_following"] == "One"
-    assert facts["c8_count_prefill_transformer"] == "17 % to 19 %"
+    assert facts["c8_count_prefill_transformer"] == "17 to 19 %"

@@ -47,7 +47,7 @@ def test_what_fits_of_single_sizes_say(timings: pd.DataFrame) -> None:
     constants = sizes.first_token_constants(fits, milliseconds)
     assert (constants.loc[constants["architecture"] == "Transformer", "ms"] < 0).all()
     assert facts["c8_negative"] == (
-        "Fitted in milliseconds, ε is negative for all two Transformer sizes (and for no xLSTM size); fitted to "
+        "Fitted in milliseconds, ε is negative for both Transformer sizes (and for no xLSTM size); fitted to "
         "relative errors, it is never negative"
     )
     errors = ch08.objective_errors(small, {"relative": fits, "milliseconds": milliseconds})
@@ -62,8 +62,8 @@ def test_verdicts_turn(timings: pd.DataFrame) -> None:
     assert sizes.rate_verdict(fits).startswith("The paper's form determines every rate")
     some = pd.DataFrame({"architecture": "Transformer", "ms": [-1.0, 1.0, 2.0], "relative": [-1.0, -1.0, -1.0]})
     assert sizes.negative_verdict(some) == (
-        "Fitted in milliseconds, ε is negative for one of three Transformer sizes; fitted to relative errors, it "
-        "is negative for all three Transformer sizes"
+        "Fitted in milliseconds, ε is negative for one of the three Transformer sizes; fitted to relative errors, "
+        "it is negative for all three Transformer sizes"
     )
 
 

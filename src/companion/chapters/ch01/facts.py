@@ -13,7 +13,16 @@ from companion.benchmarks.records import latest_record
 from companion.chapters.ch01.figures import six_nd_ranges
 from companion.chapters.ch01.tables import timed_models
 from companion.chapters.labels import the
-from companion.formatting import count, listed, number_word, percent, power_of_ten, share_in_words, significant
+from companion.formatting import (
+    count,
+    listed,
+    number_word,
+    percent,
+    power_of_ten,
+    share_in_words,
+    significant,
+    span_text,
+)
 from companion.paths import data_dir
 from companion.plotting import ARCHITECTURE_LABELS
 
@@ -100,10 +109,9 @@ def embedding_facts(shares: pd.DataFrame) -> dict[str, str]:
     facts = {}
     for end, value in {"smallest": shares["num_params"].min(), "largest": shares["num_params"].max()}.items():
         at_end = shares[shares["num_params"] == value]
-        low, high = (percent(share) for share in (at_end["flops_share"].min(), at_end["flops_share"].max()))
         facts[f"c1_{end}_params"] = count(value)
         facts[f"c1_{end}_weights"] = percent(at_end["params_share"].max())
-        facts[f"c1_{end}_compute"] = low if low == high else f"{low} to {high}"
+        facts[f"c1_{end}_compute"] = span_text(at_end["flops_share"])
     return facts
 
 

@@ -8,14 +8,22 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from companion.accounting import PAPER, Convention, count_flops, get_convention, num_params
 from companion.architectures import Architecture
 from companion.chapters.ch01.formulas import mlstm_core_per_token
 from companion.formatting import listed, significant
 from companion.plotting.embed import Html, show
-from companion.plotting.style import INK, LABELS, architecture_label, architecture_look, count_ticks, subplots
+from companion.plotting.style import (
+    INK,
+    LABELS,
+    architecture_label,
+    architecture_look,
+    count_ticks,
+    percent_ticks,
+    subplots,
+)
 
 #: Shape of a mark by context length, shortest first.
 _CONTEXT_MARKERS = ("v", "o", "^", "D", "P", "X")
@@ -100,7 +108,7 @@ def context_curves(
     axes[0].set(yscale="log", ylabel="C / (6ND)")
     _plain_ticks(axes[0], "y")
     axes[1].set(ylim=(0, 1), ylabel="share of the mixer core (%)")
-    axes[1].yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
+    percent_ticks(axes[1].yaxis)
     _legend(figure, axes[0], columns=2)
     return figure
 
@@ -132,7 +140,7 @@ def embedding_shares(shares: pd.DataFrame) -> Figure:
             )
         ax.set(xscale="log", ylim=(0, None), xlabel=LABELS["num_params"], title=title)
         count_ticks(ax.xaxis)
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
+        percent_ticks(ax.yaxis)
     axes[0].set_ylabel("embedding and unembedding (%)")
     if len(shares):
         _legend(figure, axes[0], columns=4)

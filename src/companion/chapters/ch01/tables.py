@@ -12,7 +12,7 @@ from companion.chapters.ch01.formulas import chunk_table, formula_table
 from companion.chapters.ch01.words import component_word
 from companion.chapters.labels import label_of
 from companion.errors import InputError
-from companion.formatting import power_of_ten, significant
+from companion.formatting import level_text, power_of_ten, signed, significant
 from companion.plotting import Html, show_table
 from companion.runs.conventions import countable
 from companion.runs.recount import models_of
@@ -140,7 +140,8 @@ def _quantity(name: str) -> str:
     if name.startswith("sum_"):
         return f"{_QUANTITIES[name.removeprefix('sum_')]}, sum"
     column, quantile = name.split("_quantiles.")
-    return f"{_QUANTITIES[column]}, {_QUANTILES.get(quantile, f'{quantile} % quantile')}"
+    which = _QUANTILES.get(quantile) or f"{level_text(float(quantile) / 100)} quantile"
+    return f"{_QUANTITIES[column]}, {which}"
 
 
 def timed_models(sizes: pd.DataFrame) -> pd.DataFrame:
@@ -192,16 +193,10 @@ def show_six_nd_gaps(gaps: Mapping[str, Mapping[str, float]], context_length: in
     return show_table(
         table.assign(component=table["component"].map(component_word)),
         name="flops-six-nd-gaps",
-        caption=f"What 6ND misses (+) and what it overcounts (-), in percent of 6ND, at T = {context_length} by the "
+        caption=f"What 6ND misses (+) and what it overcounts (−), in percent of 6ND, at T = {context_length} by the "
         f"convention {convention.name}.",
-        formats=dict.fromkeys(gaps, signed_percent),
+        formats=dict.fromkeys(gaps, lambda gap: signed(100 * gap, 2)),
     )
-
-
-def signed_percent(share: float) -> str:
-    """A share in percent with its sign and two decimals; what rounds to nothing has no sign."""
-    text = f"{100 * share:+.2f}"
-    return text if float(text) else text[1:]
 
 
 def show_crossings(crossings: Sequence[Mapping[str, Any]]) -> Html:

@@ -10,7 +10,7 @@ from companion.chapters.ch02.tables import labeled, share_of_range
 from companion.errors import NotApplicable
 from companion.fitting.isoflop import IsoflopFit
 from companion.fitting.pareto import FrontComparison, beaten
-from companion.formatting import count, interval, power_of_ten
+from companion.formatting import count, interval, level_text, power_of_ten
 from companion.plotting import Html, show_table
 
 # ---- tables of one's own -------------------------------------------------------------------------
@@ -80,7 +80,7 @@ def need_pairs(pairs: pd.DataFrame, first: str, second: str, tolerance: float) -
         if there are none.
     """
     if pairs.empty:
-        raise NotApplicable(f"no two runs of {first} and {second} agree in N and D within {tolerance:.0%}")
+        raise NotApplicable(f"no two runs of {first} and {second} agree in N and D within {level_text(tolerance)}")
 
 
 def show_pairs(pairs: pd.DataFrame, first: str, second: str) -> Html:

@@ -9,14 +9,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FormatStrFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 
 from companion.chapters.ch03.student import student_factor
 from companion.chapters.ch03.tables import Key
 from companion.chapters.labels import OPTIMUM_LABELS, SYMBOLS
 from companion.fitting.isoflop.joint import JointIsoflopFit
 from companion.fitting.isoflop.profiles import IsoflopFit, IsoflopProfile
-from companion.formatting import power_of_ten
+from companion.formatting import level_text, power_of_ten
 from companion.plotting import Html, show
 from companion.plotting.style import (
     INK,
@@ -24,6 +24,7 @@ from companion.plotting.style import (
     architecture_look,
     count_ticks,
     panels,
+    percent_ticks,
     subplots,
 )
 
@@ -116,7 +117,7 @@ def isoflop_profiles(fits: Mapping[str, IsoflopFit], level: float = 0.95) -> Fig
     axes[0].set_ylim(low, high + 0.05 * (high - low))  # room for the highest name
     axes[0].set_ylabel(LABELS["val_loss"])
     optimum = Line2D(
-        [], [], color=INK, marker="d", markersize=6, linewidth=1.6, label=f"optimum, {level * 100:g} % interval"
+        [], [], color=INK, marker="d", markersize=6, linewidth=1.6, label=f"optimum, {level_text(level)} interval"
     )
     figure.legend(handles=[optimum], loc="outside lower center")
     return figure
@@ -159,7 +160,7 @@ def law_residuals(
     figure, axes, handles = _over_compute(fits, joints, budgets, level, relative=True)
     for x, ax in axes.items():
         ax.axhline(0, color=GREY, linewidth=0.8)
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        percent_ticks(ax.yaxis)
         ax.set(ylabel=f"{SYMBOLS[x]} against the law (%)")
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 3))
     return figure

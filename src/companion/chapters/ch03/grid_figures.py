@@ -5,7 +5,6 @@ from itertools import cycle
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from companion.chapters.ch03.figures import DASHES, GREY
 from companion.chapters.ch03.grids import one_sided
@@ -15,7 +14,7 @@ from companion.fitting.isoflop.profiles import IsoflopFit, IsoflopProfile
 from companion.formatting import power_of_ten
 from companion.laws import LossSurface
 from companion.plotting import Html, show
-from companion.plotting.style import INK, LABELS, architecture_look, count_ticks, panels, subplots
+from companion.plotting.style import INK, LABELS, architecture_look, count_ticks, panels, percent_ticks, subplots
 
 #: Decades to either side of the optimum that the left panel of `noise_free_bias` shows.
 _ZOOM = 0.3
@@ -141,7 +140,7 @@ def noise_free_bias(
         bias = [10 ** _bias_at(each, train_flops, center, half) - 1 for center in centers]
         right.plot(centers, bias, color=color, linestyle=dashes, label=name)
     right.axhline(0, color=GREY, linewidth=0.8)
-    right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    percent_ticks(right.yaxis)
     right.set(xlabel="center of the grid (decades)", ylabel="error of N* (%)")
     low, high = right.get_ylim()
     right.set_ylim(low, high + 0.45 * (high - low))  # room for the legend

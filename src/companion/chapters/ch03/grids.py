@@ -15,7 +15,7 @@ from companion.fitting.isoflop.bias import GRIDS, exponent_bias, leading_bias
 from companion.fitting.isoflop.goodness_of_fit import skew
 from companion.fitting.isoflop.joint import JointIsoflopFit
 from companion.fitting.isoflop.profiles import X_COLUMNS, IsoflopFit, IsoflopProfile, fit_profile
-from companion.formatting import count, power_of_ten, signed_percent
+from companion.formatting import count, percent, power_of_ten, signed_percent
 from companion.laws import LossSurface
 from companion.ledger import load_published
 from companion.plotting import Html
@@ -105,7 +105,9 @@ def show_one_sided(sided: pd.DataFrame) -> Html:
             size, moved = f"{part['sizes']}: N*", f"{part['sizes']}: moved"
             fitted = np.isfinite(part["moved"])
             row[size] = count(part["x_opt"]) if fitted else "–"
-            row[moved] = (f"{signed_percent(part['moved'])} ± {100 * part['error']:.0f} %" if fitted else "–") + mark
+            row[moved] = (
+                f"{signed_percent(part['moved'])} ± {percent(part['error'], decimals=0)}" if fitted else "–"
+            ) + mark
         rows.append(row)
     return show_table(
         pd.DataFrame(rows),

@@ -132,8 +132,9 @@ def show_optima(every: Mapping[Key, IsoflopFit], tables: Mapping[str, pd.DataFra
         name="isoflop-optima",
         caption="The optimum of every budget. Standard errors of N* by the delta method and by the bootstrap."
         + _asterisk(table),
-        formats={"num_params": count, "delta": percent, "bootstrap": percent}
-        | {"num_tokens": count, "per_param": lambda ratio: significant(ratio, 2), "loss": "{:.4f}"},
+        formats=dict.fromkeys(("delta", "bootstrap"), percent)
+        | dict.fromkeys(("num_params", "num_tokens"), count)
+        | {"per_param": lambda ratio: significant(ratio, 2), "loss": "{:.4f}"},
         labels={"isoflop_budget": "budget (FLOP)", "num_params": "N*", "num_tokens": "D* (tokens)"}
         | {"delta": "± delta", "bootstrap": "± bootstrap", "per_param": "D*/N*"}
         | {"loss": "loss at N* (nats/token)"},

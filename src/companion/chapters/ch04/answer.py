@@ -7,13 +7,13 @@ import pandas as pd
 
 from companion.chapters.applicability import optional
 from companion.chapters.ch04.shown import Fits, Tables
-from companion.chapters.ch04.words import off_by, signed
+from companion.chapters.ch04.words import off_by
 from companion.chapters.labels import by_label, label_of
 from companion.fitting.diagnostics import furthest_run_errors
 from companion.fitting.extrapolation import Extrapolation, default_cutoffs, extrapolate
 from companion.fitting.fit import Fit
 from companion.fitting.uncertainty import Bootstrap
-from companion.formatting import interval, percent, power_of_ten
+from companion.formatting import interval, percent, power_of_ten, signed_percent
 from companion.plotting import Html, show_table
 
 _SHOWN = {"E": "E (nats/token)", "alpha": "α", "beta": "β", "gamma": "γ"}
@@ -84,7 +84,7 @@ def answer_table(
         f"{f' at T = {context_length}' if context_length else ''}, with 95 % intervals (bootstrap over model sizes)."
     )
     if cheaper:
-        errors = {label_of(name): signed(np.expm1(row["log_error"])) for name, row in cheaper.items()}
+        errors = {label_of(name): signed_percent(np.expm1(row["log_error"]), 1) for name, row in cheaper.items()}
         rows.append({"quantity": "error beyond its runs"} | errors)
         cutoffs = {name: f"{power_of_ten(row['cutoff'])} FLOP" for name, row in cheaper.items()}
         caption += (

@@ -4,6 +4,7 @@ A `..._facts` function returns values by the name under which they are glued, a 
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,11 @@ import pandas as pd
 
 from companion.benchmarks.records import read_records
 from companion.chapters.ch04.shown import Fits
-from companion.chapters.ch04.words import signed
 from companion.chapters.labels import by_label, label_of
 from companion.fitting.fit import Fit
 from companion.fitting.likelihood import Profile
 from companion.fitting.uncertainty import Bootstrap
-from companion.formatting import percent, plural, significant
+from companion.formatting import percent, plural, significant, span_text
 from companion.paths import data_dir
 
 Facts = dict[str, str]
@@ -42,7 +42,7 @@ def outlier_facts(shifts: pd.DataFrame) -> Facts:
     moved = {str(run): rows for run, rows in shifts[shifts["excess"] == largest].groupby("run")}
     most = [f"{abs(row['loss']):.3f} at δ = {row['huber_delta']:g}" for row in moved["most compute"].to_dict("records")]
     return {
-        "c4_outlier": f"{100 * largest:.0f} %",
+        "c4_outlier": percent(largest, decimals=0),
         "c4_moved_median": f"{moved['median compute']['loss'].abs().max():.3f}",
         "c4_moved_most": " and ".join(filter(None, (", ".join(most[:-1]), most[-1]))).replace("inf", "∞"),
     }
@@ -103,7 +103,7 @@ def residual_facts(scattered: pd.DataFrame) -> Facts:
     """On which side of the law the runs of most compute lie, of `companion.chapters.ch04.scatter`."""
     of_all = {str(row["architecture"]): row for row in scattered[scattered["runs"] == "all"].to_dict("records")}
     sides = [
-        f"The five most expensive {label_of(name)} runs lie {signed(abs(np.expm1(row['top']))).lstrip('+')} "
+        f"The five most expensive {label_of(name)} runs lie {percent(abs(np.expm1(row['top'])), decimals=1)} "
         f"{'below' if row['top'] < 0 else 'above'} the fitted law on average; all {label_of(name)} runs scatter by "
         f"{percent(row['rms'])} (rms)"
         for name, row in of_all.items()
@@ -139,9 +139,8 @@ def _coverage() -> list[str]:
     for kind, name in (("bootstrap", "bootstrap over runs"), ("profile", "profile")):
         covered = [r["coverage"] for r in results if r["part"] == "coverage" and r["interval"] == kind]
         if covered:
-            least, most = f"{100 * min(covered):.0f}", f"{100 * max(covered):.0f}"
-            span = least if least == most else f"{least} to {most}"
-            texts.append(f"those of the {name} in {span} % of the tables")
+            span = span_text(covered, partial(percent, decimals=0))
+            texts.append(f"those of the {name} in {span} of the tables")
     if not texts:
         return []
     return [f"In simulations with independent scatter, 95 % intervals covered the truth: {', '.join(texts)}"]

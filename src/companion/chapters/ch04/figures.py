@@ -7,15 +7,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 from scipy import stats
 
 from companion.chapters.labels import design_name
 from companion.fitting.fit import Fit
 from companion.fitting.likelihood import Profile
-from companion.formatting import true_minus
-from companion.plotting.style import INK, LABELS, architecture_look, count_ticks, panels, subplots
+from companion.formatting import level_text, true_minus
+from companion.plotting.style import INK, LABELS, architecture_look, count_ticks, panels, percent_ticks, subplots
 
 GREY = "#888888"
 #: How a design of runs is drawn everywhere in the chapter.
@@ -97,7 +96,7 @@ def outlier_influence(shifts: pd.DataFrame, readings: Mapping[str, str]) -> Figu
             ax.plot(
                 rows["excess"], rows[column], linestyle=dashes, color=color, marker=marker, markersize=3.5, label=name
             )
-        ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        percent_ticks(ax.xaxis)
         # a title on every panel: on a phone they stand below each other
         ax.set(ylabel=label if run == changed[0] else "", title=f"run of {run}")
     for ax in axes[-len(changed) :]:
@@ -149,7 +148,7 @@ def residuals_over_compute(fits: Mapping[str, Fit], tables: Mapping[str, pd.Data
                 linewidth=0, label=design_name(design),
             )  # fmt: skip
         ax.axhline(0, color=GREY, linewidth=0.8)
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        percent_ticks(ax.yaxis)
         ax.set(xscale="log", xlabel=LABELS["train_flops"], title=look["label"])
         ax.legend()
     axes[0].set_ylabel("observed over fitted loss − 1 (%)")
@@ -200,7 +199,7 @@ def profiles(
         Line2D([], [], color=look["color"], marker=look["marker"], markersize=4, label=look["label"])
         for look in architecture_look(next(iter(curves.values()))).values()
     ]
-    handles.append(Line2D([], [], color=GREY, linestyle="--", label=f"{level * 100:g} % threshold"))
+    handles.append(Line2D([], [], color=GREY, linestyle="--", label=f"{level_text(level)} threshold"))
     handles += [
         Line2D([], [], color=GREY, linestyle=DASHES[index], linewidth=2.4, label=kind)
         for index, kind in enumerate(kinds)

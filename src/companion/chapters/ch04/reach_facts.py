@@ -8,12 +8,12 @@ import pandas as pd
 from companion.chapters.ch04.analysis import law_crossing
 from companion.chapters.ch04.reach_tables import compared_optima, shown_of_ledger
 from companion.chapters.ch04.shown import Fits, Tables
-from companion.chapters.ch04.words import power, runs_of, signed
+from companion.chapters.ch04.words import power, runs_of
 from companion.chapters.labels import by_label, label_of
 from companion.fitting.diagnostics import cross_errors
 from companion.fitting.pareto import compare_fronts, fit_front
 from companion.fitting.uncertainty import Bootstrap
-from companion.formatting import interval, percent, power_of_ten, share_in_words, significant
+from companion.formatting import interval, percent, power_of_ten, share_in_words, signed_percent, significant, span_text
 
 Facts = dict[str, str]
 
@@ -26,7 +26,9 @@ def prediction_verdict(predicted: pd.DataFrame) -> str:
         for row in rows.to_dict("records"):
             (low, high), seen = row["prediction"], row["observed"]
             word = "holds" if low <= seen <= high else "misses"
-            found.append(f"that of the fit to {runs_of(row['fitted to'])} {word} it ({signed(row['law'] / seen - 1)})")
+            found.append(
+                f"that of the fit to {runs_of(row['fitted to'])} {word} it ({signed_percent(row['law'] / seen - 1, 1)})"
+            )
         texts.append(
             f"The withheld run of {label_of(str(name))} has a loss of {rows['observed'].iloc[0]:.3f}. Of the "
             f"prediction intervals, {', '.join(found)}; in brackets the error of the law"
@@ -42,7 +44,7 @@ def optimum_facts(implied: Tables, measured: Tables) -> Facts:
         both["num_params_parabola"] <= both["num_params_high"]
     )
     return {
-        "c4_optima_apart": f"{100 * abs(furthest['ratio']):.0f} %",
+        "c4_optima_apart": percent(abs(furthest["ratio"]), decimals=0),
         "c4_optima_where": f"{label_of(furthest['architecture'])}, {power_of_ten(furthest['isoflop_budget'])} FLOP",
         "c4_optima_within": f"{within.sum()} of {len(within)}",
     }
@@ -64,13 +66,13 @@ def furthest_facts(furthest: Mapping[tuple[str, str], pd.DataFrame]) -> Facts:
         "c4_beyond_high": share_in_words(int((every["log_error"] > 0).sum()), len(every)),
         "c4_beyond_middle": by_label(
             {
-                name: f"{signed(np.expm1(row['log_error']))} across {row['decades']:.1f} decades"
+                name: f"{signed_percent(np.expm1(row['log_error']), 1)} across {row['decades']:.1f} decades"
                 for name, row in middle.items()
             }
         ),
         "c4_beyond_gamma": share_in_words(nearer, len(every) // 2),
         "c4_beyond_decades": f"{decades.min():.1f} to {decades.max():.1f}",
-        "c4_beyond_missed": f"{100 * np.expm1(missed.min()):.1f} to {100 * np.expm1(missed.max()):.0f} %",
+        "c4_beyond_missed": span_text(np.expm1(missed)),
     }
 
 
@@ -118,8 +120,8 @@ def withheld_facts(withheld: Tables) -> Facts:
     closer = int((errors["parabola"] < errors["parametric"]).sum())
     return {
         "c4_withheld_closer": share_in_words(closer, len(both)),
-        "c4_withheld_parabola": f"{100 * errors['parabola'].mean():.0f} %",
-        "c4_withheld_law": f"{100 * errors['parametric'].mean():.0f} %",
+        "c4_withheld_parabola": percent(errors["parabola"].mean(), decimals=0),
+        "c4_withheld_law": percent(errors["parametric"].mean(), decimals=0),
     }
 
 

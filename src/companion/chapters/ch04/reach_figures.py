@@ -6,14 +6,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
 
 from companion.chapters.ch04.figures import DASHES, GREY
 from companion.chapters.labels import design_name
 from companion.fitting.fit import Fit
 from companion.fitting.uncertainty import Bootstrap
-from companion.formatting import count, significant
-from companion.plotting.style import INK, LABELS, architecture_look, count_ticks, panels, subplots
+from companion.formatting import count, level_text, significant
+from companion.plotting.style import INK, LABELS, architecture_look, count_ticks, panels, percent_ticks, subplots
 
 
 def bands(
@@ -48,7 +47,7 @@ def bands(
             ("confidence", bootstraps[name].confidence_band(num_params, tokens, level), 0.38),
         ):
             ax.fill_between(
-                tokens, *band, color=look["color"], alpha=alpha, linewidth=0, label=f"{level * 100:g} % {label}"
+                tokens, *band, color=look["color"], alpha=alpha, linewidth=0, label=f"{level_text(level)} {label}"
             )
         ax.plot(tokens, bootstraps[name].fit.law.predict(num_params, tokens), color=look["color"], label="law")
         for label, runs in near.items():
@@ -125,7 +124,7 @@ def extrapolation_errors(tables: Mapping[tuple[str, str], pd.DataFrame]) -> Figu
                 marker=look["marker"], markerfacecolor=fill, markersize=5, label=variant,
             )  # fmt: skip
         ax.axhline(0, color=GREY, linewidth=0.8)
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        percent_ticks(ax.yaxis)
         ax.set(xlabel="decades of compute beyond the cut-off", title=look["label"])
         ax.legend()
     axes[0].set_ylabel("predicted over observed loss − 1 (%)")
@@ -165,7 +164,7 @@ def design_disagreement(
             label = design_name(design)
             ax.plot(flops, ratio, linestyle=dashes, color=color, linewidth=1.2, label=label)
             ax.plot(flops[covered], ratio[covered], color=color, linewidth=4, alpha=0.5)
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        percent_ticks(ax.yaxis)
         ax.set(
             xscale="log", xlabel=LABELS["train_flops"], title=f"{look['label']}, M = {significant(tokens_per_param, 2)}"
         )

@@ -8,14 +8,14 @@ import pandas as pd
 
 from companion.chapters.ch04.shown import Fits, Tables, target_text
 from companion.chapters.ch04.tables import labeled
-from companion.chapters.ch04.words import power, signed
+from companion.chapters.ch04.words import power
 from companion.chapters.labels import design_name, label_of
 from companion.errors import NotApplicable
 from companion.fitting.diagnostics import cross_errors
 from companion.fitting.extrapolation import Extrapolation
 from companion.fitting.isoflop.joint import fit_isoflop_joint
 from companion.fitting.uncertainty import Bootstrap
-from companion.formatting import count, interval, percent, power_of_ten
+from companion.formatting import count, interval, percent, power_of_ten, signed_percent
 from companion.laws import LossSurface
 from companion.plotting import Html, show_table
 
@@ -95,7 +95,7 @@ def optima_table(implied: Tables, measured: Tables) -> Html:
         name="surface-optima",
         caption="Optima of the law along the runs of each budget, with 95 % intervals. Difference: N* of the law "
         f"against the parabola's. {lost_words(lost)}",
-        formats={"isoflop_budget": power_of_ten, "ratio": lambda value: signed(value, 0)},
+        formats={"isoflop_budget": power_of_ten, "ratio": signed_percent},
         labels={"isoflop_budget": "budget (FLOP)", "num_params": "N*", "num_tokens": "D* (tokens)"}
         | {"tokens_per_param": "M* = D*/N*", "ratio": "difference"},
     )
@@ -105,7 +105,7 @@ def lost_words(lost: float) -> str:
     """How many resamples have an optimum, from the largest share without one."""
     if lost < 0.005:
         return f"{'Every' if lost == 0 else 'Nearly every'} resample had an optimum among the sampled sizes."
-    return f"Up to {100 * lost:.0f} % of the resamples had no optimum among the sampled sizes."
+    return f"Up to {percent(lost, decimals=0)} of the resamples had no optimum among the sampled sizes."
 
 
 def _size_exponent(law: LossSurface) -> float:
@@ -161,7 +161,7 @@ def extrapolation_table(
             row = {"architecture": label_of(name), "cutoff": result.cutoff}
             row |= {"runs": f"{found['num_fitted']}, {found['num_predicted']}", "decades": last["decades"]}
             star = "" if result.fit.status == "converged" else "*"
-            text = f"{signed(np.expm1(last['log_error']))}{star} ({percent(float(found['rms_log_error']))})"
+            text = f"{signed_percent(np.expm1(last['log_error']), 1)}{star} ({percent(float(found['rms_log_error']))})"
             rows.setdefault((name, result.cutoff), row)[form] = text
     return show_table(
         pd.DataFrame(rows.values()),
@@ -180,7 +180,7 @@ def withheld_table(withheld: Tables) -> Html:
     shown = both[["architecture", "highest_fitted_budget", "isoflop_budget", "measured"]].copy()
     for method in ("parabola", "parametric"):
         ends = zip(both[method], both[method] / both["measured"] - 1, strict=True)
-        shown[method] = [f"{count(size)} ({signed(error, 0)})" for size, error in ends]
+        shown[method] = [f"{count(size)} ({signed_percent(error)})" for size, error in ends]
     return show_table(
         shown,
         name="surface-withheld",

@@ -1,6 +1,7 @@
 """Tables of the solutions of chapter 4's exercises."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,9 @@ import pandas as pd
 from companion.chapters.ch04.analysis import fit_row
 from companion.chapters.ch04.shown import Fits, Tables
 from companion.chapters.ch04.tables import last_residual
-from companion.chapters.ch04.words import signed
 from companion.chapters.labels import design_name, label_of
 from companion.fitting.fit import Fit
+from companion.formatting import signed_percent
 from companion.laws import LossSurface
 from companion.plotting import Html, show_table
 
@@ -45,7 +46,8 @@ def weights_table(fits: Mapping[tuple[str, str], Fit], tables: Tables) -> Html:
         name="surface-weights",
         caption="Two weightings: the residual (observed over fitted − 1) of the run with the most compute, and the "
         "law.",
-        formats={"last": signed} | dict.fromkeys(("E", "alpha", "beta", "gamma"), "{:.3f}"),
+        formats={"last": partial(signed_percent, decimals=1)}
+        | dict.fromkeys(("E", "alpha", "beta", "gamma"), "{:.3f}"),
         labels={"last": "residual", "alpha": "α", "beta": "β", "gamma": "γ"},
     )
 

@@ -1,6 +1,7 @@
 """Tables of chapter 4 about the fits. Their rows are fits, by architecture, design, form of the law or δ."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,12 +9,11 @@ import pandas as pd
 
 from companion.chapters.ch04.analysis import fit_row, term_ranges
 from companion.chapters.ch04.shown import Fits, Tables, target_text
-from companion.chapters.ch04.words import signed
 from companion.chapters.labels import design_name, label_of
 from companion.fitting.fit import Fit
 from companion.fitting.likelihood import Profile
 from companion.fitting.uncertainty import Bootstrap
-from companion.formatting import interval, percent, power_of_ten, significant
+from companion.formatting import interval, percent, power_of_ten, signed_percent, significant
 from companion.plotting import Html, show_table
 
 Resamples = Mapping[str, Mapping[str, Bootstrap]]
@@ -35,7 +35,7 @@ def delta_table(fits: Mapping[tuple[str, float], Fit], tables: Tables, target: M
         caption="The same runs under different δ: parameters, root mean square of the residuals, residual of the run "
         f"with the most compute, and the predicted loss of the target ({target_text(target)}). E and losses in nats "
         "per token.",
-        formats={"E": "{:.3f}", "loss": "{:.3f}", "rms": percent, "last": signed},
+        formats={"E": "{:.3f}", "loss": "{:.3f}", "rms": percent, "last": partial(signed_percent, decimals=1)},
         labels={"delta": "δ", "exponents": "α, β, γ", "rms": "rms residual", "last": "most compute"}
         | {"loss": "target loss"},
     )
@@ -83,7 +83,7 @@ def endings_table(fits: Mapping[tuple[str, str, str], Fit]) -> Html:
         formats={
             "objective": lambda value: power_of_ten(value, 4),
             "rms": percent,
-            "share": lambda share: f"{100 * share:.0f} %",
+            "share": partial(percent, decimals=0),
             "conditioning": "{:.0f}",
         },
         labels={"num_rows": "number", "form": "γ", "rms": "rms residual", "share": "starts"}
@@ -117,7 +117,7 @@ def scatter_table(scattered: pd.DataFrame) -> Html:
         name="surface-scatter",
         caption="Log residuals (observed over fitted) of the fit to all runs, by design. Top five: mean of the five "
         "runs with the most compute.",
-        formats={"rms": percent} | dict.fromkeys(("median", "mean", "top"), lambda value: signed(value, 2)),
+        formats={"rms": percent} | dict.fromkeys(("median", "mean", "top"), partial(signed_percent, decimals=2)),
         labels={"top": "top five"},
     )
 

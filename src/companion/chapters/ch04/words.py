@@ -1,13 +1,9 @@
 """Numbers of chapter 4 as its sentences and tables say them."""
 
+from functools import partial
+
 from companion.chapters.labels import design_name
-from companion.formatting import power_of_ten, true_minus
-
-
-def signed(share: float, decimals: int = 1) -> str:
-    """A relative deviation in percent with its sign: +5.2 %; without a sign where it rounds to zero."""
-    text = f"{100 * share:+.{decimals}f}"
-    return f"{text.lstrip('+-') if float(text) == 0 else text} %"
+from companion.formatting import percent, power_of_ten, signed_percent, span_text, true_minus
 
 
 def power(value: float, digits: int = 6) -> str:
@@ -24,10 +20,9 @@ def off_by(errors: list[float]) -> str:
     """Relative errors of a prediction in words: 7.8 to 11.7 % too high; 5.2 % too low; with signs where they differ."""
     ends = min(errors), max(errors)
     if ends[0] < 0 < ends[1]:
-        return f"between {signed(ends[0])} and {signed(ends[1])} off"
-    low, high = (f"{100 * size:.1f}" for size in sorted(abs(end) for end in ends))
-    span = low if low == high else f"{low} to {high}"
-    return f"{span} % too {'high' if ends[1] > 0 else 'low'}"
+        return f"between {signed_percent(ends[0], 1)} and {signed_percent(ends[1], 1)} off"
+    span = span_text([abs(end) for end in ends], partial(percent, decimals=1))
+    return f"{span} too {'high' if ends[1] > 0 else 'low'}"
 
 
 def runs_of(design: str) -> str:

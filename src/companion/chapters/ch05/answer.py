@@ -7,7 +7,7 @@ import pandas as pd
 
 from companion.chapters.applicability import of_experiment, optional
 from companion.chapters.ch05.analysis import Slopes, Tables
-from companion.chapters.ch05.words import LEVEL, each, p_text, percents, signed
+from companion.chapters.ch05.words import LEVEL, each, p_text
 from companion.chapters.labels import label_of, the
 from companion.fitting.fit import fit
 from companion.fitting.overtraining import OvertrainingSlopes
@@ -18,7 +18,7 @@ from companion.fitting.overtraining.slope_tests import (
     parallel_tests,
     slope_power,
 )
-from companion.formatting import interval, listed, percent, power_of_ten
+from companion.formatting import interval, listed, percent, power_of_ten, signed
 from companion.laws import LossSurface
 from companion.plotting import Html, show_table
 
@@ -97,7 +97,9 @@ def answer_table(
         "p of equal exponents; by a sharper test": _pairs(found, "p", "sharp", p_text),
         "smallest change of η that the test finds": {name: _missed(slopes[name], a) for name, a in found.items()},
         "Δη per decade of C; without the smallest model": _pairs(found, "bend", "bend_without", signed),
-        f"loss at M = {ratio:g} above the optimum": {name: percents(value) for name, value in prices.items()},
+        f"loss at M = {ratio:g} above the optimum": {
+            name: percent(value, decimals=1) for name, value in prices.items()
+        },
     }
     rows = [
         {"quantity": quantity} | {label_of(name): text for name, text in each.items()}
@@ -138,7 +140,7 @@ def _missed(fits: OvertrainingSlopes, values: Mapping[str, float]) -> str:
 
 def answer_facts(slopes: Slopes, found: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
     """Whether loss falls at the same rate at every ratio, and what the test cannot see; found from `answers`."""
-    falls = each({name: percents(1 - 10**-fits.common_eta) for name, fits in slopes.items()})
+    falls = each({name: percent(1 - 10**-fits.common_eta, decimals=1) for name, fits in slopes.items()})
     tested = [name for name, values in found.items() if np.isfinite(values["p"])]
     rejected = [name for name in tested if found[name]["p"] < LEVEL]
     where = "at every ratio"

@@ -10,12 +10,12 @@ import pandas as pd
 
 from companion.chapters.ch05.analysis import Slopes, Tables
 from companion.chapters.ch05.tables import MISREAD, Choices
-from companion.chapters.ch05.words import LEVEL, each, p_text, rejection, signed, span
+from companion.chapters.ch05.words import LEVEL, each, p_text, rejection, span
 from companion.chapters.labels import label_of, the
 from companion.fitting.overtraining import OvertrainingSlopes
 from companion.fitting.overtraining.exponents import RATIO_TOLERANCE
 from companion.fitting.overtraining.slope_tests import compare_slopes, parallel_tests
-from companion.formatting import listed, number_word, percent, power_of_ten, significant
+from companion.formatting import listed, number_word, percent, power_of_ten, signed, significant
 
 Facts = dict[str, str]
 #: Counts of compute that the page compares with the paper's.

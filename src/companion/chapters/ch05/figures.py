@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from companion.fitting.overtraining.exponents import OvertrainingSlopes
-from companion.formatting import count
-from companion.plotting.style import INK, LABELS, architecture_look, panels, subplots
+from companion.formatting import count, level_text
+from companion.plotting.style import INK, LABELS, architecture_look, panels, percent_ticks, subplots
 
 GREY = "#888888"
 RATIO_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -89,7 +89,7 @@ def tilted_lines(slopes: Mapping[str, OvertrainingSlopes]) -> Figure:
             ):
                 draw(ax, flops, loss * flops**fits.common_eta / height - 1, looks[ratio], look["color"])
         ax.set(xscale="log", xlabel=LABELS["train_flops"], title=look["label"])
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        percent_ticks(ax.yaxis)
     axes[0].set_ylabel("loss over the common power law (%)")
     figure.legend(handles=_ratio_handles(looks), loc="outside lower center", ncols=4)
     return figure
@@ -141,7 +141,7 @@ def slopes_by_ratio(
     axes[0].set_ylabel(ETA)
     handles = [
         _handle("η ± standard error", marker="o", width=4, alpha=0.5),
-        _handle(f"{100 * level:.0f} % interval", width=1, color=GREY),
+        _handle(f"{level_text(level)} interval", width=1, color=GREY),
         Line2D(
             [],
             [],
@@ -198,7 +198,7 @@ def bending_lines(
         ax.set(xscale="log", xlabel=LABELS["train_flops"], title=look["label"])
     axes[0].set_ylabel(ETA)
     handles = [_handle(f"law, M = {ratio:g}", dashes=looks[ratio]["dashes"]) for ratio in ratios]
-    band = f"{100 * level:.0f} %, M = {ratios[0]:g}"
+    band = f"{level_text(level)}, M = {ratios[0]:g}"
     handles.append(Line2D([], [], color=GREY, linewidth=8, alpha=0.3, label=band))
     handles += [_handle(f"line, M = {ratio:g}", marker=looks[ratio]["marker"], color=INK) for ratio in ratios]
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
@@ -230,7 +230,7 @@ def above_the_front(
             _line(ax, said["train_flops"], said["relative_penalty"], looks[ratio], look["color"])
         ax.axhline(0, color=GREY, linewidth=0.8)
         ax.set(xscale="log", xlabel=LABELS["train_flops"], title=look["label"])
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        percent_ticks(ax.yaxis)
     axes[0].set_ylabel("loss above the front (%)")
     figure.legend(handles=_ratio_handles(looks), loc="outside lower center", ncols=4)
     return figure
@@ -262,7 +262,7 @@ def cost_and_gain(costs: Mapping[str, pd.DataFrame]) -> Figure:
     for ax in axes:
         ax.set(xscale="log", xlabel="M = D/N")
         _ratio_ticks(ax.xaxis, np.array([10, 100, 1000, 10_000]))
-    axes[0].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    percent_ticks(axes[0].yaxis)
     axes[0].set(title="equal compute: cost", ylabel="loss above the optimum (%)")
     axes[0].legend()
     axes[1].set(title="equal compute: gain", ylabel="size N / N*", ylim=(0, None))

@@ -1,18 +1,30 @@
 """Values and words of chapter 5's sentences on the bend, on what over-training costs, and on what few runs know."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from companion.chapters.ch05.analysis import Tables
 from companion.chapters.ch05.facts import Facts
-from companion.chapters.ch05.words import LEVEL, each, percents, signed, span
+from companion.chapters.ch05.words import LEVEL, each, span
 from companion.chapters.labels import the
 from companion.fitting.fit import Fit
 from companion.fitting.overtraining.cost import ComputeScale, best_model
 from companion.fitting.uncertainty import Bootstrap
-from companion.formatting import count, interval, listed, power_of_ten, share_in_words, significant
+from companion.formatting import (
+    count,
+    interval,
+    listed,
+    percent,
+    power_of_ten,
+    share_in_words,
+    signed,
+    signed_percent,
+    significant,
+    span_text,
+)
 from companion.laws import LossSurface
 
 _SIZES = {"all sizes": "With all sizes", "without the smallest": "Without the smallest"}
@@ -23,7 +35,7 @@ def bend_facts(bootstraps: Mapping[str, Bootstrap], bends: pd.DataFrame, beyond:
     floors = {
         name: f"E = {drawn.fit.law.E:.2f} {interval(drawn.interval('E'), 2)}" for name, drawn in bootstraps.items()
     }
-    apart = {row["architecture"]: f"{signed(row['law'] - row['line'], 3)}" for row in beyond.to_dict("records")}
+    apart = {row["architecture"]: signed(row["law"] - row["line"], 3) for row in beyond.to_dict("records")}
     law = bends["law"].dropna()
     fall = f"The law predicts a flattening in {share_in_words(int((law < 0).sum()), len(law))} rows"
     return {
@@ -62,7 +74,7 @@ def cost_facts(
     for name, row in rows.items():
         best = best_model(laws[name].law, scales[name], train_flops)
         optima[name] = f"M = {best.tokens_per_param[0]:.0f} with {count(best.num_params[0])} parameters"
-        brief[name] = f"{percents(row['relative_penalty'])} more loss at {row['size_ratio']:.2f} of the size"
+        brief[name] = f"{percent(row['relative_penalty'], decimals=1)} more loss at {row['size_ratio']:.2f} of the size"
         if np.isfinite(row["break_even_tokens"]):
             size = row["size_at_equal_loss"]
             equal[name] = f"{row['compute_factor']:.2f} times the compute for {size:.2f} of the size"
@@ -85,7 +97,7 @@ def sensitivity_facts(sensitivity: Tables, costs: Tables, ratio: float) -> Facts
     for name, table in sensitivity.items():
         [row] = costs[name][costs[name]["tokens_per_param"] == ratio].to_dict("records")
         inside = table["penalty"].dropna().between(row["relative_penalty_low"], row["relative_penalty_high"])
-        ranges[name] = span(100 * table["penalty"], "{:.1f}", " %")
+        ranges[name] = span_text(table["penalty"], partial(percent, decimals=1))
         best[name] = span(table["optimal_ratio"], "{:.1f}")
         within[name] = share_in_words(int(inside.sum()), len(table))
     return {
@@ -130,7 +142,7 @@ def exact_facts(name: str, fits: Mapping[tuple[tuple[float, ...], float | None],
         far = fits[two, 1.0].law.predict(1e9, 5e12) / truth.predict(1e9, 5e12) - 1
         text += (
             f"With two ratios the wrong form γ = 1 fits to {power_of_ten(rms[two], 1)} in ln L, and is off by "
-            f"{signed(100 * far, 1)} % far away. With three ratios its misfit is {power_of_ten(rms[three], 1)}. "
+            f"{signed_percent(far, 1)} far away. With three ratios its misfit is {power_of_ten(rms[three], 1)}. "
         )
     best = power_of_ten(fits[three, None].conditioning, 1)
     text += f"With three ratios and a free γ the condition number is {best}"

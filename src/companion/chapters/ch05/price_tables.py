@@ -1,6 +1,7 @@
 """The tables of chapter 5 on what over-training costs, on single ratios, and those of the solutions."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,10 @@ import pandas as pd
 
 from companion.chapters.ch05.analysis import Tables
 from companion.chapters.ch05.tables import labeled
-from companion.chapters.ch05.words import p_text, percents, signed, span
+from companion.chapters.ch05.words import p_text
 from companion.chapters.labels import design_name, label_of
 from companion.fitting.fit import Fit
-from companion.formatting import count, power_of_ten
+from companion.formatting import count, percent, power_of_ten, signed, signed_percent, span_text
 from companion.laws import LossSurface
 from companion.plotting import Html, show_table
 
@@ -19,7 +20,7 @@ _LABELS = {"tokens_per_param": "M", "num_params": "N", "relative_penalty": "loss
 _LABELS |= {"size_ratio": "N / N*", "compute_factor": "C / C*", "size_at_equal_loss": "N / N*"}
 _LABELS |= {"break_even_tokens": "served tokens to break even"}
 _STYLES: dict[str, Callable[[float], str]] = {
-    "relative_penalty": percents,
+    "relative_penalty": partial(percent, decimals=1),
     "break_even_tokens": lambda value: count(value, 2),
 }
 
@@ -87,7 +88,7 @@ def sensitivity_table(sensitivity: Tables, train_flops: float, ratio: float) -> 
         name="overtraining-laws",
         caption=f"The cost of M = {ratio:g} at {power_of_ten(train_flops)} FLOP by other laws, with the number of runs "
         "behind each. A dash: the runs do not identify the law, or it has no optimum.",
-        formats={"E": "{:.2f}", "optimal_ratio": "{:.1f}", "penalty": percents, "rms": "{:.4f}"},
+        formats={"E": "{:.2f}", "optimal_ratio": "{:.1f}", "penalty": partial(percent, decimals=1), "rms": "{:.4f}"},
         labels={"form": "γ", "optimal_ratio": "optimal M", "penalty": "loss above optimum", "rms": "rms of ln L"},
     )
 
@@ -106,7 +107,7 @@ def exact_table(fits: Mapping[tuple[tuple[float, ...], float | None], Fit], trut
         caption="Fits to the noise-free losses of a known law at fixed ratios M. The law has "
         f"α = {truth.alpha:.3f}, β = {truth.beta:.3f} and γ = {truth.gamma:.3f}. Error far away: of the loss "
         "predicted for 1B parameters and 5T tokens (M = 5000).",
-        formats={"conditioning": power_of_ten, "rms": _short_power, "far": lambda value: f"{signed(100 * value, 2)} %"},
+        formats={"conditioning": power_of_ten, "rms": _short_power, "far": partial(signed_percent, decimals=2)},
         labels={"conditioning": "condition number", "rms": "rms of ln L", "far": "error far away"},
     )
 
@@ -145,7 +146,7 @@ def front_table(excess: Tables, penalty: Tables) -> Html:
         for ratio, group in runs.groupby("tokens_per_param"):
             said = penalty[name].loc[penalty[name]["tokens_per_param"] == ratio, "relative_penalty"]
             row = {"architecture": label_of(name), "M": ratio, "runs": len(group)}
-            ranges = [span(100 * values, "{:.1f}", " %") for values in (group["excess"], said)]
+            ranges = [span_text(values, partial(percent, decimals=1)) for values in (group["excess"], said)]
             rows.append(row | {"front": ranges[0], "law": ranges[1]})
     return show_table(
         pd.DataFrame(rows),
@@ -175,7 +176,7 @@ def serving_table(rows: Sequence[tuple[str, float, float, float, float]]) -> Htm
     return show_table(
         labeled(pd.DataFrame(rows, columns=["architecture", "served", "M", "N", "saved"])),
         caption="Cheapest ratio at equal loss, and what it saves against the compute-optimal model.",
-        formats={"served": count, "M": "{:.0f}", "N": count, "saved": percents},
+        formats={"served": count, "M": "{:.0f}", "N": count, "saved": partial(percent, decimals=1)},
         labels={"served": "tokens served", "saved": "total FLOP saved"},
     )
 

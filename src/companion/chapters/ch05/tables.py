@@ -7,11 +7,11 @@ import pandas as pd
 
 from companion.chapters.ch05.analysis import Slopes, Tables
 from companion.chapters.ch05.shown import published_exponents
-from companion.chapters.ch05.words import p_text, signed
+from companion.chapters.ch05.words import p_text
 from companion.chapters.labels import label_of
 from companion.fitting.overtraining import OvertrainingSlopes
 from companion.fitting.overtraining.slope_tests import compare_slopes, parallel_tests
-from companion.formatting import interval, percent, power_of_ten
+from companion.formatting import interval, level_text, percent, power_of_ten, signed
 from companion.plotting import Html, show_table
 
 #: From here on a test statistic is printed as a power of ten.
@@ -144,7 +144,7 @@ def exponents_table(choices: Choices) -> Html:
 
 
 def _window(width: float) -> str:
-    return f"± {100 * width:g} %"
+    return f"± {level_text(width)}"
 
 
 def _exponents(choices: Choices, name: str, width: float, ratio: float) -> str:

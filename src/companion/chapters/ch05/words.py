@@ -27,17 +27,6 @@ def p_text(p: float) -> str:
     return significant(p, 2) if not p < _SMALL_P else power_of_ten(p)
 
 
-def signed(value: float, decimals: int = 4) -> str:
-    """A change with its sign: +0.0003, −0.0018; without one where it rounds to zero."""
-    text = f"{value:+.{decimals}f}".replace("-", "−")
-    return text[1:] if float(text[1:]) == 0 else text
-
-
-def percents(share: float, decimals: int = 1) -> str:
-    """A share in percent with fixed decimals: 2.5 %."""
-    return f"{100 * share:.{decimals}f} %".replace("-", "−")
-
-
 def span(values: Iterable[float], style: str = "{:.4f}", unit: str = "") -> str:
     """Least and largest of some values: `0.0477 to 0.0482`; one value if both print alike."""
     known = [value for value in values if np.isfinite(value)]

@@ -1,6 +1,7 @@
 """What the sections of chapter 6 conclude: a `Pitfall` from each, and values of other sentences."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,13 @@ from companion.chapters.labels import label_of
 from companion.fitting.fit import Fit, fit
 from companion.fitting.multistart import Multistart
 from companion.fitting.overtraining import OvertrainingSlopes
-from companion.formatting import number_word, percent, power_of_ten, significant
+from companion.formatting import number_word, percent, power_of_ten, signed, signed_percent, significant, span_text
 from companion.inference.published import fit_published
 from companion.inference.timings import load_paper_inference
 from companion.laws import LossSurface
 from companion.ledger import REPRODUCED, load_published
+
+_hundredths = partial(percent, decimals=2)
 
 # ---- the pitfalls, in the order of the page --------------------------------------------------------
 
@@ -39,7 +42,7 @@ def pitfall_skewed(biases: pd.DataFrame, trained_bias: float) -> Pitfall:
     errors = parabola_errors(biases)
     ends = errors[["bias_lowest", "bias_highest"]].to_numpy()
     drift = float(errors.loc[errors["grid"] == "drifting", "exponent_bias"].iloc[0])
-    span = f"{ends.min():+.1%} to {ends.max():+.1%}"
+    span = span_text(ends.ravel(), partial(signed_percent, decimals=1))
     return Pitfall(
         key="skewed",
         name="skewed valley",
@@ -140,7 +143,7 @@ def pitfall_rounding(rounding: pd.DataFrame, decimals: Sequence[int]) -> Pitfall
         here=f"objective × {coarse['objective_ratio']:.1f}",
         notice="evaluate the printed law on the runs it summarizes",
         sentence=f"With {decimals[0]} decimals the objective is {coarse['objective_ratio']:.1f} times the best, and "
-        f"the rms log residual is {coarse['rms']:.2%}, not {full['rms']:.2%}{as_printed}",
+        f"the rms log residual is {_hundredths(coarse['rms'])}, not {_hundredths(full['rms'])}{as_printed}",
         shifts={f"rounded to {decimals[0]} decimals": coarse["size_exponent"] - full["size_exponent"]},
     )
 
@@ -154,7 +157,6 @@ def pitfall_repeated(twice: pd.DataFrame, repeats: Repeats) -> Pitfall:
     """What repeated rows do, of `companion.chapters.ch06.mistakes.repeated_rows` for the runs of one architecture."""
     once, more, *_ = twice.to_dict("records")
     moved, label = more["size_exponent"] - once["size_exponent"], label_of(repeats.name)
-    shown = f"{round(moved, 4) + 0:+.4f}"  # no −0.0000
     counted = f"If every run of {label} is listed twice,"
     if repeats.number:
         share = f"{repeats.number} of {len(repeats.runs)} {label} runs"
@@ -165,7 +167,7 @@ def pitfall_repeated(twice: pd.DataFrame, repeats: Repeats) -> Pitfall:
         changes="a slightly, its interval more",
         here=f"interval × {more['width']:.2f}",
         notice="look for equal N, D and loss; count distinct runs",
-        sentence=f"{counted} a moves by {shown}, and its interval becomes {more['width']:.2f} times as wide",
+        sentence=f"{counted} a moves by {signed(moved)}, and its interval becomes {more['width']:.2f} times as wide",
         shifts={f"repeated rows ({label})": moved} if repeats.number else {},
     )
 
@@ -173,7 +175,7 @@ def pitfall_repeated(twice: pd.DataFrame, repeats: Repeats) -> Pitfall:
 def pitfall_six_nd(optima: pd.DataFrame, a: float) -> Pitfall:
     """What 6ND does, of `companion.chapters.ch06.designs.exact_optima`."""
     over, exact = (optima["approximate"] / optima["exact"] - 1).dropna(), exact_exponent(optima)
-    span = f"{over.min():+.1%} to {over.max():+.1%}"
+    span = span_text(over, partial(signed_percent, decimals=1))
     shares = f"{optima['lowest_share'].min():.2f} to {optima['highest_share'].max():.2f}"
     return Pitfall(
         key="six_nd",
@@ -250,8 +252,9 @@ def pitfall_product(iso: pd.DataFrame, forms: Mapping[str, Form]) -> Pitfall:
         changes="whether there is an N*",
         here=has,
         notice="plot residuals over N at one budget: a valley remains",
-        sentence=f"The rms log residual is {product['rms']:.2%} for the product and {total['rms']:.2%} for the sum "
-        f"with γ free. The product has {has}, and at the two corners of the table it differs from the sum by "
+        sentence=f"The rms log residual is {_hundredths(product['rms'])} for the product and "
+        f"{_hundredths(total['rms'])} for the sum with γ free. The product has {has}, and at the two corners of the "
+        "table it differs from the sum by "
         f"{small:+.2f} and {large:+.2f} nats per token",
     )
 

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from companion.chapters.ch06.mistakes import Form
 from companion.fitting.multistart import Multistart
 from companion.formatting import count, power_of_ten
-from companion.plotting.style import INK, LABELS, subplots
+from companion.plotting.style import INK, LABELS, percent_ticks, subplots
 
 GREY = "#888888"
 #: Series that are not architectures: seaborn's colorblind palette, each with marker and dashes of its own.
@@ -100,8 +100,10 @@ def end_objectives(searches: Mapping[str, Multistart], best: float, labels: Mapp
         excess = np.sort(search.objective) / best - 1
         share = (np.arange(excess.size) + 1) / excess.size
         ax.plot(share, np.maximum(excess, _FLOOR), **look, markersize=4, linewidth=1, label=labels.get(name, name))
-    ax.set(yscale="log", xlabel="share of starts (sorted)", ylabel="relative excess of the objective", xlim=(0, 1.02))
-    ax.xaxis.set_major_formatter(PercentFormatter(1.0))
+    ax.set(
+        yscale="log", xlabel="share of starts, sorted (%)", ylabel="relative excess of the objective", xlim=(0, 1.02)
+    )
+    percent_ticks(ax.xaxis)
     figure.legend(loc="outside upper center", ncols=3)
     return figure
 

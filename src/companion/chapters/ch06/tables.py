@@ -1,6 +1,7 @@
 """The tables of chapter 6."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from companion.chapters.labels import label_of
 from companion.fitting.fit import Fit
 from companion.fitting.multistart import Multistart
 from companion.fitting.overtraining import OvertrainingSlopes
-from companion.formatting import count, interval, percent, power_of_ten, significant
+from companion.formatting import count, interval, percent, power_of_ten, signed, signed_percent, significant
 from companion.plotting import Html, show_table
 
 Styles = dict[str, str | Callable[[Any], str]]
@@ -47,10 +48,6 @@ def turned(table: pd.DataFrame, key: str, formats: Styles, labels: Mapping[str, 
     return pd.DataFrame(rows)
 
 
-def _signed(value: float) -> str:
-    return f"{round(value, 4) + 0:+.4f}"  # no −0.0000
-
-
 def _excess(value: float) -> str:
     return significant(value, 2) if value >= 1e-3 else power_of_ten(value)
 
@@ -63,13 +60,13 @@ def parabola_errors(biases: pd.DataFrame) -> pd.DataFrame:
 
 def parabolas_table(biases: pd.DataFrame) -> Html:
     """Errors of parabolas on exact losses, by grid of sizes."""
-    styles: Styles = {"bias_lowest": "{:+.1%}", "bias_highest": "{:+.1%}", "exponent_bias": _signed}
+    styles: Styles = dict.fromkeys(("bias_lowest", "bias_highest"), partial(signed_percent, decimals=1))
     return show_table(
         parabola_errors(biases),
         name="pitfalls-parabolas",
         caption="Exact losses, no noise: error of the parabola's N* at the lowest and the highest budget, of the "
         "exponent a through the parabolas' optima, and of a from a parametric fit to the same points.",
-        formats=styles | {"parametric_error": lambda value: power_of_ten(value, 1)},
+        formats=styles | {"exponent_bias": signed, "parametric_error": lambda value: power_of_ten(value, 1)},
         labels={"grid": "grid of sizes", "bias_lowest": "N*, lowest budget", "bias_highest": "N*, highest budget"}
         | {"exponent_bias": "a, parabolas", "parametric_error": "a, parametric fit"},
     )
@@ -91,7 +88,7 @@ def designs_table(designs: pd.DataFrame, ratio: float) -> Html:
         name="pitfalls-designs",
         caption="What each design can say about the law fitted to all runs: its condition number, and the standard "
         f"errors of a and of the loss at the largest size and M = {ratio:g}.",
-        formats=styles | {"loss_standard_error": lambda value: percent(value, 2)},
+        formats=styles | {"loss_standard_error": percent},
         labels={"num_runs": "runs", "span": "M = D/N"}
         | {"condition_number": "condition, γ free", "condition_number_gamma_fixed": "condition, γ fixed"}
         | {"exponent_standard_error": "error of a", "loss_standard_error": "error of L"},
@@ -143,7 +140,12 @@ def rounding_table(rounding: pd.DataFrame, fit: Fit, published: bool, train_flop
         the runs are those of the published headline fit; else all IsoFLOP runs.
     """
     where = "Token/Param runs, the published headline fit" if published else "IsoFLOP runs"
-    styles: Styles = {"objective_ratio": "{:.4f}", "rms": "{:.3%}", "mean": "{:+.3%}", "size_exponent": "{:.4f}"}
+    styles: Styles = {
+        "objective_ratio": "{:.4f}",
+        "rms": partial(percent, decimals=3),
+        "mean": partial(signed_percent, decimals=3),
+        "size_exponent": "{:.4f}",
+    }
     printed = ", and the law as the paper prints it" if published else ""
     return show_table(
         rounding,
@@ -182,7 +184,8 @@ def six_nd_table(optima: pd.DataFrame) -> Html:
         name="pitfalls-six-nd",
         caption="6ND over the exact C; share of the runs that 6ND puts nearer to another budget; optimum of the same "
         "law along 6ND and along the runs' own N and D, and the loss that the difference costs.",
-        formats=styles | {"moved": "{:.0%}", "over": "{:+.1%}", "excess_loss": "{:.4f}"},
+        formats=styles
+        | {"moved": partial(percent, decimals=0), "over": partial(signed_percent, decimals=1), "excess_loss": "{:.4f}"},
         labels={"isoflop_budget": "budget (FLOP)", "share": "6ND / C", "moved": "moved runs"}
         | {"over": "difference", "approximate": "N*, 6ND", "exact": "N*, exact C"}
         | {"excess_loss": "added loss (nats/token)"},
@@ -240,7 +243,13 @@ def forms_table(iso: pd.DataFrame, forms: Mapping[str, Form]) -> Html:
         name="pitfalls-forms",
         caption="Three forms fitted by least squares of log L: rms log residual, E, the loss at two corners of the "
         "table, and N* at the largest compute, C = 6ND, relative to the largest N of the table.",
-        formats={"rms": "{:.2%}", "E": "{:.3f}", "small_long": "{:.3f}", "large_short": "{:.3f}", "optimum": "{:.2f}"},
+        formats={
+            "rms": partial(percent, decimals=2),
+            "E": "{:.3f}",
+            "small_long": "{:.3f}",
+            "large_short": "{:.3f}",
+            "optimum": "{:.2f}",
+        },
         labels={"num_free": "free parameters", "rms": "rms residual", "small_long": "L at small N, large D"}
         | {"large_short": "L at large N, small D", "optimum": "N* / largest N"},
     )
@@ -279,7 +288,8 @@ def delta_tables(paths: Mapping[str, pd.DataFrame]) -> Html:
             name=f"pitfalls-delta-{number + 1}",
             caption=f"{name}: the fit at each δ, the share of the runs with a residual beyond it, and the rms log "
             f"residual.{''.join(notes)}",
-            formats=_four_digits() | {"huber_delta": delta_text, "linear": "{:.0%}", "rms": "{:.3%}"},
+            formats=_four_digits()
+            | {"huber_delta": delta_text, "linear": partial(percent, decimals=0), "rms": partial(percent, decimals=3)},
             labels={"huber_delta": "δ", "linear": "beyond δ", "rms": "rms residual"} | SYMBOLS,
         )
         tables.append(table.markup)
@@ -301,7 +311,12 @@ def squares_table(squares: pd.DataFrame) -> Html:
     labels = {"E": "E"} | SYMBOLS | {"rms": "rms log residual", "largest": "largest log residual"}
     labels |= {"half": "runs behind half of the objective"}
     return show_table(
-        turned(squares, "objective", _four_digits() | dict.fromkeys(("rms", "largest"), "{:.2%}"), labels),
+        turned(
+            squares,
+            "objective",
+            _four_digits() | dict.fromkeys(("rms", "largest"), partial(percent, decimals=2)),
+            labels,
+        ),
         name="pitfalls-squares",
         caption="One set of runs, four objectives. Last row: the fewest runs that make up half of the objective at its "
         "minimum.",
@@ -352,6 +367,6 @@ def digits_table(rounding: pd.DataFrame) -> Html:
         rounding[["law", "objective_ratio", "rms"]],
         name="pitfalls-digits",
         caption="Objective over the best, and rms log residual, by the number of printed decimals.",
-        formats={"objective_ratio": "{:.6f}", "rms": "{:.4%}"},
+        formats={"objective_ratio": "{:.6f}", "rms": partial(percent, decimals=4)},
         labels={"law": "printed with", "objective_ratio": "objective over the best", "rms": "rms log residual"},
     )

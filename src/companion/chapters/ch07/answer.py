@@ -9,11 +9,12 @@ import pandas as pd
 from companion.accounting.conventions import PAPER, Convention
 from companion.chapters.applicability import optional
 from companion.chapters.ch07.figures import context_ticks, handle
-from companion.chapters.ch07.words import change_text, context_range, range_text, start_text, value_text
+from companion.chapters.ch07.words import change_text, context_range, start_text, value_text
 from companion.chapters.labels import SYMBOLS, label_of
 from companion.fitting.context.costs import shares_at_optima
 from companion.fitting.context.prediction import NOTHING_MOVES, SAME_RUNS, Explanation, explain
 from companion.fitting.context.scaling import ContextFit
+from companion.formatting import span_text
 from companion.plotting import Html, show, show_table
 from companion.plotting.style import INK, LABELS, architecture_look, subplots
 
@@ -163,7 +164,7 @@ def _answers(fit: ContextFit, look: Explanation | None, convention: str | Conven
         return texts + [_NOTHING] * 4
     shares = shares_at_optima(fit, look.family, convention)
     for length in (lengths[0], lengths[-1]):
-        texts.append(range_text(shares.loc[shares["context_length"] == length, "core_share"]))
+        texts.append(span_text(shares.loc[shares["context_length"] == length, "core_share"]))
     pooled = look.pooled_shifts()
     chosen = (pooled["quantity"] == "num_params") & (pooled["context_length"] == lengths[-1])
     for method in (SAME_RUNS, NOTHING_MOVES):

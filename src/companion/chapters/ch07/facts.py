@@ -21,7 +21,7 @@ from companion.fitting.context.prediction import (
     explain,
 )
 from companion.fitting.context.scaling import ContextFit, fit_context_optima
-from companion.formatting import count, interval, listed, power_of_ten, share_in_words
+from companion.formatting import count, interval, listed, percent, power_of_ten, share_in_words
 from companion.ledger import LedgerRow
 
 Facts = dict[str, str]
@@ -91,7 +91,7 @@ def method_facts(levels: Mapping[str, pd.DataFrame]) -> Facts:
 
 def _largest_gap(by_method: pd.DataFrame, method: str) -> str:
     """Largest relative difference of a method from the one along the family."""
-    return f"{100 * np.abs(by_method[method] / by_method[FAMILY] - 1).max():.0f} %"
+    return percent(np.abs(by_method[method] / by_method[FAMILY] - 1).max(), decimals=0)
 
 
 def verdict_facts(verdicts: pd.DataFrame) -> Facts:

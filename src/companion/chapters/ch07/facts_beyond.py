@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from companion.chapters.ch07.words import context_label, named_contexts, range_text
+from companion.chapters.ch07.words import context_label, named_contexts
 from companion.chapters.labels import label_of, the
 from companion.fitting.context.scaling import ContextTrend
-from companion.formatting import count, interval, listed, power_of_ten
+from companion.formatting import count, interval, listed, power_of_ten, span_text
 
 Facts = dict[str, str]
 
@@ -72,6 +72,6 @@ def rise_facts(rises: pd.DataFrame) -> Facts:
     """Rise of the loss at the optimum, and the part of prices; from `loss_rises`."""
     texts = []
     for name, rows in rises.groupby("architecture", sort=False):
-        rise, price = (range_text(rows[column], "{:.3f}".format) for column in ("rise", "price"))
+        rise, price = (span_text(rows[column], "{:.3f}".format) for column in ("rise", "price"))
         texts.append(f"For {the(str(name))} the loss at the optimum rises by {rise}; prices account for {price}.")
     return {"c7_losses": " ".join(texts)}

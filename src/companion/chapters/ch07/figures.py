@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from companion.chapters.ch07.words import context_label
 from companion.chapters.labels import OPTIMUM_LABELS
@@ -17,7 +17,7 @@ from companion.fitting.context.prediction import NOTHING_MOVES, SAME_RUNS
 from companion.fitting.context.scaling import ContextFit
 from companion.formatting import power_of_ten
 from companion.plotting import Html, show
-from companion.plotting.style import INK, LABELS, architecture_look, count_ticks, subplots
+from companion.plotting.style import INK, LABELS, architecture_look, count_ticks, percent_ticks, subplots
 
 GREY = "#888888"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -193,7 +193,7 @@ def shares_over_context(measured: Mapping[str, pd.DataFrame], curves: Mapping[st
             curve = curves[name]
             ax.plot(curve["context_length"], curve[column], lines[name], color=look["color"], linewidth=1.2)
         ax.set(xscale="log", xlabel=LABELS["context_length"], title=title)
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        percent_ticks(ax.yaxis)
         context_ticks(ax.xaxis, lengths)
     axes[0].set(ylabel="share of training compute (%)", ylim=(0, None))
     looks = architecture_look(measured).items()

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from companion.chapters.applicability import need
 from companion.chapters.ch07.figures import GREY, context_ticks, handle
@@ -18,7 +18,7 @@ from companion.fitting.context.prediction import Explanation
 from companion.fitting.context.scaling import ContextFit, ContextTrend
 from companion.formatting import power_of_ten
 from companion.plotting import Html, show
-from companion.plotting.style import INK, LABELS, architecture_look, count_ticks, subplots
+from companion.plotting.style import INK, LABELS, architecture_look, count_ticks, percent_ticks, subplots
 
 BEYOND = "extrapolated"
 
@@ -141,7 +141,7 @@ def extrapolation(
     axes[0].set(yscale="log", ylabel=OPTIMUM_LABELS["num_params"])
     count_ticks(axes[0].yaxis)
     axes[1].set(ylabel="core's share of compute (%)", ylim=(0, 1))
-    axes[1].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    percent_ticks(axes[1].yaxis)
     if factors is not None:
         _inside_and_beyond(axes[2], factors, "factor", INK, "")
         axes[2].set(yscale="log", ylabel="compute factor at equal loss")

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from companion.chapters.ch07.words import count_text, range_text, value_text
+from companion.chapters.ch07.words import count_text, value_text
 from companion.chapters.ch07.worth import TokenWorth, worth_table
 from companion.chapters.labels import SYMBOLS, label_of
 from companion.fitting.context.prediction import FAMILY, INSIDE, NOTHING_MOVES, SAME_RUNS, Explanation
 from companion.fitting.context.scaling import ContextFit
 from companion.fitting.isoflop.select import settings_by_budget
-from companion.formatting import count, interval, power_of_ten
+from companion.formatting import count, interval, power_of_ten, span_text
 from companion.ledger import LedgerRow, to_frame
 from companion.plotting import Html, show_table
 
@@ -203,7 +203,7 @@ def show_share_table(shares: Mapping[str, pd.DataFrame]) -> Html:
     rows = []
     for name, table in shares.items():
         for length, group in table.groupby("context_length"):
-            texts = [range_text(group[column]) for column in ("core_share", "mixer_share")]
+            texts = [span_text(group[column]) for column in ("core_share", "mixer_share")]
             rows.append((label_of(name), length, *texts))
     return show_table(
         pd.DataFrame(rows, columns=["architecture", "T", "core", "mixer"]),
@@ -232,7 +232,7 @@ def show_training_settings(settings: pd.DataFrame) -> Html:
     for head, (low, high, style) in ranges.items():
         if low in settings:
             pairs = zip(settings[low], settings[high], strict=True)
-            shown[head] = [range_text(pair, style).replace(" ", NO_BREAK) for pair in pairs]
+            shown[head] = [span_text(pair, style).replace(" ", NO_BREAK) for pair in pairs]
     labels = {"isoflop_budget": "budget (FLOP)", "context_length": "T", "num_runs": "runs"}
     labels |= {"batch_tokens": "tokens per step"}
     return show_table(

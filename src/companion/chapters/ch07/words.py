@@ -75,15 +75,9 @@ def change_text(
     """
     sign = 1 if factor >= 1 else -1
     ends = sorted((low, high))[::sign]
-    value, start, end = (f"{100 * sign * (each - 1):.{decimals}f}" for each in (factor, *ends))
-    return f"{value} %{f' [{start}, {end}]' if bounds else ''} {words[0] if sign > 0 else words[1]}"
-
-
-def range_text(values: Iterable[float], style: Callable[[float], str] = percent) -> str:
-    """Least and largest of some values, the unit % once: 12 to 15 %; one value if both print alike."""
-    known = [value for value in values if not np.isnan(value)] or [float("nan")]
-    low, high = style(min(known)), style(max(known))
-    return low if low == high else f"{low.removesuffix(' %')} to {high}"
+    value, *limits = (percent(sign * (each - 1), decimals=decimals) for each in (factor, *ends))
+    start, end = (limit.removesuffix(" %") for limit in limits)
+    return f"{value}{f' [{start}, {end}]' if bounds else ''} {words[0] if sign > 0 else words[1]}"
 
 
 def value_text(value: float, low: float, high: float, style: Callable[[float], str] = "{:.3f}".format) -> str:

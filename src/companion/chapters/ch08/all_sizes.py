@@ -1,6 +1,7 @@
 """Chapter 8: one runtime model for all sizes: its terms, its errors, and what limits a time."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ def terms_table(models: Models) -> Html:
         name="inference-terms",
         caption="Terms of the models of all sizes: units per second with 95 % intervals, and their share of all fitted "
         "time. ∞: the bootstrap cannot distinguish the coefficient from 0.",
-        formats={"share": "{:.1%}"},
+        formats={"share": partial(percent, decimals=1)},
         labels={"quantity": "what", "text": "rate (units/s)", "kind": "scales with"},
     )
 

@@ -18,7 +18,7 @@ from companion.chapters.ch08.common import (
 from companion.chapters.ch08.figures import tokens_text
 from companion.chapters.ch08.ratio_figure import ratio_over_context
 from companion.chapters.ch08.trained import TrainedPairs
-from companion.formatting import count, listed, number_word, power_of_ten, significant
+from companion.formatting import count, listed, number_word, power_of_ten, span_text
 from companion.inference.compare import Comparison, Trained
 from companion.plotting import Html, show
 from companion.plotting.embed import show_table
@@ -282,8 +282,7 @@ def equal_size_facts(
         one = table[table["batch_size"] == table["batch_size"].min()]
         if len(one):
             lower = 1 - 1 / one["ratio_at_longest"]
-            ends = [significant(100 * end, 2) for end in (lower.min(), lower.max())]
-            facts[f"c8_shorter_{quantity}"] = f"{' to '.join(dict.fromkeys(ends))} %"
+            facts[f"c8_shorter_{quantity}"] = span_text(lower)
             where = f"{_sequences(int(one['batch_size'].iloc[0]))} at {tokens_text(one['longest'].max())} tokens"
             facts["c8_shorter_where"] = where
     if "step_time" in crossings:

@@ -5,7 +5,7 @@ import pandas as pd
 
 from companion.chapters.ch08.common import extremes
 from companion.chapters.ch08.wave_figure import bandwidths_and_waves
-from companion.formatting import listed
+from companion.formatting import listed, percent
 from companion.hardware import Hardware, hardware_table
 from companion.inference.runtime_model import RuntimeModel
 from companion.inference.terms import memory_of_steps
@@ -90,7 +90,7 @@ def kernel_facts(bandwidths: pd.DataFrame, variants: pd.DataFrame) -> dict[str, 
         "c8_misfit_bytes": f"{misfit['bytes of all heads']:.2f}",
         "c8_misfit_waves": f"{misfit['tokens × waves']:.3f}",
         "c8_misfit_both": f"{misfit[both]:.3f}",
-        "c8_share_of_bytes": f"{100 * share[both]:.1f} %",
+        "c8_share_of_bytes": percent(share[both], decimals=1),
         "c8_misfit_width": f"{misfit['tokens × waves, and × head width']:.3f}",
     }
 

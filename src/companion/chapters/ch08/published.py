@@ -6,7 +6,7 @@ from companion.chapters.ch08.common import QUANTITY_NAMES
 from companion.chapters.ch08.draw_figures import constants_over_draws, ratios_over_draws
 from companion.chapters.ch08.draws import DrawnFits, prefill_ratios
 from companion.chapters.ch08.figures import tokens_text
-from companion.formatting import number_word, percent, power_of_ten
+from companion.formatting import number_word, percent, power_of_ten, share_in_words, span_text
 from companion.inference.published import search_shortfall
 from companion.ledger import REPRODUCED
 from companion.paths import data_dir
@@ -76,9 +76,9 @@ def published_facts(timings: pd.DataFrame, ledger: pd.DataFrame, counts: pd.Data
     }
     for name, own in counts.groupby("architecture"):
         prefill, step = own["prefill_long"] - 1, own["step"] - 1
-        facts[f"c8_count_prefill_{name}"] = _share_span(prefill)
-        facts[f"c8_count_step_{name}"] = _share_span(-step)
-        facts[f"c8_count_short_{name}"] = _share_span(own["prefill_short"] - 1)
+        facts[f"c8_count_prefill_{name}"] = span_text(prefill)
+        facts[f"c8_count_step_{name}"] = span_text(-step)
+        facts[f"c8_count_short_{name}"] = span_text(own["prefill_short"] - 1)
     return facts
 
 
@@ -124,17 +124,17 @@ def draw_facts(
     eps, rates = first[first["parameter"] == "eps_s"], first[first["parameter"] != "eps_s"]
     outside = (~ratios["measured"].between(ratios["low"], ratios["high"])).sum()
     short = prefill_ratios(timings, fits, SHORT_PROMPT)
-    drawn, once = (_of(int((short[column] <= 0).sum()), len(short)) for column in ("drawn", "once"))
+    drawn, once = (share_in_words(int((short[column] <= 0).sum()), len(short)) for column in ("drawn", "once"))
     change, size, batch = largest_step_change(timings)
     return {
-        "c8_draw_moved": _of(int((eps["shift"].abs() > 0.1).sum()), len(eps)),
+        "c8_draw_moved": share_in_words(int((eps["shift"].abs() > 0.1).sum()), len(eps)),
         "c8_draw_median": percent(eps["shift"].abs().median()),
         "c8_draw_rates": percent(rates["shift"].abs().max()),
         "c8_draw_steps": percent(steps["shift"].abs().max()),
-        "c8_draw_signs": _of(int(((eps["low"] < 0) & (eps["high"] > 0)).sum()), len(eps)),
+        "c8_draw_signs": share_in_words(int(((eps["low"] < 0) & (eps["high"] > 0)).sum()), len(eps)),
         "c8_long_prompt": tokens_text(prompt),
-        **{f"c8_lower_{column}": _lower(ratios[column]) for column in ("measured", "drawn", "once")},
-        "c8_draw_outside": _of(int(outside), len(ratios)),
+        **{f"c8_lower_{column}": span_text(1 - ratios[column]) for column in ("measured", "drawn", "once")},
+        "c8_draw_outside": share_in_words(int(outside), len(ratios)),
         "c8_short_prompt": f"{SHORT_PROMPT}",
         "c8_short_negative": f"{drawn} sizes, with the resample or without it"
         if drawn == once
@@ -161,17 +161,3 @@ def largest_step_change(timings: pd.DataFrame, architecture: str = "xlstm") -> t
 
 def _with_relative(ledger: pd.DataFrame) -> pd.DataFrame:
     return ledger.assign(relative=ledger["ours"] / ledger["published"] - 1)
-
-
-def _of(number: int, every: int) -> str:
-    return f"{number_word(number) if number else 'none'} of {number_word(every)}"
-
-
-def _share_span(shares: pd.Series) -> str:
-    """Least and largest of some shares that may be negative, as percent: 0.086 % to 0.49 %."""
-    ends = sorted((shares.min(), shares.max()), key=abs)
-    return " to ".join(dict.fromkeys(percent(end) for end in ends))
-
-
-def _lower(ratios: pd.Series) -> str:
-    return f"{percent(1 - ratios.max())} to {percent(1 - ratios.min())}"

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from companion.chapters.ch08.common import NAMES, PARAMETER_UNITS, note_table
-from companion.formatting import listed, number_word, percent, power_of_ten, significant
+from companion.formatting import listed, number_word, percent, power_of_ten, share_in_words, significant
 from companion.inference.one_size import InferenceFit, prefill_flops
 from companion.inference.timings import COLUMNS
 from companion.plotting import Html
@@ -158,9 +158,7 @@ def identification_verdict(fits: SizeFits, notes: Sequence[str]) -> str:
         parts = []
         for (name, quantity, number), parameters in lost.items():
             every = sum((architecture_label(n), q) == (name, quantity) for n, q, _ in fits)
-            who = (
-                f"no {name} size" if number == every else f"{number_word(number)} of {number_word(every)} {name} sizes"
-            )
+            who = f"no {name} size" if number == every else f"{share_in_words(number, every)} {name} sizes"
             verb = "do" if number == every else "do not"
             parts.append(f"for {who} {verb} the {_TIMES[quantity]} determine {listed(parameters)}")
         found = "; ".join(parts)
@@ -187,9 +185,8 @@ def negative_verdict(constants: pd.DataFrame) -> str:
         parts, none = [], []
         for name, part in constants.groupby("architecture", sort=False):
             number, every = int((part[column] < 0).sum()), len(part)
-            who = f"all {number_word(every)}" if number == every else f"{number_word(number)} of {number_word(every)}"
             if number:
-                parts.append(f"{who} {name} sizes")
+                parts.append(f"{share_in_words(number, every)} {name} sizes")
             else:
                 none.append(f"no {name} size")
         if not parts:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from companion.chapters.labels import by_label, label_of
-from companion.formatting import count, listed, number_word, power_of_ten
+from companion.formatting import count, listed, percent, power_of_ten, share_in_words
 from companion.hardware import get_hardware
 from companion.ledger import REPRODUCED
 from companion.planner import COST_OPTIMAL, LOSS_OPTIMAL, Knowledge, Plan, Request
@@ -94,7 +94,7 @@ def owning_verdict(best: Numbers, cheap: Numbers) -> str:
 def saving_verdict(best: Numbers, cheap: Numbers) -> str:
     """What share of the total cost the cost-optimal model saves."""
     saved = {
-        name: f"{100 * (1 - values['total_gpu_hours'] / best[name]['total_gpu_hours']):.0f} %"
+        name: percent(1 - values["total_gpu_hours"] / best[name]["total_gpu_hours"], decimals=0)
         for name, values in cheap.items()
     }
     if not saved:
@@ -194,7 +194,7 @@ def published_facts(sizes: pd.DataFrame, ledger: pd.DataFrame) -> dict[str, str]
     again = ledger["verdict"] == REPRODUCED
     held, inside = {}, {}
     for name, part in sizes.groupby("architecture", sort=False):
-        held[str(name)] = f"{number_word(int(part['holds'].sum()), 'none')} of {number_word(len(part))} rows"
+        held[str(name)] = f"{share_in_words(int(part['holds'].sum()), len(part))} rows"
         within = part[part["data"] == "inside"]["ratio"]
         if len(within):
             inside[str(name)] = f"{within.min():.2f} to {within.max():.2f}"

@@ -284,7 +284,7 @@ def _choice_words(choice: str) -> str:
     """A label of `choices` with the names of experiments as the page writes them."""
     for name, words in _EXPERIMENTS.items():
         choice = choice.replace(f"law of {name} runs only", f"law of the {words} runs")
-    return choice.replace("%", " %")
+    return choice
 
 
 def _span(values: pd.Series, digits: int = 3) -> str:

@@ -1,5 +1,6 @@
 """Chapter 10: how fast the kernels are, over the context and one token at a time."""
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +13,7 @@ from companion.benchmarks.kernels.shapes import NUM_TOKENS
 from companion.chapters.ch10 import record_figures
 from companion.chapters.ch10.shown import Shown
 from companion.chapters.kernel_tables import TITLES, by_context, nothing, passes_of, short_gpu, short_name
-from companion.formatting import count, listed, percent, power_of_ten, significant
+from companion.formatting import count, listed, percent, power_of_ten, signed_percent, significant
 from companion.plotting import Html, show, show_table
 
 TIME_HEADINGS = {"forward": "forward (ms)", "training": "with backward (ms)"}
@@ -57,7 +58,7 @@ def show_speed(shown: Shown) -> Html:
         caption=f"Times of {shown.label} at T = {shown.context}, forward and forward with backward: median "
         "[quartiles], and which share of the roofline this reaches. Last column: peak memory beyond the inputs. The "
         "forms limit_chunk and xl_chunk are those of mlstm_kernels. Detached: without the normalizer's gradient.",
-        formats={f"{part} roof": (lambda v: f"{100 * v:.0f} %") for part in timed} | {"GB": "{:.2f}"},
+        formats={f"{part} roof": partial(percent, decimals=0) for part in timed} | {"GB": "{:.2f}"},
         labels={f"{part} roof": "of roofline" for part in timed}
         | {f"{part} ms": TIME_HEADINGS[part] for part in timed}
         | {"GB": "memory (GB)"},
@@ -118,7 +119,7 @@ def cheaper_verdict(shown: Shown) -> str:
     saved = []
     for part, row in shown.ours.items():
         if (drop := shown.row_of(OURS_DETACHED, part)) is not None:
-            saved.append(f"{_signed(100 * (drop['seconds_median'] / row['seconds_median'] - 1))} % {TITLES[part]}")
+            saved.append(f"{signed_percent(drop['seconds_median'] / row['seconds_median'] - 1, 1)} {TITLES[part]}")
     if not saved:
         return "The backward pass without the normalizer's gradient was not timed here"
     return f"Without the normalizer's gradient, the time of our kernels changes by {' and '.join(saved)}"
@@ -220,8 +221,3 @@ def of_earlier(table: pd.DataFrame) -> str:
     """For a caption: the GPUs whose records are of an earlier state of the kernels."""
     gpus = sorted(set(table.loc[table["code"] != identity_today().code, "gpu"]))
     return f" The times on {listed(gpus)} are of an earlier state of the kernels." if gpus else ""
-
-
-def _signed(value: float) -> str:
-    """A change in percent with a sign of its own length: +0.1, −6.0."""
-    return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")

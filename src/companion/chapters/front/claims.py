@@ -13,7 +13,7 @@ import pandas as pd
 from companion.chapters.labels import label_of
 from companion.fitting.context.scaling import ContextFit
 from companion.fitting.pareto import FrontComparison
-from companion.formatting import number_word, percent, plural, significant
+from companion.formatting import number_word, percent, plural, signed_percent, significant, span_text
 
 HOLDS, HOLDS_IN_PART, HOLDS_NOT = "holds", "holds in part", "does not hold"
 
@@ -46,11 +46,6 @@ class Claim:
 def judge(holds: bool, in_part: bool) -> str:
     """The verdict: the first of the three whose condition is true."""
     return HOLDS if holds else HOLDS_IN_PART if in_part else HOLDS_NOT
-
-
-def span(shares: pd.Series) -> str:
-    """Least and largest of some shares, the unit said once: 32 to 48 %."""
-    return f"{percent(float(shares.min())).removesuffix(' %')} to {percent(float(shares.max()))}"
 
 
 def dominance_claim(fronts: FrontComparison) -> Claim:
@@ -146,13 +141,13 @@ def context_claim(fits: Mapping[str, ContextFit]) -> Claim:
     changes = {}
     for name, fit in fits.items():
         first, last = fit.context_lengths[0], fit.context_lengths[-1]
-        changes[name] = tuple(100 * (each - 1) for each in fit.change("num_params", first, last))
+        changes[name] = tuple(each - 1 for each in fit.change("num_params", first, last))
     (_, _, shrunk), (moved, low, high) = changes["transformer"], changes["xlstm"]
     shrinks, same = shrunk < 0, low <= 0 <= high
     small = abs(moved) < abs(changes["transformer"][0])
-    between = f"{low:+.0f} to {high:+.0f} %".replace("-", "−")
+    between = span_text((low, high), signed_percent)
     note = f"the interval, {between}, includes zero" if same else f"not zero, the interval is {between}"
-    words = [f"{label_of(name)} {changes[name][0]:+.0f} %".replace("-", "−") for name in ("transformer", "xlstm")]
+    words = [f"{label_of(name)} {signed_percent(changes[name][0])}" for name in ("transformer", "xlstm")]
     return Claim(
         says="As the context grows, the best Transformer shrinks and the best xLSTM stays nearly the same.",
         place="Figure 5",
@@ -181,12 +176,12 @@ def serving_claim(timings: pd.DataFrame, prompt: int) -> Claim:
     steady = swings[swings.index.get_level_values("batch_size") == least]
     moving = swings.drop(steady.index)
     found = (
-        f"For {number_word(least)} sequence{'' if least == 1 else 's'}: {span(single)} earlier at "
+        f"For {number_word(least)} sequence{'' if least == 1 else 's'}: {span_text(single)} earlier at "
         f"{plural(len(single), 'size')}, compared size by size; over all contexts a step changes by "
         f"{percent(float(steady.max()))} at most."
     )
     if len(more):
-        found += f" In larger batches: {span(more)} earlier"
+        found += f" In larger batches: {span_text(more)} earlier"
     if len(moving):
         worst: Any = moving.idxmax()
         size, batch = worst

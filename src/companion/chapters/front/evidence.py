@@ -20,7 +20,7 @@ from companion.fitting.isoflop.goodness_of_fit import skew
 from companion.fitting.overtraining import fit_overtraining_slopes
 from companion.fitting.overtraining.slope_tests import parallel_tests
 from companion.fitting.pareto import compare_architectures
-from companion.formatting import number_word
+from companion.formatting import share_in_words
 from companion.inference import load_paper_inference
 from companion.runs.context_length import PAPER_CONTEXT
 from companion.runs.load import load_paper_runs
@@ -72,6 +72,6 @@ def loss_facts(runs: pd.DataFrame) -> dict[str, str]:
         "front_logged": str(int((~read).sum())),
         "front_read": str(int((read & ~rebuilt).sum())),
         "front_rebuilt": str(int(rebuilt.sum())),
-        "front_rebuilt_budgets": f"{number_word(int(by_budget.sum()), 'none')} of the {number_word(len(by_budget))}",
-        "front_rebuilt_contexts": f"{number_word(int(contexts.sum()), 'none')} of the {number_word(len(contexts))}",
+        "front_rebuilt_budgets": share_in_words(int(by_budget.sum()), len(by_budget)),
+        "front_rebuilt_contexts": share_in_words(int(contexts.sum()), len(contexts)),
     }

@@ -14,7 +14,7 @@ from companion.chapters.front.claims import (
     STEADY,
     Claim,
 )
-from companion.formatting import number_word, percent, plural
+from companion.formatting import number_word, percent, plural, span_text, together
 from companion.plotting import Html
 
 #: Part of the class of a verdict's badge; its sign comes from the style sheet.
@@ -39,7 +39,7 @@ def claim_facts(claims: Sequence[Claim]) -> dict[str, str]:
         "front_holds_not": _verb(number[HOLDS_NOT], "does", "do"),
         "front_decades": f"{ALMOST_FIVE:g}",
         "front_level": percent(SIGNIFICANT, 1),
-        "front_earlier": f"{EARLIER[0]:.0%} to {percent(EARLIER[1])}".replace("%", "", 1),
+        "front_earlier": span_text(EARLIER),
         "front_steady": percent(STEADY, 1),
         "front_same": percent(SAME),
     }
@@ -52,7 +52,7 @@ def _verb(number: int, one: str, several: str) -> str:
 
 def _text(words: str) -> str:
     """Escaped, and a percent sign stays with its number."""
-    return html.escape(words).replace(" %", "\u00a0%")
+    return html.escape(together(words))
 
 
 def _entry(claim: Claim) -> str:

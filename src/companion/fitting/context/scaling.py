@@ -26,6 +26,7 @@ from companion.fitting.isoflop.profiles import X_COLUMNS, law_undefined, unlabel
 from companion.fitting.isoflop.select import isoflop_runs
 from companion.fitting.power_law import PowerLawFit, fit_power_law
 from companion.fitting.results import UNKNOWN, Result, check_name
+from companion.formatting import percent
 from companion.runs.groups import split_at_gaps
 from companion.runs.where import table_name
 
@@ -322,7 +323,7 @@ def _trend_notes(trends: tuple[ContextTrend, ...]) -> list[str]:
         if trend.num_contexts == 2:
             notes.append(f"{label}: two contexts leave no degree of freedom, the power law goes through both")
         if trend.lost_resamples > MANY_LOST:
-            notes.append(f"{label}: {trend.lost_resamples:.0%} of the resamples lack an optimum")
+            notes.append(f"{label}: {percent(trend.lost_resamples)} of the resamples lack an optimum")
     return notes
 
 
