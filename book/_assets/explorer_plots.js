@@ -4,8 +4,13 @@
 
   const GIB = 2 ** 30;
   const POINTS = 90;
+  const MARGIN = { l: 74, r: 12, t: 10, b: 44 };
+  // Of the plots' type, in pixels: a letter on average, and a line
+  const [LETTER, LINE] = [7, 18];
   const CONTEXTS = [256, 2 ** 20];
   const { contextText, ticks } = window.companionExplorerFormat;
+
+  const sum = (values) => values.reduce((total, value) => total + value, 0);
 
   const decadesAround = (values) => {
     const finite = values.filter((value) => Number.isFinite(value) && value > 0);
@@ -112,6 +117,48 @@
     return { data, x, y: { title: { text: "loss (nats/token)" }, range } };
   }
 
+  // Where the name of a horizontal line at `level` crosses the fewest curves: beside the line at one of its ends, or in
+  // a corner that rising curves leave free
+  function labelPlace(data, range, level, name, id) {
+    const box = document.getElementById(id);
+    const width = Math.max(box.clientWidth - MARGIN.l - MARGIN.r, 1);
+    const height = Math.max(box.clientHeight - MARGIN.t - MARGIN.b, 1);
+    const [left, right] = [CONTEXTS[0] / 1.15, CONTEXTS[1] * 1.15].map(Math.log);
+    const [low, high] = range.map(Math.log);
+    const across = (x) => ((Math.log(x) - left) / (right - left)) * width;
+    const up = (y) => ((Math.log(y) - low) / (high - low)) * height;
+    const inCorner = `― ${name}`; // away from the line it says that a line is meant
+    const [wide, tall] = [Math.min(LETTER * inCorner.length, width), LINE];
+    const line = up(level);
+    const places = [
+      [0, line, "left", "bottom"],
+      [width - wide, line - tall, "right", "top"],
+      [0, line - tall, "left", "top"],
+      [width - wide, line, "right", "bottom"],
+      [0, height - tall, "left", "top", inCorner],
+      [width - wide, 0, "right", "bottom", inCorner],
+    ].filter(([, bottom]) => bottom >= -1 && bottom + tall <= height + 1);
+    const crossings = ([x, bottom]) => {
+      const inside = (at, value) => at > x - 4 && at < x + wide + 4 && value > bottom - 3 && value < bottom + tall + 3;
+      const onLine = bottom < line - 1 && bottom + tall > line + 1 ? POINTS : 0;
+      return onLine + sum(data.map((trace) => sum(between(trace, across, up).map(([a, b]) => (inside(a, b) ? 1 : 0)))));
+    };
+    const counted = places.map((place) => [crossings(place), place]);
+    const [, best] = counted.reduce((one, other) => (other[0] < one[0] ? other : one));
+    const [, bottom, xanchor, yanchor, text = name] = best;
+    const share = (yanchor === "top" ? bottom + tall : bottom) / height;
+    return { xref: "paper", yref: "paper", x: xanchor === "left" ? 0.01 : 0.99, xanchor, y: share, yanchor, text };
+  }
+
+  // Points along a curve in pixels, no further apart than a few of them
+  function between({ x, y }, across, up) {
+    const points = x.map((at, i) => [across(at), up(y[i])]).filter((point) => point.every(Number.isFinite));
+    return points.flatMap(([a, b], i) => {
+      const [c, e] = points[i + 1] ?? [a, b];
+      return [0, 0.25, 0.5, 0.75].map((share) => [a + share * (c - a), b + share * (e - b)]);
+    });
+  }
+
   // TTFT, step time and memory of the model at every context
   function servePlots(core, model, setting, result, format, ink) {
     const target = core.hardware[setting.hardware];
@@ -142,10 +189,9 @@
     const axis = (title, range, text) => logAxis(title, range, ticks(range, text));
     const here = upright(setting.context_length, ink);
     const has = target.memory_bytes / GIB;
-    // where the lines leave room
-    const crossed = Math.max(...plots.memory.flatMap((trace) => trace.y)) > has;
-    const [x, xanchor, yanchor] = crossed ? [0.99, "right", "top"] : [0.01, "left", "bottom"];
-    const place = { xref: "paper", x, xanchor, y: Math.log10(has), yanchor, showarrow: false };
+    const memoryRange = rangeOf(plots.memory, [has]);
+    const name = `${target.label}: ${format.gib(has)}`;
+    const place = labelPlace(plots.memory, memoryRange, has, name, "explorer-plot-memory");
     const time = (title, data) => {
       const y = axis(title, rangeOf(data), format.tickDuration);
       return { data, x: contextAxis(), y, shapes: [here] };
@@ -156,11 +202,9 @@
       memory: {
         data: plots.memory,
         x: contextAxis(),
-        y: axis("memory (GiB)", rangeOf(plots.memory, [has]), format.tick),
+        y: axis("memory (GiB)", memoryRange, format.tick),
         shapes: [here, across(has, ink)],
-        annotations: [
-          { ...place, text: `${target.label}: ${format.gib(has)}` },
-        ],
+        annotations: [{ ...place, showarrow: false, borderpad: 0 }],
       },
     };
   }
@@ -190,7 +234,7 @@
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: page.font, size: 12, color: page.ink },
       hoverlabel: { bgcolor: page.surface, bordercolor: page.ink, font: { color: page.ink } },
-      margin: { l: 74, r: 12, t: 10, b: 44 },
+      margin: MARGIN,
       xaxis: { ...fixed, ...x, title: { ...x.title, standoff: 6 } },
       yaxis: { ...fixed, ...y, title: { ...y.title, standoff: 8 } },
       shapes,

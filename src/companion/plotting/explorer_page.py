@@ -20,7 +20,14 @@ from companion.plotting.style import architecture_look
 SYMBOLS = {"s": "square", "o": "circle", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross"}
 #: The same as text.
 SIGNS = {"s": "■", "o": "●", "^": "▲", "D": "◆", "v": "▼", "P": "✚"}
-_SCRIPTS = ("explorer_format.js", "explorer_model.js", "explorer_plots.js", "explorer.js", "plotly/plotly.min.js")
+_SCRIPTS = (
+    "explorer_format.js",
+    "explorer_counts.js",
+    "explorer_model.js",
+    "explorer_plots.js",
+    "explorer.js",
+    "plotly/plotly.min.js",
+)
 
 
 def duration(seconds: float) -> str:

@@ -17,7 +17,7 @@ from companion.plotting.embed import Html, show_table
 from companion.plotting.explorer_page import FORMATS, SIGNS, SYMBOLS, Row, data_script, scripts, slider
 from companion.plotting.style import architecture_look
 
-_SCRIPTS = ("explorer_format.js", "explorer_model.js", "explorer_widget.js")
+_SCRIPTS = ("explorer_format.js", "explorer_counts.js", "explorer_model.js", "explorer_widget.js")
 _CONTROLS = {control.name: control for control in CONTROLS}
 
 
