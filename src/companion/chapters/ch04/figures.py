@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from scipy import stats
 
+from companion.chapters.contours import label_contours
 from companion.chapters.labels import design_name
 from companion.fitting.fit import Fit
 from companion.fitting.likelihood import Profile
@@ -47,9 +48,8 @@ def loss_contours(
         loss = fits[name].law.predict(n[None, :], d[:, None])
         shown = [level for level in levels if loss.min() < level < loss.max() and level < every["val_loss"].max() + 0.5]
         ax.set(xscale="log", yscale="log", xlim=(n[0], n[-1]), ylim=(d[0], d[-1]))
-        lines = ax.contour(n, d, loss, levels=shown, colors=GREY, linewidths=0.9)
-        names = _places_for_names(shown[::2], loss, n, d)
-        ax.clabel(lines, levels=list(names), manual=list(names.values()), fmt="%.1f", fontsize=9, inline_spacing=1)
+        ax.contour(n, d, loss, levels=shown, colors=GREY, linewidths=0.9)
+        label_contours(ax, n, d, loss, shown[::2])
         for design, marker in markers.items():
             runs = _of_design(tables[name], design)
             ax.plot(
@@ -225,15 +225,6 @@ def correlation_maps(tables: Mapping[str, pd.DataFrame]) -> Figure:
         ax.spines[:].set_visible(False)
         ax.set_title(look["label"])
     return figure
-
-
-def _places_for_names(
-    levels: list[float], loss: NDArray[np.float64], n: NDArray[np.float64], d: NDArray[np.float64]
-) -> dict[float, tuple[float, float]]:
-    """Where contours get their levels written: between the largest sizes, away from the edges, where few runs are."""
-    column = int(0.89 * len(n))
-    rows = {level: int(np.argmax(loss[:, column] < level)) for level in levels}
-    return {level: (n[column], d[row]) for level, row in rows.items() if 0.04 * len(d) < row < 0.96 * len(d)}
 
 
 def _design_markers(runs: pd.DataFrame) -> dict[str, str]:
