@@ -21,7 +21,10 @@
     if (stack && !box.dataset.named) {
       const names = [...table.tHead.rows[0].cells].map((head) => head.textContent);
       for (const row of table.querySelectorAll("tbody tr")) {
-        [...row.cells].forEach((cell, index) => (cell.dataset.column = names[index] ?? ""));
+        [...row.cells].forEach((cell, index) => {
+          cell.dataset.column = names[index] ?? "";
+          cell.classList.toggle("companion-empty", !cell.textContent.trim()); // a card has no place to keep for it
+        });
       }
       box.dataset.named = "true";
     }
