@@ -52,7 +52,7 @@ def show_commit(record: dict[str, Any]) -> nodes.Node:
 
 def show_data(record: dict[str, Any]) -> nodes.Node:
     """Names, sizes and checksums of the tables."""
-    rows = [(each["file"], f"{each['bytes']:,}", f"`{each['sha256']}`") for each in record["data"]]
+    rows = [(f"`{each['file']}`", f"{each['bytes']:,}", f"`{each['sha256']}`") for each in record["data"]]
     return _table(("file", "bytes", "SHA-256"), rows)
 
 

@@ -192,3 +192,28 @@ def together(text: str) -> str:
     'A 95\\xa0% interval at T\\xa0=\\xa08192 and 80\\xa0GB, where x = y.'
     """
     return _JOINED.sub("\N{NO-BREAK SPACE}", text)
+
+
+_APOSTROPHE = re.compile(r"(?<=\w)'(?=\w)|(?<=s)'(?!\w)")
+_QUOTED = re.compile(r"(?<![\w=])\"([^\"]+)\"(?!\w)")
+_FORMULA = re.compile(r"(\\\(.*?\\\))", re.DOTALL)
+
+
+def typographic(text: str) -> str:
+    """The text with the apostrophes and quotation marks of a book; its length stays.
+
+    >>> typographic("the runs' sizes, Student's t, FLOPs \"first\"")
+    'the runs’ sizes, Student’s t, FLOPs “first”'
+    """
+    return _QUOTED.sub("“\\1”", _APOSTROPHE.sub("’", text))
+
+
+def page_text(text: str) -> str:
+    r"""A caption, heading, cell or sentence as a page shows it: `together` and `typographic`, formulas as they are.
+
+    >>> page_text(r"the law's \(f'\)")
+    "the law’s \\(f'\\)"
+    """
+    return "".join(
+        piece if number % 2 else typographic(together(piece)) for number, piece in enumerate(_FORMULA.split(text))
+    )

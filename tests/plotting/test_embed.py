@@ -8,6 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from companion.plotting import show, show_table, subplots
+from companion.plotting.embed import breakable
 from companion.plotting.svg import _stacked
 
 
@@ -20,13 +21,13 @@ def drawing() -> Figure:
 
 
 def test_figure_is_well_formed_and_described() -> None:
-    markup = show(drawing(), name="two-panels", alt='Left "rises"', caption="A & B").markup
+    markup = show(drawing(), name="two-panels", alt='Left "rises"', caption="A & B's").markup
     root = ElementTree.fromstring(markup)
     assert root.get("id") == "fig-two-panels"
     svg = next(element for element in root.iter() if element.tag.endswith("svg"))
-    assert svg.get("aria-label") == 'Left "rises"'
+    assert svg.get("aria-label") == "Left “rises”"
     assert svg.get("role") == "img"
-    assert root.find("figcaption").text == "A & B"
+    assert root.find("figcaption").text == "A & B’s"
 
 
 def test_ink_follows_the_page_and_ids_stay_apart() -> None:
@@ -69,7 +70,7 @@ def test_table() -> None:
     root = ElementTree.fromstring(markup)
     cells = [cell.text or cell[0].text for cell in root.iter("td")]
     assert cells == ["<a>", "2.500", "not attempted", "–", "–", "differs"]
-    assert [head.text for head in root.iter("th")] == ["name", "loss (nats/token)", "verdict"]
+    assert ["".join(head.itertext()) for head in root.iter("th")] == ["name", "loss (nats/token)", "verdict"]
     assert root.find("p").text == "Caption"
     scrolling = root.find("div")
     assert (scrolling.get("tabindex"), scrolling.get("role"), scrolling.get("aria-label")) == ("0", "region", "Caption")
@@ -136,6 +137,24 @@ def test_panels_of_a_lower_row_keep_the_title_of_their_column_and_room() -> None
     assert figure.get_layout_engine().get()["h_pad"] == padding
     with _stacked(figure):
         assert figure.get_layout_engine().get()["h_pad"] > padding
+
+
+def test_names_break_between_their_parts() -> None:
+    """At seams, which count for nothing else: not for the width that makes a cell a sentence."""
+    table = pd.DataFrame({"val_loss": ["limit_chunk/of_the_chunked/kernel_forms", "d_qk of 0.125"]})
+    markup = show_table(table, caption="c").markup
+    assert ">val_<wbr/>loss<" in markup
+    assert "<td>limit_<wbr/>chunk/<wbr/>of_the_<wbr/>chunked/<wbr/>kernel_<wbr/>forms</td>" in markup
+    assert "<td>d_qk of 0.125</td>" in markup
+    assert breakable("a" * 40) == "<wbr/>".join(["a" * 8] * 5)
+
+
+def test_figures_have_the_apostrophes_of_a_book() -> None:
+    figure, (ax,) = subplots()
+    ax.set_title("the runs' N and Student's t")
+    markup = show(figure, name="a", alt="x", caption=r"The law's \(f'\).").markup
+    assert markup.count("the runs’ N and Student’s t") == 2  # wide and narrow
+    assert r"The law’s \(f&#x27;\)." in markup
 
 
 def test_captions_break_inside_no_value() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from companion.formatting import together, true_minus
+from companion.formatting import page_text, true_minus
 from companion.plotting.svg import narrow_svg, wide_svg
 
 #: Text cells longer than this (characters) are sentences: they get a least width.
@@ -56,10 +56,10 @@ def show(figure: Figure, *, name: str, alt: str, caption: str) -> Html:
     '<figure class="companion-figure" '
     """
     _check_name("figure", name)
-    text = html.escape(together(caption))
+    text = html.escape(page_text(caption))
     return Html(
-        f'<figure class="companion-figure" id="fig-{name}">{wide_svg(figure, name, alt)}'
-        f"{narrow_svg(figure, name, alt)}<figcaption>{text}</figcaption></figure>"
+        f'<figure class="companion-figure" id="fig-{name}">{wide_svg(figure, name, page_text(alt))}'
+        f"{narrow_svg(figure, name, page_text(alt))}<figcaption>{text}</figcaption></figure>"
     )
 
 
@@ -102,14 +102,14 @@ def show_table(
         _check_name("table", name)
     numeric = [pd.api.types.is_numeric_dtype(table[c]) for c in table.columns]
     head = "".join(
-        _heading(html.escape(str(labels.get(c, c))), number) for c, number in zip(table.columns, numeric, strict=True)
+        _heading(shown(str(labels.get(c, c))), number) for c, number in zip(table.columns, numeric, strict=True)
     )
     columns = [
         _cells(str(c), list(table[c]), formats.get(str(c)), number)
         for c, number in zip(table.columns, numeric, strict=True)
     ]
     body = "".join(f"<tr>{''.join(row)}</tr>" for row in zip(*columns, strict=True))
-    text = html.escape(together(caption))
+    text = html.escape(page_text(caption))
     anchor = "" if name is None else f' id="tbl-{name}"'
     # the caption stands outside of what scrolls: on a phone it wraps instead of running along the table
     return Html(
@@ -126,7 +126,7 @@ def _heading(text: str, number: bool) -> str:
 
 def _cells(column: str, values: Sequence[Any], style: str | Callable[[Any], str] | None, number: bool) -> list[str]:
     """The cells of a column as HTML."""
-    texts = [html.escape(together(_text(value, style))) for value in values]
+    texts = [shown(_text(value, style)) for value in values]
     if column == "verdict":
         names = [str(value).replace(" ", "-") for value in values]
         return [
@@ -136,7 +136,31 @@ def _cells(column: str, values: Sequence[Any], style: str | Callable[[Any], str]
     if number:
         return [f"<td{_NUMBER}>{text}</td>" for text in _aligned(texts)]
     texts = [_TOGETHER.sub(_NO_BREAK, text) for text in texts]
-    return [f'<td class="wrap">{text}</td>' if len(text) > SENTENCE else f"<td>{text}</td>" for text in texts]
+    return [f'<td class="wrap">{text}</td>' if _is_sentence(text) else f"<td>{text}</td>" for text in texts]
+
+
+#: Places at which a long name may break: behind an underscore, a slash or a point between parts of some letters.
+_SEAM = re.compile(r"(?<=\w\w\w)_(?=[^\W_]{3})|(?<=\w\w\w)/(?=\w{3})|(?<=[^\W\d]{3})\.(?=[^\W\d]{2})")
+_CHECKSUM = re.compile(r"\b[0-9a-f]{40,64}\b")
+
+
+def breakable(text: str) -> str:
+    """Escaped text in which long names may break between their parts, checksums after every eighth digit.
+
+    >>> breakable("num_params, d_qk, 0.125, a.b, nats/token")
+    'num_<wbr/>params, d_qk, 0.125, a.b, nats/<wbr/>token'
+    """
+    text = _SEAM.sub(r"\g<0><wbr/>", text)
+    return _CHECKSUM.sub(lambda found: "<wbr/>".join(re.findall(".{1,8}", found[0])), text)
+
+
+def _is_sentence(text: str) -> bool:
+    return len(text.replace("<wbr/>", "")) > SENTENCE
+
+
+def shown(text: str) -> str:
+    """Plain text as HTML: escaped, typeset as on a page, with long names that can break."""
+    return breakable(html.escape(page_text(text)))
 
 
 def _text(value: Any, style: str | Callable[[Any], str] | None) -> str:

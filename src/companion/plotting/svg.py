@@ -23,6 +23,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator
 from matplotlib.transforms import Bbox
 
+from companion.formatting import typographic
 from companion.plotting.style import FONT, INK, MUTED, RC_PARAMS
 
 #: Width of the narrow form, and least height of a panel in it (inches). A phone of 390 px shows it at its own size.
@@ -65,6 +66,7 @@ def _svg(figure: Figure, name: str, label: str, style: str, form: str) -> str:
     text = re.sub(r'\stransform="rotate\(-0 [^"]*\)"', "", text)
     # coordinates only: a label such as "a = 0.001" keeps its digits
     text = re.sub(r"<[^>]*>", lambda tag: re.sub(r"-?\d+\.\d{3,}", _short, tag[0]), text)
+    text = re.sub(r"(?<=>)[^<>]+(?=</)", lambda words: typographic(words[0]), text)
     text = text.replace(INK, "currentColor").replace(MUTED, "var(--companion-grid, #8884)")
     box = re.search(r'viewBox="[^"]*"', text)
     assert box is not None, "matplotlib's svg has a viewBox"

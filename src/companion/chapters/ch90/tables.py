@@ -22,6 +22,7 @@ from companion.chapters.ch90.words import (
 from companion.chapters.labels import label_of
 from companion.ledger import DIFFERS, NOT_ATTEMPTED, REPRODUCED, LedgerRow, half_unit, summarize
 from companion.plotting import Html, show_table
+from companion.plotting.embed import shown
 
 _HEADINGS = (
     ("number", ""),
@@ -169,17 +170,17 @@ def grouped_rows(rows: pd.DataFrame, label: str, height: float | None = None) ->
         ["title", "entry", "source", "printed_digits"], sort=False
     ):
         words = f"{title}{entry_words(str(entry))}" if entry else f"{title}all numbers"
-        lines = [f"<div {inner}>{html.escape(words)}</div>"]
+        lines = [f"<div {inner}>{shown(words)}</div>"]
         shared = str(group["note"].iloc[0]) if len(set(group["note"])) == 1 else ""
         for text in filter(None, (source_words(str(source), str(digits)), note_words(shared))):
-            lines.append(f"<div {inner}>{_small(html.escape(text))}</div>")
+            lines.append(f"<div {inner}>{_small(shown(text))}</div>")
         # where rows are cards the heading takes both columns
         heading = f'<th scope="rowgroup" colspan="{len(_HEADINGS)}" style="grid-column:1/-1">{"".join(lines)}</th>'
         body.append(f"<tr>{heading}</tr>")
         for row in group.itertuples():
             body.append(_row(row))
             if row.note and not shared:
-                note = f"<div {inner}>{_small(html.escape(note_words(str(row.note))))}</div>"
+                note = f"<div {inner}>{_small(shown(note_words(str(row.note))))}</div>"
                 body.append(f'<tr><td colspan="{len(_HEADINGS)}">{note}</td></tr>')
     box = f"max-height:{height:g}rem;overflow-y:auto" if height is not None else ""
     return (
@@ -201,7 +202,7 @@ def _row(row: Any) -> str:
         numbers = [published_text(row.published, ours), ours, apart, within]
         verdict += "" if row.independent else f"<br>{_small('not independent')}"
     cells = "".join(f'<td class="number">{text}</td>' for text in numbers)
-    return f"<tr><td>{html.escape(quantity_words(row.quantity))}</td><td>{verdict}</td>{cells}</tr>"
+    return f"<tr><td>{shown(quantity_words(row.quantity))}</td><td>{verdict}</td>{cells}</tr>"
 
 
 def _small(markup: str) -> str:

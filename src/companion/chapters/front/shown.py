@@ -14,7 +14,7 @@ from companion.chapters.front.claims import (
     STEADY,
     Claim,
 )
-from companion.formatting import number_word, percent, plural, span_text, together
+from companion.formatting import number_word, page_text, percent, plural, span_text
 from companion.plotting import Html
 
 #: Part of the class of a verdict's badge; its sign comes from the style sheet.
@@ -51,8 +51,8 @@ def _verb(number: int, one: str, several: str) -> str:
 
 
 def _text(words: str) -> str:
-    """Escaped, and a percent sign stays with its number."""
-    return html.escape(together(words))
+    """Escaped, with the spaces and apostrophes of a page."""
+    return html.escape(page_text(words))
 
 
 def _entry(claim: Claim) -> str:
