@@ -48,3 +48,18 @@ def test_excerpts_on_the_page(browser: Any, site: str) -> None:
 
 def test_index_is_small(built_book: Path) -> None:
     assert (built_book / "searchindex.js").stat().st_size < 1e6
+
+
+@pytest.mark.parametrize("address", ["search.html?q=companion", "genindex.html", "py-modindex.html"])
+def test_long_names_leave_a_margin_on_a_phone(browser: Any, site: str, address: str) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(f"{site}{address}")
+    page.wait_for_selector(".bd-main :is(ul.search li, .indextable a)")
+    margins = page.evaluate("""() => {
+        const what = ".bd-main :is(h1, ul.search, ul.search a, .indextable, .indextable a)";
+        const shown = [...document.querySelectorAll(what)];
+        const boxes = shown.filter(each => each.offsetWidth).map(each => each.getBoundingClientRect());
+        return [Math.min(...boxes.map(box => box.left)), innerWidth - Math.max(...boxes.map(box => box.right))];
+    }""")
+    page.close()
+    assert min(margins) >= 12, margins
