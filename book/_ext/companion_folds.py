@@ -14,6 +14,8 @@ from myst_nb.sphinx_ import HideCodeCellNode, depart_HideCellInput
 from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
+from companion.formatting import page_text
+
 _CAPTION = re.compile(r'<(figcaption|p class="companion-caption")[^>]*>(.*?)</(?:figcaption|p)>', re.DOTALL)
 _TAG = re.compile(r"<[^>]*>")
 #: Characters of a caption that name a button, for screen readers alone and for all.
@@ -77,10 +79,11 @@ class NameFolds(SphinxPostTransform):
 
 def visit_fold(translator: Any, node: HideCodeCellNode) -> None:
     """Write the opening of a fold."""
-    about = f'<span class="visually-hidden">: {escape(node["about"])}</span>' if "about" in node else ""
+    about = f'<span class="visually-hidden">: {escape(page_text(node["about"]))}</span>' if "about" in node else ""
+    label = escape(page_text(node["label"]))
     translator.body.append(f'<details class="admonition hide {" ".join(node["classes"])}">\n<summary>')
     for state, word in (("collapsed", "Show"), ("expanded", "Hide")):
-        translator.body.append(f'<p class="{state} admonition-title">{word}{escape(node["label"])}{about}</p>\n')
+        translator.body.append(f'<p class="{state} admonition-title">{word}{label}{about}</p>\n')
     translator.body.append("</summary>\n")
 
 

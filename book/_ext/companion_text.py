@@ -16,7 +16,6 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from companion.formatting import together, typographic
 from companion.plotting.embed import breakable
 
-_BLOCKS = (nodes.paragraph, nodes.title, nodes.term, nodes.caption, nodes.rubric, nodes.line)
 #: Stands for a formula, a piece of code or an image among the text of a block.
 _OTHER = "\N{OBJECT REPLACEMENT CHARACTER}"
 _AFTER = re.compile(r"[^\w\s]+(?:s\b)?")
@@ -31,7 +30,7 @@ class KeepTogether(SphinxPostTransform):
 
     def run(self, **options: Any) -> None:
         """Change the page's text."""
-        for block in list(self.document.findall(lambda node: isinstance(node, _BLOCKS))):
+        for block in list(self.document.findall(_is_block)):
             leaves = list(_leaves(block))
             texts = [leaf.astext() if isinstance(leaf, nodes.Text) else _OTHER for leaf in leaves]
             kept = typographic(together("".join(texts)))  # as long as before
@@ -41,8 +40,13 @@ class KeepTogether(SphinxPostTransform):
                 start += len(text)
                 if isinstance(leaf, nodes.Text) and piece != text:
                     leaf.parent.replace(leaf, nodes.Text(piece))
-            for formula in list(block.findall(nodes.math)):
-                keep_with_neighbors(formula)
+        for formula in list(self.document.findall(nodes.math)):
+            keep_with_neighbors(formula)
+
+
+def _is_block(node: nodes.Node) -> bool:
+    """A paragraph, a title, an option of a quiz: text that lines are made of, and no code."""
+    return isinstance(node, nodes.TextElement) and not isinstance(node, nodes.Inline | nodes.FixedTextElement)
 
 
 def _leaves(node: nodes.Element) -> Iterator[nodes.Node]:

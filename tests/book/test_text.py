@@ -20,6 +20,15 @@ The 95 % level at T = 8192 and *T* = 16
 tokens, at most 80 GB ($N$, $D$). It is {glue:text}`said`, of {glue:text}`share` %. `T = 8192` and
 `companion.fitting.power_law` are code, $x = y$ is a formula.
 
+```{quiz} How often?
+:label: how-often
+
+Of a 7 % share?
+
+- [x] 3 % :: At $N$, 4 %.
+- [ ] 5 % :: No.
+```
+
 | column | of |
 |---|---|
 | `multiplicity_in_published_fits` | the 5 % |
@@ -42,11 +51,14 @@ def test_prose_keeps_numbers_together(page: BeautifulSoup) -> None:
     assert "It is the law’s, of 5\u00a0%." in said
     assert "T = 8192" in [code.get_text() for code in page.select("code.literal")]
     assert "the 5\u00a0%" in [cell.get_text() for cell in page.select("td")]
+    quiz = page.select_one("form.companion-quiz").get_text()
+    assert all(f"{number}\u00a0%" in quiz for number in (7, 3, 5, 4))
+    assert " %" not in quiz
 
 
 def test_formulas_keep_their_punctuation(page: BeautifulSoup) -> None:
     kept = [each.get_text() for each in page.select(".companion-together")]
-    assert kept == [r"(\(N\),", r"\(D\))."]
+    assert kept == [r"(\(N\),", r"\(D\)).", r"\(N\),"]
     assert page.select_one("article section > p").get_text().count("(") == 4, "no sign is lost or doubled"
 
 
