@@ -52,7 +52,8 @@ def test_two_builds_differ_only_in_the_page_that_says_so(twice: list[Path]) -> N
 
 
 def test_the_page_says_what_the_book_was_built_with(twice: list[Path]) -> None:
-    soup = BeautifulSoup((twice[0] / PAGE).read_text(encoding="utf-8"), "html.parser")
+    page = (twice[0] / PAGE).read_text(encoding="utf-8")
+    soup = BeautifulSoup(page.replace("<wbr/>", ""), "html.parser")  # names and checksums may break at these
     text = " ".join(soup.select_one("article").get_text(" ").split())
     assert f"The sources are {NO_CHECKOUT}" in text
     assert "7 published numbers: 6 reproduced." in text
