@@ -127,7 +127,7 @@ class TestFacts:
         assert (facts["c1_slopes_reproduced"], facts["c1_slopes_tolerance"]) == ("one of the two", "1×10⁻⁴")
 
     def test_published_slopes_by_tfla(self) -> None:
-        entries = [entry for entry in load_published()["overtraining_slopes"] if "tfla" in entry["flop_mode"]]
+        entries = [entry for entry in load_published()["overtraining_slopes"] if "tfla" in entry.get("flop_mode", "")]
         slopes = ch01.tfla_slopes()
         assert sorted(slopes["published"]) == sorted(entry["eta"] for entry in entries)
         assert ch01.show_tfla_slopes(slopes).markup.count("<tr>") == 1 + len(entries)
