@@ -85,8 +85,8 @@ def sensitivity_table(sensitivity: Tables, train_flops: float, ratio: float) -> 
     return show_table(
         every[["architecture", "fitted to", "form", "E", "optimal_ratio", "penalty", "rms"]],
         name="overtraining-laws",
-        caption=f"Cost by other laws: that of M = {ratio:g} at {power_of_ten(train_flops)} FLOP, with the number of runs "
-        "behind each law. A dash: the runs do not identify the law, or it has no optimum.",
+        caption=f"Cost by other laws: that of M = {ratio:g} at {power_of_ten(train_flops)} FLOP, with the number of "
+        "runs behind each law. A dash: the runs do not identify the law, or it has no optimum.",
         formats={"E": "{:.2f}", "optimal_ratio": "{:.1f}", "penalty": percents, "rms": "{:.4f}"},
         labels={"form": "γ", "optimal_ratio": "optimal M", "penalty": "loss above optimum", "rms": "rms of ln L"},
     )
@@ -126,7 +126,8 @@ def single_table(fits: Mapping[tuple[str, str], Fit]) -> Html:
     return show_table(
         pd.DataFrame(rows),
         name="overtraining-single",
-        caption="Fits to single ratios: the law with γ = 1, fitted to the runs of each ratio and to those of all lines.",
+        caption="Fits to single ratios: the law with γ = 1, fitted to the runs of each ratio and to those of all "
+        "lines.",
         formats={"conditioning": power_of_ten, "α": "{:.3f}", "β": "{:.3f}"},
         labels={"conditioning": "condition number"},
     )

@@ -70,8 +70,8 @@ def misread_table(misread: Sequence[tuple[str, str, float, float, float, float]]
     return show_table(
         labeled(pd.DataFrame(misread, columns=MISREAD)),
         name="overtraining-misread",
-        caption="Two readings of one column of errors, with the same exponents. Apart: largest minus smallest η, in units of the "
-        "median error.",
+        caption="Two readings of one column of errors, with the same exponents. Apart: largest minus smallest "
+        "η, in units of the median error.",
         formats={"median": power_of_ten, "apart": _large, "Q": _large, "p": p_text},
         labels={"taken": "column read as", "median": "median error"},
     )
@@ -120,8 +120,8 @@ def choices_table(choices: Choices) -> Html:
     return show_table(
         table[~same],
         name="overtraining-choices",
-        caption="Choices of runs: common exponent and tests of parallel lines, by the width of the window about a ratio "
-        "and by the run that is left out by hand.",
+        caption="Choices of runs: common exponent and tests of parallel lines, by the width of the window about a "
+        "ratio and by the run that is left out by hand.",
         formats={"within": _window, "common": "{:.4f}", "p": p_text, "by size": p_text},
         labels={"common": "common η", "p": "p, straight", "by size": "p, by size"},
     )
