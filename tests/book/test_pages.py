@@ -130,6 +130,23 @@ def test_light_and_dark(browser: Any, site: str, scheme: str) -> None:
 
 
 @pytest.mark.browser
+def test_a_link_into_a_fold_leads_to_its_target(browser: Any, site: str) -> None:
+    """On a phone the table above it takes the form of cards only once the fold is open."""
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(f"{site}chapters/04_loss_surface.html")
+    fold = page.locator("details:has(#tbl-surface-exponents)").first
+    assert fold.evaluate("fold => !fold.open && fold.querySelectorAll('.companion-table').length > 1")
+    page.locator('a[href="#tbl-surface-exponents"]').locator("visible=true").first.click()
+    page.wait_for_function(
+        """() => {
+          const top = document.getElementById("tbl-surface-exponents").getBoundingClientRect().top;
+          return top >= 0 && top < innerHeight / 2;
+        }"""
+    )
+    page.close()
+
+
+@pytest.mark.browser
 def test_copy_button(browser: Any, site: str) -> None:
     context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
     page = context.new_page()

@@ -85,9 +85,7 @@ def forward_arguments(*, packed: bool, with_state: bool, sigmoid: bool) -> tuple
     return (*inputs, *(before if with_state else (None,) * 3), places, 16, sigmoid, True)
 
 
-@pytest.mark.parametrize(
-    ("packed", "with_state", "sigmoid"), [(False, True, False), (True, False, True)]
-)
+@pytest.mark.parametrize(("packed", "with_state", "sigmoid"), [(False, True, False), (True, False, True)])
 def test_operator_of_the_forward_pass(packed: bool, with_state: bool, sigmoid: bool) -> None:
     arguments = forward_arguments(packed=packed, with_state=with_state, sigmoid=sigmoid)
     torch.library.opcheck(torch.ops.companion.mlstm_forward.default, arguments, test_utils=CHECKS)
