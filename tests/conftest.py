@@ -19,7 +19,7 @@ LONGEST = (
     "kernels/test_triton_kernels.py",
     "kernels/test_compiled.py",
     "benchmarks/kernels/test_kernel_benchmark.py",
-    "book/test_pages.py",
+    "book/test_visits.py",
     "fitting/test_multistart.py",
     "chapters/test_ch06_mistakes.py",
 )

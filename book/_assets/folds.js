@@ -7,3 +7,22 @@ document.addEventListener("DOMContentLoaded", () => {
     }
   }
 });
+
+// What a link leads to may be folded: it is opened, and looked for again once the tables above it have their form.
+(function () {
+  function show() {
+    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (!target) return;
+    let opened = false;
+    for (let fold = target.closest("details"); fold; fold = fold.parentElement.closest("details")) {
+      opened = true; // by the browser already, or here
+      fold.open = true;
+    }
+    if (!opened) return;
+    const look = () => target.scrollIntoView({ behavior: "instant" });
+    requestAnimationFrame(() => requestAnimationFrame(() => requestAnimationFrame(look)));
+  }
+
+  window.addEventListener("hashchange", show);
+  window.addEventListener("load", show);
+})();

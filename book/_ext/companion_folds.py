@@ -2,7 +2,8 @@
 
 A cell with the tag `hide-input` is folded under "Show the code" and, for screen readers, the caption of the figure or
 table that the code makes; without one, the number of the cell and the section it is in. A cell with the tag `hide-cell`
-hides its output as well: a figure or table in it is what the button names, for all readers.
+hides its output as well: a figure or table in it is what the button names, for all readers. The cell of parameters is
+named as such.
 """
 
 import re
@@ -72,7 +73,9 @@ class NameFolds(SphinxPostTransform):
                 hides_output = whole or what != "the code"
                 fold["label"] = f" {'the code and its output' if whole else what}"
                 if caption and hides_output:
-                    fold["label"] = f": {shortened(caption, LONGEST_LABEL)}{' (with the code)' if whole else ''}"
+                    fold["label"], fold["with_code"] = f": {shortened(caption, LONGEST_LABEL)}", whole
+                elif "tag_parameters" in cell["classes"]:
+                    fold["label"] = " the parameters of this chapter"
                 else:
                     fold["about"] = shortened(caption, LONGEST) if caption else place_of(cell)
 
@@ -80,10 +83,11 @@ class NameFolds(SphinxPostTransform):
 def visit_fold(translator: Any, node: HideCodeCellNode) -> None:
     """Write the opening of a fold."""
     about = f'<span class="visually-hidden">: {escape(page_text(node["about"]))}</span>' if "about" in node else ""
-    label = escape(page_text(node["label"]))
+    beside = '<span class="companion-with-code"> (with the code)</span>' if node.get("with_code") else ""
     translator.body.append(f'<details class="admonition hide {" ".join(node["classes"])}">\n<summary>')
     for state, word in (("collapsed", "Show"), ("expanded", "Hide")):
-        translator.body.append(f'<p class="{state} admonition-title">{word}{label}{about}</p>\n')
+        name = f"{word}{escape(page_text(node['label']))}{beside}{about}"
+        translator.body.append(f'<p class="{state} admonition-title">{name}</p>\n')
     translator.body.append("</summary>\n")
 
 
@@ -92,5 +96,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.setup_extension("myst_nb")
     app.add_node(HideCodeCellNode, override=True, html=(visit_fold, depart_HideCellInput))
     app.add_post_transform(NameFolds)
+    app.add_css_file("folds.css")
     app.add_js_file("folds.js", loading_method="defer")
     return {"parallel_read_safe": True, "parallel_write_safe": True}

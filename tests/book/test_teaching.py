@@ -110,9 +110,11 @@ def notebook() -> str:
     listed = {"text/html": f'<p class="companion-caption">Common exponents of N*, {"one left out " * 9}</p>'}
     glued = v4.new_output("display_data", {"text/plain": "'the second'"}, metadata={"scrapbook": {"name": "second"}})
     folded = {"tags": ["hide-input"]}
+    settings = {"tags": ["parameters", "hide-input"]}
     text = "# A chapter\n\nA {term}`roofline` and {term}`gates <gate>`.\n\n"
     cells = [
         v4.new_markdown_cell(text + QUIZ),
+        v4.new_code_cell("scale = 2", metadata=settings),
         v4.new_code_cell("draw()", metadata=folded, outputs=[v4.new_output("display_data", html)]),
         v4.new_code_cell("count()", metadata={"tags": ["hide-cell"]}, outputs=[glued]),
         v4.new_code_cell("draw()", metadata={"tags": ["hide-cell"]}, outputs=[v4.new_output("display_data", html)]),
@@ -194,15 +196,16 @@ def test_folds_have_names_of_their_own(soup: BeautifulSoup) -> None:
     buttons = soup.select("div.cell summary")
     names = [text(summary.select_one(".collapsed")) for summary in buttons]
     assert names == [
+        "Show the parameters of this chapter",
         "Show the code: Figure 1.1. Loss & compute",
-        "Show the code and its output: cell 3, A chapter",
+        "Show the code and its output: cell 4, A chapter",
         "Show: Figure 1.1. Loss & compute (with the code)",
         f"Show: {' '.join(['Words'] * 8)}…",
         "Show: Common exponents of N*…",
     ]
-    assert text(buttons[2].select_one(".expanded")) == "Hide: Figure 1.1. Loss & compute (with the code)"
+    assert text(buttons[3].select_one(".expanded")) == "Hide: Figure 1.1. Loss & compute (with the code)"
     unseen = ["".join(map(text, summary.select(".collapsed .visually-hidden"))) for summary in buttons]
-    assert unseen == [": Figure 1.1. Loss & compute", ": cell 3, A chapter", "", "", ""], (
+    assert unseen == ["", ": Figure 1.1. Loss & compute", ": cell 4, A chapter", "", "", ""], (
         "hidden output is named for all"
     )
     assert not soup.select("summary[aria-label]")

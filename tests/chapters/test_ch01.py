@@ -126,6 +126,12 @@ class TestFacts:
         assert facts["c1_miss_50"] == "2×10⁻¹"
         assert (facts["c1_slopes_reproduced"], facts["c1_slopes_tolerance"]) == ("one of the two", "1×10⁻⁴")
 
+    def test_published_slopes_by_tfla(self) -> None:
+        entries = [entry for entry in load_published()["overtraining_slopes"] if "tfla" in entry.get("flop_mode", "")]
+        slopes = ch01.tfla_slopes()
+        assert sorted(slopes["published"]) == sorted(entry["eta"] for entry in entries)
+        assert ch01.show_tfla_slopes(slopes).markup.count("<tr>") == 1 + len(entries)
+
     def test_shifts(self, runs: pd.DataFrame, plain: pd.DataFrame) -> None:
         medians = ch01.median_ratios(runs, convention_ratios(runs, ["chinchilla", "6ND"]))
         facts = ch01.shift_facts(medians)

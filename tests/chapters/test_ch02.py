@@ -12,7 +12,7 @@ from companion.chapters.ch02.overview import deviation_of_pair
 from companion.chapters.ch02.tables import share_of_range
 from companion.errors import NotApplicable
 from companion.fitting.isoflop import fit_isoflop, fit_profile
-from companion.fitting.pareto import READINGS, compare_architectures, fit_front, matched_pairs
+from companion.fitting.pareto import READINGS, ParetoFront, compare_architectures, fit_front, matched_pairs
 from companion.formatting import interval, percent, power_of_ten, significant
 from companion.runs.load import load_paper_runs, load_runs
 from companion.runs.select import subset
@@ -91,6 +91,26 @@ class TestFacts:
         both, equal = map(int, re.findall(r"\d+", ch02.rates_verdict(paper, "xlstm", "transformer")))
         assert 0 < equal < both
         assert ch02.rates_verdict(plain, "gpt", "mamba2") == "This table does not say how learning rates were chosen."
+
+    def test_runs_on_fronts(self, at_8192: pd.DataFrame, plain: pd.DataFrame) -> None:
+        def fronts(runs: pd.DataFrame, *names: str) -> dict[str, ParetoFront]:
+            parts = {name: subset(runs, name) for name in names}
+            return {name: fit_front(part["train_flops"], part["val_loss"]) for name, part in parts.items()}
+
+        two = fronts(at_8192, "transformer", "xlstm")
+        assert ch02.front_facts(at_8192, two)["c2_front_runs"] == (
+            "32 Transformer runs (14 IsoFLOP and 18 Token/Param) and 41 xLSTM runs (24 IsoFLOP and 17 Token/Param)"
+        )
+        [one] = fronts(plain, "gpt").values()
+        assert ch02.front_facts(plain, {"gpt": one})["c2_front_runs"] == f"{one.rows.size} gpt runs"
+
+    def test_all_contexts(self, at_8192: pd.DataFrame, paper: pd.DataFrame) -> None:
+        by_context = ch02.front_table(paper, "xlstm", "transformer")
+        facts = ch02.gap_facts(compare_architectures(at_8192, "xlstm", "transformer"), by_context, 8192)
+        every = by_context[["share_lower", "median_gap"]].to_numpy()
+        assert facts["c2_share_least"] == percent(every[:, 0].min(), 3)
+        ends = float(facts["c2_median_low"]), float(facts["c2_median_high"])
+        assert ends == pytest.approx((every[:, 1].min(), every[:, 1].max()), abs=5e-4)
 
     def test_gap(self, at_8192: pd.DataFrame, paper: pd.DataFrame) -> None:
         found = compare_architectures(at_8192, "xlstm", "transformer")

@@ -18,7 +18,7 @@ from companion.fitting.extrapolation import extrapolate
 from companion.fitting.fit import Fit, fit
 from companion.fitting.likelihood import profile
 from companion.fitting.uncertainty import Bootstrap
-from companion.formatting import share_in_words
+from companion.formatting import share_in_words, signed_percent
 from companion.laws import LossSurface
 
 NAME = "xlstm"
@@ -96,6 +96,28 @@ def test_optima_of_law_and_parabola_meet_at_their_budget() -> None:
     }
     with pytest.raises(NotApplicable, match="no budget has an optimum both"):
         compared_optima({NAME: implied.head(1)}, {NAME: measured})
+
+
+def test_exponents_of_law_and_profiles(table: pd.DataFrame, fitted: Fit, resamples: Bootstrap) -> None:
+    iso = table[table["experiment"] == "isoflop"].assign(architecture=NAME)
+    found = ch04.exponents({NAME: {"all": fitted, "isoflop": fitted}}, {NAME: resamples}, {NAME: iso})
+    assert found["from"].tolist() == ["all", "isoflop", "joint"]
+    law = fitted.law.beta / (fitted.law.alpha + fitted.law.beta)
+    assert found["exponent"].iloc[:2].tolist() == pytest.approx([law, law])
+    facts = ch04.exponent_facts(found)
+    assert facts["c4_exponent_law"] == f"{law:.3f} {found['interval'].iloc[0]} (xLSTM)"
+    assert facts["c4_exponent_joint"] == f"{found['exponent'].iloc[2]:.3f} {found['interval'].iloc[2]} (xLSTM)"
+    markup = ch04.exponents_table(found).markup.replace("\u00a0", " ")
+    assert "law, all runs" in markup
+    assert "IsoFLOP, joint fit" in markup
+
+
+def test_correlations_in_words(fitted: Fit, resamples: Bootstrap) -> None:
+    facts = ch04.term_facts({NAME: fitted}, ch04.terms({NAME: resamples}))
+    pairs = fitted.correlations.to_numpy(dtype=float)
+    names = list(fitted.correlations)
+    for key, factor, exponent in (("c4_correlation_n", "A", "alpha"), ("c4_correlation_d", "B", "beta")):
+        assert facts[key] == f"{pairs[names.index(factor), names.index(exponent)]:.2f} (xLSTM)"
 
 
 def test_opening_of_another_table() -> None:
@@ -189,6 +211,19 @@ def test_moves_by_one_wrong_run() -> None:
     }
 
 
+def test_ends_of_delta(table: pd.DataFrame) -> None:
+    fits = {(NAME, delta): fit(LossSurface, table, gamma=1.0, huber_delta=delta) for delta in (np.inf, 1e-3, 1e-2)}
+    facts = ch04.delta_facts(fits, {NAME: table})
+    least, most = fits[NAME, 1e-3], fits[NAME, np.inf]
+    last = int(table["train_flops"].to_numpy().argmax())
+    ends = [signed_percent(float(np.expm1(each.residuals[last])), 1) for each in (least, most)]
+    assert facts == {
+        "c4_delta_range": "δ = 0.001 to δ = ∞",
+        "c4_delta_last": f"from {ends[0]} to {ends[1]} (xLSTM)",
+        "c4_delta_e": f"from {least.law.E:.2f} to {most.law.E:.2f} (xLSTM)",
+    }
+
+
 def test_forms(table: pd.DataFrame) -> None:
     fits = {
         (NAME, design, form): fit(LossSurface, part, gamma=gamma)
@@ -200,6 +235,10 @@ def test_forms(table: pd.DataFrame) -> None:
     assert facts["c4_gamma_factors"] == f"{ratio:.2f} (xLSTM)"
     assert float(facts["c4_gamma_least"]) <= round(ratio, 2) <= float(facts["c4_gamma_most"])
     assert f"to {fits[NAME, 'all', 'γ = 1'].law.E:.2f} (xLSTM)" in facts["c4_gamma_e"]
+    floors = [fits[NAME, design, "γ free"].law.E for design in designs(table)]
+    assert facts["c4_form_e"] == f"{min(floors):.2f} to {max(floors):.2f} (xLSTM)"
+    alone = {key: each for key, each in fits.items() if key[1] == "all"}
+    assert ch04.form_facts(alone)["c4_form_e"] == f"{fits[NAME, 'all', 'γ free'].law.E:.2f} (xLSTM)"
     markup = ch04.forms_table(fits).markup
     assert markup.count("<tr") == 1 + len(fits)
     assert markup.count("1,\u00a0fixed") == len(fits) // 2

@@ -74,7 +74,13 @@ def test_runs_in_no_line() -> None:
 
 def test_opening() -> None:
     facts = ch05.opening_facts({"xlstm": lines()}, 0.25)
-    assert facts == {"c5_tolerance": "25 %", "c5_published_tolerance": "18 %", "c5_eta_typical": "0.050"}
+    etas = lines().table()["eta"]
+    assert facts == {
+        "c5_tolerance": "25 %",
+        "c5_published_tolerance": "18 %",
+        "c5_eta_typical": "0.050",
+        "c5_eta_range": f"{etas.min():.4f} to {etas.max():.4f} (xLSTM)",
+    }
 
 
 def test_answer_of_parallel_lines() -> None:
@@ -246,6 +252,14 @@ def test_lines_of_a_law_bend(of_law: pd.DataFrame, scale: ComputeScale, bootstra
     assert facts["c5_bend_law"].startswith("The runs are too few")
 
 
+def test_exponents_that_the_law_implies_are_close() -> None:
+    slopes = {"xlstm": lines(seed=1)}
+    assert ch05.implied_facts(slopes, slopes) == {"c5_implied_apart": "0.0000 (xLSTM)"}
+    other = {"xlstm": lines(seed=2)}
+    apart = np.abs(slopes["xlstm"].table()["eta"] - other["xlstm"].table()["eta"]).max()
+    assert ch05.implied_facts(slopes, other) == {"c5_implied_apart": f"{apart:.4f} (xLSTM)"}
+
+
 def test_line_and_law_part_beyond_the_runs(of_law: pd.DataFrame, scale: ComputeScale, bootstrap: Bootstrap) -> None:
     slopes = {"xlstm": fit_overtraining_slopes(of_law)}
     [row] = ch05.beyond(slopes, {"xlstm": scale}, {"xlstm": bootstrap}).to_dict("records")
@@ -300,6 +314,10 @@ def test_front(of_law: pd.DataFrame, scale: ComputeScale) -> None:
     assert markup.count("1.0\u00a0%") == len(RATIOS)
     most = 100 * penalty.loc[penalty["tokens_per_param"] == 550, "relative_penalty"].max()
     assert f"to {most:.1f}\u00a0%" in markup
+    excess = fits.data.assign(excess=np.where(fits.data["tokens_per_param"] == 550, 0.01, 0.5))
+    facts = ch05.front_facts({"xlstm": excess}, {"xlstm": penalty})
+    assert facts["c5_front_runs"] == "1.0 % (xLSTM, M = 550)"
+    assert facts["c5_front_law"].endswith(f"to {most:.1f} % (xLSTM)")
 
 
 def test_one_ratio_knows_little() -> None:

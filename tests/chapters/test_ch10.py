@@ -14,12 +14,14 @@ torch = pytest.importorskip("torch")
 torch.set_num_threads(1)  # tensors are small: threads would only wait for each other
 
 from companion.accounting.kernel_costs import CARRIED_TILE, CellShape, cell_kernel_costs, chunk_size_scan  # noqa: E402
+from companion.benchmarks.kernels.log import against_peer  # noqa: E402
 from companion.benchmarks.kernels.results import crossing, load_checks, load_timings  # noqa: E402
 from companion.benchmarks.records import read_records  # noqa: E402
 from companion.chapters import ch10  # noqa: E402
 from companion.chapters.ch10 import answer as answers  # noqa: E402
-from companion.chapters.ch10 import forms, overtaking, published, right, speed  # noqa: E402
+from companion.chapters.ch10 import costs, forms, overtaking, published, right, speed  # noqa: E402
 from companion.chapters.kernel_tables import short_name  # noqa: E402
+from companion.formatting import significant  # noqa: E402
 from companion.paths import data_dir  # noqa: E402
 
 FOLDER = data_dir() / "benchmarks"
@@ -139,10 +141,31 @@ def test_facts_of_costs(shown: ch10.Shown) -> None:
         str(facts["c10_limits"]),
     )
     assert facts["c10_tile"] == CARRIED_TILE
+    table = costs.form_costs(shown).set_index("form")["seconds_per_token"]
+    recurrent = 8 * 256 * 512 * 2 * 4 / shown.peaks.peak_bytes_per_s  # a state in float32, read and written
+    words = re.fullmatch(
+        r"([\d.]+) ns in the recurrent form and ([\d.]+) ns in the parallel form, "
+        r"against ([\d.]+) ns in chunks of \d+ tokens",
+        str(facts["c10_form_times"]),
+    )
+    assert words
+    assert float(words[1]) == pytest.approx(1e9 * recurrent, rel=0.02)
+    assert float(words[3]) == pytest.approx(1e9 * table.filter(like="chunkwise").min(), rel=0.01)
     changed = ch10.change_facts(shown, scans)
     assert changed["c10_chunk_best"] == total.idxmin()
     assert float(str(changed["c10_chunk_64"])) == pytest.approx(total[64] / total.min(), rel=0.01)
     assert 1 < float(str(changed["c10_bytes_mixed"])) < float(str(changed["c10_bytes_float32"])) <= 2
+
+
+def test_lines_of_a_kernel_have_a_caption(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The button of a fold around them is named after it."""
+    shown_first: list[Any] = []
+    monkeypatch.setattr(costs, "display", shown_first.append)
+    code = ch10.show_code("triton_forward", "outputs", after="read = tl.zeros", before="h_at = h")
+    assert code.data.startswith("```python\nread = tl.zeros")
+    assert shown_first[0].markup == (
+        '<p class="companion-caption">Lines of <code>outputs</code> (triton_forward.py)</p>'
+    )
 
 
 # ---- checks --------------------------------------------------------------------------------------
@@ -168,6 +191,12 @@ def test_verdict_on_peers_counts_the_records(checks: pd.DataFrame) -> None:
         part = rows[rows["upstream"] == upstream]
         passed = int((part["verdict"] == "pass").sum())
         assert f"{passed or 'none'} of {len(part)} cases with {article} {upstream} upstream gradient" in words
+    found = right.peer_rows(checks)[0]
+    found = found[found["implementation"].str.contains(r"mlstm_kernels (?:limit|xl)_chunk, chunk")]
+    medians = found.groupby("upstream", sort=False)["error_gradients"].median()
+    assert words.endswith(f"the median error of the worst gradient is {' and '.join(map(right.small, medians))}")
+    lost = found.assign(error_gradients=np.inf)
+    assert right._median_error(lost["error_gradients"]) == "not finite"
     assert "mlstm_kernels 2.0.6" in words
     gates = right.forget_gates(checks)
     assert (gates.iloc[:, 0] < gates.iloc[:, 1:].min(axis=1)).all()
@@ -228,6 +257,34 @@ def test_verdicts_of_speed_are_the_records(shown: ch10.Shown) -> None:
     assert facts["c10_gpu"] == "NVIDIA H200"
 
 
+def test_what_was_not_timed_is_counted(shown: ch10.Shown) -> None:
+    table = shown.timings.table
+    left_out = table.dropna(subset="skipped")
+    wrong = left_out["skipped"].str.contains("relative error of")
+    words = speed.untimed_verdict(shown.timings)
+    assert words.startswith(f"Of {len(table)} cases, {len(left_out)} were not timed: {wrong.sum()} whose results were")
+    assert words.endswith(f"{(~wrong).sum()} for another reason (simple_gla at L = 64)")
+    whole = replace(shown.timings, table=table.drop(columns="skipped"))
+    assert speed.untimed_verdict(whole) == "Every case was timed"
+
+
+def test_ratios_of_rivals(shown: ch10.Shown) -> None:
+    records = FOLDER / "kernels.jsonl"
+    facts = ch10.rival_facts(shown, records)
+    theirs = against_peer(records, "mlstm_kernels step")
+    theirs = theirs[(theirs["implementation"] == "companion step") & theirs["case"].str.startswith("8x256x512-")]
+    low, high = (significant(x, 2) for x in (theirs["ratio"].min(), theirs["ratio"].max()))
+    assert facts["c10_step_rivals"] == f"The step of mlstm_kernels takes {low} to {high} times as long"
+    assert re.fullmatch(
+        r"There xl_chunk takes [\d.]+ to [\d.]+ times as long as our forward pass and [\d.]+ to [\d.]+ times as long "
+        r"as our detached pass",
+        str(facts["c10_rivals"]),
+    )
+    other = ch10.Shown(shown.timings, replace(CELL, n_heads=4))
+    assert ch10.rival_facts(other, records)["c10_step_rivals"] == "No published step was timed beside ours"
+    assert speed._range(pd.Series([1.31, 1.29])) == "1.3"
+
+
 def test_a_cell_that_was_not_timed(shown: ch10.Shown) -> None:
     other = ch10.Shown(shown.timings, replace(CELL, n_heads=4))
     assert answers.speed_verdict(other) == "Our kernels were not timed at 4 × (256, 512), T = 8192"
@@ -276,6 +333,9 @@ def test_records_without_peers(tmp_path: Path) -> None:
     ours = [x for x in map(json.loads, lines) if x["results"][0]["implementation"] == "companion"]
     records.write_text(json.dumps(ours[-1]) + "\n", encoding="utf-8")
     assert "no published kernel was timed" in ch10.show_rivals(records, 8192).markup
+    shown = ch10.Shown(load_timings(records), CELL)
+    assert ch10.rival_facts(shown, records)["c10_rivals"] == "No GPU timed both"
+    assert speed.untimed_verdict(shown.timings) == "Every case was timed"
 
 
 # ---- published rates -----------------------------------------------------------------------------

@@ -147,7 +147,9 @@ def try_all(
     kernels = _Kernels()
     pool = ThreadPoolExecutor(max_workers=max(1, min(jobs or cores, len(paths))))
     bar = tqdm(total=len(paths), desc="notebooks", unit="notebook", disable=not progress, file=sys.stderr)
-    runs = {pool.submit(_timed, _execute_one, path, own[path], kernels): path for path in paths}
+    # the longest first, as far as their text shows it: none is begun while the other cores already wait
+    begun = sorted(paths, key=lambda path: path.stat().st_size, reverse=True)
+    runs = {pool.submit(_timed, _execute_one, path, own[path], kernels): path for path in begun}
     try:
         for run in as_completed(runs):
             path = runs[run]

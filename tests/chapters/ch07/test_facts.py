@@ -16,7 +16,7 @@ from companion.fitting.context.costs import equal_loss_by_context, optimum_by_co
 from companion.fitting.context.prediction import SAME_RUNS, Explanation, explain
 from companion.fitting.context.scaling import ContextFit, fit_context_optima
 from companion.fitting.equal_loss import compute_factors
-from companion.formatting import count, share_in_words, true_minus
+from companion.formatting import count, share_in_words, significant, true_minus
 from companion.ledger import LedgerRow
 from companion.plotting import Html
 
@@ -302,7 +302,7 @@ def test_rises(explanations: Mapping[str, Explanation]) -> None:
     assert row["rise"] == pytest.approx(losses[1] - losses[0])
     assert row["rest"] == pytest.approx(row["rise"] - row["price"])
     assert ch07.rise_facts(table)["c7_losses"].count("the loss at the optimum rises by") == 2
-    assert "T = 16384" in ch07.show_loss_rises(table, 2048, 16384).markup
+    assert "T\u00a0=\u00a016384" in ch07.show_loss_rises(table, 2048, 16384).markup
 
 
 def test_tables(fits: Mapping[str, ContextFit], explanations: Mapping[str, Explanation]) -> None:
@@ -339,3 +339,47 @@ def test_choices_of_contexts_and_budgets(fits: Mapping[str, ContextFit], alone: 
     assert ch07.largest_shared_budget(fits) == max(set(fits["xlstm"].budgets) & set(fits["transformer"].budgets))
     apart = {"a": alone.measured, "b": replace(fits["xlstm"], optima=fits["xlstm"].optima[:2])}
     assert ch07.largest_shared_budget(apart) == max(alone.measured.budgets)
+
+
+def test_folded_tables_in_brief(
+    fits: Mapping[str, ContextFit], explanations: Mapping[str, Explanation], alone: Explanation
+) -> None:
+    """The numbers of the prose are those of the tables that it folds."""
+    table = fits["transformer"].trends_table()
+    exponents = table.loc[table["quantity"] == "num_params", "exponent"]
+    ends = f"{exponents.min():+.3f} to {exponents.max():+.3f} for the Transformer"
+    assert ch07.exponent_facts(fits)["c7_exponents"].startswith(true_minus(ends))
+    assert ch07.exponent_facts({"xlstm": replace(fits["xlstm"], trends=())}) == {"c7_exponents": "unknown"}
+    shares = {"transformer": shares_at_optima(fits["transformer"], explanations["transformer"].family)}
+    core = shares["transformer"].set_index("context_length")["core_share"]
+    assert ch07.share_facts(shares)["c7_shares"] == (
+        f"{100 * core[2048].min():.0f} to {100 * core[2048].max():.0f} % at T = 2048 and {100 * core[16384].min():.0f} "
+        f"to {100 * core[16384].max():.0f} % at T = 16384 for the Transformer"
+    )
+    law = alone.law_fit.law
+    assert ch07.law_facts({"transformer": alone})["c7_laws"] == (
+        f"α = {law.alpha:.2f}, β = {law.beta:.2f} and γ = {law.gamma:.2f} for the Transformer"
+    )
+    worths = {"transformer": ch07.token_worth(alone)}
+    [other] = [each for each in worths["transformer"] if each.context_length == 4096]
+    assert ch07.w_facts(worths, {"transformer": alone})["c7_w"] == (
+        f"{significant(other.worth)} at T = 4096 for the Transformer"
+    )
+
+
+def test_conventions_in_brief(explanations: Mapping[str, Explanation]) -> None:
+    changes = [("transformer", "paper", 0.8), ("transformer", "paper", 0.9), ("transformer", "6ND", 1.0)]
+    changes += [("xlstm", "paper", 1.0), ("xlstm", "6ND", 1.0)]
+    first, second = ch07.convention_facts(changes, explanations)["c7_conventions"].split("; ")
+    assert first.startswith(f"{np.sqrt(0.72):.3f} (paper) and 1.000 (6ND) for the Transformer, where ")
+    measured = explanations["xlstm"].measured.change("num_params", 8192, 16384)[0]
+    assert second == f"1.000 under every convention for the xLSTM, where {measured:.3f} was measured"
+
+
+def test_factors_of_runs_in_brief(runs: pd.DataFrame) -> None:
+    fronts = compute_factors(runs, {"table": runs["train_flops"]}, "xlstm", "transformer")
+    first = fronts.iloc[0]
+    words = ch07.front_facts(runs)["c7_within"]
+    assert words.startswith(f"{first['flops_factor']:.2f} at T = {first['context_length']:.0f}")
+    alone = runs[runs["architecture"] == "xlstm"]
+    assert ch07.front_facts(alone) == {"c7_within": "nothing, as no loss is reached by both"}

@@ -102,7 +102,7 @@ def test_layouts_change_no_bit(kind: str, contiguous: Tensors) -> None:
 
 def test_a_fused_projection() -> None:
     """q, k, v as views of one tensor; the layout with heads first; h and its gradient of layout of v."""
-    q, k, v, i, f = inputs = mlstm_inputs(20, dtype=HIGH)
+    q, k, v, i, f = inputs = mlstm_inputs(20, batch_size=1, dtype=HIGH)
     fused = torch.cat([q, k, v], -1).requires_grad_()
     expected = outcome(kernels, inputs, upstream=("h",), chunk_size=16)
     views = fused.split([16, 16, 24], -1)

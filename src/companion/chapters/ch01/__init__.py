@@ -11,6 +11,7 @@ from companion.chapters.ch01.comparison import (
     show_slope_shifts,
     show_tfla_slopes,
     slope_shifts,
+    tfla_slopes,
 )
 from companion.chapters.ch01.facts import (
     check_facts,
@@ -87,4 +88,5 @@ __all__ = [
     "slope_shifts",
     "smallest_models",
     "speed_facts",
+    "tfla_slopes",
 ]

@@ -11,6 +11,7 @@ from companion.architectures import Architecture
 from companion.chapters.ch01.formulas import convention_fields
 from companion.chapters.labels import label_of
 from companion.formatting import count, percent, power_of_ten
+from companion.ledger import build_ledger, to_frame
 from companion.plotting import Html, show_table
 
 
@@ -149,11 +150,17 @@ def show_slope_shifts(shifts: pd.DataFrame) -> Html:
     )
 
 
-def show_tfla_slopes(tfla_slopes: pd.DataFrame) -> Html:
-    """Published slopes under tfla and ours; `tfla_slopes` from the ledger."""
-    ratio = tfla_slopes["entry"].str.extract(r"ratio=(\d+)", expand=False)
+def tfla_slopes() -> pd.DataFrame:
+    """The rows of the ledger on the published over-training slopes that were counted by tfla."""
+    ledger = to_frame(build_ledger(sections=["overtraining_slopes"]))
+    return ledger[ledger["entry"].str.contains("tfla") & (ledger["quantity"] == "eta")]
+
+
+def show_tfla_slopes(slopes: pd.DataFrame) -> Html:
+    """Published slopes under tfla and ours; `slopes` from `tfla_slopes`."""
+    ratio = slopes["entry"].str.extract(r"ratio=(\d+)", expand=False)
     return show_table(
-        tfla_slopes.assign(ratio=ratio)[["ratio", "published", "ours", "difference", "tolerance", "verdict"]],
+        slopes.assign(ratio=ratio)[["ratio", "published", "ours", "difference", "tolerance", "verdict"]],
         name="flops-slopes",
         caption="The slopes η themselves, by tfla with the causal factor F = 1; difference and tolerance in 10⁻⁷.",
         formats=dict.fromkeys(("published", "ours"), "{:.8f}")
@@ -169,7 +176,7 @@ def show_median_ratios(medians: pd.DataFrame) -> Html:
     return show_table(
         medians,
         name="flops-medians",
-        caption="Medians of these ratios, and the largest of them over the smallest.",
+        caption="Medians of the ratios in the figure above, and the largest of them over the smallest.",
         formats=dict.fromkeys([*names, "apart"], "{:.3f}") | ({"context_length": "{:.0f}"} if contexts else {}),
         labels={name: label_of(name) for name in names}
         | {"apart": "largest / smallest"}

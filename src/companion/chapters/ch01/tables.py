@@ -76,8 +76,8 @@ def show_formulas(architecture: str, convention: Convention) -> Html:
     return show_table(
         formula_table(architecture, convention),
         name=f"flops-formulas-{architecture}",
-        caption=f"The {label_of(architecture)} by the convention {convention.name}: every component, all layers"
-        f"{chunks if architecture == 'xlstm' else ''}.",
+        caption=f"Formulas of the {label_of(architecture)}: every component, all layers, by the convention "
+        f"{convention.name}{chunks if architecture == 'xlstm' else ''}.",
         labels={"num_params": "parameters", "forward_flops_per_token": "forward FLOP per token"},
     )
 
@@ -121,7 +121,7 @@ def show_totals(totals: pd.DataFrame) -> Html:
     return show_table(
         totals.assign(quantity=totals["quantity"].map(_quantity))[columns],
         name="flops-totals",
-        caption="Sum and quantiles of C (FLOP) and N over the paper's run table: as published, and ours from shapes.",
+        caption="Published totals, and ours from shapes: sum and quantiles of C (FLOP) and N over the paper's runs.",
         formats={
             "published": lambda value: _whole_or_power(value, 8),
             "ours": lambda value: _whole_or_power(value, 8),
@@ -210,7 +210,7 @@ def show_crossings(crossings: Sequence[Mapping[str, Any]]) -> Html:
     return show_table(
         pd.DataFrame(crossings),
         name="flops-crossings",
-        caption="Context lengths (tokens) above which attention costs more than the core of the mLSTM, the "
+        caption="Contexts of equal cost, in tokens: above them attention costs more than the core of the mLSTM, the "
         "whole Transformer more than the whole xLSTM, and attention more than the rest of the Transformer.",
         formats=dict.fromkeys(("equal_cores", "equal_cost", "half"), "{:.0f}"),
         labels={

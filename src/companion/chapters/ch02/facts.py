@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 
 from companion.chapters.ch02.answer import where_lower
+from companion.chapters.ch02.figures import EXPERIMENT_LABELS
 from companion.chapters.ch02.overview import (
+    front_designs,
     learning_rate_overlap,
     profile_scatter,
     step_from_neighbor,
@@ -26,6 +28,7 @@ from companion.formatting import (
     share_in_words,
     significant,
 )
+from companion.runs.select import subset
 
 
 def table_facts(runs: pd.DataFrame, paper: pd.DataFrame) -> dict[str, str]:
@@ -126,6 +129,21 @@ def rates_verdict(runs: pd.DataFrame, first: str, second: str) -> str:
     )
 
 
+def front_facts(runs: pd.DataFrame, fronts: Mapping[str, ParetoFront]) -> dict[str, str]:
+    """How many runs every front holds, by design where the table names designs; `fronts` of `runs` by architecture."""
+    parts = []
+    for name, front in fronts.items():
+        designs = front_designs(subset(runs, name), front.rows)
+        named = [
+            f"{number} {EXPERIMENT_LABELS.get(design, design)}"
+            for design, number in zip(designs["experiment"], designs["num_runs"], strict=True)
+            if design
+        ]
+        of_designs = f" ({listed(named)})" if named else ""
+        parts.append(f"{plural(front.rows.size, f'{labeled(name)} run')}{of_designs}")
+    return {"c2_front_runs": listed(parts)}
+
+
 def gap_facts(found: FrontComparison, by_context: pd.DataFrame, context_length: int | None) -> dict[str, str]:
     """How far two fronts lie apart.
 
@@ -161,6 +179,9 @@ def gap_facts(found: FrontComparison, by_context: pd.DataFrame, context_length: 
         "c2_factor_least": significant(found.flops_factor(0), 2),
         "c2_factor_most": significant(found.flops_factor(1), 2),
         "c2_short": significant(spread.min(), 2),
+        "c2_share_least": percent(by_context["share_lower"].min(), 3),
+        "c2_median_low": f"{by_context['median_gap'].min():.3f}",
+        "c2_median_high": f"{by_context['median_gap'].max():.3f}",
         "c2_signs": f"{share_in_words(negative, len(by_context))} rows",
     }
 

@@ -232,19 +232,22 @@ def show_common(by_context: pd.DataFrame, second: str) -> Html:
 def show_contexts(by_context: pd.DataFrame, first: str, second: str) -> Html:
     """The comparison of `companion.chapters.ch02.overview.front_table` by context length and reading."""
     columns = ["context_length", "reading", "share_lower", "median_gap", "smallest_gap", "flops_factor"]
+    one, other = labeled(first), labeled(second)
     return show_table(
         by_context[columns],
         name="run-table-contexts",
-        caption=f"{labeled(first)} against {labeled(second)} by context length T and reading.",
+        caption=f"Fronts by context T and reading, {one} against {other}: the share of the common range of log C on "
+        f"which the {one} has the lower loss; the loss of the {other} minus that of the {one}; and, in the median over "
+        f"losses, the compute of the {other} over that of the {one}.",
         formats={
             "share_lower": share_of_range,
             "median_gap": "{:+.3f}",
             "smallest_gap": "{:+.3f}",
             "flops_factor": "{:.2f}",
         },
-        labels={"context_length": "T (tokens)", "share_lower": f"{labeled(first)} lower on"}
+        labels={"context_length": "T (tokens)", "share_lower": f"{one} lower on"}
         | {"median_gap": "median gap (nats/token)", "smallest_gap": "least gap (nats/token)"}
-        | {"flops_factor": f"compute of {labeled(second)} at equal loss"},
+        | {"flops_factor": f"compute of {other} at equal loss"},
     )
 
 
@@ -275,7 +278,7 @@ def show_ledger(ledger: pd.DataFrame) -> Html:
     return show_table(
         pd.DataFrame(rows),
         name="run-table-ledger",
-        caption="Published statistics of the run table against ours.",
+        caption="Published statistics against ours, for the run table.",
         # below that it is the order of a sum
         formats={"apart": lambda value: power_of_ten(value if value > 1e-12 else 0.0, 1)},
         labels={"apart": "largest relative difference"},

@@ -112,7 +112,7 @@ def show_one_sided(sided: pd.DataFrame) -> Html:
     return show_table(
         pd.DataFrame(rows),
         name="isoflop-one-sided",
-        caption="Optimum from all sizes and from one side of the grid, with the standard error of the latter. "
+        caption="Optima from one side of the grid, with their standard errors, and from all sizes. "
         "An asterisk: the fit warns that the optimum lies outside the sizes, or that one side has too few.",
         formats={"all": count},
         labels={"budget": "budget (FLOP)", "all": "all sizes: N*"},
@@ -149,7 +149,7 @@ def show_skews(skews: pd.DataFrame) -> Html:
     return show_table(
         skews,
         name="isoflop-cubics",
-        caption="Minimum of the parabola and of a cubic through the same runs (– if it has none), and p of the cubic "
+        caption="Parabola against cubic: minimum of each through the same runs (– if it has none), and p of the cubic "
         "term.",
         formats={"isoflop_budget": power_of_ten, "parabola": count, "x_opt": count}
         | {"moved": lambda share: signed_percent(share, 1), "p_value": p_value},
@@ -237,7 +237,8 @@ def show_bias_of_trained_sizes(bias: pd.DataFrame) -> Html:
     return show_table(
         bias,
         name="isoflop-trained-sizes",
-        caption="Error of the exponents that the trained sizes alone cause, and the standard error of the joint fit.",
+        caption="Bias of the trained sizes: error of the exponents that they alone cause, and the standard error of "
+        "the joint fit.",
         formats=dict.fromkeys(X_COLUMNS, "{:+.4f}") | {"error": "{:.4f}"},
         labels={"num_params": "error of a", "num_tokens": "error of b", "error": "standard error of a, joint"},
     )

@@ -72,8 +72,9 @@ def show_scatter(scatter: pd.DataFrame) -> Html:
     return show_table(
         pd.DataFrame(rows, columns=["architecture", "budgets", "sizes", "two steps", "joint", "chi2", "p"]),
         name="isoflop-scatter",
-        caption="Exponent of N*, with the standard error of the joint fit, and scatter of the optima: χ² with its "
-        "degrees of freedom. p: the chance that optima on a true power law scatter this much or more.",
+        caption="Tests of a power law. Exponent of N*, with the standard error of the joint fit, and scatter of the "
+        "optima, χ² with its degrees of freedom. p: the chance that optima on a true power law scatter this much or "
+        "more.",
         labels={"budgets": "budgets (optima)", "two steps": "a, two steps", "joint": "a, joint"}
         | {"chi2": "χ² (d.f.)"},
     )
@@ -139,7 +140,7 @@ def show_exponent_sums(sums: pd.DataFrame) -> Html:
     return show_table(
         sums,
         name="isoflop-sums",
-        caption="Two-step exponents, each run once, and κ* at the lowest and the highest main budget.",
+        caption="Two-step exponents. Each run counts once; κ* at the lowest and the highest main budget.",
         formats=dict.fromkeys(("a", "b", "a + b", "c", "a + b + c"), "{:.4f}")
         | dict.fromkeys(("first", "last"), "{:.2f}"),
         labels={"first": "κ*, lowest", "last": "κ*, highest"},

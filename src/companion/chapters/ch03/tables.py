@@ -171,7 +171,7 @@ def show_ledger_sections(rows: list[LedgerRow]) -> Html:
     table["section"] = table["section"].str.replace("_", " ")
     return show_table(
         table,
-        caption="Published numbers by section of the ledger.",
+        caption="Published numbers, by section of the ledger.",
         labels={"not independent": "of these not independent"},
     )
 
@@ -222,7 +222,7 @@ def show_errors(errors: pd.DataFrame) -> Html:
     return show_table(
         table,
         name="isoflop-errors",
-        caption="Standard error of the exponent of N*, by procedure. In parentheses: half the width of the 95 % "
+        caption="Standard errors by procedure, of the exponent of N*. In parentheses: half the width of the 95 % "
         "interval. Would lie nearer: how many such optima on a true power law would lie nearer to a line than these.",
         formats={"nearer": percent},
         labels={"published": "published procedure", "joint": "joint fit", "nearer": "would lie nearer"},
@@ -244,7 +244,7 @@ def show_differences(differences: Mapping[str, pd.DataFrame], first: str, second
     return show_table(
         every[["law", "choice", "first", "second", "difference", "interval", "p_value"]],
         name="isoflop-differences",
-        caption=f"Exponent of {the(first)} minus that of {the(second)}, and p of no difference.",
+        caption=f"Differences of the exponents: {the(first)} minus {the(second)}, and p of no difference.",
         formats=dict.fromkeys(("first", "second"), "{:.4f}") | {"difference": "{:+.3f}", "p_value": p_value},
         labels={"first": label_of(first), "second": label_of(second), "interval": "95 % interval", "p_value": "p"},
     )
@@ -299,7 +299,7 @@ def show_conventions(exponents: pd.DataFrame) -> Html:
     return show_table(
         table.assign(b=exponents["b"], b_joint=exponents["b_joint"]),
         name="isoflop-conventions",
-        caption="Exponents by convention of counting. paper: every layer, causal attention halved; chinchilla: "
+        caption="Exponents by convention. paper: every layer, causal attention halved; chinchilla: "
         "attention not halved, softmax and embedding counted; 6ND: 6 FLOP per parameter and token. Ratio: recounted "
         "C over given C. Spread: largest over smallest C within a budget.",
         formats=dict.fromkeys(("flops_ratio", "spread"), "{:.2f}") | dict.fromkeys(("a", "b", "b_joint"), "{:.3f}"),

@@ -8,6 +8,7 @@ from companion.chapters.ch04.answer import (
     size_resamples,
 )
 from companion.chapters.ch04.facts import (
+    delta_facts,
     form_facts,
     interval_verdict,
     opening_facts,
@@ -32,6 +33,7 @@ from companion.chapters.ch04.fits import (
 from companion.chapters.ch04.reach_facts import (
     crossing_verdict,
     design_verdict,
+    exponent_facts,
     furthest_facts,
     ledger_verdict,
     optimum_facts,
@@ -40,6 +42,7 @@ from companion.chapters.ch04.reach_facts import (
 )
 from companion.chapters.ch04.reach_tables import (
     crossed_table,
+    exponents,
     exponents_table,
     extrapolation_table,
     ledger_table,
@@ -88,11 +91,14 @@ __all__ = [
     "correlations_figure",
     "crossed_table",
     "crossing_verdict",
+    "delta_facts",
     "delta_table",
     "design_verdict",
     "designs_figure",
     "endings_table",
     "equal_designs",
+    "exponent_facts",
+    "exponents",
     "exponents_table",
     "extrapolation_figure",
     "extrapolation_table",

@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 
 from companion.benchmarks.records import read_records
-from companion.chapters.ch04.shown import Fits
+from companion.chapters.ch04.shown import Fits, Tables
+from companion.chapters.ch04.tables import last_residual
 from companion.chapters.labels import by_label, label_of
 from companion.fitting.fit import Fit
 from companion.fitting.likelihood import Profile
 from companion.fitting.uncertainty import Bootstrap
-from companion.formatting import percent, plural, significant, span_text
+from companion.formatting import percent, plural, signed_percent, significant, span_text
 from companion.paths import data_dir
 
 Facts = dict[str, str]
@@ -45,6 +46,28 @@ def outlier_facts(shifts: pd.DataFrame) -> Facts:
         "c4_outlier": percent(largest, decimals=0),
         "c4_moved_median": f"{moved['median compute']['loss'].abs().max():.3f}",
         "c4_moved_most": " and ".join(filter(None, (", ".join(most[:-1]), most[-1]))).replace("inf", "∞"),
+    }
+
+
+def delta_facts(fits: Mapping[tuple[str, float], Fit], tables: Tables) -> Facts:
+    """How far E and the residual of the run with the most compute move from the least to the largest delta.
+
+    Parameters
+    ----------
+    fits
+        by architecture and delta.
+    """
+    deltas = [delta for _, delta in fits]
+    ends = min(deltas), max(deltas)
+    last = {
+        name: [signed_percent(last_residual(fits[name, delta], table), 1) for delta in ends]
+        for name, table in tables.items()
+    }
+    floors = {name: [f"{fits[name, delta].law.E:.2f}" for delta in ends] for name in tables}
+    return {
+        "c4_delta_range": " to ".join(f"δ = {delta:g}" for delta in ends).replace("inf", "∞"),
+        "c4_delta_last": by_label({name: f"from {least} to {most}" for name, (least, most) in last.items()}),
+        "c4_delta_e": by_label({name: f"from {least} to {most}" for name, (least, most) in floors.items()}),
     }
 
 
@@ -90,7 +113,12 @@ def form_facts(fits: Mapping[tuple[str, str, str], Fit]) -> Facts:
         for name in names
     }
     least, most = min(factors.values()), max(factors.values())
+    floors = {
+        name: sorted(f"{fits[own, design, 'γ free'].law.E:.2f}" for own, design in factors if own == name)
+        for name in names
+    }
     return {
+        "c4_form_e": by_label({name: " to ".join(dict.fromkeys((own[0], own[-1]))) for name, own in floors.items()}),
         "c4_gamma_factors": by_label({name: f"{factors[name, 'all']:.2f}" for name in names}),
         "c4_gamma_least": f"{least:.2f}",
         "c4_gamma_most": f"{most:.2f}",
@@ -153,7 +181,12 @@ def term_facts(fits: Fits, ranges: pd.DataFrame) -> Facts:
         for column in ("A", "A_term")
     }
     factors = ranges[["A", "B"]].to_numpy()
-    return {
+    pairs = {"c4_correlation_n": ("A", "alpha"), "c4_correlation_d": ("B", "beta")}
+    correlations = {
+        key: by_label({name: f"{fit.correlations[exponent].to_dict()[factor]:.2f}" for name, fit in fits.items()})
+        for key, (factor, exponent) in pairs.items()
+    }
+    return correlations | {
         "c4_factor_least": significant(factors.min(), 2),
         "c4_factor_most": significant(factors.max(), 2),
         "c4_log_n": " and ".join(sorted({f"{fit.rows.center[0]:.1f}" for fit in fits.values()})),

@@ -50,6 +50,16 @@ def optimum_facts(implied: Tables, measured: Tables) -> Facts:
     }
 
 
+def exponent_facts(found: pd.DataFrame) -> Facts:
+    """The exponent of N* by the law of all runs and by the joint fit to the profiles, of `ch04.exponents`."""
+    rows = {source: found[found["from"] == source].to_dict("records") for source in ("all", "joint")}
+    texts = {
+        source: by_label({str(row["architecture"]): f"{row['exponent']:.3f} {row['interval']}" for row in own})
+        for source, own in rows.items()
+    }
+    return {"c4_exponent_law": texts["all"], "c4_exponent_joint": texts["joint"]}
+
+
 def furthest_facts(furthest: Mapping[tuple[str, str], pd.DataFrame]) -> Facts:
     """How far the loss of the furthest run is missed; errors by architecture and form of the law."""
     every = pd.concat(furthest.values())

@@ -93,7 +93,7 @@ def optima_table(implied: Tables, measured: Tables) -> Html:
     return show_table(
         shown.assign(ratio=both["ratio"]),
         name="surface-optima",
-        caption="Optima of the law along the runs of each budget, with 95 % intervals. Difference: N* of the law "
+        caption="Optima of the law by budget, along its runs, with 95 % intervals. Difference: N* of the law "
         f"against the parabola's. {lost_words(lost)}",
         formats={"isoflop_budget": power_of_ten, "ratio": signed_percent},
         labels={"isoflop_budget": "budget (FLOP)", "num_params": "N*", "num_tokens": "D* (tokens)"}
@@ -112,7 +112,7 @@ def _size_exponent(law: LossSurface) -> float:
     return float(law.beta / (law.alpha + law.beta))
 
 
-def exponents_table(by_design: Mapping[str, Fits], by_sizes: Mapping[str, Bootstrap], iso: Tables) -> Html:
+def exponents(by_design: Mapping[str, Fits], by_sizes: Mapping[str, Bootstrap], iso: Tables) -> pd.DataFrame:
     """Exponent of N* by the law of every design, and by the joint fit to the profiles.
 
     Parameters
@@ -123,22 +123,29 @@ def exponents_table(by_design: Mapping[str, Fits], by_sizes: Mapping[str, Bootst
         resamples of the fit to all runs, by architecture.
     iso
         IsoFLOP runs by architecture.
+
+    Returns
+    -------
+    DataFrame with `architecture` (name), `from` (design, or `joint`), `exponent` and `interval` (95 %, as text; NaN
+    without one).
     """
     rows: list[dict[str, Any]] = []
     for name, fits in by_design.items():
         for design, fit in fits.items():
-            row = {
-                "architecture": label_of(name),
-                "from": f"law, {design_name(design)}",
-                "exponent": _size_exponent(fit.law),
-            }
+            row = {"architecture": name, "from": design, "exponent": _size_exponent(fit.law)}
             ends = {"interval": interval(by_sizes[name].interval_of(_size_exponent))} if design == "all" else {}
             rows.append(row | ends)
         joint = fit_isoflop_joint(iso[name])
-        row = {"architecture": label_of(name), "from": "IsoFLOP, joint fit", "exponent": joint.law.exponent}
+        row = {"architecture": name, "from": "joint", "exponent": joint.law.exponent}
         rows.append(row | {"interval": interval(joint.interval())})
+    return pd.DataFrame(rows)
+
+
+def exponents_table(found: pd.DataFrame) -> Html:
+    """`exponents` as a table."""
+    sources = ["IsoFLOP, joint fit" if each == "joint" else f"law, {design_name(each)}" for each in found["from"]]
     return show_table(
-        pd.DataFrame(rows),
+        labeled(found).assign(**{"from": sources}),
         name="surface-exponents",
         caption="Exponent of N* over compute: β/(α + β) of the law (for C = κND), and the joint IsoFLOP fit to all "
         "budgets.",
@@ -202,8 +209,8 @@ def crossed_table(by_design: Mapping[str, Fits], parts: Mapping[str, Tables]) ->
     return show_table(
         crossed[["architecture", "fitted_to", *names]],
         name="surface-crossed",
-        caption="Root mean square of log(predicted / observed): fitted to the runs of the row, applied to the runs of "
-        "the column.",
+        caption="Errors of the fits by design: root mean square of log(predicted / observed), fitted to the runs of "
+        "the row and applied to the runs of the column.",
         formats=dict.fromkeys(names, percent),
         labels={"fitted_to": "fitted to"} | {name: design_name(name) for name in names},
     )
@@ -219,7 +226,8 @@ def ledger_table(ledger: pd.DataFrame) -> Html:
     return show_table(
         shown[["entry", "quantity", "published", "ours", "tolerance", "verdict"]],
         name="surface-ledger",
-        caption="E and objective of the fits whose objective is published, and every row that differs.",
+        caption="Published fits and ours: E and objective of the fits whose objective is published, and every row that "
+        "differs.",
         formats={"published": power, "ours": power, "tolerance": lambda value: power(value, 1)},
     )
 

@@ -115,8 +115,8 @@ def scatter_table(scattered: pd.DataFrame) -> Html:
     return show_table(
         labeled(scattered).assign(runs=scattered["runs"].map(design_name)),
         name="surface-scatter",
-        caption="Log residuals (observed over fitted) of the fit to all runs, by design. Top five: mean of the five "
-        "runs with the most compute.",
+        caption="Residuals by design: log residuals (observed over fitted) of the fit to all runs. Top five: mean of "
+        "the five runs with the most compute.",
         formats={"rms": percent} | dict.fromkeys(("median", "mean", "top"), partial(signed_percent, decimals=2)),
         labels={"top": "top five"},
     )

@@ -23,12 +23,13 @@ _OTHER_COUNTS = ("tfla", "chinchilla attention", "6ND")
 
 
 def opening_facts(slopes: Slopes, tolerance: float) -> Facts:
-    """The window, that of the paper, and a typical exponent."""
+    """The window, that of the paper, and the exponents of the lines: a typical one, and the range by architecture."""
     etas = pd.concat([fits.table() for fits in slopes.values()])["eta"]
     return {
         "c5_tolerance": percent(tolerance),
         "c5_published_tolerance": percent(RATIO_TOLERANCE),
         "c5_eta_typical": f"{etas.median():.3f}",
+        "c5_eta_range": each({name: span(fits.table()["eta"]) for name, fits in slopes.items()}),
     }
 
 

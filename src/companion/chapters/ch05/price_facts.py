@@ -6,10 +6,10 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from companion.chapters.ch05.analysis import Tables
+from companion.chapters.ch05.analysis import Slopes, Tables
 from companion.chapters.ch05.facts import Facts
 from companion.chapters.ch05.words import LEVEL, each, span
-from companion.chapters.labels import the
+from companion.chapters.labels import label_of, the
 from companion.fitting.fit import Fit
 from companion.fitting.overtraining.cost import ComputeScale, best_model
 from companion.fitting.uncertainty import Bootstrap
@@ -59,6 +59,33 @@ def _flattening(bends: pd.DataFrame, which: str) -> str:
     texts = [f"the lines of {listed(flat)} flatten" if flat else "no lines flatten"]
     texts += [f"those of {listed(steep)} become steeper"] if steep else []
     return f"{_SIZES[which]}, {', and '.join(texts)}"
+
+
+def implied_facts(slopes: Slopes, implied: Slopes) -> Facts:
+    """How far the exponents of lines and those that the law implies for the same runs differ at most."""
+    apart = {
+        name: max(abs(line.law.exponent - implied[name].laws[ratio].law.exponent) for ratio, line in fits.laws.items())
+        for name, fits in slopes.items()
+    }
+    return {"c5_implied_apart": each({name: f"{value:.4f}" for name, value in apart.items()})}
+
+
+def front_facts(excess: Tables, penalty: Tables) -> Facts:
+    """How far the runs of the largest ratio lie above the front, and above the optimum of the law.
+
+    Parameters
+    ----------
+    excess, penalty
+        by architecture: `excess` and `relative_penalty` by `tokens_per_param`.
+    """
+    by_front, by_law = {}, {}
+    for name, runs in excess.items():
+        ratio = runs["tokens_per_param"].max()
+        found = runs.loc[runs["tokens_per_param"] == ratio, "excess"]
+        said = penalty[name].loc[penalty[name]["tokens_per_param"] == ratio, "relative_penalty"]
+        by_front[name] = f"{span(100 * found, '{:.1f}', ' %')} ({label_of(name)}, M = {ratio:g})"
+        by_law[name] = span(100 * said, "{:.1f}", " %")
+    return {"c5_front_runs": listed(by_front.values()), "c5_front_law": each(by_law)}
 
 
 def cost_facts(

@@ -86,8 +86,8 @@ def sensitivity_table(sensitivity: Tables, train_flops: float, ratio: float) -> 
     return show_table(
         every[["architecture", "fitted to", "form", "E", "optimal_ratio", "penalty", "rms"]],
         name="overtraining-laws",
-        caption=f"The cost of M = {ratio:g} at {power_of_ten(train_flops)} FLOP by other laws, with the number of runs "
-        "behind each. A dash: the runs do not identify the law, or it has no optimum.",
+        caption=f"Cost by other laws: that of M = {ratio:g} at {power_of_ten(train_flops)} FLOP, with the number of "
+        "runs behind each law. A dash: the runs do not identify the law, or it has no optimum.",
         formats={"E": "{:.2f}", "optimal_ratio": "{:.1f}", "penalty": partial(percent, decimals=1), "rms": "{:.4f}"},
         labels={"form": "γ", "optimal_ratio": "optimal M", "penalty": "loss above optimum", "rms": "rms of ln L"},
     )
@@ -104,7 +104,7 @@ def exact_table(fits: Mapping[tuple[tuple[float, ...], float | None], Fit], trut
     return show_table(
         pd.DataFrame(rows),
         name="overtraining-exact",
-        caption="Fits to the noise-free losses of a known law at fixed ratios M. The law has "
+        caption="Fits to exact losses of a known law, at fixed ratios M. The law has "
         f"α = {truth.alpha:.3f}, β = {truth.beta:.3f} and γ = {truth.gamma:.3f}. Error far away: of the loss "
         "predicted for 1B parameters and 5T tokens (M = 5000).",
         formats={"conditioning": power_of_ten, "rms": _short_power, "far": partial(signed_percent, decimals=2)},
@@ -127,7 +127,8 @@ def single_table(fits: Mapping[tuple[str, str], Fit]) -> Html:
     return show_table(
         pd.DataFrame(rows),
         name="overtraining-single",
-        caption="The law with γ = 1 fitted to the runs of single ratios, and to the runs of all lines.",
+        caption="Fits to single ratios: the law with γ = 1, fitted to the runs of each ratio and to those of all "
+        "lines.",
         formats={"conditioning": power_of_ten, "α": "{:.3f}", "β": "{:.3f}"},
         labels={"conditioning": "condition number"},
     )

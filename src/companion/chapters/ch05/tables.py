@@ -60,7 +60,7 @@ def published_table(ledger: pd.DataFrame) -> Html:
             ["architecture", "M", "published", "ours", "tolerance", "verdict"]
         ],
         name="overtraining-ledger",
-        caption="Exponents of the paper's table beside ours. The tolerance is half a unit of the last printed digit.",
+        caption="Published exponents and ours. The tolerance is half a unit of the last printed digit.",
         formats={"M": "{:g}", "published": "{:.3f}", "ours": "{:.5f}", "tolerance": "{:.1g}"},
     )
 
@@ -70,8 +70,8 @@ def misread_table(misread: Sequence[tuple[str, str, float, float, float, float]]
     return show_table(
         labeled(pd.DataFrame(misread, columns=MISREAD)),
         name="overtraining-misread",
-        caption="The same exponents with two readings of one column. Apart: largest minus smallest η, in units of the "
-        "median error.",
+        caption="Two readings of one column of errors, with the same exponents. Apart: largest minus smallest "
+        "η, in units of the median error.",
         formats={"median": power_of_ten, "apart": _large, "Q": _large, "p": p_text},
         labels={"taken": "column read as", "median": "median error"},
     )
@@ -101,7 +101,7 @@ def detectable_table(seen: pd.DataFrame) -> Html:
     return show_table(
         labeled(seen),
         name="overtraining-power",
-        caption="The change of η from the smallest to the largest ratio that a test finds in 80 % of simulations. "
+        caption="Change of η that a test finds: from the smallest to the largest ratio, in 80 % of simulations. "
         "False alarms: share of p < 0.05 without any change. Share of η: of the change found by F.",
         formats={"false alarms": "{:.3f}", "f_test": "{:.4f}", "trend_test": "{:.4f}", "share": percent},
         labels={"shape": "lines", "f_test": "found by F", "trend_test": "found by trend", "share": "share of η"},
@@ -120,8 +120,8 @@ def choices_table(choices: Choices) -> Html:
     return show_table(
         table[~same],
         name="overtraining-choices",
-        caption="Common exponent and tests of parallel lines, by the width of the window about a ratio and by the run "
-        "that is left out by hand.",
+        caption="Choices of runs: common exponent and tests of parallel lines, by the width of the window about a "
+        "ratio and by the run that is left out by hand.",
         formats={"within": _window, "common": "{:.4f}", "p": p_text, "by size": p_text},
         labels={"common": "common η", "p": "p, straight", "by size": "p, by size"},
     )
@@ -176,8 +176,8 @@ def conventions_table(counted: Mapping[tuple[str, str], OvertrainingSlopes], mis
     return show_table(
         table if rows else pd.DataFrame({"note": [f"this table cannot be counted again: {missing}"]}),
         name="overtraining-conventions",
-        caption="Common exponent by convention of counting, with the p of the test of parallel lines. Difference: "
-        "first architecture minus second, ± one standard error.",
+        caption="Exponents by convention of counting, common to all ratios, with the p of the test of parallel lines. "
+        "Difference: first architecture minus second, ± one standard error.",
     )
 
 

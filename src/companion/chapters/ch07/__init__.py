@@ -33,6 +33,14 @@ from companion.chapters.ch07.figures_beyond import (
     show_power_law_beyond,
     size_trend,
 )
+from companion.chapters.ch07.in_brief import (
+    convention_facts,
+    exponent_facts,
+    front_facts,
+    law_facts,
+    share_facts,
+    w_facts,
+)
 from companion.chapters.ch07.prices import context_of_half, price_of_context
 from companion.chapters.ch07.tables import (
     settings_by_context,
@@ -89,13 +97,17 @@ __all__ = [
     "context_of_half",
     "context_range",
     "contexts_between",
+    "convention_facts",
+    "exponent_facts",
     "factor_facts",
     "far_facts",
     "first_look",
+    "front_facts",
     "imposed_facts",
     "label_of",
     "largest_shared_budget",
     "law_contexts",
+    "law_facts",
     "ledger_facts",
     "loss_differences",
     "loss_facts",
@@ -112,6 +124,7 @@ __all__ = [
     "rise_facts",
     "settings_by_context",
     "settings_facts",
+    "share_facts",
     "shift_verdicts",
     "show_answer",
     "show_answer_figure",
@@ -143,6 +156,7 @@ __all__ = [
     "start_text",
     "token_worth",
     "verdict_facts",
+    "w_facts",
     "with_token_worth",
     "worth_facts",
     "worth_table",

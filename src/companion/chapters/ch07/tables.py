@@ -28,7 +28,7 @@ def show_optima(fits: Mapping[str, ContextFit]) -> Html:
     return show_table(
         wide.rename_axis(columns=None).reset_index()[[*_PROFILE, "num_runs", *SYMBOLS]],
         name="context-optima",
-        caption="Optimal parameters and tokens at every budget and context, with 95 % intervals from drawn parabolas.",
+        caption="Optima of every budget and context. Parameters and tokens with 95 % intervals from drawn parabolas.",
         formats={"isoflop_budget": power_of_ten},
         labels={"isoflop_budget": "budget (FLOP)", "context_length": "T (tokens)", "num_runs": "runs"}
         | {"num_params": "N* (parameters)", "num_tokens": "D* (tokens)"},
@@ -86,8 +86,8 @@ def show_ledger(rows: list[LedgerRow]) -> Html:
     return show_table(
         shown[["architecture", "T", "quantity", "published", "ours", "independent", "verdict"]],
         name="context-ledger",
-        caption="Published exponents of N*(C) and optima at contexts other than 8192. All rows are on the page of the "
-        "ledger.",
+        caption="Published values at other contexts. Exponents of N*(C) and optima at contexts other than 8192. All "
+        "rows are on the page of the ledger.",
         formats={"published": _seven_digits, "ours": _seven_digits},
     )
 
@@ -108,7 +108,7 @@ def show_laws(explanations: Mapping[str, Explanation]) -> Html:
     return show_table(
         pd.DataFrame(rows),
         name="context-laws",
-        caption="The laws that predict the optima of the other contexts, with 95 % intervals.",
+        caption="Exponents of the laws of one context. They predict the optima of the others; with 95 % intervals.",
         formats={"γ": "{:.2f}"},
         labels={"T": "fitted at T (tokens)"},
     )
@@ -180,22 +180,27 @@ def show_changes_by_convention(
     changes
         architecture, convention and factor, one for every budget; shown is their geometric mean.
     """
+    wide = changes_by_convention(changes, explanations)
+    return show_table(
+        wide.reset_index(names="architecture").assign(architecture=wide.index.map(label_of)),
+        name="context-conventions",
+        caption="Change of N* by convention. N* at the longest context over N* at the context of the law: exact "
+        "optimum of the law, mean over the budgets, and as measured.",
+        formats=dict.fromkeys(map(str, wide), "{:.3f}"),
+    )
+
+
+def changes_by_convention(
+    changes: Sequence[tuple[str, str, float]], explanations: Mapping[str, Explanation]
+) -> pd.DataFrame:
+    """The numbers of `show_changes_by_convention`: a row per architecture, a column per convention, and `measured`."""
     table = pd.DataFrame(changes, columns=["name", "convention", "change"])
-    conventions = list(table["convention"].unique())
     wide = table.pivot_table("change", "name", "convention", aggfunc=lambda v: np.exp(np.log(v).mean()), sort=False)
-    wide = wide.rename_axis(columns=None).reset_index()
     measured = [
         each.measured.change("num_params", each.fit_context, each.measured.context_lengths[-1])[0]
-        for each in (explanations[name] for name in wide["name"])
+        for each in (explanations[name] for name in wide.index)
     ]
-    wide = wide.assign(name=wide["name"].map(label_of), measured=measured).rename(columns={"name": "architecture"})
-    return show_table(
-        wide,
-        name="context-conventions",
-        caption="N* at the longest context over N* at the context of the law: by convention (exact optimum of the law, "
-        "mean over the budgets), and as measured.",
-        formats=dict.fromkeys([*conventions, "measured"], "{:.3f}"),
-    )
+    return wide.rename_axis(columns=None).assign(measured=measured)
 
 
 def show_share_table(shares: Mapping[str, pd.DataFrame]) -> Html:
@@ -208,7 +213,8 @@ def show_share_table(shares: Mapping[str, pd.DataFrame]) -> Html:
     return show_table(
         pd.DataFrame(rows, columns=["architecture", "T", "core", "mixer"]),
         name="context-shares",
-        caption="Share of training compute at the measured optima, lowest and highest over the budgets.",
+        caption="Shares of the compute by context. Core and whole mixer at the measured optima, lowest and highest "
+        "over the budgets.",
         labels={"T": "T (tokens)", "core": "mixer core", "mixer": "core, projections, output gate"},
     )
 

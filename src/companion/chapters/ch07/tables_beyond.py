@@ -40,7 +40,7 @@ def show_far_optima(far: Mapping[str, pd.DataFrame], train_flops: float) -> Html
     return show_table(
         pd.concat(parts),
         name="context-far",
-        caption=f"Optima of the law at {power_of_ten(train_flops)} FLOP with 95 % intervals. The last column names "
+        caption=f"Optima of the law at {power_of_ten(train_flops)} FLOP, with 95 % intervals. The last column names "
         "what no run covers. Where the context changes no price, only the first and the last row are shown.",
         labels={"context_length": "T (tokens)", "num_params": "N*", "num_tokens": "D* (tokens)"}
         | {"core_share": "core's share of C", "beyond": "beyond the runs"},
@@ -62,10 +62,7 @@ def show_factors(factors: pd.DataFrame, runs: pd.DataFrame, explanations: Mappin
     runs
         the run table.
     """
-    fronts = compute_factors(runs, {"table": runs["train_flops"]}, "xlstm", "transformer")
-    seen = (
-        dict(zip(fronts["context_length"], fronts["flops_factor"], strict=True)) if "context_length" in fronts else {}
-    )
+    seen = factors_of_runs(runs)
     shown = {length for each in explanations.values() for length in each.measured.context_lengths}
     shown |= set(named_contexts(factors["context_length"].tolist()))
     rows = factors[factors["context_length"].isin(shown)]
@@ -80,11 +77,19 @@ def show_factors(factors: pd.DataFrame, runs: pd.DataFrame, explanations: Mappin
     return show_table(
         table,
         name="context-factors",
-        caption="Transformer compute over xLSTM compute at equal loss: by the two laws with 95 % intervals, and within "
-        "the data by the runs themselves (median over the losses that both reach).",
+        caption="Compute factors at equal loss. Transformer compute over xLSTM compute: by the two laws with 95 % "
+        "intervals, and within the data by the runs themselves (median over the losses that both reach).",
         formats={"runs": "{:.2f}"},
         labels={"T": "T (tokens)", "laws": "by the laws", "runs": "by the runs"},
     )
+
+
+def factors_of_runs(runs: pd.DataFrame) -> dict[int, float]:
+    """Compute of the Transformer over that of xLSTM at equal loss, by context: the median over the losses of both."""
+    fronts = compute_factors(runs, {"table": runs["train_flops"]}, "xlstm", "transformer")
+    if "context_length" not in fronts:
+        return {}
+    return {int(T): float(factor) for T, factor in fronts[["context_length", "flops_factor"]].itertuples(index=False)}
 
 
 def plan_table(
@@ -173,8 +178,8 @@ def show_loss_rises(rises: pd.DataFrame, first: int, last: int) -> Html:
     return show_table(
         rises,
         name="context-rises",
-        caption="Loss at the optimum (nats/token) at the shortest and the longest context, its rise, and the part of "
-        "the rise that the law predicts because compute buys fewer tokens.",
+        caption="Loss at the optimum and its rise. In nats per token at the shortest and the longest context, and the "
+        "part of the rise that the law predicts because compute buys fewer tokens.",
         formats={"isoflop_budget": power_of_ten}
         | dict.fromkeys(("short", "long"), "{:.3f}")
         | dict.fromkeys(("rise", "price", "rest"), "{:+.3f}"),

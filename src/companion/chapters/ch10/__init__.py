@@ -49,6 +49,7 @@ from companion.chapters.ch10.right import (
 )
 from companion.chapters.ch10.shown import Shown
 from companion.chapters.ch10.speed import (
+    rival_facts,
     show_here,
     show_rivals,
     show_speed,
@@ -79,6 +80,7 @@ __all__ = [
     "normalizer_sums",
     "overflow_facts",
     "published_facts",
+    "rival_facts",
     "show_active",
     "show_balances",
     "show_chunk_scan",

@@ -80,7 +80,7 @@ def show_summary(shown: Shown, crossings: Crossings) -> Html:
     return show_table(
         table.rename_axis("quantity").reset_index(),
         name="kernel-summary",
-        caption=f"Speed of one layer and its crossing with attention. H × (d_qk, d_hv) = {shown.label}, "
-        f"T = {shown.context} for the times, bf16, {shown.timings.gpu}. The crossing is the context from which on the "
-        "mLSTM is the faster of the two.",
+        caption=f"Speed and crossing of one layer. H × (d_qk, d_hv) = {shown.label}, T = {shown.context} for the "
+        f"times, bf16, {shown.timings.gpu}. The crossing is the context from which on the mLSTM is faster "
+        "than attention.",
     )

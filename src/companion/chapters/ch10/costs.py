@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
-from IPython.display import Markdown
+from IPython.display import Markdown, display
 
 from companion.accounting.kernel_costs import (
     CARRIED_TILE,
@@ -29,18 +29,33 @@ Costs = Sequence[KernelCost]
 
 def show_forms(shown: Shown) -> Html:
     """FLOPs, bytes and least time of the forms as one pass each."""
-    cell = shown.cell
-    layer = XLSTM(d_model=cell.n_heads * cell.d_hv, n_layers=1, n_heads=cell.n_heads, d_qk=cell.d_qk, d_hv=cell.d_hv)
-    forms = mlstm_form_table(layer, shown.context, hardware=shown.peaks, convention="tfla")
+    forms = form_costs(shown)
     return show_table(
         forms.assign(ns=1e9 * forms["seconds_per_token"]).drop(columns="seconds_per_token"),
         name="kernel-forms-cost",
-        caption="FLOPs, bytes and least time of each form, taken as one pass: forward, one layer of "
+        caption="Least times of the forms. FLOPs, bytes and least time of each form as one pass: forward, one layer of "
         f"{shown.label} at T = {shown.context}, states in float32 as in chapter 8, roofline of {shown.timings.gpu}.",
         formats={"flops_per_token": power_of_ten, "bytes_per_token": power_of_ten}
         | {"arithmetic_intensity": significant, "ns": significant},
         labels={"chunk_size": "L (tokens)", "flops_per_token": "FLOP per token", "bytes_per_token": "bytes per token"}
         | {"arithmetic_intensity": "FLOP per byte", "ns": "ns per token"},
+    )
+
+
+def form_costs(shown: Shown) -> pd.DataFrame:
+    """Every form as one pass (`accounting.mlstm_forms.mlstm_form_table`), one layer of the heads of the page."""
+    cell = shown.cell
+    layer = XLSTM(d_model=cell.n_heads * cell.d_hv, n_layers=1, n_heads=cell.n_heads, d_qk=cell.d_qk, d_hv=cell.d_hv)
+    return mlstm_form_table(layer, shown.context, hardware=shown.peaks, convention="tfla")
+
+
+def times_of_forms(shown: Shown) -> str:
+    """The least times of a token in the three forms, the chunkwise one at its best chunk, as a list."""
+    forms = form_costs(shown).set_index("form")
+    nanoseconds = {form: significant(1e9 * seconds) for form, seconds in forms["seconds_per_token"].items()}
+    best = "chunkwise, least seconds"
+    return listed([f"{nanoseconds[form]} ns in the {form} form" for form in ("recurrent", "parallel")]) + (
+        f", against {nanoseconds[best]} ns in chunks of {forms['chunk_size'][best]:.0f} tokens"
     )
 
 
@@ -52,7 +67,7 @@ def show_costs(shown: Shown, costs: pd.DataFrame) -> Html:
     return show_table(
         table[["kernel", "stage", "flops", "bytes", "arithmetic_intensity", "seconds", "bound"]],
         name="kernel-costs",
-        caption=f"Least time of every kernel on {shown.timings.gpu}, whose ridge is at {shown.peaks.ridge:.0f} FLOP "
+        caption=f"Least time of every kernel. On {shown.timings.gpu}, whose ridge is at {shown.peaks.ridge:.0f} FLOP "
         f"per byte: H × (d_qk, d_hv) = {shown.label}, {count(cell.num_tokens)} tokens, L = {cell.chunk_size}, bf16.",
         formats={
             "flops": power_of_ten,
@@ -98,6 +113,7 @@ def cost_facts(shown: Shown, carried: Costs, scans: Mapping[str, pd.DataFrame]) 
     facts: dict[str, object] = {
         "c10_peaks": f"{peaks.peak_flops_per_s / 1e12:.0f} TFLOP/s and {peaks.peak_bytes_per_s / 1e12:.2f} TB/s on "
         f"{shown.timings.gpu}",
+        "c10_form_times": times_of_forms(shown),
         "c10_limits": f"At L = {cell.chunk_size}{',' if costs['compute_bound'].any() else ''} {limits(costs)}",
         "c10_best_chunks": best,
         "c10_free_chunk": best_kernel_chunk(longer, "forward+backward"),
@@ -128,6 +144,8 @@ def state_blocks(shown: Shown, **few: int) -> dict[str, int]:
 
 
 def show_code(module: str, function: str, *, after: str, before: str) -> Markdown:
-    """Lines of a Triton kernel of the mLSTM, read from the source (`source.kernel_source`)."""
+    """Lines of a Triton kernel of the mLSTM, read from the source (`source.kernel_source`), below their origin."""
     text = kernel_source(f"companion.kernels.mlstm.{module}", function, after=after, before=before)
+    # the paragraph of a caption: the button of a fold around the cell is named after it
+    display(Html(f'<p class="companion-caption">Lines of <code>{function}</code> ({module}.py)</p>'))
     return Markdown(f"```python\n{text}\n```")

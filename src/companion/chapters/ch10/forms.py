@@ -106,9 +106,9 @@ def show_normalizer_gradient(through: pd.DataFrame) -> Html:
     return show_table(
         wide[columns],
         name="kernel-normalizer",
-        caption="Errors of gradients with and without the normalizer's part, in float64 against the oracle. The loss "
-        "is linear in what the first column names. The second column is the share of the upstream gradient that lies "
-        "along h (root mean square).",
+        caption="Errors without the normalizer's part. Relative errors of gradients with and without it, in float64 "
+        "against the oracle. The loss is linear in what the first column names. The second column is the share of the "
+        "upstream gradient that lies along h (root mean square).",
         formats=dict.fromkeys(["parallel", "dq", "dk", "dv", "di", "df"], small),
         labels={"upstream": "loss on", "parallel": "along h", "normalizer_gradient": "normalizer's part"}
         | {"di": "dĩ", "df": "df̃"},

@@ -87,6 +87,25 @@ def show_untimed(timings: Timings) -> Html:
     )
 
 
+def untimed_verdict(timings: Timings) -> str:
+    """A verdict: how many cases were not timed, because a result was wrong or for another reason, and of which kernels.
+
+    A case is one pass of one implementation at one size.
+    """
+    table = timings.table
+    skipped = table["skipped"] if "skipped" in table else pd.Series(index=table.index, dtype=object)
+    left_out = table.assign(skipped=skipped).dropna(subset="skipped")
+    if not len(left_out):
+        return "Every case was timed"
+    wrong = left_out["skipped"].astype(str).str.contains("relative error of")
+    found = []
+    for rows, reason in ((left_out[wrong], "whose results were wrong"), (left_out[~wrong], "for another reason")):
+        if len(rows):
+            names = listed([_in_brackets(str(name)) for name in rows["implementation"].unique()])
+            found.append(f"{len(rows)} {reason} ({names})")
+    return f"Of {len(table)} cases, {len(left_out)} were not timed: {listed(found)}"
+
+
 def speed_facts(shown: Shown) -> dict[str, object]:
     """Where and when the timings were taken, times of `mlstm_kernels` over ours, and the cheaper backward pass."""
     timings = shown.timings
@@ -99,6 +118,7 @@ def speed_facts(shown: Shown) -> dict[str, object]:
         "c10_versions": known + changed,
         "c10_against": against_verdict(shown),
         "c10_speed": cheaper_verdict(shown),
+        "c10_untimed": untimed_verdict(timings),
     }
 
 
@@ -139,11 +159,16 @@ def show_steps(shown: Shown) -> Html:
     )
 
 
-def show_step_rivals(shown: Shown, records: Path) -> Html:
-    """A step of ours beside that of mlstm_kernels, on every GPU that timed both."""
+def step_rivals(shown: Shown, records: Path) -> pd.DataFrame:
+    """Steps of the heads of the page, ours beside those of mlstm_kernels (`benchmarks.kernels.log.against_peer`)."""
     rivals = against_peer(records, "mlstm_kernels step")
     same = rivals["case"].str.startswith("x".join(str(n) for n in shown.heads) + "-")
-    rivals = rivals[(rivals["implementation"] == OURS_STEP) & same]
+    return rivals[(rivals["implementation"] == OURS_STEP) & same]
+
+
+def show_step_rivals(shown: Shown, records: Path) -> Html:
+    """A step of ours beside that of mlstm_kernels, on every GPU that timed both."""
+    rivals = step_rivals(shown, records)
     if not len(rivals):
         return shown.untimed()
     rivals = rivals.assign(gpu=short_gpu(rivals["gpu"])).sort_values(["gpu", "batch_size"])
@@ -187,17 +212,36 @@ def step_facts(shown: Shown) -> dict[str, object]:
     return {"c10_steps": f"In a CUDA graph our step reaches {low} and {high}"}
 
 
+def pass_rivals(records: Path, context: int) -> pd.DataFrame:
+    """Our passes beside those of xl_chunk of mlstm_kernels at three contexts (`kernel_tables.passes_of`)."""
+    return passes_of(against_peer(records, "mlstm_kernels xl_chunk, chunk 128"), context)
+
+
+def rival_facts(shown: Shown, records: Path) -> dict[str, object]:
+    """Between which ratios the times of mlstm_kernels over ours lie: passes of sequences, and steps."""
+    rivals = pass_rivals(records, shown.context)
+    detached = rivals["implementation"] == OURS_DETACHED
+    kinds = {"as our forward pass": rivals[rivals["part"] == "forward"], "as our detached pass": rivals[detached]}
+    found = [f"{_range(rows['ratio'])} times as long {kind}" for kind, rows in kinds.items() if len(rows)]
+    steps = step_rivals(shown, records)
+    of_steps = f"The step of mlstm_kernels takes {_range(steps['ratio'])} times as long"
+    return {
+        "c10_rivals": f"There xl_chunk takes {listed(found)}" if found else "No GPU timed both",
+        "c10_step_rivals": of_steps if len(steps) else "No published step was timed beside ours",
+    }
+
+
 def show_rivals(records: Path, context: int) -> Html:
     """Our times beside those of xl_chunk of mlstm_kernels, on every GPU that timed both."""
-    rivals = passes_of(against_peer(records, "mlstm_kernels xl_chunk, chunk 128"), context)
+    rivals = pass_rivals(records, context)
     if not len(rivals):
         return nothing("no published kernel was timed beside ours")
     cells = [f"{1e3 * row['seconds']:.2f} ({row['ratio']:.2f})" for _, row in rivals.iterrows()]
     return show_table(
         by_context(rivals, cells),
         name="kernel-rivals",
-        caption="Milliseconds of our kernels on every GPU, and in brackets how many times as long xl_chunk of "
-        f"mlstm_kernels (L = 128) takes on the same GPU.{of_earlier(rivals)}",
+        caption="Our kernels and xl_chunk by GPU. Milliseconds of ours, and in brackets how many times as long "
+        f"xl_chunk of mlstm_kernels (L = 128) takes on the same GPU.{of_earlier(rivals)}",
         labels={"gpu": "GPU"},
     )
 
@@ -221,3 +265,13 @@ def of_earlier(table: pd.DataFrame) -> str:
     """For a caption: the GPUs whose records are of an earlier state of the kernels."""
     gpus = sorted(set(table.loc[table["code"] != identity_today().code, "gpu"]))
     return f" The times on {listed(gpus)} are of an earlier state of the kernels." if gpus else ""
+
+
+def _in_brackets(implementation: str) -> str:
+    """An implementation in a list that is in brackets: `xl_chunk at L = 256`."""
+    return short_name(implementation).replace(", L", " at L")
+
+
+def _range(ratios: pd.Series) -> str:
+    """From the smallest to the largest: 0.90 to 4.3; one number if both read the same."""
+    return " to ".join(dict.fromkeys(significant(float(value), 2) for value in (ratios.min(), ratios.max())))
