@@ -16,7 +16,7 @@ LAYERS = (
     ("laws",),
     ("runs",),
     ("fitting",),
-    ("inference",),
+    ("inference", "training"),
     ("kernels",),
     ("models",),
     ("benchmarks",),

@@ -6,6 +6,7 @@ Run tables have a reader of their own (`companion.runs.load`): they may be large
 import csv
 import os
 import stat
+import zlib
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -21,7 +22,7 @@ _SEPARATORS = ((";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars"))
 
 
 def read_table(path: str | os.PathLike[str], schema: pa.DataFrameSchema) -> pd.DataFrame:
-    """The rows of a CSV file (UTF-8, commas), with the schema's types and a fresh index.
+    """The rows of a CSV file (UTF-8, commas; plain or compressed with gzip), with the schema's types and a fresh index.
 
     Columns that the schema does not have are kept as text. An empty cell is NaN where the schema allows it.
 
@@ -118,12 +119,28 @@ def separator_fault(fields: list[str]) -> str:
     return ""
 
 
+def _plain(data: bytes, source: str) -> bytes:
+    """The bytes of a file, those of a file compressed with gzip unpacked."""
+    if not data.startswith(b"\x1f\x8b"):
+        return data
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        plain = unpacker.decompress(data, MAX_TABLE_BYTES + 1)
+    except zlib.error as error:
+        raise InputError(f"{source}: is not whole: {error}") from None
+    if len(plain) > MAX_TABLE_BYTES:
+        raise InputError(f"{source}: the unpacked file is too large: the limit is {MAX_TABLE_BYTES / 2**20:g} MiB")
+    if not unpacker.eof:
+        raise InputError(f"{source}: the compressed file is cut off after {len(plain):,} bytes of text")
+    return plain
+
+
 def _cells(path: str | os.PathLike[str], source: str) -> pd.DataFrame:
     """All cells as text, empty ones as None."""
     row = 0
     try:
         with open_table(path, MAX_TABLE_BYTES) as file:
-            lines = file.read().split(b"\n")
+            lines = _plain(file.read(), source).split(b"\n")
         for number, line in enumerate(lines, 1):
             if fault := text_fault(line, number):
                 raise InputError(f"{source}: {fault}")
