@@ -1,10 +1,11 @@
 """Sphinx extension: the directive `{data-files}`, a list of the project's tables, each to download.
 
-The build copies `data/*.csv` and `data/README.md` beside the pages. The README says what each table is; rows, columns
+The build copies `data/*.csv`, `data/*.csv.gz` and `data/README.md` beside the pages. The README says what each table is; rows, columns
 and sizes are counted here.
 """
 
 import csv
+import gzip
 import re
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
-_DESCRIBED = re.compile(r"^\| `([\w.]+\.csv)` \| (.+?) \|", re.MULTILINE)
+_DESCRIBED = re.compile(r"^\| `([\w.]+\.csv(?:\.gz)?)` \| (.+?) \|", re.MULTILINE)
 
 
 class DataFiles(SphinxDirective):
@@ -25,7 +26,7 @@ class DataFiles(SphinxDirective):
         folder = Path(self.env.srcdir) / "data"
         described = dict(_DESCRIBED.findall((folder / "README.md").read_text(encoding="utf-8")))
         lines = []
-        for path in sorted(folder.glob("*.csv")):
+        for path in sorted([*folder.glob("*.csv"), *folder.glob("*.csv.gz")]):
             if path.name not in described:
                 raise ExtensionError(f"data/README.md does not say what {path.name} is")
             self.env.note_dependency(str(path))
@@ -42,7 +43,8 @@ class DataFiles(SphinxDirective):
 
 def shape(path: Path) -> tuple[int, int]:
     """Rows without the header, and columns."""
-    with path.open(newline="", encoding="utf-8") as file:
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     return len(rows) - 1, len(rows[0])
 

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from commands import RUNS, error_line, run_json
 from foreign import NAMES, table
 
 from companion import cli
+from companion.paths import data_dir
 from companion.runs.load import load_paper_runs
 
 
@@ -91,3 +93,24 @@ def test_extra_column_is_a_note_and_an_error_when_strict(tmp_path: Path, capsys:
     assert notes[0].startswith("note: ")
     assert "color" in notes[0]
     assert "color" in error_line(capsys, "data", "check", str(path), "--strict")
+
+
+def test_training_logs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = data_dir() / "training_logs.csv"
+    result = run_json(capsys, "data", "check", str(path))
+    assert result["by_status"] == {"finished": 426, "diverged": 3, "stopped": 2}
+    assert result["accounting"]["num_params_equal"] == result["num_runs"] == result["num_with_throughput"] == 431
+    assert result["accounting"]["largest_relative_train_flops_difference"] < 1e-5
+    assert len(result["warnings"]) == 1
+    logs = pd.read_csv(path)
+    assert result["sum_gpu_hours"] == pytest.approx((logs.step_time_s * logs.train_steps * logs.num_gpus).sum() / 3600)
+
+    logs.assign(step_time_s=logs["step_time_s"] / 10, step_time_q25_s=None).to_csv(tmp_path / "fast.csv", index=False)
+    assert cli.main(["data", "check", str(tmp_path / "fast.csv")]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith(f"{tmp_path / 'fast.csv'}: training logs of 431 runs\n")
+    assert "would use" in captured.err
+    logs.assign(mine=1).to_csv(tmp_path / "mine.csv", index=False)
+    assert error_line(capsys, "data", "check", str(tmp_path / "mine.csv"), "--strict").endswith("'mine' is not known")
+    logs.assign(num_gpus=0).to_csv(tmp_path / "none.csv", index=False)
+    assert error_line(capsys, "data", "check", str(tmp_path / "none.csv")).endswith("'num_gpus': 0.0 must be positive")

@@ -194,7 +194,7 @@ def _copy_tables(data: Path, target: Path) -> None:
     """Put the tables where the pages can offer them: Sphinx reads nothing outside of `book/`."""
     if data.is_dir():
         target.mkdir()
-        for path in [*data.glob("*.csv"), *data.glob("README.md")]:
+        for path in [*data.glob("*.csv"), *data.glob("*.csv.gz"), *data.glob("README.md")]:
             shutil.copy(path, target)
 
 

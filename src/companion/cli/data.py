@@ -1,4 +1,4 @@
-"""`companion data`: what a run table holds, and what in it changes conclusions."""
+"""`companion data`: what a run table or training logs hold, and what in it changes conclusions."""
 
 import argparse
 import sys
@@ -11,11 +11,15 @@ import yaml
 
 from companion.cli.commands import _plain, print_json
 from companion.cli.options import add_json
-from companion.formatting import name_rows, plural
+from companion.errors import InputError
+from companion.formatting import name_rows, percent, plural, quoted
+from companion.hardware import REFERENCE_HARDWARE, get_hardware
 from companion.runs.conventions import check_counts
 from companion.runs.findings import find_all, ratio_range
 from companion.runs.findings.flops import USUAL_RATIO
 from companion.runs.load import read_runs, summary
+from companion.training.logs import LOG_SCHEMA, is_log_table, load_training_logs
+from companion.training.throughput import THROUGHPUT_COLUMNS, utilization_by_size, with_throughput
 
 #: Most entries of a list that the text shows; --json has them all.
 _MAX_LISTED = 50
@@ -27,17 +31,20 @@ def add_data(command: Callable[..., argparse.ArgumentParser], subparsers: Any) -
     parser = command(
         "check",
         data_check,
-        "check a run table, say what it holds and what in it changes conclusions",
-        "  companion data check data/runs.csv\n  companion data check my_runs.csv --strict --json",
+        "check a run table or training logs, say what it holds and what in it changes conclusions",
+        "  companion data check data/runs.csv\n  companion data check my_runs.csv --strict --json\n"
+        "  companion data check data/training_logs.csv",
         to=data.add_subparsers(title="commands", metavar="COMMAND", required=True),
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help="run table (CSV)")
+    parser.add_argument("file", type=Path, metavar="FILE", help="run table, or training logs (CSV)")
     parser.add_argument("--strict", action="store_true", help="columns that are not known are errors")
     add_json(parser)
 
 
 def data_check(arguments: argparse.Namespace) -> None:
     """`companion data check`: load with all checks, then say what the table holds and what a reader should know."""
+    if is_log_table(arguments.file):
+        return _check_logs(arguments)
     runs, notes = read_runs(arguments.file, strict=arguments.strict)
     findings = find_all(runs)
     for note in notes:
@@ -66,6 +73,39 @@ def data_check(arguments: argparse.Namespace) -> None:
         if key not in ("findings", "warnings", "flops_ratio")
     }
     print(yaml.safe_dump(_plain(shown), sort_keys=False, allow_unicode=True, width=110), end="")
+    return None
+
+
+def _check_logs(arguments: argparse.Namespace) -> None:
+    """The same for a table of training logs; its notes go to stderr as they are found."""
+    logs = with_throughput(load_training_logs(arguments.file))
+    if arguments.strict and (
+        unknown := [name for name in logs if name not in (*LOG_SCHEMA.columns, *THROUGHPUT_COLUMNS)]
+    ):
+        raise InputError(f"{arguments.file}: column {quoted(unknown[0])} is not known")
+    measured = logs[logs["utilization"].notna()]
+    if (above := measured["utilization"] > 1).any():
+        row = measured.loc[above].index[0]
+        print(
+            f"note: {arguments.file}: run {quoted(logs['run'][row])} would use {percent(logs['utilization'][row])} of "
+            f"{get_hardware(REFERENCE_HARDWARE).label}: a step time in another unit, other GPUs, or too few of them?",
+            file=sys.stderr,
+        )
+    result = {
+        "file": str(arguments.file),
+        "kind": "training logs",
+        **summary(logs),
+        "by_status": {str(name): int(count) for name, count in logs["status"].value_counts().items()},
+        "num_with_throughput": len(measured),
+        "sum_gpu_hours": float(measured["gpu_hours"].sum()),
+        "utilization": utilization_by_size(measured).to_dict("records"),
+        "accounting": _against_accounting(logs),
+        "warnings": logs.attrs["notes"],
+    }
+    if arguments.json:
+        return print_json(result)
+    print(f"{arguments.file}: training logs of {plural(len(logs), 'run')}")
+    print(yaml.safe_dump(_plain(result), sort_keys=False, allow_unicode=True, width=110), end="")
     return None
 
 

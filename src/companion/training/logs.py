@@ -12,7 +12,7 @@ from companion.errors import InputError
 from companion.formatting import name_rows, plural, quoted
 from companion.paths import data_dir
 from companion.runs.schema import MAX_LOSS
-from companion.tables import read_table
+from companion.tables import MAX_TABLE_BYTES, open_table, read_table
 
 #: What became of a run: `stopped` was ended early, `diverged` ended with a useless loss.
 STATUSES = ("finished", "diverged", "stopped")
@@ -26,8 +26,8 @@ def _number(least: float = 0.0, most: float = np.inf, *, needed: bool = True, wh
     return pa.Column(int if whole else float, checks, nullable=not needed, required=needed)
 
 
-#: No optimizer step takes less than 10 µs or more than a day.
-_STEP_TIME = {"least": 1e-5, "most": 86_400.0}
+#: No optimizer step takes less than 10 µs or more than a day, seconds.
+_STEP_TIME = (1e-5, 86_400.0)
 _WHOLE_OR_NONE = (pa.Check(lambda values: values == np.rint(values), error="is not a whole number"),)
 
 
@@ -55,11 +55,11 @@ LOG_SCHEMA = pa.DataFrameSchema(
         "fsdp_size": _count(),
         "step_time_s": pa.Column(
             float,
-            pa.Check.in_range(1e-5, 86_400.0, error="is not the time of a step in seconds (1e-5 to 86400)"),
+            pa.Check.in_range(*_STEP_TIME, error="is not the time of a step in seconds (1e-5 to 86400)"),
             nullable=True,
         ),
-        "step_time_q25_s": _number(**_STEP_TIME, needed=False),
-        "step_time_q75_s": _number(**_STEP_TIME, needed=False),
+        "step_time_q25_s": _number(*_STEP_TIME, needed=False),
+        "step_time_q75_s": _number(*_STEP_TIME, needed=False),
         "train_loss": _number(most=MAX_LOSS, needed=False),
         "val_loss": pa.Column(
             float,
@@ -139,6 +139,19 @@ def load_training_logs(path: str | os.PathLike[str] | None = None) -> pd.DataFra
     for note in frame.attrs["notes"]:
         warnings.warn(f"{source}: {note}", UserWarning, stacklevel=2)
     return frame
+
+
+def is_log_table(path: str | os.PathLike[str]) -> bool:
+    """Whether the header of a file names step times and GPUs: then it is a table of training logs, not of runs alone.
+
+    Raises
+    ------
+    InputError
+        if the file cannot be opened.
+    """
+    with open_table(path, MAX_TABLE_BYTES) as file:
+        first = file.readline(2**16).decode("utf-8-sig", errors="replace")
+    return {"step_time_s", "num_gpus"} <= {name.strip().strip('"') for name in first.split(",")}
 
 
 def load_training_curves(path: str | os.PathLike[str] | None = None) -> pd.DataFrame:

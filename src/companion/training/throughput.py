@@ -60,9 +60,8 @@ def finished(logs: pd.DataFrame, context_length: int | None = None, group: str |
     if group is not None and "group" in logs:
         known &= logs["group"].isna() | (logs["group"] == group)
     if not known.any():
-        there = ", ".join(
-            f"{name} at T = {length}" for name, length in logs.groupby(["architecture", "context_length"]).groups
-        )
+        sets = logs[["architecture", "context_length"]].drop_duplicates()
+        there = ", ".join(f"{row.architecture} at T = {row.context_length}" for row in sets.itertuples())
         raise InputError(
             f"{logs.attrs.get('source', 'training logs')}: no finished run with loss and throughput"
             f"{'' if context_length is None else f' at context length {context_length}'}; the table has {there}"
