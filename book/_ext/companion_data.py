@@ -1,7 +1,7 @@
 """Sphinx extension: the directive `{data-files}`, a list of the project's tables, each to download.
 
-The build copies `data/*.csv`, `data/*.csv.gz` and `data/README.md` beside the pages. The README says what each table is; rows, columns
-and sizes are counted here.
+The build copies `data/*.csv`, `data/*.csv.gz` and `data/README.md` beside the pages. The README says what each table
+is; rows, columns and sizes are counted here.
 """
 
 import csv
