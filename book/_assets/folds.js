@@ -11,7 +11,7 @@ document.addEventListener("DOMContentLoaded", () => {
 // What a link leads to may be folded: it is opened, and looked for again once the tables above it have their form.
 (function () {
   function show() {
-    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const target = document.querySelector(":target");
     if (!target) return;
     let opened = false;
     for (let fold = target.closest("details"); fold; fold = fold.parentElement.closest("details")) {
