@@ -6,9 +6,9 @@ from companion.plotting import Html
 
 
 def rows_of(table: Html) -> list[dict[str, str]]:
-    """The rows of a table by its headings."""
-    soup = BeautifulSoup(table.markup, "html.parser")
-    head = [cell.get_text() for cell in soup.select("thead th")]
+    """The rows of a table by its headings; spaces that do not break, in headings or cells, are plain ones."""
+    soup = BeautifulSoup(table.markup.replace("\u00a0", " "), "html.parser")
+    head = [cell.get_text() for cell in soup.select("thead tr > *")]
     return [dict(zip(head, (td.get_text() for td in row.select("td")), strict=True)) for row in soup.select("tbody tr")]
 
 

@@ -56,4 +56,4 @@ def test_without_budgets_it_is_left_out(outcomes: dict[str, Execution]) -> None:
 def test_the_paper_stays(outcomes: dict[str, Execution], name: str) -> None:
     shown = markups(outcomes[name])
     assert "fig-paper-blocks" in shown
-    assert "The paper&#x27;s runs, both architectures together" in shown
+    assert "The paper\u2019s runs, both architectures together" in shown

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from bs4 import BeautifulSoup
+from html_tables import rows_of
 
 from companion.chapters import ch09
 from companion.chapters.ch09 import facts
@@ -15,7 +15,6 @@ from companion.inference.timings import load_paper_inference
 from companion.ledger import build_ledger, load_published, to_frame
 from companion.planner import Knowledge, Plan, Request, learn, plan
 from companion.planner.sweeps import choices, interval_shares, sweep
-from companion.plotting import Html
 from companion.runs import load_paper_runs
 
 REQUEST = Request(train_flops=1e21, prefill_tokens=1e12, generated_tokens=1e11)
@@ -29,13 +28,6 @@ def known() -> dict[str, Knowledge]:
 @pytest.fixture(scope="module")
 def planned(known: dict[str, Knowledge]) -> Plan:
     return plan(REQUEST, known)
-
-
-def rows_of(table: Html) -> list[dict[str, str]]:
-    """The rows of a table by its headings."""
-    soup = BeautifulSoup(table.markup, "html.parser")
-    head = [cell.get_text() for cell in soup.select("thead tr > *")]
-    return [dict(zip(head, (td.get_text() for td in row.select("td")), strict=True)) for row in soup.select("tbody tr")]
 
 
 def test_numbers_of_a_plan(planned: Plan, known: dict[str, Knowledge]) -> None:

@@ -123,7 +123,7 @@ def test_what_leads_in_a_time() -> None:
         ["step", "7b"],
         ["step", "160m"],
     ]
-    assert rows[2][2].startswith("attention's latency, from ")
+    assert rows[2][2].startswith("attention\u2019s latency, from ")
     assert rows[2][3] == "memory, at every context"
 
 
