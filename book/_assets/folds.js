@@ -26,3 +26,24 @@ document.addEventListener("DOMContentLoaded", () => {
   window.addEventListener("hashchange", show);
   window.addEventListener("load", show);
 })();
+
+// On paper nothing can be unfolded: tables, figures and solutions are open, code alone stays away.
+(function () {
+  const inside = "figure, .companion-table, .math, p:not(.admonition-title)";
+
+  window.addEventListener("beforeprint", () => {
+    for (const fold of document.querySelectorAll("article details:not([open])")) {
+      const solution = fold.classList.contains("companion-solution");
+      if (!solution && !fold.querySelector(inside)) continue;
+      fold.open = true;
+      fold.classList.add("companion-opened");
+      fold.classList.toggle("companion-printed", !solution);
+    }
+  });
+  window.addEventListener("afterprint", () => {
+    for (const fold of document.querySelectorAll("details.companion-opened")) {
+      fold.open = false;
+      fold.classList.remove("companion-opened", "companion-printed");
+    }
+  });
+})();

@@ -147,6 +147,31 @@ def test_a_link_into_a_fold_leads_to_its_target(browser: Any, site: str) -> None
 
 
 @pytest.mark.browser
+def test_paper_shows_what_is_folded_and_figures_as_drawn(browser: Any, site: str) -> None:
+    page = browser.new_page(viewport={"width": 650, "height": 900})  # as wide as a sheet without its margins
+    page.goto(f"{site}chapters/04_loss_surface.html")
+    seen = """() => {
+      const seen = name => [...document.querySelectorAll(`article ${name}`)].filter(e => e.checkVisibility()).length;
+      return [seen(".companion-table"), seen("details.hide .cell_input"), seen("details.hide > summary"),
+        seen(".companion-figure-wide"), seen(".companion-figure-narrow"), seen("details[open]")];
+    }"""
+    tables = page.locator("article .companion-table").count()
+    figures = page.locator("article .companion-figure-wide").count()
+    solutions = page.locator("article details.companion-solution").count()
+    before = page.evaluate(seen)
+    assert before[0] < tables
+    page.emulate_media(media="print")
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    shown = page.evaluate(seen)
+    assert shown[:5] == [tables, 0, 0, figures, 0]
+    assert shown[5] > solutions > 0
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    page.emulate_media(media="screen")
+    assert page.evaluate(seen) == before
+    page.close()
+
+
+@pytest.mark.browser
 def test_copy_button(browser: Any, site: str) -> None:
     context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
     page = context.new_page()
