@@ -172,6 +172,20 @@ def test_paper_shows_what_is_folded_and_figures_as_drawn(browser: Any, site: str
 
 
 @pytest.mark.browser
+def test_paper_shows_tables_whole(browser: Any, site: str) -> None:
+    """On a screen a section of the ledger scrolls in a box."""
+    page = browser.new_page(viewport={"width": 650, "height": 900})
+    page.goto(f"{site}chapters/90_ledger.html")
+    cut = """() => [...document.querySelectorAll(".companion-table")]
+      .filter(box => box.scrollHeight > box.clientHeight + 1 || box.clientHeight < box.firstElementChild.offsetHeight)
+      .length"""
+    assert page.evaluate(cut) > 0
+    page.emulate_media(media="print")
+    assert page.evaluate(cut) == 0
+    page.close()
+
+
+@pytest.mark.browser
 def test_copy_button(browser: Any, site: str) -> None:
     context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
     page = context.new_page()
