@@ -45,7 +45,7 @@ def pairs_like(steps: list[float], differences: list[float]) -> pd.DataFrame:
 
 
 def test_the_pairs_of_the_papers_1e20_profile(table: pd.DataFrame) -> None:
-    """28 of the 29 runs have a partner, 17 of them at exactly its tokens; 6 of the largest have another learning rate."""
+    """28 of 29 runs have a partner, 17 at exactly its tokens; 6 of the largest have another learning rate."""
     logs = load_training_logs()
     pairs = pair_batches(table, 128, 256)
     batch_256 = logs[logs["group"] == "batch_256"]
@@ -94,7 +94,7 @@ def test_each_run_is_in_one_pair_and_the_nearest_tokens_win() -> None:
     logs = small_logs()
     again = logs.iloc[[1]].assign(num_tokens=126_000, val_loss=9.0)
     better = logs.iloc[[0]].assign(val_loss=2.5)
-    pairs = pair_batches(pd.concat([again, better, logs]), 64, 128)  # indexes repeat: rows are told apart by position
+    pairs = pair_batches(pd.concat([again, better, logs]), 64, 128)  # the index repeats
     assert len(pairs) == 4
     smallest = pairs[pairs["num_params"] == 10].sort_values("first_loss")
     assert smallest["token_ratio"].tolist() == [1.0, 126_000 / 128_000]
@@ -194,7 +194,7 @@ def test_the_trend_of_the_logs(table: pd.DataFrame) -> None:
     assert low < 1 < high
     assert low > 0.8
     assert fit_step_trend(pairs).interval("exponent")[0] > 1.1
-    with pytest.raises(InputError, match="no 'slope'|slope"):
+    with pytest.raises(InputError, match="slope"):
         trend.interval("slope")
     with pytest.raises(InputError, match="trend over steps: 3 pairs at 3 numbers of steps"):
         fit_step_trend(pairs.iloc[:3])

@@ -76,7 +76,7 @@ def test_the_optima_are_where_the_other_count_predicts(profiles: pd.DataFrame, p
     # and not where one would look who takes both counts for one
     assert (same_batch["moved_high"] < 1).all()
     assert same_batch["moved_predicted"].to_numpy() == pytest.approx(0.82, abs=0.01)
-    assert same_batch["outside"].tolist() == [True, False] or same_batch["outside"].tolist() == [True, True]
+    assert same_batch["outside"].tolist() == [True, False]
     # half the batch moves the optimum much more than the count does
     half_batch = found[found["batch_size_seqs"] == 64].iloc[0]
     assert half_batch["ratio_low"] > 1.2

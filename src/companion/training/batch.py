@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
-from scipy.optimize import curve_fit
+from scipy.optimize import least_squares
 
 from companion.errors import InputError
 from companion.fitting.bootstrap import check_resamples, interval_with_lost, percentile_interval, resample_counts
@@ -118,7 +118,7 @@ def pair_batches(
         shown = {column: f"{name}_{column.removeprefix('val_')}" for column in SHOWN_FOR_BOTH if column in side}
         marks = {"loss_uncertainty": f"{name}_uncertainty", "imposed_published_fit": f"{name}_imposed"}
         chosen = side[[*keys, *shown, *(mark for mark in marks if mark in side)]].rename(columns=shown | marks)
-        sides.append(chosen.assign(**{f"{name}_row": side.index}))
+        sides.append(chosen.assign(**{f"{name}_row": np.arange(len(side))}))
     pairs = sides[0].merge(sides[1], on=keys)
     pairs["token_ratio"] = pairs["second_num_tokens"] / pairs["first_num_tokens"]
     pairs = _nearest(pairs[np.abs(np.log(pairs["token_ratio"])) <= np.log1p(token_tolerance) + 1e-12])
@@ -312,11 +312,8 @@ def fit_step_trend(pairs: pd.DataFrame, num_resamples: int = 400, seed: int = 0)
 
     def solve(counts: Array, start: tuple[float, float]) -> tuple[float, float]:
         rows = np.repeat(np.arange(values.size), counts.astype(int))
-        try:
-            found, _ = curve_fit(lambda u, a, b: a * np.exp(-b * u), x[rows], values[rows], p0=start, maxfev=2000)
-        except RuntimeError:
-            return (np.nan, np.nan)
-        return (float(found[0]), float(found[1]))
+        found = least_squares(lambda p: p[0] * np.exp(-p[1] * x[rows]) - values[rows], start, method="lm")
+        return (float(found.x[0]), float(found.x[1])) if found.success else (np.nan, np.nan)
 
     best = solve(np.ones(values.size), (float(np.median(values)), TYPICAL_EXPONENT))
     if not np.isfinite(best).all():

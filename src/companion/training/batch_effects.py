@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import curve_fit
+from scipy.optimize import least_squares
 
 from companion.errors import InputError
 from companion.fitting.bootstrap import interval_with_lost, resample_counts
@@ -286,33 +286,29 @@ def fit_critical_batch(
     log_tokens = np.log(pairs["second_num_tokens"].to_numpy(float))
     reference = float(np.exp(log_tokens.mean()))
     u, data = log_tokens - np.log(reference), _Pairs(pairs, surface, surface_of)
-    values, held = data.difference, () if exponent is None else (exponent,)
 
-    def model(rows: Array, log_critical: float, *free: float) -> Array:
-        at = rows.astype(int)
-        return data.predict(np.exp(log_critical + (free + held)[0] * u[at]), at)
+    def residuals(parameters: Array, rows: NDArray[np.int64]) -> Array:
+        slope = parameters[1] if exponent is None else exponent
+        return data.predict(np.exp(parameters[0] + slope * u[rows]), rows) - data.difference[rows]
 
     def solve(counts: Array, start: Array) -> Array:
-        rows = np.repeat(np.arange(values.size), counts.astype(int))
-        try:
-            found, _ = curve_fit(model, rows.astype(float), values[rows], p0=start, maxfev=2000)
-        except RuntimeError:
-            return np.full(start.size, np.nan)
-        return np.asarray(found, dtype=np.float64)
+        rows = np.repeat(np.arange(len(pairs)), counts.astype(int))
+        found = least_squares(residuals, start, args=(rows,), method="lm")
+        return np.asarray(found.x if found.success else np.full(start.size, np.nan), dtype=np.float64)
 
-    start = np.array([np.log(pairs["second_batch"].mean()), *([] if held else [0.5])])
-    best = solve(np.ones(values.size), start)
+    start = np.array([np.log(pairs["second_batch"].mean()), *([0.5] if exponent is None else [])])
+    best = solve(np.ones(len(pairs)), start)
     if not np.isfinite(best).all():
         raise InputError("critical batch: the search did not converge; do the differences fall as D grows?")
-    samples = np.array([solve(c, best) for c in resample_counts(np.zeros(values.size), num_resamples, seed)])
-    residuals = values - model(np.arange(values.size, dtype=float), *best)
+    samples = np.array([solve(c, best) for c in resample_counts(np.zeros(len(pairs)), num_resamples, seed)])
+    left = residuals(best, np.arange(len(pairs)))
     slope = float(best[1]) if exponent is None else float(exponent)
     return CriticalBatchFit(
         at_reference=float(np.exp(best[0])),
         exponent=slope,
         reference_tokens=reference,
         fixed_exponent=exponent is not None,
-        residual_deviation=float(np.sqrt(residuals @ residuals / (values.size - best.size))),
+        residual_deviation=float(np.sqrt(left @ left / (len(pairs) - best.size))),
         at_reference_resamples=np.exp(samples[:, 0]),
         exponent_resamples=samples[:, 1] if exponent is None else np.full(num_resamples, slope),
     )

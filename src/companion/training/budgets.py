@@ -56,9 +56,9 @@ def counted_profiles(logs: pd.DataFrame, convention: str | Convention, group: st
     Returns
     -------
     DataFrame
-        a copy of the runs with `train_flops` by the convention, `given_train_flops` as it was, `isoflop_budget` (two
-        digits, FLOP of the convention; see `companion.runs.select.assign_budgets`), and `profile`: a number for each
-        pair of budget and batch size, by budget, then batch. Runs at two batch sizes are two profiles: the batch moves
+        the runs, with a fresh index: `train_flops` by the convention, `given_train_flops` as it was, `isoflop_budget`
+        (two digits, FLOP of the convention; see `companion.runs.select.assign_budgets`), and `profile`: a number for
+        each pair of budget and batch size, by budget, then batch. Runs at two batch sizes are two profiles: the batch moves
         the loss (`companion.training.batch`).
 
     Raises
@@ -72,6 +72,7 @@ def counted_profiles(logs: pd.DataFrame, convention: str | Convention, group: st
         if "group" not in logs or not (chosen["group"] == group).any():
             raise InputError(f"{label}: no finished run of group {group!r}")
         chosen = chosen[chosen["group"] == group]
+    chosen = chosen.reset_index(drop=True)
     counted = chosen.assign(given_train_flops=chosen["train_flops"], train_flops=recount(chosen, convention, label))
     counted = assign_budgets(counted.drop(columns="isoflop_budget", errors="ignore"), source=label)
     by = ["isoflop_budget", *(["batch_size_seqs"] if "batch_size_seqs" in counted else [])]
@@ -163,8 +164,8 @@ def compare_optima(
         budgets), and N\\*:
 
         * `measured`, with `low` and `high`;
-        * `predicted` by the joint law of `runs` counted again, with `predicted_low` and `predicted_high`; `two_step`, the
-          same by the published procedure;
+        * `predicted` by the joint law of `runs` counted again, with `predicted_low` and `predicted_high`; `two_step`,
+          the same by the published procedure;
         * `unaware`: the law of `runs` as they are, read at `mean_count`, which is what to expect if both counts were
           taken for one; `given`: that law at `mean_given`;
         * `ratio`: measured over predicted, with `ratio_low` and `ratio_high`; `moved` (with `moved_low`, `moved_high`)
