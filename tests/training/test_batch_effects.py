@@ -19,6 +19,7 @@ from companion.training.batch_effects import (
     optimum_shift,
     predicted_difference,
     scaled_batch_change,
+    shifts_by_window,
     token_share,
 )
 
@@ -70,6 +71,15 @@ def test_parabolas_with_one_scatter_have_an_exact_shift(ratio: float, higher: fl
     low, high = shift.interval()
     # resampled curvatures differ by the scatter, the shift by nothing else
     assert abs(np.log10(high / low)) <= 0.1 * abs(move) + 1e-9
+
+
+def test_windows_around_the_optimum(pairs: pd.DataFrame) -> None:
+    found = shifts_by_window(pairs, [0.01, 0.3, 10], num_resamples=200)
+    assert found["decades"].tolist() == [0.3, 10]  # no five pairs within 0.01 decades
+    assert found["num_pairs"].iloc[1] == len(pairs) > found["num_pairs"].iloc[0] > 5
+    assert found["ratio"].iloc[1] == optimum_shift(pairs, 1).ratio
+    # nearer the optimum the shift is smaller, but still there
+    assert found["ratio"].iloc[1] < found["ratio"].iloc[0] < found["high"].iloc[0] < 0.95
 
 
 def test_an_optimum_that_is_not_there(pairs: pd.DataFrame) -> None:

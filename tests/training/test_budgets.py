@@ -114,6 +114,16 @@ def test_a_simulated_study_finds_the_shift(paper_runs: pd.DataFrame) -> None:
     assert (np.abs(np.log(found["moved"])) > 3 * np.abs(np.log(found["ratio"]))).sum() >= 3
 
 
+def test_the_papers_own_budget_at_a_doubled_batch() -> None:
+    """The xLSTM at 6e20 FLOP: its optimum is below what the four budgets at half the batch predict."""
+    runs = isoflop_runs(load_paper_runs(), "xlstm", 8192)
+    highest = counted_profiles(runs[runs["isoflop_budget"] == 6e20], PAPER)
+    found = compare_optima(highest, runs, PAPER, BUDGETS).iloc[0]
+    assert found["batch_size_seqs"] == 256
+    assert found["outside"]
+    assert 0.8 < found["ratio_low"] < found["ratio"] < found["ratio_high"] < 0.95
+
+
 def test_a_group_that_is_not_there() -> None:
     logs = load_training_logs()
     with pytest.raises(InputError, match=r"training_logs.csv: no finished run of group 'none'"):

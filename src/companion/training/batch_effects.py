@@ -13,6 +13,7 @@ measure. It describes training whose other settings were tuned at every batch. P
 cool-down were not tuned also hold what that costs, so a B_crit read off them is a lower bound.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -85,6 +86,39 @@ def optimum_shift(pairs: pd.DataFrame, num_resamples: int = 2000, seed: int = 0)
         ratio=profiles[1].x_opt / profiles[0].x_opt,
         ratio_resamples=second / first,
     )
+
+
+def shifts_by_window(
+    pairs: pd.DataFrame, decades: Sequence[float], num_resamples: int = 2000, level: float = 0.95, seed: int = 0
+) -> pd.DataFrame:
+    """The shift of the optimum from the sizes near it alone: how much of it a parabola far from the optimum makes.
+
+    Parameters
+    ----------
+    pairs
+        of `pair_batches`.
+    decades
+        half widths of the windows around the middle of both optima, in log10 N.
+
+    Returns
+    -------
+    DataFrame
+        one row per window that holds at least five pairs and two optima: `decades`, `num_pairs`, `first`, `second`
+        (N\\*), `ratio`, `low`, `high`.
+    """
+    whole = optimum_shift(pairs, 1)
+    distance = np.abs(np.log10(pairs["num_params"] / np.sqrt(whole.first.x_opt * whole.second.x_opt)))
+    rows = []
+    for width in decades:
+        inside = pairs[distance <= width]
+        try:
+            found = optimum_shift(inside, num_resamples, seed)
+        except InputError:  # a window too narrow for a parabola has no row, as documented
+            continue
+        low, high = found.interval(level=level)
+        optima = {"first": found.first.x_opt, "second": found.second.x_opt, "ratio": found.ratio}
+        rows.append({"decades": width, "num_pairs": len(inside), **optima, "low": low, "high": high})
+    return pd.DataFrame(rows, columns=["decades", "num_pairs", "first", "second", "ratio", "low", "high"])
 
 
 def exponent_change(runs: pd.DataFrame, budget: float, ratio: ArrayLike, budgets: list[float] | None = None) -> Values:

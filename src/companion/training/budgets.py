@@ -58,8 +58,8 @@ def counted_profiles(logs: pd.DataFrame, convention: str | Convention, group: st
     DataFrame
         the runs, with a fresh index: `train_flops` by the convention, `given_train_flops` as it was, `isoflop_budget`
         (two digits, FLOP of the convention; see `companion.runs.select.assign_budgets`), and `profile`: a number for
-        each pair of budget and batch size, by budget, then batch. Runs at two batch sizes are two profiles: the batch moves
-        the loss (`companion.training.batch`).
+        each pair of budget and batch size, by budget, then batch. Runs at two batch sizes are two profiles: the batch
+        moves the loss (`companion.training.batch`).
 
     Raises
     ------
