@@ -1,0 +1,84 @@
+"""Utilization between the sizes and contexts that were trained."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from companion.errors import InputError
+from companion.training import finished, load_training_logs, with_throughput
+from companion.training.measured import MeasuredUtilization
+
+
+@pytest.fixture(scope="module")
+def logs() -> pd.DataFrame:
+    return with_throughput(load_training_logs())
+
+
+@pytest.fixture(scope="module")
+def measured(logs: pd.DataFrame) -> MeasuredUtilization:
+    return MeasuredUtilization.of(logs)
+
+
+def synthetic(lengths: tuple[int, ...], scatter: float = 0.0, runs: int = 30, seed: int = 0) -> pd.DataFrame:
+    """Runs whose ln(utilization) is a quadratic in ln N, higher where the context is shorter."""
+    random = np.random.default_rng(seed)
+    parts = []
+    for length in lengths:
+        size = np.geomspace(1e8, 4e9, runs)
+        log_share = -1.5 + 0.2 * np.log(size / 1e9) - 0.03 * np.log(size / 1e9) ** 2 - 0.1 * np.log(length / 1024)
+        share = np.exp(log_share + scatter * random.standard_normal(runs))
+        parts.append(pd.DataFrame({"num_params": size, "utilization": share, "context_length": length}))
+    table = pd.concat(parts, ignore_index=True)
+    return table.assign(architecture="mine", status="finished", val_loss=3.0, step_time_s=1.0, num_gpus=8.0)
+
+
+@given(st.floats(1e8, 4e9), st.floats(1024, 8192))
+def test_a_quadratic_is_found_again(size: float, length: float) -> None:
+    found = MeasuredUtilization.of(synthetic((1024, 8192))).at("mine", size, length)
+    x = np.log(size / 1e9)
+    assert found.value == pytest.approx(np.exp(-1.5 + 0.2 * x - 0.03 * x**2 - 0.1 * np.log(length / 1024)))
+    assert not found.outside
+
+
+@pytest.mark.parametrize("runs", [8, 40])
+def test_intervals_hold_a_further_run_as_often_as_they_say(runs: int) -> None:
+    inside = []
+    for seed in range(300):
+        found = MeasuredUtilization.of(synthetic((1024,), 0.05, runs, seed)).at("mine", 5e8, 1024, 0.9)
+        truth = np.exp(-1.5 + 0.2 * np.log(0.5) - 0.03 * np.log(0.5) ** 2)
+        further = truth * np.exp(0.05 * np.random.default_rng(10_000 + seed).standard_normal())
+        inside.append(found.low <= further <= found.high)
+    assert np.mean(inside) == pytest.approx(0.9, abs=0.05)  # 3 standard errors of 300 trials
+
+
+def test_the_authors_runs_lie_about_it(logs: pd.DataFrame, measured: MeasuredUtilization) -> None:
+    inside = []
+    for (name, length), rows in finished(logs, group=None).groupby(["architecture", "context_length"]):
+        found = measured.at(str(name), rows["num_params"], float(length))
+        inside += ((rows["utilization"] >= found.low) & (rows["utilization"] <= found.high)).tolist()
+        assert np.median(np.abs(np.log(found.value / rows["utilization"]))) < 0.06
+    assert 0.9 < np.mean(inside) < 0.99
+
+
+def test_beyond_the_runs_the_nearest_stands_in(measured: MeasuredUtilization) -> None:
+    low, high = measured.curves["xlstm"][-1].sizes
+    inside = measured.at("xlstm", [low, high], 16384)
+    beyond = measured.at("xlstm", [low / 10, high * 10], 16384)
+    assert beyond.value == pytest.approx(inside.value)
+    assert beyond.outside.all()
+    assert not inside.outside.any()
+    longer = measured.at("xlstm", [[low], [high]], 65536)
+    assert longer.value.shape == (2, 1)
+    assert longer.value.ravel() == pytest.approx(inside.value)
+    assert longer.outside.all()
+
+
+def test_what_is_not_known_is_named(logs: pd.DataFrame, measured: MeasuredUtilization) -> None:
+    with pytest.raises(InputError, match=r"no utilization of 'mamba'; known are transformer, xlstm$"):
+        measured.at("mamba", 1e9, 8192)
+    with pytest.raises(InputError, match=r"^num_params 0 and context_length 8192 must be positive$"):
+        measured.at("xlstm", 0, 8192)
+    with pytest.raises(InputError, match=r"no context length has 6 finished runs of four sizes with throughput$"):
+        MeasuredUtilization.of(logs.head(5))
