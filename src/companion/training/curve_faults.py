@@ -239,6 +239,53 @@ def left_band(
     return (None if at is None else int(steps[at])), table
 
 
+def failures(
+    curves: pd.DataFrame, logs: pd.DataFrame, size_factor: float = 1.6, *, width: float = BAND_Z, stay: int = STAY
+) -> pd.DataFrame:
+    """Runs that diverged or were stopped, and when they could have been seen.
+
+    Parameters
+    ----------
+    curves, logs
+        of `load_training_curves` and `load_training_logs`.
+    size_factor
+        see `siblings`.
+    width, stay
+        see `left_band`.
+
+    Returns
+    -------
+    DataFrame
+        a row a run that did not finish: `run`, `status`, `architecture`, `context_length`, `num_params`,
+        `learning_rate`, `num_siblings`, `sibling_learning_rate` (their median), `loss_step` and `grad_norm_step` (where
+        it left their band; NaN where it did not, or there are fewer than 3 siblings), `last_step` of its curve,
+        `train_steps`.
+
+    Raises
+    ------
+    InputError
+        if all runs finished, or a column is missing.
+    """
+    need(logs, ("run", "status", "learning_rate", "train_steps"), "training logs")
+    failed = logs[logs["status"] != "finished"]
+    if failed.empty:
+        raise InputError(f"{logs.attrs.get('source', 'training logs')}: all runs finished")
+    rates = logs.set_index("run")["learning_rate"]
+    rows = []
+    for run in failed["run"]:
+        others = siblings(logs, run, size_factor)
+        steps = {
+            name: left_band(curves, run, others, column, width=width, stay=stay)[0] if len(others) >= 3 else None
+            for name, column in (("loss_step", "train_loss"), ("grad_norm_step", "grad_norm"))
+        }
+        last = curves.loc[curves["run"] == run, "step"].max()
+        rows.append((len(others), rates[others].median(), steps["loss_step"], steps["grad_norm_step"], last))
+    names = ["num_siblings", "sibling_learning_rate", "loss_step", "grad_norm_step", "last_step"]
+    found = pd.DataFrame(rows, columns=names).astype({"loss_step": float, "grad_norm_step": float})
+    known = ["run", "status", "architecture", "context_length", "num_params", "learning_rate", "train_steps"]
+    return pd.concat([failed[known].reset_index(drop=True), found], axis=1)
+
+
 def parting(
     curves: pd.DataFrame, first: str, second: str, column: str = "train_loss", *, width: float = 6.0, stay: int = STAY
 ) -> tuple[int | None, pd.DataFrame]:
@@ -279,6 +326,47 @@ def parting(
         {"step": wide.index, "first": wide[first].array, "second": wide[second].array, "difference": difference}
     )
     return (int(table["step"][at]) if parted else None), table
+
+
+def common_noise(curves: pd.DataFrame, runs: Sequence[str], *, begin: int = 0, min_steps: int = 8) -> float:
+    """How far training losses of runs rise and fall together from step to step: near 1 if they saw the same batches.
+
+    Of every pair of runs, the steps after `begin` that both logged are compared: how far each loss lies from the
+    straight line between its neighbors, so that a falling trend drops out, however uneven the steps.
+
+    Returns
+    -------
+    float
+        median correlation over the pairs that share `min_steps` steps or more.
+
+    Raises
+    ------
+    InputError
+        if no pair shares so many.
+    """
+    need(curves, ("run", "step", "train_loss"), "curves")
+    points = latest(curves[curves["run"].isin(runs) & (curves["step"] > begin)])
+    wide = points.pivot_table(index="step", columns="run", values="train_loss")
+    found = []
+    for at, first in enumerate(wide.columns):
+        for second in wide.columns[at + 1 :]:
+            both = wide[[first, second]].dropna()
+            if len(both) >= min_steps:
+                bends = _bends(both.index.to_numpy(float), both.to_numpy())
+                if (bends.std(axis=0) > 0).all():
+                    found.append(float(np.asarray(np.corrcoef(bends.T))[0, 1]))
+    if not found:
+        raise InputError(
+            f"{curves.attrs.get('source', 'curves')}: no two of {plural(len(runs), 'run')} share {min_steps} steps "
+            f"with a training loss after step {begin}"
+        )
+    return float(np.median(found))
+
+
+def _bends(steps: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values, shape (n, k), less the straight line between the neighbors before and after, shape (n − 2, k)."""
+    share = ((steps[1:-1] - steps[:-2]) / (steps[2:] - steps[:-2]))[:, None]
+    return values[1:-1] - (1 - share) * values[:-2] - share * values[2:]
 
 
 def _median_before(points: pd.DataFrame, column: str, number: int) -> pd.Series:

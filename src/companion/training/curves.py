@@ -94,10 +94,7 @@ def on_common_axis(
         table = _trailing_means(code, where, values, end, at, window)
     else:
         table = np.array(
-            [
-                np.interp(at, where[a:b], values[a:b], left=np.nan, right=np.nan)
-                for a, b in zip(first, end, strict=True)
-            ]
+            [np.interp(at, where[a:b], values[a:b], left=np.nan, right=np.nan) for a, b in zip(first, end, strict=True)]
         )
     return pd.DataFrame(table, index=pd.Index(logs["run"], name="run"), columns=pd.Index(at, name="fraction"))
 
