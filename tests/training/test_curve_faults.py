@@ -149,12 +149,12 @@ def test_bad_input_is_named() -> None:
         spikes(curves, threshold=0)
     with pytest.raises(InputError, match=r"^run 'a': a band needs at least 3 siblings, not 1$"):
         left_band(curves, "a", ["b"])
-    with pytest.raises(InputError, match=r"^curves: run 'x' has no train_loss$"):
+    with pytest.raises(InputError, match=r"^curves: run 'x' has no train_loss above 0$"):
         left_band(curves, "x", ["a", "b", "c"])
     with pytest.raises(InputError, match=r"^curves: runs 'a' and 'x' share 0 steps with a train_loss; at least 5"):
         parting(curves, "a", "x")
     with pytest.raises(
-        InputError, match=r"^curves: no two of 2 runs share 8 steps with a training loss after step 9000"
+        InputError, match=r"^curves: no two neighbors of 2 runs share 8 steps with a training loss after step 9000"
     ):
         common_noise(curves, ["a", "b"], begin=9000)
     with pytest.raises(InputError, match=r"^curves: column 'train_loss' is missing$"):

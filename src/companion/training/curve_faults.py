@@ -1,6 +1,7 @@
 """What a table of final losses does not show: spikes, runs that leave the band of their siblings, twins that part."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -211,13 +212,13 @@ def left_band(
         raise InputError(f"run {quoted(run)}: a band needs at least 3 siblings, not {len(others)}")
     points = latest(curves[curves["run"].isin([run, *others])])
     own = points[points["run"] == run]
-    own = own[own[column].notna()]
+    own = own[own[column] > 0]
     if own.empty:
-        raise InputError(f"{curves.attrs.get('source', 'curves')}: run {quoted(run)} has no {column}")
+        raise InputError(f"{curves.attrs.get('source', 'curves')}: run {quoted(run)} has no {column} above 0")
     steps = own["step"].to_numpy(float)
     band = np.full((len(others), len(steps)), np.nan)
     for row, sibling in enumerate(others):
-        curve = points[(points["run"] == sibling) & points[column].notna()]
+        curve = points[(points["run"] == sibling) & (points[column] > 0)]
         if len(curve):
             band[row] = np.interp(steps, curve["step"], np.log(curve[column]), left=np.nan, right=np.nan)
     number = np.isfinite(band).sum(axis=0)
@@ -331,8 +332,8 @@ def parting(
 def common_noise(curves: pd.DataFrame, runs: Sequence[str], *, begin: int = 0, min_steps: int = 8) -> float:
     """How far training losses of runs rise and fall together from step to step: near 1 if they saw the same batches.
 
-    Of every pair of runs, the steps after `begin` that both logged are compared: how far each loss lies from the
-    straight line between its neighbors, so that a falling trend drops out, however uneven the steps.
+    Every run is compared with the next of the list, at the steps after `begin` that both logged: how far each loss lies
+    from the straight line between its neighbors, so that a falling trend drops out, however uneven the steps.
 
     Returns
     -------
@@ -346,19 +347,20 @@ def common_noise(curves: pd.DataFrame, runs: Sequence[str], *, begin: int = 0, m
     """
     need(curves, ("run", "step", "train_loss"), "curves")
     points = latest(curves[curves["run"].isin(runs) & (curves["step"] > begin)])
-    wide = points.pivot_table(index="step", columns="run", values="train_loss")
+    losses = {str(run): curve.set_index("step")["train_loss"].dropna() for run, curve in points.groupby("run")}
     found = []
-    for at, first in enumerate(wide.columns):
-        for second in wide.columns[at + 1 :]:
-            both = wide[[first, second]].dropna()
-            if len(both) >= min_steps:
-                bends = _bends(both.index.to_numpy(float), both.to_numpy())
-                if (bends.std(axis=0) > 0).all():
-                    found.append(float(np.asarray(np.corrcoef(bends.T))[0, 1]))
+    for first, second in pairwise(runs):
+        if first not in losses or second not in losses:
+            continue
+        both = pd.concat([losses[first], losses[second]], axis=1, join="inner")
+        if len(both) >= min_steps:
+            bends = _bends(both.index.to_numpy(float), both.to_numpy())
+            if (bends.std(axis=0) > 0).all():
+                found.append(float(np.asarray(np.corrcoef(bends.T))[0, 1]))
     if not found:
         raise InputError(
-            f"{curves.attrs.get('source', 'curves')}: no two of {plural(len(runs), 'run')} share {min_steps} steps "
-            f"with a training loss after step {begin}"
+            f"{curves.attrs.get('source', 'curves')}: no two neighbors of {plural(len(runs), 'run')} share {min_steps} "
+            f"steps with a training loss after step {begin}"
         )
     return float(np.median(found))
 
