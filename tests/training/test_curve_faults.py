@@ -38,6 +38,15 @@ def test_a_planted_spike_is_found_once_with_its_gradient(at: int, seed: int, len
         assert found["jump"].iloc[0] == pytest.approx(0.5, abs=0.2)
 
 
+def test_a_jump_is_measured_from_the_points_before_it() -> None:
+    loss = np.linspace(4, 2.1, 20)  # 0.1 a point
+    loss[10] += 2
+    curve = pd.DataFrame({"run": "a", "step": np.arange(1, 21), "train_loss": loss})
+    found = spikes(curve, median_points=2).iloc[0]
+    assert found["step"] == 11
+    assert found["jump"] == pytest.approx(5 - (3.2 + 3.1) / 2)
+
+
 def test_a_quiet_curve_has_no_spike_and_counts_say_so() -> None:
     curves = pd.concat([smooth(name, seed) for seed, name in enumerate("abc")])
     logs = pd.DataFrame({"run": list("abc"), "train_steps": 5000, "architecture": ["x", "x", "y"]})

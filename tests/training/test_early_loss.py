@@ -48,6 +48,8 @@ def test_a_common_drop_is_learned_and_a_last_value_is_not() -> None:
     assert rms["line", 0.5] == pytest.approx(0, abs=1e-9)
     assert rms["last value", 1.0] == pytest.approx(0.5 * 0.02, abs=1e-9)
     assert rms.xs("law").iloc[0] == pytest.approx(0, abs=1e-4)
+    last = errors.loc[("last value", 1.0)]
+    assert last["median_error"] == pytest.approx(last["worst"]) == pytest.approx(last["bias"])
 
 
 def test_the_mean_of_a_group_leaves_the_run_itself_out() -> None:

@@ -103,13 +103,18 @@ def rms_errors(predictions: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFram
     -------
     DataFrame
         with `by`, `predictor`, `fraction`, `num_runs`, `rms_error` and `bias` (the mean error), nats per token, and
-        `worst` (largest absolute error).
+        `median_error` and
+        `worst` (of absolute errors): a few runs that have just spiked can rule the mean square.
     """
     keys = [*by, "predictor", "fraction"]
     known = predictions[predictions["error"].notna()]
     table = known.assign(square=known["error"] ** 2, size=known["error"].abs()).groupby(keys, dropna=False, sort=False)
     found = table.agg(
-        num_runs=("run", "size"), rms_error=("square", "mean"), bias=("error", "mean"), worst=("size", "max")
+        num_runs=("run", "size"),
+        rms_error=("square", "mean"),
+        bias=("error", "mean"),
+        median_error=("size", "median"),
+        worst=("size", "max"),
     )
     return found.assign(rms_error=np.sqrt(found["rms_error"])).reset_index()
 
