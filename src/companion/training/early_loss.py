@@ -103,8 +103,7 @@ def rms_errors(predictions: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFram
     -------
     DataFrame
         with `by`, `predictor`, `fraction`, `num_runs`, `rms_error` and `bias` (the mean error), nats per token, and
-        `median_error` and
-        `worst` (of absolute errors): a few runs that have just spiked can rule the mean square.
+        `median_error` and `worst` of the absolute errors: a few runs that have just spiked can rule the mean square.
     """
     keys = [*by, "predictor", "fraction"]
     known = predictions[predictions["error"].notna()]
