@@ -252,15 +252,17 @@ def test_too_few_runs_have_a_front_but_no_interval() -> None:
     assert len(found) == 1
     assert found["low"].isna().all()
     assert found["reason"][0]
-    alike = logs()[(logs()["group"] == "batch_256")]
-    table = gpu_hours_at_loss(alike, 2.95, 8192, group=None, laws=law_fronts(alike, 8192, group=None, num_resamples=20))
-    assert table["gpu_hours"].notna().all()
+    one_budget = law_fronts(logs(), 8192, group="batch_256", num_resamples=20)
+    row = gpu_hours_at_loss(logs(), 2.75, 8192, group="batch_256", laws=one_budget).iloc[0]
+    assert 80 < row["gpu_hours"] < 90
+    assert row[["low", "high", "expected_gpu_hours"]].isna().all()
+    assert "all runs have the same compute" in row["reason"]
 
 
 def test_bad_input() -> None:
     with pytest.raises(InputError, match="'dollars' is not one of train_flops, num_tokens, gpu_hours"):
         run_fronts(logs(), T, "dollars")
-    with pytest.raises(InputError, match="no finished run of architecture 'mamba'.*there are transformer and xlstm"):
+    with pytest.raises(InputError, match=r"no finished run of architecture 'mamba'.*there are transformer and xlstm"):
         cost_factors(logs(), "xlstm", "mamba", T)
     with pytest.raises(InputError, match="architecture 'mamba' has no law: no finished run"):
         laws()["mamba"]

@@ -40,7 +40,7 @@ def add_training(command: Callable[..., argparse.ArgumentParser]) -> None:
         "throughput, utilization and GPU-hours of training logs, and fronts of loss over GPU-hours",
         "  companion training data/training_logs.csv --context-length 16384 --loss 3.05\n"
         "  companion training data/training_logs.csv --architecture xlstm --loss 2.9 --json\n"
-        "  companion training my_logs.csv --hardware a100-sxm-80gb",
+        "  companion training my_logs.csv --hardware a100-sxm",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="table of training logs (CSV, see data/README.md)")
     parser.add_argument("--architecture", help="only runs of this architecture")
@@ -103,9 +103,12 @@ def _fronts(arguments: argparse.Namespace, logs: pd.DataFrame, notes: list[str])
     """Fronts at one context length, and what is read off them."""
     group = _group(logs)
     context_length = usual_context_length(logs, group)
-    if arguments.context_length is None and logs["context_length"].nunique() > 1:
-        there = listed(sorted(logs["context_length"].unique().tolist()))
-        notes.append(f"fronts are of T = {context_length}, which has most architectures, then most runs, of T = {there}")
+    lengths = sorted(logs["context_length"].unique().tolist())
+    if len(lengths) > 1:
+        there = listed(lengths)
+        notes.append(
+            f"fronts are of T = {context_length}, which has most architectures, then most runs, of T = {there}"
+        )
     others = logs[logs["group"].notna() & (logs["group"] != group)] if group else logs[:0]
     if len(others):
         names = listed(others["group"].unique())
@@ -131,13 +134,13 @@ def _impossible(measured: pd.DataFrame, hardware: Hardware) -> list[str]:
     ]
 
 
-def _hours(measured: pd.DataFrame) -> list[dict[str, Any]]:
+def _hours(measured: pd.DataFrame) -> list[Any]:
     """Runs with a known cost and their sum of GPU-hours, by architecture and context length."""
     groups = measured.groupby(["architecture", "context_length"])
     return groups.agg(num_runs=("run", "size"), gpu_hours=("gpu_hours", "sum")).reset_index().to_dict("records")
 
 
-def _on_front(runs: pd.DataFrame, front: ParetoFront) -> list[dict[str, Any]]:
+def _on_front(runs: pd.DataFrame, front: ParetoFront) -> list[Any]:
     """The runs of a front, cheapest first; `on_hull`: those between which losses are read off."""
     chosen = runs.iloc[front.rows]
     names = ["run", "num_params", "num_tokens", "train_flops", "gpu_hours", "utilization"]
@@ -148,8 +151,8 @@ def _on_front(runs: pd.DataFrame, front: ParetoFront) -> list[dict[str, Any]]:
 def _factors(
     logs: pd.DataFrame, names: list[str], context_length: int, group: str | None, notes: list[str]
 ) -> list[dict[str, Any]]:
-    """What every second architecture of a pair costs over the first at equal loss; a pair without common losses: a note."""
-    rows: list[dict[str, Any]] = []
+    """What the second architecture of a pair costs over the first at equal loss; pairs without common losses: notes."""
+    rows: list[Any] = []
     for first, second in itertools.combinations(names, 2):
         try:
             found = cost_factors(logs, first, second, context_length, group=group)
@@ -159,7 +162,7 @@ def _factors(
         if found["factor"].iloc[-1] < 1:  # by GPU-hours: the cheaper one comes first
             first, second = second, first
             found = cost_factors(logs, first, second, context_length, group=group)
-        rows += [{"first": first, "second": second, **row} for row in found.to_dict("records")]
+        rows += found.assign(first=first, second=second).to_dict("records")
     return rows
 
 
@@ -173,12 +176,12 @@ def _at_loss(
     ).set_index("architecture")
     notes += [reason for reason in found["reason"] if reason]
     notes += few_resamples(arguments.bootstrap, arguments.level)
-    known = found["low"].notna()
     return {
         "loss": arguments.loss,
         "gpu_hours_at_loss": found["gpu_hours"].to_dict(),
         "gpu_hours_at_loss_intervals": {
-            name: [row["low"], row["high"]] if known[name] else None for name, row in found.iterrows()
+            name: [low, high] if np.isfinite(low) else None
+            for name, low, high in zip(found.index, found["low"], found["high"], strict=True)
         },
         "expected_gpu_hours_at_loss": found["expected_gpu_hours"].to_dict(),
         "num_params_at_loss": found["num_params"].to_dict(),

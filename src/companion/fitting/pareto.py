@@ -1,13 +1,15 @@
 """Fronts of loss over a cost: the best that a set of runs shows, and how far two such fronts lie apart.
 
-The cost is compute C unless a caller says otherwise: tokens and GPU-hours have fronts of the same kind. A front holds the runs that no other run beats (`companion.runs.pareto_front`). Between its runs the loss is not known
+The cost is compute C unless a caller says otherwise: tokens and GPU-hours have fronts of the same kind.
+
+A front holds the runs that no other run beats (`companion.runs.pareto_front`). Between its runs the loss is not known
 and has to be read off in some way (`READINGS`):
 
 * `steps`: the lowest loss among the runs that cost no more. Assumes nothing; jumps at every run of the front.
-* `linear`: straight lines in the logarithm of the cost from run to run. Where a budget was sampled at many sizes, its cheapest runs are
-  on the front although far from the best, and the line to them leads astray.
-* `hull`: the lower convex hull over the logarithm of the cost, straight lines between its corners. Every law E + k·C^-c with c > 0 is convex
-  in log C, so runs above the hull are not what their compute can buy.
+* `linear`: straight lines in the logarithm of the cost from run to run. Where a budget was sampled at many sizes, its
+  cheapest runs are on the front although far from the best, and the line to them leads astray.
+* `hull`: the lower convex hull over the logarithm of the cost, straight lines between its corners. Every law
+  E + k·C^-c with c > 0 is convex in log C, so runs above the hull are not what their compute can buy.
 
 Two fronts are compared exactly, without a grid: the difference of two such curves is piecewise linear (`Curve`).
 """
@@ -186,8 +188,8 @@ def beaten(cost: ArrayLike, loss: ArrayLike, front: ParetoFront) -> NDArray[np.b
 class FrontComparison:
     """How far the second front lies above the first, where both are known.
 
-    `loss_gap` is loss(second) − loss(first) in nats per token over log10 of the cost; `cost_gap` is log10 of the cost of
-    the second over that of the first as a function of the loss. Positive values favor the first. `cost_range` and
+    `loss_gap` is loss(second) − loss(first) in nats per token over log10 of the cost; `cost_gap` is log10 of
+    cost(second) over cost(first) as a function of the loss. Positive values favor the first. `cost_range` and
     `loss_range` (nats per token) are the intervals that both fronts cover.
     """
 

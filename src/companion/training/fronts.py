@@ -220,8 +220,8 @@ def gpu_hours_at_loss(
     -------
     DataFrame
         a row for each architecture: `architecture`, `gpu_hours` (NaN where the front does not reach the loss),
-        `low` and `high` (NaN where no interval is known), `expected_gpu_hours` and `num_params` of the cheapest shape by
-        the law, and `reason`: why a number is missing or not to be trusted, else empty.
+        `low` and `high` (NaN where no interval is known), `expected_gpu_hours` and `num_params` of the cheapest shape
+        by the law, and `reason`: why a number is missing or not to be trusted, else empty.
     """
     known = law_fronts(logs, context_length, group=group) if laws is None else laws
     rows = []
@@ -233,8 +233,9 @@ def gpu_hours_at_loss(
             row["reason"] = (
                 f"the front of {name} has losses from {front.loss[-1]:.4f} to {front.loss[0]:.4f}, not {loss:g}"
             )
-        elif name not in known:
-            row["reason"] = f"no interval for {name}: {known.reasons.get(name, 'no law')}"
+        elif name not in known or not known[name].fit.identified:
+            why = known[name].withheld if name in known else known.reasons.get(name, "no law")
+            row["reason"] = f"no interval for {name}: {why}"
         else:
             best = known[name].cheapest([loss], level=level).iloc[0]
             low, high = best["gpu_hours_low"], best["gpu_hours_high"]

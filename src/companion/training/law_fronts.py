@@ -16,7 +16,7 @@ the estimate 34 %; the law at measured prices 96 % with gamma free, and 90 % wit
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -111,7 +111,7 @@ class LawFront:
         size, log_prices = self._models(shapes, resampled)
         if cost not in (*log_prices, "num_tokens"):
             raise InputError(f"cost {cost!r} is not one of {', '.join((*log_prices, 'num_tokens'))}")
-        law = self.laws if resampled else self.fit.law
+        law: Any = self.laws if resampled else self.fit.law
         found: dict[str, list[Array]] = {name: [] for name in ("num_params", "num_tokens", *PRICED)}
         for loss in np.atleast_1d(np.asarray(losses, dtype=float)):
             tokens = np.broadcast_to(law.tokens_for(loss, size[:, None]), (size.size, len(law)))
@@ -226,9 +226,10 @@ def fit_law_front(runs: pd.DataFrame, *, num_resamples: int = 1000, seed: int = 
     InputError
         if the runs are of several architectures, or too few or too alike for a law.
     """
-    names = runs["architecture"].unique()
-    if len(names) != 1 or runs["context_length"].nunique() != 1:
-        raise InputError(f"runs of one architecture and one context length are needed, not of {', '.join(names)}")
+    kinds = runs[["architecture", "context_length"]].drop_duplicates()
+    if len(kinds) != 1:
+        there = ", ".join(f"{kind.architecture} at T = {kind.context_length}" for kind in kinds.itertuples())
+        raise InputError(f"runs of one architecture and one context length are needed, not of {there}")
     found = fit(LossSurface, runs)
     if not found.identified:
         found = fit(LossSurface, runs, gamma=1)
@@ -247,7 +248,7 @@ def fit_law_front(runs: pd.DataFrame, *, num_resamples: int = 1000, seed: int = 
     curves = {cost: _price_curve(sizes, log_prices[cost], drawn) for cost in PRICED}
     peak = runs["train_flops"] / (runs["gpu_hours"] * 3600 * runs["utilization"])
     return LawFront(
-        architecture=str(names[0]),
+        architecture=str(kinds["architecture"].iloc[0]),
         fit=found,
         laws=laws,
         sizes=sizes,
