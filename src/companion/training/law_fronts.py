@@ -33,6 +33,8 @@ Shapes = Literal["measured", "smooth"]
 PRICED = ("train_flops", "gpu_hours")
 #: Sizes of the smooth family between the smallest and the largest that were trained.
 NUM_SIZES = 201
+#: Factor of compute beyond the runs from which on a law counts as extrapolated: well below the step of a budget.
+BEYOND = 1.25
 #: Sizes that a parabola of the price, or a line, needs to leave residuals.
 _FOR_PARABOLA, _FOR_LINE = 6, 4
 
@@ -157,7 +159,7 @@ class LawFront:
         DataFrame
             with `loss` and the numbers of `minima`, each also with `_low` and `_high` at its end, NaN where no interval
             is known; `at_end`: whether the best size is the smallest or the largest, so that others may be better; and
-            `extrapolated`: whether the compute lies outside that of the runs.
+            `extrapolated`: whether the compute lies outside that of the runs, by more than a factor `BEYOND`.
         """
         points = self.minima(losses, cost, shapes)
         samples = self.minima(losses, cost, shapes, resampled=True) if self.laws is not None else {}
@@ -168,10 +170,9 @@ class LawFront:
             table |= {name: values[:, 0], f"{name}_low": ends[:, 0], f"{name}_high": ends[:, 1]}
         sizes = points["num_params"][:, 0]
         table["at_end"] = np.isin(sizes, self.sizes[[0, -1]]) | np.isclose(sizes, self.sizes[-1], rtol=1e-9)
-        # by a hair: runs of a budget differ by some percent
         least, most = self.flops_range
         flops = points["train_flops"][:, 0]
-        table["extrapolated"] = (flops < least / 1.05) | (flops > most * 1.05)
+        table["extrapolated"] = (flops < least / BEYOND) | (flops > most * BEYOND)
         return pd.DataFrame(table)
 
     @staticmethod
