@@ -11,7 +11,7 @@ from companion import cli
 from companion.paths import data_dir
 
 LOGS = str(data_dir() / "training_logs.csv")
-QUICK = ["--bootstrap", "60"]
+QUICK = ["--bootstrap", "40"]
 
 
 def own_table(folder: Path, num_runs: int = 40, **changes: object) -> Path:
