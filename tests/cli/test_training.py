@@ -46,7 +46,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
         "gpu_hours_at_loss", "gpu_hours_at_loss_intervals", "expected_gpu_hours_at_loss", "num_params_at_loss", "level",
         "num_resamples", "seed", "warnings",
     ]  # fmt: skip
-    assert (result["context_length"], result["num_resamples"], result["seed"]) == (16384, 60, 3)
+    assert (result["context_length"], result["num_resamples"], result["seed"]) == (16384, 40, 3)
     assert set(result["fronts"]) == set(result["gpu_hours_at_loss"]) == {"transformer", "xlstm"}
     for name, hours in result["gpu_hours_at_loss"].items():
         front = result["fronts"][name]
