@@ -18,7 +18,7 @@ from companion.runs.load import load_paper_runs
 SHAPES = ["--architecture", "xlstm", "--d-model", "4096", "--n-layers", "32", "--n-heads", "8"]
 SHAPES += ["--d-qk", "256", "--d-hv", "512", "--d-ff", "10944"]
 COMMANDS = (["flops"], ["params"], ["isoflop"], ["ledger"], ["data"], ["data", "check"], ["book"], ["slides"], ["plan"])
-COMMANDS += (["context"], ["inference", "fit"], ["inference", "count"], ["new-study"], ["study-page"])
+COMMANDS += (["context"], ["inference", "fit"], ["inference", "count"], ["training"], ["new-study"], ["study-page"])
 
 
 # ---- accounting ---------------------------------------------------------------------------------

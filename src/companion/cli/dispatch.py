@@ -35,6 +35,7 @@ from companion.cli.output import flush, is_write_error, lose, prepare_streams, s
 from companion.cli.plan import add_plan
 from companion.cli.slides import add_slides
 from companion.cli.study import add_study
+from companion.cli.training import add_training
 from companion.errors import InputError
 from companion.fitting.isoflop.profiles import X_COLUMNS
 from companion.fitting.newton import MAX_ITERATIONS
@@ -172,6 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     add_data(command, subparsers)
     add_import(command, subparsers)
     add_inference(command, subparsers)
+    add_training(command)
     add_bench(command, subparsers)
     add_study(command)
     add_book(command)

@@ -1,18 +1,20 @@
-"""Fronts of loss over compute: the best that a set of runs shows, and how far two such fronts lie apart.
+"""Fronts of loss over a cost: the best that a set of runs shows, and how far two such fronts lie apart.
+
+The cost is compute C unless a caller says otherwise: tokens and GPU-hours have fronts of the same kind.
 
 A front holds the runs that no other run beats (`companion.runs.pareto_front`). Between its runs the loss is not known
 and has to be read off in some way (`READINGS`):
 
 * `steps`: the lowest loss among the runs that cost no more. Assumes nothing; jumps at every run of the front.
-* `linear`: straight lines in log C from run to run. Where a budget was sampled at many sizes, its cheapest runs are
-  on the front although far from the best, and the line to them leads astray.
-* `hull`: the lower convex hull in log C, straight lines between its corners. Every law E + k·C^-c with c > 0 is convex
-  in log C, so runs above the hull are not what their compute can buy.
+* `linear`: straight lines in the logarithm of the cost from run to run. Where a budget was sampled at many sizes, its
+  cheapest runs are on the front although far from the best, and the line to them leads astray.
+* `hull`: the lower convex hull over the logarithm of the cost, straight lines between its corners. Every law
+  E + k·C^-c with c > 0 is convex in log C, so runs above the hull are not what their compute can buy.
 
 Two fronts are compared exactly, without a grid: the difference of two such curves is piecewise linear (`Curve`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -24,6 +26,8 @@ from companion.numeric import Values
 from companion.runs.select import pareto_front, subset
 
 Reading = Literal["hull", "linear", "steps"]
+#: What a front's cost is unless a caller says otherwise.
+COMPUTE = "compute (FLOP)"
 READINGS: tuple[Reading, ...] = get_args(Reading)
 
 
@@ -81,17 +85,23 @@ class Curve:
 class ParetoFront:
     """Runs that no other run beats, cheapest first.
 
-    `train_flops` (FLOP) increases and `loss` (nats per token) decreases, both of shape (k,). `rows` are the positions
-    of these runs in the table they came from; of runs equal in both, the first.
+    `cost` increases and `loss` (nats per token) decreases, both of shape (k,). `rows` are the positions of these runs
+    in the table they came from; of runs equal in both, the first. `label` says what the cost is, with its unit.
     """
 
-    train_flops: NDArray[np.float64]
+    cost: NDArray[np.float64]
     loss: NDArray[np.float64]
     rows: NDArray[np.intp]
+    label: str = COMPUTE
+
+    @property
+    def train_flops(self) -> NDArray[np.float64]:
+        """The cost where it is compute, FLOP."""
+        return self.cost
 
     def hull(self) -> "ParetoFront":
-        """The corners of the lower convex hull of loss over log C: a part of the front."""
-        x, y, kept = np.log10(self.train_flops), self.loss, list[int]()
+        """The corners of the lower convex hull of loss over log cost: a part of the front."""
+        x, y, kept = np.log10(self.cost), self.loss, list[int]()
         for i in range(x.size):
             while len(kept) > 1:
                 a, b = kept[-2], kept[-1]
@@ -99,16 +109,29 @@ class ParetoFront:
                     break
                 kept.pop()
             kept.append(i)
-        return ParetoFront(train_flops=self.train_flops[kept], loss=self.loss[kept], rows=self.rows[kept])
+        return replace(self, cost=self.cost[kept], loss=self.loss[kept], rows=self.rows[kept])
 
-    def loss_at(self, train_flops: ArrayLike, reading: Reading = "hull") -> Values:
-        """Loss at a compute, any shape; NaN outside the front's range."""
+    def loss_at(self, cost: ArrayLike, reading: Reading = "hull") -> Values:
+        """Loss at a cost, any shape; NaN outside the front's range."""
         front, steps = self._read(reading)
-        x, at = np.log10(front.train_flops), np.log10(np.asarray(train_flops, dtype=float))
+        x, at = np.log10(front.cost), np.log10(np.asarray(cost, dtype=float))
         if not steps:
             return np.interp(at, x, front.loss, left=np.nan, right=np.nan)
         inside = (at >= x[0]) & (at <= x[-1])
         return np.where(inside, front.loss[np.maximum(np.searchsorted(x, at, side="right") - 1, 0)], np.nan)
+
+    def cost_at(self, loss: ArrayLike, reading: Reading = "hull") -> Values:
+        """Least cost at which the front reaches a loss, any shape; NaN outside the losses of the front.
+
+        With `steps` it is the cost of the cheapest run whose loss is no higher.
+        """
+        front, steps = self._read(reading)
+        falling, at = front.loss[::-1], np.asarray(loss, dtype=float)
+        if not steps:
+            return 10 ** np.interp(at, falling, np.log10(front.cost)[::-1], left=np.nan, right=np.nan)
+        inside = (at >= falling[0]) & (at <= falling[-1])
+        place = np.maximum(np.searchsorted(falling, at, side="right") - 1, 0)
+        return np.where(inside, front.cost[::-1][place], np.nan)
 
     def _read(self, reading: Reading) -> tuple["ParetoFront", bool]:
         """The corners that a reading uses, and whether it steps between them."""
@@ -117,43 +140,45 @@ class ParetoFront:
         return (self.hull() if reading == "hull" else self), reading == "steps"
 
 
-def fit_front(train_flops: ArrayLike, loss: ArrayLike) -> ParetoFront:
+def fit_front(cost: ArrayLike, loss: ArrayLike, label: str = COMPUTE) -> ParetoFront:
     """The front of a set of runs.
 
     Parameters
     ----------
-    train_flops, loss
-        shape (n,), n at least 1; FLOP (positive) and nats per token.
+    cost, loss
+        shape (n,), n at least 1; a positive cost of each run, such as FLOP, and its loss in nats per token.
+    label
+        what the cost is, with its unit: for messages.
 
     Raises
     ------
     InputError
         if the shapes differ, there is no run, or a value is not finite.
     """
-    flops, height = np.asarray(train_flops, dtype=float), np.asarray(loss, dtype=float)
-    rows = pareto_front(flops, height)
+    costs, height = np.asarray(cost, dtype=float), np.asarray(loss, dtype=float)
+    rows = pareto_front(costs, height)
     if not rows.size:
         raise InputError("a front needs at least one run")
-    if not (flops > 0).all():
-        raise InputError("train_flops must be positive")
-    rows = rows[np.concatenate(([True], np.diff(flops[rows]) > 0))]  # runs equal in both: the first stands for all
-    return ParetoFront(train_flops=flops[rows], loss=height[rows], rows=rows)
+    if not (costs > 0).all():
+        raise InputError(f"{label} of a run on a front must be positive")
+    rows = rows[np.concatenate(([True], np.diff(costs[rows]) > 0))]  # runs equal in both: the first stands for all
+    return ParetoFront(cost=costs[rows], loss=height[rows], rows=rows, label=label)
 
 
-def beaten(train_flops: ArrayLike, loss: ArrayLike, front: ParetoFront) -> NDArray[np.bool_]:
-    """Which runs (n,) some run of a front beats: no more compute, no higher loss, and better in one of the two.
+def beaten(cost: ArrayLike, loss: ArrayLike, front: ParetoFront) -> NDArray[np.bool_]:
+    """Which runs (n,) some run of a front beats: no higher cost, no higher loss, and better in one of the two.
 
     This needs no reading between runs.
 
     Parameters
     ----------
-    train_flops, loss
-        shape (n,), FLOP and nats per token.
+    cost, loss
+        shape (n,), the front's cost and nats per token.
     """
-    flops, height = np.asarray(train_flops, dtype=float), np.asarray(loss, dtype=float)
-    at = np.searchsorted(front.train_flops, flops, side="right") - 1
-    best_flops, best = front.train_flops[np.maximum(at, 0)], front.loss[np.maximum(at, 0)]
-    return np.asarray((at >= 0) & (best <= height) & ((best < height) | (best_flops < flops)))
+    costs, height = np.asarray(cost, dtype=float), np.asarray(loss, dtype=float)
+    at = np.searchsorted(front.cost, costs, side="right") - 1
+    best_cost, best = front.cost[np.maximum(at, 0)], front.loss[np.maximum(at, 0)]
+    return np.asarray((at >= 0) & (best <= height) & ((best < height) | (best_cost < costs)))
 
 
 # ---- two fronts ----------------------------------------------------------------------------------
@@ -163,62 +188,78 @@ def beaten(train_flops: ArrayLike, loss: ArrayLike, front: ParetoFront) -> NDArr
 class FrontComparison:
     """How far the second front lies above the first, where both are known.
 
-    `loss_gap` is loss(second) − loss(first) in nats per token over log10 C; `flops_gap` is log10 of C(second) over
-    C(first) as a function of the loss. Positive values favor the first. `flops_range` (FLOP) and `loss_range` (nats
-    per token) are the intervals that both fronts cover.
+    `loss_gap` is loss(second) − loss(first) in nats per token over log10 of the cost; `cost_gap` is log10 of
+    cost(second) over cost(first) as a function of the loss. Positive values favor the first. `cost_range` and
+    `loss_range` (nats per token) are the intervals that both fronts cover.
     """
 
     first: ParetoFront
     second: ParetoFront
     reading: Reading
     loss_gap: Curve
-    flops_gap: Curve
+    cost_gap: Curve
+
+    @property
+    def flops_gap(self) -> Curve:
+        """`cost_gap` where the cost is compute."""
+        return self.cost_gap
+
+    @property
+    def cost_range(self) -> tuple[float, float]:
+        """Cost that both fronts cover."""
+        return float(10 ** self.loss_gap.edges[0]), float(10 ** self.loss_gap.edges[-1])
 
     @property
     def flops_range(self) -> tuple[float, float]:
-        """Compute that both fronts cover, FLOP."""
-        return float(10 ** self.loss_gap.edges[0]), float(10 ** self.loss_gap.edges[-1])
+        """`cost_range` where the cost is compute, FLOP."""
+        return self.cost_range
 
     @property
     def loss_range(self) -> tuple[float, float]:
         """Losses that both fronts reach, nats per token."""
-        return float(self.flops_gap.edges[0]), float(self.flops_gap.edges[-1])
+        return float(self.cost_gap.edges[0]), float(self.cost_gap.edges[-1])
 
     @property
     def decades(self) -> float:
-        """Width of the common range of compute in factors of ten."""
+        """Width of the common range of cost in factors of ten."""
         return float(self.loss_gap.edges[-1] - self.loss_gap.edges[0])
 
     @property
     def share_lower(self) -> float:
-        """Share of the common range (in log C) on which the first front is lower, between 0 and 1."""
+        """Share of the common range (in log cost) on which the first front is lower, between 0 and 1."""
         return self.loss_gap.share_above(0.0)
 
+    def cost_factor(self, share: float = 0.5) -> float:
+        """Quantile, over the common losses, of the cost of the second over that of the first; 0.5: the median."""
+        return float(10 ** self.cost_gap.quantile(share))
+
     def flops_factor(self, share: float = 0.5) -> float:
-        """Quantile, over the common losses, of the compute of the second over that of the first; 0.5: the median."""
-        return float(10 ** self.flops_gap.quantile(share))
+        """`cost_factor` where the cost is compute."""
+        return self.cost_factor(share)
 
 
 def compare_fronts(first: ParetoFront, second: ParetoFront, reading: Reading = "hull") -> FrontComparison:
-    """The gap between two fronts at equal compute, and the ratio of compute at equal loss.
+    """The gap between two fronts at equal cost, and the ratio of costs at equal loss.
 
     Parameters
     ----------
     first, second
-        fronts that share a range of compute and a range of losses.
+        fronts over one kind of cost that share a range of it and a range of losses.
     reading
         how losses between the runs of a front are read off (see the module).
 
     Raises
     ------
     InputError
-        if the fronts share no range of compute or of loss.
+        if the fronts share no range of cost or of loss, or their costs are not of one kind.
     """
+    if first.label != second.label:
+        raise InputError(f"a front over {first.label} and one over {second.label} cannot be compared")
     (a, steps), (b, _) = first._read(reading), second._read(reading)
-    x_a, x_b = np.log10(a.train_flops), np.log10(b.train_flops)
-    loss_gap = _difference((x_b, b.loss), (x_a, a.loss), steps, "compute (log10 FLOP)")
-    flops_gap = _difference((b.loss[::-1], x_b[::-1]), (a.loss[::-1], x_a[::-1]), steps, "loss (nats per token)")
-    return FrontComparison(first=first, second=second, reading=reading, loss_gap=loss_gap, flops_gap=flops_gap)
+    x_a, x_b = np.log10(a.cost), np.log10(b.cost)
+    loss_gap = _difference((x_b, b.loss), (x_a, a.loss), steps, first.label.replace(" (", " (log10 ", 1))
+    cost_gap = _difference((b.loss[::-1], x_b[::-1]), (a.loss[::-1], x_a[::-1]), steps, "loss (nats per token)")
+    return FrontComparison(first=first, second=second, reading=reading, loss_gap=loss_gap, cost_gap=cost_gap)
 
 
 _Points = tuple[NDArray[np.float64], NDArray[np.float64]]
