@@ -14,6 +14,7 @@ from wheels import ROOT, build_wheel
 COMMANDS = ("flops", "params", "isoflop", "fit", "overtraining", "extrapolate", "context", "plan", "ledger", "data")
 COMMANDS += (
     "data check",
+    "training",
     "inference",
     "inference fit",
     "inference count",
@@ -90,6 +91,7 @@ def test_every_command_runs_from_the_wheel(installed: Path) -> None:
         ["flops", "--size", "7b", *chosen],
         ["params", "--architecture", "transformer", "--size", "400m"],
         ["data", "check", "DATA/runs.csv"],
+        ["training", "DATA/training_logs.csv", "--context-length", "2048"],
         ["isoflop", "DATA/runs.csv", *chosen, "--bootstrap", "10"],
         ["fit", "DATA/runs.csv", *chosen, "--bootstrap", "2"],
         ["overtraining", "DATA/runs.csv", *chosen],
