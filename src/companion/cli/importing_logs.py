@@ -226,7 +226,10 @@ def _print(
         print(f"\nlosses of {arguments.report} against the logs, largest difference first:")
         shown = report[report["difference"] != 0].head(_MOST_LINES).copy()
         shown["difference"] = [f"{value:+.2e}" for value in shown["difference"]]
-        print_table(shown)
+        if len(shown):
+            print_table(shown)
+        else:
+            print(f"none: {plural(len(report), 'run')} agree in every digit")
         print()
         print_table(by_source(report))
     counts = imported.logs["status"].value_counts()

@@ -106,7 +106,7 @@ def _history(run: dict[str, Any]) -> pd.DataFrame:
     if not columns:
         return make_history({})
     table = pd.DataFrame(columns).sort_index()
-    return make_history({"step": table.index.to_numpy(), **{name: table[name].to_numpy() for name in table}})
+    return make_history({"step": table.index.to_numpy(), **{name: table[name].to_numpy() for name in columns}})
 
 
 def _settings(run: dict[str, Any], study: str, where: str) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def loss_report(runs: pd.DataFrame, logs: pd.DataFrame) -> pd.DataFrame:
     """
     found = _matched(runs, logs)
     there = runs.loc[found.index]
-    report = pd.DataFrame({"row": [runs.index.get_loc(row) + 2 for row in found.index], "run": found["run"].to_numpy()})
+    report = pd.DataFrame({"row": runs.index.get_indexer(found.index) + 2, "run": found["run"].to_numpy()})
     for name in ("architecture", "context_length", "num_params", "num_tokens"):
         if name in there:
             report[name] = there[name].to_numpy()
@@ -87,9 +87,8 @@ def update_runs(runs: pd.DataFrame, logs: pd.DataFrame) -> pd.DataFrame:
     updated = runs.copy()
     updated.loc[found.index, "val_loss"] = found["val_loss"].astype(float)
     if "train_loss" in found and "train_loss" in updated:
-        updated.loc[found.index, "train_loss"] = found["train_loss"].where(
-            found["train_loss"].notna(), updated["train_loss"]
-        )
+        known = found["train_loss"].dropna()
+        updated.loc[known.index, "train_loss"] = known
     if "source" not in updated:
         updated["source"] = None
     updated["source"] = updated["source"].astype(object)

@@ -51,14 +51,13 @@ def read_scalars(data: bytes, source: str) -> tuple[list[tuple[float, int, str, 
     """
     found, notes, place = list[tuple[float, int, str, float]](), list[str](), 0
     while place < len(data):
-        (length,) = struct.unpack_from("<Q", data, place) if place + 12 <= len(data) else (0,)
-        if place + 12 <= len(data) and struct.unpack_from("<I", data, place + 8)[0] != masked_crc32c(
-            data[place : place + 8]
-        ):
+        head = data[place : place + 12]
+        length, crc = struct.unpack("<QI", head) if len(head) == 12 else (0, 0)
+        if len(head) == 12 and crc != masked_crc32c(head[:8]):
             what = "is not an event file of TensorBoard" if place == 0 else "the checksum is wrong: the file is damaged"
             raise InputError(f"{source}: byte {place}: {what}")
         end = place + 12 + length + 4
-        if place + 12 > len(data) or end > len(data):
+        if len(head) < 12 or end > len(data):
             if place == 0:
                 raise InputError(f"{source}: is cut off within its first record")
             notes.append(f"the last record (byte {place}) is cut off and left out")

@@ -40,16 +40,21 @@ _LOG_ALIASES: dict[str, tuple[str, ...]] = {
         "val_loss", "validation_loss", "valid_loss", "eval_loss", "loss_val", "val_ce", "val_lm_loss", "eval_lm_loss",
         "val_cross_entropy", "test_loss", "lm_loss_validation", "val_dclm_loss",
     ),
-    "grad_norm": ("grad_norm", "train_grad_norm", "train_grad_norm_mean", "gradient_norm", "gnorm", "optim_total_grad_norm"),
+    "grad_norm": (
+        "grad_norm", "train_grad_norm", "train_grad_norm_mean", "gradient_norm", "gnorm", "optim_total_grad_norm",
+    ),
     "step_time_s": (
         "step_time_s", "step_time", "train_step_time", "time_per_step", "iteration_time", "iter_time", "sec_per_step",
         "seconds_per_step", "perf_step_time",
     ),
-    "elapsed_s": ("elapsed_s", "_runtime", "runtime", "relative_time_process", "elapsed", "elapsed_time", "wall_time", "_timestamp"),
+    "elapsed_s": (
+        "elapsed_s", "_runtime", "runtime", "relative_time_process", "elapsed", "elapsed_time", "wall_time",
+        "_timestamp",
+    ),
     "num_gpus": ("num_gpus", "n_gpus", "gpus", "gpu_count", "world_size", "num_devices", "ngpus"),
     "fsdp_size": ("fsdp_size", "fsdp_axis_size"),
     "train_steps": (
-        "train_steps", "num_train_steps", "max_steps", "total_steps", "max_iters", "num_steps", "n_steps", "train_iters",
+        "train_steps", "num_train_steps", "max_steps", "total_steps", "max_iters", "num_steps", "n_steps",
     ),
     "warmup_steps": ("warmup_steps", "num_warmup_steps", "warmup", "warmup_iters"),
     "cooldown_steps": ("cooldown_steps", "decay_steps_to_zero", "cooldown"),
@@ -58,12 +63,6 @@ _LOG_ALIASES: dict[str, tuple[str, ...]] = {
     "state": ("state", "_state"),
     "group": ("group", "study"),
 }  # fmt: skip
-#: Columns of tables that name people, machines, jobs or places: listed for the tests, none is read anywhere.
-PERSONAL = (
-    "user", "username", "author", "owner", "email", "entity", "host", "hostname", "machine", "node", "nodelist",
-    "job_id", "job_name", "slurm_job_user", "path", "output_dir", "root", "cwd", "program", "executable", "args",
-    "git_remote", "git", "codePath", "notes", "tags", "api_key",
-)  # fmt: skip
 
 
 def short_name(name: str) -> str:
@@ -111,6 +110,9 @@ class RunLog:
 
     def __post_init__(self) -> None:
         self.run = key_text(self.run)
+        for name in TEXT_SETTINGS:
+            if isinstance(self.settings.get(name), str):
+                self.settings[name] = key_text(self.settings[name])
         if unknown := [name for name in self.settings if name not in SETTINGS]:
             raise ValueError(f"not a setting of a run: {unknown}")
 

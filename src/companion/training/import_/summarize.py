@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from companion.errors import InputError
-from companion.formatting import plural, quoted, significant
+from companion.formatting import plural, quoted
 from companion.runs.import_.derive import derive
 from companion.training.import_.run_log import RunLog, attempts
 from companion.training.logs import CURVE_SCHEMA, LOG_SCHEMA, last_attempt
@@ -30,9 +30,9 @@ _NEEDED = ("context_length", "num_params", "num_tokens", "train_flops", "train_s
 
 @dataclass
 class Row:
-    """What one run's log comes to: `values` by column, its `curve`, and `notes`."""
+    """What one run's log comes to: `cells` by column, its `curve`, and `notes`."""
 
-    values: dict[str, Any]
+    cells: dict[str, Any]
     curve: pd.DataFrame
     notes: list[str]
 
@@ -95,11 +95,11 @@ def table_of(
     InputError
         one line that names the run and the column that neither is given nor follows.
     """
-    values = pd.DataFrame([row.values for row in rows])
+    values = pd.DataFrame([row.cells for row in rows])
     values = values.dropna(axis=1, how="all")
     if architecture is not None:
         values["architecture"] = architecture
-    losses = values["val_loss"] if "val_loss" in values else np.nan
+    losses = values.get("val_loss", np.nan)
     derived = derive(values.drop(columns="val_loss", errors="ignore"), source, convention)
     table = derived.table.assign(val_loss=losses)
     for name in _NEEDED:
@@ -118,9 +118,7 @@ def table_of(
     table["train_flops"] = [float(f"{value:.6g}") for value in table["train_flops"]]
     for name, digits in _DIGITS.items():
         if name in table:
-            table[name] = [
-                float(significant(v, digits)) if np.isfinite(v) else np.nan for v in table[name].astype(float)
-            ]
+            table[name] = [float(f"{value:.{digits}g}") for value in table[name].astype(float)]
     for name in ("train_loss", "val_loss"):
         if name in table:
             table[name] = table[name].astype(float).round(5)

@@ -6,6 +6,7 @@ and no function at all, is called while a file is read. Numbers, arrays and tabl
 afterwards, with checks of their own.
 """
 
+import io
 import pickle
 import pickletools
 import re
@@ -40,10 +41,11 @@ _ADMITTED: dict[str, tuple[str, ...]] = {
         "pandas.core.indexes.numeric.Float64Index",
     ),
     "range_index": ("pandas.core.indexes.range.RangeIndex", "pandas.RangeIndex"),
-    "record": tuple(f"{package}.common.wandb_run_data.{RECORD}" for package in ("mlstm_scaling_laws", "xlstm_scaling_laws")),
+    "record": tuple(f"{name}_scaling_laws.common.wandb_run_data.{RECORD}" for name in ("mlstm", "xlstm")),
 }  # fmt: skip
 _DTYPE = re.compile(r"[biufc][1248]|[biufc]16|[SU][0-9]{1,4}|O8?|[?]|b1")
 _PLAIN = (str, int, float, bool, bytes, complex, type(None))
+_CUT_OFF = re.compile(r"truncated|exhausted|Ran out|expected \d+ bytes|not enough data|no newline found")
 #: Elements of one array, and how deep lists may nest.
 _MOST_ELEMENTS = 10**8
 
@@ -58,8 +60,10 @@ class _Sealed(type):
 class Node(metaclass=_Sealed):
     """What a pickle gets for an admitted name: it keeps arguments and state, and does nothing."""
 
-    __slots__ = ("args", "kind", "state")
+    __slots__ = ("args", "state")
     stands_for: ClassVar[str] = ""
+    args: tuple[Any, ...]
+    state: Any
 
     def __new__(cls, *args: Any) -> "Node":
         node = super().__new__(cls)
@@ -70,7 +74,7 @@ class Node(metaclass=_Sealed):
         self.state = state
 
 
-_NODES: dict[str, type[Node]] = {
+_NODES: dict[str, Any] = {
     name: _Sealed("Node", (Node,), {"__slots__": (), "stands_for": kind})
     for kind, names in _ADMITTED.items()
     for name in names
@@ -85,9 +89,8 @@ class _Reader(pickle.Unpickler):
         return found
 
     def persistent_load(self, key: Any) -> NoReturn:
-        raise InputError(
-            f"asks for something outside the file ({cut(repr(key)) if isinstance(key, _PLAIN) else 'an object'}); refused"
-        )
+        what = cut(repr(key)) if isinstance(key, _PLAIN) else "an object"
+        raise InputError(f"asks for something outside the file ({what}); refused")
 
 
 def load_data(data: bytes, source: str) -> Any:
@@ -96,15 +99,15 @@ def load_data(data: bytes, source: str) -> Any:
     Parameters
     ----------
     data
-        the bytes of the file; protocols 0 to 5.
+        the bytes of the file; data frames in protocols 2 to 5, other data in all.
     source
         what messages call it.
 
     Returns
     -------
     object
-        made of None, bool, int, float, str, bytes, list, tuple, dict, numpy scalars and arrays, DataFrames. A run of the
-        authors' logs is a dict of its fields.
+        made of None, bool, int, float, str, bytes, list, tuple, dict, numpy scalars and arrays, DataFrames. A run of
+        the authors' logs is a dict of its fields.
 
     Raises
     ------
@@ -112,8 +115,6 @@ def load_data(data: bytes, source: str) -> Any:
         one line: the pickle asks for a name that is not admitted (the line names it), is cut off, or is malformed.
         Nothing of it has been called.
     """
-    import io
-
     try:
         _check_memo(data)
         return _Builder().build(_Reader(io.BytesIO(data)).load())
@@ -126,7 +127,7 @@ def load_data(data: bytes, source: str) -> Any:
     # what a malformed pickle raises is not one class: the documentation of pickle names these "and more"
     except Exception as error:
         reason = cut(str(error), 120)
-        if isinstance(error, EOFError) or "truncated" in reason or "exhausted" in reason or "Ran out" in reason:
+        if isinstance(error, EOFError) or _CUT_OFF.search(reason):
             raise InputError(f"{source}: the pickle is cut off after {len(data):,} bytes: copy it again") from None
         raise InputError(f"{source}: is not a pickle of numbers and tables: {reason}") from None
 
@@ -134,7 +135,8 @@ def load_data(data: bytes, source: str) -> Any:
 def _check_memo(data: bytes) -> None:
     """Walk over the operations without performing any: a place in the memo beyond the file would fill the memory."""
     for operation, argument, _ in pickletools.genops(data):
-        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= argument <= len(data):
+        place: Any = argument
+        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= place <= len(data):
             raise InputError(f"writes to place {argument} of a memo that cannot be so long; refused")
 
 
@@ -185,7 +187,7 @@ class _Builder:
         code = "b1" if code == "?" else code
         if not isinstance(code, str) or not _DTYPE.fullmatch(code):
             raise InputError(f"has an array of type {cut(repr(code)) if isinstance(code, _PLAIN) else '?'}; refused")
-        order = "|"
+        order: Any = "|"
         if node.state is not None:
             state = self.build(node.state)
             if not isinstance(state, tuple) or len(state) < 5 or any(part is not None for part in state[2:5]):
@@ -253,7 +255,7 @@ class _Builder:
         if not (isinstance(kind, type) and issubclass(kind, Node)) or not isinstance(fields, dict):
             raise InputError("has an index in an unknown form; refused")
         if kind.stands_for == "range_index":
-            bounds = [fields.get(name) for name in ("start", "stop", "step")]
+            bounds: list[Any] = [fields.get(name) for name in ("start", "stop", "step")]
             if not all(type(bound) is int for bound in bounds) or len(range(*bounds)) > _MOST_ELEMENTS:
                 raise InputError("has an index that is not of whole numbers; refused")
             return np.arange(*bounds)
@@ -275,6 +277,8 @@ class _Builder:
 
     def _frame(self, node: Node) -> pd.DataFrame:
         state = self.build(node.state)
+        blocks: Any
+        axes: Any
         blocks, axes = state.get("_mgr", ((), ())) if isinstance(state, dict) else ((), ())
         if len(axes) != 2 or not all(isinstance(axis, np.ndarray) and axis.ndim == 1 for axis in axes):
             raise InputError("has a data frame without its two axes; refused")
@@ -287,7 +291,8 @@ class _Builder:
             columns |= dict(zip(places.tolist(), values, strict=True))
         if len(columns) != len(names):
             raise InputError("has a data frame with columns that no block holds; refused")
-        frame = pd.DataFrame({place: columns[place] for place in range(len(names))}, index=rows)
+        series = {n: pd.Series(columns[n], index=rows, dtype=columns[n].dtype) for n in range(len(names))}
+        frame = pd.DataFrame(series, index=rows)
         frame.columns = pd.Index(names, dtype=object)
         return frame
 
