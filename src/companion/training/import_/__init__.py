@@ -286,9 +286,8 @@ def _settle(logs: Sequence[RunLog], path: Path, reader: _Reader) -> list[str]:
     unused = set(found) - {log.run for log in logs}
     notes = [f"{path}: no settings for {plural(len(without), 'run')} ({', '.join(without[:5])})"] if without else []
     if unused:
-        notes.append(
-            f"{path}: {plural(len(unused), 'row')} of settings belong to no log ({', '.join(sorted(unused)[:5])})"
-        )
+        some = ", ".join(sorted(unused)[:5])
+        notes.append(f"{path}: {plural(len(unused), 'row')} of settings without a log ({some})")
     return notes
 
 

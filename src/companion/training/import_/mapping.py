@@ -65,7 +65,7 @@ def logs_of_cells(
         try:
             values[target], words = values_of(table, target, _spelled(name, table), source)
         except InputError as error:
-            if target in optional and "no column" in str(error):
+            if target in optional and ("no column" in str(error) or "neither a column" in str(error)):
                 continue
             raise
         if target == "step_time_s" and name in table.columns and _MILLI.search(name):

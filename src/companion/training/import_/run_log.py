@@ -190,19 +190,19 @@ def _merged(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 
 
 def attempts(history: pd.DataFrame) -> np.ndarray:
-    """How often a run had been restarted before each record: a quantity was logged again at an earlier step.
+    """How often a run had been restarted before each record.
 
-    A validation that is written after the next training step is no restart.
+    It was where a quantity is logged again at the same step or an earlier one. A validation that is written after the next training step is no restart.
     """
     steps = history["step"].to_numpy(dtype=float)
     number = np.zeros(len(steps), dtype=int)
-    if not (np.diff(steps) < 0).any():
+    if not (np.diff(steps) <= 0).any():
         return number
     known = history.drop(columns=["step", "elapsed_s"]).notna().to_numpy()
     latest = np.full(known.shape[1], -np.inf)
     for row, step in enumerate(steps):
         number[row] = number[row - 1] if row else 0
-        if (step < latest[known[row]]).any():
+        if (step <= latest[known[row]]).any():
             number[row] += 1
             latest[:] = -np.inf
         latest[known[row]] = step

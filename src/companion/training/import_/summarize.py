@@ -86,7 +86,7 @@ def summarize(log: RunLog, skipped_steps: int = SKIPPED_STEPS, points: int | Non
 
 
 def table_of(
-    rows: Sequence[Row], source: str, architecture: str | None, convention: str | None
+    rows: Sequence[Row], source: str, architecture: str | None = None, convention: str | None = None
 ) -> tuple[pd.DataFrame, list[str]]:
     """The table of logs with sizes, tokens and FLOPs filled in where they follow, and how, in words.
 
@@ -95,13 +95,15 @@ def table_of(
     InputError
         one line that names the run and the column that neither is given nor follows.
     """
-    values = pd.DataFrame([row.cells for row in rows])
-    values = values.dropna(axis=1, how="all")
+    logged = pd.DataFrame([row.cells for row in rows])
+    values = logged.dropna(axis=1, how="all")
     if architecture is not None:
         values["architecture"] = architecture
     losses = values.get("val_loss", np.nan)
     derived = derive(values.drop(columns="val_loss", errors="ignore"), source, convention)
     table = derived.table.assign(val_loss=losses)
+    if "train_loss" in logged:
+        table["train_loss"] = logged["train_loss"]
     for name in _NEEDED:
         missing = table[name].isna() if name in table else pd.Series(True, index=table.index)
         if missing.any():
@@ -137,6 +139,8 @@ def _records(log: RunLog) -> tuple[pd.DataFrame, list[str]]:
         raise InputError(
             f"{log.where}: row {row}, column 'step': {history['step'][row]:g} is not a whole number of steps"
         )
+    again = history.eq(history.shift()) | (history.isna() & history.shift().isna())
+    history = history[~again.all(axis=1)]  # a record written twice
     attempt = attempts(history)
     if attempt[-1] > _MOST_RESTARTS:
         raise InputError(
@@ -226,7 +230,7 @@ def _curve(history: pd.DataFrame, run: str, points: int | None) -> pd.DataFrame:
         keep = set(np.linspace(0, len(curve) - 1, points).round().astype(int))
         validated = np.flatnonzero(curve["val_loss"].notna())
         keep |= set(validated[np.linspace(0, len(validated) - 1, min(points, len(validated))).round().astype(int)])
-        back = np.flatnonzero(curve["step"].diff() < 0)
+        back = np.flatnonzero(curve["step"].diff() <= 0)
         curve = curve.iloc[sorted(keep | set(back) | set(back - 1))]
     curve = curve.replace([np.inf, -np.inf], np.nan).assign(run=run, step=curve["step"].astype(np.int64))
     curve["grad_norm"] = [float(f"{value:.4g}") for value in curve["grad_norm"]]
