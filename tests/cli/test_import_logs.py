@@ -173,6 +173,7 @@ def test_one_command_fetches_and_imports(
     source = ["--from-authors", "--address", folder.as_uri(), "--commit", commit, "--clone", str(tmp_path / "clone")]
     result = run_json(capsys, "import", "logs", *source, "--output", str(tmp_path))
     assert result["num_runs"] == 1
+    assert len(result["not_in_the_clone"]) == 10
     assert (tmp_path / "authors_logs.csv").is_file()
     # a second time without the network: the clone is used again
     source[2] = (tmp_path / "gone").as_uri()

@@ -460,7 +460,7 @@ def test_the_checksum_of_the_format() -> None:
 
 
 @given(st.lists(st.integers(1, 60), min_size=2, max_size=120), st.integers(2, 40))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_curve_of_fewer_points_keeps_its_ends_and_its_restarts(gaps: list[int], points: int) -> None:
     steps = np.cumsum(gaps).tolist()
     again = steps[len(steps) // 2 :]

@@ -203,6 +203,8 @@ def _as_json(
         "mapping": imported.mapping,
         "notes": list(imported.notes),
     }
+    if arguments.from_authors:
+        result["not_in_the_clone"] = missing_releases(imported.files)
     if report is not None:
         result["report"] = report.to_dict("records")
         result["report_by_source"] = by_source(report).to_dict("records")

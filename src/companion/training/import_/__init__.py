@@ -172,7 +172,7 @@ def import_logs(
     check_mapping(asked)
     reader = _Reader(asked, PRESETS.get(preset or "", {}), settings is not None)
     for file in tqdm(files, desc="files", unit="file", delay=_BAR_AFTER, disable=not progress):
-        reader.read(file, sha256)
+        reader.read(file, [text for text in sha256 if len(files) == 1 or text.startswith(f"{file.path.name}=")])
     check_digests(sha256, reader.digests)
     logs = join(_attempts_of_one_folder(reader.logs), distinguish)
     source = os.fspath(given[0]) if len(given) == 1 else f"{given[0]} and {len(given) - 1} more"
@@ -209,10 +209,10 @@ class _Reader:
         self.digests: dict[str, str] = {}
 
     def read(self, file: LogFile, wanted: Sequence[str]) -> None:
-        """The runs of one file. A checksum that belongs to this file alone is compared before anything is read."""
+        """The runs of one file. Checksums that are meant for this file are compared before anything in it is read."""
         data, digest = read_file(file.path)
         self.digests[str(file.path)] = digest
-        check_digests([text for text in wanted if text.rpartition("=")[0] == file.path.name], {str(file.path): digest})
+        check_digests(wanted, {str(file.path): digest})
         released = released_as(file.path.name, data) if file.kind == "authors" else None
         self.files.append({"file": str(file.path), "sha256": digest, "released": released})
         if released is False:

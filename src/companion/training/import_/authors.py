@@ -122,7 +122,7 @@ def _settings(run: dict[str, Any], study: str, where: str) -> dict[str, Any]:
         "context_length": config.get(f"{_PREFIX}context_length") or _context(str(run.get("name"))),
         "vocab_size": config.get(f"{_PREFIX}vocab_size"),
         "train_steps": data.get("num_train_steps") or schedule.get("decay_steps"),
-        "batch_size_seqs": data.get("global_batch_size"),
+        "batch_size_seqs": data.get("global_batch_size") or _logged(run, "dataset/.global_batch_size"),
         "learning_rate": schedule.get("lr"),
         "warmup_steps": schedule.get("warmup_steps"),
         "cooldown_steps": schedule.get("cooldown_steps"),
@@ -132,6 +132,12 @@ def _settings(run: dict[str, Any], study: str, where: str) -> dict[str, Any]:
         **_shapes(config, architecture),
     }
     return {name: value for name, value in found.items() if isinstance(value, str | int | float)}
+
+
+def _logged(run: dict[str, Any], key: str) -> float | None:
+    """The last logged value of a metric that a summary may lack."""
+    frame = (run.get("logs") or {}).get(key)
+    return float(frame[key].iloc[-1]) if isinstance(frame, pd.DataFrame) and key in frame and len(frame) else None
 
 
 def _shapes(config: dict[str, Any], architecture: str) -> dict[str, Any]:

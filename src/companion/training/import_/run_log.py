@@ -192,7 +192,8 @@ def _merged(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 def attempts(history: pd.DataFrame) -> np.ndarray:
     """How often a run had been restarted before each record.
 
-    It was where a quantity is logged again at the same step or an earlier one. A validation that is written after the next training step is no restart.
+    It was where a quantity is logged again at the same step or an earlier one. A validation that is written after the
+    next training step is no restart.
     """
     steps = history["step"].to_numpy(dtype=float)
     number = np.zeros(len(steps), dtype=int)

@@ -107,7 +107,7 @@ def table_of(
     for name in _NEEDED:
         missing = table[name].isna() if name in table else pd.Series(True, index=table.index)
         if missing.any():
-            run = table["run"][missing.idxmax()]
+            run = table["run"].to_numpy()[missing.to_numpy().argmax()]
             raise InputError(
                 f"{source}: run {quoted(run)} has no {name}, and it does not follow from other columns: give it with "
                 f"--map {name}=NAME-OR-NUMBER, or with a table of settings (--settings FILE)"
@@ -135,7 +135,7 @@ def _records(log: RunLog) -> tuple[pd.DataFrame, list[str]]:
     if history.empty:
         raise InputError(f"{log.where}: run {quoted(log.run)} logged no loss and no time")
     if (wrong := history["step"].isna() | (history["step"] < 0) | (history["step"] % 1 != 0)).any():
-        row = wrong.idxmax()
+        row: Any = wrong.idxmax()
         raise InputError(
             f"{log.where}: row {row}, column 'step': {history['step'][row]:g} is not a whole number of steps"
         )
@@ -231,7 +231,7 @@ def _curve(history: pd.DataFrame, run: str, points: int | None) -> pd.DataFrame:
         validated = np.flatnonzero(curve["val_loss"].notna())
         keep |= set(validated[np.linspace(0, len(validated) - 1, min(points, len(validated))).round().astype(int)])
         back = np.flatnonzero(curve["step"].diff() <= 0)
-        curve = curve.iloc[sorted(keep | set(back) | set(back - 1))]
+        curve = curve.iloc[np.array(sorted(keep | set(back) | set(back - 1)), dtype=int)]
     curve = curve.replace([np.inf, -np.inf], np.nan).assign(run=run, step=curve["step"].astype(np.int64))
     curve["grad_norm"] = [float(f"{value:.4g}") for value in curve["grad_norm"]]
     curve[["train_loss", "val_loss"]] = curve[["train_loss", "val_loss"]].round(5)

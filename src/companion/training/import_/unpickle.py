@@ -47,7 +47,7 @@ _DTYPE = re.compile(r"[biufc][1248]|[biufc]16|[SU][0-9]{1,4}|O8?|[?]|b1")
 _PLAIN = (str, int, float, bool, bytes, complex, type(None))
 _CUT_OFF = re.compile(r"truncated|exhausted|Ran out|expected \d+ bytes|not enough data|no newline found")
 #: Elements of one array, and how deep lists may nest.
-_MOST_ELEMENTS = 10**8
+_MOST_ELEMENTS = 10**7
 
 
 class _Sealed(type):
