@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from companion.errors import InputError
-from companion.training.import_.unpickle import load_data
+from companion.training.import_.unpickle import Node, load_data
 
 
 class Calls:
@@ -101,6 +101,8 @@ def hostile(target: Path) -> dict[str, bytes]:
     functions[:] = [os.system]
     table = frame()
     table.attrs["hidden"] = evaluate
+    lists = np.empty(1, dtype=object)
+    lists[:] = [{"a": 1}]
     odd = frame().astype(object)
     odd.iloc[0, 0] = evaluate
     short = f"(S'{touch}'\n".encode()
@@ -112,6 +114,7 @@ def hostile(target: Path) -> dict[str, bytes]:
         "reduce of a reduce": pickle.dumps(Calls(functools.partial(os.system, touch))),
         "object array with a call": pickle.dumps(names),
         "object array with a function": pickle.dumps(functions),
+        "object array with a mapping": pickle.dumps(lists),
         "attributes of a data frame": pickle.dumps(table),
         "a cell of a data frame": pickle.dumps(odd),
         "getattr": b"c__builtin__\ngetattr\n(cos\nsystem\nS'x'\ntR.",
@@ -174,7 +177,10 @@ def test_the_line_names_what_was_asked_for(name: str, asked: str) -> None:
 
 
 def test_a_class_that_was_poked_at_still_reads() -> None:
-    refused(hostile(Path("x"))["slots of a class"])
+    for name in ("state of a class", "slots of a class"):
+        before = [dict(vars(kind)) for kind in (Node, *Node.__subclasses__())]
+        refused(hostile(Path("x"))[name])
+        assert [dict(vars(kind)) for kind in (Node, *Node.__subclasses__())] == before
     assert len(load_data(pickle.dumps(frame()), "log.pkl")) == 3
 
 

@@ -50,15 +50,11 @@ _CUT_OFF = re.compile(r"truncated|exhausted|Ran out|expected \d+ bytes|not enoug
 _MOST_ELEMENTS = 10**7
 
 
-class _Sealed(type):
-    """A class whose attributes a pickle cannot set."""
+class Node:
+    """What a pickle gets for an admitted name: it keeps arguments and state, and does nothing.
 
-    def __setattr__(cls, name: str, value: Any) -> NoReturn:
-        raise pickle.UnpicklingError("sets an attribute of a class")
-
-
-class Node(metaclass=_Sealed):
-    """What a pickle gets for an admitted name: it keeps arguments and state, and does nothing."""
+    A pickle cannot change the class: the operation that sets attributes (BUILD) finds `__setstate__` first.
+    """
 
     __slots__ = ("args", "state")
     stands_for: ClassVar[str] = ""
@@ -75,7 +71,7 @@ class Node(metaclass=_Sealed):
 
 
 _NODES: dict[str, Any] = {
-    name: _Sealed("Node", (Node,), {"__slots__": (), "stands_for": kind})
+    name: type("Node", (Node,), {"__slots__": (), "stands_for": kind})
     for kind, names in _ADMITTED.items()
     for name in names
 }
