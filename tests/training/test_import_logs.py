@@ -164,6 +164,32 @@ def test_step_times_from_wall_time_where_none_was_logged(tmp_path: Path) -> None
     assert any("differences of wall time" in note for note in imported.notes)
 
 
+def test_presets_read_what_their_trainers_write(tmp_path: Path) -> None:
+    steps = range(10, 401, 10)
+    history: list[dict[str, Any]] = [
+        {"step": s, "loss": 6 - s / 200, "grad_norm": 0.5, "epoch": s / 400} for s in steps
+    ]
+    history += [{"step": 400, "eval_loss": 4.1}, {"step": 400, "train_loss": 5.0, "train_runtime": 100.0}]  # a mean
+    state = {"global_step": 400, "max_steps": 400, "log_history": history}
+    megatron = [
+        {"step": s, "lm loss": 6 - s / 200, "lm loss validation": 6.1 - s / 200, "iteration-time": 0.5} for s in steps
+    ]
+    olmo = [
+        {"_step": s, "train/CrossEntropyLoss": 6 - s / 200, "throughput/device/batches_per_second": 2, "val_loss": 4.1}
+        for s in steps
+    ]
+    nanogpt = [{"iter": s, "train/loss": 6 - s / 200, "val/loss": 6.1 - s / 200, "lr": 6e-4, "mfu": 40} for s in steps]
+    for preset, path in {
+        "hf-trainer": write(tmp_path, "trainer_state.json", json.dumps(state)),
+        "megatron": write(tmp_path, "events.out.tfevents.1", event_file(megatron)),
+        "olmo": write(tmp_path, "olmo.jsonl", lines_of(olmo)),
+        "nanogpt": write(tmp_path, "nanogpt.csv", nanogpt),
+    }.items():
+        row = one(import_logs(path, MAP, preset=preset))
+        assert row[["train_loss", "val_loss", "train_steps", "status"]].tolist() == [4.0, 4.1, 400, "finished"], preset
+        assert pd.isna(row["step_time_s"]) if preset in ("hf-trainer", "nanogpt") else row["step_time_s"] == 0.5
+
+
 def test_settings_from_a_table_of_runs(tmp_path: Path) -> None:
     log = write(tmp_path, "log.csv", records(run="a") + records(run="b"))
     table = [{"Name": "a", **SETTINGS}, {"Name": "b", **SETTINGS, "num_gpus": 4}, {"Name": "c", **SETTINGS}]
