@@ -1,4 +1,4 @@
-"""`companion import runs`: a run table from what people have."""
+"""`companion import runs`: a run table from what people have; `companion import logs` is in `importing_logs`."""
 
 import argparse
 from collections.abc import Callable
@@ -7,8 +7,8 @@ from typing import Any
 
 from companion.accounting import CONVENTIONS
 from companion.cli.commands import print_json
+from companion.cli.importing_logs import add_import_logs, read_mapping
 from companion.cli.options import add_json
-from companion.errors import InputError
 from companion.runs.import_ import PRESETS, Imported, check_target, import_runs
 from companion.runs.import_.files import FORMATS
 from companion.runs.load import summary
@@ -17,7 +17,9 @@ from companion.runs.load import summary
 def add_import(command: Callable[..., argparse.ArgumentParser], subparsers: Any) -> None:
     """Register the command; `command` is the maker of subparsers in `companion.cli.dispatch`."""
     group = subparsers.add_parser(
-        "import", help="make a run table from other files", description="Make a run table from other files."
+        "import",
+        help="make tables of runs and logs from other files",
+        description="Make tables of runs and logs from other files.",
     )
     to = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
     parser = command(
@@ -52,6 +54,7 @@ def add_import(command: Callable[..., argparse.ArgumentParser], subparsers: Any)
     parser.add_argument("--keep", action="append", default=[], metavar="NAME", help="keep this column too (repeatable)")
     parser.add_argument("--format", choices=sorted(set(FORMATS.values())), help="of the file (default: by its name)")
     add_json(parser)
+    add_import_logs(command, to)
 
 
 def runs(arguments: argparse.Namespace) -> None:
@@ -60,7 +63,7 @@ def runs(arguments: argparse.Namespace) -> None:
     check_target(output, arguments.force)
     imported = import_runs(
         arguments.file,
-        _mapping(arguments.map),
+        read_mapping(arguments.map),
         preset=arguments.preset,
         architecture=arguments.architecture,
         convention=arguments.convention,
@@ -82,16 +85,6 @@ def runs(arguments: argparse.Namespace) -> None:
         )
     _print(imported, output)
     return None
-
-
-def _mapping(pairs: list[str]) -> dict[str, str]:
-    found = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name.strip() or not value.strip():
-            raise InputError(f"--map {pair!r}: write COLUMN=NAME, such as val_loss=final_loss")
-        found[name.strip()] = value.strip()
-    return found
 
 
 def _print(imported: Imported, output: Path) -> None:
