@@ -21,6 +21,8 @@ from companion.training.curves import FAMILY, WINDOW, finished_runs, need, on_co
 
 #: Where predictions are made by default, fractions of the run.
 PREDICT_AT = (0.1, 0.2, 0.25, 1 / 3, 0.5, 2 / 3, 0.8, 0.9, 1.0)
+#: What runs of one IsoFLOP profile share.
+PROFILE = (*FAMILY, "isoflop_budget")
 #: Fewer runs than this teach no line.
 MIN_TRAINING_RUNS = 5
 #: Starts of the fits of a law: on these tables 4 to 32 end in the same place.
@@ -124,7 +126,7 @@ def early_ranking(
     *,
     fractions: ArrayLike = PREDICT_AT,
     window: float = WINDOW,
-    profile: Sequence[str] = (*FAMILY, "isoflop_budget"),
+    profile: Sequence[str] = PROFILE,
     min_runs: int = 5,
 ) -> pd.DataFrame:
     """Whether stopping at a fraction of the run would choose the same best size within an IsoFLOP profile.

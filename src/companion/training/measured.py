@@ -32,8 +32,12 @@ class Utilization:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Curve:
-    """ln(utilization) over ln N at one context length: a quadratic, with the covariance of its coefficients."""
+class SizeCurve:
+    """ln(utilization) over ln N at one context length: a quadratic about `center`, highest power first.
+
+    `sizes` are the smallest and largest N of its runs, `covariance` is that of the coefficients, `residual_variance` that
+    of a run about the curve, with `degrees` degrees of freedom.
+    """
 
     context_length: int
     sizes: tuple[float, float]
@@ -60,7 +64,7 @@ class MeasuredUtilization:
     recomputed activations) is that of the logs: a table of one's own gives one's own numbers.
     """
 
-    curves: dict[str, tuple[_Curve, ...]]
+    curves: dict[str, tuple[SizeCurve, ...]]
     source: str
 
     @classmethod
@@ -81,7 +85,7 @@ class MeasuredUtilization:
         """
         known = logs if "utilization" in logs else with_throughput(logs)
         source = str(logs.attrs.get("source", "training logs"))
-        curves: dict[str, list[_Curve]] = {}
+        curves: dict[str, list[SizeCurve]] = {}
         groups: Any = finished(known, group=None).groupby(["architecture", "context_length"])
         for (name, length), rows in groups:
             if len(rows) >= _FEWEST_RUNS and rows["num_params"].nunique() > 3:
@@ -142,7 +146,7 @@ class MeasuredUtilization:
         )
 
 
-def _fit(context_length: int, rows: pd.DataFrame) -> _Curve:
+def _fit(context_length: int, rows: pd.DataFrame) -> SizeCurve:
     """The quadratic of one architecture at one context length."""
     size = rows["num_params"].to_numpy(float)
     center = float(np.log(size).mean())
@@ -150,7 +154,7 @@ def _fit(context_length: int, rows: pd.DataFrame) -> _Curve:
     coefficients, *_ = np.linalg.lstsq(x, y)
     degrees = len(y) - x.shape[1]
     residual_variance = float(np.square(y - x @ coefficients).sum() / degrees)
-    return _Curve(
+    return SizeCurve(
         context_length=context_length,
         sizes=(float(size.min()), float(size.max())),
         center=center,
