@@ -35,8 +35,8 @@ class Utilization:
 class SizeCurve:
     """ln(utilization) over ln N at one context length: a quadratic about `center`, highest power first.
 
-    `sizes` are the smallest and largest N of its runs, `covariance` is that of the coefficients, `residual_variance` that
-    of a run about the curve, with `degrees` degrees of freedom.
+    `sizes` are the smallest and largest N of its runs, `covariance` is that of the coefficients, `residual_variance`
+    that of a run about the curve, with `degrees` degrees of freedom.
     """
 
     context_length: int
