@@ -31,7 +31,7 @@ PAIR_KEYS = (
 NEEDED = ("architecture", "num_params", "num_tokens", "batch_size_seqs", "train_steps", "val_loss")
 #: Share by which the tokens of two runs of a pair may differ: steps are rounded, to 200 in the authors' studies.
 TOKEN_TOLERANCE = 0.03
-#: Columns that a pair shows for both runs, with `first` or `second` before the name, where the table has them. The schedule
+#: Columns that a pair shows for both runs, `first` or `second` before the name, where the table has them. The schedule
 #: share is that of warm-up and cool-down in the steps; NaN where the table does not say (runs without a log).
 SHOWN_FOR_BOTH = (
     "val_loss", "num_tokens", "train_steps", "learning_rate", "schedule_share", "source", "group", "experiment",
