@@ -119,19 +119,25 @@ def separator_fault(fields: list[str]) -> str:
     return ""
 
 
-def _plain(data: bytes, source: str) -> bytes:
-    """The bytes of a file, those of a file compressed with gzip unpacked."""
+def unpacked(data: bytes, source: str, limit: int = MAX_TABLE_BYTES) -> bytes:
+    """The bytes of a file, those of a file compressed with gzip unpacked.
+
+    Raises
+    ------
+    InputError
+        if it is damaged, cut off or, unpacked, larger than `limit` bytes: one line that begins with `source`.
+    """
     if not data.startswith(b"\x1f\x8b"):
         return data
     unpacker = zlib.decompressobj(wbits=31)
     try:
-        plain = unpacker.decompress(data, MAX_TABLE_BYTES + 1)
+        plain = unpacker.decompress(data, limit + 1)
     except zlib.error as error:
-        raise InputError(f"{source}: is not whole: {error}") from None
-    if len(plain) > MAX_TABLE_BYTES:
-        raise InputError(f"{source}: the unpacked file is too large: the limit is {MAX_TABLE_BYTES / 2**20:g} MiB")
+        raise InputError(f"{source}: the compressed file is damaged: {error}") from None
+    if len(plain) > limit:
+        raise InputError(f"{source}: the unpacked file is too large: the limit is {limit / 2**20:g} MiB")
     if not unpacker.eof:
-        raise InputError(f"{source}: the compressed file is cut off after {len(plain):,} bytes of text")
+        raise InputError(f"{source}: the compressed file is cut off after {len(plain):,} bytes of its content")
     return plain
 
 
@@ -140,7 +146,7 @@ def _cells(path: str | os.PathLike[str], source: str) -> pd.DataFrame:
     row = 0
     try:
         with open_table(path, MAX_TABLE_BYTES) as file:
-            lines = _plain(file.read(), source).split(b"\n")
+            lines = unpacked(file.read(), source).split(b"\n")
         for number, line in enumerate(lines, 1):
             if fault := text_fault(line, number):
                 raise InputError(f"{source}: {fault}")

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from companion.errors import InputError
 from companion.training import load_training_curves, load_training_logs
-from companion.training.curves import finished_runs, latest, on_common_axis, with_budgets
+from companion.training.curves import finished_runs, on_common_axis, with_budgets
+from companion.training.logs import last_attempt
 
 
 def curve(run: str, steps: list[int], losses: list[float], **more: object) -> pd.DataFrame:
@@ -60,7 +61,7 @@ def test_a_stopped_run_has_no_values_past_its_end() -> None:
 def test_a_restart_replaces_the_steps_that_it_repeats() -> None:
     points = curve("a", [10, 20, 30, 20, 30, 40, 50], [5.0, 4, 9, 3, 2, 1, 1], attempt=[0, 0, 0, 1, 1, 1, 1])
     other = curve("b", [10, 20, 30, 40, 50], [1.0] * 5, attempt=0)
-    assert latest(pd.concat([points, other]))["train_loss"].tolist() == [5, 3, 2, 1, 1, 1, 1, 1, 1, 1]
+    assert last_attempt(pd.concat([points, other]))["train_loss"].tolist() == [5, 3, 2, 1, 1, 1, 1, 1, 1, 1]
     found = on_common_axis(points, logs_of(a=50), fractions=[0.4, 0.6], window=0.1)
     assert found.loc["a"].tolist() == [3, 2]
 

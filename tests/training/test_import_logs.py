@@ -1,10 +1,9 @@
-"""Logs of many kinds as the two tables, what is left out of them, and what a log can get wrong."""
+"""Logs of many kinds as the two tables, and what is left out of them."""
 
 import gzip
 import hashlib
 import json
 import pickle
-import struct
 import sys
 import types
 from pathlib import Path
@@ -15,100 +14,15 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from log_files import MAP, SETTINGS, event_file, failure, lines_of, one, panel, records, write, written
 
 from companion.accounting import num_params, train_flops
 from companion.architectures import make_architecture
-from companion.errors import InputError
-from companion.training.import_ import ImportedLogs, import_logs
-from companion.training.import_.events import masked_crc32c, read_scalars
-from companion.training.import_.run_log import HISTORY, RunLog, attempts, make_history
+from companion.training.import_ import import_logs
+from companion.training.import_.run_log import HISTORY, RunLog, make_history
 from companion.training.import_.summarize import summarize, table_of
-from companion.training.logs import load_training_curves, load_training_logs
-
-#: What a log needs besides its records; 8 sequences of 512 tokens a step.
-SETTINGS = {"context_length": 512, "batch_size_seqs": 8, "num_params": 1e6, "num_gpus": 2, "architecture": "gpt"}
-MAP = {name: str(value) for name, value in SETTINGS.items()}
-
-
-def records(steps: int = 400, every: int = 10, run: str | None = None) -> list[dict[str, Any]]:
-    found = []
-    for step in range(every, steps + 1, every):
-        record = {"step": step, "train_loss": 6 - step / 200, "grad_norm": 0.5, "step_time_s": 0.25}
-        if step % 100 == 0:
-            record["val_loss"] = 6.1 - step / 200
-        found.append(({"run": run} if run else {}) | record)
-    return found
-
-
-def write(folder: Path, name: str, content: str | bytes | list[dict[str, Any]]) -> Path:
-    path = folder / name
-    if isinstance(content, list):
-        pd.DataFrame(content).to_csv(path, index=False)
-    else:
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
-
-
-def lines_of(rows: list[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row) + "\n" for row in rows)
-
-
-def one(imported: ImportedLogs) -> pd.Series:
-    assert len(imported.logs) == 1
-    return imported.logs.iloc[0]
-
-
-def failure(*arguments: Any, **options: Any) -> str:
-    with pytest.raises(InputError) as caught:
-        import_logs(*arguments, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def written(imported: ImportedLogs, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The tables, written and loaded again."""
-    logs, curves = imported.write(folder, "out", overwrite=True)
-    return load_training_logs(logs), load_training_curves(curves)
-
 
 # ---- one run in every format ---------------------------------------------------------------------
-
-
-def event_file(rows: list[dict[str, Any]], tensor: bool = False) -> bytes:
-    """An event file of TensorBoard, put together here from the format's description."""
-
-    def varint(number: int) -> bytes:
-        found = b""
-        while number > 127:
-            found, number = found + bytes([number & 127 | 128]), number >> 7
-        return found + bytes([number])
-
-    def field(number: int, content: bytes) -> bytes:
-        return varint(number << 3 | 2) + varint(len(content)) + content
-
-    def record(event: bytes) -> bytes:
-        length = struct.pack("<Q", len(event))
-        return b"".join(
-            [length, struct.pack("<I", masked_crc32c(length)), event, struct.pack("<I", masked_crc32c(event))]
-        )
-
-    found = record(b"\x09" + struct.pack("<d", 1e9) + field(3, b"brain.Event:2"))
-    for row in rows:
-        for tag, value in row.items():
-            if tag != "step":
-                number = struct.pack("<f", value)
-                held = field(8, b"\x08\x01" + field(5, number)) if tensor else b"\x15" + number
-                event = b"\x09" + struct.pack("<d", 1e9 + row["step"] / 4) + b"\x10" + varint(row["step"])
-                found += record(event + field(5, field(1, field(1, tag.encode()) + held)))
-    return found
-
-
-def panel(rows: list[dict[str, Any]], metric: str, run: str) -> str:
-    """A chart that wandb exported."""
-    known = [row for row in rows if metric in row]
-    names = [f"{run} - {metric}", f"{run} - {metric}__MIN", f"{run} - {metric}__MAX", f"{run} - _step"]
-    header = ",".join(f'"{name}"' for name in ["Step", *names])
-    return "\n".join([header, *(f"{r['step']},{r[metric]},{r[metric]},{r[metric]},{r['step']}" for r in known)]) + "\n"
 
 
 def test_every_format_gives_the_same_tables(tmp_path: Path) -> None:
@@ -346,140 +260,6 @@ def test_personal_details_do_not_arrive(tmp_path: Path) -> None:
 def test_a_setting_that_no_table_has_cannot_be_kept() -> None:
     with pytest.raises(ValueError, match="hostname"):
         RunLog(run="a", where="here", settings={"hostname": "x"})
-
-
-# ---- logs that are wrong -------------------------------------------------------------------------
-
-
-@pytest.mark.filterwarnings("ignore:.*no place in comparisons of loss")
-def test_a_log_that_is_cut_off_keeps_what_is_whole(tmp_path: Path) -> None:
-    rows = records()
-    text = lines_of(rows)
-    table = pd.DataFrame(rows).to_csv(index=False)
-    events = event_file(rows)
-    for name, content in {
-        "a.jsonl": text[: text.rindex('"step"') + 20],
-        "a.csv": table[: table.rindex(",")][:-8],
-        "events.out.tfevents.1": events[:-5],
-    }.items():
-        imported = import_logs(write(tmp_path, name, content), MAP | {"train_steps": "1000"})
-        assert any("cut off" in note and "left out" in note for note in imported.notes), name
-        assert len(imported.curves) >= 39
-        assert one(imported)["status"] == "stopped"
-        assert pd.isna(one(imported)["val_loss"])
-        written(imported, tmp_path)
-
-
-def test_a_restart_counts_the_later_record_and_keeps_both(tmp_path: Path) -> None:
-    again = [row | {"train_loss": 3.0, "step_time_s": 0.5} for row in records() if row["step"] > 300]
-    imported = import_logs(write(tmp_path, "a.csv", records() + again), MAP)
-    assert any("restarted 1 time" in note for note in imported.notes)
-    with pytest.warns(UserWarning, match="restarted"):
-        _, curves = written(imported, tmp_path)
-    assert curves["attempt"].value_counts().to_dict() == {0: 40, 1: 10}
-    assert curves.loc[curves["step"] == 400, "train_loss"].tolist() == [4.0, 3.0]
-    assert one(imported)["train_loss"] == 3.0
-    assert one(imported)["step_time_q75_s"] == 0.5
-
-
-def test_a_validation_written_late_is_no_restart() -> None:
-    steps, nothing = [10, 20, 10, 30, 20, 30], np.nan
-    losses = {"train_loss": [3, 2, nothing, 2, 1, 1], "val_loss": [nothing, nothing, 3, nothing, nothing, 9]}
-    table = make_history({"step": steps, **losses})
-    assert attempts(table).tolist() == [0, 0, 0, 0, 1, 1]
-
-
-def test_losses_that_are_not_finite(tmp_path: Path) -> None:
-    rows = [row | {"train_loss": "NaN"} if row["step"] > 350 else row for row in records()]
-    imported = import_logs(write(tmp_path, "a.csv", rows), MAP)
-    logs, curves = written(imported, tmp_path)
-    assert logs["status"].tolist() == ["diverged"]
-    assert logs["train_loss"].isna().all()
-    assert curves["train_loss"].isna().sum() == 5
-    assert any("train_loss: 5 records not finite" in note for note in imported.notes)
-
-
-def test_a_long_first_step_is_left_out_and_named(tmp_path: Path) -> None:
-    rows = records(every=1)
-    rows[0]["step_time_s"] = 90.0
-    imported = import_logs(write(tmp_path, "a.csv", rows), MAP)
-    assert one(imported)["step_time_s"] == one(imported)["step_time_q75_s"] == 0.25
-    assert any("the first step took 90 s" in note for note in imported.notes)
-    few = import_logs(write(tmp_path, "b.csv", rows[:3]), MAP)
-    assert one(few)["step_time_s"] == 0.25
-    assert any("no step time after step 200" in note for note in few.notes)
-
-
-def test_a_run_without_a_gpu_count_is_kept(tmp_path: Path) -> None:
-    imported = import_logs(write(tmp_path, "a.csv", records()), {n: v for n, v in MAP.items() if n != "num_gpus"})
-    assert any("no GPU count" in note for note in imported.notes)
-    with pytest.warns(UserWarning, match="num_gpus"):
-        logs, _ = written(imported, tmp_path)
-    assert logs["num_gpus"].isna().all()
-
-
-def test_two_runs_of_one_key(tmp_path: Path) -> None:
-    first, second = (write(tmp_path, name, records(run="a")) for name in ("x.csv", "y.csv"))
-    line = failure([first, second], MAP)
-    assert all(text in line for text in ("'a'", "x.csv", "y.csv", "--distinguish"))
-    assert import_logs([first, second], MAP, distinguish=True).logs["run"].tolist() == ["a", "a#2"]
-
-
-@pytest.mark.parametrize(
-    ("rows", "part"),
-    [
-        ([{"loss": 3.0}], "no column of steps"),
-        ([{"step": 1, "speed": 3}], "no column of a loss"),
-        ([{"step": 1.5, "loss": 3}], "row 2, column 'step': 1.5 is not a whole number"),
-        ([{"step": 1, "loss": "low"}], "row 2, column 'loss': 'low' is not a number"),
-        ([{"step": -3, "loss": 3}], "-3 is not a whole number"),
-        ([{"step": 1, "train_loss": 3, "train/loss": 2}], "several columns may be train_loss"),
-        ([{"step": step % 2, "loss": 3} for step in range(200)], "the steps go back"),
-        ([{"step": 1, "loss": ""}], "logged no loss"),
-    ],
-)
-def test_tables_that_are_no_log(tmp_path: Path, rows: list[dict[str, Any]], part: str) -> None:
-    line = failure(write(tmp_path, "a.csv", rows), MAP)
-    assert part in line
-    assert "a.csv" in line
-
-
-def test_options_that_are_wrong(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.csv", records())
-    assert "'speed' is not a column of a log" in failure(path, MAP | {"speed": "x"})
-    assert "neither a column nor" in failure(path, MAP | {"step_time_s": "`x y` / 2"})
-    assert "no context_length" in failure(path, {})
-    assert "preset 'x' is not known" in failure(path, MAP, preset="x")
-    assert "no such file" in failure(tmp_path / "none.csv", MAP)
-    (tmp_path / "empty").mkdir()
-    assert "without logs" in failure(tmp_path / "empty", MAP)
-    packed = gzip.compress(path.read_bytes())
-    assert "cut off" in failure(write(tmp_path, "b.csv.gz", packed[:-20]), MAP)
-    assert "damaged" in failure(write(tmp_path, "c.csv.gz", packed[:12] + b"\xff" * 40), MAP)
-
-
-def test_checksums_are_compared(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.csv", records())
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert import_logs(path, MAP, sha256=[digest, f"a.csv={digest.upper()}"]).files[0]["sha256"] == digest
-    assert "is not the checksum of the file" in failure(path, MAP, sha256=["0" * 64])
-    assert "no file of that name" in failure(path, MAP, sha256=[f"b.csv={digest}"])
-    assert "64 hexadecimal digits" in failure(path, MAP, sha256=["123"])
-
-
-def test_an_event_file_that_is_damaged() -> None:
-    data = bytearray(event_file(records()))
-    data[200] ^= 1
-    with pytest.raises(InputError, match="checksum is wrong"):
-        read_scalars(bytes(data), "events")
-    with pytest.raises(InputError, match="not an event file"):
-        read_scalars(b"step,loss\n1,2\n3,4\n", "events")
-
-
-def test_the_checksum_of_the_format() -> None:
-    """CRC-32C of 32 bytes of zeros is 0x8A9136AA (RFC 3720, appendix B.4)."""
-    crc = 0x8A9136AA
-    assert masked_crc32c(bytes(32)) == ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 # ---- curves --------------------------------------------------------------------------------------

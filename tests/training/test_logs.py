@@ -149,12 +149,24 @@ def test_a_restart_keeps_both_attempts(tmp_path: Path) -> None:
     assert np.isnan(curves["train_loss"].iloc[-1])
 
 
+def test_steps_that_a_later_attempt_did_not_reach_are_left_out() -> None:
+    curves = pd.DataFrame({"step": [10, 20, 30, 40, 15, 25, 12], "attempt": [0, 0, 0, 0, 1, 1, 2]})
+    assert last_attempt(curves)["step"].tolist() == [10, 12]
+    two = pd.concat([curves.assign(run="b"), curves.head(4).assign(run="a")], ignore_index=True)
+    found = last_attempt(two)
+    assert found[["run", "step"]].to_records(index=False).tolist() == [
+        ("a", 10), ("a", 20), ("a", 30), ("a", 40), ("b", 10), ("b", 12),
+    ]  # fmt: skip
+
+
 def test_a_compressed_file_that_is_cut_off(tmp_path: Path) -> None:
     whole = gzip.compress(b"run,step,train_loss\n" + b"a,10,3\n" * 1000)
     path = tmp_path / "curves.csv.gz"
     path.write_bytes(whole[:-20])
-    with pytest.raises(InputError, match=r"curves.csv.gz: the compressed file is cut off after [\d,]+ bytes of text$"):
+    with pytest.raises(
+        InputError, match=r"curves.csv.gz: the compressed file is cut off after [\d,]+ bytes of its content"
+    ):
         load_training_curves(path)
     path.write_bytes(whole[:-8] + bytes(8))
-    with pytest.raises(InputError, match=r"curves.csv.gz: is not whole: "):
+    with pytest.raises(InputError, match=r"curves.csv.gz: the compressed file is damaged: "):
         load_training_curves(path)

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from companion.errors import InputError
 from companion.formatting import plural, quoted
-from companion.training.curves import MIN_POINTS, latest, need
+from companion.training.curves import MIN_POINTS, need
+from companion.training.logs import last_attempt
 
 #: Points of the running median that a jump is measured from.
 MEDIAN_POINTS = 5
@@ -66,7 +67,7 @@ def spikes(
     need(curves, ("run", "step", "train_loss"), "curves")
     if threshold <= 0 or median_points < 2:
         raise InputError(f"spikes: threshold {threshold:g} must be positive, median_points {median_points} at least 2")
-    points = latest(curves)
+    points = last_attempt(curves)
     points = points[points["train_loss"].notna()].reset_index(drop=True)
     number = points.groupby("run")["step"].transform("size")
     if (few := number < median_points + MIN_POINTS).any():
@@ -210,7 +211,7 @@ def left_band(
     need(curves, ("run", "step", column), "curves")
     if len(others) < 3:
         raise InputError(f"run {quoted(run)}: a band needs at least 3 siblings, not {len(others)}")
-    points = latest(curves[curves["run"].isin([run, *others])])
+    points = last_attempt(curves[curves["run"].isin([run, *others])])
     own = points[points["run"] == run]
     own = own[own[column] > 0]
     if own.empty:
@@ -308,7 +309,7 @@ def parting(
         for fewer than 5 steps that both logged.
     """
     need(curves, ("run", "step", column), "curves")
-    points = latest(curves[curves["run"].isin([first, second])])
+    points = last_attempt(curves[curves["run"].isin([first, second])])
     wide = points.pivot_table(index="step", columns="run", values=column)
     wide = wide.reindex(columns=[first, second]).dropna()
     if len(wide) < MIN_POINTS:
@@ -346,7 +347,7 @@ def common_noise(curves: pd.DataFrame, runs: Sequence[str], *, begin: int = 0, m
         if no pair shares so many.
     """
     need(curves, ("run", "step", "train_loss"), "curves")
-    points = latest(curves[curves["run"].isin(runs) & (curves["step"] > begin)])
+    points = last_attempt(curves[curves["run"].isin(runs) & (curves["step"] > begin)])
     losses = {str(run): curve.set_index("step")["train_loss"].dropna() for run, curve in points.groupby("run")}
     found = []
     for first, second in pairwise(runs):

@@ -23,17 +23,6 @@ FAMILY = ("architecture", "context_length")
 Array = NDArray[np.float64]
 
 
-def latest(curves: pd.DataFrame) -> pd.DataFrame:
-    """Curves of many runs as training went on (`last_attempt` of every restarted run), in the order of their steps."""
-    need(curves, ("run", "step"), "curves")
-    again = curves.duplicated(["run", "step"], keep=False)
-    if "attempt" in curves:
-        again |= curves["attempt"] > 0
-    restarted = curves["run"].isin(curves.loc[again, "run"].unique())
-    parts = [curves[~restarted], *(last_attempt(curve) for _, curve in curves[restarted].groupby("run", sort=False))]
-    return pd.concat(parts).sort_values(["run", "step"], kind="stable")
-
-
 def on_common_axis(
     curves: pd.DataFrame,
     logs: pd.DataFrame,
@@ -141,7 +130,7 @@ def _points(curves: pd.DataFrame, logs: pd.DataFrame, column: str, least: int) -
     need(curves, ("run", "step", column), "curves")
     if (twice := logs["run"].duplicated()).any():
         raise InputError(f"training logs: run {quoted(logs.loc[twice, 'run'].iloc[0])} appears twice")
-    points = latest(curves)
+    points = last_attempt(curves)
     code = pd.Index(logs["run"]).get_indexer(points["run"])
     points = points.assign(code=code)[(code >= 0) & points[column].notna().to_numpy()]
     number = np.bincount(points["code"], minlength=len(logs))

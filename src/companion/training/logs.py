@@ -200,9 +200,20 @@ def load_training_curves(path: str | os.PathLike[str] | None = None) -> pd.DataF
     return frame.reset_index(drop=True)
 
 
-def last_attempt(curve: pd.DataFrame) -> pd.DataFrame:
-    """The curve of one run as training went on: where a restart repeated steps, the later record of each."""
-    return curve.drop_duplicates("step", keep="last").sort_values("step", kind="stable")
+def last_attempt(curves: pd.DataFrame) -> pd.DataFrame:
+    """Curves, of one run or several, as training went on: in the order of runs and steps, each step once.
+
+    Where the column `attempt` says that a run was restarted, what an earlier attempt recorded from there on is left
+    out, also steps that the later one did not reach. Of a step recorded twice otherwise the later record counts.
+    """
+    columns = {"run": curves.get("run", ""), "attempt": curves.get("attempt", 0), "step": curves["step"]}
+    steps = pd.DataFrame(columns, index=curves.index)
+    begins = steps.groupby(["run", "attempt"])["step"].min()
+    later = begins[::-1].groupby(level="run").cummin().groupby(level="run").shift()  # first step of any later attempt
+    limit = later.reindex(pd.MultiIndex.from_frame(steps[["run", "attempt"]])).to_numpy()
+    kept = curves[~(steps["step"].to_numpy() >= limit)]
+    keys = [name for name in ("run", "step") if name in kept]
+    return kept.drop_duplicates(keys, keep="last").sort_values(keys, kind="stable")
 
 
 def _status(frame: pd.DataFrame) -> pd.Series:

@@ -2,13 +2,12 @@
 
 import hashlib
 import re
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from companion.errors import InputError
-from companion.tables import open_table, path_name, unreadable
+from companion.tables import open_table, path_name, unpacked, unreadable
 
 #: Largest file that is read, and largest it may unpack to, bytes.
 MAX_LOG_BYTES = 2**30
@@ -78,7 +77,7 @@ def read_file(path: Path) -> tuple[bytes, str]:
         raise InputError(f"{source}: is a pointer of Git LFS, not the file: run 'git lfs pull' in the clone")
     if not data:
         raise InputError(f"{source}: the file is empty")
-    return (_unpacked(data, source) if data.startswith(b"\x1f\x8b") else data), digest
+    return unpacked(data, source, MAX_LOG_BYTES), digest
 
 
 def check_digests(given: Sequence[str], digests: dict[str, str]) -> None:
@@ -101,19 +100,6 @@ def check_digests(given: Sequence[str], digests: dict[str, str]) -> None:
             path, digest = next(iter(those.items()))
             others = "" if len(those) == 1 else f", nor of {len(those) - 1} others"
             raise InputError(f"{path}: --sha256 {wanted[:16]}... is not the checksum of the file ({digest}){others}")
-
-
-def _unpacked(data: bytes, source: str) -> bytes:
-    unpacker = zlib.decompressobj(wbits=31)
-    try:
-        plain = unpacker.decompress(data, MAX_LOG_BYTES + 1)
-    except zlib.error as error:
-        raise InputError(f"{source}: the compressed file is damaged: {error}") from None
-    if len(plain) > MAX_LOG_BYTES:
-        raise InputError(f"{source}: the unpacked file is too large: the limit is {MAX_LOG_BYTES / 2**20:g} MiB")
-    if not unpacker.eof:
-        raise InputError(f"{source}: the compressed file is cut off after {len(plain):,} bytes of its content")
-    return plain
 
 
 def _ending(path: Path) -> str:

@@ -150,7 +150,6 @@ def _records(log: RunLog) -> tuple[pd.DataFrame, list[str]]:
     if attempt[-1]:
         notes.append(f"restarted {plural(int(attempt[-1]), 'time')}: of a repeated step the later record counts")
     table = history.assign(attempt=attempt).groupby(["attempt", "step"], as_index=False).last()
-    table = table.drop(columns="attempt")
     zero = table["step"] == 0
     if zero.any() and table.loc[zero, ["train_loss", "step_time_s", "grad_norm"]].notna().any(axis=None):
         notes.append("steps are counted from 0 in the log, from 1 in the tables")
