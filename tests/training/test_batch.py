@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from companion.errors import InputError
+from companion.formatting import number_word
+from companion.paths import data_dir
 from companion.runs import load_paper_runs
 from companion.training import load_training_logs
 from companion.training.batch import (
@@ -208,3 +210,22 @@ def test_the_batches_of_the_paper() -> None:
     assert other[["architecture", "isoflop_budget", "batch_tokens"]].to_numpy().tolist() == [["xlstm", 6e20, 2**21]]
     assert isoflop.groupby("context_length")["batch_size_seqs"].min().to_dict() == {2048: 512, 8192: 128, 16384: 64}
     assert table["num_runs"].sum() == 640
+
+
+def test_what_the_readme_says_of_the_groups() -> None:
+    """Numbers in the description of the table, computed."""
+    logs = load_training_logs()
+    of_group = logs[logs["group"] == "batch_256"]
+    pairs = pair_batches(batch_table(load_paper_runs(), logs), 128, 256)
+    pairs = pairs[pairs["second_group"] == "batch_256"]
+    equal = pairs["first_num_tokens"] == pairs["second_num_tokens"]
+    away = (pairs["first_num_tokens"] / pairs["second_num_tokens"] - 1).abs().max()
+    rates = pairs[pairs["first_learning_rate"] != pairs["second_learning_rate"]]
+    other = logs[logs["group"] == "isoflop_budget_by_chinchilla_count"]
+    sizes = other.groupby([other["train_flops"] > 5.5e18, "batch_size_seqs"]).size().tolist()
+    text = " ".join((data_dir() / "README.md").read_text(encoding="utf-8").split())
+    assert f"Of the {len(of_group)} runs of `batch_256`, {len(pairs)} have a partner" in text
+    assert f"{equal.sum()} of these have exactly its D, the others lie within {away * 100:.1f} %" in text
+    assert f"In {number_word(len(rates))} pairs, with N above {rates['num_params'].min() / 1e9:.2f}e9" in text
+    assert sizes == [17, 15, 20]
+    assert "17 runs at 6e18 with batch 64, 15 at 6e18 and 20 at 1e19 with batch 128" in text

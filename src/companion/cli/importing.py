@@ -7,7 +7,7 @@ from typing import Any
 
 from companion.accounting import CONVENTIONS
 from companion.cli.commands import print_json
-from companion.cli.importing_logs import add_import_logs, read_mapping
+from companion.cli.importing_logs import add_import_logs, add_mapping, read_mapping
 from companion.cli.options import add_json
 from companion.runs.import_ import PRESETS, Imported, check_target, import_runs
 from companion.runs.import_.files import FORMATS
@@ -36,14 +36,7 @@ def add_import(command: Callable[..., argparse.ArgumentParser], subparsers: Any)
     parser.add_argument("file", type=Path, metavar="FILE", help="file of runs, or a folder of JSON files, one run each")
     parser.add_argument("--output", type=Path, metavar="FILE", help="run table to write (default: NAME_runs.csv, here)")
     parser.add_argument("--force", action="store_true", help="overwrite the output")
-    parser.add_argument(
-        "--map",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="COLUMN=NAME",
-        help="column of the run table = column of the file, or an expression of them",
-    )
+    add_mapping(parser, "column of the run table = column of the file, or an expression of them")
     parser.add_argument("--preset", choices=tuple(PRESETS), help="mapping of a well-known set of runs")
     parser.add_argument("--architecture", metavar="NAME", help="of all runs (default: the file's, else 'model')")
     parser.add_argument(

@@ -64,14 +64,7 @@ def add_import_logs(command: Callable[..., argparse.ArgumentParser], to: Any) ->
     )
     parser.add_argument("--name", help="they are NAME_logs.csv and NAME_curves.csv.gz (default: after the file)")
     parser.add_argument("--force", action="store_true", help="overwrite the output")
-    parser.add_argument(
-        "--map",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="COLUMN=NAME",
-        help="column of the log = column of the file, a number, or an expression of them",
-    )
+    add_mapping(parser, "column of the log = column of the file, a number, or an expression of them")
     parser.add_argument("--preset", choices=tuple(PRESETS), help="mapping of a well-known trainer")
     parser.add_argument(
         "--settings", type=Path, metavar="FILE", help="CSV or JSON with a row a run: sizes, batch, GPUs"
@@ -133,6 +126,11 @@ def logs(arguments: argparse.Namespace) -> None:
         return print_json(_as_json(imported, written, report, arguments))
     _print(imported, written, report, arguments)
     return None
+
+
+def add_mapping(parser: argparse.ArgumentParser, meaning: str) -> None:
+    """The option `--map` of both imports."""
+    parser.add_argument("--map", nargs="+", action="extend", default=[], metavar="COLUMN=NAME", help=meaning)
 
 
 def read_mapping(pairs: list[str]) -> dict[str, str]:
