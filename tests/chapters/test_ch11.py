@@ -47,10 +47,10 @@ class TestAuthorsLogs:
         assert hours["transformer"] == pytest.approx(38.0, abs=0.06)
         assert hours["xlstm"] == pytest.approx(11.7, abs=0.06)
         factor = parts.set_index("quantity")["factor"]
-        assert factor["num_tokens"] == pytest.approx(1.28, abs=0.006)
-        assert factor["flops_per_token"] == pytest.approx(2.01, abs=0.006)
-        assert factor["time_per_flop"] == pytest.approx(1.26, abs=0.006)
-        assert factor["gpu_hours"] == pytest.approx(3.23, abs=0.006)
+        assert factor["num_tokens"] == pytest.approx(1.28, abs=0.008)
+        assert factor["flops_per_token"] == pytest.approx(2.01, abs=0.008)
+        assert factor["time_per_flop"] == pytest.approx(1.26, abs=0.008)
+        assert factor["gpu_hours"] == pytest.approx(3.23, abs=0.008)
         classes = utilization_by_size(finished(costs.logs, group=None))
         said = ch11.utilization_facts(costs, classes)
         assert said["c11_rate"] == "18,200 (Transformer) and 38,800 (xLSTM)"
@@ -107,9 +107,9 @@ class TestAuthorsLogs:
     def test_larger_for_hours_than_for_flops(self, costs: Costs) -> None:
         table = ch11.shifts(costs)
         assert (table["ratio"] >= 1).all()
-        middle = table[table["architecture"] == "transformer"].iloc[1]
+        middle = table[(table["architecture"] == "transformer") & (table["loss"] == 3.05)].iloc[0]
         assert middle["ratio"] == pytest.approx(1.2, abs=0.1)
-        assert ch11.shift_facts(table)["c11_saving"].count("%") == 2
+        assert ch11.shift_facts(costs, table)["c11_saving"].count("%") == 2
         assert len(rows_of(ch11.shift_table(table))) == 6
 
     def test_other_counts_move_work_between_factors(self, costs: Costs, parts: pd.DataFrame) -> None:
@@ -125,7 +125,9 @@ class TestAuthorsLogs:
         assert ch11.utilization_figure(costs).markup.count("T = ") >= 3
         assert len(rows_of(ch11.utilization_table(costs))) > 10
         said = ch11.gpu_facts(costs)
-        assert "on 16" in said["c11_gpus"]
+        assert said["c11_gpus"].startswith("Transformer: 67 runs on 8 and 3 runs on 16")
+        assert said["c11_unsharded"].startswith("all ")
+        assert said["c11_beside"].count("%") == 4
 
 
 class TestLayers:
@@ -147,7 +149,7 @@ class TestLayers:
         for _, rows in split.groupby("architecture"):
             assert rows["layer_utilization"].iloc[0] < rows["layer_utilization"].iloc[-1]
         assert len(rows_of(ch11.layers_table(split))) == len(split)
-        assert ch11.layer_facts(split)["c11_rest"].count("%") == 4
+        assert ch11.layer_facts(split)["c11_rest"].count("%") == 2
 
     def test_intensity(self) -> None:
         """Three matrices of d numbers a row, d × d weights: d / 2 FLOP per byte where rows abound."""
@@ -173,6 +175,9 @@ class TestPrediction:
         assert cases["ratio"].to_numpy() == pytest.approx(3.0 / (1 - cases["saved"]))
         said = ch11.prediction_facts(prediction, cases, 3.0)
         assert said["c11_kernel_gpu"] == "H100"
+        widths = prediction.factors.set_index(["d_qk", "d_hv", "gradient"])["factor"]
+        assert prediction.own_factor == pytest.approx(widths[128, 256, "full"])
+        assert said["c11_ratio_then"] == f"{3.0 / (1 - cases['saved'].iloc[0]):.1f}"
         assert len(rows_of(ch11.prediction_table(costs, cases))) == 4
         assert rows_of(ch11.kernels_table(prediction))
 
@@ -203,7 +208,7 @@ class TestOwnLogs:
     def test_two_others(self, tmp_path: Path) -> None:
         path = own_logs(tmp_path, {"xlstm": "mamba2", "transformer": "gpt"})
         costs = ch11.load_costs(path, 16384, 3.05, "h100-sxm", num_resamples=30)
-        assert "the mamba2 does: at equal loss gpt takes 3.2 times" in ch11.answer_facts(costs)["c11_answer"]
+        assert "T = 16384 mamba2 does: at equal loss gpt takes 3.2 times" in ch11.answer_facts(costs)["c11_answer"]
         with pytest.raises(NotApplicable):
             ch11.predict(costs)
 
@@ -232,13 +237,6 @@ class TestOwnLogs:
     def test_no_front(self) -> None:
         with pytest.raises(InputError):
             shown.usable_loss({}, 3.0)
-
-
-def test_two_gpu_counts(costs: Costs) -> None:
-    table = ch11.same_gpus(costs)
-    words = ch11.same_gpus_words(table)
-    assert ("No model" in words) == table.empty
-    assert ch11.same_gpus_words(table.iloc[:0]) == "No model was trained on two numbers of GPUs"
 
 
 def test_solutions(costs: Costs) -> None:

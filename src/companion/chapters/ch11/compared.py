@@ -86,7 +86,8 @@ def shifts(costs: Costs) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        with `architecture` and the columns of `size_shift`, at three losses each.
+        with `architecture` and the columns of `size_shift`, at the lowest and the highest of these losses, and at that
+        of the page if it is between them.
 
     Raises
     ------
@@ -102,7 +103,8 @@ def shifts(costs: Costs) -> pd.DataFrame:
         table = law.cheapest(grid)
         inside = grid[~table["extrapolated"] & np.isfinite(table["gpu_hours"])]
         if inside.size:
-            losses = np.linspace(inside[0], inside[-1], 3)
+            own = [costs.loss] if inside[0] < costs.loss < inside[-1] else []
+            losses = np.array([inside[0], *own, inside[-1]])
             parts.append(law.size_shift(losses).assign(architecture=name))
     if not parts:
         raise InputError("no architecture has a law at losses that its runs were made for")

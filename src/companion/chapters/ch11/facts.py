@@ -12,16 +12,13 @@ from companion.errors import NotApplicable
 from companion.formatting import (
     count,
     listed,
-    number_word,
     percent,
     plural,
     share_in_words,
-    signed_percent,
     significant,
     span_text,
 )
 from companion.training.matching import coverage, match_logs
-from companion.training.throughput import finished
 
 
 def with_interval(value: float, low: float, high: float, digits: int = 3) -> str:
@@ -39,7 +36,7 @@ def answer_facts(costs: Costs) -> dict[str, str]:
         "c11_context": f"{costs.context_length}",
         "c11_loss": f"{costs.loss:g}",
         "c11_hardware": costs.hardware.label,
-        "c11_peak": f"{costs.hardware.peak_flops_per_s / 1e12:.0f}",
+        "c11_peak": f"{costs.hardware.peak_flops_per_s / 1e12:g}",
         "c11_ridge": f"{costs.hardware.ridge:.0f}",
     }
 
@@ -64,7 +61,7 @@ def answer_verdict(costs: Costs) -> str:
         first, second = second, first
         whole, flops, time = (1 / row[["factor"]] for row in (whole, flops, time))
     return (
-        f"{where} the {label_of(first)} does: at equal loss {the(second)} takes {whole['factor']:.1f} times its "
+        f"{where} {the(first)} does: at equal loss {the(second)} takes {whole['factor']:.1f} times its "
         f"GPU-hours. A factor of {flops['factor']:.1f} of this is FLOPs, and {time['factor']:.2f} is time per FLOP"
     )
 
@@ -148,18 +145,18 @@ def small_facts(costs: Costs) -> dict[str, str]:
 
 
 def layer_facts(split: pd.DataFrame) -> dict[str, str]:
-    """What does not grow with depth, in the narrowest and widest models, and the utilization of layers alone."""
+    """What does not grow with depth in the narrowest models, and the utilization of layers alone, narrow and wide."""
     rest, flops, alone = {}, {}, {}
     for name, rows in split.groupby("architecture", sort=False):
-        ends = rows.sort_values("d_model").iloc[[0, -1]]
-        rest[str(name)] = " and ".join(percent(share) for share in ends["rest_share"])
-        flops[str(name)] = " and ".join(percent(share) for share in ends["rest_flops_share"])
-        alone[str(name)] = " and ".join(percent(share) for share in ends["layer_utilization"])
+        narrow, wide = (rows.sort_values("d_model").iloc[at] for at in (0, -1))
+        rest[str(name)] = percent(narrow["rest_share"])
+        flops[str(name)] = percent(narrow["rest_flops_share"])
+        alone[str(name)] = f"{percent(narrow['layer_utilization'])} to {percent(wide['layer_utilization'])}"
     return {
-        "c11_rest": by_label(rest, "; "),
-        "c11_rest_flops": by_label(flops, "; "),
-        "c11_layers_alone": by_label(alone, "; "),
-        "c11_line_off": percent(split["off"].median(), 1),
+        "c11_rest": by_label(rest),
+        "c11_rest_flops": by_label(flops),
+        "c11_layers_alone": by_label(alone),
+        "c11_line_off": percent(split["off"].max(), 1),
     }
 
 
@@ -223,75 +220,60 @@ def hull_facts(costs: Costs, table: pd.DataFrame, parts: pd.DataFrame) -> dict[s
     }
 
 
-def shift_facts(table: pd.DataFrame) -> dict[str, str]:
-    """How much larger the size of fewest GPU-hours is, and what it saves: the middle loss of every architecture."""
+def shift_facts(costs: Costs, table: pd.DataFrame) -> dict[str, str]:
+    """How much larger the size of fewest GPU-hours is, and what it saves, at the loss nearest to that of the page."""
     ratios, savings = {}, {}
     for name, rows in table.groupby("architecture", sort=False):
-        middle = rows.iloc[len(rows) // 2]
-        ratios[str(name)] = with_interval(*middle[["ratio", "ratio_low", "ratio_high"]])
-        savings[str(name)] = percent(middle["saving"], 1)
+        near = rows.iloc[int((rows["loss"] - costs.loss).abs().argmin())]
+        ratios[str(name)] = with_interval(*near[["ratio", "ratio_low", "ratio_high"]])
+        savings[str(name)] = percent(near["saving"], 1)
     return {"c11_shift": by_label(ratios), "c11_saving": by_label(savings)}
 
 
 def prediction_facts(prediction: Prediction, cases: pd.DataFrame, ratio: float) -> dict[str, str]:
-    """Share of the cell, factor of the kernels, and the range of what that would change."""
-    shares = prediction.shares
+    """Share of the cell, factor of the kernels, what that would change, and its range.
+
+    Parameters
+    ----------
+    cases, ratio
+        of `Prediction.cases`, and what it was called with.
+    """
+    shares, central = prediction.shares, cases.iloc[0]
     return {
         "c11_kernel_gpu": prediction.gpu.removeprefix("NVIDIA ").split(" ")[0],
-        "c11_kernel_factor": span_text(prediction.factors["factor"], "{:.1f}".format),
+        "c11_kernel_factor": f"{central['factor']:.1f}",
+        "c11_kernel_factors": span_text(prediction.factors["factor"], "{:.1f}".format),
         "c11_share_timed": span_text(shares["share_timed"], lambda v: percent(v)),
         "c11_share_flops": span_text(shares["share_flops"], lambda v: percent(v)),
         "c11_share_models": f"{len(shares)}",
-        "c11_saved": span_text(cases["saved"], lambda v: percent(v)),
+        "c11_saved": percent(central["saved"]),
+        "c11_saved_range": span_text(cases["saved"], lambda v: percent(v)),
         "c11_ratio_now": f"{ratio:.2f}",
-        "c11_ratio_then": span_text(cases["ratio"], "{:.2f}".format),
-        "c11_ratio_most": f"{cases['ratio'].max():.2f}",
+        "c11_ratio_then": f"{central['ratio']:.1f}",
+        "c11_ratio_range": span_text(cases["ratio"], "{:.1f}".format),
+        "c11_ratio_most": f"{cases['ratio'].max():.1f}",
     }
 
 
 def gpu_facts(costs: Costs) -> dict[str, str]:
-    """On how many GPUs the runs of each architecture were trained, and their tokens per step."""
-    on, batches = {}, {}
+    """GPUs of the runs, utilization on both sides of a change of their number, tokens per step, and sharding."""
+    on, batches, beside = {}, {}, {}
     for name, runs in costs.runs.items():
         counts = runs["num_gpus"].value_counts().sort_index()
         on[name] = listed([f"{plural(number, 'run')} on {gpus:.0f}" for gpus, number in counts.items()])
         batches[name] = span_text(runs["num_tokens"] / runs["train_steps"], lambda v: count(v))
+        if len(counts) > 1:
+            fewer, more = (runs[runs["num_gpus"] == gpus] for gpus in (counts.index[0], counts.index[-1]))
+            ends = (fewer.sort_values("num_params").iloc[-1], more.sort_values("num_params").iloc[0])
+            beside[name] = " to ".join(f"{percent(run['utilization'], 3)} ({count(run['num_params'])})" for run in ends)
+    sharded = pd.concat(costs.runs.values())["fsdp_size"].dropna()
+    alone = int((sharded == 1).sum())
     return {
         "c11_gpus": "; ".join(f"{label_of(name)}: {text}" for name, text in on.items()),
         "c11_batches": by_label(batches),
+        "c11_beside": "; ".join(f"{label_of(name)}: {text}" for name, text in beside.items()) or "not known",
+        "c11_unsharded": share_in_words(alone, len(sharded)),
     }
-
-
-def same_gpus(costs: Costs) -> pd.DataFrame:
-    """Models trained both on one GPU count and on another: utilization of each.
-
-    Returns
-    -------
-    DataFrame
-        with `architecture`, `context_length`, `num_params`, `fewer`, `more` (GPUs) and `change`, utilization on more
-        over that on fewer less 1. Empty where no model has two counts.
-    """
-    rows = []
-    usable = finished(costs.logs, group=None)
-    for key, part in usable.groupby(["architecture", "context_length", "num_params"]):
-        medians = part.groupby("num_gpus")["utilization"].median().sort_index()
-        if len(medians) > 1:
-            row = dict(zip(("architecture", "context_length", "num_params"), key, strict=True))
-            row |= {"fewer": medians.index[0], "more": medians.index[-1]}
-            rows.append(row | {"change": float(medians.iloc[-1] / medians.iloc[0] - 1)})
-    return pd.DataFrame(rows, columns=["architecture", "context_length", "num_params", "fewer", "more", "change"])
-
-
-def same_gpus_words(table: pd.DataFrame) -> str:
-    """What another number of GPUs changes, for models that were trained on two."""
-    if table.empty:
-        return "No model was trained on two numbers of GPUs"
-    spans = {
-        str(name): span_text(part["change"], lambda change: signed_percent(change, 1))
-        for name, part in table.groupby("architecture")
-    }
-    models = "One model was" if len(table) == 1 else f"{number_word(len(table)).capitalize()} models were"
-    return f"{models} trained on two numbers of GPUs: with more of them utilization changes by {by_label(spans)}"
 
 
 def hours_ratio(costs: Costs) -> float:

@@ -30,7 +30,7 @@ class Prediction:
     ----------
     factors
         how many times as fast ours are in one layer, forward and forward with backward taken together, by heads:
-        `d_qk`, `d_hv`, `gradient` (`full` or `detached`), `factor`.
+        `d_qk`, `d_hv`, `gradient` (`full` or `detached`), `factor`, and `trained`: whether models have heads so wide.
     shares
         a row for every model whose heads were timed: `num_params`, `share_timed` and `share_flops`, shares of a step.
     gpu
@@ -45,8 +45,14 @@ class Prediction:
         """Share of a step that a faster cell saves: what is left of the cell is its share over the factor (Amdahl)."""
         return share * (1 - 1 / factor)
 
+    @property
+    def own_factor(self) -> float:
+        """The factor at the width of the models' heads, with the full gradient: mean over the timed ones."""
+        own = self.factors[(self.factors["gradient"] == "full") & self.factors["trained"]]
+        return float(own["factor"].mean())
+
     def cases(self, ratio: float) -> pd.DataFrame:
-        """The prediction under every pair of assumptions.
+        """The prediction, and how far other assumptions move it.
 
         Parameters
         ----------
@@ -57,16 +63,22 @@ class Prediction:
         -------
         DataFrame
             with `assumption`, `share` (of the step, median over the models), `factor`, `saved` and `ratio` with the
-            faster kernels.
+            faster kernels. The first row is the prediction; then the least and the largest factor of any timed heads,
+            and the share by FLOPs.
         """
-        rows = []
         least, most = float(self.factors["factor"].min()), float(self.factors["factor"].max())
-        for words, column in (("timed in one layer", "share_timed"), ("FLOPs at the step's rate", "share_flops")):
+        timed, by_flops = "timed in one layer", "FLOPs at the step's rate"
+        rows = []
+        for words, column, factor in (
+            (timed, "share_timed", self.own_factor),
+            (timed, "share_timed", least),
+            (timed, "share_timed", most),
+            (by_flops, "share_flops", self.own_factor),
+        ):
             share = float(self.shares[column].median())
-            for factor in (least, most):
-                saved = self.saved(share, factor)
-                row = {"assumption": words, "share": share, "factor": factor, "saved": saved}
-                rows.append(row | {"ratio": ratio / (1 - saved)})
+            saved = self.saved(share, factor)
+            row = {"assumption": words, "share": share, "factor": factor, "saved": saved}
+            rows.append(row | {"ratio": ratio / (1 - saved)})
         return pd.DataFrame(rows)
 
 
@@ -101,6 +113,8 @@ def predict(costs: Costs, records: Path | None = None) -> Prediction:
     )
     shares = _shares(costs, pass_of[KERNEL])
     need(len(shares), "no model has heads that were timed")
+    widths = set(zip(costs.runs[CELL]["d_qk"], costs.runs[CELL]["d_hv"], strict=True))
+    factors["trained"] = [width in widths for width in zip(factors["d_qk"], factors["d_hv"], strict=True)]
     return Prediction(factors=factors.dropna(subset="factor"), shares=shares, gpu=timings.gpu)
 
 

@@ -14,7 +14,7 @@ from companion.hardware import Hardware, get_hardware
 from companion.numeric import Array
 from companion.training import gpu_hours_at_loss, law_fronts, load_training_logs, run_fronts, with_throughput
 from companion.training.fronts import LawFronts, front_runs, usual_context_length
-from companion.training.law_fronts import LawFront
+from companion.training.law_fronts import BEYOND, LawFront
 from companion.training.throughput import ISOFLOP
 
 #: Losses at which two architectures are compared, evenly spaced.
@@ -97,7 +97,10 @@ class Costs:
         return first, second
 
     def common_losses(self) -> Array:
-        """Losses that both architectures reach with a compute that their runs have, nats per token, ascending.
+        """Losses that the runs of both architectures were made for, nats per token, ascending.
+
+        The fronts of both reach them, and by the laws neither takes less compute than its smallest run: below, a
+        cheaper run would do, which nobody made.
 
         Raises
         ------
@@ -110,8 +113,9 @@ class Costs:
         grid = np.linspace(low, high, 201)
         inside = np.ones(grid.size, dtype=bool)
         for law in laws:
-            table = law.cheapest(grid)
-            inside &= ~table["extrapolated"].to_numpy(bool) & np.isfinite(table["gpu_hours"].to_numpy(float))
+            flops = law.minima(grid)["train_flops"][:, 0]
+            least, most = law.flops_range
+            inside &= (flops >= least) & (flops <= most * BEYOND)
         need(inside.sum() > 1, "there is no loss that the runs of both architectures were made for")
         return np.linspace(grid[inside][0], grid[inside][-1], NUM_LOSSES)
 

@@ -32,8 +32,8 @@ def fronts_figure(costs: Costs) -> Html:
         name="cost-fronts",
         alt=f"Loss over GPU-hours of {names}: clouds of runs, and the lower hull of each falling to the right.",
         caption=f"Loss over GPU-hours at T = {costs.context_length}. Faint: all finished runs. Lines: hulls of the "
-        "runs that no other run beats. Bands: 95 % intervals of the least GPU-hours by the law of the loss, at losses that "
-        f"the runs were made for. Dotted: a loss of {costs.loss:g}.",
+        "runs that no other run beats. Bands: 95 % intervals of the least GPU-hours by the law of the loss, at losses "
+        f"that the runs were made for. Dotted: a loss of {costs.loss:g}.",
     )
 
 
@@ -118,8 +118,9 @@ def layers_table(split: pd.DataFrame) -> Html:
         split.assign(architecture=split["architecture"].map(label_of))[[*columns, "off"]],
         name="cost-layers",
         caption="Step time as a line in the number of layers, for every width with three depths or more. Rest: what "
-        "does not grow with depth, as a share of time and of FLOPs at the middle depth. Utilization of layers: from the "
-        "slopes alone. Off: largest distance of a step time from the line.",
+        "does not grow with depth, as a share of time and of FLOPs at the middle depth. Utilization of layers: from "
+        "the slopes alone. Off: largest distance of a step time from the line. A rest of a few percent is not known: "
+        "the line reaches from the shallowest model to no layers at all.",
         formats={"d_model": "{:.0f}", "num_gpus": "{:.0f}", "depths": "{:.0f}"}
         | dict.fromkeys(("rest_share", "rest_flops_share", "layer_utilization"), percent)
         | {"off": lambda v: percent(v, 1)},
@@ -225,9 +226,10 @@ def prediction_table(costs: Costs, cases: pd.DataFrame) -> Html:
     return show_table(
         cases,
         name="cost-prediction",
-        caption="A prediction, not a measurement: share of the cell in a step under two assumptions (median over the "
-        "models), what kernels that are faster by the given factor save, and the ratio of GPU-hours, "
-        f"{ratio_words(costs)}, with them.",
+        caption="A prediction, not a measurement: share of the cell in a step (median over the models), what kernels "
+        "that are faster by the given factor save, and the ratio of GPU-hours, "
+        f"{ratio_words(costs)}, with them. First "
+        "row: the factor at the width of the models' heads; below, other assumptions.",
         formats={"share": percent, "factor": "{:.1f}", "saved": percent, "ratio": "{:.2f}"},
         labels={"assumption": "share of the cell", "share": "of a step", "factor": "kernel faster by"}
         | {"saved": "step saved", "ratio": "ratio then"},
