@@ -102,7 +102,7 @@ class TestAuthorsLogs:
         assert said["c11_matched"] == str(sum(int(row["with a log"]) for row in rows))
         assert said["c11_runs"] == str(len(runs))
         assert said["c11_without"] == str(sum(int(row["runs"]) for row in rows if row["with a log"] == "0"))
-        assert ch11.log_facts(costs)["c11_finished"] == "426 of the 431"
+        assert ch11.log_facts(costs)["c11_finished"] == "426"
 
     def test_larger_for_hours_than_for_flops(self, costs: Costs) -> None:
         table = ch11.shifts(costs)
@@ -215,7 +215,8 @@ class TestOwnLogs:
     def test_equals_do_not_differ(self, tmp_path: Path) -> None:
         path = own_logs(tmp_path, {"xlstm": "one"})
         table = pd.read_csv(path)
-        twin = table.assign(architecture="two", step_time_s=table["step_time_s"] * 1.001)
+        noise = np.random.default_rng(0).normal(0, 0.01, len(table))
+        twin = table.assign(architecture="two", val_loss=table["val_loss"] + noise - noise.mean())
         pd.concat([table, twin]).to_csv(path, index=False)
         costs = ch11.load_costs(path, 16384, 3.05, "h100-sxm", num_resamples=30)
         assert "do not differ clearly" in ch11.answer_facts(costs)["c11_answer"]
@@ -241,6 +242,6 @@ class TestOwnLogs:
 
 def test_solutions(costs: Costs) -> None:
     rows = rows_of(ch11.by_hand_table({"tokens per second and GPU": 65536.0, "utilization (%)": 19.87}))
-    assert [row["value"].strip() for row in rows] == ["65,540", "19.87"]
+    assert [row["value"].strip() for row in rows] == ["65,536", "19.87"]
     found = {16384: costs.hours}
     assert len(rows_of(ch11.contexts_table(found, costs.loss))) == 2

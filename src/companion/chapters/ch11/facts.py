@@ -69,11 +69,11 @@ def answer_verdict(costs: Costs) -> str:
 def coverage_facts(costs: Costs, runs: pd.DataFrame) -> dict[str, str]:
     """How many runs of the run table have a log, how many do not, and how well the losses agree."""
     table, matched = coverage(runs, costs.logs), match_logs(runs, costs.logs)
-    without = table[table["num_logs"] == 0]
+    without, off = table[table["num_logs"] == 0], float(matched["loss_difference"].abs().max())
     return {
         "c11_runs": f"{len(runs)}",
         "c11_matched": f"{len(matched)}",
-        "c11_agree": f"{matched['loss_difference'].abs().max():.0e}".replace("e-0", "e-"),
+        "c11_agree": "are equal" if off == 0 else f"differ by at most {significant(off, 2)} nats per token",
         "c11_without": f"{int(without['num_runs'].sum())}",
     }
 
@@ -83,7 +83,7 @@ def log_facts(costs: Costs) -> dict[str, str]:
     hours = costs.logs["gpu_hours"]
     return {
         "c11_logs": f"{len(costs.logs):,}",
-        "c11_finished": share_in_words(int((costs.logs["status"] == "finished").sum()), len(costs.logs)),
+        "c11_finished": f"{int((costs.logs['status'] == 'finished').sum()):,}",
         "c11_all_hours": f"{float(significant(hours.sum(), 3)):,.0f}",
         "c11_timed": f"{int(hours.notna().sum()):,}",
     }
@@ -122,12 +122,12 @@ def utilization_facts(costs: Costs, classes: pd.DataFrame) -> dict[str, str]:
         largest = classes[classes["architecture"] == name].sort_values("smallest").groupby("context_length").last()
         if len(largest) > 1:
             ends = f"{percent(largest['utilization'].iloc[0])} at T = {largest.index[0]}"
-            over[name] = f"{ends} and {percent(largest['utilization'].iloc[-1])} at T = {largest.index[-1]}"
+            over[name] = f"{ends}, {percent(largest['utilization'].iloc[-1])} at T = {largest.index[-1]}"
     spread = "; ".join(f"{label_of(name)}: {text}" for name, text in over.items())
     return {
         "c11_rising": by_label(rising),
         "c11_rate": by_label(tokens),
-        "c11_over": f"Its largest models by context: {spread}" if over else "The logs have one context length",
+        "c11_over": f"The largest class by context: {spread}" if over else "The logs have one context length",
     }
 
 
@@ -209,7 +209,7 @@ def hull_facts(costs: Costs, table: pd.DataFrame, parts: pd.DataFrame) -> dict[s
     law = float(parts.set_index("quantity").loc["gpu_hours", "factor"])
     high = float(costs.common_losses()[-1])
     beyond = max(0.0, row["highest_loss"] - high) / (row["highest_loss"] - row["lowest_loss"])
-    smallest = {name: f"{runs['train_flops'].min():.1e}".replace("e+", "e") for name, runs in costs.runs.items()}
+    smallest = {name: power_of_ten(runs["train_flops"].min()) for name, runs in costs.runs.items()}
     return {
         "c11_hull": f"{row['factor']:.2f}",
         "c11_hull_range": f"{row['smallest']:.2f} to {row['largest']:.2f}",

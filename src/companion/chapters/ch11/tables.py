@@ -69,7 +69,7 @@ def coverage_table(costs: Costs, runs: pd.DataFrame) -> Html:
         name="cost-coverage",
         caption="Runs of the run table that have a training log. Last column: the largest difference of the final loss "
         "between the two.",
-        formats={"largest_difference": "{:.1e}"},
+        formats={"largest_difference": lambda value: significant(value, 2)},
         labels={"context_length": "T", "num_runs": "runs", "num_logs": "with a log"}
         | {"largest_difference": "difference (nats/token)"},
     )
@@ -85,7 +85,7 @@ def utilization_figure(costs: Costs) -> Html:
     return show(
         figures.utilization(logs, measured),
         name="cost-utilization",
-        alt="Utilization over parameters, a panel for every context length: it rises with the size everywhere.",
+        alt="Utilization over parameters, a panel for every context length, runs as points with a curve through them.",
         caption=f"Model FLOP utilization over size: finished runs of all groups, share of {costs.hardware.label}'s "
         "peak. Curves: a parabola in the logarithms; bands: 95 % intervals of a further run.",
     )
@@ -267,7 +267,7 @@ def by_hand_table(values: Mapping[str, float]) -> Html:
     return show_table(
         pd.DataFrame({"quantity": list(values), "value": list(values.values())}),
         caption="From a step time to GPU-hours, by hand.",
-        formats={"value": lambda v: f"{float(significant(v, 4)):,.4g}"},
+        formats={"value": "{:,.5g}"},
     )
 
 
