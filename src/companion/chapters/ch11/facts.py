@@ -14,6 +14,7 @@ from companion.formatting import (
     listed,
     percent,
     plural,
+    power_of_ten,
     share_in_words,
     significant,
     span_text,
