@@ -6,7 +6,7 @@ import pandas as pd
 from companion.chapters.ch11.compared import decompose
 from companion.chapters.ch11.layers import intensity, tokens_per_gpu
 from companion.chapters.ch11.prediction import Prediction
-from companion.chapters.ch11.shown import Costs
+from companion.chapters.ch11.shown import Costs, each_row
 from companion.chapters.labels import by_label, label_of, the
 from companion.errors import NotApplicable
 from companion.formatting import (
@@ -49,7 +49,7 @@ def answer_verdict(costs: Costs) -> str:
         parts = decompose(costs).set_index("quantity")
     except NotApplicable:
         known = costs.hours.dropna(subset="gpu_hours")
-        hours = by_label({str(row.architecture): significant(row.gpu_hours) for row in known.itertuples()})
+        hours = by_label({str(row.architecture): significant(row.gpu_hours) for row in each_row(known)})
         return f"{where} a loss of {costs.loss:g} takes {hours} GPU-hours by these logs"
     first, second = costs.pair()
     whole, flops, time = (parts.loc[name] for name in ("gpu_hours", "train_flops", "time_per_flop"))
@@ -193,7 +193,6 @@ def decomposition_facts(costs: Costs, parts: pd.DataFrame) -> dict[str, str]:
         "c11_low": f"{losses[0]:.2f}",
         "c11_high": f"{losses[-1]:.2f}",
         "c11_hours_span": f"{least:.2f} to {most:.2f}",
-        "c11_tokens_once": f"{rows.loc['num_tokens', 'factor']:.2f}",
         **{f"c11_{name}": text for name, text in texts.items()},
     }
 
@@ -206,8 +205,8 @@ def hull_facts(costs: Costs, table: pd.DataFrame, parts: pd.DataFrame) -> dict[s
     table, parts
         of `hull_factors` and `decompose`.
     """
-    row = table.set_index("cost").loc["gpu_hours"]
-    law = float(parts.set_index("quantity").loc["gpu_hours", "factor"])
+    row = table.set_index("cost").astype(float).T.to_dict()["gpu_hours"]
+    law = factor_of(parts, "gpu_hours")
     high = float(costs.common_losses()[-1])
     beyond = max(0.0, row["highest_loss"] - high) / (row["highest_loss"] - row["lowest_loss"])
     smallest = {name: power_of_ten(runs["train_flops"].min()) for name, runs in costs.runs.items()}
@@ -285,4 +284,9 @@ def hours_ratio(costs: Costs) -> float:
     NotApplicable
         without two laws.
     """
-    return float(decompose(costs).set_index("quantity").loc["gpu_hours", "factor"])
+    return factor_of(decompose(costs), "gpu_hours")
+
+
+def factor_of(parts: pd.DataFrame, quantity: str) -> float:
+    """The factor of one quantity of `decompose`."""
+    return float(parts.loc[parts["quantity"] == quantity, "factor"].iloc[0])

@@ -100,7 +100,7 @@ def factors(table: pd.DataFrame, words: Mapping[str, str], ratio: str) -> Figure
     """
     figure, (ax,) = subplots(height=2.9)
     rows = table.iloc[::-1].reset_index(drop=True)
-    for at, row in rows.iterrows():
+    for at, row in enumerate(rows.to_dict("records")):
         whole = row["quantity"] in ("train_flops", "gpu_hours")
         ax.plot([row["low"], row["high"]], [at, at], color=INK, linewidth=2.2)
         ax.plot(row["factor"], at, "D" if whole else "o", color=INK, markersize=7 if whole else 6)

@@ -121,9 +121,8 @@ def predict(costs: Costs, records: Path | None = None) -> Prediction:
 def _shares(costs: Costs, kernel: pd.Series) -> pd.DataFrame:
     """Shares of the cell in the step, for the models whose heads were timed; time grows with heads and tokens."""
     runs = costs.runs[CELL].drop_duplicates("num_params").sort_values("num_params")
-    per_head = {
-        (d_qk, d_hv): seconds / n_heads / NUM_TOKENS for (n_heads, d_qk, d_hv), seconds in kernel.dropna().items()
-    }
+    timed = kernel.dropna().rename("seconds").reset_index().to_dict("records")
+    per_head = {(row["d_qk"], row["d_hv"]): row["seconds"] / row["n_heads"] / NUM_TOKENS for row in timed}
     widths = list(zip(runs["d_qk"], runs["d_hv"], strict=True))
     runs = runs.assign(per_head=[per_head.get(width, np.nan) for width in widths]).dropna(subset="per_head")
     if runs.empty:

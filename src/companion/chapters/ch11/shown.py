@@ -1,8 +1,10 @@
 """What chapter 11 works on: training logs, one context length, and the fronts and laws of every architecture there."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -184,3 +186,8 @@ def usable_loss(fronts: dict[str, ParetoFront], loss: float | None) -> tuple[flo
     middle = round((low + high) / 2, 3)
     middle = middle if low <= middle <= high else (low + high) / 2
     return middle, "" if loss is None else f"no front reaches a loss of {loss:g}: the chapter shows {middle:g}"
+
+
+def each_row(table: pd.DataFrame) -> Iterator[Any]:
+    """The rows of a table, its columns as attributes."""
+    return iter(table.itertuples())

@@ -1,6 +1,7 @@
 """Chapter 11: its tables, and its figures with their captions."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ from companion.chapters.ch11 import figures
 from companion.chapters.ch11.compared import QUANTITIES, ratio_readings
 from companion.chapters.ch11.facts import with_interval
 from companion.chapters.ch11.prediction import Prediction
-from companion.chapters.ch11.shown import Costs
+from companion.chapters.ch11.shown import Costs, each_row
 from companion.chapters.labels import label_of
 from companion.errors import InputError
 from companion.formatting import count, percent, power_of_ten, significant
@@ -40,13 +41,15 @@ def fronts_figure(costs: Costs) -> Html:
 def answer_table(costs: Costs) -> Html:
     """GPU-hours to the loss of the page, with the model that takes the fewest."""
     rows = []
-    for row in costs.hours.itertuples():
+    for row in each_row(costs.hours):
         name = str(row.architecture)
-        line = {"architecture": label_of(name), "hours": with_interval(row.gpu_hours, row.low, row.high)}
-        line |= dict.fromkeys(("num_params", "num_tokens", "train_flops", "utilization"), np.nan)
-        if name in costs.laws:
-            best = costs.laws[name].cheapest([costs.loss]).iloc[0]
-            line |= {column: best[column] for column in ("num_params", "num_tokens", "train_flops", "utilization")}
+        line: dict[str, Any] = {
+            "architecture": label_of(name),
+            "hours": with_interval(row.gpu_hours, row.low, row.high),
+        }
+        best = costs.laws[name].cheapest([costs.loss]).to_dict("records")[0] if name in costs.laws else {}
+        columns = ("num_params", "num_tokens", "train_flops", "utilization")
+        line |= {column: best.get(column, np.nan) for column in columns}
         rows.append(line)
     reasons = [*(str(reason) for reason in costs.hours["reason"] if reason), *costs.notes]
     return show_table(
@@ -96,9 +99,9 @@ def utilization_table(costs: Costs) -> Html:
     table = utilization_by_size(finished(costs.logs, group=None))
     spans = [
         count(row.smallest) if row.smallest == row.largest else f"{count(row.smallest)} to {count(row.largest)}"
-        for row in table.itertuples()
+        for row in each_row(table)
     ]
-    quartiles = [f"{percent(row.utilization_q25)} to {percent(row.utilization_q75)}" for row in table.itertuples()]
+    quartiles = [f"{percent(row.utilization_q25)} to {percent(row.utilization_q75)}" for row in each_row(table)]
     shown = table.assign(architecture=table["architecture"].map(label_of), sizes=spans, quartiles=quartiles)
     columns = ["architecture", "context_length", "sizes", "num_runs", "utilization", "quartiles"]
     return show_table(
@@ -165,8 +168,8 @@ def factors_table(costs: Costs, parts: pd.DataFrame) -> Html:
     table = pd.DataFrame(
         {
             "quantity": parts["quantity"].map(QUANTITIES),
-            "factor": [with_interval(row.factor, row.low, row.high) for row in parts.itertuples()],
-            "range": [f"{row.smallest:.2f} to {row.largest:.2f}" for row in parts.itertuples()],
+            "factor": [with_interval(row.factor, row.low, row.high) for row in each_row(parts)],
+            "range": [f"{row.smallest:.2f} to {row.largest:.2f}" for row in each_row(parts)],
         }
     )
     return show_table(
@@ -191,8 +194,8 @@ def ratio_figure(costs: Costs) -> Html:
 def hull_table(costs: Costs, table: pd.DataFrame) -> Html:
     """Factors read off the hulls of the runs, by cost."""
     words = {"train_flops": "FLOPs", "num_tokens": "tokens", "gpu_hours": "GPU-hours"}
-    losses = [f"{row.lowest_loss:.2f} to {row.highest_loss:.2f}" for row in table.itertuples()]
-    ranges = [f"{row.smallest:.2f} to {row.largest:.2f}" for row in table.itertuples()]
+    losses = [f"{row.lowest_loss:.2f} to {row.highest_loss:.2f}" for row in each_row(table)]
+    ranges = [f"{row.smallest:.2f} to {row.largest:.2f}" for row in each_row(table)]
     shown = table.assign(cost=table["cost"].map(words), losses=losses, range=ranges)
     return show_table(
         shown[["cost", "factor", "range", "losses"]],
@@ -207,8 +210,8 @@ def shift_table(table: pd.DataFrame) -> Html:
     """Sizes of fewest FLOPs and of fewest GPU-hours."""
     shown = table.assign(
         architecture=table["architecture"].map(label_of),
-        larger=[with_interval(row.ratio, row.ratio_low, row.ratio_high) for row in table.itertuples()],
-        saved=[percent(row.saving, 1) for row in table.itertuples()],
+        larger=[with_interval(row.ratio, row.ratio_low, row.ratio_high) for row in each_row(table)],
+        saved=[percent(row.saving, 1) for row in each_row(table)],
     )
     return show_table(
         shown[["architecture", "loss", "flops_optimal", "hours_optimal", "larger", "saved"]],
@@ -239,7 +242,7 @@ def prediction_table(costs: Costs, cases: pd.DataFrame) -> Html:
 def kernels_table(prediction: Prediction) -> Html:
     """How much faster our kernels are than those of the runs, by heads."""
     table = prediction.factors
-    heads = [f"({int(row.d_qk)}, {int(row.d_hv)})" for row in table.itertuples()]
+    heads = [f"({int(row.d_qk)}, {int(row.d_hv)})" for row in each_row(table)]
     wide = table.assign(heads=heads).pivot_table("factor", "heads", "gradient", sort=False).reset_index()
     wide = wide.rename_axis(columns=None)
     return show_table(
@@ -276,7 +279,7 @@ def contexts_table(found: Mapping[int, pd.DataFrame], loss: float) -> Html:
     rows = [
         {"T": length, "architecture": label_of(str(row.architecture)), "hours": row.gpu_hours, "N": row.num_params}
         for length, table in found.items()
-        for row in table.itertuples()
+        for row in each_row(table)
     ]
     return show_table(
         pd.DataFrame(rows),
