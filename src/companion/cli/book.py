@@ -11,12 +11,14 @@ from companion.errors import InputError
 from companion.inference.timings import load_inference
 from companion.ledger.entries import load_published
 from companion.runs.load import load_runs
+from companion.training.logs import load_training_logs
 
 #: Parameters that name a table, and what reads it.
 _TABLES: dict[str, Callable[[Path], object]] = {
     "runs_file": load_runs,
     "timings_file": load_inference,
     "inference_file": load_inference,
+    "logs_file": load_training_logs,
     "published_file": load_published,
 }
 

@@ -1,0 +1,247 @@
+"""Chapter 11: numbers of the authors' logs, verdicts that turn, and a reader's own logs."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from html_tables import rows_of
+
+from companion.chapters import ch11
+from companion.chapters.ch11 import facts, layers, shown
+from companion.chapters.ch11.compared import ratio_readings
+from companion.chapters.ch11.shown import Costs
+from companion.errors import InputError, NotApplicable
+from companion.formatting import percent, significant
+from companion.hardware import get_hardware
+from companion.runs import load_paper_runs
+from companion.training import finished, load_training_logs, utilization_by_size
+
+
+@pytest.fixture(scope="module")
+def costs() -> Costs:
+    return ch11.load_costs(None, 16384, 3.05, "h100-sxm", num_resamples=60)
+
+
+@pytest.fixture(scope="module")
+def parts(costs: Costs) -> pd.DataFrame:
+    return ch11.decompose(costs)
+
+
+def own_logs(folder: Path, names: dict[str, str], **changes: object) -> Path:
+    """Some of the authors' logs at T = 16384 under other names, with the required columns alone."""
+    logs = load_training_logs()
+    logs = logs[(logs["context_length"] == 16384) & logs["architecture"].isin(list(names))]
+    logs = logs.assign(architecture=logs["architecture"].map(names), **changes)
+    needed = ["architecture", "context_length", "num_params", "num_tokens", "train_flops", "train_steps", "num_gpus"]
+    path = folder / "logs.csv"
+    logs[logs["status"] == "finished"][[*needed, "step_time_s", "val_loss"]].to_csv(path, index=False)
+    return path
+
+
+class TestAuthorsLogs:
+    def test_known_values(self, costs: Costs, parts: pd.DataFrame) -> None:
+        """Compiled beforehand, from the same logs by other code."""
+        assert costs.pair() == ("xlstm", "transformer")
+        hours = costs.hours.set_index("architecture")["gpu_hours"]
+        assert hours["transformer"] == pytest.approx(38.0, abs=0.06)
+        assert hours["xlstm"] == pytest.approx(11.7, abs=0.06)
+        factor = parts.set_index("quantity")["factor"]
+        assert factor["num_tokens"] == pytest.approx(1.28, abs=0.008)
+        assert factor["flops_per_token"] == pytest.approx(2.01, abs=0.008)
+        assert factor["time_per_flop"] == pytest.approx(1.26, abs=0.008)
+        assert factor["gpu_hours"] == pytest.approx(3.23, abs=0.008)
+        classes = utilization_by_size(finished(costs.logs, group=None))
+        said = ch11.utilization_facts(costs, classes)
+        assert said["c11_rate"] == "18,200 (Transformer) and 38,800 (xLSTM)"
+
+    def test_the_parts_multiply(self, costs: Costs, parts: pd.DataFrame) -> None:
+        factor = parts.set_index("quantity")["factor"]
+        assert factor["num_tokens"] * factor["flops_per_token"] == pytest.approx(factor["train_flops"])
+        assert factor["train_flops"] * factor["time_per_flop"] == pytest.approx(factor["gpu_hours"])
+        said = ch11.decomposition_facts(costs, parts)
+        assert said["c11_hours"].startswith(f"{significant(factor['gpu_hours'])} [")
+        assert (said["c11_first"], said["c11_second"]) == ("the xLSTM", "the Transformer")
+        assert f"{factor['time_per_flop']:.2f} is time per FLOP" in ch11.answer_facts(costs)["c11_answer"]
+        rows = rows_of(ch11.factors_table(costs, parts))
+        assert len(rows) == 5
+
+    def test_the_answer(self, costs: Costs) -> None:
+        rows = rows_of(ch11.answer_table(costs))
+        assert [row["architecture"] for row in rows] == ["xLSTM", "Transformer"]
+        assert rows[0]["GPU-hours"].startswith(significant(costs.hours["gpu_hours"].iloc[0]))
+        assert "the xLSTM does: at equal loss the Transformer takes" in facts.answer_verdict(costs)
+        assert 'id="fig-cost-fronts"' in ch11.fronts_figure(costs).markup
+
+    def test_the_hull_misleads_above_the_common_losses(self, costs: Costs, parts: pd.DataFrame) -> None:
+        hulls = ch11.hull_factors(costs)
+        said = ch11.hull_facts(costs, hulls, parts)
+        assert said["c11_hull"] == "2.70"
+        high = costs.common_losses()[-1]
+        readings = ratio_readings(costs)
+        above, inside = readings["loss"] > high, readings["loss"].between(costs.common_losses()[0], high)
+        assert readings.loc[above, "hulls"].median() < readings.loc[inside, "hulls"].min()
+        assert "fig-cost-ratio" in ch11.ratio_figure(costs).markup
+        assert len(rows_of(ch11.hull_table(costs, hulls))) == 3
+
+    def test_a_step_by_hand(self, costs: Costs) -> None:
+        said = ch11.example_facts(costs)
+        run = pd.concat(costs.runs.values()).sort_values("val_loss").iloc[0]
+        rate = run["num_tokens"] / run["train_steps"] / run["step_time_s"] / run["num_gpus"]
+        assert said["c11_example_rate"] == f"{float(significant(rate)):,.0f}"
+        share = rate * run["train_flops"] / run["num_tokens"] / get_hardware("h100-sxm").peak_flops_per_s
+        assert said["c11_example_utilization"] == percent(share)
+        assert said["c11_example_hours"] == significant(
+            run["step_time_s"] * run["num_gpus"] * run["train_steps"] / 3600
+        )
+
+    def test_coverage(self, costs: Costs) -> None:
+        runs = load_paper_runs()
+        said = ch11.coverage_facts(costs, runs)
+        rows = rows_of(ch11.coverage_table(costs, runs))
+        assert said["c11_matched"] == str(sum(int(row["with a log"]) for row in rows))
+        assert said["c11_runs"] == str(len(runs))
+        assert said["c11_without"] == str(sum(int(row["runs"]) for row in rows if row["with a log"] == "0"))
+        assert ch11.log_facts(costs)["c11_finished"] == "426"
+
+    def test_larger_for_hours_than_for_flops(self, costs: Costs) -> None:
+        table = ch11.shifts(costs)
+        assert (table["ratio"] >= 1).all()
+        middle = table[(table["architecture"] == "transformer") & (table["loss"] == 3.05)].iloc[0]
+        assert middle["ratio"] == pytest.approx(1.2, abs=0.1)
+        assert ch11.shift_facts(costs, table)["c11_saving"].count("%") == 2
+        assert len(rows_of(ch11.shift_table(table))) == 6
+
+    def test_other_counts_move_work_between_factors(self, costs: Costs, parts: pd.DataFrame) -> None:
+        table = ch11.decompose_by(costs, ["paper", "6ND"]).set_index("convention")
+        factor = parts.set_index("quantity")["factor"]
+        assert table.loc["paper"].to_numpy() == pytest.approx(factor[table.columns].to_numpy(), rel=1e-3)
+        assert np.ptp(table["gpu_hours"]) < 1e-9
+        assert table.loc["6ND", "flops_per_token"] < table.loc["paper", "flops_per_token"]
+        assert table.loc["6ND", "time_per_flop"] > table.loc["paper", "time_per_flop"]
+        assert len(rows_of(ch11.conventions_table(costs, table.reset_index()))) == 2
+
+    def test_pages_of_utilization(self, costs: Costs) -> None:
+        assert ch11.utilization_figure(costs).markup.count("T = ") >= 3
+        assert len(rows_of(ch11.utilization_table(costs))) > 10
+        said = ch11.gpu_facts(costs)
+        assert said["c11_gpus"].startswith("Transformer: 67 runs on 8 and 3 runs on 16")
+        assert said["c11_unsharded"].startswith("all ")
+        assert said["c11_beside"].count("%") == 4
+
+
+class TestLayers:
+    def test_a_line_is_found_again(self, costs: Costs) -> None:
+        runs = {name: part.copy() for name, part in costs.runs.items() if name == "xlstm"}
+        part = runs["xlstm"]
+        part = part[part["d_model"] == part["d_model"].min()].drop_duplicates("n_layers")
+        flops = 1e15 + 1e14 * part["n_layers"]
+        part = part.assign(step_time_s=0.1 + 0.02 * part["n_layers"], train_flops=flops * part["train_steps"])
+        found = layers._of_width(part, 1e15)
+        middle = part["n_layers"].median()
+        assert found["rest_share"] == pytest.approx(0.1 / (0.1 + 0.02 * middle))
+        assert found["rest_flops_share"] == pytest.approx(1e15 / (1e15 + 1e14 * middle))
+        assert found["layer_utilization"] == pytest.approx(1e14 / (0.02 * part["num_gpus"].iloc[0] * 1e15))
+        assert found["off"] == pytest.approx(0, abs=1e-12)
+
+    def test_narrow_layers_are_slow(self, costs: Costs) -> None:
+        split = ch11.layer_split(costs)
+        for _, rows in split.groupby("architecture"):
+            assert rows["layer_utilization"].iloc[0] < rows["layer_utilization"].iloc[-1]
+        assert len(rows_of(ch11.layers_table(split))) == len(split)
+        assert ch11.layer_facts(split)["c11_rest"].count("%") == 2
+
+    def test_intensity(self) -> None:
+        """Three matrices of d numbers a row, d × d weights: d / 2 FLOP per byte where rows abound."""
+        assert layers.intensity(512, 1e12) == pytest.approx(256)
+        assert layers.intensity(512, 512) == pytest.approx(2 * 512**3 / (2 * 3 * 512**2))
+
+    def test_recomputation(self, costs: Costs) -> None:
+        table = ch11.recomputed(costs)
+        assert ((table["factor"] > 1.2) & (table["factor"] < 4 / 3)).all()
+        assert table["hardware_utilization"].to_numpy() == pytest.approx(table["utilization"] * table["factor"])
+        assert len(rows_of(ch11.recompute_table(table))) == 4
+        assert ch11.recompute_facts(table)["c11_hardware_utilization"].count("%") == 2
+
+
+class TestPrediction:
+    def test_what_is_saved(self, costs: Costs) -> None:
+        prediction = ch11.predict(costs)
+        assert prediction.saved(0.2, 2.0) == pytest.approx(0.1)
+        assert prediction.saved(1.0, 4.0) == pytest.approx(0.75)
+        cases = prediction.cases(3.0)
+        assert len(cases) == 4
+        assert (cases["ratio"] > 3.0).all()
+        assert cases["ratio"].to_numpy() == pytest.approx(3.0 / (1 - cases["saved"]))
+        said = ch11.prediction_facts(prediction, cases, 3.0)
+        assert said["c11_kernel_gpu"] == "H100"
+        widths = prediction.factors.set_index(["d_qk", "d_hv", "gradient"])["factor"]
+        assert prediction.own_factor == pytest.approx(widths[128, 256, "full"])
+        assert said["c11_ratio_then"] == f"{3.0 / (1 - cases['saved'].iloc[0]):.1f}"
+        assert len(rows_of(ch11.prediction_table(costs, cases))) == 4
+        assert rows_of(ch11.kernels_table(prediction))
+
+    def test_shares_are_shares(self, costs: Costs) -> None:
+        shares = ch11.predict(costs).shares
+        assert shares[["share_timed", "share_flops"]].gt(0).all(axis=None)
+        assert shares[["share_timed", "share_flops"]].lt(0.5).all(axis=None)
+
+    def test_another_context_was_not_timed(self) -> None:
+        there = ch11.load_costs(None, 8192, 3.05, "h100-sxm", num_resamples=0)
+        with pytest.raises(NotApplicable):
+            ch11.predict(there)  # no xLSTM of this group
+
+
+class TestOwnLogs:
+    def test_one_architecture(self, tmp_path: Path) -> None:
+        path = own_logs(tmp_path, {"xlstm": "mamba2"})
+        costs = ch11.load_costs(path, 16384, 3.05, "h100-sxm", num_resamples=0)
+        assert "takes 11.7 (mamba2) GPU-hours" in ch11.answer_facts(costs)["c11_answer"]
+        for function in (ch11.decompose, ch11.hull_factors, ch11.layer_split, ch11.recomputed, ch11.predict):
+            with pytest.raises(NotApplicable):
+                function(costs)
+        assert len(rows_of(ch11.answer_table(costs))) == 1
+        assert "fig-cost-utilization" in ch11.utilization_figure(costs).markup
+        assert "c11_narrow" not in ch11.small_facts(costs)
+        assert len(ch11.shifts(costs)) == 3
+
+    def test_two_others(self, tmp_path: Path) -> None:
+        path = own_logs(tmp_path, {"xlstm": "mamba2", "transformer": "gpt"})
+        costs = ch11.load_costs(path, 16384, 3.05, "h100-sxm", num_resamples=30)
+        assert "T = 16384 mamba2 does: at equal loss gpt takes 3.2 times" in ch11.answer_facts(costs)["c11_answer"]
+        with pytest.raises(NotApplicable):
+            ch11.predict(costs)
+
+    def test_equals_do_not_differ(self, tmp_path: Path) -> None:
+        path = own_logs(tmp_path, {"xlstm": "one"})
+        table = pd.read_csv(path)
+        noise = np.random.default_rng(0).normal(0, 0.01, len(table))
+        twin = table.assign(architecture="two", val_loss=table["val_loss"] + noise - noise.mean())
+        pd.concat([table, twin]).to_csv(path, index=False)
+        costs = ch11.load_costs(path, 16384, 3.05, "h100-sxm", num_resamples=30)
+        assert "do not differ clearly" in ch11.answer_facts(costs)["c11_answer"]
+
+    def test_another_context_and_loss(self, tmp_path: Path) -> None:
+        path = own_logs(tmp_path, {"xlstm": "mamba2"}, context_length=4096)
+        costs = ch11.load_costs(path, 16384, 2.0, "h100-sxm", num_resamples=0)
+        assert costs.context_length == 4096
+        assert costs.notes[-2:] == (
+            "no run has T = 16384: the chapter shows T = 4096",
+            f"no front reaches a loss of 2: the chapter shows {costs.loss:g}",
+        )
+        assert "the chapter shows T" in ch11.answer_table(costs).markup
+
+    def test_the_authors_logs_lack_a_context(self) -> None:
+        with pytest.raises(InputError, match="4096"):
+            ch11.load_costs(None, 4096, 3.05, "h100-sxm", num_resamples=0)
+
+    def test_no_front(self) -> None:
+        with pytest.raises(InputError):
+            shown.usable_loss({}, 3.0)
+
+
+def test_solutions(costs: Costs) -> None:
+    rows = rows_of(ch11.by_hand_table({"tokens per second and GPU": 65536.0, "utilization (%)": 19.87}))
+    assert [row["value"].strip() for row in rows] == ["65,536", "19.87"]
+    found = {16384: costs.hours}
+    assert len(rows_of(ch11.contexts_table(found, costs.loss))) == 2
