@@ -83,6 +83,7 @@ def pair_facts(study: Study, mean: MeanDifference) -> dict[str, str]:
     assert pairs is not None
     assert batches is not None
     other = int((~pairs["same_learning_rate"]).sum())
+    last = int(np.flatnonzero(~pairs.sort_values("second_steps", kind="stable")["same_learning_rate"]).max(initial=-1))
     above = int((pairs["difference"] > 0).sum())
     shares = pairs["second_schedule_share"] if "second_schedule_share" in pairs else pd.Series(dtype=float)
     facts = {
@@ -94,6 +95,14 @@ def pair_facts(study: Study, mean: MeanDifference) -> dict[str, str]:
         "c12_range": f"{signed(mean.smallest, 3)} to {signed(mean.largest, 3)}",
         "c12_above": f"{share_in_words(above, len(pairs))} differences are above zero",
         "c12_other_rate": share_in_words(other, len(pairs)) + " pairs" if other else "none of the pairs",
+        "c12_other_rate_where": (
+            f", all among the {number_word(last + 1)} with the fewest steps" if 0 <= last < len(pairs) / 2 else ""
+        ),
+        "c12_where": (
+            "They are largest where the larger batch leaves few steps"
+            if falls_with_steps(pairs)
+            else "They show no clear trend over the steps"
+        ),
         "c12_steps": f"{pairs['second_steps'].min():,} to {pairs['second_steps'].max():,}",
         "c12_schedule": "the logs do not say what share of a run warm-up and cool-down take",
     }
@@ -170,10 +179,16 @@ def critical_facts(
 ) -> dict[str, str]:
     """The critical batch that the pairs imply, and how many of them the relation describes."""
     low, high = pairs["second_num_tokens"].min(), pairs["second_num_tokens"].max()
+    grows = found.interval("exponent")[0] > 0
     described = int(implied["critical_batch"].notna().sum())
     return {
         "c12_critical_exponent": f"{found.exponent:.2f} {interval(found.interval('exponent'), 2)}",
         "c12_critical_exponent_all": f"{everything.exponent:.2f} {interval(everything.interval('exponent'), 2)}",
+        "c12_critical_form": (
+            "That it grows with the tokens agrees with the published form"
+            if grows
+            else "These pairs do not show whether it grows with the tokens"
+        ),
         "c12_critical_range": f"{count(float(found.predict(low)), 2)} to {count(float(found.predict(high)), 2)} tokens",
         "c12_critical_batches": " and ".join(
             count(float(pairs[f"{side}_batch"].iloc[0]), 2) for side in ("first", "second")

@@ -118,22 +118,26 @@ def spike_facts(found: pd.DataFrame, logs: pd.DataFrame) -> dict[str, str]:
 
 
 def _same_rate(runs: pd.DataFrame) -> dict[str, str]:
-    """Fisher's exact test of spiked runs at the learning rate that most runs of two architectures share."""
+    """Fisher's exact test of spiked runs at the context and learning rate that most runs of two architectures share."""
     names = sorted(runs["architecture"].unique())
-    shared = runs.pivot_table(index="learning_rate", columns="architecture", values="spiked", aggfunc="size").dropna()
+    alike = ["context_length", "learning_rate"]
+    shared = runs.pivot_table(index=alike, columns="architecture", values="spiked", aggfunc="size").dropna()
     if len(names) != 2 or shared.empty:
-        return {"c12_same_rate": "No learning rate was used by two architectures"}
-    rate = shared.min(axis=1).idxmax()
+        return {"c12_same_rate": "No context and learning rate were used by two architectures"}
+    context, rate = shared.index[int(np.argmax(shared.min(axis=1)))]
+    there = runs[(runs["context_length"] == context) & (runs["learning_rate"] == rate)]
     table = [
         [int(part["spiked"].sum()), int((~part["spiked"]).sum())]
-        for part in (runs[(runs["learning_rate"] == rate) & (runs["architecture"] == name)] for name in names)
+        for part in (there[there["architecture"] == name] for name in names)
     ]
     p = float(stats.fisher_exact(table).pvalue)
     words = listed(f"{row[0]} of {sum(row)} ({label_of(name)})" for name, row in zip(names, table, strict=True))
-    verdict = "no difference is shown" if p > 0.05 else "the difference is unlikely to be chance"
+    verdict = (
+        "no difference beyond the learning rate is shown" if p > 0.05 else "the difference is unlikely to be chance"
+    )
     return {
-        "c12_same_rate": f"At the learning rate {rate:g}, which most runs of both share, {words} spiked: p = {p:.2g} "
-        f"by Fisher's exact test, so {verdict} beyond the learning rate"
+        "c12_same_rate": f"At T = {context} and a learning rate of {rate:g}, which both used, {words} spiked: p = "
+        f"{p:.2g} by Fisher's exact test, so {verdict}"
     }
 
 
@@ -148,6 +152,11 @@ def twin_facts(study: Study, step: int | None, difference: pd.DataFrame, noise: 
         "c12_twin_step": "no step" if step is None else f"step {step:,}",
         "c12_twin_peak": f"{values.abs().max():.2f}",
         "c12_twin_before": f"{before['difference'].abs().max():.3f}" if len(before) else "undefined",
+        "c12_twin_kept": (
+            "The paper's table has the better one"
+            if study.of_paper
+            else "A table with one loss per configuration has room for one of them"
+        ),
         "c12_twin_noise": f"{noise:.2f}",
         "c12_twin_batches": (
             "both saw the same batches in the same order" if noise > 0.9 else "they did not see the same batches"
@@ -155,9 +164,11 @@ def twin_facts(study: Study, step: int | None, difference: pd.DataFrame, noise: 
     }
 
 
-def failure_facts(failed: pd.DataFrame) -> dict[str, str]:
+def failure_facts(failed: pd.DataFrame, curves: pd.DataFrame) -> dict[str, str]:
     """How many runs failed, how soon it showed, and how their learning rates compare with those of their siblings."""
     first = failed["loss_step"].min()
+    logged = curves.loc[curves["run"].isin(failed["run"]), "step"].min()
+    alike = int((failed["loss_step"] == failed["grad_norm_step"]).sum())
     at_first = int((failed["loss_step"] == first).sum())
     lower = int((failed["learning_rate"] < failed["sibling_learning_rate"]).sum())
     return {
@@ -165,6 +176,9 @@ def failure_facts(failed: pd.DataFrame) -> dict[str, str]:
         "c12_diverged": number_word(int((failed["status"] == "diverged").sum())),
         "c12_failed_first": f"{number_word(at_first)} of the {number_word(len(failed))}",
         "c12_failed_step": f"{int(first):,}" if np.isfinite(first) else "undefined",
+        "c12_failed_where": ", the first point of their curves" if first == logged else "",
+        "c12_failed_alike": number_word(alike, "none"),
+        "c12_failed_full": number_word(int((failed["last_step"] >= failed["train_steps"]).sum()), "none"),
         "c12_failed_rate": f"{number_word(lower, 'none')} of the {number_word(len(failed))}",
     }
 
@@ -196,6 +210,11 @@ def selection_facts(
         "c12_larger_moved": moved_words(larger),
         "c12_larger_size": signed_percent(float(np.expm1(larger.loc["log N*", "selection_bias"])), 1),
         "c12_larger_spread": percent(float(larger.loc["log N*", "spread"])),
+        "c12_larger_verdict": (
+            "is no larger than the spread between studies"
+            if (larger["selection_bias"].abs() <= 1.1 * larger["spread"])[["exponent", "log N*"]].all()
+            else "is larger than the spread between studies"
+        ),
         "c12_larger_exponent": signed(larger.loc["exponent", "selection_bias"], 4),
         "c12_exponent_spread": f"{larger.loc['exponent', 'spread']:.4f}",
         "c12_fault_before": signed(faults.loc["loss", "first_bias"], 4),
