@@ -93,7 +93,7 @@ def pair_facts(study: Study, mean: MeanDifference) -> dict[str, str]:
         "c12_pair_architecture": the(str(pairs["architecture"].iloc[0])),
         "c12_mean": f"{higher(mean.mean)} {interval(mean.t_interval)}",
         "c12_range": f"{signed(mean.smallest, 3)} to {signed(mean.largest, 3)}",
-        "c12_above": f"{share_in_words(above, len(pairs))} differences are above zero",
+        "c12_above": f"{share_in_words(above, len(pairs))} differences",
         "c12_other_rate": share_in_words(other, len(pairs)) + " pairs" if other else "none of the pairs",
         "c12_other_rate_where": (
             f", all among the {number_word(last + 1)} with the fewest steps" if 0 <= last < len(pairs) / 2 else ""

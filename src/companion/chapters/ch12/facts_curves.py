@@ -22,6 +22,8 @@ from companion.formatting import (
 CLEAR = 3.0
 #: Steps up to which a spike counts as early: warm-up and a little more in the authors' schedules.
 EARLY_STEP = 850
+#: Quantities that are the shape of a law, not its level.
+SHAPE = ("alpha", "beta", "exponent", "log N*")
 #: Quantities of a simulated selection as the page calls them.
 QUANTITIES = {
     "loss": "mean loss",
@@ -53,6 +55,8 @@ def early_facts(errors: pd.DataFrame, fraction: float) -> dict[str, str]:
         "c12_early_raw": f"{rms['last value', at]:.3f}",
         "c12_early_line": f"{rms['line', at]:.3f}",
         "c12_early_line_median": f"{median['line', at]:.3f}",
+        "c12_early_most": f"{rms['line, steps and shape', at]:.3f}",
+        "c12_early_most_median": f"{median['line, steps and shape', at]:.3f}",
         "c12_early_law": f"{law:.3f}",
         "c12_early_law_median": f"{errors.loc[errors['predictor'] == 'law', 'median_error'].iloc[0]:.3f}",
         "c12_early_verdict": (
@@ -210,11 +214,7 @@ def selection_facts(
         "c12_larger_moved": moved_words(larger),
         "c12_larger_size": signed_percent(float(np.expm1(larger.loc["log N*", "selection_bias"])), 1),
         "c12_larger_spread": percent(float(larger.loc["log N*", "spread"])),
-        "c12_larger_verdict": (
-            "is no larger than the spread between studies"
-            if (larger["selection_bias"].abs() <= 1.1 * larger["spread"])[["exponent", "log N*"]].all()
-            else "is larger than the spread between studies"
-        ),
+        "c12_larger_most": f"{float((larger['selection_bias'].abs() / larger['spread'])[list(SHAPE)].max()):.1f}",
         "c12_larger_exponent": signed(larger.loc["exponent", "selection_bias"], 4),
         "c12_exponent_spread": f"{larger.loc['exponent', 'spread']:.4f}",
         "c12_fault_before": signed(faults.loc["loss", "first_bias"], 4),

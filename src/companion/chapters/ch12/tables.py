@@ -88,8 +88,9 @@ def trends_table(trends: Mapping[str, StepTrend], means: Mapping[str, MeanDiffer
     return show_table(
         pd.DataFrame(rows),
         name="hidden-trends",
-        caption="Means of the differences (Student's interval, and that of resampled pairs), and the exponent of a "
-        "power law in one over the steps, with a bootstrap interval. Scatter: of the differences about that law.",
+        caption="Trends over the steps: means of the differences (Student's interval, and that of resampled pairs), "
+        "and the exponent of a power law in one over the steps, with a bootstrap interval. Scatter: of the differences "
+        "about that law.",
         formats={"scatter": "{:.4f}"},
         labels={"mean": "mean (nats/token)", "bootstrap": "bootstrap interval", "scatter": "scatter (nats/token)"},
     )

@@ -201,7 +201,7 @@ def selection_table(found: Mapping[str, pd.DataFrame]) -> Html:
     return show_table(
         pd.DataFrame(rows),
         name="hidden-selection",
-        caption="What keeping the better training moves, with the standard error of the simulation, by which runs are "
+        caption="What selection moves, with the standard error of the simulation, by which runs are "
         "trained twice. Spread: standard deviation of a study that trains every run once. Losses and E in nats per "
         "token, N* in its natural logarithm.",
         formats={"spread": "{:.4f}"},
