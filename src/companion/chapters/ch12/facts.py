@@ -44,7 +44,8 @@ def batch_answer(study: Study) -> str:
     if study.pairs is None or study.batches is None:
         return "These runs do not show what another batch would have done: no shape was trained at two batch sizes"
     differences = study.pairs["difference"]
-    extreme = float(differences.loc[differences.abs().idxmax()])
+    values = differences.to_numpy(float)
+    extreme = float(values[np.abs(values).argmax()])
     where = " where the steps are few" if falls_with_steps(study.pairs) else ""
     larger = "twice the batch" if study.batches[1] == 2 * study.batches[0] else "a larger batch"
     mean = float(differences.mean())
@@ -107,10 +108,10 @@ def pair_facts(study: Study, mean: MeanDifference) -> dict[str, str]:
         "c12_schedule": "the logs do not say what share of a run warm-up and cool-down take",
     }
     if shares.notna().any():
-        most = shares.idxmax()
+        most = int(np.nanargmax(shares.to_numpy(float)))
         facts["c12_schedule"] = (
-            f"warm-up and cool-down together take {percent(shares[most])} of the {pairs['second_steps'][most]:,} steps "
-            f"of the shortest run, and {percent(shares.min())} of the longest"
+            f"warm-up and cool-down together take {percent(shares.max())} of the "
+            f"{pairs['second_steps'].iloc[most]:,} steps of the shortest run, and {percent(shares.min())} of the longest"
         )
     return facts
 
@@ -118,13 +119,13 @@ def pair_facts(study: Study, mean: MeanDifference) -> dict[str, str]:
 def trend_facts(trends: Mapping[str, StepTrend]) -> dict[str, str]:
     """The exponents of the differences over the steps, of all pairs and of those with equal learning rates."""
     words = {name: f"{trend.exponent:.2f} {interval(trend.interval('exponent'), 2)}" for name, trend in trends.items()}
-    first = trends[next(reversed(trends))]
-    low, high = first.interval("exponent")
+    *_, last = trends.values()
+    low, high = last.interval("exponent")
     verdict = "as one over the steps" if low <= 1 <= high else ("faster" if low > 1 else "more slowly")
     verdict += "" if low <= 1 <= high else " than one over the steps"
     return {
         "c12_trend_all": next(iter(words.values())),
-        "c12_trend_same": words[next(reversed(words))],
+        "c12_trend_same": list(words.values())[-1],
         "c12_trend_verdict": verdict,
     }
 

@@ -209,17 +209,17 @@ def selection_facts(
         "c12_noise": f"{noise:.4f}",
         "c12_noise_from": plural(num_repeated, "repeated configuration"),
         "c12_design": f"{len(runs)} runs",
-        "c12_all_level": signed(everywhere.loc["loss", "selection_bias"], 4),
+        "c12_all_level": signed(cell(everywhere, "loss", "selection_bias"), 4),
         "c12_all_moved": moved_words(everywhere),
         "c12_larger_moved": moved_words(larger),
-        "c12_larger_size": signed_percent(float(np.expm1(larger.loc["log N*", "selection_bias"])), 1),
-        "c12_larger_spread": percent(float(larger.loc["log N*", "spread"])),
+        "c12_larger_size": signed_percent(float(np.expm1(cell(larger, "log N*", "selection_bias"))), 1),
+        "c12_larger_spread": percent(float(cell(larger, "log N*", "spread"))),
         "c12_larger_most": f"{float((larger['selection_bias'].abs() / larger['spread'])[list(SHAPE)].max()):.1f}",
-        "c12_larger_exponent": signed(larger.loc["exponent", "selection_bias"], 4),
-        "c12_exponent_spread": f"{larger.loc['exponent', 'spread']:.4f}",
-        "c12_fault_before": signed(faults.loc["loss", "first_bias"], 4),
-        "c12_fault_after": signed(faults.loc["loss", "kept_bias"], 4),
-        "c12_fault_exponent": f"{faults.loc['exponent', 'spread']:.3f}",
+        "c12_larger_exponent": signed(cell(larger, "exponent", "selection_bias"), 4),
+        "c12_exponent_spread": f"{cell(larger, 'exponent', 'spread'):.4f}",
+        "c12_fault_before": signed(cell(faults, "loss", "first_bias"), 4),
+        "c12_fault_after": signed(cell(faults, "loss", "kept_bias"), 4),
+        "c12_fault_exponent": f"{cell(faults, 'exponent', 'spread'):.3f}",
     }
 
 
@@ -227,3 +227,8 @@ def moved_words(table: pd.DataFrame) -> str:
     """Quantities whose selection bias is beyond `CLEAR` standard errors: a list for a sentence."""
     clear = table["selection_bias"].abs() > CLEAR * table["standard_error"]
     return listed(QUANTITIES[name] for name in QUANTITIES if clear[name]) or "nothing"
+
+
+def cell(table: pd.DataFrame, row: str, column: str) -> float:
+    """One number of a table."""
+    return float(table[column].to_numpy(float)[list(table.index).index(row)])

@@ -1,6 +1,5 @@
 """Chapter 12: the tables it works on, and which runs of them can be compared."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -194,7 +193,7 @@ def iso_of_pairs(study: Study) -> tuple[pd.DataFrame, float, list[float]]:
 def selection_runs(study: Study) -> pd.DataFrame:
     """The design that the selection is simulated on: IsoFLOP runs of the family with the most of them."""
     if study.twins is not None:
-        like = study.logs.set_index("run").loc[study.twins[0]]
+        like = study.logs[study.logs["run"] == study.twins[0]].iloc[0]
         found = optional(isoflop_runs, study.runs, str(like["architecture"]), int(like["context_length"]))
         if found is not None:
             return _whole_profiles(found, study.of_paper)
@@ -205,7 +204,8 @@ def selection_runs(study: Study) -> pd.DataFrame:
 
 def _whole_profiles(iso: pd.DataFrame, of_paper: bool) -> pd.DataFrame:
     """Runs of the budgets that make the main law and have enough runs for a parabola."""
-    budgets: Sequence[float] = budgets_between(iso, *PAPER_BUDGETS) if of_paper else iso["isoflop_budget"].unique()
+    every = sorted(map(float, iso["isoflop_budget"].unique()))
+    budgets = budgets_between(iso, *PAPER_BUDGETS) if of_paper else every
     sizes = iso.groupby("isoflop_budget")["num_params"].transform("nunique")
     return iso[iso["isoflop_budget"].isin(budgets) & (sizes >= LEAST_PROFILE)]
 

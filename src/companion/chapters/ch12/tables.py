@@ -39,9 +39,9 @@ def answer_table(study: Study) -> Html:
         rows.append({"hidden": "a second training", "seen in": "1 pair", "size (nats/token)": signed(gap, 3)})
     done, failed = study.finished, study.logs[study.logs["status"] != "finished"]
     if study.curves is not None:
-        found = spikes(study.curves[study.curves["run"].isin(done["run"])])
-        jump = f"median jump {found['jump'].median():.2f}" if len(found) else "–"
-        seen = f"{found['run'].nunique()} of {len(done)} runs"
+        jumps = spikes(study.curves[study.curves["run"].isin(done["run"])])
+        jump = f"median jump {jumps['jump'].median():.2f}" if len(jumps) else "–"
+        seen = f"{jumps['run'].nunique()} of {len(done)} runs"
         rows.append({"hidden": "a spike on the way", "seen in": seen, "size (nats/token)": jump})
     seen = f"{len(failed)} of {len(study.logs)} runs"
     rows.append({"hidden": "runs that did not finish", "seen in": seen, "size (nats/token)": "no final loss to use"})

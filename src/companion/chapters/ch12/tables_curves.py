@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from companion.chapters.ch12.facts_curves import QUANTITIES, nearest
+from companion.chapters.ch12.facts_curves import QUANTITIES, cell, nearest
 from companion.chapters.labels import label_of
 from companion.formatting import count, percent, power_of_ten, signed
 from companion.plotting import Html, show_table
@@ -116,7 +116,7 @@ def collapse_scores(normalized: pd.DataFrame, logs: pd.DataFrame) -> pd.DataFram
 
 def collapse_table(scores: pd.DataFrame) -> Html:
     """The table of `collapse_scores`."""
-    correlation = {name: (lambda v: signed(v, 2)) for name in ("rate_and_size", "deviation_and_rate")}
+    correlation: dict[str, Any] = {name: (lambda v: signed(v, 2)) for name in ("rate_and_size", "deviation_and_rate")}
     return show_table(
         scores,
         name="hidden-collapse",
@@ -195,9 +195,9 @@ def selection_table(found: Mapping[str, pd.DataFrame]) -> Html:
     for name, words in QUANTITIES.items():
         row: dict[str, Any] = {"quantity": words}
         for scenario, table in found.items():
-            at = table.loc[name]
-            row[scenario] = f"{signed(at['selection_bias'], 4)} ± {at['standard_error']:.4f}"
-        rows.append(row | {"spread": first.loc[name, "spread"]})
+            bias, error = (cell(table, name, column) for column in ("selection_bias", "standard_error"))
+            row[scenario] = f"{signed(bias, 4)} ± {error:.4f}"
+        rows.append(row | {"spread": cell(first, name, "spread")})
     return show_table(
         pd.DataFrame(rows),
         name="hidden-selection",
