@@ -111,7 +111,8 @@ def pair_facts(study: Study, mean: MeanDifference) -> dict[str, str]:
         most = int(np.nanargmax(shares.to_numpy(float)))
         facts["c12_schedule"] = (
             f"warm-up and cool-down together take {percent(shares.max())} of the "
-            f"{pairs['second_steps'].iloc[most]:,} steps of the shortest run, and {percent(shares.min())} of the longest"
+            f"{pairs['second_steps'].iloc[most]:,} steps of the shortest run, and {percent(shares.min())} of those of "
+            "the longest"
         )
     return facts
 
