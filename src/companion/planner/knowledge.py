@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ from companion.runs.load import load_paper_runs
 from companion.runs.select import subset
 from companion.runs.shape_family import ShapeFamily, fit_shape_family, has_shapes, paper_family
 from companion.runs.where import table_name
+from companion.training.logs import load_training_logs
+from companion.training.measured import MeasuredUtilization
 
 #: Fewer runs than this give no law: it has six parameters.
 MIN_RUNS = len(LossSurface.PARAMETERS) + 1
@@ -53,6 +56,10 @@ class Knowledge:
     #: what a reader must know before any number: choices that were made, a law at a bound.
     notes: tuple[str, ...] = ()
     untimed: str = ""
+    #: share of peak FLOP/s that training reached, of all architectures of the logs; None where this one has none, for
+    #: the reason in `unlogged`.
+    utilization: MeasuredUtilization | None = None
+    unlogged: str = ""
 
     @property
     def times(self) -> tuple[RuntimeModel, RuntimeModel]:
@@ -81,6 +88,7 @@ def learn(
     timings: pd.DataFrame | None = None,
     architectures: Sequence[str] | None = None,
     *,
+    logs: pd.DataFrame | None = None,
     context_length: int | None = None,
     prefer_context: int | None = None,
     experiment: str | None = None,
@@ -108,6 +116,8 @@ def learn(
     timing
         `measured`: an architecture without timings is left out; `roofline`: it is planned with the least times of the
         hardware.
+    logs
+        training logs (`companion.training.load_training_logs`), for the utilization that training reaches.
     num_resamples, seed
         of all bootstraps.
 
@@ -124,11 +134,12 @@ def learn(
     if not 1 <= num_resamples <= MAX_RESAMPLES:
         raise InputError(f"bootstrap: {num_resamples} resamples; 1 to {MAX_RESAMPLES} can be drawn")
     table = load_paper_runs() if runs is None else runs
+    measured = paper_utilization() if logs is None else MeasuredUtilization.of(logs)
     learned = Learned()
     for name in architectures or sorted(table["architecture"].dropna().unique(), key=_order):
         try:
             fit, notes = _law(table, name, experiment, context_length, prefer_context)
-            known = _known(table, timings, name, fit, notes, num_resamples, seed)
+            known = _known(table, timings, measured, name, fit, notes, num_resamples, seed)
             if timing == "measured":
                 known.times  # noqa: B018 - raises where there are none
             learned[name] = known
@@ -137,6 +148,12 @@ def learn(
     if not learned:
         raise NotApplicable("; ".join(without_name(name, why) for name, why in _told_once(learned.left_out).items()))
     return learned
+
+
+@cache
+def paper_utilization() -> MeasuredUtilization:
+    """Utilization from the authors' training logs (`data/training_logs.csv`)."""
+    return MeasuredUtilization.of(load_training_logs())
 
 
 def is_paper_table(runs: pd.DataFrame) -> bool:
@@ -226,6 +243,7 @@ def _counted(rows: pd.DataFrame, chosen: pd.DataFrame, choice: ContextChoice) ->
 def _known(
     table: pd.DataFrame,
     timings: pd.DataFrame | None,
+    measured: MeasuredUtilization,
     name: str,
     fit: Fit,
     law_runs: tuple[pd.DataFrame, int | None, list[str]],
@@ -247,6 +265,8 @@ def _known(
         law_context=context,
         notes=tuple([*_of_law(fit, bootstrap), *notes, *of_shapes]),
         untimed=untimed,
+        utilization=measured if name in measured.curves else None,
+        unlogged="" if name in measured.curves else f"{Path(measured.source).name} has no finished run of {name}",
     )
 
 
