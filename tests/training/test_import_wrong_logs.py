@@ -112,7 +112,8 @@ def test_tables_that_are_no_log(tmp_path: Path, rows: list[dict[str, Any]], part
 def test_options_that_are_wrong(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", records())
     assert "'speed' is not a column of a log" in failure(path, MAP | {"speed": "x"})
-    assert "neither a column nor" in failure(path, MAP | {"step_time_s": "`x y` / 2"})
+    assert "no column 'x y'" in failure(path, MAP | {"step_time_s": "`x y` / 2"})
+    assert "neither a column nor" in failure(path, MAP | {"step_time_s": "(x / 2"})
     assert "no context_length" in failure(path, {})
     assert "preset 'x' is not known" in failure(path, MAP, preset="x")
     assert "no such file" in failure(tmp_path / "none.csv", MAP)

@@ -140,12 +140,15 @@ def _expression(cells: pd.DataFrame, text: str, source: str) -> pd.Series:
     def column(name: str) -> Any:
         if name not in cells.columns:
             raise refuse(f"no column {name!r}; there are {listed(cells)}")
-        values = [
-            np.nan if cell is None or cell.lower() in _NO_VALUE | _DIVERGED
-            else float(read_number(cell, bool(cells.attrs.get("decimal_comma"))).value)
-            for cell in cells[name]
-        ]  # fmt: skip
-        return np.array(values) * (header_unit(name) or 1.0)
+        return np.array([number(name, row, cell) for row, cell in cells[name].items()]) * (header_unit(name) or 1.0)
+
+    def number(name: str, row: Any, cell: str | None) -> float:
+        if cell is None or cell.lower() in _NO_VALUE | _DIVERGED:
+            return float("nan")
+        try:
+            return float(read_number(cell, bool(cells.attrs.get("decimal_comma"))).value)
+        except InputError as error:
+            raise InputError(f"{source}: row {row}, column {name!r}: {error}") from None
 
     def evaluate(node: ast.expr) -> Any:
         match node:
@@ -153,6 +156,8 @@ def _expression(cells: pd.DataFrame, text: str, source: str) -> pd.Series:
                 return float(value)
             case ast.Name(id=name):
                 return column(names.get(name, name))
+            case ast.Attribute():
+                return column(ast.unparse(node))  # a name with dots, which a column has only in backquotes
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 return -evaluate(operand)
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
@@ -163,6 +168,8 @@ def _expression(cells: pd.DataFrame, text: str, source: str) -> pd.Series:
     quoted = re.sub(r"`([^`]+)`", stand_in, text)
     try:
         values = evaluate(ast.parse(quoted.strip(), mode="eval").body)
+    except InputError:
+        raise  # it is a ValueError too, and names its column
     except (SyntaxError, ValueError, RecursionError):
         raise refuse(f"is neither a column nor an expression; there are {listed(cells)}") from None
     filled = pd.Series(values, index=cells.index).astype(float)
