@@ -1,0 +1,150 @@
+"""The layers of a block: norm, attention, mLSTM, SwiGLU. Matrices that read the same input are one matrix.
+
+Sources: arXiv 2302.13971 (the Transformer), arXiv 2503.13427 (the xLSTM), arXiv 2104.09864 (rotary embedding).
+Shapes: x is (B, T, d), B sequences of T tokens.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from companion.architectures.attention import Attention as AttentionShapes
+from companion.architectures.mlstm import MLSTM as MLSTMShapes
+from companion.kernels import MLSTMState, mlstm, mlstm_step
+from companion.models.memory import KeysValues
+
+NORM_EPSILON = 1e-6
+#: Base of the angles of the rotary embedding (arXiv 2104.09864, section 3.2.2).
+ROTARY_BASE = 10_000.0
+#: a of a·tanh(x/a), which bounds the gates of the mLSTM (arXiv 2503.13427, section 3.2).
+GATE_CAP = 15.0
+
+
+def soft_cap(x: Tensor, cap: float) -> Tensor:
+    """x bounded by ±cap: cap·tanh(x/cap)."""
+    return cap * torch.tanh(x / cap)
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x²) + ε) · weight over the last dimension (arXiv 1910.07467)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), NORM_EPSILON)
+
+
+class HeadNorm(nn.Module):
+    """LayerNorm of every head by itself, with one weight a number (arXiv 2503.13427, `MultiHeadLayerNorm`)."""
+
+    def __init__(self, n_heads: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(n_heads * width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, H, d_hv) to (…, H·d_hv)."""
+        normed = F.layer_norm(x, x.shape[-1:], eps=NORM_EPSILON)
+        return normed.flatten(-2) * self.weight.to(x.dtype)
+
+
+class SwiGLU(nn.Module):
+    """W_down(silu(W_gate x) ⊙ W_up x) (arXiv 2002.05202); both matrices of the input are one."""
+
+    def __init__(self, d_model: int, d_ff: int) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(d_model, 2 * d_ff, bias=False)
+        self.down = nn.Linear(d_ff, d_model, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)
+
+
+def rotate(x: Tensor, positions: Tensor) -> Tensor:
+    """Rotary embedding of x (B, H, T, d) at positions (T,): pairs (j, j + d/2) turn by position / base^(2j/d)."""
+    half = x.shape[-1] // 2
+    frequencies = ROTARY_BASE ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
+    angles = positions.to(torch.float32)[:, None] * frequencies
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+class Attention(nn.Module):
+    """Causal attention with rotary embedding; grouped heads, a window and norms of queries and keys as its shapes say."""
+
+    def __init__(self, d_model: int, shapes: AttentionShapes) -> None:
+        super().__init__()
+        self.shapes = shapes
+        self.widths = (shapes.n_heads * shapes.d_qk, shapes.n_kv_heads * shapes.d_qk, shapes.n_kv_heads * shapes.d_hv)
+        self.qkv = nn.Linear(d_model, sum(self.widths), bias=False)
+        self.out = nn.Linear(shapes.n_heads * shapes.d_hv, d_model, bias=False)
+        self.q_norm = RMSNorm(shapes.d_qk) if shapes.qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(shapes.d_qk) if shapes.qk_norm else nn.Identity()
+
+    def forward(
+        self, x: Tensor, positions: Tensor, memory: KeysValues | None = None, fresh: bool = True
+    ) -> Tensor:
+        """(B, T, d) at `positions` (T,) to (B, T, d); a memory is seen too, unless `fresh`, and then has these tokens."""
+        shapes = self.shapes
+        q, k, v = self.qkv(x).split(self.widths, dim=-1)
+        q = self.q_norm(q.unflatten(-1, (shapes.n_heads, shapes.d_qk)))
+        k = self.k_norm(k.unflatten(-1, (shapes.n_kv_heads, shapes.d_qk)))
+        v = v.unflatten(-1, (shapes.n_kv_heads, shapes.d_hv)).transpose(1, 2)
+        q, k = (rotate(each.transpose(1, 2), positions) for each in (q, k))
+        seen, step = positions, x.shape[1] == 1
+        if memory is not None:
+            new = k, v
+            if step:
+                memory.add(*new, positions)
+                k, v, seen = memory.keys, memory.values, memory.positions(positions[0] + 1)
+            elif not fresh:  # what the new tokens overwrite is still seen by the first of them
+                k, v = torch.cat((memory.keys, k), dim=2), torch.cat((memory.values, v), dim=2)
+                seen = torch.cat((memory.positions(positions[0]), positions))
+            if not step:
+                memory.add(*new, positions)
+        grouped = shapes.n_kv_heads != shapes.n_heads
+        if seen is positions and not shapes.window:
+            h = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+        else:
+            distance = positions[:, None] - seen
+            mask = (distance >= 0) & (seen >= 0)
+            if shapes.window:
+                mask &= distance < shapes.window
+            h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
+        return self.out(h.transpose(1, 2).flatten(-2))
+
+
+class MLSTM(nn.Module):
+    """The mLSTM layer of xLSTM 7B: bounded gates, a norm over each head, an output gate (arXiv 2503.13427, section 3)."""
+
+    def __init__(self, d_model: int, shapes: MLSTMShapes) -> None:
+        super().__init__()
+        self.shapes = shapes
+        hidden = shapes.n_heads * shapes.d_hv
+        self.widths = (shapes.n_heads * shapes.d_qk, shapes.n_heads * shapes.d_qk, hidden, hidden)
+        self.qkvo = nn.Linear(d_model, sum(self.widths), bias=False)
+        self.gates = nn.Linear(d_model, 2 * shapes.n_heads)
+        self.norm = HeadNorm(shapes.n_heads, shapes.d_hv)
+        self.out = nn.Linear(hidden, d_model, bias=False)
+
+    def forward(
+        self, x: Tensor, positions: Tensor, memory: MLSTMState | None = None, fresh: bool = True
+    ) -> Tensor:
+        """(B, T, d) to (B, T, d); a memory is the state before the first token, and becomes that after the last."""
+        q, k, v, gate = self.qkvo(x).split(self.widths, dim=-1)
+        q, k, v = (each.unflatten(-1, (self.shapes.n_heads, -1)) for each in (q, k, v))
+        i, f = soft_cap(self.gates(x).float() if x.dtype != torch.float64 else self.gates(x), GATE_CAP).chunk(2, dim=-1)
+        if memory is None:
+            # the norm over each head ignores the scale of h, so that the cheaper gradient is exact
+            h = mlstm(q, k, v, i, f, normalizer_gradient=False)
+        elif x.shape[1] == 1:
+            h, _ = mlstm_step(q[:, 0], k[:, 0], v[:, 0], i[:, 0], f[:, 0], memory)
+            h = h[:, None]
+        else:
+            h, after = mlstm(q, k, v, i, f, initial_state=memory, return_state=True)
+            for kept, new in zip(memory, after, strict=True):
+                kept.copy_(new)
+        return self.out(torch.sigmoid(gate) * self.norm(h))

@@ -1,0 +1,126 @@
+"""What a model keeps of the tokens that it has read: keys and values of attention, states of the mLSTM."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from companion.architectures import Architecture, Attention, Mixer
+from companion.errors import InputError
+from companion.kernels import MLSTMState
+
+
+@dataclass
+class KeysValues:
+    """Keys (B, n_kv_heads, S, d_qk) and values (B, n_kv_heads, S, d_hv) of one layer.
+
+    Position p is in slot p mod S, so that a layer with a window of S tokens drops the oldest ones by itself.
+    """
+
+    keys: Tensor
+    values: Tensor
+
+    def add(self, k: Tensor, v: Tensor, positions: Tensor) -> None:
+        """Keep new tokens at positions (T,); of more than S the last."""
+        slots = self.keys.shape[2]
+        places = positions[-slots:] % slots
+        self.keys.index_copy_(2, places, k[:, :, -slots:])
+        self.values.index_copy_(2, places, v[:, :, -slots:])
+
+    def positions(self, length: Tensor) -> Tensor:
+        """Positions (S,) in the slots after `length` () tokens; negative where a slot is empty."""
+        slots = self.keys.shape[2]
+        last = length - 1
+        return last - (last - torch.arange(slots, device=self.keys.device)) % slots
+
+
+@dataclass
+class Memory:
+    """What a model keeps of B sequences of `length` tokens, of at most `max_length`; one entry a layer.
+
+    `position` () holds the length on the device, where a captured step counts it.
+    """
+
+    architecture: Architecture
+    layers: list[KeysValues | MLSTMState]
+    position: Tensor
+    max_length: int
+    batch_size: int
+    length: int = 0
+
+    @classmethod
+    def empty(
+        cls,
+        architecture: Architecture,
+        batch_size: int,
+        max_length: int,
+        *,
+        dtype: torch.dtype = torch.bfloat16,
+        state_dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> "Memory":
+        """Memory of no token. Keys and values are of `dtype`; states of `state_dtype`, by default float32 or finer.
+
+        Examples
+        --------
+        >>> from companion.architectures import preset
+        >>> memory = Memory.empty(preset("xlstm", "160m"), batch_size=1, max_length=1024)
+        >>> memory.num_bytes
+        4790016
+        """
+        if batch_size < 1 or max_length < 1:
+            raise InputError(f"memory: batch_size {batch_size} and max_length {max_length} must be at least 1")
+        state_dtype = state_dtype or torch.promote_types(dtype, torch.float32)
+
+        def layer(mixer: Mixer) -> KeysValues | MLSTMState:
+            if isinstance(mixer, Attention):
+                slots = min(max_length, mixer.window or max_length)
+                shape = (batch_size, mixer.n_kv_heads, slots)
+                keys, values = (torch.zeros(*shape, d, dtype=dtype, device=device) for d in (mixer.d_qk, mixer.d_hv))
+                return KeysValues(keys, values)
+            sizes = (batch_size, mixer.n_heads, mixer.d_qk, mixer.d_hv)
+            return MLSTMState.empty(*sizes, dtype=state_dtype, device=device)
+
+        layers = [layer(mixer) for mixer in mixers(architecture)]
+        return cls(architecture, layers, torch.zeros((), dtype=torch.long, device=device), max_length, batch_size)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Everything that is kept, layer by layer."""
+        kept = ((each.keys, each.values) if isinstance(each, KeysValues) else each for each in self.layers)
+        return [tensor for each in kept for tensor in each]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of keys, values and states, empty slots included."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors)
+
+    def copy(self) -> "Memory":
+        """A copy that shares nothing: a prefix can be read once and continued many times."""
+        made = Memory(self.architecture, [], self.position.clone(), self.max_length, self.batch_size, self.length)
+        made.layers = [
+            KeysValues(each.keys.clone(), each.values.clone())
+            if isinstance(each, KeysValues)
+            else MLSTMState(*(x.clone() for x in each))
+            for each in self.layers
+        ]
+        return made
+
+    def check(self, architecture: Architecture, tokens: Tensor) -> None:
+        """Raise an InputError unless `tokens` (B, T) can follow in a model of this architecture."""
+        if architecture != self.architecture:
+            raise InputError(f"memory: it is that of {self.architecture}, the model is {architecture}")
+        if tokens.shape[0] != self.batch_size:
+            raise InputError(f"memory: {tokens.shape[0]} sequences are given, it holds {self.batch_size}")
+        if self.length + tokens.shape[1] > self.max_length:
+            raise InputError(
+                f"memory: {self.length} tokens are kept and {tokens.shape[1]} are given; max_length is {self.max_length}"
+            )
+
+
+def mixers(architecture: Architecture) -> list[Mixer]:
+    """The mixer of every layer in order: with `attention_every` k, every k-th is attention (or sees all tokens)."""
+    every = architecture.attention_every
+    own, attention = architecture.mixer(), architecture.attention_mixer() if every else None
+    numbers = range(1, int(architecture.n_layers) + 1)
+    return [attention if attention is not None and number % int(every or 1) == 0 else own for number in numbers]

@@ -1,0 +1,163 @@
+"""A residual language model from the shapes of its architecture."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from companion.architectures import MLSTM as MLSTMShapes
+from companion.architectures import Architecture, Mixer
+from companion.architectures import Attention as AttentionShapes
+from companion.errors import InputError
+from companion.models.layers import MLSTM, Attention, RMSNorm, SwiGLU, soft_cap
+from companion.models.memory import Memory, mixers
+
+#: The layer of every mixer that can be built.
+LAYERS: dict[type[Mixer], type[Attention] | type[MLSTM]] = {AttentionShapes: Attention, MLSTMShapes: MLSTM}
+#: Biases at the start: input gates closed, forget gates of the heads spread from fast to slow (arXiv 2503.13427).
+INPUT_GATE_BIAS, FORGET_GATE_BIASES = -10.0, (3.0, 6.0)
+
+
+class Block(nn.Module):
+    """x + mixer(norm(x)), then the same with the feed-forward network, if there is one."""
+
+    def __init__(self, d_model: int, d_ff: int, mixer: Mixer) -> None:
+        super().__init__()
+        if type(mixer) not in LAYERS:
+            raise InputError(f"models: no layer for the mixer {mixer.name!r}; there are attention and mlstm")
+        self.mixer_norm = RMSNorm(d_model)
+        self.mixer = LAYERS[type(mixer)](d_model, mixer)  # type: ignore[arg-type]
+        self.ffn_norm = RMSNorm(d_model) if d_ff else None
+        self.ffn = SwiGLU(d_model, d_ff) if d_ff else None
+
+    def forward(self, x: Tensor, positions: Tensor, memory: object = None, fresh: bool = True) -> Tensor:
+        x = x + self.mixer(self.mixer_norm(x), positions, memory, fresh)
+        return x if self.ffn is None or self.ffn_norm is None else x + self.ffn(self.ffn_norm(x))
+
+
+class LanguageModel(nn.Module):
+    """Embedding, blocks, a last norm, and the unembedding.
+
+    Attributes
+    ----------
+    architecture
+        its shapes.
+    recompute
+        True keeps only the input of every block for the backward pass, which runs the block again (arXiv 1604.06174).
+    """
+
+    def __init__(self, architecture: Architecture, logit_cap: float | None = None) -> None:
+        super().__init__()
+        a = self.architecture = architecture
+        self.logit_cap, self.recompute = logit_cap, False
+        self.embedding = nn.Embedding(a.vocab_size, a.d_model)
+        self.blocks = nn.ModuleList(Block(a.d_model, a.d_ff, mixer) for mixer in mixers(a))
+        self.norm = RMSNorm(a.d_model)
+        self.unembedding = nn.Linear(a.d_model, a.vocab_size, bias=False)
+        if a.tied_embeddings:
+            self.unembedding.weight = self.embedding.weight
+
+    def forward(self, tokens: Tensor, memory: Memory | None = None, *, last: bool = False) -> Tensor:
+        """Logits of the token after each of `tokens`.
+
+        Parameters
+        ----------
+        tokens
+            (B, T), whole numbers below `vocab_size`.
+        memory
+            of the tokens before; it then has these as well. None: there are none, and nothing is kept.
+        last
+            only the logits after the last token.
+
+        Returns
+        -------
+        Tensor
+            (B, T, V), or (B, 1, V) with `last`, in the dtype of the weights.
+
+        Raises
+        ------
+        InputError
+            if the memory is that of another model or batch, or is full.
+        """
+        positions = torch.arange(tokens.shape[1], device=tokens.device)
+        if memory is not None:
+            memory.check(self.architecture, tokens)
+            positions = positions + memory.position
+        x = self.embedding(tokens)
+        fresh = memory is None or memory.length == 0
+        for number, block in enumerate(self.blocks):
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block, x, positions, use_reentrant=False)
+            else:
+                x = block(x, positions, None if memory is None else memory.layers[number], fresh)
+        if memory is not None:
+            memory.position += tokens.shape[1]
+            memory.length += tokens.shape[1]
+        logits = self.unembedding(self.norm(x[:, -1:] if last else x))
+        return logits if self.logit_cap is None else soft_cap(logits, self.logit_cap)
+
+    def loss(self, tokens: Tensor) -> Tensor:
+        """Mean cross-entropy of the next token, nats; of tokens (B, T + 1)."""
+        logits = self(tokens[:, :-1])
+        return F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
+
+    @torch.no_grad()
+    def initialize(self, generator: torch.Generator | None = None) -> "LanguageModel":
+        """Weights as xLSTM 7B starts (arXiv 2503.13427, its released code): normal, with standard deviations
+
+        sqrt(2 / 5d) for all matrices but the last of each branch, which have 2 / (n_layers·sqrt(d)), so that the
+        residual stream grows little with depth. Gates of the mLSTM start without weights: the biases alone decide.
+        """
+        d, n_layers = self.architecture.d_model, self.architecture.n_layers
+        for name, parameter in self.named_parameters():
+            if name.endswith("gates.weight"):
+                parameter.zero_()
+            elif name.endswith("gates.bias"):
+                i, f = parameter.chunk(2)
+                i.fill_(INPUT_GATE_BIAS)
+                f.copy_(torch.linspace(*FORGET_GATE_BIASES, len(f)))
+            elif parameter.ndim == 1:
+                parameter.fill_(1.0)
+            else:
+                branch_end = name.endswith(("out.weight", "down.weight"))
+                deviation = 2 / (n_layers * math.sqrt(d)) if branch_end else math.sqrt(2 / (5 * d))
+                parameter.normal_(0.0, deviation, generator=generator)
+        return self
+
+
+def build(
+    architecture: Architecture,
+    *,
+    logit_cap: float | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> LanguageModel:
+    """A language model of an architecture, with fresh weights.
+
+    Parameters
+    ----------
+    architecture
+        a Transformer, an xLSTM, or a hybrid of both, as in the accounting.
+    logit_cap
+        a of a·tanh(x/a) for the logits; xLSTM 7B has 30.
+    dtype, device
+        of the weights; `meta` makes none, for counting.
+
+    Raises
+    ------
+    InputError
+        if a mixer has no layer.
+
+    Examples
+    --------
+    >>> from companion.architectures import make_architecture
+    >>> model = build(make_architecture("xlstm", d_model=64, n_layers=2, n_heads=2, vocab_size=100))
+    >>> model(torch.zeros(1, 5, dtype=torch.long)).shape
+    torch.Size([1, 5, 100])
+    """
+    with torch.device(device or "cpu"):
+        model = LanguageModel(architecture, logit_cap)
+    model = model.to(dtype) if dtype is not None else model
+    return model if torch.device(device or "cpu").type == "meta" else model.initialize()
