@@ -4,6 +4,8 @@ Sources: arXiv 2302.13971 (the Transformer), arXiv 2503.13427 (the xLSTM), arXiv
 Shapes: x is (B, T, d), B sequences of T tokens.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -62,14 +64,27 @@ class SwiGLU(nn.Module):
         return self.down(F.silu(gate) * up)
 
 
-def rotate(x: Tensor, positions: Tensor) -> Tensor:
-    """Rotary embedding of x (B, H, T, d) at positions (T,): pairs (j, j + d/2) turn by position / base^(2j/d)."""
-    half = x.shape[-1] // 2
-    frequencies = ROTARY_BASE ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
-    angles = positions.to(torch.float32)[:, None] * frequencies
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+def rotary_angles(positions: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (T, width/2) of the rotary embedding: position / base^(2j/width), float32."""
+    exponents = torch.arange(width // 2, device=positions.device, dtype=torch.float32) / (width // 2)
+    angles = positions.to(torch.float32)[:, None] * ROTARY_BASE**-exponents
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding of x (B, H, T, d): the pair of numbers j and j + d/2 turns by the angle of its position."""
     first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    return turned.to(x.dtype)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the tokens of a pass are: positions (T,), their rotary angles, and whether the memory was empty."""
+
+    positions: Tensor
+    angles: tuple[Tensor, Tensor] | None
+    fresh: bool
 
 
 class Attention(nn.Module):
@@ -84,23 +99,24 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(shapes.d_qk) if shapes.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(shapes.d_qk) if shapes.qk_norm else nn.Identity()
 
-    def forward(
-        self, x: Tensor, positions: Tensor, memory: KeysValues | None = None, fresh: bool = True
-    ) -> Tensor:
-        """(B, T, d) at `positions` (T,) to (B, T, d); a memory is seen too, unless `fresh`, and then has these tokens."""
-        shapes = self.shapes
+    def forward(self, x: Tensor, place: Place, memory: KeysValues | None = None) -> Tensor:
+        """(B, T, d) to (B, T, d); a memory is seen too, and then has these tokens."""
+        shapes, positions = self.shapes, place.positions
         q, k, v = self.qkv(x).split(self.widths, dim=-1)
         q = self.q_norm(q.unflatten(-1, (shapes.n_heads, shapes.d_qk)))
         k = self.k_norm(k.unflatten(-1, (shapes.n_kv_heads, shapes.d_qk)))
         v = v.unflatten(-1, (shapes.n_kv_heads, shapes.d_hv)).transpose(1, 2)
-        q, k = (rotate(each.transpose(1, 2), positions) for each in (q, k))
+        q, k = (rotate(each.transpose(1, 2), *place.angles) for each in (q, k))
         seen, step = positions, x.shape[1] == 1
         if memory is not None:
             new = k, v
             if step:
                 memory.add(*new, positions)
+                if x.is_cuda:
+                    from companion.models.decode_attention import attend_cache
+                    return self.out(attend_cache(q[:, :, 0], memory.keys, memory.values, positions[0]).flatten(-2)[:, None])
                 k, v, seen = memory.keys, memory.values, memory.positions(positions[0] + 1)
-            elif not fresh:  # what the new tokens overwrite is still seen by the first of them
+            elif not place.fresh:  # what the new tokens overwrite is still seen by the first of them
                 k, v = torch.cat((memory.keys, k), dim=2), torch.cat((memory.values, v), dim=2)
                 seen = torch.cat((memory.positions(positions[0]), positions))
             if not step:
@@ -130,9 +146,7 @@ class MLSTM(nn.Module):
         self.norm = HeadNorm(shapes.n_heads, shapes.d_hv)
         self.out = nn.Linear(hidden, d_model, bias=False)
 
-    def forward(
-        self, x: Tensor, positions: Tensor, memory: MLSTMState | None = None, fresh: bool = True
-    ) -> Tensor:
+    def forward(self, x: Tensor, place: Place, memory: MLSTMState | None = None) -> Tensor:
         """(B, T, d) to (B, T, d); a memory is the state before the first token, and becomes that after the last."""
         q, k, v, gate = self.qkvo(x).split(self.widths, dim=-1)
         q, k, v = (each.unflatten(-1, (self.shapes.n_heads, -1)) for each in (q, k, v))

@@ -1,6 +1,7 @@
 """A residual language model from the shapes of its architecture."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +12,9 @@ from companion.architectures import MLSTM as MLSTMShapes
 from companion.architectures import Architecture, Mixer
 from companion.architectures import Attention as AttentionShapes
 from companion.errors import InputError
-from companion.models.layers import MLSTM, Attention, RMSNorm, SwiGLU, soft_cap
-from companion.models.memory import Memory, mixers
+from companion.kernels import MLSTMState
+from companion.models.layers import MLSTM, Attention, Place, RMSNorm, SwiGLU, rotary_angles, soft_cap
+from companion.models.memory import KeysValues, Memory, mixers
 
 #: The layer of every mixer that can be built.
 LAYERS: dict[type[Mixer], type[Attention] | type[MLSTM]] = {AttentionShapes: Attention, MLSTMShapes: MLSTM}
@@ -32,8 +34,8 @@ class Block(nn.Module):
         self.ffn_norm = RMSNorm(d_model) if d_ff else None
         self.ffn = SwiGLU(d_model, d_ff) if d_ff else None
 
-    def forward(self, x: Tensor, positions: Tensor, memory: object = None, fresh: bool = True) -> Tensor:
-        x = x + self.mixer(self.mixer_norm(x), positions, memory, fresh)
+    def forward(self, x: Tensor, place: Place, memory: KeysValues | MLSTMState | None = None) -> Tensor:
+        x = x + self.mixer(self.mixer_norm(x), place, memory)
         return x if self.ffn is None or self.ffn_norm is None else x + self.ffn(self.ffn_norm(x))
 
 
@@ -54,6 +56,7 @@ class LanguageModel(nn.Module):
         self.logit_cap, self.recompute = logit_cap, False
         self.embedding = nn.Embedding(a.vocab_size, a.d_model)
         self.blocks = nn.ModuleList(Block(a.d_model, a.d_ff, mixer) for mixer in mixers(a))
+        self.rotary_width = next((mixer.d_qk for mixer in mixers(a) if isinstance(mixer, AttentionShapes)), 0)
         self.norm = RMSNorm(a.d_model)
         self.unembedding = nn.Linear(a.d_model, a.vocab_size, bias=False)
         if a.tied_embeddings:
@@ -81,20 +84,36 @@ class LanguageModel(nn.Module):
         InputError
             if the memory is that of another model or batch, or is full.
         """
+        if memory is None:
+            return self.run(tokens, None, None, True, last)
+        memory.check(self.architecture, tokens)
+        logits = self.run(tokens, memory.layers, memory.position, memory.length == 0, last)
+        memory.length += tokens.shape[1]
+        return logits
+
+    def run(
+        self,
+        tokens: Tensor,
+        kept: Sequence[KeysValues | MLSTMState] | None,
+        position: Tensor | None,
+        fresh: bool,
+        last: bool,
+    ) -> Tensor:
+        """`forward` without checks: what torch.compile and a CUDA graph see. `position` () is moved on."""
         positions = torch.arange(tokens.shape[1], device=tokens.device)
-        if memory is not None:
-            memory.check(self.architecture, tokens)
-            positions = positions + memory.position
+        if position is not None:
+            positions = positions + position
+        place = Place(positions, rotary_angles(positions, self.rotary_width) if self.rotary_width else None, fresh)
         x = self.embedding(tokens)
-        fresh = memory is None or memory.length == 0
+        if torch.is_autocast_enabled(x.device.type):  # the residual stream too: it is most of what a block moves
+            x = x.to(torch.get_autocast_dtype(x.device.type))
         for number, block in enumerate(self.blocks):
             if self.recompute and torch.is_grad_enabled():
-                x = checkpoint(block, x, positions, use_reentrant=False)
+                x = checkpoint(block, x, place, use_reentrant=False)
             else:
-                x = block(x, positions, None if memory is None else memory.layers[number], fresh)
-        if memory is not None:
-            memory.position += tokens.shape[1]
-            memory.length += tokens.shape[1]
+                x = block(x, place, None if kept is None else kept[number])
+        if position is not None:
+            position += tokens.shape[1]
         logits = self.unembedding(self.norm(x[:, -1:] if last else x))
         return logits if self.logit_cap is None else soft_cap(logits, self.logit_cap)
 
