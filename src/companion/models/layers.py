@@ -64,11 +64,21 @@ class SwiGLU(nn.Module):
         return self.down(F.silu(gate) * up)
 
 
+@torch.library.custom_op("companion::rotary_angles", mutates_args=())
 def rotary_angles(positions: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (T, width/2) of the rotary embedding: position / base^(2j/width), float32."""
+    """Cosines and sines (T, width/2) of the rotary embedding: position / base^(2j/width), float32.
+
+    An operator, so that a compiler computes them once a pass and not again in every kernel that turns queries or keys.
+    """
     exponents = torch.arange(width // 2, device=positions.device, dtype=torch.float32) / (width // 2)
     angles = positions.to(torch.float32)[:, None] * ROTARY_BASE**-exponents
     return angles.cos(), angles.sin()
+
+
+@rotary_angles.register_fake
+def _(positions: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    size = (positions.shape[0], width // 2)
+    return positions.new_empty(size, dtype=torch.float32), positions.new_empty(size, dtype=torch.float32)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
