@@ -51,8 +51,16 @@ def combine(O, M, L, OUT, NS: tl.constexpr, DV: tl.constexpr):
     tl.store(OUT + row * DV + dv, out.to(OUT.dtype.element_ty))
 
 
+def attend_cache(q: Tensor, keys: Tensor, values: Tensor, position: Tensor) -> Tensor:
+    if q.is_cuda:
+        return attend_cache_op(q, keys, values, position)
+    seen = torch.arange(keys.shape[2], device=q.device) <= position
+    h = torch.nn.functional.scaled_dot_product_attention(q[:, :, None], keys, values, attn_mask=seen[None], enable_gqa=keys.shape[1] != q.shape[1])
+    return h[:, :, 0]
+
+
 @torch.library.custom_op("companion::attend_cache", mutates_args=())
-def attend_cache(q: Tensor, keys: Tensor, values: Tensor, length: Tensor) -> Tensor:
+def attend_cache_op(q: Tensor, keys: Tensor, values: Tensor, length: Tensor) -> Tensor:
     """q (B, H, d), keys (B, HK, S, d), values (B, HK, S, dv), length () before the token: (B, H, dv)."""
     b, h, d = q.shape
     hk, s, dv = keys.shape[1], keys.shape[2], values.shape[3]
@@ -71,6 +79,6 @@ def attend_cache(q: Tensor, keys: Tensor, values: Tensor, length: Tensor) -> Ten
     return out
 
 
-@attend_cache.register_fake
+@attend_cache_op.register_fake
 def _(q: Tensor, keys: Tensor, values: Tensor, length: Tensor) -> Tensor:
     return q.new_empty(q.shape[0], q.shape[1], values.shape[3])

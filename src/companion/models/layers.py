@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from companion.architectures.attention import Attention as AttentionShapes
 from companion.architectures.mlstm import MLSTM as MLSTMShapes
 from companion.kernels import MLSTMState, mlstm, mlstm_step
+from companion.kernels.matvec.api import matvec
+from companion.models.decode_attention import attend_cache
 from companion.models.memory import KeysValues
 
 NORM_EPSILON = 1e-6
@@ -63,6 +65,11 @@ class SwiGLU(nn.Module):
         gate, up = self.gate_up(x).chunk(2, dim=-1)
         return self.down(F.silu(gate) * up)
 
+    def step(self, x: Tensor, norm: RMSNorm) -> Tensor:
+        """x + ffn(norm(x)) of one token a sequence, x (B, d)."""
+        inner = matvec(x, self.gate_up.weight, kind="norm", norm=norm.weight, epsilon=NORM_EPSILON)
+        return matvec(inner, self.down.weight, kind="swiglu", residual=x)
+
 
 @torch.library.custom_op("companion::rotary_angles", mutates_args=())
 def rotary_angles(positions: Tensor, width: int) -> tuple[Tensor, Tensor]:
@@ -104,6 +111,7 @@ class Attention(nn.Module):
         super().__init__()
         self.shapes = shapes
         self.widths = (shapes.n_heads * shapes.d_qk, shapes.n_kv_heads * shapes.d_qk, shapes.n_kv_heads * shapes.d_hv)
+        self.grouped = shapes.n_kv_heads != shapes.n_heads
         self.qkv = nn.Linear(d_model, sum(self.widths), bias=False)
         self.out = nn.Linear(shapes.n_heads * shapes.d_hv, d_model, bias=False)
         self.q_norm = RMSNorm(shapes.d_qk) if shapes.qk_norm else nn.Identity()
@@ -111,36 +119,41 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, place: Place, memory: KeysValues | None = None) -> Tensor:
         """(B, T, d) to (B, T, d); a memory is seen too, and then has these tokens."""
-        shapes, positions = self.shapes, place.positions
-        q, k, v = self.qkv(x).split(self.widths, dim=-1)
-        q = self.q_norm(q.unflatten(-1, (shapes.n_heads, shapes.d_qk)))
-        k = self.k_norm(k.unflatten(-1, (shapes.n_kv_heads, shapes.d_qk)))
-        v = v.unflatten(-1, (shapes.n_kv_heads, shapes.d_hv)).transpose(1, 2)
-        q, k = (rotate(each.transpose(1, 2), *place.angles) for each in (q, k))
-        seen, step = positions, x.shape[1] == 1
+        q, k, v = self._heads(self.qkv(x), place)
+        positions, window = place.positions, self.shapes.window
+        new, seen = (k, v), positions
+        if memory is not None and not place.fresh:  # what new tokens overwrite is still seen by the first of them
+            k, v = torch.cat((memory.keys, k), dim=2), torch.cat((memory.values, v), dim=2)
+            seen = torch.cat((memory.positions(positions[0]), positions))
         if memory is not None:
-            new = k, v
-            if step:
-                memory.add(*new, positions)
-                if x.is_cuda:
-                    from companion.models.decode_attention import attend_cache
-                    return self.out(attend_cache(q[:, :, 0], memory.keys, memory.values, positions[0]).flatten(-2)[:, None])
-                k, v, seen = memory.keys, memory.values, memory.positions(positions[0] + 1)
-            elif not place.fresh:  # what the new tokens overwrite is still seen by the first of them
-                k, v = torch.cat((memory.keys, k), dim=2), torch.cat((memory.values, v), dim=2)
-                seen = torch.cat((memory.positions(positions[0]), positions))
-            if not step:
-                memory.add(*new, positions)
-        grouped = shapes.n_kv_heads != shapes.n_heads
-        if seen is positions and not shapes.window:
-            h = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+            memory.add(*new, positions)
+        if seen is positions and not window:
+            h = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=self.grouped)
         else:
             distance = positions[:, None] - seen
             mask = (distance >= 0) & (seen >= 0)
-            if shapes.window:
-                mask &= distance < shapes.window
-            h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
+            if window:
+                mask &= distance < window
+            h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=self.grouped)
         return self.out(h.transpose(1, 2).flatten(-2))
+
+    def step(self, x: Tensor, norm: RMSNorm, place: Place, memory: KeysValues) -> Tensor:
+        """x + attention(norm(x)) of one token a sequence, x (B, d)."""
+        qkv = matvec(x, self.qkv.weight, kind="norm", norm=norm.weight, epsilon=NORM_EPSILON)
+        q, k, v = self._heads(qkv[:, None], place)
+        memory.add(k, v, place.positions)
+        h = attend_cache(q[:, :, 0], memory.keys, memory.values, place.positions[0])
+        return matvec(h.flatten(-2), self.out.weight, residual=x)
+
+    def _heads(self, qkv: Tensor, place: Place) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (B, H, T, d), queries and keys turned to their positions."""
+        shapes = self.shapes
+        q, k, v = qkv.split(self.widths, dim=-1)
+        q = self.q_norm(q.unflatten(-1, (shapes.n_heads, shapes.d_qk)))
+        k = self.k_norm(k.unflatten(-1, (shapes.n_kv_heads, shapes.d_qk)))
+        v = v.unflatten(-1, (shapes.n_kv_heads, shapes.d_hv)).transpose(1, 2)
+        assert place.angles is not None  # a model with attention has them
+        return rotate(q.transpose(1, 2), *place.angles), rotate(k.transpose(1, 2), *place.angles), v
 
 
 class MLSTM(nn.Module):
@@ -158,17 +171,32 @@ class MLSTM(nn.Module):
 
     def forward(self, x: Tensor, place: Place, memory: MLSTMState | None = None) -> Tensor:
         """(B, T, d) to (B, T, d); a memory is the state before the first token, and becomes that after the last."""
-        q, k, v, gate = self.qkvo(x).split(self.widths, dim=-1)
-        q, k, v = (each.unflatten(-1, (self.shapes.n_heads, -1)) for each in (q, k, v))
-        i, f = soft_cap(self.gates(x).float() if x.dtype != torch.float64 else self.gates(x), GATE_CAP).chunk(2, dim=-1)
+        q, k, v, gate = self._split(self.qkvo(x))
+        i, f = self._gates(self.gates(x))
         if memory is None:
             # the norm over each head ignores the scale of h, so that the cheaper gradient is exact
             h = mlstm(q, k, v, i, f, normalizer_gradient=False)
-        elif x.shape[1] == 1:
-            h, _ = mlstm_step(q[:, 0], k[:, 0], v[:, 0], i[:, 0], f[:, 0], memory)
-            h = h[:, None]
         else:
-            h, after = mlstm(q, k, v, i, f, initial_state=memory, return_state=True)
+            h, after = mlstm(q, k, v, i, f, initial_state=None if place.fresh else memory, return_state=True)
             for kept, new in zip(memory, after, strict=True):
                 kept.copy_(new)
         return self.out(torch.sigmoid(gate) * self.norm(h))
+
+    def step(self, x: Tensor, norm: RMSNorm, place: Place, memory: MLSTMState) -> Tensor:
+        """x + mlstm(norm(x)) of one token a sequence, x (B, d); the state is updated in place."""
+        before = {"kind": "norm", "norm": norm.weight, "epsilon": NORM_EPSILON}
+        q, k, v, gate = self._split(matvec(x, self.qkvo.weight, **before))
+        i, f = self._gates(matvec(x, self.gates.weight, bias=self.gates.bias, **before))
+        h, _ = mlstm_step(q, k, v, i, f, memory)
+        return matvec(torch.sigmoid(gate) * self.norm(h), self.out.weight, residual=x)
+
+    def _split(self, qkvo: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Queries, keys and values with heads, (…, H, d), and the output gate, (…, H·d_hv)."""
+        q, k, v, gate = qkvo.split(self.widths, dim=-1)
+        q, k, v = (each.unflatten(-1, (self.shapes.n_heads, -1)) for each in (q, k, v))
+        return q, k, v, gate
+
+    def _gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Input and forget gates (…, H), bounded, in float32 or finer."""
+        i, f = soft_cap(x.to(torch.promote_types(x.dtype, torch.float32)), GATE_CAP).chunk(2, dim=-1)
+        return i, f

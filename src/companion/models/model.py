@@ -13,6 +13,7 @@ from companion.architectures import Architecture, Mixer
 from companion.architectures import Attention as AttentionShapes
 from companion.errors import InputError
 from companion.kernels import MLSTMState
+from companion.kernels.matvec.api import matvec
 from companion.models.layers import MLSTM, Attention, Place, RMSNorm, SwiGLU, rotary_angles, soft_cap
 from companion.models.memory import KeysValues, Memory, mixers
 
@@ -37,6 +38,11 @@ class Block(nn.Module):
     def forward(self, x: Tensor, place: Place, memory: KeysValues | MLSTMState | None = None) -> Tensor:
         x = x + self.mixer(self.mixer_norm(x), place, memory)
         return x if self.ffn is None or self.ffn_norm is None else x + self.ffn(self.ffn_norm(x))
+
+    def step(self, x: Tensor, place: Place, memory: KeysValues | MLSTMState) -> Tensor:
+        """The same for one token a sequence, x (B, d): fewer kernels, since each waits for memory alone."""
+        x = self.mixer.step(x, self.mixer_norm, place, memory)
+        return x if self.ffn is None or self.ffn_norm is None else self.ffn.step(x, self.ffn_norm)
 
 
 class LanguageModel(nn.Module):
@@ -107,6 +113,13 @@ class LanguageModel(nn.Module):
         x = self.embedding(tokens)
         if torch.is_autocast_enabled(x.device.type):  # the residual stream too: it is most of what a block moves
             x = x.to(torch.get_autocast_dtype(x.device.type))
+        if kept is not None and position is not None and tokens.shape[1] == 1 and not torch.is_grad_enabled():
+            x = x[:, 0]
+            for block, memory in zip(self.blocks, kept, strict=True):
+                x = block.step(x, place, memory)
+            position += 1
+            logits = matvec(x, self.unembedding.weight, kind="norm", norm=self.norm.weight)[:, None]
+            return logits if self.logit_cap is None else soft_cap(logits, self.logit_cap)
         for number, block in enumerate(self.blocks):
             if self.recompute and torch.is_grad_enabled():
                 x = checkpoint(block, x, place, use_reentrant=False)
