@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from companion.architectures.attention import Attention as AttentionShapes
 from companion.architectures.mlstm import MLSTM as MLSTMShapes
 from companion.kernels import MLSTMState, mlstm, mlstm_step
-from companion.kernels.matvec.api import matvec
-from companion.models.decode_attention import attend_cache
+from companion.kernels.generation.api import Gates, attend_step, gated_head_norm, linear_step, rotate
 from companion.models.memory import KeysValues
 
 NORM_EPSILON = 1e-6
@@ -67,8 +66,8 @@ class SwiGLU(nn.Module):
 
     def step(self, x: Tensor, norm: RMSNorm) -> Tensor:
         """x + ffn(norm(x)) of one token a sequence, x (B, d)."""
-        inner = matvec(x, self.gate_up.weight, kind="norm", norm=norm.weight, epsilon=NORM_EPSILON)
-        return matvec(inner, self.down.weight, kind="swiglu", residual=x)
+        inner, _ = linear_step(x, self.gate_up.weight, kind="norm", norm=norm.weight)
+        return linear_step(inner, self.down.weight, kind="swiglu", residual=x)[0]
 
 
 @torch.library.custom_op("companion::rotary_angles", mutates_args=())
@@ -86,13 +85,6 @@ def rotary_angles(positions: Tensor, width: int) -> tuple[Tensor, Tensor]:
 def _(positions: Tensor, width: int) -> tuple[Tensor, Tensor]:
     size = (positions.shape[0], width // 2)
     return positions.new_empty(size, dtype=torch.float32), positions.new_empty(size, dtype=torch.float32)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of x (B, H, T, d): the pair of numbers j and j + d/2 turns by the angle of its position."""
-    first, second = x.chunk(2, dim=-1)
-    turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
-    return turned.to(x.dtype)
 
 
 @dataclass(frozen=True)
@@ -139,11 +131,11 @@ class Attention(nn.Module):
 
     def step(self, x: Tensor, norm: RMSNorm, place: Place, memory: KeysValues) -> Tensor:
         """x + attention(norm(x)) of one token a sequence, x (B, d)."""
-        qkv = matvec(x, self.qkv.weight, kind="norm", norm=norm.weight, epsilon=NORM_EPSILON)
-        q, k, v = self._heads(qkv[:, None], place)
-        memory.add(k, v, place.positions)
-        h = attend_cache(q[:, :, 0], memory.keys, memory.values, place.positions[0])
-        return matvec(h.flatten(-2), self.out.weight, residual=x)
+        qkv, _ = linear_step(x, self.qkv.weight, kind="norm", norm=norm.weight)
+        assert place.angles is not None
+        norms = (self.q_norm.weight, self.k_norm.weight) if self.shapes.qk_norm else None
+        h = attend_step(qkv, place.angles, place.positions[0], memory.keys, memory.values, norms)
+        return linear_step(h, self.out.weight, residual=x)[0]
 
     def _heads(self, qkv: Tensor, place: Place) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (B, H, T, d), queries and keys turned to their positions."""
@@ -184,11 +176,12 @@ class MLSTM(nn.Module):
 
     def step(self, x: Tensor, norm: RMSNorm, place: Place, memory: MLSTMState) -> Tensor:
         """x + mlstm(norm(x)) of one token a sequence, x (B, d); the state is updated in place."""
-        before = {"kind": "norm", "norm": norm.weight, "epsilon": NORM_EPSILON}
-        q, k, v, gate = self._split(matvec(x, self.qkvo.weight, **before))
-        i, f = self._gates(matvec(x, self.gates.weight, bias=self.gates.bias, **before))
-        h, _ = mlstm_step(q, k, v, i, f, memory)
-        return matvec(torch.sigmoid(gate) * self.norm(h), self.out.weight, residual=x)
+        gates = Gates(self.gates.weight, self.gates.bias, GATE_CAP)
+        qkvo, both = linear_step(x, self.qkvo.weight, kind="norm", norm=norm.weight, gates=gates)
+        q, k, v, gate = self._split(qkvo)
+        assert both is not None
+        h, _ = mlstm_step(q, k, v, *both.chunk(2, dim=-1), memory)
+        return linear_step(gated_head_norm(h, gate, self.norm.weight), self.out.weight, residual=x)[0]
 
     def _split(self, qkvo: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Queries, keys and values with heads, (…, H, d), and the output gate, (…, H·d_hv)."""

@@ -13,7 +13,7 @@ from companion.architectures import Architecture, Mixer
 from companion.architectures import Attention as AttentionShapes
 from companion.errors import InputError
 from companion.kernels import MLSTMState
-from companion.kernels.matvec.api import matvec
+from companion.kernels.generation.api import linear_step
 from companion.models.layers import MLSTM, Attention, Place, RMSNorm, SwiGLU, rotary_angles, soft_cap
 from companion.models.memory import KeysValues, Memory, mixers
 
@@ -118,7 +118,7 @@ class LanguageModel(nn.Module):
             for block, memory in zip(self.blocks, kept, strict=True):
                 x = block.step(x, place, memory)
             position += 1
-            logits = matvec(x, self.unembedding.weight, kind="norm", norm=self.norm.weight)[:, None]
+            logits = linear_step(x, self.unembedding.weight, kind="norm", norm=self.norm.weight)[0][:, None]
             return logits if self.logit_cap is None else soft_cap(logits, self.logit_cap)
         for number, block in enumerate(self.blocks):
             if self.recompute and torch.is_grad_enabled():
