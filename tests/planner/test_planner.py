@@ -105,7 +105,9 @@ def test_costs_add_up_and_follow_their_units() -> None:
     # the state of an xLSTM does not grow, so its step takes as long at any context
     steps = 1e11 / 8 * numbers["step_time_s"]
     assert numbers["serve_gpu_hours"] == pytest.approx((prompts + steps) / 3600)
-    doubled = models(replace(REQUEST, utilization=0.4, prefill_tokens=2e12, generated_tokens=2e11), "xlstm")[LOSS_OPTIMAL].numbers
+    doubled = models(replace(REQUEST, utilization=0.4, prefill_tokens=2e12, generated_tokens=2e11), "xlstm")[
+        LOSS_OPTIMAL
+    ].numbers
     assert doubled["serve_gpu_hours"] == pytest.approx(2 * numbers["serve_gpu_hours"])
     priced = models(replace(REQUEST, utilization=0.4, price_per_gpu_hour=2.5), "xlstm")[LOSS_OPTIMAL].numbers
     assert priced["total_price"] == pytest.approx(2.5 * numbers["total_gpu_hours"])

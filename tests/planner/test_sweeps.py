@@ -59,12 +59,17 @@ def test_cost_ratio_over_the_context(known: dict) -> None:
 
 def test_choices_and_interval_shares(known: dict) -> None:
     table = choices(REQUEST, load_paper_runs(), known, num_resamples=10)
-    assert {"as planned (measured utilization)", "roofline times", "law of isoflop runs only", "law of tokenparam runs only"} <= set(
-        table["choice"]
-    )
+    assert {
+        "as planned (measured utilization)",
+        "roofline times",
+        "law of isoflop runs only",
+        "law of tokenparam runs only",
+    } <= set(table["choice"])
     hours = table[table["objective"] == COST_OPTIMAL].set_index(["choice", "architecture"])["total_gpu_hours"]
     for name in known:
-        assert hours["roofline times", name] < hours["as planned (measured utilization)", name], "no kernel beats the roofline"
+        assert hours["roofline times", name] < hours["as planned (measured utilization)", name], (
+            "no kernel beats the roofline"
+        )
     grouped, plain = (hours[choice, "transformer"] for choice in ("roofline times, grouped heads", "roofline times"))
     assert grouped < plain
     shares = interval_shares(plan(REQUEST, known))

@@ -12,6 +12,7 @@ import pandas as pd
 from companion.architectures import ARCHITECTURES
 from companion.cli.commands import print_json, print_table
 from companion.cli.options import add_json, add_level, count, positive, whole
+from companion.errors import InputError
 from companion.formatting import count as as_count
 from companion.formatting import level_text, percent, power_of_ten, significant
 from companion.hardware import REFERENCE_HARDWARE
@@ -110,9 +111,8 @@ def add_plan(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     parser.add_argument(
         "--logs-hardware",
-        default=REFERENCE_HARDWARE,
         metavar="NAME",
-        help="what the logs' runs were trained on (default: %(default)s)",
+        help=f"what the runs of --logs were trained on (default: {REFERENCE_HARDWARE})",
     )
     parser.add_argument("--bootstrap", type=whole, default=200, metavar="R", help="resamples (default: %(default)s)")
     parser.add_argument("--seed", type=count, default=0, help="of the bootstrap (default: %(default)s)")
@@ -124,12 +124,14 @@ def run(arguments: argparse.Namespace) -> None:
     """Plan, and print as text or as one JSON object."""
     names = [field.name for field in fields(Request) if hasattr(arguments, field.name)]
     request = Request(**{name: getattr(arguments, name) for name in names})
+    if arguments.logs_hardware and not arguments.logs:
+        raise InputError("--logs-hardware needs --logs: it says what the runs of these logs were trained on")
     known = learn(
         runs=load_runs(arguments.runs) if arguments.runs else None,
         timings=load_inference(arguments.timings) if arguments.timings else None,
         architectures=arguments.architecture,
         logs=load_training_logs(arguments.logs) if arguments.logs else None,
-        logs_hardware=arguments.logs_hardware,
+        logs_hardware=arguments.logs_hardware or REFERENCE_HARDWARE,
         context_length=arguments.law_context,
         prefer_context=arguments.context_length,
         timing=arguments.timing,

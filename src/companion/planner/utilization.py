@@ -46,14 +46,14 @@ def training_seconds(
     request: Request,
     knowledge: Knowledge,
     scale: FamilyScale,
-    width: Array,
-    tokens: Array,
+    width: ArrayLike,
+    tokens: ArrayLike,
     probability: ArrayLike = 0.5,
 ) -> Array:
     """Device seconds of training a width of the family on tokens; all arrays broadcast. See `utilization_of`."""
     price = scale.family.flops_per_token(width, scale.context_length, scale.convention)
     share = utilization_of(request, knowledge, scale.family.num_params(width), probability)
-    return np.asarray(price * tokens / (share * get_hardware(request.hardware).peak_flops_per_s))
+    return np.asarray(price * np.asarray(tokens) / (share * get_hardware(request.hardware).peak_flops_per_s))
 
 
 def optimum_for_hours(
