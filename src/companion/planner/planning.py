@@ -9,6 +9,7 @@ at the model's size, times from the runtime model of the authors' measurements. 
 interval, and a warning where it lies outside the data.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -73,7 +74,7 @@ class PlannedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class HoursRatio:
-    """How many times the GPU-hours of training the `second` architecture needs to reach a loss that the `first` does.
+    """How many times the GPU-hours of the `first` architecture the `second` needs to be trained to a loss: at least 1.
 
     Of both loss-optimal models; the interval pairs their resamples at random, as neither's data say anything of the
     other's. NaN where either has no intervals.
@@ -90,8 +91,8 @@ class Plan:
     """Planned models, two for each architecture, and notes on what could not be planned.
 
     `request` has the context length that was planned for. `first` are those of `notes` that a reader must know before
-    any number: which law is behind them, and what is wrong with it. `gpu_hours_ratios` compare each architecture with
-    the one that reaches a target loss in the fewest GPU-hours; none for other budgets, whose losses differ.
+    any number: which law is behind them, and what is wrong with it. `gpu_hours_ratios` compare every two architectures
+    that reach a target loss; none for other budgets, whose losses differ.
     """
 
     request: Request
@@ -164,18 +165,18 @@ def plan(request: Request, known: Mapping[str, Knowledge] | None = None, *, leve
 
 
 def _ratios(models: Sequence[PlannedModel], hours: Mapping[str, Array], level: float) -> tuple[HoursRatio, ...]:
-    """GPU-hours over those of the architecture that needs fewest; `hours` are the resamples by architecture."""
+    """Ratios of GPU-hours, the architecture that needs fewer first; `hours` are the resamples by architecture."""
     best = {model.architecture: model for model in models if model.objective == LOSS_OPTIMAL}
-    first, *others = sorted(best, key=lambda name: best[name].numbers["train_gpu_hours"])
+    by_hours = sorted(best, key=lambda name: best[name].numbers["train_gpu_hours"])
     found = []
-    for second in others:
+    for pair in itertools.combinations(by_hours, 2):
+        fewer, more = (best[name].numbers["train_gpu_hours"] for name in pair)
         interval = (float("nan"), float("nan"))
-        if all(np.isfinite(best[name].intervals["train_gpu_hours"]).all() for name in (first, second)):
+        if all(np.isfinite(best[name].intervals["train_gpu_hours"]).all() for name in pair):
             draw = np.random.default_rng(3)
-            pairs = [hours[name][draw.integers(len(hours[name]), size=_NUM_PAIRS)] for name in (second, first)]
-            interval = percentile_interval(pairs[0] / pairs[1], level)
-        ratio = best[second].numbers["train_gpu_hours"] / best[first].numbers["train_gpu_hours"]
-        found.append(HoursRatio(first=first, second=second, ratio=ratio, interval=interval))
+            drawn = [hours[name][draw.integers(len(hours[name]), size=_NUM_PAIRS)] for name in pair]
+            interval = percentile_interval(drawn[1] / drawn[0], level)
+        found.append(HoursRatio(first=pair[0], second=pair[1], ratio=more / fewer, interval=interval))
     return tuple(found)
 
 

@@ -135,6 +135,19 @@ class MeasuredUtilization:
             raise InputError(f"{self.source}: no utilization of {architecture!r}; known are {', '.join(self.curves)}")
         return tuple(curve.context_length for curve in self.curves[architecture])
 
+    def residuals(self, architecture: str) -> tuple[int, float]:
+        """Number of runs behind the curves of an architecture, and the root mean square of their residuals in ln u.
+
+        Raises
+        ------
+        InputError
+            if the logs do not have the architecture.
+        """
+        self.context_lengths(architecture)
+        curves = self.curves[architecture]
+        number = sum(curve.degrees + len(curve.coefficients) for curve in curves)
+        return number, float(np.sqrt(sum(curve.degrees * curve.residual_variance for curve in curves) / number))
+
     def at(self, architecture: str, num_params: ArrayLike, context_length: float, level: float = 0.95) -> Utilization:
         """Utilization of models of N parameters, any shape, trained at a context length.
 
