@@ -31,7 +31,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "09_planning": [
         {"train_flops": None, "target_loss": 2.6, "context_length": 4096, "hardware": "h200-sxm", "num_resamples": 20},
-        {"architectures": ["xlstm"], "prefill_tokens": 0, "generated_tokens": 0, "num_resamples": 20},
+        {"architectures": ["xlstm"], "prefill_tokens": 0, "generated_tokens": 0, "num_resamples": 20}
+        | {"train_flops": None, "gpu_hours": 500, "utilization": 0.3},
     ],
     "10_gpu_kernels": [
         {"context_length": 128, "chunk_size": 32, "dtypes": ["float32"], "heads": [16, 128, 256], "timed_context": 4096}

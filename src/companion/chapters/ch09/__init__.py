@@ -28,6 +28,7 @@ from companion.chapters.ch09.tables import (
     traffic_figure,
     warnings_table,
 )
+from companion.chapters.ch09.utilization import loss_hours_facts, loss_hours_table, utilization_facts
 
 __all__ = [
     "answer_table",
@@ -38,6 +39,8 @@ __all__ = [
     "devices_table",
     "hours_table",
     "load_tables",
+    "loss_hours_facts",
+    "loss_hours_table",
     "loss_width_words",
     "numbers_of",
     "parts_table",
@@ -53,5 +56,6 @@ __all__ = [
     "shares_table",
     "traffic_figure",
     "traffic_verdict",
+    "utilization_facts",
     "warnings_table",
 ]
