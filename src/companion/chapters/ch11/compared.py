@@ -49,7 +49,7 @@ def need_misleading_hulls(costs: Costs, hulls: pd.DataFrame, parts: pd.DataFrame
         if the two agree within 5 %, or the runs were made for nearly all losses that the hulls share.
     """
     row = hulls.set_index("cost").astype(float).loc["gpu_hours"]
-    law = float(parts.set_index("quantity").loc["gpu_hours", "factor"])
+    law = factor_of(parts, "gpu_hours")
     need(abs(np.log(row["factor"] / law)) > np.log(1.05), "hulls and laws agree within 5 % here")
     missing = row["highest_loss"] - costs.common_losses()[-1]
     need(missing > 0.05 * (row["highest_loss"] - row["lowest_loss"]), "the runs were made for all losses shown here")
@@ -74,6 +74,11 @@ def ratio_readings(costs: Costs) -> pd.DataFrame:
     laws = costs.pair_laws()
     smooth = [law.minima(losses, shapes="smooth")["gpu_hours"][:, 0] for law in laws]
     return pd.DataFrame({"loss": losses, "hulls": two / one, "laws": smooth[1] / smooth[0]})
+
+
+def factor_of(parts: pd.DataFrame, quantity: str) -> float:
+    """The factor of one quantity of `decompose`."""
+    return float(parts.loc[parts["quantity"] == quantity, "factor"].iloc[0])
 
 
 def decompose_by(costs: Costs, conventions: list[str]) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from companion.chapters.applicability import PAPER_PAIR, need
-from companion.chapters.ch11.compared import decompose
+from companion.chapters.ch11.compared import decompose, factor_of
 from companion.chapters.ch11.facts import with_interval
 from companion.chapters.ch11.layers import tokens_per_gpu
 from companion.chapters.ch11.prediction import Prediction
@@ -31,7 +31,7 @@ def decomposition_facts(costs: Costs, parts: pd.DataFrame) -> dict[str, str]:
         )
     }
     least, most = rows.loc["gpu_hours", ["smallest", "largest"]]
-    time = rows.loc["time_per_flop", "factor"]
+    time = factor_of(parts, "time_per_flop")
     return {
         "c11_first": the(first),
         "c11_second": the(second),
@@ -62,9 +62,9 @@ def hull_facts(costs: Costs, table: pd.DataFrame, parts: pd.DataFrame) -> dict[s
     middle = (high + row["highest_loss"]) / 2  # of the losses without runs made for them
     needs = {law.architecture: law.minima([middle])["train_flops"][0, 0] for law in costs.pair_laws()}
     without = [name for name in costs.pair() if needs[name] < costs.laws[name].flops_range[0]]
-    effect = {costs.pair()[:1]: "too small", costs.pair()[1:]: "too large"}.get(
-        tuple(without), "wrong in both its parts"
-    )
+    first, second = costs.pair()
+    effects = {first: "too small", second: "too large"}
+    effect = effects[without[0]] if len(without) == 1 else "wrong in both its parts"
     return {
         "c11_hull": f"{row['factor']:.2f}",
         "c11_hull_losses": f"{row['lowest_loss']:.2f} to {row['highest_loss']:.2f}",
@@ -232,8 +232,3 @@ def hours_ratio(costs: Costs) -> float:
         without two laws.
     """
     return factor_of(decompose(costs), "gpu_hours")
-
-
-def factor_of(parts: pd.DataFrame, quantity: str) -> float:
-    """The factor of one quantity of `decompose`."""
-    return float(parts.loc[parts["quantity"] == quantity, "factor"].iloc[0])

@@ -97,7 +97,7 @@ def widths(split: pd.DataFrame, ridge_width: float) -> Figure:
         d at which a product of many rows with a d × d matrix leaves the memory's side of the roofline.
     """
     figure, (ax,) = subplots(height=3.4)
-    top = float(split[["utilization", "layer_utilization"]].max(axis=None)) * 1.12
+    top = float(split[["utilization", "layer_utilization"]].to_numpy(float).max()) * 1.12
     for name, look in architecture_look(sorted(split["architecture"].unique())).items():
         rows = split[split["architecture"] == name]
         ax.plot(rows["d_model"], rows["layer_utilization"], color=look["color"], marker=look["marker"], markersize=5,
