@@ -12,7 +12,7 @@ from companion.chapters.ch11.layers import tokens_per_gpu
 from companion.chapters.ch11.prediction import Prediction
 from companion.chapters.ch11.shown import Costs
 from companion.chapters.labels import by_label, the
-from companion.formatting import count, listed, number_word, percent, plural, power_of_ten, span_text
+from companion.formatting import count, listed, number_word, percent, power_of_ten, span_text
 
 
 def decomposition_facts(costs: Costs, parts: pd.DataFrame) -> dict[str, str]:
@@ -151,11 +151,11 @@ def settings_of(costs: Costs) -> pd.DataFrame:
 
 
 def _with_runs(values: pd.Series) -> str:
-    """Values with how many runs have them: 8 (11 runs) and 16 (70 runs); of many their span."""
+    """Values with how many runs have them, `8 (11), 16 (70)`; of many their span."""
     counts = values.value_counts().sort_index()
     if len(counts) > 3:
         return span_text(values, "{:,.0f}".format)
-    return listed([f"{value:,.0f} ({plural(number, 'run')})" for value, number in counts.items()])
+    return ", ".join(f"{value:,.0f} ({number})" for value, number in counts.items())
 
 
 def _values(column: str, style: Callable[[float], str] = "{:g}".format) -> Callable[[pd.DataFrame], str]:

@@ -161,7 +161,8 @@ def settings_table(settings: pd.DataFrame) -> Html:
     return show_table(
         settings,
         name="cost-settings",
-        caption="Settings of the runs behind the fronts, as far as the logs record them for both architectures.",
+        caption="Settings of the runs behind the fronts, as far as the logs record them for both architectures. In "
+        "brackets: number of runs.",
         labels={str(name): label_of(str(name)) for name in settings.columns[1:]},
     )
 
@@ -322,7 +323,7 @@ def values_table(values: Mapping[str, float], caption: str) -> Html:
     return show_table(
         pd.DataFrame({"quantity": list(values), "value": list(values.values())}),
         caption=caption,
-        formats={"value": "{:,.5g}"},
+        formats={"value": lambda value: f"{value:,.0f}" if value >= 1000 else significant(value)},
     )
 
 
