@@ -65,6 +65,10 @@ class TestAuthorsLogs:
         said = ch11.decomposition_facts(costs, parts)
         assert said["c11_hours"].startswith(f"{significant(factor['gpu_hours'])} [")
         assert (said["c11_first"], said["c11_second"]) == ("the xLSTM", "the Transformer")
+        inside = ratio_readings(costs).dropna()
+        inside = inside[inside["loss"].between(costs.common_losses()[0], costs.common_losses()[-1])]
+        high_first = [float(text) for text in said["c11_hours_ends"].split(" to ")]
+        assert high_first == pytest.approx([inside["laws"].iloc[-1], inside["laws"].iloc[0]], abs=0.02)
         assert f"{factor['time_per_flop']:.2f} is time per FLOP" in ch11.answer_facts(costs)["c11_answer"]
         rows = rows_of(ch11.factors_table(costs, parts))
         assert len(rows) == 5

@@ -32,12 +32,14 @@ def decomposition_facts(costs: Costs, parts: pd.DataFrame) -> dict[str, str]:
     }
     least, most = rows.loc["gpu_hours", ["smallest", "largest"]]
     time = factor_of(parts, "time_per_flop")
+    one, two = (law.minima(losses[[-1, 0]], shapes="smooth")["gpu_hours"][:, 0] for law in costs.pair_laws())
     return {
         "c11_first": the(first),
         "c11_second": the(second),
         "c11_low": f"{losses[0]:.2f}",
         "c11_high": f"{losses[-1]:.2f}",
         "c11_hours_span": f"{least:.2f} to {most:.2f}",
+        "c11_hours_ends": "{:.2f} to {:.2f}".format(*(two / one)),
         "c11_time_word": "lower" if time > 1 else "higher",
         "c11_per_token_why": "Attention does more work for a token the longer the context; an mLSTM does not"
         if set(costs.pair()) == set(PAPER_PAIR)

@@ -36,7 +36,7 @@ def fronts_figure(costs: Costs) -> Html:
         caption=f"Loss over GPU-hours at T = {costs.context_length}. Faint: all finished runs. Lines: hulls of the "
         "runs that no other run beats. "
         + (
-            "Bands: 95 % intervals of the least GPU-hours by the law, where runs were made for a loss. "
+            "Bands: 95 % intervals of the least GPU-hours by the law of the loss, where runs were made for it. "
             if len(bands)
             else ""
         )
