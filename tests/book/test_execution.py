@@ -38,6 +38,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"context_length": 128, "chunk_size": 32, "dtypes": ["float32"], "heads": [16, 128, 256], "timed_context": 4096}
         | {"records_folder": "of a reader"}  # see `own_records`
     ],
+    "11_training_cost": [{"context_length": 8192, "loss": 3.1, "num_resamples": 20}],
     "12_what_final_losses_hide": [
         {"early_fraction": 0.5, "batch_power": 0.5, "num_resamples": 40, "num_draws": 2},
     ],

@@ -1,6 +1,7 @@
 """Chapters on tables that other people bring: what the table can answer is shown, the rest left out with a reason."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,23 @@ from foreign import table
 from companion.book import building as book
 from companion.book.execution import Execution, try_all
 from companion.errors import NotApplicable
+from companion.training import load_training_logs
 
 QUICK = ("02_run_table", "03_isoflop", "07_context_length", "09_planning")
+
+
+@pytest.fixture(scope="module")
+def on_own_logs(tmp_path_factory: pytest.TempPathFactory) -> Execution:
+    """The chapter on costs on the needed columns of two other architectures; no front reaches the loss asked for."""
+    folder = tmp_path_factory.mktemp("logs")
+    logs = load_training_logs()
+    logs = logs[(logs["context_length"] == 16384) & (logs["status"] == "finished")].iloc[::2]
+    logs["architecture"] = logs["architecture"].map({"xlstm": "mamba2", "transformer": "gpt"})
+    needed = ["architecture", "context_length", "num_params", "num_tokens", "train_flops", "train_steps", "num_gpus"]
+    logs[[*needed, "step_time_s", "val_loss"]].to_csv(folder / "logs.csv", index=False)
+    parameters = {"logs_file": str(folder / "logs.csv"), "loss": 1.0, "num_resamples": 10}
+    (execution,) = try_all([book.ROOT / "notebooks" / "11_training_cost.md"], folder, parameters, jobs=1)
+    return execution
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +97,22 @@ def test_chapters_that_do_not_apply_say_why(outcomes: dict[tuple[str, str], Exec
         assert failure is not None
         assert failure.exception == NotApplicable.__name__
         assert reason in failure.reason
+
+
+def test_costs_of_own_logs(on_own_logs: Execution) -> None:
+    """Every number that the page still shows is of the reader's logs, and what is about the authors' is gone."""
+    text, shown = page(on_own_logs), values(on_own_logs)
+    glued = set(re.findall(r"\{glue:text\}`(\w+)`", text))
+    assert "c11_hours" in glued
+    assert glued <= set(shown)
+    assert "mamba2 does: at equal loss gpt takes" in shown["c11_answer"]
+    assert shown["c11_loss"] != "'1'"
+    for phrase in ("eight GPUs are one node", "limit_chunk", "attention kernel ran", "kept only the input"):
+        assert phrase not in text
+    assert not any("xLSTM" in value or "Transformer" in value for name, value in shown.items() if name in glued)
+    left_out = dict(on_own_logs.left_out)
+    assert left_out["Why small models are slow"] == "the logs do not name the shapes of their models"
+    assert "Per token, per FLOP, per GPU-hour" not in left_out
 
 
 def test_one_architecture_is_planned(outcomes: dict[tuple[str, str], Execution]) -> None:

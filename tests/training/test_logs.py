@@ -134,7 +134,8 @@ def test_runs_that_lack_something_are_kept_and_named(tmp_path: Path) -> None:
     assert with_throughput(logs)["gpu_hours"].isna().tolist() == [False, True, False, False]
     assert finished(logs)["run"].tolist() == ["0", "3"]
     with pytest.raises(
-        InputError, match=r"no finished run with loss and throughput at context length 7; .*xlstm at T = 1024"
+        InputError,
+        match=r"no finished run with val_loss, step_time_s and num_gpus at context length 7; .*xlstm at T = 1024",
     ):
         finished(logs, 7)
 

@@ -63,7 +63,7 @@ def finished(logs: pd.DataFrame, context_length: int | None = None, group: str |
         sets = logs[["architecture", "context_length"]].drop_duplicates()
         there = ", ".join(f"{row.architecture} at T = {row.context_length}" for row in sets.itertuples())
         raise InputError(
-            f"{logs.attrs.get('source', 'training logs')}: no finished run with loss and throughput"
+            f"{logs.attrs.get('source', 'training logs')}: no finished run with val_loss, step_time_s and num_gpus"
             f"{'' if context_length is None else f' at context length {context_length}'}; the table has {there}"
         )
     return logs[known]
