@@ -171,7 +171,7 @@ def collapsed_curves(normalized: pd.DataFrame, logs: pd.DataFrame, titles: Mappi
     Parameters
     ----------
     normalized
-        from `companion.training.collapse.normalized_curves`; every fourth fraction is drawn.
+        from `companion.training.collapse.normalized_curves`; every fourth fraction is drawn, back from the end.
     logs
         of these runs, with `learning_rate`.
     titles
@@ -181,7 +181,7 @@ def collapsed_curves(normalized: pd.DataFrame, logs: pd.DataFrame, titles: Mappi
     figure, axes = subplots(2, 2, height=5.4, sharey=True) if len(titles) == 4 else panels(len(titles), sharey=True)
     rates = logs.set_index("run")["learning_rate"]
     known = sorted(rates.dropna().unique())
-    drawn = normalized.iloc[:, ::4]
+    drawn = normalized.iloc[:, ::-4]
     members = dict(list(logs.groupby(list(FAMILY))["run"]))
     for ax, (family, title) in zip(axes, titles.items(), strict=True):
         for run in members[family]:
@@ -234,7 +234,8 @@ def bands(tables: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> Figu
         ax.plot(table["step"], table["train_loss"], color=COLORS[1], linewidth=1.3)
         ax.set(xscale="log", yscale="log", xlabel=STEPS_LABEL, title=titles[run])
         _plain_ticks(ax)
-    axes[0].set_ylabel(TRAIN_LABEL)
+    for ax in axes[::3]:  # the first of every row
+        ax.set_ylabel(TRAIN_LABEL)
     return figure
 
 

@@ -69,7 +69,8 @@ def optima_figure(optima: pd.DataFrame) -> Html:
         alt="Optimal sizes of the profiles with intervals, beside the predicted ones and those of a reader who takes "
         "both counts for one.",
         caption="Optimal sizes of runs whose budgets follow another count. Where the batch is that of the law, the "
-        "prediction of chapter 3 can be checked; at another batch something else moves N*. Bars: 95 % intervals.",
+        "prediction of chapter 3 can be checked; at another batch something else moves N*. Left: mean compute by that "
+        "count, FLOP, and sequences in a batch. Bars: 95 % intervals.",
     )
 
 

@@ -175,20 +175,22 @@ def failures_table(failed: pd.DataFrame) -> Html:
     labels = {
         "family": "run of",
         "num_params": "N",
-        "status": "status",
+        "end": "end",
         "learning_rate": "learning rate",
         "sibling_learning_rate": "that of siblings",
         "num_siblings": "siblings",
         "loss_step": "loss leaves at",
         "grad_norm_step": "gradient leaves at",
-        "last_step": "last step",
     }
-    steps = {name: [_step(value) for value in failed[name]] for name in ("loss_step", "grad_norm_step", "last_step")}
+    steps = {name: [_step(value) for value in failed[name]] for name in ("loss_step", "grad_norm_step")}
+    ends = [
+        f"{status} (step {_step(last)})" for status, last in zip(failed["status"], failed["last_step"], strict=True)
+    ]
     return show_table(
-        failed.assign(family=_families(failed), **steps)[list(labels)],
+        failed.assign(family=_families(failed), end=ends, **steps)[list(labels)],
         name="hidden-failures",
-        caption="Runs that did not finish, and the step at which they left the band of finished runs of about their "
-        "size for good, by the loss and by the gradient norm.",
+        caption="Runs that did not finish: how they ended, with their last step, and the step at which they left the band of "
+        "finished runs of about their size (siblings) for good, by the loss and by the gradient norm.",
         formats={"num_params": count, "learning_rate": "{:g}", "sibling_learning_rate": "{:g}"},
         labels=labels,
     )
