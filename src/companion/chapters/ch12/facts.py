@@ -129,12 +129,12 @@ def schedule_words(pairs: pd.DataFrame) -> str:
         return ""
     shares, steps = pairs["second_schedule_share"], pairs["second_steps"]
     fixed = (shares * steps).round().unique()
-    most = steps.idxmin()
+    most = int(np.argmin(steps))
     if len(fixed) > 1:
         return f"Warm-up and cool-down together take {span_text(shares)} of the steps at the larger batch"
     return (
         f"Warm-up and cool-down together take {fixed[0]:,.0f} steps in every run. With fewer steps that is a larger "
-        f"share of the run: {percent(shares[most])} of the {steps[most]:,} steps of the shortest, and "
+        f"share of the run: {percent(float(shares.iloc[most]))} of the {steps.iloc[most]:,} steps of the shortest, and "
         f"{percent(shares.min())} of those of the longest"
     )
 

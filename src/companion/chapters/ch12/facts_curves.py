@@ -366,12 +366,12 @@ def choice_facts(choice: pd.DataFrame) -> dict[str, str]:
     choice
         from `companion.chapters.ch12.study.twin_choice`.
     """
-    change = choice.loc["worse"] - choice.loc["better"]
-    law = float(change[["alpha", "beta"]].abs().max())
+    better, worse = ({name: cell(choice, row, name) for name in choice} for row in ("better", "worse"))
+    law = max(abs(worse[name] - better[name]) for name in ("alpha", "beta"))
     return {
-        "c12_choice_size": signed_percent(float(choice["optimum"]["worse"] / choice["optimum"]["better"] - 1), 1),
-        "c12_choice_least": signed(float(change["least loss"]), 4),
-        "c12_choice_exponent": signed(float(change["exponent"]), 4),
+        "c12_choice_size": signed_percent(worse["optimum"] / better["optimum"] - 1, 1),
+        "c12_choice_least": signed(worse["least loss"] - better["least loss"], 4),
+        "c12_choice_exponent": signed(worse["exponent"] - better["exponent"], 4),
         "c12_choice_law": "less than 0.0001" if law < 1e-4 else f"at most {law:.4f}",
     }
 
