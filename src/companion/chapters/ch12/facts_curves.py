@@ -366,7 +366,7 @@ def choice_facts(choice: pd.DataFrame) -> dict[str, str]:
     choice
         from `companion.chapters.ch12.study.twin_choice`.
     """
-    better, worse = ({name: cell(choice, row, name) for name in choice} for row in ("better", "worse"))
+    better, worse = ({name: cell(choice, row, name) for name in map(str, choice)} for row in ("better", "worse"))
     law = max(abs(worse[name] - better[name]) for name in ("alpha", "beta"))
     return {
         "c12_choice_size": signed_percent(worse["optimum"] / better["optimum"] - 1, 1),
