@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 from foreign import table
+from log_files import cut_out
 
 from companion.book import building as book
 from companion.book.execution import Execution, try_all
 from companion.errors import NotApplicable
-from companion.training import load_training_logs
+from companion.training import load_training_curves, load_training_logs
 
 QUICK = ("02_run_table", "03_isoflop", "07_context_length", "09_planning")
 
@@ -120,3 +121,48 @@ def test_one_architecture_is_planned(outcomes: dict[tuple[str, str], Execution])
     assert "a choice needs two architectures that can be planned" in text
     assert "c9_answer_size" in text
     assert "c9_answer_ratio" not in text
+
+
+# ---- logs: chapter 12 ----------------------------------------------------------------------------------------------
+
+
+def on_logs(folder: Path, files: dict[str, str]) -> Execution:
+    few = {"num_resamples": 30, "num_draws": 2}
+    (execution,) = try_all([book.ROOT / "notebooks/12_what_final_losses_hide.md"], folder, files | few)
+    assert execution.failure is None, str(execution.failure)
+    missing = set(re.findall(r"\{glue:text\}`(\w+)`", page(execution))) - set(values(execution))
+    assert not missing, "every value that the page shows is there"
+    return execution
+
+
+def test_logs_without_curves_pairs_and_failures(tmp_path: Path) -> None:
+    logs = load_training_logs().query("architecture == 'xlstm' and group == 'isoflop' and status == 'finished'")
+    execution = on_logs(tmp_path, cut_out(tmp_path, logs.assign(architecture="gpt")))
+    left_out = dict(execution.left_out)
+    assert "about the paper's runs and its published values" in left_out["Budgets by another count"]
+    assert left_out == {
+        "The batch size": "no shape was trained at two batch sizes",
+        "Budgets by another count": left_out["Budgets by another count"],
+        "Early losses as predictors": "there are no curves",
+        "Spikes": "there are no curves",
+        "Runs that diverged": "there are no curves",
+        "What keeping the better run does to a fit": "no configuration is repeated",
+    }
+    shown = values(execution)
+    assert "no shape was trained at two batch sizes" in shown["c12_answer_batch"]
+    assert "No configuration was trained twice" in shown["c12_answer_twins"]
+    assert "Never mix two batches" not in page(execution)
+
+
+def test_logs_at_two_batches_with_curves(tmp_path: Path) -> None:
+    logs = load_training_logs().query("group == 'isoflop_budget_by_chinchilla_count'")
+    files = cut_out(tmp_path, logs.assign(architecture="gpt"), load_training_curves())
+    execution = on_logs(tmp_path, files)
+    left_out, text, shown = dict(execution.left_out), page(execution), values(execution)
+    assert {"The batch size", "Early losses as predictors", "Do the curves collapse?", "Spikes"}.isdisjoint(left_out)
+    assert left_out["Runs that diverged"] == "all runs finished"
+    assert shown["c12_pair_architecture"].strip("'") == "gpt"
+    assert "The paper has such a budget" not in text
+    assert "above, at a larger budget and batch and with another architecture" not in text
+    assert "c12_same_rate" not in shown
+    assert "The learning rates are equal in all pairs" in shown["c12_rates"]

@@ -111,8 +111,8 @@ def _fronts(arguments: argparse.Namespace, logs: pd.DataFrame, notes: list[str])
         )
     others = logs[logs["group"].notna() & (logs["group"] != group)] if group else logs[:0]
     if len(others):
-        names = listed(others["group"].unique())
-        notes.append(f"fronts are of the group {group}: {plural(len(others), 'run')} of {names} are not among them")
+        names, verb = listed(others["group"].unique()), "is" if len(others) == 1 else "are"
+        notes.append(f"fronts are of the group {group}: {plural(len(others), 'run')} of {names} {verb} not among them")
     runs, fronts = front_runs(logs, context_length, group), run_fronts(logs, context_length, group=group)
     result: dict[str, Any] = {
         "context_length": context_length,
