@@ -104,9 +104,9 @@ def test_without_intervals_hours_are_still_compared(capsys: pytest.CaptureFixtur
     ("column", "value", "words"),
     [
         ("step_time_s", 1e-3, "would use "),
-        ("step_time_s", np.nan, "no finished run with loss and throughput"),
+        ("step_time_s", np.nan, "no finished run"),
         ("num_gpus", -8, "must be positive"),
-        ("status", "stopped", "no finished run with loss and throughput"),
+        ("status", "stopped", "no finished run"),
         ("num_params", 10**9, "no context length has 6 finished runs of four sizes with throughput"),
     ],
 )
