@@ -6,9 +6,11 @@ architecture, the size and the context length (`companion.training.measured.Meas
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -104,6 +106,16 @@ def hours(
         )
         for name, each in found.items()
     }
+
+
+def no_utilization(logs: pd.DataFrame) -> str:
+    """Why training logs give no utilization of any architecture; empty where they do."""
+    try:
+        MeasuredUtilization.of(logs)
+    except InputError as error:
+        source = str(logs.attrs.get("source", ""))
+        return str(error).replace(source, Path(source).name) if source else str(error)
+    return ""
 
 
 def scatter(knowledge: Knowledge, index: int, level: float) -> NDArray[np.float64]:

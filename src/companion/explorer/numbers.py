@@ -20,7 +20,7 @@ from companion.accounting.symbolic import SYMBOLS
 from companion.architectures import ARCHITECTURES, architecture_class
 from companion.architectures.base import usual_attention_heads
 from companion.errors import InputError, NotApplicable
-from companion.explorer.hours import Place, hours, utilization_model
+from companion.explorer.hours import Place, hours, no_utilization, utilization_model
 from companion.explorer.ranges import MARGIN, beyond, ranges_of, values_of
 from companion.explorer.settings import CONTEXTS, CONTROLS, OPTIMAL, Setting, link_value
 from companion.fitting.bootstrap import percentile_interval
@@ -38,6 +38,7 @@ from companion.runs.shape_family import (
     ShapeFamily,
     paper_family,
 )
+from companion.training.throughput import with_throughput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +63,17 @@ class Explorer:
         runs: pd.DataFrame | None = None,
         timings: pd.DataFrame | None = None,
         *,
+        logs: pd.DataFrame | None = None,
+        logs_hardware: str = REFERENCE_HARDWARE,
         default: Setting | None = None,
         architectures: Sequence[str] | None = None,
         experiment: str | None = None,
         num_resamples: int = 200,
     ) -> "Explorer":
-        """The explorer of a run table and a table of timings, by default the paper's (see `companion.planner.learn`).
+        """The explorer of a run table, a table of timings and training logs, by default the paper's.
 
+        `logs_hardware` is what `logs` (`companion.training.load_training_logs`) were measured on, a name of
+        `data/hardware.csv`. Logs that say too little of utilization leave the page without GPU-hours, and a note.
         The law is that of the table's context length (see `learn`), from all runs or those of one `experiment`.
         `architectures` are by default all that the planner knows. `default` is moved to the nearest steps of the
         sliders; without it the page opens at the context length of the laws. An architecture without an identified law,
@@ -79,8 +84,15 @@ class Explorer:
         NotApplicable
             if no architecture is left; the message says why for each.
         """
-        known = learn(runs, timings, architectures, experiment=experiment, num_resamples=num_resamples)
-        return cls.of_known(known, default=default, architectures=architectures)
+        own = None if logs is None else with_throughput(logs, logs_hardware)
+        reason = "" if own is None else no_utilization(own)
+        usable = None if reason else own
+        known = learn(runs, timings, architectures, logs=usable, experiment=experiment, num_resamples=num_resamples)
+        for name, knowledge in known.items():
+            if reason:
+                known[name] = replace(knowledge, utilization=None, unlogged=reason)
+        explorer = cls.of_known(known, default=default, architectures=architectures)
+        return explorer if own is None else replace(explorer, logs_hardware=logs_hardware)
 
     @classmethod
     def of_known(
@@ -116,12 +128,12 @@ class Explorer:
         """What a reader must know before any number, with its kind: `bad` for what is missing, `open` for choices."""
         missing = [("bad", f"{without_name(name, reason)} (left out)") for name, reason in self.left_out.items()]
         notes = [("open", f"{name}: {note}") for name, one in self.known.items() for note in one.notes]
-        unlogged = [
-            ("open", f"{without_name(name, one.unlogged)} (no GPU-hours)")
-            for name, one in self.known.items()
-            if one.utilization is None
-        ]
-        return missing + notes + unlogged
+        unlogged: dict[str, list[str]] = {}
+        for name, one in self.known.items():
+            if one.utilization is None:
+                unlogged.setdefault(one.unlogged, []).append(name)
+        notes += [("open", f"{', '.join(names)}: no GPU-hours: {reason}") for reason, names in unlogged.items()]
+        return missing + notes
 
     def evaluate(self, setting: Setting | None = None) -> dict[str, dict[str, Any]]:
         """Everything the page shows at a setting, by architecture.
