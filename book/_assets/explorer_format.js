@@ -68,7 +68,7 @@
       const bounds = intervals[key];
       value.textContent = numbers[key] === null ? "–" : format[kind](numbers[key]);
       interval.textContent = bounds ? between(...bounds.map((bound) => format[kind](bound))) : "";
-      flag.textContent = missing?.[key] ?? (outside.some((left) => left.of === of) ? "extrapolated" : "");
+      flag.textContent = missing?.[key] ?? (outside.some((left) => of.split(" ").includes(left.of)) ? "extrapolated" : "");
     }
   }
 

@@ -151,7 +151,7 @@
         intervals: withInterval("target_gpu_hours", samples),
         outside: [
           ...beyond("target", architecture.ranges.optimum, values),
-          ...beyondLogs(architecture, found.num_params, setting, "target"),
+          ...beyondLogs(architecture, found.num_params, setting, "target_logs"),
         ],
         missing: hours === null ? { target_gpu_hours: NO_LOGS } : {},
       };
@@ -189,7 +189,7 @@
       return Object.fromEntries(
         found.map(([name, parts]) => {
           const result = results[name];
-          const left = [...new Set([name, first.name])].flatMap((one) => targets[one]);
+          const left = name === first.name ? [] : [...targets[name], ...targets[first.name]];
           const ofRatio = left.map((entry) => ({ ...entry, of: "ratio" }));
           return [
             name,

@@ -5,7 +5,7 @@ architecture, the size and the context length (`companion.training.measured.Meas
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from companion.training.measured import MeasuredUtilization
 #: Why a number is missing, in a cell of the table.
 NO_LOGS, NOT_REACHED = "no logs", "not reached"
 _TRAINED = ("utilization", "train_gpu_hours")
+#: What of the cheapest model the runs of the law do not cover, and what the logs do not.
+_OF_TARGET = ("target", "target_logs")
 #: Decimals of the scatter: the page's script has the same numbers.
 _DECIMALS = 6
 
@@ -95,17 +97,11 @@ def hours(
         for name, each in known.items()
     }
     # a ratio leaves the data where one of its two does
-    left = {name: [entry for entry in each.outside if entry["of"] == "target"] for name, each in found.items()}
-    return {
-        name: replace(
-            each,
-            outside=[
-                *each.outside,
-                *({**entry, "of": "ratio"} for of in dict.fromkeys((name, first)) for entry in left[of]),
-            ],
-        )
-        for name, each in found.items()
-    }
+    left = {name: [entry for entry in each.outside if entry["of"] in _OF_TARGET] for name, each in found.items()}
+    for name, each in found.items():
+        if name != first:
+            each.outside.extend({**entry, "of": "ratio"} for entry in [*left[name], *left[first]])
+    return found
 
 
 def no_utilization(logs: pd.DataFrame) -> str:
@@ -233,7 +229,7 @@ def _of_target(
         numbers=numbers | {f"target_{name}": reached.found[name] for name in names},
         intervals={"target_gpu_hours": list(bounds)} if np.isfinite(bounds).all() else {},
         outside=beyond({"target": limits}, {"target": values})
-        + _beyond_logs(knowledge, reached.found["num_params"], place, "target"),
+        + _beyond_logs(knowledge, reached.found["num_params"], place, "target_logs"),
         missing={"target_gpu_hours": NO_LOGS} if reached.gpu_hours is None else {},
     )
 

@@ -27,7 +27,6 @@ from companion.fitting.bootstrap import percentile_interval
 from companion.hardware import REFERENCE_HARDWARE, known_hardware
 from companion.inference.features import terms_known
 from companion.inference.runtime_model import RuntimeModel
-from companion.inference.timings import middle_context
 from companion.laws import LossSurface, optimum
 from companion.planner.knowledge import Knowledge, Learned, learn, without_name
 from companion.runs.shape_family import (
@@ -151,12 +150,14 @@ class Explorer:
             `target_num_params`, `target_train_flops`, `target_gpu_hours`, and these over those of the first
             architecture, `target_gpu_hours_ratio`.
             `intervals`: of the losses and their difference, the optimum and the times. Losses and optimum: the law
-            refitted to resampled runs; times: resampled coefficients and the scatter of the timings about the fit. Utilization and GPU-hours: one
-            further run, for `target_gpu_hours` under the resampled laws (none where too many never get there).
+            refitted to resampled runs; times: resampled coefficients and the scatter of the timings about the fit.
+            Utilization and GPU-hours: one further run; for `target_gpu_hours` under the resampled laws as well, none
+            where too many of them never get there.
             `fits`: whether the memory suffices.
             `outside`: `{of, name, value, low, high}` of every value outside the range of the data, where `of` is
-            `loss`, `optimum`, `ttft`, `step_time`, `utilization`, `target` or `ratio`. What no log shows is
-            `logged_params` (the size at this context length), `logged_context` or, with names, `hardware`.
+            `loss`, `optimum`, `ttft`, `step_time`, `utilization`, `target`, `target_logs` (GPU-hours of the target) or
+            `ratio` (of either model). What no log shows is `logged_params`, the size at this context length,
+            `logged_context` or `hardware`, whose three values are names.
             `missing`: by number `no logs` or `not reached` (the law never has this loss); the number is None.
             `below_roofline`: `ttft` or `step_time` where the runtime model, far from its timings, promises more than
             the hardware can do.
@@ -253,7 +254,9 @@ class Explorer:
     def model(self) -> dict[str, Any]:
         """All that the page's script needs, as plain dicts, lists, text and finite numbers."""
         return {
-            "architectures": [_architecture(knowledge, i, self.level) for i, knowledge in enumerate(self.known.values())],
+            "architectures": [
+                _architecture(knowledge, i, self.level) for i, knowledge in enumerate(self.known.values())
+            ],
             "counted": [_shapes(family) for family in self.counted.values()],
             "hardware": [vars(entry) for entry in known_hardware().values()],
             "convention": {name: getattr(PAPER, name) for name in ("chunk_size", "backward_factor")},

@@ -63,12 +63,19 @@ FORMATS: dict[str, Callable[[float], str]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: key of the number, label, format, and the data that it is compared with (`outside`)."""
+    """A row of the table: key of the number, label, format, and the data that it is compared with.
+
+    `of` has what `outside` may say of the number, words separated by a space.
+    """
 
     key: str
     label: str
     format: str
     of: str = ""
+
+    def extrapolated(self, result: Mapping[str, Any]) -> bool:
+        """Whether the number of a result of `Explorer.evaluate` lies outside of its data."""
+        return any(each["of"] in self.of.split() for each in result["outside"])
 
 
 #: By the title of a part of the table; `{first}` stands for the first architecture.
@@ -102,7 +109,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("target_loss", "loss to reach (nats/token)", "loss"),
         Row("target_num_params", "parameters N", "count", "target"),
         Row("target_train_flops", "training compute C (FLOP)", "flops", "target"),
-        Row("target_gpu_hours", "GPU-hours of training", "count", "target"),
+        Row("target_gpu_hours", "GPU-hours of training", "count", "target target_logs"),
         Row("target_gpu_hours_ratio", "… over those of the {first}", "ratio", "ratio"),
     ),
 }
@@ -307,9 +314,8 @@ def _count_table(explorer: Explorer) -> str:
 def _cell(row: Row, name: str, result: dict[str, Any]) -> str:
     write = FORMATS[row.format]
     bounds = result["intervals"].get(row.key)
-    left = any(each["of"] == row.of for each in result["outside"])
     small = between(write(bounds[0]), write(bounds[1])) if bounds else ""
-    flag = result["missing"].get(row.key, "extrapolated" if left else "")
+    flag = result["missing"].get(row.key, "extrapolated" if row.extrapolated(result) else "")
     return (
         f'<td class="number" data-key="{row.key}" data-architecture="{name}"><b>{cell_text(row, result)}</b>'
         f"<small>{small}</small><small>{flag}</small></td>"

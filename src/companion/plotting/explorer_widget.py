@@ -171,7 +171,7 @@ def _cells(widget: Widget, result: Mapping[str, Any]) -> dict[str, str]:
     for row in widget.rows:
         text, bounds = cell_text(row, result), result["intervals"].get(row.key)
         cells[row.key] = f"{text} [{', '.join(map(FORMATS[row.format], bounds))}]" if bounds else text
-    left = {each["of"] for each in result["outside"]} & {row.of for row in widget.rows}
+    left = any(row.extrapolated(result) for row in widget.rows)
     return cells | {"data": "outside" if left else "inside"}
 
 
