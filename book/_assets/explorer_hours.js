@@ -214,24 +214,32 @@
   function notes(model, core, setting, result, words, format) {
     const found = [];
     const label = (name) => model.look[name].label;
-    const placeOf = ({ name, value, low, high }, data) => {
-      const [symbol, write] = words[{ logged_params: "num_params", logged_context: "context_length" }[name] ?? name];
-      return `${symbol} = ${write(value)} (${data}${write(low)} to ${write(high)})`;
+    const ofLogs = { logged_params: "num_params", logged_context: "context_length" };
+    // Each place once, though several numbers depend on it
+    const placesOf = (entries, data, where) => {
+      const places = new Map();
+      for (const { of, name: what, value, low, high } of entries) {
+        const [symbol, write] = words[ofLogs[what] ?? what];
+        const place = `${symbol} = ${write(value)}`;
+        if (!places.has(place)) {
+          places.set(place, `${place}${where[of] ?? ""} (${data}: ${write(low)} to ${write(high)})`);
+        }
+      }
+      return [...places.values()].join(", ");
     };
     for (const { name, law } of model.architectures) {
       const { numbers, intervals, outside, missing } = result[name];
       const entries = outside.filter(({ of, name: what }) => of !== "ratio" && what !== "hardware");
-      const logged = entries.filter((entry) => entry.name.startsWith("logged_"));
+      const logged = entries.filter((entry) => Object.hasOwn(ofLogs, entry.name));
       if (logged.length) {
-        const places = [...new Set(logged.map((entry) => placeOf(entry, "logs: ")))];
-        const nearest = "the utilization is that of the nearest logged model";
-        found.push(["open", `${label(name)}: ${nearest}, not of ${places.join(", ")}.`]);
+        const places = placesOf(logged, "logs", { target_logs: " at the loss to reach" });
+        found.push(["open", `${label(name)}: the utilization is that of the nearest logged model, not of ${places}.`]);
       }
       const known = new Set(entries.filter(({ of }) => of === "loss" || of === "optimum").map((entry) => entry.name));
-      const further = entries.filter((entry) => entry.of === "target" && entry.name in words && !known.has(entry.name));
+      const further = entries.filter(({ of, name: what }) => of === "target" && !known.has(what));
       if (further.length) {
-        const places = further.map((entry) => placeOf(entry, "data: "));
-        found.push(["open", `${label(name)} at the loss to reach is outside the data in ${places.join(", ")}.`]);
+        const places = placesOf(further, "data", {});
+        found.push(["open", `${label(name)} at the loss to reach is outside the data in ${places}.`]);
       }
       const loss = `a loss of ${format.loss(numbers.target_loss)}`;
       if (missing.target_num_params) {
