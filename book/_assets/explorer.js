@@ -298,6 +298,15 @@
   window.addEventListener("hashchange", applyAddress);
   new MutationObserver(schedule).observe(document.documentElement, { attributeFilter: ["data-theme"] });
 
+  // The place of a name in a plot depends on the plot's width
+  let width = section.clientWidth;
+  new ResizeObserver(() => {
+    if (section.clientWidth !== width) {
+      width = section.clientWidth;
+      schedule();
+    }
+  }).observe(section);
+
   // plotly is large and comes last: numbers first, plots when it is here
   document.querySelector("script[src$='plotly.min.js']").addEventListener("load", schedule);
   window.addEventListener("load", () => {

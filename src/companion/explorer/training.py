@@ -13,6 +13,7 @@ from companion.explorer.settings import Setting
 #: Counts behind parameters and training FLOPs; those of serving stay away.
 _COUNTS = ("num_params", "products", "core", "unembedding")
 _RANGES = ("loss", "optimum")
+_OF_INTERVAL = ("covariance", "residual_variance")
 _SHARED = ("convention", "search", "margin", "level", "optimal", "logs_hardware")
 
 
@@ -68,14 +69,17 @@ def training_model(
 
 
 def _short(utilization: dict[str, Any] | None) -> dict[str, Any] | None:
-    """What gives the utilization of one model, with as many digits as the packed laws have."""
+    """What gives the utilization of one model; what only its interval needs has few digits."""
     return utilization and {
-        "curves": [{name: _rounded(value) for name, value in curve.items()} for curve in utilization["curves"]]
+        "curves": [
+            {name: _rounded(value, 4 if name in _OF_INTERVAL else 8) for name, value in curve.items()}
+            for curve in utilization["curves"]
+        ]
     }
 
 
-def _rounded(value: Any) -> Any:
-    return [_rounded(each) for each in value] if isinstance(value, list) else float(f"{value:.6g}")
+def _rounded(value: Any, digits: int) -> Any:
+    return [_rounded(each, digits) for each in value] if isinstance(value, list) else float(f"{value:.{digits}g}")
 
 
 def _packed(laws: dict[str, list[float]]) -> dict[str, Any]:
