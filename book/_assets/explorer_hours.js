@@ -89,18 +89,18 @@
     // companion.laws.compute_for_loss, for one law; LossSurface.tokens_for
     function cheapest(law, geometry, loss) {
       const excess = Math.max(loss - law.E, 0) ** (1 / law.gamma);
-      const tokens = (N) => {
-        const rest = excess - law.A * N ** -law.alpha;
-        return rest > 0 ? (law.B / rest) ** (1 / law.beta) : Infinity;
+      const logB = Math.log(law.B);
+      const logTokens = (logN) => {
+        const rest = excess - law.A * Math.exp(-law.alpha * logN);
+        return rest > 0 ? (logB - Math.log(rest)) / law.beta : Infinity;
       };
-      const [ofTokens, ofSize] = [Math.log(law.beta * law.B), Math.log(law.alpha * law.A)];
+      const apart = Math.log(law.beta) + logB - Math.log(law.alpha * law.A);
       const x = bisect((at) => {
         const g = geometry(at);
-        const gain = ofTokens - law.beta * Math.log(tokens(g.N)) - (ofSize - law.alpha * g.logN);
-        return gain + g.prices - g.sizes;
+        return apart - law.beta * logTokens(g.logN) + law.alpha * g.logN + g.prices - g.sizes;
       });
-      const { N, F } = geometry(x);
-      const D = isEnd(x) ? NaN : tokens(N);
+      const { N, F, logN } = geometry(x);
+      const D = isEnd(x) ? NaN : Math.exp(logTokens(logN));
       return { train_flops: F * D, num_params: N, num_tokens: D, tokens_per_param: D / N };
     }
 

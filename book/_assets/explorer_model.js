@@ -38,7 +38,7 @@
     // companion.runs.shape_family.bisect: ln d_model of the root of an increasing function
     function bisect(rises) {
       let [low, high] = [lowest, highest];
-      for (let i = 0; i < 60; i++) {
+      for (let i = 0; i < 50; i++) {
         const middle = 0.5 * (low + high);
         if (rises(middle) < 0) {
           low = middle;
