@@ -46,7 +46,14 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "92_kernel_log": [{"records_folder": "of a reader"}],
     "91_explorer": [
         {"architectures": ["xlstm"], "tokens_per_param": None, "hardware": "rtx-4090", "num_resamples": 20},
-        {"train_flops": 7e23, "context_length": 3000, "batch_size": 300, "experiment": "isoflop", "num_resamples": 20},
+        {
+            "logs_hardware": "a100-sxm",
+            "train_flops": 7e23,
+            "context_length": 3000,
+            "batch_size": 300,
+            "experiment": "isoflop",
+            "num_resamples": 20,
+        },
     ],
 }
 
