@@ -28,15 +28,18 @@
     const above = clip(lengths.findIndex((length) => length >= place), 1, Math.max(last, 1));
     const pair = curves.slice(above - 1, above + 1);
     const share = pair.length === 2 ? (place - lengths[above - 1]) / (lengths[above] - lengths[above - 1]) : 0;
+    const used = pair
+      .map((curve, i) => ({ curve, weight: i ? share : 1 - share }))
+      .filter(({ weight }) => weight > 0);
     let [mean, variance] = [0, 0];
-    pair.forEach((curve, i) => {
-      const weight = i ? share : 1 - share;
+    used.forEach(({ curve, weight }) => {
       const part = onCurve(curve, N);
       mean += weight * part.mean;
       variance += weight * part.variance;
     });
-    const reach = Math.max(...pair.map(({ quantile }) => quantile)) * Math.sqrt(variance);
-    return { value: Math.exp(mean), low: Math.exp(mean - reach), high: Math.min(Math.exp(mean + reach), 1) };
+    const reach = Math.max(...used.map(({ curve }) => curve.quantile)) * Math.sqrt(variance);
+    const [value, low, high] = [mean, mean - reach, mean + reach].map((each) => Math.min(Math.exp(each), 1));
+    return { value, low, high };
   }
 
   // `tools` are functions of explorer_model.js
