@@ -248,8 +248,8 @@ def test_where_the_utilization_comes_from(planned: Plan, known: dict[str, Knowle
     best = ch09.numbers_of(planned, "loss-optimal")
     assert said["c9_utilization"].startswith(f"{percent(best['transformer']['utilization'])} (Transformer) and ")
     assert said["c9_utilization_source"].startswith(
-        "It is measured by the authors' training logs: T\u00a0=\u00a02048, 8192 and 16384 (Transformer) and "
-        "T\u00a0=\u00a08192 and 16384 (xLSTM), on NVIDIA H100 SXM, with their kernels and full recomputation"
+        "It comes from the authors' training logs: T\u00a0=\u00a02048, 8192 and 16384 (Transformer) and "
+        "T\u00a0=\u00a08192 and 16384 (xLSTM), on NVIDIA H100 SXM, with their kernels, GPU counts and full "
     )
     given = utilization.source_words(replace(planned.request, utilization=0.3), known)
     assert given == "It is 30 % for every model of this plan, as given"
@@ -260,7 +260,7 @@ def test_where_the_utilization_comes_from(planned: Plan, known: dict[str, Knowle
         planned.request, {"transformer": replace(known["transformer"], utilization=own), "xlstm": one}
     )
     assert both == (
-        "It is measured by the training logs: T\u00a0=\u00a02048, 8192 and 16384 (Transformer), on NVIDIA A100 SXM "
+        "It comes from the training logs: T\u00a0=\u00a02048, 8192 and 16384 (Transformer), on NVIDIA A100 SXM "
         "80 GB, with their kernels and GPU counts. The logs lack xLSTM, so 40 % is assumed there"
     )
 

@@ -330,7 +330,9 @@ class TestOwnLogs:
     def test_two_others(self, tmp_path: Path) -> None:
         path = own_logs(tmp_path, {"xlstm": "mamba2", "transformer": "gpt"})
         costs = ch11.load_costs(path, 16384, 3.05, "h100-sxm", num_resamples=30)
-        assert "T = 16384 mamba2 does: at equal loss gpt takes 3.24 times" in ch11.answer_facts(costs)["c11_answer"]
+        assert (
+            "T = 16384 tokens mamba2 does: at equal loss gpt takes 3.24 times" in ch11.answer_facts(costs)["c11_answer"]
+        )
         with pytest.raises(NotApplicable):
             ch11.predict(costs)
         said = ch11.decomposition_facts(costs, ch11.decompose(costs))

@@ -29,10 +29,10 @@ def source_words(request: Request, known: Mapping[str, Knowledge]) -> str:
         one = next(iter(measured.values()))
         whose, kept = ("the", "their kernels and GPU counts")
         if one.of_authors:
-            whose, kept = ("the authors'", "their kernels and full recomputation of activations")
+            whose, kept = ("the authors'", "their kernels, GPU counts and full recomputation of activations")
         lengths = {name: f"T\u00a0=\u00a0{listed(logs.context_lengths(name))}" for name, logs in measured.items()}
         device = get_hardware(one.hardware).label
-        found.append(f"It is measured by {whose} training logs: {by_label(lengths)}, on {device}, with {kept}")
+        found.append(f"It comes from {whose} training logs: {by_label(lengths)}, on {device}, with {kept}")
     if missing := [label_of(name) for name in known if name not in measured]:
         found.append(f"The logs lack {listed(missing)}, so {percent(ASSUMED_UTILIZATION)} is assumed there")
     return ". ".join(found)

@@ -40,7 +40,7 @@ def answer_facts(costs: Costs) -> dict[str, str]:
 
 def answer_verdict(costs: Costs) -> str:
     """Which architecture reaches equal loss in fewer GPU-hours, how many times fewer, and how much of it is FLOPs."""
-    where = f"At T = {costs.context_length}"
+    where = f"At a context of T = {costs.context_length} tokens"
     try:
         parts = decompose(costs).set_index("quantity")
     except NotApplicable:
@@ -181,7 +181,7 @@ def outside_design(costs: Costs) -> str:
             texts.append(
                 f"{the(str(name))} at T = {length} (group {listed(sorted(rows['group'].unique()))}, {gpus} GPUs)"
             )
-    return f" Only runs outside the design of the study exist for {listed(texts)}." if texts else ""
+    return f" For {listed(texts)} there are only runs outside the design of the study." if texts else ""
 
 
 def small_facts(costs: Costs) -> dict[str, str]:

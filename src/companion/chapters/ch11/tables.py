@@ -33,10 +33,10 @@ def fronts_figure(costs: Costs) -> Html:
         figures.fronts(costs, bands),
         name="cost-fronts",
         alt=f"Loss over GPU-hours of {names}: clouds of runs, and the lower hull of each falling to the right.",
-        caption=f"Loss over GPU-hours at T = {costs.context_length}. Faint: all finished runs. Lines: hulls of the "
-        "runs that no other run beats. "
+        caption=f"Loss over GPU-hours at T = {costs.context_length}. Faint: finished runs. Lines: lower hulls of "
+        "these. "
         + (
-            "Bands: 95 % intervals of the least GPU-hours by the law of the loss, where runs were made for it. "
+            "Bands: 95 % intervals of the least GPU-hours by the law of the loss, inside the budgets of the runs. "
             if len(bands)
             else ""
         )
@@ -67,8 +67,8 @@ def answer_table(costs: Costs) -> Html:
         pd.DataFrame(rows),
         name="cost-answer",
         caption=f"GPU-hours to a loss of {costs.loss:g} at T = {costs.context_length}, read off the hulls, with 95 % "
-        "intervals; and the trained model that takes the fewest by the law of the loss."
-        + "".join(f" {reason[0].upper()}{reason[1:]}." for reason in reasons),
+        "intervals by the law of the loss, widened where they leave out the value; and the trained model that takes "
+        "the fewest by that law." + "".join(f" {reason[0].upper()}{reason[1:]}." for reason in reasons),
         formats={"num_params": count, "num_tokens": count, "train_flops": power_of_ten, "utilization": percent},
         labels={"hours": "GPU-hours", "num_params": "N", "num_tokens": "D", "train_flops": "C (FLOP)"},
     )

@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from companion.chapters.ch12.study import Study, num_logged, parted
+from companion.chapters.ch12.study import LEAST_PAIRS, Study, num_logged, parted
 from companion.chapters.labels import label_of, the
 from companion.formatting import (
     count,
@@ -47,15 +47,17 @@ def batch_answer(study: Study) -> str:
     """What another batch did to the final loss at equal N and D."""
     if study.pairs is None or study.batches is None:
         return "These runs do not show what another batch would have done: no shape was trained at two batch sizes"
-    differences = study.pairs["difference"]
-    values = differences.to_numpy(float)
+    equal = study.pairs[study.pairs["same_learning_rate"]]
+    enough = len(equal) >= LEAST_PAIRS  # else the learning rate may be part of the difference
+    pairs, alike = (equal, "N, D and learning rate") if enough else (study.pairs, "N and D")
+    values = pairs["difference"].to_numpy(float)
     extreme = float(values[np.abs(values).argmax()])
-    where = " where the steps are few" if falls_with_steps(study.pairs) else ""
+    where = " where the steps are few" if falls_with_steps(pairs) else ""
     larger = "twice the batch" if study.batches[1] == 2 * study.batches[0] else "a larger batch"
-    mean = float(differences.mean())
+    mean = float(values.mean())
     most = f"{abs(extreme):.3f}" if mean * extreme > 0 else higher(extreme)
     return (
-        f"A table of final losses does not show what the batch did: with {larger}, runs of equal N and D end "
+        f"A table of final losses does not show what the batch did: with {larger}, runs of equal {alike} end "
         f"{higher(mean)} on average, and up to {most}{where}"
     )
 
@@ -92,6 +94,7 @@ def pair_facts(study: Study, mean: MeanDifference) -> dict[str, str]:
         "c12_first_batch": f"{batches[0]:g}",
         "c12_second_batch": f"{batches[1]:g}",
         "c12_pair_architecture": the(str(pairs["architecture"].iloc[0])),
+        "c12_pair_context": f" at T = {pairs['context_length'].iloc[0]}" if "context_length" in pairs else "",
         "c12_mean": f"{signed(mean.mean, 3)} nats per token {interval(mean.t_interval)}",
         "c12_range": f"{signed(mean.smallest, 3)} to {signed(mean.largest, 3)}",
         "c12_above": share_in_words(above, len(pairs)),
@@ -308,7 +311,7 @@ def optimum_facts(optima: pd.DataFrame) -> dict[str, str]:
         "c12_usual_batch": f"{usual:g}",
         "c12_half_batch": f"{other['batch_size_seqs']:g}",
         "c12_half_ratio": _ratio(other),
-        "c12_double_ratio": f"{1 / other['ratio']:.2f}",
+        "c12_double_ratio": _measured_ratio(low, other),
         "c12_slope_same": f"{slopes[0]:.2f}",
         "c12_slope_mixed": f"{slopes[1]:.2f}",
     }
@@ -316,3 +319,11 @@ def optimum_facts(optima: pd.DataFrame) -> dict[str, str]:
 
 def _ratio(row: Any) -> str:
     return f"{row['ratio']:.2f} {interval((row['ratio_low'], row['ratio_high']), 2)}"
+
+
+def _measured_ratio(first: Any, second: Any) -> str:
+    """N\\* of one profile over that of another, measured; their runs are independent, so half widths add in squares."""
+    value = first["measured"] / second["measured"]
+    below = np.hypot(np.log(first["measured"] / first["low"]), np.log(second["high"] / second["measured"]))
+    above = np.hypot(np.log(first["high"] / first["measured"]), np.log(second["measured"] / second["low"]))
+    return f"{value:.2f} {interval((value * np.exp(-below), value * np.exp(above)), 2)}"

@@ -270,7 +270,9 @@ def twin_facts(
         ),
         "c12_twin_noise": f"{noise:.2f}",
         "c12_twin_batches": (
-            "Both saw the same batches in the same order" if noise > 0.9 else "They did not see the same batches"
+            "So both most likely saw the same batches in the same order"
+            if noise > 0.9
+            else "So they did not see the same batches"
         ),
     }
     if common is not None:

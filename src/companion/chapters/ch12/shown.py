@@ -31,7 +31,7 @@ def answer_figure(study: Study) -> Html:
         parts.append(
             f"{'Left' if twins is not None else 'Points'}: loss at batch {study.batches[1]:g} less that at batch "
             f"{study.batches[0]:g}, for {len(pairs)} pairs of runs with equal N and nearly equal D. Hollow: learning "
-            "rates differ or are unknown."
+            "rates differ or are unknown." + ("" if trend is None else " Dashed: a power law through all pairs.")
         )
     if twins is not None and study.twins is not None:
         gap = study.losses[study.twins[0]] - study.losses[study.twins[1]]
@@ -126,6 +126,6 @@ def bands_figure(study: Study, failed: pd.DataFrame) -> Html:
         figures.bands(tables, titles),
         name="hidden-failures",
         alt="Training loss of every run that failed, and the gray band of finished runs of about its size.",
-        caption="Runs that did not finish (colored), by size and peak learning rate, and the band of finished runs of "
+        caption="Runs that failed (colored), by size and peak learning rate, and the band of finished runs of "
         "about their size (gray line: median; band: four robust standard deviations on both sides).",
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from companion.chapters.applicability import optional
-from companion.chapters.ch12.study import Study
+from companion.chapters.ch12.study import LEAST_PAIRS, Study
 from companion.formatting import count, interval, percent, plural, power_of_ten, signed
 from companion.plotting import Html, show_table
 from companion.training.batch import MeanDifference, StepTrend, mean_difference
@@ -27,14 +27,14 @@ def answer_table(study: Study) -> Html:
     """What these final losses hide, how much it is, and what shows it."""
     rows = []
     if study.pairs is not None and study.batches is not None:
-        found = mean_difference(study.pairs, num_resamples=1)
-        rows.append(
-            {
-                "hidden": f"batch {study.batches[1]:g} instead of {study.batches[0]:g}",
-                "seen in": plural(found.num_pairs, "pair"),
-                "size (nats/token)": f"{signed(found.mean, 3)} {interval(found.t_interval)}",
-            }
-        )
+        equal = study.pairs[study.pairs["same_learning_rate"]]
+        words, some = f"batch {study.batches[1]:g} instead of {study.batches[0]:g}", {}
+        if LEAST_PAIRS <= len(equal) < len(study.pairs):
+            some = {f"{words}, learning rates equal": equal}
+        for hidden, pairs in {words: study.pairs, **some}.items():
+            found = mean_difference(pairs, num_resamples=1)
+            size = f"{signed(found.mean, 3)} {interval(found.t_interval)}"
+            rows.append({"hidden": hidden, "seen in": plural(found.num_pairs, "pair"), "size (nats/token)": size})
     if study.twins is not None:
         gap = study.losses[study.twins[0]] - study.losses[study.twins[1]]
         rows.append(
@@ -47,7 +47,7 @@ def answer_table(study: Study) -> Html:
         seen = f"{jumps['run'].nunique()} of {len(done)} runs"
         rows.append({"hidden": "a spike on the way", "seen in": seen, "size (nats/token)": jump})
     seen = f"{len(failed)} of {len(study.logs)} runs"
-    rows.append({"hidden": "runs that did not finish", "seen in": seen, "size (nats/token)": "no final loss to use"})
+    rows.append({"hidden": "runs that failed", "seen in": seen, "size (nats/token)": "no final loss to use"})
     return show_table(
         pd.DataFrame(rows),
         name="hidden-answer",

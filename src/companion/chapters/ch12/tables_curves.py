@@ -189,7 +189,7 @@ def failures_table(failed: pd.DataFrame) -> Html:
     return show_table(
         failed.assign(family=_families(failed), end=ends, **steps)[list(labels)],
         name="hidden-failures",
-        caption="Runs that did not finish: how they ended, with their last step, and the step at which they left the "
+        caption="Runs that failed: how they ended, with their last step, and the step at which they left the "
         "band of finished runs of about their size (siblings) for good, by the loss and by the gradient norm.",
         formats={"num_params": count, "learning_rate": "{:g}", "sibling_learning_rate": "{:g}"},
         labels=labels,
