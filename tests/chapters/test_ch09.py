@@ -226,6 +226,26 @@ class TestHoursToALoss:
         assert first["GPU-hours at u = 40 %"].startswith(f"{count(other)} [")
         assert ratio["GPU-hours"] != ratio["GPU-hours at u = 40 %"]
 
+    def test_ratios_at_other_losses_and_contexts(self, plans: tuple[Plan, Plan], known: dict[str, Knowledge]) -> None:
+        ratios = ch09.ratios_elsewhere(plans[0], known)
+        assert len(ratios) == 6, "three losses at both contexts that all logs have"
+        assert set(ratios["context_length"]) == {8192, 16384}
+        own = ratios[(ratios["loss"] == 2.8) & (ratios["context_length"] == 8192)]
+        assert own["ratio"].item() == pytest.approx(plans[0].gpu_hours_ratios[0].ratio)
+        for loss in sorted(ratios["loss"])[:2]:
+            again = plan(Request(target_loss=loss, context_length=16384), known).gpu_hours_ratios[0].ratio
+            there = ratios[(ratios["loss"] == loss) & (ratios["context_length"] == 16384)]["ratio"].iloc[0]
+            assert there == pytest.approx(again)
+        spent = ch09.numbers_of(plans[0], "loss-optimal")["xlstm"]["train_flops"]
+        tenth = plan(Request(train_flops=spent / 10), known).models
+        assert next(one for one in tenth if one.architecture == "xlstm").numbers["loss"] in set(ratios["loss"])
+        rows = rows_of(ch09.elsewhere_table(ratios, plans[0]))
+        assert [row[""] for row in rows] == ["T = 8192", "T = 16384"]
+        assert rows[0]["loss 2.800"].startswith(f"{significant(own['ratio'].item())} [")
+        said = ch09.elsewhere_facts(ratios)["c9_ratio_moves"]
+        assert significant(ratios["ratio"].min()) in said
+        assert said.endswith("T\u00a0=\u00a016384)")
+
     def test_of_one_architecture_there_is_no_ratio(self, known: dict[str, Knowledge]) -> None:
         alone = plan(Request(target_loss=2.8, utilization=0.4), {"xlstm": known["xlstm"]})
         hours = count(alone.models[0].numbers["train_gpu_hours"])

@@ -1,14 +1,16 @@
 """Chapter 9: where the utilization of a plan comes from, and the GPU-hours to a loss that follow from it."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pandas as pd
 
 from companion.chapters.ch09.facts import numbers_of
 from companion.chapters.labels import by_label, label_of, the
+from companion.errors import InputError
 from companion.formatting import count, listed, percent, significant
 from companion.hardware import get_hardware
-from companion.planner import LOSS_OPTIMAL, HoursRatio, Knowledge, Plan, PlannedModel, Request
+from companion.planner import LOSS_OPTIMAL, HoursRatio, Knowledge, Plan, PlannedModel, Request, plan
 from companion.planner.utilization import ASSUMED_UTILIZATION
 from companion.plotting import Html, show_table
 
@@ -78,6 +80,66 @@ def loss_hours_table(measured: Plan, assumed: Plan) -> Html:
         caption=f"GPU-hours of training to a loss of {measured.request.target_loss:.3f} nats per token, with 95 % "
         "intervals: the loss-optimal models, with the utilization u of the logs and with one for all.",
     )
+
+
+def ratios_elsewhere(measured: Plan, known: Mapping[str, Knowledge]) -> pd.DataFrame:
+    """The ratio of a plan's GPU-hours at easier losses, and at the contexts that all logs share.
+
+    Returns
+    -------
+    DataFrame
+        with `loss` (nats per token; that of the plan, and those that the first architecture reaches with a tenth and a
+        hundredth of its compute), `context_length`, `ratio` and `interval`; a pair that cannot be planned is left out.
+    """
+    chosen = measured.gpu_hours_ratios[0]
+    pair = (chosen.first, chosen.second)
+    request = replace(measured.request, prefill_tokens=0.0, generated_tokens=0.0, prompt_length=None)
+    spent = numbers_of(measured, LOSS_OPTIMAL)[chosen.first]["train_flops"]
+    losses = [request.target_loss]
+    for share in (10, 100):
+        cheaper = plan(replace(request, target_loss=None, train_flops=spent / share), known)
+        losses += [values["loss"] for name, values in numbers_of(cheaper, LOSS_OPTIMAL).items() if name == chosen.first]
+    logs = [set(one.context_lengths(name)) for name in pair if (one := known[name].utilization) is not None]
+    rows = []
+    for length in sorted({request.context} | (logs[0] & logs[1] if len(logs) == 2 else set())):
+        for loss in losses:
+            try:
+                again = plan(replace(request, target_loss=loss, context_length=length), known)
+                ratio = ratio_between(again, *pair)
+            except (InputError, KeyError):
+                continue
+            rows.append({"loss": loss, "context_length": length, "ratio": ratio.ratio, "interval": ratio.interval})
+    return pd.DataFrame(rows)
+
+
+def elsewhere_table(ratios: pd.DataFrame, measured: Plan) -> Html:
+    """`ratios_elsewhere`: a row for each context, a column for each loss."""
+    cells = {
+        (length, loss): _bracketed(significant(ratio), *map(significant, interval))
+        for loss, length, ratio, interval in ratios.itertuples(index=False)
+    }
+    losses = sorted(ratios["loss"].unique(), reverse=True)
+    rows = [
+        {"": f"T\u00a0=\u00a0{length}"} | {f"loss {loss:.3f}": cells.get((length, loss), "–") for loss in losses}
+        for length in sorted(ratios["context_length"].unique())
+    ]
+    ratio = measured.gpu_hours_ratios[0]
+    return show_table(
+        pd.DataFrame(rows),
+        name="planning-ratios",
+        caption=f"GPU-hours of training to a loss (nats per token), {label_of(ratio.second)} over "
+        f"{label_of(ratio.first)}, with 95 % intervals.",
+    )
+
+
+def elsewhere_facts(ratios: pd.DataFrame) -> dict[str, str]:
+    """Between what the ratio lies, and where its ends are."""
+    ordered = ratios.sort_values("ratio")
+    words = [
+        f"{significant(end.ratio)} (loss {end.loss:.3f}, T\u00a0=\u00a0{end.context_length})"
+        for end in ordered.iloc[[0, -1]].itertuples()
+    ]
+    return {"c9_ratio_moves": f"from {words[0]} to {words[1]}"}
 
 
 def ratio_between(planned: Plan, first: str, second: str) -> HoursRatio:
