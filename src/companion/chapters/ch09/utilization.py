@@ -134,10 +134,9 @@ def elsewhere_table(ratios: pd.DataFrame, measured: Plan) -> Html:
 
 def elsewhere_facts(ratios: pd.DataFrame) -> dict[str, str]:
     """Between what the ratio lies, and where its ends are."""
-    ordered = ratios.sort_values("ratio")
+    ends = ratios.sort_values("ratio").iloc[[0, -1]].to_dict("records")
     words = [
-        f"{significant(end.ratio)} (loss {end.loss:.3f}, T\u00a0=\u00a0{end.context_length})"
-        for end in ordered.iloc[[0, -1]].itertuples()
+        f"{significant(end['ratio'])} (loss {end['loss']:.3f}, T\u00a0=\u00a0{end['context_length']})" for end in ends
     ]
     return {"c9_ratio_moves": f"from {words[0]} to {words[1]}"}
 
