@@ -39,13 +39,18 @@ def fronts(costs: Costs, bands: pd.DataFrame) -> Figure:
                 linewidth=0,
             )  # fmt: skip
     ax.axhline(costs.loss, color=INK, linewidth=0.8, linestyle=":")
-    top = max(float(front.loss[0]) for front in costs.fronts.values())
-    low = min(float(front.loss[-1]) for front in costs.fronts.values())
-    ax.set_ylim(low - 0.05 * (top - low), top + 0.1 * (top - low))
+    ax.set_ylim(*front_window(costs))
     ax.set(xscale="log", xlabel=HOURS_LABEL, ylabel=LABELS["val_loss"])
     count_ticks(ax.xaxis)
     ax.legend()
     return figure
+
+
+def front_window(costs: Costs) -> tuple[float, float]:
+    """Losses that the figure of the fronts shows: those of the fronts, and a little more."""
+    top = max(float(front.loss[0]) for front in costs.fronts.values())
+    low = min(float(front.loss[-1]) for front in costs.fronts.values())
+    return low - 0.05 * (top - low), top + 0.1 * (top - low)
 
 
 def utilization(logs: pd.DataFrame, measured: MeasuredUtilization | None) -> Figure:

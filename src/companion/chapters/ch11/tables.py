@@ -29,12 +29,14 @@ def fronts_figure(costs: Costs) -> Html:
     except InputError:  # no law: the hulls are shown alone
         bands = pd.DataFrame()
     names = " and ".join(label_of(name) for name in costs.names)
+    above = sum(int((runs["val_loss"] > figures.front_window(costs)[1]).sum()) for runs in costs.runs.values())
+    beyond = f", {above} more above the figure" if above else ""
     return show(
         figures.fronts(costs, bands),
         name="cost-fronts",
         alt=f"Loss over GPU-hours of {names}: clouds of runs, and the lower hull of each falling to the right.",
-        caption=f"Loss over GPU-hours at T = {costs.context_length}. Faint: finished runs. Lines: lower hulls of "
-        "these. "
+        caption=f"Loss over GPU-hours at T = {costs.context_length}. Faint: finished runs{beyond}. Lines: lower "
+        "hulls of these. "
         + (
             "Bands: 95 % intervals of the least GPU-hours by the law of the loss, inside the budgets of the runs. "
             if len(bands)

@@ -220,7 +220,8 @@ def critical_facts(
     found: CriticalBatchFit, everything: CriticalBatchFit, pairs: pd.DataFrame, implied: pd.DataFrame
 ) -> dict[str, str]:
     """The critical batch that the pairs imply, how many of them the relation describes, and the published exponent."""
-    tokens, bounds = pairs["second_num_tokens"], found.interval("exponent")
+    fitted = pairs[pairs["same_learning_rate"]]  # the relation holds for their tokens
+    tokens, bounds = fitted["second_num_tokens"], found.interval("exponent")
     described = int(implied["critical_batch"].notna().sum())
     inside = "inside" if bounds[0] <= PUBLISHED_EXPONENT <= bounds[1] else "outside"
     form = "These pairs do not show whether it grows with the tokens"
