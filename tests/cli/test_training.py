@@ -152,7 +152,7 @@ def test_without_losses_there_is_still_utilization(capsys: pytest.CaptureFixture
 
 def test_step_times_in_milliseconds_are_noticed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     result = run_json(capsys, "training", str(own_table(tmp_path, step_time_s=1e-3)))
-    assert any("a step time in another unit" in note for note in result["warnings"])
+    assert any("step times in another unit" in note for note in result["warnings"])
 
 
 @pytest.mark.parametrize(

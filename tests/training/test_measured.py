@@ -118,6 +118,6 @@ def test_more_than_the_peak_is_refused() -> None:
     logs = synthetic((1024,)).assign(run=lambda table: [f"run {i}" for i in table.index])
     logs.loc[3, "utilization"] = 1.2
     with pytest.raises(
-        InputError, match=r"^training logs: run 'run 3' would use 120 % of NVIDIA H100 SXM: a step time"
+        InputError, match=r"^training logs: run 'run 3' would use 1.200 times the peak of NVIDIA H100 SXM: step times"
     ):
         MeasuredUtilization.of(logs)

@@ -14,7 +14,7 @@ from companion.cli.isoflop import few_resamples
 from companion.cli.options import add_bootstrap, add_json, add_level, positive, whole
 from companion.errors import InputError
 from companion.fitting.pareto import ParetoFront
-from companion.formatting import count, level_text, listed, percent, plural, power_of_ten, quoted, significant
+from companion.formatting import count, level_text, listed, percent, plural, power_of_ten, significant
 from companion.hardware import REFERENCE_HARDWARE, Hardware, get_hardware
 from companion.runs.select import subset
 from companion.training.fronts import (
@@ -26,7 +26,7 @@ from companion.training.fronts import (
     usual_context_length,
 )
 from companion.training.logs import load_training_logs
-from companion.training.throughput import ISOFLOP, finished, utilization_by_size, with_throughput
+from companion.training.throughput import ISOFLOP, beyond_peak, finished, utilization_by_size, with_throughput
 
 #: What the factors between two architectures are called in text.
 _COST_WORDS = {"train_flops": "FLOP", "num_tokens": "tokens", "gpu_hours": "GPU-hours"}
@@ -77,7 +77,8 @@ def training(arguments: argparse.Namespace) -> None:
             raise
         notes.append(f"no fronts: {error}")
         result, whole_runs = {"context_length": None, "fronts": {}, "factors": []}, measured
-    notes += _impossible(measured, hardware)
+    if fault := beyond_peak(measured, hardware):
+        notes.append(fault)
     result = {
         "file": str(arguments.file),
         "hardware": hardware.name,
@@ -120,18 +121,6 @@ def _fronts(arguments: argparse.Namespace, logs: pd.DataFrame, notes: list[str])
         "factors": _factors(logs, list(fronts), context_length, group, notes),
     }
     return result if arguments.loss is None else result | _at_loss(arguments, logs, context_length, group, notes)
-
-
-def _impossible(measured: pd.DataFrame, hardware: Hardware) -> list[str]:
-    """A run that would do more than its GPUs can, as a note."""
-    above = measured[measured["utilization"] > 1]
-    if above.empty:
-        return []
-    name, share = above.iloc[0][["run", "utilization"]]
-    return [
-        f"run {quoted(name)} would use {percent(share)} of {hardware.label}: a step time in another unit, other GPUs, "
-        "or too few of them?"
-    ]
 
 
 def _hours(measured: pd.DataFrame) -> list[Any]:

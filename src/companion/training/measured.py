@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from companion.errors import InputError
-from companion.formatting import listed, percent, quoted
-from companion.hardware import REFERENCE_HARDWARE, get_hardware
+from companion.formatting import listed
+from companion.hardware import REFERENCE_HARDWARE
 from companion.paths import data_dir
-from companion.training.throughput import finished, with_throughput
+from companion.training.throughput import beyond_peak, finished, with_throughput
 
 Array = NDArray[np.float64]
 
@@ -100,13 +100,8 @@ class MeasuredUtilization:
         """
         known = logs if "utilization" in logs else with_throughput(logs, hardware)
         source = str(logs.attrs.get("source", "training logs"))
-        if (above := known["utilization"] > 1).any():
-            first = known[above].iloc[0]
-            name = quoted(first.get("run", above.idxmax()))
-            raise InputError(
-                f"{source}: run {name} would use {percent(first['utilization'])} of {get_hardware(hardware).label}: a "
-                "step time in another unit, other GPUs, or too few of them?"
-            )
+        if fault := beyond_peak(known, hardware):
+            raise InputError(f"{source}: {fault}")
         curves: dict[str, list[SizeCurve]] = {}
         groups: Any = finished(known, group=None).groupby(["architecture", "context_length"])
         for (name, length), rows in groups:

@@ -41,7 +41,8 @@ def fronts(costs: Costs, bands: pd.DataFrame) -> Figure:
     ax.axhline(costs.loss, color=INK, linewidth=0.8, linestyle=":")
     top = max(float(front.loss[0]) for front in costs.fronts.values())
     low = min(float(front.loss[-1]) for front in costs.fronts.values())
-    ax.set_ylim(low - 0.05 * (top - low), top + 0.1 * (top - low))
+    height = (top - low) or 0.1  # fronts of one run each
+    ax.set_ylim(low - 0.05 * height, top + 0.1 * height)
     ax.set(xscale="log", xlabel=HOURS_LABEL, ylabel=LABELS["val_loss"])
     count_ticks(ax.xaxis)
     ax.legend()
