@@ -482,3 +482,11 @@ def test_curves_that_are_too_short_leave_the_first_screen_whole(study: Study) ->
     assert ch12.both_losses_facts(study.curves.assign(val_loss=np.nan), study.logs) == {}
     said = ch12.both_losses_facts(study.curves, study.logs)
     assert said["c12_both_points"] == f"{study.curves['val_loss'].notna().sum():,} points"
+
+
+@pytest.mark.filterwarnings("error")
+def test_differences_without_order_do_not_fall_with_steps(study: Study) -> None:
+    assert study.pairs is not None
+    assert not facts.falls_with_steps(study.pairs.assign(difference=0.01))
+    assert not facts.falls_with_steps(study.pairs.assign(second_steps=500))
+    assert facts.falls_with_steps(study.pairs.assign(difference=1 / study.pairs["second_steps"]))

@@ -238,3 +238,8 @@ def test_params_of_published_models(options: str, expected: int, capsys: pytest.
 def test_an_xlstm_has_no_grouped_heads(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["params", "--architecture", "xlstm", "--size", "7b", "--n-kv-heads", "2", "--qk-norm"]) == 2
     assert "--n-kv-heads, --qk-norm: this xlstm has no keys and values" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", ["99999999999999999999", "9007199254740993"])
+def test_whole_numbers_that_float64_rounds_are_read(number: str) -> None:
+    assert options.whole(number) == options.count(number) == int(number)

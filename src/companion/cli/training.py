@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from companion.cli.commands import print_json, print_table
 from companion.cli.isoflop import few_resamples
 from companion.cli.options import add_bootstrap, add_json, add_level, positive, whole
 from companion.errors import InputError
+from companion.fitting.bootstrap import MAX_RESAMPLES
 from companion.fitting.pareto import ParetoFront
 from companion.formatting import count, level_text, listed, percent, plural, power_of_ten, significant
 from companion.hardware import REFERENCE_HARDWARE, Hardware, get_hardware
@@ -62,6 +64,10 @@ def add_training(command: Callable[..., argparse.ArgumentParser]) -> None:
 def training(arguments: argparse.Namespace) -> None:
     """`companion training`: utilization by size, fronts of loss over GPU-hours, and hours at a loss."""
     hardware = get_hardware(arguments.hardware)
+    if arguments.loss is not None and not math.isfinite(arguments.loss):
+        raise InputError(f"--loss {arguments.loss:g} is not finite")
+    if arguments.bootstrap > MAX_RESAMPLES:
+        raise InputError(f"--bootstrap {arguments.bootstrap}: at most {MAX_RESAMPLES} resamples can be drawn")
     loaded = load_training_logs(arguments.file)
     logs = with_throughput(subset(loaded, arguments.architecture, arguments.context_length), hardware)
     logs.attrs["source"] = loaded.attrs["source"]

@@ -19,6 +19,9 @@ Array = NDArray[np.float64]
 
 #: Runs that a quadratic in ln N needs so that its scatter can be estimated.
 _FEWEST_RUNS = 6
+#: Columns of logs that have been loaded, and those that a utilization is made of.
+_NEEDED = ("architecture", "context_length", "num_params", "num_gpus", "step_time_s", "val_loss", "status")
+_COUNTED = ("num_tokens", "train_flops", "train_steps")
 #: Relative distance up to which a size counts as one of the logs'.
 _SAME = 1e-3
 
@@ -98,8 +101,11 @@ class MeasuredUtilization:
         >>> {name: measured.context_lengths(name) for name in measured.curves}
         {'transformer': (2048, 8192, 16384), 'xlstm': (8192, 16384)}
         """
-        known = logs if "utilization" in logs else with_throughput(logs, hardware)
         source = str(logs.attrs.get("source", "training logs"))
+        needed = _NEEDED if "utilization" in logs else (*_NEEDED, *_COUNTED)
+        if missing := [name for name in needed if name not in logs]:
+            raise InputError(f"{source}: no column {missing[0]!r}; companion.training.load_training_logs reads logs")
+        known = logs if "utilization" in logs else with_throughput(logs, hardware)
         if fault := beyond_peak(known, hardware):
             raise InputError(f"{source}: {fault}")
         curves: dict[str, list[SizeCurve]] = {}
