@@ -12,6 +12,7 @@ from commands import RUNS, error_line, run_json
 from companion import cli
 from companion.accounting import count_flops, num_params
 from companion.architectures import XLSTM
+from companion.cli import options
 from companion.ledger.entries import load_published
 from companion.runs.load import load_paper_runs
 
