@@ -84,6 +84,16 @@ def test_nothing_is_served(known: dict[str, Knowledge]) -> None:
     assert "differ by" not in ch09.loss_width_words(idle)
 
 
+def test_a_loss_without_intervals(planned: Plan) -> None:
+    none = replace(planned.models[0], intervals={"loss": (float("nan"), float("nan"))})
+    assert ch09.loss_width_words(replace(planned, models=(none,))) == "The loss has no interval"
+    other = planned.models[-1]
+    assert (none.architecture, other.architecture) == ("transformer", "xlstm")
+    said = ch09.loss_width_words(replace(planned, models=(none, other)))
+    assert "nan" not in said
+    assert "; there is no interval for Transformer" in said
+
+
 @pytest.mark.parametrize(
     ("budget", "words"),
     [({"gpu_hours": 1000.0}, "1k GPU-hours of training"), ({"target_loss": 2.5}, "a loss of 2.5 nats per token")],
@@ -117,6 +127,9 @@ def test_traffic_halves_the_size(planned: Plan, known: dict[str, Knowledge]) -> 
     never = ch09.traffic_verdict(table[:2], alone, known)
     assert never.startswith("The cost-optimal size never falls to half of the loss-optimal one for xLSTM. Tokens")
     assert "Tokens per parameter reach 100 in the figure" in ch09.traffic_verdict(table, alone, known)
+    none = "No traffic has a cost-optimal model for xLSTM"  # no size that reaches the loss fits
+    assert ch09.traffic_verdict(table[:0], alone, known) == none
+    assert f"{none}. Tokens" in ch09.traffic_verdict(table.assign(architecture="transformer"), alone, known)
 
 
 class TestChoiceOfArchitecture:

@@ -11,7 +11,7 @@ import pytest
 from html_tables import rows_of
 
 from companion.chapters import ch11
-from companion.chapters.ch11 import facts, facts_compared, layers, shown
+from companion.chapters.ch11 import facts, facts_compared, figures, layers, shown
 from companion.chapters.ch11.compared import ratio_readings
 from companion.chapters.ch11.shown import Costs
 from companion.errors import InputError, NotApplicable
@@ -399,3 +399,15 @@ def test_solutions(costs: Costs) -> None:
     assert [row["value"].strip() for row in rows] == ["65,536", "19.9"]
     found = {16384: costs.hours}
     assert len(rows_of(ch11.contexts_table(found, costs.loss))) == 2
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("changes", [{"val_loss": 3.0}, {}])
+def test_fronts_of_one_run_are_drawn(changes: dict[str, object], tmp_path: Path) -> None:
+    path = own_logs(tmp_path, {"xlstm": "gpt"}, **changes)
+    if not changes:
+        pd.read_csv(path).head(1).to_csv(path, index=False)
+    costs = ch11.load_costs(path, 16384, 3.05, "h100-sxm", num_resamples=2)
+    (ax,) = figures.fronts(costs, pd.DataFrame()).axes
+    low, high = ax.get_ylim()
+    assert all(low < float(front.loss[0]) < high for front in costs.fronts.values())

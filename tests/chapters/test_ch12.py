@@ -23,6 +23,7 @@ from companion.training.batch_effects import (
 )
 from companion.training.budgets import CHINCHILLA_GROUP, CHINCHILLA_LOOK_UP, count_constancy, counted_profiles
 from companion.training.curve_faults import failures, parting, spike_counts, spikes
+from companion.training.early_loss import rank_correlation
 
 
 @pytest.fixture(scope="module")
@@ -490,3 +491,28 @@ def test_curves_that_are_too_short_leave_the_first_screen_whole(study: Study) ->
     assert ch12.both_losses_facts(study.curves.assign(val_loss=np.nan), study.logs) == {}
     said = ch12.both_losses_facts(study.curves, study.logs)
     assert said["c12_both_points"] == f"{study.curves['val_loss'].notna().sum():,} points"
+
+
+@pytest.mark.filterwarnings("error")
+def test_differences_without_order_do_not_fall_with_steps(study: Study) -> None:
+    assert study.pairs is not None
+    assert not facts.falls_with_steps(study.pairs.assign(difference=0.01))
+    assert not facts.falls_with_steps(study.pairs.assign(second_steps=500))
+    assert facts.falls_with_steps(study.pairs.assign(difference=1 / study.pairs["second_steps"]))
+
+
+def test_a_failed_run_beside_which_nothing_is_recorded_has_no_panel(study: Study) -> None:
+    assert study.curves is not None
+    ends = study.curves.groupby("run").tail(2)
+    failed = failures(study.curves, study.logs)
+    assert "with records along it" in ch12.bands_figure(made(study, curves=ends), failed).markup
+
+
+@pytest.mark.filterwarnings("error")
+def test_ranks_of_equal_losses_are_undefined() -> None:
+    ranking = pd.DataFrame({"fraction": [0.5], "same_best": [True], "rank_correlation": [np.nan]})
+    said = ch12.ranking_facts(ranking.assign(optimum_ratio=1.0, regret=0.0), 0.5)
+    assert said["c12_rank"] == "undefined"
+    same, rising = pd.Series([3.0, 3.0, 3.0]), pd.Series([1.0, 2.0, 5.0])
+    assert np.isnan(rank_correlation(same, rising))
+    assert rank_correlation(rising, rising**2) == pytest.approx(1.0)

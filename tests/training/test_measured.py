@@ -118,6 +118,12 @@ def test_more_than_the_peak_is_refused() -> None:
     logs = synthetic((1024,)).assign(run=lambda table: [f"run {i}" for i in table.index])
     logs.loc[3, "utilization"] = 1.2
     with pytest.raises(
-        InputError, match=r"^training logs: run 'run 3' would use 120 % of NVIDIA H100 SXM: a step time"
+        InputError, match=r"^training logs: run 'run 3' would use 1.200 times the peak of NVIDIA H100 SXM: step times"
     ):
         MeasuredUtilization.of(logs)
+
+
+@pytest.mark.parametrize("name", ["status", "step_time_s", "train_steps"])
+def test_a_table_that_was_not_loaded_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"no column '{name}'; companion.training.load_training_logs"):
+        MeasuredUtilization.of(load_training_logs().drop(columns=name))

@@ -126,11 +126,14 @@ def run(arguments: argparse.Namespace) -> None:
     request = Request(**{name: getattr(arguments, name) for name in names})
     if arguments.logs_hardware and not arguments.logs:
         raise InputError("--logs-hardware needs --logs: it says what the runs of these logs were trained on")
+    if arguments.logs and arguments.utilization is not None:
+        raise InputError("--logs and --utilization exclude each other: both say which utilization training reaches")
+    logs = load_training_logs(arguments.logs) if arguments.logs else None
     known = learn(
         runs=load_runs(arguments.runs) if arguments.runs else None,
         timings=load_inference(arguments.timings) if arguments.timings else None,
         architectures=arguments.architecture,
-        logs=load_training_logs(arguments.logs) if arguments.logs else None,
+        logs=logs,
         logs_hardware=arguments.logs_hardware or REFERENCE_HARDWARE,
         context_length=arguments.law_context,
         prefer_context=arguments.context_length,
@@ -159,7 +162,7 @@ def run(arguments: argparse.Namespace) -> None:
                 "level": planned.level,
                 "num_resamples": arguments.bootstrap,
                 "seed": arguments.seed,
-                "warnings": list(planned.notes),
+                "warnings": [*(logs.attrs["notes"] if logs is not None else []), *planned.notes],
             }
         )
     _print_plan(planned, known)

@@ -14,7 +14,7 @@ from companion.fitting.bootstrap import MAX_RESAMPLES
 from companion.fitting.fit import Fit, fit
 from companion.fitting.solved import AT_BOUND, OUT_OF_ITERATIONS
 from companion.fitting.uncertainty import Bootstrap
-from companion.formatting import percent
+from companion.formatting import listed, percent
 from companion.hardware import REFERENCE_HARDWARE
 from companion.inference.compare import Method
 from companion.inference.runtime_model import RuntimeModel, fit_runtime_model, paper_runtime_model
@@ -269,7 +269,14 @@ def _known(
         notes=tuple([*_of_law(fit, bootstrap), *notes, *of_shapes]),
         untimed=untimed,
         utilization=measured if name in measured.curves else None,
-        unlogged="" if name in measured.curves else f"{Path(measured.source).name} has too few finished runs of {name}",
+        unlogged="" if name in measured.curves else _unlogged(measured, name),
+    )
+
+
+def _unlogged(measured: MeasuredUtilization, name: str) -> str:
+    """Why there is no measured utilization of an architecture."""
+    return (
+        f"{Path(measured.source).name} has too few finished runs of {name}; it has enough of {listed(measured.curves)}"
     )
 
 

@@ -16,6 +16,8 @@ SECONDS_PER_HOUR = 3600.0
 #: Largest values of what a count multiplies: no device and no law reaches beyond them.
 _LARGEST = {"context_length": 2**40, "prompt_length": 2**40, "kv_groups": 2**16, "batch_size": 2**40}
 _LARGEST_PRICE = 1e12
+#: Tokens served, more than a billion people could read in the age of the universe.
+_LARGEST_TOKENS = 1e30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +91,11 @@ class Request:
         for name in ("prefill_tokens", "generated_tokens"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise InputError(f"plan: {name} {getattr(self, name)} is not a number of at least 0")
+            if getattr(self, name) > _LARGEST_TOKENS:
+                raise InputError(f"plan: {name} {getattr(self, name):g} is too large; the most is {_LARGEST_TOKENS:g}")
         if self.utilization is not None and not 1e-6 < self.utilization <= 1:
-            raise InputError(f"plan: utilization {self.utilization} is not between 0 and 1")
+            why = "not between 0 and 1" if not 0 < self.utilization <= 1 else "too small"
+            raise InputError(f"plan: utilization {self.utilization:g} is {why}")
         if self.timing not in METHODS:
             raise InputError(f"plan: timing {self.timing!r} is not one of {', '.join(METHODS)}")
         peak = get_hardware(self.hardware).peak_flops_per_s

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from companion.errors import InputError
 from companion.formatting import listed, percent
 from companion.hardware import get_hardware
 from companion.laws import LossSurface, Optimum, optimum_where
@@ -75,7 +76,10 @@ def optimum_for_hours(
     def flops(num_params: Any, chance: Any) -> Any:
         return device_flops * utilization_of(request, knowledge, num_params, chance)
 
-    return optimum_where(laws, scale, flops, probability)
+    try:
+        return optimum_where(laws, scale, flops, probability)
+    except InputError as error:
+        raise InputError(f"{error} (gpu_hours {request.gpu_hours:g})") from None
 
 
 def utilization_warnings(request: Request, knowledge: Knowledge, num_params: float) -> list[str]:

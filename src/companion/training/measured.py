@@ -10,15 +10,18 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from companion.errors import InputError
-from companion.formatting import listed, percent, quoted
-from companion.hardware import REFERENCE_HARDWARE, get_hardware
+from companion.formatting import listed
+from companion.hardware import REFERENCE_HARDWARE
 from companion.paths import data_dir
-from companion.training.throughput import finished, with_throughput
+from companion.training.throughput import beyond_peak, finished, with_throughput
 
 Array = NDArray[np.float64]
 
 #: Runs that a quadratic in ln N needs so that its scatter can be estimated.
 _FEWEST_RUNS = 6
+#: Columns of logs that have been loaded, and those that a utilization is made of.
+_NEEDED = ("architecture", "context_length", "num_params", "num_gpus", "step_time_s", "val_loss", "status")
+_COUNTED = ("num_tokens", "train_flops", "train_steps")
 #: Relative distance up to which a size counts as one of the logs'.
 _SAME = 1e-3
 
@@ -98,15 +101,13 @@ class MeasuredUtilization:
         >>> {name: measured.context_lengths(name) for name in measured.curves}
         {'transformer': (2048, 8192, 16384), 'xlstm': (8192, 16384)}
         """
-        known = logs if "utilization" in logs else with_throughput(logs, hardware)
         source = str(logs.attrs.get("source", "training logs"))
-        if (above := known["utilization"] > 1).any():
-            first = known[above].iloc[0]
-            name = quoted(first.get("run", above.idxmax()))
-            raise InputError(
-                f"{source}: run {name} would use {percent(first['utilization'])} of {get_hardware(hardware).label}: a "
-                "step time in another unit, other GPUs, or too few of them?"
-            )
+        needed = _NEEDED if "utilization" in logs else (*_NEEDED, *_COUNTED)
+        if missing := [name for name in needed if name not in logs]:
+            raise InputError(f"{source}: no column {missing[0]!r}; companion.training.load_training_logs reads logs")
+        known = logs if "utilization" in logs else with_throughput(logs, hardware)
+        if fault := beyond_peak(known, hardware):
+            raise InputError(f"{source}: {fault}")
         curves: dict[str, list[SizeCurve]] = {}
         groups: Any = finished(known, group=None).groupby(["architecture", "context_length"])
         for (name, length), rows in groups:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from companion.errors import InputError
+from companion.formatting import plural, quoted, significant
 from companion.hardware import REFERENCE_HARDWARE, Hardware, get_hardware
 
 #: Runs of the paper's design: compared architectures differ in nothing but shapes.
@@ -41,6 +42,21 @@ def with_throughput(logs: pd.DataFrame, hardware: str | Hardware = REFERENCE_HAR
         tokens_per_second_per_gpu=logs["num_tokens"] / steps / gpu_seconds,
         utilization=logs["train_flops"] / steps / gpu_seconds / peak,
         gpu_hours=gpu_seconds * steps / 3600,
+    )
+
+
+def beyond_peak(logs: pd.DataFrame, hardware: str | Hardware = REFERENCE_HARDWARE) -> str:
+    """Which runs of `with_throughput` would do more than their hardware can, in words; empty if none would."""
+    above = logs[logs["utilization"] > 1]
+    if above.empty:
+        return ""
+    device = get_hardware(hardware) if isinstance(hardware, str) else hardware
+    first, rest = above.iloc[0], len(above) - 1
+    others = "" if rest == 0 else f", and {plural(rest, 'other run')} would exceed it too"
+    name, times = quoted(first.get("run", above.index[0])), significant(first["utilization"], 4)
+    return (
+        f"run {name} would use {times} times the peak of {device.label}{others}: step times in another unit, other "
+        "GPUs, or too few of them?"
     )
 
 

@@ -50,7 +50,8 @@ def front_window(costs: Costs) -> tuple[float, float]:
     """Losses that the figure of the fronts shows: those of the fronts, and a little more."""
     top = max(float(front.loss[0]) for front in costs.fronts.values())
     low = min(float(front.loss[-1]) for front in costs.fronts.values())
-    return low - 0.05 * (top - low), top + 0.1 * (top - low)
+    height = (top - low) or 0.1  # fronts of one run each
+    return low - 0.05 * height, top + 0.1 * height
 
 
 def utilization(logs: pd.DataFrame, measured: MeasuredUtilization | None) -> Figure:

@@ -76,7 +76,10 @@ def twins_answer(study: Study) -> str:
 
 def falls_with_steps(pairs: pd.DataFrame) -> bool:
     """Whether the differences are clearly smaller where the larger batch takes more steps."""
-    return bool(stats.spearmanr(pairs["second_steps"], pairs["difference"].abs()).statistic < -CLEAR_TREND)
+    steps, sizes = pairs["second_steps"], pairs["difference"].abs()
+    if min(steps.nunique(), sizes.nunique()) < 2:  # nothing to rank
+        return False
+    return bool(stats.spearmanr(steps, sizes).statistic < -CLEAR_TREND)
 
 
 # ---- batch size ------------------------------------------------------------------------------------------

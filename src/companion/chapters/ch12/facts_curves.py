@@ -123,7 +123,7 @@ def ranking_facts(ranking: pd.DataFrame, fraction: float) -> dict[str, str]:
         "c12_kept_earlier": words.get(most, f", and at an earlier share in at most {number_word(most or 0)}"),
         "c12_early_optimum": span_text(here["optimum_ratio"], lambda ratio: f"{ratio:.2f}"),
         "c12_regret_worst": f"{here['regret'].max():.3f}",
-        "c12_rank": f"{here['rank_correlation'].median():.2f}",
+        "c12_rank": f"{median:.2f}" if np.isfinite(median := here["rank_correlation"].median()) else "undefined",
     }
 
 

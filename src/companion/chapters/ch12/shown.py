@@ -116,12 +116,15 @@ def bands_figure(study: Study, failed: pd.DataFrame) -> Html:
     for row in failed.to_dict("records"):
         others = siblings(study.logs, row["run"], SIBLING_FACTOR)
         if len(others) >= 3 and study.curves is not None:
-            tables[row["run"]] = left_band(study.curves, row["run"], others)[1]
+            table = left_band(study.curves, row["run"], others)[1]
+            if table.empty:  # the siblings have no records along this run
+                continue
+            tables[row["run"]] = table
             titles[row["run"]] = (
                 f"{label_of(str(row['architecture']))}, {count(row['num_params'])}\nrate {row['learning_rate']:g}"
             )
     if not tables:
-        return Html("<p>No run that failed has three finished siblings.</p>")
+        return Html("<p>No run that failed has three finished siblings with records along it.</p>")
     return show(
         figures.bands(tables, titles),
         name="hidden-failures",

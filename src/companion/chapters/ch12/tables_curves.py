@@ -13,6 +13,7 @@ from companion.formatting import count, percent, power_of_ten, signed
 from companion.plotting import Html, show_table
 from companion.training.collapse import collapse_score, stands_out
 from companion.training.curves import FAMILY
+from companion.training.early_loss import rank_correlation
 
 #: Predictors of the final loss as the page calls them, in the order of the figure.
 PREDICTORS = {
@@ -106,7 +107,6 @@ def collapse_scores(normalized: pd.DataFrame, logs: pd.DataFrame) -> pd.DataFram
         curves = normalized.loc[members.index]
         table, explained = stands_out(curves, train_steps=members["train_steps"])
         rates = members["learning_rate"] if "learning_rate" in members else pd.Series(np.nan, index=members.index)
-        varied = bool(rates.max() > rates.min())
         best = members[members.groupby("isoflop_budget")["val_loss"].rank(method="first") <= NEAR_OPTIMAL]
         rows.append(
             {
@@ -115,10 +115,8 @@ def collapse_scores(normalized: pd.DataFrame, logs: pd.DataFrame) -> pd.DataFram
                 "score": collapse_score(curves),
                 "near": collapse_score(curves.loc[best.index]) if len(best) >= LEAST_RUNS else np.nan,
                 "explained": explained,
-                "rate_and_size": rates.corr(members["num_params"], method="spearman") if varied else np.nan,
-                "deviation_and_rate": (
-                    table["deviation"].reindex(rates.index).corr(rates, method="spearman") if varied else np.nan
-                ),
+                "rate_and_size": rank_correlation(rates, members["num_params"]),
+                "deviation_and_rate": rank_correlation(table["deviation"].reindex(rates.index), rates),
             }
         )
     need(rows, f"no architecture and context length has {LEAST_RUNS} runs to compare")
