@@ -76,6 +76,17 @@ def some_settings() -> list[Setting]:
     return [Setting(**{n: int(v) if n in whole else v for n, v in values.items()}) for values in found]
 
 
+def settings_of_hours() -> list[Setting]:
+    """At, between and beyond the context lengths of the training logs, on their hardware and on other."""
+    contexts = (1024, 2048, 3000, 8192, 12000, 16384, 20000)
+    models = ((3e19, 22.0, "h100-sxm"), (1e21, None, "l40s"), (2e22, 550.0, "mi300x"))
+    return [
+        Setting(train_flops=flops, context_length=context, tokens_per_param=ratio, hardware=hardware)
+        for context in contexts
+        for flops, ratio, hardware in models
+    ]
+
+
 def same(ours: Any, theirs: Any, where: str) -> None:
     """Equal, numbers to `RELATIVE`."""
     if isinstance(ours, dict):

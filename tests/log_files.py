@@ -88,6 +88,16 @@ def event_file(rows: list[dict[str, Any]], tensor: bool = False) -> bytes:
     return found
 
 
+def cut_out(folder: Path, logs: pd.DataFrame, curves: pd.DataFrame | None = None) -> dict[str, str]:
+    """Tables as a reader brings them, cut out of the authors': the parameters of a chapter that reads them."""
+    own = logs.drop(columns=["group", "in_runs_csv"])
+    own.to_csv(folder / "logs.csv", index=False)
+    if curves is None:
+        return {"logs_file": str(folder / "logs.csv")}
+    curves[curves["run"].isin(own["run"])].drop(columns="attempt").to_csv(folder / "curves.csv", index=False)
+    return {"logs_file": str(folder / "logs.csv"), "curves_file": str(folder / "curves.csv")}
+
+
 def panel(rows: list[dict[str, Any]], metric: str, run: str) -> str:
     """A chart that wandb exported."""
     known = [row for row in rows if metric in row]

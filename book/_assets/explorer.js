@@ -9,6 +9,7 @@
   }
   const model = JSON.parse(source.textContent);
   const core = window.companionExplorerModel.create(model);
+  const { notes: notesOfHours } = window.companionExplorerHours;
   const { format, fillTable, powerOfTen } = window.companionExplorerFormat;
   const { count, duration, ratio: significant } = format;
   const inputs = Object.fromEntries(
@@ -32,6 +33,9 @@
     batch_size: ["B", (value) => value.toLocaleString("en")],
     batch_tokens: ["B·T", count],
   };
+
+  // Numbers whose ranges one sentence lists, and how it marks their symbols; notesOfHours has the rest
+  const ofNumbers = { loss: "", optimum: "*", ttft: "", step_time: "" };
 
   // At another context length than that of the runs the law stays as it is
   function notesOfLaws() {
@@ -68,10 +72,10 @@
     }
     for (const [name, { outside }] of Object.entries(result)) {
       const parts = new Map(); // each quantity once, though several numbers depend on it
-      for (const left of outside) {
+      for (const left of outside.filter(({ of }) => Object.hasOwn(ofNumbers, of))) {
         const [symbol, write] = words[left.name];
-        const own = left.of === "optimum" && left.name in result[name].numbers;
-        const place = `${symbol}${own ? "*" : ""} = ${write(left.value)}`;
+        const own = left.name in result[name].numbers;
+        const place = `${symbol}${own ? ofNumbers[left.of] : ""} = ${write(left.value)}`;
         if (!parts.has(place)) {
           parts.set(place, `${place} (data: ${write(left.low)} to ${write(left.high)})`);
         }
@@ -85,7 +89,7 @@
       const scaled = `Times on ${target.label} are scaled by its peaks from ${timed.label}`;
       notes.push(["open", `${scaled}; nothing was timed on it.`]);
     }
-    return [...model.notes, ...notes, ...notesOfLaws()];
+    return [...model.notes, ...notes, ...notesOfHours(model, core, setting, result, words, format), ...notesOfLaws()];
   }
 
   function showNotes(result) {
@@ -168,7 +172,8 @@
       const parts = Object.entries(core.evaluate(setting)).map(([name, { numbers, fits }]) => {
         const times = `first token ${duration(numbers.ttft_s)}, step ${duration(numbers.step_time_s)}`;
         const memory = `${format.bytes(numbers.memory_bytes)}${fits ? "" : ", does not fit"}`;
-        return `${model.look[name].label}: loss ${format.loss(numbers.loss)}, ${times}, ${memory}`;
+        const hours = numbers.train_gpu_hours === null ? "" : `, ${count(numbers.train_gpu_hours)} GPU-hours`;
+        return `${model.look[name].label}: loss ${format.loss(numbers.loss)}${hours}, ${times}, ${memory}`;
       });
       section.querySelector(".companion-explorer-live").textContent = `${parts.join(". ")}.`;
     }, 1000);
@@ -292,6 +297,15 @@
   section.querySelector("form").addEventListener("submit", (event) => event.preventDefault());
   window.addEventListener("hashchange", applyAddress);
   new MutationObserver(schedule).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+
+  // The place of a name in a plot depends on the plot's width
+  let width = section.clientWidth;
+  new ResizeObserver(() => {
+    if (section.clientWidth !== width) {
+      width = section.clientWidth;
+      schedule();
+    }
+  }).observe(section);
 
   // plotly is large and comes last: numbers first, plots when it is here
   document.querySelector("script[src$='plotly.min.js']").addEventListener("load", schedule);

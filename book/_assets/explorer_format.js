@@ -47,6 +47,7 @@
     count,
     loss: (value) => value.toFixed(3),
     ratio: (value) => significant(value),
+    share: (value) => `${significant(100 * value, 2)} %`,
     duration,
     flops: (value) => powerOfTen(value, 3),
     bytes: (value) => gib(value / 2 ** 30),
@@ -61,13 +62,13 @@
   function fillTable(section, rows, result) {
     const byKey = Object.fromEntries(rows.map((row) => [row.key, row]));
     for (const cell of section.querySelectorAll("td[data-key]")) {
-      const { numbers, intervals, outside } = result[cell.dataset.architecture];
+      const { numbers, intervals, outside, missing } = result[cell.dataset.architecture];
       const { key, of, format: kind } = byKey[cell.dataset.key];
       const [value, interval, flag] = cell.children;
       const bounds = intervals[key];
-      value.textContent = format[kind](numbers[key]);
+      value.textContent = numbers[key] === null ? "–" : format[kind](numbers[key]);
       interval.textContent = bounds ? between(...bounds.map((bound) => format[kind](bound))) : "";
-      flag.textContent = outside.some((left) => left.of === of) ? "extrapolated" : "";
+      flag.textContent = missing?.[key] ?? (outside.some((left) => of.split(" ").includes(left.of)) ? "extrapolated" : "");
     }
   }
 

@@ -38,7 +38,7 @@
     // companion.runs.shape_family.bisect: ln d_model of the root of an increasing function
     function bisect(rises) {
       let [low, high] = [lowest, highest];
-      for (let i = 0; i < 60; i++) {
+      for (let i = 0; i < 50; i++) {
         const middle = 0.5 * (low + high);
         if (rises(middle) < 0) {
           low = middle;
@@ -102,7 +102,9 @@
       };
     }
 
-    // companion.fitting.compute_optimal.compute_optimal, for one law
+    const isEnd = (x) => Math.exp(x) < smallest * (1 + 1e-6) || Math.exp(x) > largest * (1 - 1e-6);
+
+    // companion.laws.optimum, for one law
     function optimum(law, geometry, C) {
       const ofTokens = Math.log(law.beta * law.B);
       const ofSize = Math.log(law.alpha * law.A);
@@ -112,7 +114,7 @@
         return fromTokens - (ofSize - law.alpha * g.logN + g.sizes);
       };
       const x = bisect(preference);
-      const atEnd = Math.exp(x) < smallest * (1 + 1e-6) || Math.exp(x) > largest * (1 - 1e-6);
+      const atEnd = isEnd(x);
       const { N, F } = geometry(x);
       const D = atEnd ? NaN : C / F;
       return { num_params: atEnd ? NaN : N, num_tokens: D, tokens_per_param: D / N, loss: predict(law, N, D) };
@@ -220,19 +222,32 @@
       return { numbers, samples };
     }
 
+    const tools = { hardware, lawsOf, geometryFor, bisect, isEnd, isOutside, interval };
+    const hours = window.companionExplorerHours.create(model, tools);
+
     const intervalsOf = (samples) =>
       Object.fromEntries(Object.entries(samples).map(([name, values]) => [name, interval(values, model.level)]));
 
-    // Training alone: all that a chapter's small explorer shows
+    // Training alone: all that a chapter's small explorer shows, with GPU-hours where its data have the utilization
     function evaluateTraining(setting, withIntervals = true) {
       const one = (architecture) => {
         const { numbers, samples } = train(architecture, setting, withIntervals);
-        return { numbers, intervals: intervalsOf(samples), outside: outside(architecture, numbers, setting) };
+        const found = { numbers, intervals: intervalsOf(samples), outside: outside(architecture, numbers, setting) };
+        if (architecture.utilization === undefined) {
+          return found;
+        }
+        const taken = hours.ofModel(architecture, numbers.num_params, setting);
+        return {
+          numbers: { ...numbers, ...taken.numbers },
+          intervals: { ...found.intervals, ...(withIntervals ? taken.intervals : {}) },
+          outside: [...found.outside, ...taken.outside],
+          missing: taken.missing,
+        };
       };
       return Object.fromEntries(model.architectures.map((architecture) => [architecture.name, one(architecture)]));
     }
 
-    // companion.explorer.Explorer.evaluate, for one architecture
+    // companion.explorer.Explorer.evaluate, for one architecture, without its GPU-hours
     function evaluateOne(architecture, setting) {
       const { context_length: T, batch_size: B } = setting;
       const target = hardware[setting.hardware];
@@ -276,7 +291,10 @@
     }
 
     const evaluate = (setting) =>
-      Object.fromEntries(model.architectures.map((one) => [one.name, evaluateOne(one, setting)]));
+      hours.withHours(
+        Object.fromEntries(model.architectures.map((one) => [one.name, evaluateOne(one, setting)])),
+        setting,
+      );
 
     const shapes = { shapesAt, widthOf, numParams };
     return { evaluate, evaluateTraining, count, ...shapes, flopsPerToken, predict, serve, outside, hardware };

@@ -117,6 +117,39 @@
     return { data, x, y: { title: { text: "loss (nats/token)" }, range } };
   }
 
+  // Compute-optimal loss over the GPU-hours that it takes, a hundred times less to a hundred times more than the budget
+  function hoursPlot(core, model, setting, result, format) {
+    const budgets = model.controls.find(({ name }) => name === "train_flops").steps.map(({ value }) => value);
+    const [least, most] = [budgets[0], budgets[budgets.length - 1]];
+    const flops = [];
+    for (let tenth = -20; tenth <= 20; tenth++) {
+      flops.push(Math.min(Math.max(setting.train_flops * 10 ** (tenth / 10), least), most));
+    }
+    const at = (C) => core.evaluateTraining({ ...setting, train_flops: C, tokens_per_param: null }, false);
+    const along = [...new Set(flops)].map((C) => [C, at(C)]);
+    const best = at(setting.train_flops);
+    const data = [];
+    for (const { name } of model.architectures.filter(({ utilization }) => utilization)) {
+      const look = model.look[name];
+      const told = (C, hours, loss) =>
+        `${look.label}: C = ${format.flops(C)}, ${format.count(hours)} GPU-hours, loss ${format.loss(loss)}`;
+      const points = along.map(([C, found]) => ({ C, ...found[name].numbers, left: found[name].outside }));
+      const inside = points.map(({ left }) => !left.some(({ of }) => of === "optimum" || of === "utilization"));
+      const [x, y] = ["train_gpu_hours", "loss"].map((key) => points.map((point) => point[key]));
+      const text = points.map((point) => told(point.C, point.train_gpu_hours, point.loss));
+      data.push(...lines(look, x, y, inside, text));
+      for (const [open, { numbers }] of [[true, best[name]], [false, result[name]]]) {
+        const place = [numbers.train_gpu_hours, numbers.loss];
+        data.push(mark(look, ...place, open, `${open ? "optimum" : "model"}, ${told(setting.train_flops, ...place)}`));
+      }
+    }
+    const all = (key) => data.flatMap((trace) => trace[key]).filter(Number.isFinite);
+    const range = [Math.min(...all("x")) / 1.3, Math.max(...all("x")) * 1.3];
+    const losses = [Math.floor(Math.min(...all("y")) * 10) / 10, Math.ceil(Math.max(...all("y")) * 10) / 10];
+    const x = logAxis("GPU-hours of training", range, ticks(range, format.tickCount));
+    return { data, x, y: { title: { text: "loss (nats/token)" }, range: losses } };
+  }
+
   // Where the name of a horizontal line at `level` crosses the fewest curves: beside the line at one of its ends, or in
   // a corner that rising curves leave free
   function labelPlace(data, range, level, name, id) {
@@ -246,6 +279,7 @@
     const page = lookOfPage(section);
     const plots = {
       loss: lossPlot(core, model, setting, result, format),
+      ...(document.getElementById("explorer-plot-hours") && { hours: hoursPlot(core, model, setting, result, format) }),
       ...servePlots(core, model, setting, result, format, page.ink),
     };
     const config = { displayModeBar: false, responsive: true, scrollZoom: false };

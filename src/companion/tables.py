@@ -110,6 +110,13 @@ def csv_fault(error: csv.Error) -> str:
     return f"is not CSV: {reason}"
 
 
+def json_fault(error: ValueError | RecursionError) -> str:
+    """What is wrong with text that the json module cannot read."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return str(getattr(error, "msg", "a whole number has more digits than Python reads"))
+
+
 def separator_fault(fields: list[str]) -> str:
     """How a header that was split at commas is separated in truth; empty if by commas."""
     text = ",".join(fields)

@@ -119,6 +119,8 @@ def test_missing_field_is_refused(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("\n{]\n", "line 2: is not JSON"),
+        ("9" * 5000, "line 1: is not JSON: a whole number has more digits"),
+        ("[" * 100_000, "line 1: is not JSON: nested too deeply"),
         ("[1]\n", "line 1: is not an object"),
         ('{"benchmark": "x"}\n', "line 1: no field date"),
     ],

@@ -31,12 +31,14 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "09_planning": [
         {"train_flops": None, "target_loss": 2.6, "context_length": 4096, "hardware": "h200-sxm", "num_resamples": 20},
-        {"architectures": ["xlstm"], "prefill_tokens": 0, "generated_tokens": 0, "num_resamples": 20},
+        {"architectures": ["xlstm"], "prefill_tokens": 0, "generated_tokens": 0, "num_resamples": 20}
+        | {"train_flops": None, "gpu_hours": 500, "utilization": 0.3},
     ],
     "10_gpu_kernels": [
         {"context_length": 128, "chunk_size": 32, "dtypes": ["float32"], "heads": [16, 128, 256], "timed_context": 4096}
         | {"records_folder": "of a reader"}  # see `own_records`
     ],
+    "11_training_cost": [{"context_length": 8192, "loss": 3.1, "num_resamples": 20}],
     "12_what_final_losses_hide": [
         {"early_fraction": 0.5, "batch_power": 0.5, "num_resamples": 40, "num_draws": 2},
     ],
@@ -44,7 +46,14 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "92_kernel_log": [{"records_folder": "of a reader"}],
     "91_explorer": [
         {"architectures": ["xlstm"], "tokens_per_param": None, "hardware": "rtx-4090", "num_resamples": 20},
-        {"train_flops": 7e23, "context_length": 3000, "batch_size": 300, "experiment": "isoflop", "num_resamples": 20},
+        {
+            "logs_hardware": "a100-sxm",
+            "train_flops": 7e23,
+            "context_length": 3000,
+            "batch_size": 300,
+            "experiment": "isoflop",
+            "num_resamples": 20,
+        },
     ],
 }
 

@@ -2,18 +2,19 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import pytest
-from explorer_tab import RELATIVE, Tab, same, some_settings
+from explorer_logs import with_floor
+from explorer_tab import RELATIVE, Tab, same, settings_of_hours, some_settings
 
 from companion.explorer import CONTROLS, Explorer, Setting
 from companion.formatting import power_of_ten
 from companion.hardware import get_hardware, known_hardware
 from companion.inference.runtime_model import paper_runtime_model
-from companion.plotting.explorer_page import COUNT_ROWS, FORMATS, PLOTS, ROWS, between
+from companion.plotting.explorer_page import COUNT_ROWS, FORMATS, PLOTS, ROWS, between, cell_text
 from companion.runs.shape_family import paper_family
 
 pytestmark = [pytest.mark.book, pytest.mark.browser]
@@ -48,7 +49,7 @@ def tab(shared_tab: Tab, explorer: Explorer) -> Iterator[Tab]:
 def test_numbers_equal_the_package(tab: Tab, explorer: Explorer) -> None:
     chosen = some_settings()
     assert len(chosen) == 40 + 24
-    for setting in chosen:
+    for setting in [*chosen, *settings_of_hours()]:
         same(explorer.evaluate(setting), tab.numbers(setting), setting.link)
         counted = tab.page.evaluate("setting => companionExplorer.count(setting)", asdict(setting))
         assert list(counted) == list(explorer.counted)
@@ -61,7 +62,7 @@ def test_page_holds_the_data_of_the_package(tab: Tab, explorer: Explorer) -> Non
 
 
 def test_texts_are_the_formatted_numbers(tab: Tab) -> None:
-    for setting in (None, *some_settings()[:6], *some_settings()[-4:]):
+    for setting in (None, *some_settings()[:6], *some_settings()[-4:], *settings_of_hours()[:2]):
         if setting is not None:
             tab.open(setting.link)
         result = tab.page.evaluate("companionExplorer.evaluate(companionExplorer.setting())")
@@ -71,10 +72,10 @@ def test_texts_are_the_formatted_numbers(tab: Tab) -> None:
             for row in ROW_LIST:
                 write = FORMATS[row.format]
                 value, interval, flag = shown[f"{row.key} {name}"]
-                assert value == write(one["numbers"][row.key])
+                assert value == cell_text(row, one)
                 bounds = one["intervals"].get(row.key)
                 assert interval == (between(*map(write, bounds)) if bounds else "")
-                assert (flag == "extrapolated") == any(left["of"] == row.of for left in one["outside"])
+                assert (flag == "extrapolated") == row.extrapolated(one)
 
 
 def test_counted_architectures_follow_the_setting(tab: Tab, explorer: Explorer) -> None:
@@ -120,7 +121,56 @@ def test_plots_show_the_numbers_of_the_package(tab: Tab, explorer: Explorer, set
                 inside = not runtime.outside(numbers["num_params"], context, setting.batch_size)
                 assert inside == (value is not None), (quantity, context)
             assert marker["y"] == pytest.approx([numbers[f"{quantity}_s"]], rel=RELATIVE)
+        check_hours(plots["hours"][4 * place : 4 * place + 4], explorer, architecture, setting)
         assert plots["memory"][3 * place + 2]["y"] == pytest.approx([numbers["memory_bytes"] / 2**30], rel=RELATIVE)
+
+
+def check_hours(traces: list[dict[str, Any]], explorer: Explorer, architecture: str, setting: Setting) -> None:
+    """Compute-optimal models at budgets up to a hundred times less and more, and the marks of the setting."""
+    dashed, solid, optimum, model = traces
+    budgets = np.unique(np.clip(setting.train_flops * 10 ** (np.arange(-20, 21) / 10), 1e18, 1e25))
+    points = list(zip(budgets, dashed["x"], dashed["y"], solid["y"], strict=True))
+    for flops, hours, loss, drawn in points[::8]:
+        best = replace(setting, train_flops=float(flops), tokens_per_param=None)
+        one = explorer.evaluate(best)[architecture]
+        numbers = one["numbers"]
+        assert (hours, loss) == pytest.approx((numbers["train_gpu_hours"], numbers["loss"]), rel=RELATIVE)
+        assert (drawn is None) == any(left["of"] in ("optimum", "utilization") for left in one["outside"])
+    for mark, ratio in ((optimum, None), (model, setting.tokens_per_param)):
+        numbers = explorer.evaluate(replace(setting, tokens_per_param=ratio))[architecture]["numbers"]
+        assert mark["x"] + mark["y"] == pytest.approx([numbers["train_gpu_hours"], numbers["loss"]], rel=RELATIVE)
+
+
+@pytest.mark.parametrize(("floor", "resamples"), [(3.0, slice(None)), (3.0, slice(4)), (3.0, slice(20))])
+def test_a_loss_that_laws_never_reach_equals_the_package(
+    tab: Tab, explorer: Explorer, floor: float, resamples: slice
+) -> None:
+    """The page's functions on a model with other laws: of the paper's, all reach all losses."""
+    changed = with_floor(explorer, "xlstm", floor, resamples)
+    script = "([model, setting]) => companionExplorerModel.create(model).evaluate(setting)"
+    theirs = tab.page.evaluate(script, [changed.model(), asdict(changed.default)])
+    ours = changed.evaluate()
+    same(ours, theirs, "floor")
+    assert bool(ours["xlstm"]["missing"]) == (resamples == slice(None))
+    assert ("target_gpu_hours" in ours["xlstm"]["intervals"]) == (resamples == slice(4))
+
+
+def test_without_logs_a_dash_and_the_reason(tab: Tab, explorer: Explorer) -> None:
+    alone = {name: replace(each, utilization=None, unlogged="none") for name, each in explorer.known.items()}
+    for known in ({**explorer.known, "xlstm": alone["xlstm"]}, {**explorer.known, "transformer": alone["transformer"]}):
+        changed = replace(explorer, known=known)
+        script = """([model, rows, setting]) => {
+            const result = companionExplorerModel.create(model).evaluate(setting);
+            const section = document.getElementById("explorer").cloneNode(true);
+            companionExplorerFormat.fillTable(section, rows, result);
+            const cell = section.querySelector("td[data-key=train_gpu_hours]:is([data-architecture=xlstm])");
+            return [result, [...cell.children].map(part => part.textContent)];
+        }"""
+        rows = [asdict(row) for row in ROW_LIST]
+        theirs, cell = tab.page.evaluate(script, [changed.model(), rows, asdict(changed.default)])
+        same(changed.evaluate(), theirs, "logs")
+        if changed.known["xlstm"].utilization is None:
+            assert cell == ["–", "", "no logs"]
 
 
 DRAWN = "[...document.querySelectorAll('#explorer .scatterlayer path')].map(path => path.getAttribute('d')).join()"
@@ -263,7 +313,8 @@ def test_listed_settings(tab: Tab) -> None:
 
 
 def test_words_on_memory_and_data(tab: Tab, explorer: Explorer) -> None:
-    assert tab.notes().strip() == "", "the opening setting is inside of the data and fits"
+    tab.open(Setting(train_flops=6e20).link)
+    assert tab.notes().strip() == "", "inside of the data and the logs, and it fits"
     setting = Setting(train_flops=1e25, context_length=2**20, tokens_per_param=2.0, batch_size=32)
     tab.open(setting.link)
     told, result = tab.notes(), explorer.evaluate(setting)
@@ -277,6 +328,16 @@ def test_words_on_memory_and_data(tab: Tab, explorer: Explorer) -> None:
         assert f"to {power_of_ten(high)})" in told
     assert "Transformer: a step time below the roofline cannot be" in told
     assert "T = 8,192; at T = 1,048,576 only the cost is counted again" in told
+    assert "xLSTM: the utilization is that of the nearest logged model, not of N = 912B (logs: " in told
+    assert "T = 1,048,576 (logs: 8,192 to 16,384)" in told
+
+
+def test_words_on_logs(tab: Tab) -> None:
+    assert tab.notes().strip() == (
+        "Transformer: the utilization is that of the nearest logged model, not of N = 2.50B (logs: 83.6M to 2.33B)."
+    )
+    tab.open(Setting(train_flops=6e20, hardware="l40s").link)
+    assert "GPU-hours on NVIDIA L40S take the utilization that was logged on NVIDIA H100 SXM." in tab.notes()
 
 
 def test_one_drawing_per_frame_and_one_sentence(tab: Tab) -> None:
@@ -298,5 +359,6 @@ def test_one_drawing_per_frame_and_one_sentence(tab: Tab) -> None:
         Plotly.react = react;
         return [first, drawn, said, live.textContent];
     }""")
-    assert counts[:3] == [4, 4, 1], "four plots once, one sentence"
+    assert counts[:3] == [5, 5, 1], "five plots once, one sentence"
     assert "Transformer: loss" in counts[3]
+    assert "GPU-hours" in counts[3]

@@ -69,7 +69,9 @@ def check_numbers(name: str, tab: Tab, explorer: Explorer, setting: Setting) -> 
         assert {"loss", "excess_loss", "optimal_loss", "optimal_num_params"} <= one["intervals"].keys()
         for key, bounds in one["intervals"].items():
             assert bounds == pytest.approx(whole["intervals"][key], rel=RELATIVE, abs=1e-7), key
-        same([left for left in whole["outside"] if left["of"] in ("loss", "optimum")], one["outside"], setting.link)
+        known = {"loss", "optimum"} | {row.of for row in WIDGETS[name].rows}
+        same([left for left in whole["outside"] if left["of"] in known], one["outside"], setting.link)
+        assert ("train_gpu_hours" in one["intervals"]) == ("utilization" in known)
         for row in WIDGETS[name].rows:
             cell = f"#explorer-{name} td[data-key={row.key}][data-architecture={architecture}]"
             value, interval, flag = tab.page.evaluate(

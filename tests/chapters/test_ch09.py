@@ -9,13 +9,14 @@ import pytest
 from html_tables import rows_of
 
 from companion.chapters import ch09
-from companion.chapters.ch09 import facts
-from companion.formatting import count
+from companion.chapters.ch09 import facts, utilization
+from companion.formatting import count, percent, significant
 from companion.inference.timings import load_paper_inference
 from companion.ledger import build_ledger, load_published, to_frame
-from companion.planner import Knowledge, Plan, Request, learn, plan
+from companion.planner import HoursRatio, Knowledge, Plan, Request, learn, plan
 from companion.planner.sweeps import choices, interval_shares, sweep
 from companion.runs import load_paper_runs
+from companion.training import finished, load_training_logs
 
 REQUEST = Request(train_flops=1e21, prefill_tokens=1e12, generated_tokens=1e11)
 
@@ -35,8 +36,16 @@ def test_numbers_of_a_plan(planned: Plan, known: dict[str, Knowledge]) -> None:
     model = planned.models[0]
     assert rows["N"]["Transformer, loss-optimal"].startswith(count(model.numbers["num_params"]))
     assert "[" in rows["loss (nats/token)"]["xLSTM, cost-optimal"]
-    parts = rows_of(ch09.parts_table(known))
-    assert len(parts) == 6
+    share = rows["utilization in training"]["Transformer, loss-optimal"]
+    assert share.startswith(f"{percent(model.numbers['utilization'])} [")
+    parts = rows_of(ch09.parts_table(known, planned.request))
+    assert len(parts) == 8
+    assert len(rows_of(ch09.parts_table(known, replace(planned.request, utilization=0.3)))) == 6
+    logs = [row for row in parts if row["part"] == "utilization in training"]
+    whole = finished(load_training_logs(), group=None)
+    counts = {label: len(whole[whole["architecture"] == label.lower()]) for label in ("Transformer", "xLSTM")}
+    assert [row["fitted to"] for row in logs] == [f"{counts[row['architecture']]} logs" for row in logs]
+    assert [row["rms residual"] for row in logs] == [f"{known[n].utilization.residuals(n)[1]:.4f}" for n in known]
     laws = [row["fitted to"] for row in parts if row["part"] == "loss law"]
     assert laws == [f"{one.fit.num_rows} runs" for one in known.values()]
     steps = [row["rms residual"] for row in parts if row["part"] == "step time"]
@@ -75,6 +84,16 @@ def test_nothing_is_served(known: dict[str, Knowledge]) -> None:
     assert "differ by" not in ch09.loss_width_words(idle)
 
 
+def test_a_loss_without_intervals(planned: Plan) -> None:
+    none = replace(planned.models[0], intervals={"loss": (float("nan"), float("nan"))})
+    assert ch09.loss_width_words(replace(planned, models=(none,))) == "The loss has no interval"
+    other = planned.models[-1]
+    assert (none.architecture, other.architecture) == ("transformer", "xlstm")
+    said = ch09.loss_width_words(replace(planned, models=(none, other)))
+    assert "nan" not in said
+    assert "; there is no interval for Transformer" in said
+
+
 @pytest.mark.parametrize(
     ("budget", "words"),
     [({"gpu_hours": 1000.0}, "1k GPU-hours of training"), ({"target_loss": 2.5}, "a loss of 2.5 nats per token")],
@@ -108,6 +127,9 @@ def test_traffic_halves_the_size(planned: Plan, known: dict[str, Knowledge]) -> 
     never = ch09.traffic_verdict(table[:2], alone, known)
     assert never.startswith("The cost-optimal size never falls to half of the loss-optimal one for xLSTM. Tokens")
     assert "Tokens per parameter reach 100 in the figure" in ch09.traffic_verdict(table, alone, known)
+    none = "No traffic has a cost-optimal model for xLSTM"  # no size that reaches the loss fits
+    assert ch09.traffic_verdict(table[:0], alone, known) == none
+    assert f"{none}. Tokens" in ch09.traffic_verdict(table.assign(architecture="transformer"), alone, known)
 
 
 class TestChoiceOfArchitecture:
@@ -185,9 +207,95 @@ def test_other_choices(planned: Plan, known: dict[str, Knowledge]) -> None:
     )
     assert said["c9_choice_outside"] == f"{len(other) - within.sum()} of the {len(other)}"
     assert "law of the Token/Param runs" in {row["choice"] for row in rows_of(ch09.choices_table(other))}
-    assert first["choice"] == rows_of(ch09.choices_table(other))[0]["choice"] == "as planned"
+    assert first["choice"] == rows_of(ch09.choices_table(other))[0]["choice"] == "as planned (measured utilization)"
     assert len(rows_of(ch09.shares_table(interval_shares(planned)))) == 4
     assert "the losses of the two architectures differ by" in ch09.loss_width_words(planned)
+
+
+@pytest.fixture(scope="module")
+def plans(known: dict[str, Knowledge]) -> tuple[Plan, Plan]:
+    measured, assumed = (plan(Request(target_loss=2.8, utilization=share), known) for share in (None, 0.4))
+    return measured, assumed
+
+
+class TestHoursToALoss:
+    def test_what_is_said(self, plans: tuple[Plan, Plan]) -> None:
+        said = ch09.loss_hours_facts(*plans)["c9_loss_hours"]
+        hours = {name: values["train_gpu_hours"] for name, values in ch09.numbers_of(plans[0], "loss-optimal").items()}
+        assert said.startswith(
+            f"A loss of 2.800 takes {count(hours['transformer'])} (Transformer) and {count(hours['xlstm'])} (xLSTM) "
+            f"GPU-hours of training. So the Transformer needs {significant(hours['transformer'] / hours['xlstm'])} ["
+        )
+        flops = {name: values["train_flops"] for name, values in ch09.numbers_of(plans[1], "loss-optimal").items()}
+        assert f"it would be {significant(flops['transformer'] / flops['xlstm'])} [" in said, "that of the FLOPs"
+
+    def test_rows(self, plans: tuple[Plan, Plan]) -> None:
+        first, second, ratio = rows_of(ch09.loss_hours_table(*plans))
+        assert (first[""], second[""], ratio[""]) == ("Transformer", "xLSTM", "Transformer / xLSTM")
+        numbers = plans[0].models[0].numbers
+        assert (first["N"], first["u"]) == (count(numbers["num_params"]), percent(numbers["utilization"]))
+        assert first["GPU-hours"].startswith(f"{count(numbers['train_gpu_hours'])} [")
+        other = plans[1].models[0].numbers["train_gpu_hours"]
+        assert first["GPU-hours at u = 40 %"].startswith(f"{count(other)} [")
+        assert ratio["GPU-hours"] != ratio["GPU-hours at u = 40 %"]
+
+    def test_ratios_at_other_losses_and_contexts(self, plans: tuple[Plan, Plan], known: dict[str, Knowledge]) -> None:
+        ratios = ch09.ratios_elsewhere(plans[0], known)
+        assert len(ratios) == 6, "three losses at both contexts that all logs have"
+        assert set(ratios["context_length"]) == {8192, 16384}
+        own = ratios[(ratios["loss"] == 2.8) & (ratios["context_length"] == 8192)]
+        assert own["ratio"].item() == pytest.approx(plans[0].gpu_hours_ratios[0].ratio)
+        for loss in sorted(ratios["loss"])[:2]:
+            again = plan(Request(target_loss=loss, context_length=16384), known).gpu_hours_ratios[0].ratio
+            there = ratios[(ratios["loss"] == loss) & (ratios["context_length"] == 16384)]["ratio"].iloc[0]
+            assert there == pytest.approx(again)
+        spent = ch09.numbers_of(plans[0], "loss-optimal")["xlstm"]["train_flops"]
+        tenth = plan(Request(train_flops=spent / 10), known).models
+        assert next(one for one in tenth if one.architecture == "xlstm").numbers["loss"] in set(ratios["loss"])
+        rows = rows_of(ch09.elsewhere_table(ratios, plans[0]))
+        assert [row[""] for row in rows] == ["T = 8192", "T = 16384"]
+        assert rows[0]["loss 2.800"].startswith(f"{significant(own['ratio'].item())} [")
+        said = ch09.elsewhere_facts(ratios)["c9_ratio_moves"]
+        assert significant(ratios["ratio"].min()) in said
+        assert said.endswith("T\u00a0=\u00a016384)")
+
+    def test_of_one_architecture_there_is_no_ratio(self, known: dict[str, Knowledge]) -> None:
+        alone = plan(Request(target_loss=2.8, utilization=0.4), {"xlstm": known["xlstm"]})
+        hours = count(alone.models[0].numbers["train_gpu_hours"])
+        assert ch09.loss_hours_facts(alone, alone) == {
+            "c9_loss_hours": f"A loss of 2.800 takes {hours} (xLSTM) GPU-hours of training"
+        }
+        assert len(rows_of(ch09.loss_hours_table(alone, alone))) == 1
+
+    def test_a_ratio_the_other_way_round(self, plans: tuple[Plan, Plan]) -> None:
+        ratio = HoursRatio(first="transformer", second="xlstm", ratio=2.0, interval=(1.6, 2.5))
+        turned = replace(plans[0], gpu_hours_ratios=(ratio,))
+        found = utilization.ratio_between(turned, "xlstm", "transformer")
+        assert (found.ratio, found.interval) == (0.5, (0.4, 0.625))
+        assert utilization.ratio_between(turned, "transformer", "xlstm") is ratio
+        assert utilization.ratio_words(replace(ratio, interval=(np.nan, np.nan))) == "2.00"
+
+
+def test_where_the_utilization_comes_from(planned: Plan, known: dict[str, Knowledge]) -> None:
+    said = ch09.utilization_facts(planned, known)
+    best = ch09.numbers_of(planned, "loss-optimal")
+    assert said["c9_utilization"].startswith(f"{percent(best['transformer']['utilization'])} (Transformer) and ")
+    assert said["c9_utilization_source"].startswith(
+        "It comes from the authors' training logs: T\u00a0=\u00a02048, 8192 and 16384 (Transformer) and "
+        "T\u00a0=\u00a08192 and 16384 (xLSTM), on NVIDIA H100 SXM, with their kernels, GPU counts and full "
+    )
+    given = utilization.source_words(replace(planned.request, utilization=0.3), known)
+    assert given == "It is 30 % for every model of this plan, as given"
+    one = replace(known["xlstm"], utilization=None)
+    assert utilization.source_words(planned.request, {"xlstm": one}) == "The logs lack xLSTM, so 40 % is assumed there"
+    own = replace(known["transformer"].utilization, source="mine.csv", hardware="a100-sxm")
+    both = utilization.source_words(
+        planned.request, {"transformer": replace(known["transformer"], utilization=own), "xlstm": one}
+    )
+    assert both == (
+        "It comes from the training logs: T\u00a0=\u00a02048, 8192 and 16384 (Transformer), on NVIDIA A100 SXM "
+        "80 GB, with their kernels and GPU counts. The logs lack xLSTM, so 40 % is assumed there"
+    )
 
 
 def test_solutions(known: dict[str, Knowledge]) -> None:
@@ -206,11 +314,15 @@ def test_solutions(known: dict[str, Knowledge]) -> None:
 
 
 def test_tables_of_a_reader(tmp_path: Path) -> None:
-    runs, timings = ch09.load_tables(None, None)
+    runs, timings, logs = ch09.load_tables(None, None, None)
     assert timings is None
+    assert logs is None
+    load_training_logs().head(40).to_csv(tmp_path / "logs.csv", index=False)
     runs.head(30).to_csv(tmp_path / "runs.csv", index=False)
     load_paper_inference().to_csv(tmp_path / "timings.csv", index=False)
-    runs, timings = ch09.load_tables(tmp_path / "runs.csv", tmp_path / "timings.csv")
+    runs, timings, logs = ch09.load_tables(*(tmp_path / f"{name}.csv" for name in ("runs", "timings", "logs")))
     assert len(runs) == 30
+    assert logs is not None
+    assert len(logs) == 40
     assert timings is not None
     assert len(timings) == len(load_paper_inference())

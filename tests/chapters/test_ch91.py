@@ -1,6 +1,7 @@
 """What the explorer's page says: numbers of its settings, verdicts on laws, one architecture or two."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ from companion.explorer import Explorer, Setting
 from companion.formatting import count, significant, together
 from companion.plotting.explorer_page import duration
 from companion.runs.context_length import PAPER_CONTEXT
+from companion.training import load_training_logs
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,18 @@ def test_facts_are_those_of_the_opening_setting(explorer: Explorer) -> None:
     )
     assert f"instead of {duration(times[1])}" in facts["c91_large_ratio"]
     assert facts["c91_resamples"] == "5"
+
+
+def test_logs_are_named(explorer: Explorer, tmp_path: Path) -> None:
+    assert ch91.explorer_facts(explorer, 5)["c91_logs"] == "the authors' training logs, measured on NVIDIA H100 SXM"
+    assert ch91.load_logs(None) is None
+    path = tmp_path / "mine.csv"
+    load_training_logs().head(40).to_csv(path, index=False)
+    logs = ch91.load_logs(path)
+    assert logs is not None
+    assert len(logs) == 40
+    own = replace(explorer, logs_hardware="a100-sxm")
+    assert ch91.logs_words(own, path) == "the training logs in mine.csv, measured on NVIDIA A100 SXM 80 GB"
 
 
 def test_table_of_the_opening_setting(explorer: Explorer) -> None:

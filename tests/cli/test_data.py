@@ -1,5 +1,6 @@
 """`companion data check`: JSON, text and exit status."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -109,7 +110,13 @@ def test_training_logs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert cli.main(["data", "check", str(tmp_path / "fast.csv")]) == 0
     captured = capsys.readouterr()
     assert captured.out.startswith(f"{tmp_path / 'fast.csv'}: training logs of 431 runs\n")
-    assert "would use" in captured.err
+    assert re.search(r"would use \d\.\d+ times the peak of NVIDIA H100 SXM, and \d+ other runs would", captured.err)
+    assert "C/(6 N D): " in captured.out
+    (above,) = [note for note in run_json(capsys, "data", "check", str(tmp_path / "fast.csv"))["warnings"][1:]]
+    assert f"note: {tmp_path / 'fast.csv'}: {above}" in captured.err
+    logs.assign(train_flops=1.0).to_csv(tmp_path / "flops.csv", index=False)
+    ratio = run_json(capsys, "data", "check", str(tmp_path / "flops.csv"))["flops_ratio"]
+    assert ratio["num_outside"] == 431
     logs.assign(mine=1).to_csv(tmp_path / "mine.csv", index=False)
     assert error_line(capsys, "data", "check", str(tmp_path / "mine.csv"), "--strict").endswith("'mine' is not known")
     logs.assign(num_gpus=0).to_csv(tmp_path / "none.csv", index=False)

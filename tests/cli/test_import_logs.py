@@ -79,6 +79,7 @@ def test_text_says_what_came_from_where(log: Path, capsys: pytest.CaptureFixture
         (("mine.csv", "--name", "../x"), "is not the beginning of a file name"),
         (("mine.csv", "--map", "x"), "write COLUMN=NAME"),
         (("mine.csv", "--points", "few"), "'few' is not a number"),
+        (("mine.csv", "--points", "1"), "1 is neither 2 or more nor 'all'"),
         (("mine.csv", "--convention", "x"), "convention 'x' is not known"),
     ],
 )

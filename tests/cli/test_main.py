@@ -12,6 +12,7 @@ from commands import RUNS, error_line, run_json
 from companion import cli
 from companion.accounting import count_flops, num_params
 from companion.architectures import XLSTM
+from companion.cli import options
 from companion.ledger.entries import load_published
 from companion.runs.load import load_paper_runs
 
@@ -238,3 +239,8 @@ def test_params_of_published_models(options: str, expected: int, capsys: pytest.
 def test_an_xlstm_has_no_grouped_heads(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["params", "--architecture", "xlstm", "--size", "7b", "--n-kv-heads", "2", "--qk-norm"]) == 2
     assert "--n-kv-heads, --qk-norm: this xlstm has no keys and values" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", ["99999999999999999999", "9007199254740993"])
+def test_whole_numbers_that_float64_rounds_are_read(number: str) -> None:
+    assert options.whole(number) == options.count(number) == int(number)

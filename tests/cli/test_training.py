@@ -152,7 +152,7 @@ def test_without_losses_there_is_still_utilization(capsys: pytest.CaptureFixture
 
 def test_step_times_in_milliseconds_are_noticed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     result = run_json(capsys, "training", str(own_table(tmp_path, step_time_s=1e-3)))
-    assert any("a step time in another unit" in note for note in result["warnings"])
+    assert any("step times in another unit" in note for note in result["warnings"])
 
 
 @pytest.mark.parametrize(
@@ -163,6 +163,8 @@ def test_step_times_in_milliseconds_are_noticed(capsys: pytest.CaptureFixture[st
         ([LOGS, "--architecture", "mamba"], "no runs with architecture mamba; the table has transformer, xlstm"),
         ([LOGS, "--context-length", "4096"], "no runs with context_length 4096"),
         ([LOGS, "--loss", "-1"], "-1 is not positive"),
+        ([LOGS, "--loss", "inf"], "--loss inf is not finite"),
+        ([LOGS, "--loss", "3", "--bootstrap", "1e12"], "--bootstrap 1000000000000: at most 1000000"),
         ([LOGS, "--hardware", "abacus"], "hardware 'abacus' is not known"),
         ([LOGS, "--level", "2"], "2 is not between 0 and 1"),
     ],

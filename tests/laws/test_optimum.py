@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from companion.accounting import CONVENTIONS
 from companion.errors import InputError
 from companion.fitting.fit import fit
-from companion.laws import LossSurface, compute_for_loss, optimum
+from companion.laws import FlopsPerParamAndToken, LossSurface, compute_for_loss, optimum, optimum_where
 from companion.runs.load import load_paper_runs
 from companion.runs.select import subset
 from companion.runs.shape_family import FamilyScale, paper_family
@@ -86,6 +86,18 @@ def test_compute_for_loss_inverts_compute_optimal(law: LossSurface, log_flops: f
     assert back.train_flops[0] == pytest.approx(10**log_flops, rel=1e-5)
     assert back.num_params[0] == pytest.approx(best.num_params[0], rel=1e-5)
     assert back.num_tokens[0] == pytest.approx(best.num_tokens[0], rel=1e-5)
+
+
+@settings(max_examples=20)
+@given(laws(), st.floats(16, 24), st.floats(-0.5, 1.0))
+def test_a_compute_that_grows_with_the_size_is_spent_best(law: LossSurface, log_budget: float, power: float) -> None:
+    """With C = b·N^q, the model is the one that the closed form gives for its own C."""
+    best = optimum_where(law, FlopsPerParamAndToken(6.0), lambda size, b: b * size**power, 10**log_budget)
+    flops = float(best.train_flops[0])
+    assert flops == pytest.approx(10**log_budget * float(best.num_params[0]) ** power, rel=1e-9)
+    size, tokens = law.optimum(flops, 6.0)
+    assert float(best.num_params[0]) == pytest.approx(float(size), rel=1e-6)
+    assert float(best.num_tokens[0]) == pytest.approx(float(tokens), rel=1e-6)
 
 
 def test_no_cheaper_training_reaches_the_loss() -> None:

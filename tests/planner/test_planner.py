@@ -23,10 +23,12 @@ from companion.planner.costs import (
     cost_curve,
     needed_bytes,
     numbers_of,
+    probabilities_of,
     served_shapes,
 )
 from companion.planner.planning import COST_OPTIMAL, LOSS_OPTIMAL, Knowledge, PlannedModel, Request, learn, plan
 from companion.planner.ranges import no_intervals, off_center
+from companion.planner.utilization import training_seconds
 from companion.runs.load import load_paper_runs
 from companion.runs.shape_family import FamilyScale
 
@@ -85,17 +87,17 @@ def test_no_width_beside_the_cheapest_costs_less(timing: Any, resampled: bool) -
     def hours(factor: float) -> Any:
         width = found["d_model"] * factor
         tokens = laws.tokens_for(loss, knowledge.family.num_params(width))
-        place = {"d_model": width, "num_tokens": tokens, "loss": loss}
         rows = coefficients_of(request, knowledge, len(laws), resampled)
         serve = _serving_seconds(request, knowledge, served_shapes(request, knowledge, width), rows)
-        return numbers_of(request, knowledge, scale, place, scattered=False)["train_gpu_hours"] + serve / 3600
+        chances = probabilities_of(len(laws), resampled)
+        return (training_seconds(request, knowledge, scale, width, tokens, chances) + serve) / 3600
 
     for factor in (1 - 2e-5, 1 + 2e-5):
         assert (hours(factor)[smooth] > hours(1.0)[smooth]).all()
 
 
 def test_costs_add_up_and_follow_their_units() -> None:
-    numbers = models(REQUEST, "xlstm")[LOSS_OPTIMAL].numbers
+    numbers = models(replace(REQUEST, utilization=0.4), "xlstm")[LOSS_OPTIMAL].numbers
     peak = get_hardware("h100-sxm").peak_flops_per_s
     assert numbers["train_gpu_hours"] == pytest.approx(1e21 / (0.4 * peak) / 3600)
     assert numbers["total_gpu_hours"] == pytest.approx(numbers["train_gpu_hours"] + numbers["serve_gpu_hours"])
@@ -103,9 +105,11 @@ def test_costs_add_up_and_follow_their_units() -> None:
     # the state of an xLSTM does not grow, so its step takes as long at any context
     steps = 1e11 / 8 * numbers["step_time_s"]
     assert numbers["serve_gpu_hours"] == pytest.approx((prompts + steps) / 3600)
-    doubled = models(replace(REQUEST, prefill_tokens=2e12, generated_tokens=2e11), "xlstm")[LOSS_OPTIMAL].numbers
+    doubled = models(replace(REQUEST, utilization=0.4, prefill_tokens=2e12, generated_tokens=2e11), "xlstm")[
+        LOSS_OPTIMAL
+    ].numbers
     assert doubled["serve_gpu_hours"] == pytest.approx(2 * numbers["serve_gpu_hours"])
-    priced = models(replace(REQUEST, price_per_gpu_hour=2.5), "xlstm")[LOSS_OPTIMAL].numbers
+    priced = models(replace(REQUEST, utilization=0.4, price_per_gpu_hour=2.5), "xlstm")[LOSS_OPTIMAL].numbers
     assert priced["total_price"] == pytest.approx(2.5 * numbers["total_gpu_hours"])
 
 
@@ -317,7 +321,7 @@ def options(draw: st.DrawFn) -> dict[str, Any]:
         "prompt_length": [None, 1, 64, 5000, 10**15],
         "batch_size": [0, 1, 64, 10**9, 10**30],
         "kv_groups": [1, 8, 65536, 10**9],
-        "utilization": [1e-300, 1e-5, 0.4, 1.0, 2.0],
+        "utilization": [None, 1e-300, 1e-5, 0.4, 1.0, 2.0],
         "prefill_tokens": [0.0, 1.0, 1e12, 1e300],
         "generated_tokens": [0.0, 1e12, 1e300],
         "price_per_gpu_hour": [None, 1e-300, 2.0, 1e300],

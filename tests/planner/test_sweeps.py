@@ -1,5 +1,7 @@
 """Plans over a range, and under other choices."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from companion.errors import InputError
 from companion.planner.planning import COST_OPTIMAL, Request, learn, plan
 from companion.planner.sweeps import choices, cost_ratio, interval_shares, sweep, with_served_tokens
 from companion.runs.load import load_paper_runs
+from companion.training import load_training_logs
 
 REQUEST = Request(train_flops=1e21, prefill_tokens=1e12, generated_tokens=1e11)
 
@@ -59,14 +62,25 @@ def test_cost_ratio_over_the_context(known: dict) -> None:
 
 def test_choices_and_interval_shares(known: dict) -> None:
     table = choices(REQUEST, load_paper_runs(), known, num_resamples=10)
-    assert {"as planned", "roofline times", "law of isoflop runs only", "law of tokenparam runs only"} <= set(
-        table["choice"]
-    )
+    assert table["choice"].iloc[0] == (planned := "as planned (measured utilization)")
+    assert {"roofline times", "law of isoflop runs only", "law of tokenparam runs only"} <= set(table["choice"])
     hours = table[table["objective"] == COST_OPTIMAL].set_index(["choice", "architecture"])["total_gpu_hours"]
     for name in known:
-        assert hours["roofline times", name] < hours["as planned", name], "no kernel beats the roofline"
+        assert hours["roofline times", name] < hours[planned, name], "no kernel beats the roofline"
     grouped, plain = (hours[choice, "transformer"] for choice in ("roofline times, grouped heads", "roofline times"))
     assert grouped < plain
+    alone = {"xlstm": known["xlstm"]}
+    given = choices(replace(REQUEST, utilization=0.25), load_paper_runs(), alone, num_resamples=10)
+    hours = given[given["objective"] == COST_OPTIMAL].set_index("choice")["total_gpu_hours"]
+    assert hours["as planned"] == hours["utilization 25 %"]
     shares = interval_shares(plan(REQUEST, known))
     assert len(shares) == 4
     assert shares["loss"].between(0.001, 0.1).all()
+
+
+def test_other_laws_keep_the_utilization_of_ones_own_logs() -> None:
+    logs = load_training_logs()
+    slow = logs.assign(step_time_s=2 * logs["step_time_s"])
+    own = learn(architectures=["xlstm"], logs=slow, num_resamples=5)
+    table = choices(Request(train_flops=1e20), load_paper_runs(), own, num_resamples=2).set_index("choice")
+    assert table.loc["law of isoflop runs only", "utilization"] < 0.2

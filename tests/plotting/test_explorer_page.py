@@ -1,6 +1,7 @@
 """The explorer's markup: controls that are labeled, the opening numbers, data that cannot end its element."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from bs4 import BeautifulSoup
@@ -43,6 +44,21 @@ def test_table_opens_with_the_numbers(explorer: Explorer, soup: BeautifulSoup) -
             assert cell.b.get_text() == FORMATS[row.format](result["numbers"][row.key])
             assert bool(cell.small.get_text()) == (row.key in result["intervals"])
     assert set(next(iter(shown.values()))["numbers"]) == {row.key for row in rows}
+
+
+def test_without_logs_a_dash_and_no_plot(explorer: Explorer) -> None:
+    bare = {name: replace(each, utilization=None, unlogged="none") for name, each in explorer.known.items()}
+    for known in (bare, {**explorer.known, "xlstm": bare["xlstm"]}):
+        soup = BeautifulSoup(explorer_page(replace(explorer, known=known))._repr_html_(), "html.parser")
+        cell = soup.select_one('td[data-key="train_gpu_hours"][data-architecture="xlstm"]')
+        assert [part.get_text() for part in cell.children] == ["–", "", "no logs"]
+        assert (soup.find(id="explorer-plot-hours") is None) == (known is bare)
+
+
+def test_parts_of_the_table_name_the_first_architecture(soup: BeautifulSoup) -> None:
+    titles = [title.get_text() for title in soup.select("th[scope=rowgroup]")]
+    assert titles[-1] == "The cheapest training that reaches the loss of the Transformer above"
+    assert not any("{" in title.get_text() for title in soup.select("th"))
 
 
 def test_plots_have_names(soup: BeautifulSoup) -> None:

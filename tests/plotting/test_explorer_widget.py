@@ -2,7 +2,7 @@
 
 import base64
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -74,6 +74,20 @@ def test_data_are_those_of_the_page_without_serving(explorer: Explorer) -> None:
         laws = dict(zip(one["laws"]["names"], packed.T, strict=True))
         for name, values in whole["laws"].items():
             np.testing.assert_allclose(laws[name], values, rtol=1e-7)
+
+
+def test_gpu_hours_are_in_the_widget_of_the_budget_alone(explorer: Explorer) -> None:
+    for name in WIDGETS:
+        soup = soup_of(name, explorer)
+        data = json.loads(soup.find("script", type="application/json").string)
+        hours = name == "budget"
+        assert [entry["name"] for entry in data["hardware"]] == ["h100-sxm"] * hours
+        for one in data["architectures"]:
+            assert ("utilization" in one) == hours
+        assert ("11_training_cost.html" in str(soup.select_one(".companion-widget-more"))) == hours
+    bare = {name: replace(each, utilization=None, unlogged="none") for name, each in explorer.known.items()}
+    soup = soup_of("budget", replace(explorer, known=bare))
+    assert {row.select("td")[-2].get_text() for row in soup.select(".companion-widget-still tbody tr")} == {"–"}
 
 
 def test_loss_above_the_optimum(explorer: Explorer) -> None:

@@ -334,6 +334,8 @@ def test_the_command_says_what_it_did(
         ("a.json", "[1, 2]", "holds no runs"),
         ("a.jsonl", '{"n": 1}\n[1]\n', "row 2: is not an object"),
         ("a.jsonl", '{"n": 1}\n{\n', "row 2: is not JSON"),
+        ("a.json", '[{"n": ' + "9" * 5000 + "}]", "is not JSON of runs: a whole number has more digits"),
+        ("a.jsonl", '{"n": ' + "9" * 5000 + "}", "row 1: is not JSON: a whole number has more digits"),
         ("a.parquet", "PAR1", "is not a Parquet table"),
         ("a.xlsx", "PK", "format .xlsx is not known; give --format"),
     ],

@@ -2,13 +2,14 @@
 
 import gzip
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from log_files import MAP, event_file, failure, lines_of, one, records, write, written
+from log_files import MAP, SETTINGS, event_file, failure, lines_of, one, records, write, written
 
 from companion.errors import InputError
 from companion.training.import_ import import_logs
@@ -90,12 +91,42 @@ def test_two_runs_of_one_key(tmp_path: Path) -> None:
     assert import_logs([first, second], MAP, distinguish=True).logs["run"].tolist() == ["a", "a#2"]
 
 
+def test_settings_that_disagree_are_named(tmp_path: Path) -> None:
+    log = write(tmp_path, "a.csv", records(run="a"))
+    twice = [SETTINGS | {"run": "a", "num_gpus": number} for number in (2, 64)]
+    of_all = [SETTINGS | {"num_gpus": number} for number in (2, 64)]
+    nested = {name: json.dumps([{**row, "history": [{"step": 1}]} for row in twice]) for name in ("s.json",)}
+    for name, rows in {"s.csv": twice, "t.csv": of_all, **nested}.items():
+        imported = import_logs(log, settings=write(tmp_path, name, rows))
+        assert one(imported)["num_gpus"] == 64
+        (note,) = [note for note in imported.notes if "num_gpus" in note]
+        assert note.startswith(f"{tmp_path / name}: ")
+        assert note.endswith("64: the last one is kept")
+    alone = import_logs(log, settings=write(tmp_path, "v.csv", of_all[:1]))
+    assert one(alone)["num_gpus"] == 2  # a row of no run in particular counts for all
+    same = import_logs(log, settings=write(tmp_path, "u.csv", twice[:1] * 2))
+    assert not any("num_gpus" in note for note in same.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "part"),
+    [
+        ("a.json", '[{"step": %s}]', "is not JSON of runs: a whole number has more digits than Python reads"),
+        ("a.jsonl", '{"step": 1}\n{"step": %s}', "row 2: is not JSON: a whole number has more digits"),
+        ("a.jsonl", '{"step": 1}\n' + "[" * 100_000, "row 2: is not JSON: nested too deeply"),
+    ],
+)
+def test_json_that_python_does_not_read(tmp_path: Path, name: str, text: str, part: str) -> None:
+    assert part in failure(write(tmp_path, name, text.replace("%s", "9" * 5000)), MAP)
+
+
 @pytest.mark.parametrize(
     ("rows", "part"),
     [
         ([{"loss": 3.0}], "no column of steps"),
         ([{"step": 1, "speed": 3}], "no column of a loss"),
         ([{"step": 1.5, "loss": 3}], "row 2, column 'step': 1.5 is not a whole number"),
+        ([{"step": 10**18, "loss": 3}], "1e+18 is not a whole number of steps, at most 2^53"),
         ([{"step": 1, "loss": "low"}], "row 2, column 'loss': 'low' is not a number"),
         ([{"step": -3, "loss": 3}], "-3 is not a whole number"),
         ([{"step": 1, "train_loss": 3, "train/loss": 2}], "several columns may be train_loss"),
@@ -116,7 +147,9 @@ def test_options_that_are_wrong(tmp_path: Path) -> None:
     assert "neither a column nor" in failure(path, MAP | {"step_time_s": "(x / 2"})
     assert "no context_length" in failure(path, {})
     assert "preset 'x' is not known" in failure(path, MAP, preset="x")
+    assert "num_tokens 1.6384e+35 is larger than 2^53" in failure(path, MAP | {"batch_size_seqs": "8e29"})
     assert "no such file" in failure(tmp_path / "none.csv", MAP)
+    assert failure(tmp_path / "none", MAP).endswith("none: no such file")
     (tmp_path / "empty").mkdir()
     assert "without logs" in failure(tmp_path / "empty", MAP)
     packed = gzip.compress(path.read_bytes())

@@ -127,14 +127,17 @@ def test_runs_that_lack_something_are_kept_and_named(tmp_path: Path) -> None:
     assert logs["status"].tolist() == ["finished", "finished", "stopped", "finished"]
     assert [str(each.message).removeprefix(f"{path}: ") for each in caught] == logs.attrs["notes"]
     assert logs.attrs["notes"] == [
-        "column 'num_gpus': 1 run without a value have no throughput, row 3",
-        "column 'val_loss': 1 run without a value have no place in comparisons of loss, row 4",
+        "column 'num_gpus': 1 run without a value has no throughput, row 3",
+        "column 'val_loss': 1 run without a value has no place in comparisons of loss, row 4",
         "column 'last_logged_step': 1 finished run cut off before the end, row 5",
     ]
     assert with_throughput(logs)["gpu_hours"].isna().tolist() == [False, True, False, False]
+    with pytest.warns(UserWarning, match="2 runs without a value have no place in comparisons of loss, rows 3, 4"):
+        load_training_logs(table(tmp_path, {}, {"val_loss": None}, {"val_loss": None}))
     assert finished(logs)["run"].tolist() == ["0", "3"]
     with pytest.raises(
-        InputError, match=r"no finished run with loss and throughput at context length 7; .*xlstm at T = 1024"
+        InputError,
+        match=r"no finished run with val_loss, step_time_s and num_gpus at context length 7; .*xlstm at T = 1024",
     ):
         finished(logs, 7)
 

@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from companion.errors import InputError
 from companion.training import finished, load_training_logs, with_throughput
-from companion.training.measured import MeasuredUtilization
+from companion.training.measured import MeasuredUtilization, evenly_spread
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +83,47 @@ def test_what_is_not_known_is_named(logs: pd.DataFrame, measured: MeasuredUtiliz
         measured.at("xlstm", 0, 8192)
     with pytest.raises(InputError, match=r"no context length has 6 finished runs of four sizes with throughput$"):
         MeasuredUtilization.of(logs.head(5))
+
+
+def test_quantiles_are_the_ends_of_the_intervals(measured: MeasuredUtilization) -> None:
+    for name, length in (("transformer", 4096), ("xlstm", 16384)):
+        found = measured.at(name, [3e8, 1e9], length, 0.9)
+        ends = [measured.quantile(name, [3e8, 1e9], length, p) for p in (0.05, 0.5, 0.95)]
+        for mine, its in zip(ends, (found.low, found.value, found.high), strict=True):
+            assert mine == pytest.approx(its, rel=1e-9)
+    assert np.isnan(measured.quantile("xlstm", [np.nan, 1e9], 8192)).tolist() == [True, False]
+    assert measured.quantile("xlstm", [[3e8], [1e9]], 8192, [0.1, 0.5, 0.9]).shape == (2, 3)
+
+
+def test_samples_spread_as_further_runs_do() -> None:
+    """The share of samples below a further run is as likely to be any share as any other."""
+    below, chances = [], evenly_spread(400)
+    for seed in range(300):
+        size = float(np.exp(np.random.default_rng(seed).uniform(np.log(2e8), np.log(2e9))))
+        samples = MeasuredUtilization.of(synthetic((1024,), 0.05, 10, seed)).quantile("mine", size, 1024, chances)
+        x = np.log(size / 1e9)
+        scatter = 0.05 * np.random.default_rng(10_000 + seed).standard_normal()
+        below.append(np.mean(samples < np.exp(-1.5 + 0.2 * x - 0.03 * x**2 + scatter)))
+    assert stats.kstest(below, "uniform").pvalue > 0.01
+
+
+def test_probabilities_are_even_and_in_an_order_of_their_own() -> None:
+    chances = evenly_spread(200)
+    assert np.sort(chances) == pytest.approx((np.arange(200) + 0.5) / 200)
+    for seed in (1, 4, 9):  # those of losses, times to first token and step times
+        assert abs(np.corrcoef(chances, np.random.default_rng(seed).permutation(200))[0, 1]) < 0.2
+
+
+def test_more_than_the_peak_is_refused() -> None:
+    logs = synthetic((1024,)).assign(run=lambda table: [f"run {i}" for i in table.index])
+    logs.loc[3, "utilization"] = 1.2
+    with pytest.raises(
+        InputError, match=r"^training logs: run 'run 3' would use 1.200 times the peak of NVIDIA H100 SXM: step times"
+    ):
+        MeasuredUtilization.of(logs)
+
+
+@pytest.mark.parametrize("name", ["status", "step_time_s", "train_steps"])
+def test_a_table_that_was_not_loaded_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"no column '{name}'; companion.training.load_training_logs"):
+        MeasuredUtilization.of(load_training_logs().drop(columns=name))

@@ -18,6 +18,7 @@ from typing import Any
 
 from companion.errors import InputError
 from companion.paths import data_dir
+from companion.tables import json_fault
 
 try:
     import fcntl
@@ -225,8 +226,8 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
             continue
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}: line {number}: is not JSON: {error.msg}") from error
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}: line {number}: is not JSON: {json_fault(error)}") from error
         if not isinstance(record, dict):
             raise InputError(f"{path}: line {number}: is not an object")
         if missing := [field for field in FIELDS if field not in record]:

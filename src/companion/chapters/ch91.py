@@ -16,6 +16,7 @@ from companion.inference.timings import load_inference
 from companion.plotting import Html, show_table
 from companion.plotting.explorer_page import duration, gibibytes, setting_links
 from companion.runs.context_length import PAPER_CONTEXT
+from companion.training.logs import load_training_logs
 
 #: Context (tokens) and tokens per parameter that the opening setting is moved to.
 LONG_CONTEXT = 131072
@@ -47,12 +48,23 @@ def load_tables(
     return selection, None if selection.of_paper else selection.runs, timings
 
 
+def load_logs(logs_file: str | Path | None) -> pd.DataFrame | None:
+    """The training logs as `Explorer.of` takes them: None for those of the authors.
+
+    Raises
+    ------
+    InputError
+        if the file cannot be read or is not a table of training logs.
+    """
+    return None if logs_file is None else load_training_logs(logs_file)
+
+
 def opening_context(selection: Selection, context_length: int | None = None) -> int:
     """T in tokens of the opening setting: the one asked for, that of the runs, or the paper's if they name none."""
     return context_length or selection.context_length or PAPER_CONTEXT
 
 
-def explorer_facts(explorer: Explorer, num_resamples: int) -> dict[str, str]:
+def explorer_facts(explorer: Explorer, num_resamples: int, logs_file: str | Path | None = None) -> dict[str, str]:
     """The opening setting in words, what a longer context or more tokens per parameter change, and the laws behind."""
     start, shown = explorer.default, explorer.evaluate()
     long = explorer.evaluate(replace(start, context_length=LONG_CONTEXT))
@@ -69,7 +81,14 @@ def explorer_facts(explorer: Explorer, num_resamples: int) -> dict[str, str]:
         "c91_large_ratio": trade_verdict(shown, lean),
         "c91_reference": first.times[0].hardware.label,
         "c91_resamples": f"{num_resamples}",
+        "c91_logs": logs_words(explorer, logs_file),
     }
+
+
+def logs_words(explorer: Explorer, logs_file: str | Path | None) -> str:
+    """Whose logs the utilization comes from, and of which GPUs."""
+    whose = "the authors' training logs" if logs_file is None else f"the training logs in {Path(logs_file).name}"
+    return f"{whose}, measured on {get_hardware(explorer.logs_hardware).label}"
 
 
 def context_verdict(shown: Results, long: Results) -> str:

@@ -12,14 +12,13 @@ import yaml
 from companion.cli.commands import _plain, print_json
 from companion.cli.options import add_json
 from companion.errors import InputError
-from companion.formatting import name_rows, percent, plural, quoted
-from companion.hardware import REFERENCE_HARDWARE, get_hardware
+from companion.formatting import name_rows, plural, quoted
 from companion.runs.conventions import check_counts
 from companion.runs.findings import find_all, ratio_range
 from companion.runs.findings.flops import USUAL_RATIO
 from companion.runs.load import read_runs, summary
 from companion.training.logs import LOG_SCHEMA, is_log_table, load_training_logs
-from companion.training.throughput import THROUGHPUT_COLUMNS, utilization_by_size, with_throughput
+from companion.training.throughput import THROUGHPUT_COLUMNS, beyond_peak, utilization_by_size, with_throughput
 
 #: Most entries of a list that the text shows; --json has them all.
 _MAX_LISTED = 50
@@ -84,13 +83,8 @@ def _check_logs(arguments: argparse.Namespace) -> None:
     ):
         raise InputError(f"{arguments.file}: column {quoted(unknown[0])} is not known")
     measured = logs[logs["utilization"].notna()]
-    if (above := measured["utilization"] > 1).any():
-        row = measured.loc[above].index[0]
-        print(
-            f"note: {arguments.file}: run {quoted(logs['run'][row])} would use {percent(logs['utilization'][row])} of "
-            f"{get_hardware(REFERENCE_HARDWARE).label}: a step time in another unit, other GPUs, or too few of them?",
-            file=sys.stderr,
-        )
+    if fault := beyond_peak(measured):
+        print(f"note: {arguments.file}: {fault}", file=sys.stderr)
     result = {
         "file": str(arguments.file),
         "kind": "training logs",
@@ -99,13 +93,16 @@ def _check_logs(arguments: argparse.Namespace) -> None:
         "num_with_throughput": len(measured),
         "sum_gpu_hours": float(measured["gpu_hours"].sum()),
         "utilization": utilization_by_size(measured).to_dict("records"),
+        "flops_ratio": ratio_range(logs),
         "accounting": _against_accounting(logs),
-        "warnings": logs.attrs["notes"],
+        "warnings": [*logs.attrs["notes"], *([fault] if fault else [])],
     }
     if arguments.json:
         return print_json(result)
     print(f"{arguments.file}: training logs of {plural(len(logs), 'run')}")
-    print(yaml.safe_dump(_plain(result), sort_keys=False, allow_unicode=True, width=110), end="")
+    print(_ratio_line(result["flops_ratio"], len(logs)))
+    shown = {key: value for key, value in result.items() if key not in ("flops_ratio", "warnings")}
+    print(yaml.safe_dump(_plain(shown), sort_keys=False, allow_unicode=True, width=110), end="")
     return None
 
 

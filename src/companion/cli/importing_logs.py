@@ -163,7 +163,11 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _points(text: str) -> int | None:
-    return None if text == "all" else max(count(text), 2)
+    if text == "all":
+        return None
+    if (number := count(text)) < 2:
+        raise argparse.ArgumentTypeError(f"{text} is neither 2 or more nor 'all'")
+    return number
 
 
 def _name_of(path: Path) -> str:

@@ -18,7 +18,7 @@ from companion.fitting.isoflop.profiles import (
     fit_isoflop,
     says_nothing,
 )
-from companion.formatting import count, interval, level_text, power_of_ten, significant
+from companion.formatting import count, interval, level_text, plural, power_of_ten, significant
 from companion.runs.load import load_runs
 from companion.runs.select import assign_budgets, subset
 
@@ -81,7 +81,8 @@ def few_resamples(num_resamples: int, level: float) -> list[str]:
     """A warning where the ends of an interval are the outermost resamples, or lie beyond them."""
     needed = math.ceil(2 / (1 - level) - 1 - 1e-9)
     if 0 < num_resamples < needed:
-        return [f"{num_resamples} resamples are few for an interval at {level_text(level)}: take at least {needed}"]
+        number, verb = plural(num_resamples, "resample"), "is" if num_resamples == 1 else "are"
+        return [f"{number} {verb} few for an interval at {level_text(level)}: take at least {needed}"]
     return []
 
 

@@ -94,10 +94,10 @@ def count(text: str) -> int:
 def _whole(text: str, least: int, kind: str) -> int:
     try:
         value = float(text)
-        number = int(text) if text.strip().lstrip("+-").isdigit() else int(value)
+        number = int(text) if (digits := text.strip().lstrip("+-").isdigit()) else int(value)
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if number != value or number < least:
+    if (number != value and not digits) or number < least:  # float64 rounds whole numbers above 2^53
         raise argparse.ArgumentTypeError(f"{text} is not {kind}")
     return number
 

@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from companion.cli.commands import print_json, print_table
 from companion.cli.isoflop import few_resamples
 from companion.cli.options import add_bootstrap, add_json, add_level, positive, whole
 from companion.errors import InputError
+from companion.fitting.bootstrap import MAX_RESAMPLES
 from companion.fitting.pareto import ParetoFront
-from companion.formatting import count, level_text, listed, percent, plural, power_of_ten, quoted, significant
+from companion.formatting import count, level_text, listed, percent, plural, power_of_ten, significant
 from companion.hardware import REFERENCE_HARDWARE, Hardware, get_hardware
 from companion.runs.select import subset
 from companion.training.fronts import (
@@ -26,7 +28,7 @@ from companion.training.fronts import (
     usual_context_length,
 )
 from companion.training.logs import load_training_logs
-from companion.training.throughput import ISOFLOP, finished, utilization_by_size, with_throughput
+from companion.training.throughput import ISOFLOP, beyond_peak, finished, utilization_by_size, with_throughput
 
 #: What the factors between two architectures are called in text.
 _COST_WORDS = {"train_flops": "FLOP", "num_tokens": "tokens", "gpu_hours": "GPU-hours"}
@@ -62,6 +64,10 @@ def add_training(command: Callable[..., argparse.ArgumentParser]) -> None:
 def training(arguments: argparse.Namespace) -> None:
     """`companion training`: utilization by size, fronts of loss over GPU-hours, and hours at a loss."""
     hardware = get_hardware(arguments.hardware)
+    if arguments.loss is not None and not math.isfinite(arguments.loss):
+        raise InputError(f"--loss {arguments.loss:g} is not finite")
+    if arguments.bootstrap > MAX_RESAMPLES:
+        raise InputError(f"--bootstrap {arguments.bootstrap}: at most {MAX_RESAMPLES} resamples can be drawn")
     loaded = load_training_logs(arguments.file)
     logs = with_throughput(subset(loaded, arguments.architecture, arguments.context_length), hardware)
     logs.attrs["source"] = loaded.attrs["source"]
@@ -77,7 +83,8 @@ def training(arguments: argparse.Namespace) -> None:
             raise
         notes.append(f"no fronts: {error}")
         result, whole_runs = {"context_length": None, "fronts": {}, "factors": []}, measured
-    notes += _impossible(measured, hardware)
+    if fault := beyond_peak(measured, hardware):
+        notes.append(fault)
     result = {
         "file": str(arguments.file),
         "hardware": hardware.name,
@@ -111,8 +118,8 @@ def _fronts(arguments: argparse.Namespace, logs: pd.DataFrame, notes: list[str])
         )
     others = logs[logs["group"].notna() & (logs["group"] != group)] if group else logs[:0]
     if len(others):
-        names = listed(others["group"].unique())
-        notes.append(f"fronts are of the group {group}: {plural(len(others), 'run')} of {names} are not among them")
+        names, verb = listed(others["group"].unique()), "is" if len(others) == 1 else "are"
+        notes.append(f"fronts are of the group {group}: {plural(len(others), 'run')} of {names} {verb} not among them")
     runs, fronts = front_runs(logs, context_length, group), run_fronts(logs, context_length, group=group)
     result: dict[str, Any] = {
         "context_length": context_length,
@@ -120,18 +127,6 @@ def _fronts(arguments: argparse.Namespace, logs: pd.DataFrame, notes: list[str])
         "factors": _factors(logs, list(fronts), context_length, group, notes),
     }
     return result if arguments.loss is None else result | _at_loss(arguments, logs, context_length, group, notes)
-
-
-def _impossible(measured: pd.DataFrame, hardware: Hardware) -> list[str]:
-    """A run that would do more than its GPUs can, as a note."""
-    above = measured[measured["utilization"] > 1]
-    if above.empty:
-        return []
-    name, share = above.iloc[0][["run", "utilization"]]
-    return [
-        f"run {quoted(name)} would use {percent(share)} of {hardware.label}: a step time in another unit, other GPUs, "
-        "or too few of them?"
-    ]
 
 
 def _hours(measured: pd.DataFrame) -> list[Any]:

@@ -20,12 +20,13 @@ from companion.accounting.symbolic import SYMBOLS
 from companion.architectures import ARCHITECTURES, architecture_class
 from companion.architectures.base import usual_attention_heads
 from companion.errors import InputError, NotApplicable
+from companion.explorer.hours import Place, hours, no_utilization, utilization_model
+from companion.explorer.ranges import MARGIN, beyond, ranges_of, values_of
 from companion.explorer.settings import CONTEXTS, CONTROLS, OPTIMAL, Setting, link_value
 from companion.fitting.bootstrap import percentile_interval
-from companion.hardware import known_hardware
+from companion.hardware import REFERENCE_HARDWARE, known_hardware
 from companion.inference.features import terms_known
 from companion.inference.runtime_model import RuntimeModel
-from companion.inference.timings import middle_context
 from companion.laws import LossSurface, optimum
 from companion.planner.knowledge import Knowledge, Learned, learn, without_name
 from companion.runs.shape_family import (
@@ -36,9 +37,7 @@ from companion.runs.shape_family import (
     ShapeFamily,
     paper_family,
 )
-
-#: How far a value may pass the end of a range before it counts as outside: data are rounded.
-_MARGIN = 1e-3
+from companion.training.throughput import with_throughput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +53,8 @@ class Explorer:
     level: float = 0.95
     left_out: Mapping[str, str] = field(default_factory=dict)
     counted: Mapping[str, ShapeFamily] = field(default_factory=dict)
+    #: what the training logs were measured on, a name of `data/hardware.csv`.
+    logs_hardware: str = REFERENCE_HARDWARE
 
     @classmethod
     def of(
@@ -61,13 +62,17 @@ class Explorer:
         runs: pd.DataFrame | None = None,
         timings: pd.DataFrame | None = None,
         *,
+        logs: pd.DataFrame | None = None,
+        logs_hardware: str = REFERENCE_HARDWARE,
         default: Setting | None = None,
         architectures: Sequence[str] | None = None,
         experiment: str | None = None,
         num_resamples: int = 200,
     ) -> "Explorer":
-        """The explorer of a run table and a table of timings, by default the paper's (see `companion.planner.learn`).
+        """The explorer of a run table, a table of timings and training logs, by default the paper's.
 
+        `logs_hardware` is what `logs` (`companion.training.load_training_logs`) were measured on, a name of
+        `data/hardware.csv`. Logs that say too little of utilization leave the page without GPU-hours, and a note.
         The law is that of the table's context length (see `learn`), from all runs or those of one `experiment`.
         `architectures` are by default all that the planner knows. `default` is moved to the nearest steps of the
         sliders; without it the page opens at the context length of the laws. An architecture without an identified law,
@@ -78,8 +83,15 @@ class Explorer:
         NotApplicable
             if no architecture is left; the message says why for each.
         """
-        known = learn(runs, timings, architectures, experiment=experiment, num_resamples=num_resamples)
-        return cls.of_known(known, default=default, architectures=architectures)
+        own = None if logs is None else with_throughput(logs, logs_hardware)
+        reason = "" if own is None else no_utilization(own)
+        usable = None if reason else own
+        known = learn(runs, timings, architectures, logs=usable, experiment=experiment, num_resamples=num_resamples)
+        for name, knowledge in known.items():
+            if reason:
+                known[name] = replace(knowledge, utilization=None, unlogged=reason)
+        explorer = cls.of_known(known, default=default, architectures=architectures)
+        return explorer if own is None else replace(explorer, logs_hardware=logs_hardware)
 
     @classmethod
     def of_known(
@@ -114,7 +126,13 @@ class Explorer:
     def notes(self) -> list[tuple[str, str]]:
         """What a reader must know before any number, with its kind: `bad` for what is missing, `open` for choices."""
         missing = [("bad", f"{without_name(name, reason)} (left out)") for name, reason in self.left_out.items()]
-        return missing + [("open", f"{name}: {note}") for name, one in self.known.items() for note in one.notes]
+        notes = [("open", f"{name}: {note}") for name, one in self.known.items() for note in one.notes]
+        unlogged: dict[str, list[str]] = {}
+        for name, one in self.known.items():
+            if one.utilization is None:
+                unlogged.setdefault(one.unlogged, []).append(name)
+        notes += [("open", f"{', '.join(names)}: no GPU-hours: {reason}") for reason, names in unlogged.items()]
+        return missing + notes
 
     def evaluate(self, setting: Setting | None = None) -> dict[str, dict[str, Any]]:
         """Everything the page shows at a setting, by architecture.
@@ -127,12 +145,20 @@ class Explorer:
             `optimal_flops_per_token` in training; `excess_loss` of the first over the second; of the first model
             `ttft_s`, `step_time_s` and their rooflines `ttft_roofline_s`, `step_time_roofline_s` (seconds),
             `memory_bytes` (the larger of prefill's and step's), of these `weight_bytes`, and `cache_bytes` at the end
-            of the prompt.
+            of the prompt; by training logs the `utilization` of the first model, a share of the peak, and its
+            `train_gpu_hours`; of the cheapest model with the loss of the first architecture's, `target_loss`,
+            `target_num_params`, `target_train_flops`, `target_gpu_hours`, and these over those of the first
+            architecture, `target_gpu_hours_ratio`.
             `intervals`: of the losses and their difference, the optimum and the times. Losses and optimum: the law
             refitted to resampled runs; times: resampled coefficients and the scatter of the timings about the fit.
+            Utilization and GPU-hours: one further run; for `target_gpu_hours` under the resampled laws as well, none
+            where too many of them never get there.
             `fits`: whether the memory suffices.
             `outside`: `{of, name, value, low, high}` of every value outside the range of the data, where `of` is
-            `loss`, `optimum`, `ttft` or `step_time`.
+            `loss`, `optimum`, `ttft`, `step_time`, `utilization`, `target`, `target_logs` (GPU-hours of the target) or
+            `ratio` (of either model). What no log shows is `logged_params`, the size at this context length,
+            `logged_context` or `hardware`, whose three values are names.
+            `missing`: by number `no logs` or `not reached` (the law never has this loss); the number is None.
             `below_roofline`: `ttft` or `step_time` where the runtime model, far from its timings, promises more than
             the hardware can do.
 
@@ -142,7 +168,17 @@ class Explorer:
             if no width from 16 to 2^19 has the asked cost.
         """
         chosen = setting or self.default
-        return {name: self._evaluate_one(knowledge, chosen) for name, knowledge in self.known.items()}
+        results = {name: self._evaluate_one(knowledge, chosen) for name, knowledge in self.known.items()}
+        trained = {name: result["numbers"] for name, result in results.items()}
+        ranges = {name: ranges_of(knowledge)["optimum"] for name, knowledge in self.known.items()}
+        place = Place(setting=chosen, level=self.level, logs_hardware=self.logs_hardware)
+        for name, more in hours(self.known, trained, place, ranges).items():
+            result = results[name]
+            result["numbers"] |= more.numbers
+            result["intervals"] |= more.intervals
+            result["outside"] += more.outside
+            result["missing"] = more.missing
+        return results
 
     def _evaluate_one(self, knowledge: Knowledge, setting: Setting) -> dict[str, Any]:
         scale = FamilyScale(family=knowledge.family, context_length=setting.context_length)
@@ -180,7 +216,7 @@ class Explorer:
         }
         intervals = {name: list(percentile_interval(values, self.level)) for name, values in samples.items()}
         fits = not any(counted.fit_message(setting.hardware) for counted in passes)
-        outside = _outside(_ranges(knowledge), _values(numbers, setting))
+        outside = beyond(ranges_of(knowledge), values_of(numbers, setting))
         impossible = [of for of in ("ttft", "step_time") if numbers[f"{of}_s"] < numbers[f"{of}_roofline_s"]]
         return {
             "numbers": numbers,
@@ -218,13 +254,16 @@ class Explorer:
     def model(self) -> dict[str, Any]:
         """All that the page's script needs, as plain dicts, lists, text and finite numbers."""
         return {
-            "architectures": [_architecture(knowledge) for knowledge in self.known.values()],
+            "architectures": [
+                _architecture(knowledge, i, self.level) for i, knowledge in enumerate(self.known.values())
+            ],
             "counted": [_shapes(family) for family in self.counted.values()],
             "hardware": [vars(entry) for entry in known_hardware().values()],
             "convention": {name: getattr(PAPER, name) for name in ("chunk_size", "backward_factor")},
             "precision": asdict(BF16),
             "search": {"smallest": SMALLEST_WIDTH, "largest": LARGEST_WIDTH, "difference_step": DIFFERENCE_STEP},
-            "margin": _MARGIN,
+            "logs_hardware": self.logs_hardware,
+            "margin": MARGIN,
             "level": self.level,
             "law_context": _law_context(self.known),
             "notes": self.notes,
@@ -288,63 +327,7 @@ def _excess(loss: Any, optimal: Any) -> Any:
 _OF_OPTIMUM = ("num_params", "num_tokens", "tokens_per_param", "loss")
 
 
-def _ranges(knowledge: Knowledge) -> dict[str, dict[str, list[float]]]:
-    """Least and largest value that the data hold of everything a number depends on, by what the number is."""
-    limits, (ttft, step_time) = knowledge.ranges.limits, knowledge.times
-    trained = {name: list(limits[name]) for name in ("num_params", "num_tokens", "tokens_per_param", "train_flops")}
-    if contexts := knowledge.ranges.contexts:
-        trained["context_length"] = [float(contexts[0]), float(contexts[-1])]
-    return {
-        "loss": trained,
-        "optimum": {**trained},
-        "ttft": _timed(ttft, ttft.rows["prefill_length"]),
-        "step_time": _timed(step_time, middle_context(step_time.rows)),
-    }
-
-
-def _timed(model: RuntimeModel, context: Any) -> dict[str, list[float]]:
-    """The ranges behind `RuntimeModel.outside`."""
-    batch, length = model.rows["batch_size"].to_numpy(dtype=float), np.asarray(context, dtype=float)
-    columns = {
-        "num_params": model.rows["num_params"].to_numpy(dtype=float),
-        "context_length": length,
-        "batch_size": batch,
-        "batch_tokens": batch * length,
-    }
-    return {name: [float(values.min()), float(values.max())] for name, values in columns.items()}
-
-
-def _values(numbers: Mapping[str, float], setting: Setting) -> dict[str, dict[str, float]]:
-    """What `_ranges` bounds, at one setting."""
-    given = {"train_flops": setting.train_flops, "context_length": float(setting.context_length)}
-    names = ("num_params", "num_tokens", "tokens_per_param")
-    served = {
-        "num_params": numbers["num_params"],
-        "context_length": float(setting.context_length),
-        "batch_size": float(setting.batch_size),
-        "batch_tokens": float(setting.context_length * setting.batch_size),
-    }
-    return {
-        "loss": {name: numbers[name] for name in names} | given,
-        "optimum": {name: numbers[f"optimal_{name}"] for name in names} | given,
-        "ttft": served,
-        "step_time": served,
-    }
-
-
-def _outside(
-    ranges: Mapping[str, Mapping[str, list[float]]], values: Mapping[str, Mapping[str, float]]
-) -> list[dict[str, Any]]:
-    found = []
-    for of, limits in ranges.items():
-        for name, (low, high) in limits.items():
-            value = values[of][name]
-            if value > high * (1 + _MARGIN) or value < low * (1 - _MARGIN):
-                found.append({"of": of, "name": name, "value": value, "low": low, "high": high})
-    return found
-
-
-def _architecture(knowledge: Knowledge) -> dict[str, Any]:
+def _architecture(knowledge: Knowledge, index: int, level: float) -> dict[str, Any]:
     samples = knowledge.bootstrap.samples[list(LossSurface.PARAMETERS)].dropna()
     ttft, step_time = knowledge.times
     return {
@@ -353,7 +336,8 @@ def _architecture(knowledge: Knowledge) -> dict[str, Any]:
         "laws": {name: samples[name].tolist() for name in LossSurface.PARAMETERS},
         "ttft": _runtime(ttft),
         "step_time": _runtime(step_time),
-        "ranges": _ranges(knowledge),
+        "ranges": ranges_of(knowledge),
+        "utilization": utilization_model(knowledge, index, level),
         "law_context": knowledge.law_context,
     }
 

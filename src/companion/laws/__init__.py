@@ -1,7 +1,15 @@
 """Functional forms as small frozen objects: what is fitted, apart from how."""
 
 from companion.laws.base import Law, law_named
-from companion.laws.optimum import Cost, FlopsPerParamAndToken, Models, Optimum, compute_for_loss, optimum
+from companion.laws.optimum import (
+    Cost,
+    FlopsPerParamAndToken,
+    Models,
+    Optimum,
+    compute_for_loss,
+    optimum,
+    optimum_where,
+)
 from companion.laws.parabola import Parabola
 from companion.laws.power_law import PowerLaw
 from companion.laws.product import ProductLaw
@@ -20,4 +28,5 @@ __all__ = [
     "compute_for_loss",
     "law_named",
     "optimum",
+    "optimum_where",
 ]

@@ -136,18 +136,59 @@ def optimum(law: Law, cost: Cost | float, train_flops: ArrayLike, limits: tuple[
         size, tokens = law.optimum(flops, line.k)
         size, tokens, loss = (np.asarray(each) for each in (size, tokens, law.predict(size, tokens)))
         return Optimum(train_flops=flops, num_params=size, num_tokens=tokens, loss=loss)
+    return optimum_where(law, line, lambda _, budget: budget, flops, limits)
 
-    def preference(x: Any, budget: Any, *values: Any) -> Any:
+
+def optimum_where(
+    law: Law,
+    cost: Cost,
+    flops_of: Callable[[Any, Any], Any],
+    which: ArrayLike,
+    limits: tuple[float, float] | None = None,
+) -> Optimum:
+    """Models of least loss at a compute that depends on the model, as that of given device hours does.
+
+    Of all models that cost as much as the result, none has a lower loss; other models may be given another compute.
+
+    Parameters
+    ----------
+    law, cost, limits
+        as of `optimum`.
+    flops_of
+        C in FLOP of a model, by its N and an element of `which`; any arrays that broadcast. It grows by less than any
+        N·D does with N, as utilizations do; else there may be several such models, and one of them is found.
+    which
+        what the compute depends on otherwise: a number, or one per law.
+
+    Raises
+    ------
+    InputError
+        if no law has an optimum.
+
+    Examples
+    --------
+    >>> law = LossSurface(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)
+    >>> best = optimum_where(law, FlopsPerParamAndToken(6.0), lambda size, share: share * size**0.2, 1e19)
+    >>> f"{best.train_flops[0] / best.num_params[0]**0.2:.3g}"
+    '1e+19'
+    """
+    given = np.asarray(which, dtype=float)
+    given = np.broadcast_to(given, np.broadcast_shapes(given.shape, (len(law),)))
+
+    def preference(x: Any, each_given: Any, *values: Any) -> Any:
         # what another token buys less what another parameter buys: rises with the size
-        each, models = _law_of(law, values), line.models(x)
+        each, models = _law_of(law, values), cost.models(x)
+        budget = flops_of(models.num_params, each_given)
         gain = each.log_gain_ratio(models.num_params, budget / models.flops_per_token)
         return gain + np.log(models.price_slope) - np.log(models.size_slope)
 
-    low, high = line.limits() if limits is None else limits
-    x = _roots(preference, low, high, flops, law)
+    low, high = cost.limits() if limits is None else limits
+    x = _roots(preference, low, high, given, law)
     if np.isnan(x).all():
-        raise InputError(f"{line.label}: the law has no optimum at {flops.flat[0]:g} FLOP with {line.reach()}")
-    models = line.models(x)
+        first = np.ravel(flops_of(cost.models(np.asarray(low)).num_params, given.flat[0]))[0]
+        raise InputError(f"{cost.label}: the law has no optimum at {first:g} FLOP with {cost.reach()}")
+    models = cost.models(x)
+    flops = np.asarray(flops_of(models.num_params, given))
     tokens = flops / models.flops_per_token
     return Optimum(
         train_flops=flops,

@@ -4,6 +4,7 @@ from companion.planner.knowledge import Knowledge, Learned, learn
 from companion.planner.planning import (
     COST_OPTIMAL,
     LOSS_OPTIMAL,
+    HoursRatio,
     Plan,
     PlannedModel,
     plan,
@@ -13,6 +14,7 @@ from companion.planner.request import Request
 __all__ = [
     "COST_OPTIMAL",
     "LOSS_OPTIMAL",
+    "HoursRatio",
     "Knowledge",
     "Learned",
     "Plan",

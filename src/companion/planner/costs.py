@@ -16,7 +16,9 @@ from companion.inference.timings import Quantity
 from companion.laws import LossSurface
 from companion.planner.knowledge import Knowledge
 from companion.planner.request import SECONDS_PER_HOUR, Request
+from companion.planner.utilization import training_seconds, utilization_of
 from companion.runs.shape_family import LARGEST_WIDTH, SMALLEST_WIDTH, FamilyScale
+from companion.training.measured import evenly_spread
 
 Array = NDArray[np.float64]
 #: Widths of the family among which the cost-optimal model is looked for.
@@ -39,6 +41,11 @@ def coefficients_of(request: Request, knowledge: Knowledge, number: int, resampl
     return (_cycled(models[0].resamples, number), _cycled(models[1].resamples, number))
 
 
+def probabilities_of(number: int, resampled: bool) -> Array:
+    """Which quantile of a further run's utilization each law goes with, shape (R,): one half for the fit itself."""
+    return evenly_spread(number) if resampled else np.full(number, 0.5)
+
+
 def _cycled(rows: Array, number: int) -> Array:
     return rows[np.arange(number) % len(rows)]
 
@@ -53,9 +60,10 @@ def cheapest_in_total(
 ) -> dict[str, Array]:
     """Widths and tokens that reach a loss with the least device time of training and serving, arrays of shape (R,).
 
-    Only sizes whose memory fits the hardware are searched. The total has steps and several minima, so the least of
-    `SEARCHED_WIDTHS` brackets the minimum, which is then refined where the cost is smooth. NaN for laws without such a
-    size.
+    Training takes the time that its size's utilization gives; a resample has that of one further run, here and in
+    `numbers_of` (`probabilities_of`). Only sizes whose memory fits the hardware are searched. The total has steps and
+    several minima, so the least of `SEARCHED_WIDTHS` brackets the minimum, which is then refined where the cost is
+    smooth. NaN for laws without such a size.
 
     Raises
     ------
@@ -64,14 +72,15 @@ def cheapest_in_total(
     """
     loss = np.broadcast_to(np.asarray(loss, dtype=float), len(laws))
     coefficients = coefficients_of(request, knowledge, len(laws), resampled)
+    chances = probabilities_of(len(laws), resampled)
 
     def seconds(width: Array, law: NDArray[np.intp]) -> Array:
         """Of training and serving the model of a width by the law of a number; the two broadcast."""
         tokens = laws.part(law).tokens_for(loss[law], knowledge.family.num_params(width))
-        price = scale.family.flops_per_token(width, scale.context_length, scale.convention)
         rows = (coefficients[0][law], coefficients[1][law])
         shapes = served_shapes(request, knowledge, width)
-        return price * tokens / request.flops_per_second + _serving_seconds(request, knowledge, shapes, rows)
+        train = training_seconds(request, knowledge, scale, width, tokens, chances[law])
+        return train + _serving_seconds(request, knowledge, shapes, rows)
 
     every = np.arange(len(laws))
     total = seconds(SEARCHED_WIDTHS[:, None], every)
@@ -174,8 +183,7 @@ def cost_curve(request: Request, knowledge: Knowledge, loss: float, widths: Any 
     size = knowledge.family.num_params(width)
     tokens = knowledge.fit.law.tokens_for(loss, size)
     shapes = served_shapes(request, knowledge, width)
-    flops = scale.family.flops_per_token(width, scale.context_length, scale.convention) * tokens
-    train = flops / request.flops_per_second / SECONDS_PER_HOUR
+    train = training_seconds(request, knowledge, scale, width, tokens) / SECONDS_PER_HOUR
     serve = (
         _serving_seconds(request, knowledge, shapes, coefficients_of(request, knowledge, 1, False)) / SECONDS_PER_HOUR
     )
@@ -217,7 +225,8 @@ def numbers_of(
             ttft, step_time = (model.scatter(number) for model in knowledge.times)
             times = [times[0] * ttft, times[1] * step_time, times[2] * step_time]
     prefill, step = passes_of(request, shapes)
-    train = flops / request.flops_per_second / SECONDS_PER_HOUR
+    chances = probabilities_of(number, scattered)
+    train = training_seconds(request, knowledge, scale, width, tokens, chances) / SECONDS_PER_HOUR
     prefills = request.prefill_tokens / (request.prompt * request.batch_size)
     serve = (prefills * times[0] + request.generated_tokens / request.batch_size * times[2]) / SECONDS_PER_HOUR
     values = {
@@ -231,6 +240,7 @@ def numbers_of(
         "ttft_roofline_s": np.asarray(prefill.roofline(request.hardware).seconds),
         "step_time_roofline_s": np.asarray(step.roofline(request.hardware).seconds),
         "memory_bytes": needed_bytes(request, shapes),
+        "utilization": utilization_of(request, knowledge, size, chances),
         "train_gpu_hours": train,
         "serve_gpu_hours": serve,
         "total_gpu_hours": train + serve,

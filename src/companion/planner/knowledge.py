@@ -14,7 +14,8 @@ from companion.fitting.bootstrap import MAX_RESAMPLES
 from companion.fitting.fit import Fit, fit
 from companion.fitting.solved import AT_BOUND, OUT_OF_ITERATIONS
 from companion.fitting.uncertainty import Bootstrap
-from companion.formatting import percent
+from companion.formatting import listed, percent
+from companion.hardware import REFERENCE_HARDWARE
 from companion.inference.compare import Method
 from companion.inference.runtime_model import RuntimeModel, fit_runtime_model, paper_runtime_model
 from companion.inference.timings import Quantity
@@ -89,6 +90,7 @@ def learn(
     architectures: Sequence[str] | None = None,
     *,
     logs: pd.DataFrame | None = None,
+    logs_hardware: str = REFERENCE_HARDWARE,
     context_length: int | None = None,
     prefer_context: int | None = None,
     experiment: str | None = None,
@@ -116,8 +118,9 @@ def learn(
     timing
         `measured`: an architecture without timings is left out; `roofline`: it is planned with the least times of the
         hardware.
-    logs
-        training logs (`companion.training.load_training_logs`), for the utilization that training reaches.
+    logs, logs_hardware
+        training logs (`companion.training.load_training_logs`), for the utilization that training reaches, and what
+        they were trained on, a name of `data/hardware.csv`.
     num_resamples, seed
         of all bootstraps.
 
@@ -134,7 +137,7 @@ def learn(
     if not 1 <= num_resamples <= MAX_RESAMPLES:
         raise InputError(f"bootstrap: {num_resamples} resamples; 1 to {MAX_RESAMPLES} can be drawn")
     table = load_paper_runs() if runs is None else runs
-    measured = paper_utilization() if logs is None else MeasuredUtilization.of(logs)
+    measured = paper_utilization() if logs is None else MeasuredUtilization.of(logs, logs_hardware)
     learned = Learned()
     for name in architectures or sorted(table["architecture"].dropna().unique(), key=_order):
         try:
@@ -266,7 +269,14 @@ def _known(
         notes=tuple([*_of_law(fit, bootstrap), *notes, *of_shapes]),
         untimed=untimed,
         utilization=measured if name in measured.curves else None,
-        unlogged="" if name in measured.curves else f"{Path(measured.source).name} has no finished run of {name}",
+        unlogged="" if name in measured.curves else _unlogged(measured, name),
+    )
+
+
+def _unlogged(measured: MeasuredUtilization, name: str) -> str:
+    """Why there is no measured utilization of an architecture."""
+    return (
+        f"{Path(measured.source).name} has too few finished runs of {name}; it has enough of {listed(measured.curves)}"
     )
 
 

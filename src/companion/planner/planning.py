@@ -1,12 +1,15 @@
 """From a budget and a workload to a model: which size, on how many tokens, at what cost, and how certain it is.
 
 For each architecture two models are planned. The *loss-optimal* one spends the training budget best (or reaches the
-target loss with least training compute). The *cost-optimal* one reaches the same loss with the least device time of
-training and serving together: served often enough, a smaller model trained for longer is cheaper. Losses come from the
-parametric law, training cost from exact accounting at the context length, times from the runtime model of the authors'
-measurements. Every number carries a bootstrap interval, and a warning where it lies outside the data.
+target loss with least training compute): of all models with its FLOPs it has the least loss, as in the paper, although
+a larger one may train at a higher utilization. The *cost-optimal* one reaches the same loss with the least device time
+of training and serving together: served often enough, a smaller model trained for longer is cheaper. Losses come from
+the parametric law, training cost from exact accounting at the context length and from the utilization that logs show
+at the model's size, times from the runtime model of the authors' measurements. Every number carries a bootstrap
+interval, and a warning where it lies outside the data.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -20,16 +23,31 @@ from companion.errors import InputError, NotApplicable
 from companion.fitting.bootstrap import percentile_interval
 from companion.formatting import percent
 from companion.hardware import get_hardware
-from companion.laws import compute_for_loss, optimum
-from companion.planner.costs import cheapest_in_total, numbers_of, passes_of, served_shapes
+from companion.laws import LossSurface, compute_for_loss, optimum
+from companion.planner.costs import cheapest_in_total, numbers_of, passes_of, probabilities_of, served_shapes
 from companion.planner.knowledge import Knowledge, Learned, learn, without_name
 from companion.planner.ranges import below_roofline, no_intervals, off_center, range_warnings
 from companion.planner.request import LAW_CONTEXT, Request
+from companion.planner.utilization import optimum_for_hours, utilization_warnings
 from companion.runs.shape_family import FamilyScale
 
-__all__ = ["COST_OPTIMAL", "LOSS_OPTIMAL", "Knowledge", "Learned", "Plan", "PlannedModel", "Request", "learn", "plan"]
+__all__ = [
+    "COST_OPTIMAL",
+    "LOSS_OPTIMAL",
+    "HoursRatio",
+    "Knowledge",
+    "Learned",
+    "Plan",
+    "PlannedModel",
+    "Request",
+    "learn",
+    "plan",
+]
 
+Array = NDArray[np.float64]
 LOSS_OPTIMAL, COST_OPTIMAL = "loss-optimal", "cost-optimal"
+#: Pairs of resamples behind the interval of a ratio.
+_NUM_PAIRS = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +73,26 @@ class PlannedModel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HoursRatio:
+    """How many times the GPU-hours of the `first` architecture the `second` needs to be trained to a loss: at least 1.
+
+    Of both loss-optimal models; the interval pairs their resamples at random, as neither's data say anything of the
+    other's. NaN where either has no intervals.
+    """
+
+    first: str
+    second: str
+    ratio: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Planned models, two for each architecture, and notes on what could not be planned.
 
     `request` has the context length that was planned for. `first` are those of `notes` that a reader must know before
-    any number: which law is behind them, and what is wrong with it.
+    any number: which law is behind them, and what is wrong with it. `gpu_hours_ratios` compare every two architectures
+    that reach a target loss; none for other budgets, whose losses differ.
     """
 
     request: Request
@@ -67,6 +100,7 @@ class Plan:
     notes: tuple[str, ...]
     level: float
     first: tuple[str, ...] = ()
+    gpu_hours_ratios: tuple[HoursRatio, ...] = ()
 
     def table(self) -> pd.DataFrame:
         """A row per model: architecture, objective, every value with `_low` and `_high`, and whether it fits."""
@@ -109,17 +143,41 @@ def plan(request: Request, known: Mapping[str, Knowledge] | None = None, *, leve
     first += [f"{without_name(name, reason)} (left out)" for name, reason in left_out.items()]
     models: list[PlannedModel] = []
     notes: list[str] = []
+    hours: dict[str, Array] = {}
     for name, knowledge in known.items():
         first += [f"{name}: {note}" for note in knowledge.notes]
         try:
-            planned, found = _plan_one(request, knowledge, level)
+            planned, found, hours[name] = _plan_one(request, knowledge, level)
         except InputError as error:
             notes.append(without_name(name, str(error)))
         else:
             models, notes = models + planned, notes + found
     if not models:
         raise InputError("; ".join(notes))
-    return Plan(request=request, models=tuple(models), notes=(*first, *notes), level=level, first=tuple(first))
+    return Plan(
+        request=request,
+        models=tuple(models),
+        notes=(*first, *notes),
+        level=level,
+        first=tuple(first),
+        gpu_hours_ratios=() if request.target_loss is None else _ratios(models, hours, level),
+    )
+
+
+def _ratios(models: Sequence[PlannedModel], hours: Mapping[str, Array], level: float) -> tuple[HoursRatio, ...]:
+    """Ratios of GPU-hours, the architecture that needs fewer first; `hours` are the resamples by architecture."""
+    best = {model.architecture: model for model in models if model.objective == LOSS_OPTIMAL}
+    by_hours = sorted(best, key=lambda name: best[name].numbers["train_gpu_hours"])
+    found = []
+    for pair in itertools.combinations(by_hours, 2):
+        fewer, more = (best[name].numbers["train_gpu_hours"] for name in pair)
+        interval = (float("nan"), float("nan"))
+        if all(np.isfinite(best[name].intervals["train_gpu_hours"]).all() for name in pair):
+            draw = np.random.default_rng(3)
+            drawn = [hours[name][draw.integers(len(hours[name]), size=_NUM_PAIRS)] for name in pair]
+            interval = percentile_interval(drawn[1] / drawn[0], level)
+        found.append(HoursRatio(first=pair[0], second=pair[1], ratio=more / fewer, interval=interval))
+    return tuple(found)
 
 
 def at_context(request: Request, known: Mapping[str, Knowledge]) -> tuple[Request, list[str]]:
@@ -132,7 +190,8 @@ def at_context(request: Request, known: Mapping[str, Knowledge]) -> tuple[Reques
     return replace(request, context_length=chosen), missing
 
 
-def _plan_one(request: Request, knowledge: Knowledge, level: float) -> tuple[list[PlannedModel], list[str]]:
+def _plan_one(request: Request, knowledge: Knowledge, level: float) -> tuple[list[PlannedModel], list[str], Array]:
+    """Planned models, notes, and the resampled GPU-hours of training the loss-optimal one (none without resamples)."""
     if request.timing == "measured" and knowledge.untimed:
         raise NotApplicable(f"{knowledge.untimed}; timing roofline needs none")
     scale = FamilyScale(family=knowledge.family, context_length=request.context)
@@ -141,16 +200,14 @@ def _plan_one(request: Request, knowledge: Knowledge, level: float) -> tuple[lis
     laws = [knowledge.fit.law]
     if not knowledge.bootstrap.withheld:
         laws.append(knowledge.bootstrap.laws)
-    drawn = []
-    for each in laws:
-        if request.target_loss is not None:
-            best = compute_for_loss(each, scale, request.target_loss)
-        else:
-            best = optimum(each, scale, np.asarray(request.budget_flops, dtype=float))
-        drawn.append({"d_model": np.asarray(best.d_model), "num_tokens": best.num_tokens, "loss": best.loss})
+    drawn = [
+        _least_loss(request, knowledge, scale, each, resampled=again)
+        for each, again in zip(laws, (False, True), strict=False)
+    ]
     if np.isnan(drawn[0]["d_model"]).any():
         raise NotApplicable("the law has no such model; only some of its resamples have")
-    planned, notes = [_planned(LOSS_OPTIMAL, request, knowledge, scale, drawn, level)], []
+    best, hours = _planned(LOSS_OPTIMAL, request, knowledge, scale, drawn, level)
+    planned, notes = [best], []
     unreached = float(np.mean(np.isnan(drawn[-1]["d_model"])))
     if unreached:
         notes.append(
@@ -163,7 +220,7 @@ def _plan_one(request: Request, knowledge: Knowledge, level: float) -> tuple[lis
                 cheapest_in_total(request, knowledge, scale, each, found["loss"], again)
                 for each, found, again in zip(laws, drawn, (False, True), strict=False)
             ]
-            planned.append(_planned(COST_OPTIMAL, request, knowledge, scale, cheapest, level))
+            planned.append(_planned(COST_OPTIMAL, request, knowledge, scale, cheapest, level)[0])
             if (lost := float(np.mean(np.isnan(cheapest[-1]["d_model"]))) - unreached) > 0:
                 notes.append(
                     f"{knowledge.architecture}, {COST_OPTIMAL}: no size fits in {percent(lost)} of the resamples, "
@@ -171,7 +228,20 @@ def _plan_one(request: Request, knowledge: Knowledge, level: float) -> tuple[lis
                 )
         except InputError as error:
             notes.append(f"{knowledge.architecture}, {COST_OPTIMAL}: {error}")
-    return planned, notes
+    return planned, notes, hours
+
+
+def _least_loss(
+    request: Request, knowledge: Knowledge, scale: FamilyScale, laws: LossSurface, *, resampled: bool
+) -> dict[str, Array]:
+    """Widths, tokens and losses of the loss-optimal models of the request's budget, one per law."""
+    if request.target_loss is not None:
+        best = compute_for_loss(laws, scale, request.target_loss)
+    elif request.train_flops is not None:
+        best = optimum(laws, scale, np.full(len(laws), request.train_flops))
+    else:
+        best = optimum_for_hours(request, knowledge, laws, scale, probabilities_of(len(laws), resampled))
+    return {"d_model": np.asarray(best.d_model), "num_tokens": best.num_tokens, "loss": best.loss}
 
 
 def _planned(
@@ -179,10 +249,13 @@ def _planned(
     request: Request,
     knowledge: Knowledge,
     scale: FamilyScale,
-    drawn: Sequence[dict[str, NDArray[np.float64]]],
+    drawn: Sequence[dict[str, Array]],
     level: float,
-) -> PlannedModel:
-    """Values at the fitted law and coefficients, intervals from all resamples at once, if `drawn` has any."""
+) -> tuple[PlannedModel, Array]:
+    """Values at the fitted law and coefficients, intervals from all resamples at once, if `drawn` has any.
+
+    Also the resampled GPU-hours of training.
+    """
     samples = [
         numbers_of(request, knowledge, scale, found, scattered=scattered)
         for found, scattered in zip(drawn, (False, True), strict=False)
@@ -197,7 +270,7 @@ def _planned(
     shapes = served_shapes(request, knowledge, drawn[0]["d_model"][0])
     message = max(passes_of(request, shapes), key=lambda one: float(one.memory.total)).fit_message(request.hardware)
     model = knowledge.family.rounded(values["num_params"], request.kv_groups)
-    return PlannedModel(
+    made = PlannedModel(
         architecture=knowledge.architecture,
         objective=objective,
         numbers=values,
@@ -210,11 +283,13 @@ def _planned(
             + off_center(values, intervals)
             + range_warnings(values, knowledge.ranges, request.context, knowledge.law_context)
             + below_roofline(values)
+            + utilization_warnings(request, knowledge, values["num_params"])
             + _beyond_timings(request, knowledge, values["num_params"])
             + _hardware_warnings(request, knowledge)
             + _head_warnings(request, model)
         ),
     )
+    return made, samples[1]["train_gpu_hours"] if len(samples) > 1 else np.empty(0)
 
 
 def _head_warnings(request: Request, model: Architecture) -> list[str]:

@@ -16,6 +16,8 @@ SECONDS_PER_HOUR = 3600.0
 #: Largest values of what a count multiplies: no device and no law reaches beyond them.
 _LARGEST = {"context_length": 2**40, "prompt_length": 2**40, "kv_groups": 2**16, "batch_size": 2**40}
 _LARGEST_PRICE = 1e12
+#: Tokens served, more than a billion people could read in the age of the universe.
+_LARGEST_TOKENS = 1e30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,7 @@ class Request:
     train_flops
         C in FLOP.
     gpu_hours
-        device hours for training; with `utilization` and the hardware's peak they make C.
+        device hours for training; with the utilization and the hardware's peak they make C.
     target_loss
         nats per token.
     context_length
@@ -42,7 +44,8 @@ class Request:
     hardware
         a name of `data/hardware.csv`: of training and serving.
     utilization
-        share of peak FLOP/s that training reaches, above 0 to 1.
+        share of peak FLOP/s that training reaches, above 0 to 1, of every model; None: as measured, by architecture,
+        size and context (`Knowledge.utilization`).
     price_per_gpu_hour
         money; costs are also given in it.
     timing
@@ -69,7 +72,7 @@ class Request:
     prompt_length: int | None = None
     batch_size: int = 8
     hardware: str = REFERENCE_HARDWARE
-    utilization: float = 0.4
+    utilization: float | None = None
     price_per_gpu_hour: float | None = None
     timing: Method = "measured"
     kv_groups: int = 1
@@ -88,13 +91,16 @@ class Request:
         for name in ("prefill_tokens", "generated_tokens"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise InputError(f"plan: {name} {getattr(self, name)} is not a number of at least 0")
-        if not 1e-6 < self.utilization <= 1:
-            raise InputError(f"plan: utilization {self.utilization} is not between 0 and 1")
+            if getattr(self, name) > _LARGEST_TOKENS:
+                raise InputError(f"plan: {name} {getattr(self, name):g} is too large; the most is {_LARGEST_TOKENS:g}")
+        if self.utilization is not None and not 1e-6 < self.utilization <= 1:
+            why = "not between 0 and 1" if not 0 < self.utilization <= 1 else "too small"
+            raise InputError(f"plan: utilization {self.utilization:g} is {why}")
         if self.timing not in METHODS:
             raise InputError(f"plan: timing {self.timing!r} is not one of {', '.join(METHODS)}")
-        get_hardware(self.hardware)
+        peak = get_hardware(self.hardware).peak_flops_per_s
         check_batch_size(self.batch_size)
-        if self.gpu_hours is not None and not math.isfinite(self.gpu_hours * self.flops_per_second * SECONDS_PER_HOUR):
+        if self.gpu_hours is not None and not math.isfinite(self.gpu_hours * peak * SECONDS_PER_HOUR):
             raise InputError(f"plan: gpu_hours {self.gpu_hours:g} is too large")
         for name, largest in _LARGEST.items():
             if (value := getattr(self, name)) is None:
@@ -124,15 +130,3 @@ class Request:
     def mean_context(self) -> int:
         """Tokens of context half-way through the generation of a request that fills the context."""
         return max(1, (self.prompt + self.context + 1) // 2)
-
-    @property
-    def budget_flops(self) -> float | None:
-        """Training compute in FLOP; None where a loss was asked for."""
-        if self.gpu_hours is not None:
-            return self.gpu_hours * SECONDS_PER_HOUR * self.flops_per_second
-        return self.train_flops
-
-    @property
-    def flops_per_second(self) -> float:
-        """FLOP/s of training on one device."""
-        return self.utilization * get_hardware(self.hardware).peak_flops_per_s

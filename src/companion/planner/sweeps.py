@@ -10,6 +10,7 @@ import pandas as pd
 from companion.errors import InputError
 from companion.formatting import percent
 from companion.planner.planning import COST_OPTIMAL, LOSS_OPTIMAL, Knowledge, Plan, Request, learn, plan
+from companion.planner.utilization import measured_utilization
 
 #: Training utilizations between which real runs lie (arXiv 2204.02311, table 3, lists 21 % to 46 % of peak).
 UTILIZATIONS = (0.25, 0.5)
@@ -106,18 +107,25 @@ def choices(
 
     Returns
     -------
-    DataFrame: `choice` and the columns of `Plan.table`; a choice without any plan is left out.
+    DataFrame: `choice` (first, the plan itself: `as planned`, and whether its utilization is measured) and the columns
+    of `Plan.table`; a choice without any plan is left out.
     """
-    plans: dict[str, Plan] = {"as planned": plan(request, known)}
+    measured = any(measured_utilization(request, one) for one in known.values())
+    plans: dict[str, Plan] = {f"as planned{' (measured utilization)' * measured}": plan(request, known)}
     experiments = sorted(runs["experiment"].dropna().unique()) if "experiment" in runs else []
     if len(experiments) > 1:
         for experiment in experiments:
             label = f"law of {experiment} runs only"
             try:
-                # another law at the same context, the same times
+                # another law at the same context, the same times and utilization
                 same = {
                     name: replace(
-                        one, ttft=known[name].ttft, step_time=known[name].step_time, untimed=known[name].untimed
+                        one,
+                        ttft=known[name].ttft,
+                        step_time=known[name].step_time,
+                        untimed=known[name].untimed,
+                        utilization=known[name].utilization,
+                        unlogged=known[name].unlogged,
                     )
                     for name in known
                     for one in learn(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from companion.explorer import CONTROLS, Control, Explorer, Setting
-from companion.formatting import count, level_text, power_of_ten, significant, together
+from companion.formatting import count, level_text, percent, power_of_ten, significant, together
 from companion.hardware import known_hardware
 from companion.plotting.embed import Html
 from companion.plotting.style import architecture_look
@@ -23,6 +23,7 @@ SIGNS = {"s": "■", "o": "●", "^": "▲", "D": "◆", "v": "▼", "P": "✚"}
 _SCRIPTS = (
     "explorer_format.js",
     "explorer_counts.js",
+    "explorer_hours.js",
     "explorer_model.js",
     "explorer_plots.js",
     "explorer.js",
@@ -53,6 +54,7 @@ FORMATS: dict[str, Callable[[float], str]] = {
     "count": count,
     "loss": "{:.3f}".format,
     "ratio": significant,
+    "share": percent,
     "duration": duration,
     "flops": lambda value: power_of_ten(value, 3),
     "bytes": gibibytes,
@@ -61,14 +63,22 @@ FORMATS: dict[str, Callable[[float], str]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: key of the number, label, format, and the data that it is compared with (`outside`)."""
+    """A row of the table: key of the number, label, format, and the data that it is compared with.
+
+    `of` has what `outside` may say of the number, words separated by a space.
+    """
 
     key: str
     label: str
     format: str
     of: str = ""
 
+    def extrapolated(self, result: Mapping[str, Any]) -> bool:
+        """Whether the number of a result of `Explorer.evaluate` lies outside of its data."""
+        return any(each["of"] in self.of.split() for each in result["outside"])
 
+
+#: By the title of a part of the table; `{first}` stands for the first architecture.
 ROWS: dict[str, tuple[Row, ...]] = {
     "The model: budget C at M tokens per parameter": (
         Row("num_params", "parameters N", "count"),
@@ -76,6 +86,8 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("tokens_per_param", "tokens per parameter M", "ratio"),
         Row("loss", "loss (nats/token)", "loss", "loss"),
         Row("excess_loss", "… above the optimum", "loss", "loss"),
+        Row("utilization", "utilization in training", "share", "utilization"),
+        Row("train_gpu_hours", "GPU-hours of training", "count", "utilization"),
     ),
     "Serving this model": (
         Row("ttft_s", "time to first token", "duration", "ttft"),
@@ -93,6 +105,13 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("optimal_flops_per_token", "training FLOP per token", "flops", "optimum"),
         Row("optimal_loss", "loss (nats/token)", "loss", "optimum"),
     ),
+    "The cheapest training that reaches the loss of the {first} above": (
+        Row("target_loss", "loss to reach (nats/token)", "loss"),
+        Row("target_num_params", "parameters N", "count", "target"),
+        Row("target_train_flops", "training compute C (FLOP)", "flops", "target"),
+        Row("target_gpu_hours", "GPU-hours of training", "count", "target target_logs"),
+        Row("target_gpu_hours_ratio", "… over those of the {first}", "ratio", "ratio"),
+    ),
 }
 
 #: Rows of the table of architectures that can only be counted.
@@ -109,6 +128,7 @@ COUNT_ROWS: tuple[Row, ...] = (
 #: Plots: name and caption.
 PLOTS = {
     "loss": "Loss over model size at this budget",
+    "hours": "Best loss over GPU-hours of training",
     "ttft": "Time to first token over the prompt",
     "step": "Step time over the context",
     "memory": "Memory over the context",
@@ -132,7 +152,7 @@ def explorer_page(explorer: Explorer, static: str = "../_static") -> Html:
             name: {"label": entry["label"], "color": entry["color"], "symbol": SYMBOLS[entry["marker"]]}
             for name, entry in look.items()
         },
-        "rows": [vars(row) for rows in ROWS.values() for row in rows],
+        "rows": [{"key": row.key, "format": row.format, "of": row.of} for rows in ROWS.values() for row in rows],
         "count_rows": [vars(row) for row in COUNT_ROWS],
     }
     signs = " ".join(
@@ -140,7 +160,8 @@ def explorer_page(explorer: Explorer, static: str = "../_static") -> Html:
         f"{html.escape(entry['label'])}</span>"
         for entry in look.values()
     )
-    plots = "".join(_plot(name, caption) for name, caption in PLOTS.items())
+    logged = any(knowledge.utilization for knowledge in explorer.known.values())
+    plots = "".join(_plot(name, caption) for name, caption in PLOTS.items() if name != "hours" or logged)
     return Html(
         '<section class="companion-explorer" id="explorer" aria-label="Explorer" tabindex="-1">'
         f"{_form(explorer.default)}"
@@ -243,12 +264,12 @@ def _plot(name: str, caption: str) -> str:
 def _table(explorer: Explorer, labels: dict[str, str]) -> str:
     shown = explorer.evaluate()
     head = "".join(f'<th scope="col" class="number">{html.escape(label)}</th>' for label in labels.values())
-    body = ""
+    first, body = html.escape(next(iter(labels.values()))), ""
     for title, rows in ROWS.items():
-        body += f'<tbody><tr><th scope="rowgroup" colspan="{len(labels) + 1}">{title}</th></tr>'
+        body += f'<tbody><tr><th scope="rowgroup" colspan="{len(labels) + 1}">{title.format(first=first)}</th></tr>'
         for row in rows:
             cells = "".join(_cell(row, name, result) for name, result in shown.items())
-            body += f'<tr><th scope="row">{row.label}</th>{cells}</tr>'
+            body += f'<tr><th scope="row">{row.label.format(first=first)}</th>{cells}</tr>'
         body += "</tbody>"
     level = together(level_text(explorer.level))
     caption = f"Numbers of the setting. Below a number: its {level} interval, and a note where it is outside the data."
@@ -293,9 +314,15 @@ def _count_table(explorer: Explorer) -> str:
 def _cell(row: Row, name: str, result: dict[str, Any]) -> str:
     write = FORMATS[row.format]
     bounds = result["intervals"].get(row.key)
-    left = any(each["of"] == row.of for each in result["outside"])
     small = between(write(bounds[0]), write(bounds[1])) if bounds else ""
+    flag = result["missing"].get(row.key, "extrapolated" if row.extrapolated(result) else "")
     return (
-        f'<td class="number" data-key="{row.key}" data-architecture="{name}"><b>{write(result["numbers"][row.key])}</b>'
-        f"<small>{small}</small><small>{'extrapolated' if left else ''}</small></td>"
+        f'<td class="number" data-key="{row.key}" data-architecture="{name}"><b>{cell_text(row, result)}</b>'
+        f"<small>{small}</small><small>{flag}</small></td>"
     )
+
+
+def cell_text(row: Row, result: Mapping[str, Any]) -> str:
+    """A number of a result of `Explorer.evaluate` as the table writes it; a dash where it is missing."""
+    value = result["numbers"][row.key]
+    return "–" if value is None else FORMATS[row.format](value)

@@ -13,11 +13,12 @@ import pandas as pd
 
 from companion.explorer import CONTROLS, Explorer, Setting, link_value, training_model
 from companion.formatting import level_text, together
+from companion.hardware import get_hardware
 from companion.plotting.embed import Html, show_table
-from companion.plotting.explorer_page import FORMATS, SIGNS, SYMBOLS, Row, data_script, scripts, slider
+from companion.plotting.explorer_page import FORMATS, SIGNS, SYMBOLS, Row, cell_text, data_script, scripts, slider
 from companion.plotting.style import architecture_look
 
-_SCRIPTS = ("explorer_format.js", "explorer_counts.js", "explorer_model.js", "explorer_widget.js")
+_SCRIPTS = ("explorer_format.js", "explorer_counts.js", "explorer_hours.js", "explorer_model.js", "explorer_widget.js")
 _CONTROLS = {control.name: control for control in CONTROLS}
 
 
@@ -41,6 +42,7 @@ class Widget:
 _BEST_SIZE = Row("optimal_num_params", "best size N*", "count", "optimum")
 _BEST_TOKENS = Row("optimal_num_tokens", "training tokens D*", "count", "optimum")
 _BEST_LOSS = Row("optimal_loss", "loss (nats/token)", "loss", "optimum")
+_HOURS = "train_gpu_hours"
 
 WIDGETS: dict[str, Widget] = {
     "context": Widget(
@@ -80,6 +82,7 @@ WIDGETS: dict[str, Widget] = {
             _BEST_TOKENS,
             Row("optimal_tokens_per_param", "tokens per parameter M*", "ratio", "optimum"),
             _BEST_LOSS,
+            Row(_HOURS, "GPU-hours of training", "count", "utilization"),
         ),
         plotted="optimal_loss",
         spoken=("optimal_num_params", "optimal_loss"),
@@ -113,7 +116,8 @@ def explorer_widget(name: str, explorer: Explorer, static: str = "../_static", *
     look = architecture_look(explorer.known)
     identity = f"explorer-{name}"
     drawn = next(row for row in widget.rows if row.key == widget.plotted)
-    data = training_model(explorer, setting, widget.controls) | {
+    timed = any(row.key == _HOURS for row in widget.rows)
+    data = training_model(explorer, setting, widget.controls, gpu_hours=timed) | {
         "look": {
             key: {"label": entry["label"], "color": entry["color"], "symbol": SYMBOLS[entry["marker"]]}
             for key, entry in look.items()
@@ -126,6 +130,8 @@ def explorer_widget(name: str, explorer: Explorer, static: str = "../_static", *
     }
     caption = f"{_capital(drawn.label)} over {_CONTROLS[widget.controls[0]].label}; dashed: outside of the data"
     sliders = "".join(slider(_CONTROLS[key], getattr(setting, key), page=identity) for key in widget.controls)
+    device = html.escape(get_hardware(setting.hardware).label)
+    source = f'GPU-hours: {device}, utilization of <a href="11_training_cost.html">training logs</a>. '
     return Html(
         f'<section class="companion-widget" id="{identity}" aria-label="{widget.title}">'
         '<div class="companion-widget-live" hidden>'
@@ -134,7 +140,7 @@ def explorer_widget(name: str, explorer: Explorer, static: str = "../_static", *
         f'<figure class="companion-widget-plot"><figcaption>{caption}</figcaption>'
         f'<div class="companion-widget-drawing" role="img" aria-label="{caption}. The table has the numbers."></div>'
         "</figure></div>"
-        f'<p class="companion-widget-more">{_level(explorer)} intervals below the numbers. '
+        f'<p class="companion-widget-more">{_level(explorer)} intervals below the numbers. {source if timed else ""}'
         '<a class="companion-widget-link" href="91_explorer.html">The full explorer</a> opens at the same setting.</p>'
         '<p class="companion-explorer-live" aria-live="polite"></p></div>'
         f"{still_table(widget, explorer, setting)}{data_script(f'{identity}-model', data)}</section>"
@@ -163,9 +169,9 @@ def still_table(widget: Widget, explorer: Explorer, setting: Setting) -> str:
 def _cells(widget: Widget, result: Mapping[str, Any]) -> dict[str, str]:
     cells = {}
     for row in widget.rows:
-        text, bounds = FORMATS[row.format](result["numbers"][row.key]), result["intervals"].get(row.key)
+        text, bounds = cell_text(row, result), result["intervals"].get(row.key)
         cells[row.key] = f"{text} [{', '.join(map(FORMATS[row.format], bounds))}]" if bounds else text
-    left = {each["of"] for each in result["outside"]} & {row.of for row in widget.rows}
+    left = any(row.extrapolated(result) for row in widget.rows)
     return cells | {"data": "outside" if left else "inside"}
 
 

@@ -19,6 +19,7 @@ from companion.errors import InputError
 from companion.fitting.bootstrap import interval_with_lost
 from companion.fitting.isoflop.joint import JointIsoflopFit, fit_isoflop_joint
 from companion.fitting.isoflop.profiles import fit_isoflop
+from companion.formatting import plural
 from companion.runs.recount import recount
 from companion.runs.select import assign_budgets
 from companion.runs.where import table_name
@@ -111,7 +112,7 @@ def count_constancy(
         counts = recount(profiles, convention)
         for number, runs in profiles.groupby("profile"):
             if len(runs) < 3:
-                raise InputError(f"profile {number}: {len(runs)} runs; a trend of the count needs at least 3")
+                raise InputError(f"profile {number}: {plural(len(runs), 'run')}; a trend of the count needs at least 3")
             values = counts[runs.index].to_numpy(float)
             line = stats.linregress(np.log(runs["num_params"].to_numpy(float)), np.log(values))
             half = float(stats.t.ppf((1 + level) / 2, len(runs) - 2) * line.stderr)

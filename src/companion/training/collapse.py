@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from companion.errors import InputError
-from companion.formatting import quoted
+from companion.formatting import plural, quoted
 from companion.training.curve_faults import MAD_TO_STD
 from companion.training.curves import WINDOW, on_common_axis
 
@@ -82,7 +82,7 @@ def collapse_spread(normalized: pd.DataFrame) -> pd.Series:
         for fewer than 3 runs.
     """
     if len(normalized) < 3:
-        raise InputError(f"collapse: {len(normalized)} runs; a spread needs at least 3")
+        raise InputError(f"collapse: {plural(len(normalized), 'run')}; a spread needs at least 3")
     return (normalized.std(axis=0) / normalized.mean(axis=0)).rename("spread")
 
 
@@ -127,7 +127,7 @@ def stands_out(
     """
     part = _between(normalized, begin)
     if len(part) < (least := 3 if train_steps is None else 5):
-        raise InputError(f"collapse: {len(part)} runs; at least {least} are needed")
+        raise InputError(f"collapse: {plural(len(part), 'run')}; at least {least} are needed")
     deviation = np.log(part.div(part.median(axis=0), axis=1)).mean(axis=1)
     explained = 0.0
     if train_steps is not None:

@@ -174,7 +174,7 @@ def early_ranking(
                 continue
             best = int(np.nanargmin(values))
             start = _bottom(members["num_params"].to_numpy(float)[known], values[known])
-            ranks = pd.Series(values[known]).corr(pd.Series(final[known]), method="spearman")
+            ranks = rank_correlation(pd.Series(values[known]), pd.Series(final[known]))
             rows.append(
                 dict(zip(profile, key, strict=True))
                 | {
@@ -250,3 +250,11 @@ def _bottom(sizes: Array, loss: Array) -> float:
         return float("nan")
     law = fit_parabola(sizes, loss).law
     return law.x_opt if law.has_minimum else float("nan")
+
+
+def rank_correlation(first: pd.Series, second: pd.Series) -> float:
+    """Spearman's rank correlation of two series with one index; NaN where either does not vary."""
+    known = first.notna() & second.notna()
+    if min(first[known].nunique(), second[known].nunique()) < 2:
+        return float("nan")
+    return float(first.corr(second, method="spearman"))

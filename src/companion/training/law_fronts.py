@@ -133,6 +133,34 @@ class LawFront:
         result["utilization"] = result["train_flops"] / (result["gpu_hours"] * 3600 * self.peak_flops_per_s)
         return result
 
+    def over_sizes(self, loss: float, shapes: Shapes = "smooth") -> pd.DataFrame:
+        """What a loss costs at every size, not only at the best one.
+
+        Parameters
+        ----------
+        loss
+            nats per token.
+        shapes
+            which models (see the module).
+
+        Returns
+        -------
+        DataFrame
+            with `num_params`, ascending, and the `num_tokens`, `train_flops` (FLOP) and `gpu_hours` that the size takes
+            to the loss; NaN where it does not reach it.
+
+        Raises
+        ------
+        InputError
+            if the shapes are not known.
+        """
+        size, log_prices = self._models(shapes, resampled=False)
+        law: Any = self.fit.law
+        tokens = np.broadcast_to(law.tokens_for(loss, size[:, None]), (size.size, len(law)))[:, 0]
+        tokens = np.where(np.isfinite(tokens), tokens, np.nan)
+        priced = {name: tokens * np.exp(log_prices[name][:, 0]) for name in PRICED}
+        return pd.DataFrame({"num_params": size, "num_tokens": tokens, **priced})
+
     def _models(self, shapes: Shapes, resampled: bool) -> tuple[Array, dict[str, Array]]:
         """Sizes (S,) and log prices by cost, (S, 1) or (S, R)."""
         if shapes == "measured":

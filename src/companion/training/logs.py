@@ -255,9 +255,9 @@ def _notes(frame: pd.DataFrame, rows: pd.Index) -> list[str]:
         ("step_time_s", "no throughput"),
         ("val_loss", "no place in comparisons of loss"),
     ):
-        if (missing := frame[name].isna()).any():
-            where = name_rows(rows[missing].tolist())
-            notes.append(f"column {name!r}: {plural(int(missing.sum()), 'run')} without a value have {loses}, {where}")
+        if number := int((missing := frame[name].isna()).sum()):
+            verb, where = "has" if number == 1 else "have", name_rows(rows[missing].tolist())
+            notes.append(f"column {name!r}: {plural(number, 'run')} without a value {verb} {loses}, {where}")
     if "last_logged_step" in frame:
         cut = (frame["last_logged_step"] < frame["train_steps"]) & (frame["status"] == "finished")
         if cut.any():

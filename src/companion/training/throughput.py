@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from companion.errors import InputError
+from companion.formatting import plural, quoted, significant
 from companion.hardware import REFERENCE_HARDWARE, Hardware, get_hardware
 
 #: Runs of the paper's design: compared architectures differ in nothing but shapes.
@@ -44,6 +45,21 @@ def with_throughput(logs: pd.DataFrame, hardware: str | Hardware = REFERENCE_HAR
     )
 
 
+def beyond_peak(logs: pd.DataFrame, hardware: str | Hardware = REFERENCE_HARDWARE) -> str:
+    """Which runs of `with_throughput` would do more than their hardware can, in words; empty if none would."""
+    above = logs[logs["utilization"] > 1]
+    if above.empty:
+        return ""
+    device = get_hardware(hardware) if isinstance(hardware, str) else hardware
+    first, rest = above.iloc[0], len(above) - 1
+    others = "" if rest == 0 else f", and {plural(rest, 'other run')} would exceed it too"
+    name, times = quoted(first.get("run", above.index[0])), significant(first["utilization"], 4)
+    return (
+        f"run {name} would use {times} times the peak of {device.label}{others}: step times in another unit, other "
+        "GPUs, or too few of them?"
+    )
+
+
 def finished(logs: pd.DataFrame, context_length: int | None = None, group: str | None = ISOFLOP) -> pd.DataFrame:
     """Finished runs with a loss, a step time and a GPU count; of one context length and one group, if given.
 
@@ -63,7 +79,7 @@ def finished(logs: pd.DataFrame, context_length: int | None = None, group: str |
         sets = logs[["architecture", "context_length"]].drop_duplicates()
         there = ", ".join(f"{row.architecture} at T = {row.context_length}" for row in sets.itertuples())
         raise InputError(
-            f"{logs.attrs.get('source', 'training logs')}: no finished run with loss and throughput"
+            f"{logs.attrs.get('source', 'training logs')}: no finished run with val_loss, step_time_s and num_gpus"
             f"{'' if context_length is None else f' at context length {context_length}'}; the table has {there}"
         )
     return logs[known]

@@ -28,6 +28,14 @@ from companion.chapters.ch09.tables import (
     traffic_figure,
     warnings_table,
 )
+from companion.chapters.ch09.utilization import (
+    elsewhere_facts,
+    elsewhere_table,
+    loss_hours_facts,
+    loss_hours_table,
+    ratios_elsewhere,
+    utilization_facts,
+)
 
 __all__ = [
     "answer_table",
@@ -36,8 +44,12 @@ __all__ = [
     "choices_table",
     "cost_figure",
     "devices_table",
+    "elsewhere_facts",
+    "elsewhere_table",
     "hours_table",
     "load_tables",
+    "loss_hours_facts",
+    "loss_hours_table",
     "loss_width_words",
     "numbers_of",
     "parts_table",
@@ -50,8 +62,10 @@ __all__ = [
     "ratio_facts",
     "ratio_figure",
     "ratio_table",
+    "ratios_elsewhere",
     "shares_table",
     "traffic_figure",
     "traffic_verdict",
+    "utilization_facts",
     "warnings_table",
 ]

@@ -107,11 +107,13 @@ def traffic_verdict(by_traffic: pd.DataFrame | None, planned: Plan, known: Mappi
     if by_traffic is None:
         return "Without traffic both models are the same"
     cheap = by_traffic[by_traffic["objective"] == COST_OPTIMAL]
-    halved, never = {}, []
+    halved, never, none = {}, [], []
     for name, best in numbers_of(planned, LOSS_OPTIMAL).items():
         rows = cheap[cheap["architecture"] == name]
         ratio = rows["num_params"].to_numpy() / best["num_params"]
-        if ratio.min() < 0.5 < ratio.max():
+        if not len(ratio):
+            none.append(label_of(name))
+        elif ratio.min() < 0.5 < ratio.max():
             half = np.interp(-0.5, -ratio, np.log10(rows["served_tokens"]))
             halved[name] = count(10**half, 2)
         else:
@@ -120,6 +122,9 @@ def traffic_verdict(by_traffic: pd.DataFrame | None, planned: Plan, known: Mappi
         halved
     )
     found += [f"The cost-optimal size never falls to half of the loss-optimal one for {listed(never)}"] * bool(never)
+    found += [f"No traffic has a cost-optimal model for {listed(none)}"] * bool(none)
+    if cheap.empty:
+        return ". ".join(found)
     seen = max(one.ranges.limits["tokens_per_param"][1] for one in known.values())
     reached = count(cheap["tokens_per_param"].max(), 2)
     found.append(f"Tokens per parameter reach {reached} in the figure and {count(seen, 2)} in the runs")
@@ -226,11 +231,12 @@ def choices_facts(other: pd.DataFrame) -> dict[str, str]:
 
 def loss_width_words(planned: Plan) -> str:
     """Half widths of the intervals of the loss, and the difference between two architectures."""
-    half = {
-        model.architecture: f"{(model.intervals['loss'][1] - model.intervals['loss'][0]) / 2:.3f}"
-        for model in planned.models
-    }
-    found = f"The half width of the loss is {by_label(half)} nats per token"
+    width = {model.architecture: np.ptp(model.intervals["loss"]) / 2 for model in planned.models}
+    half = {name: f"{value:.3f}" for name, value in width.items() if np.isfinite(value)}
+    without = listed(label_of(name) for name in width if name not in half)
+    found = f"The half width of the loss is {by_label(half)} nats per token" if half else "The loss has no interval"
+    if half and without:
+        found += f"; there is no interval for {without}"
     losses = [values["loss"] for values in numbers_of(planned, LOSS_OPTIMAL).values()]
     if len(losses) == 2:
         found += f"; the losses of the two architectures differ by {abs(losses[1] - losses[0]):.3f}"

@@ -15,8 +15,10 @@ from companion.inference.timings import load_inference
 from companion.planner import COST_OPTIMAL, LOSS_OPTIMAL, Knowledge, Plan, PlannedModel, Request, plan
 from companion.planner.costs import cost_curve
 from companion.planner.request import LAW_CONTEXT
+from companion.planner.utilization import measured_utilization
 from companion.plotting import Html, show, show_table
 from companion.runs import load_paper_runs, load_runs
+from companion.training import load_training_logs
 
 #: Rows of the table of a plan: heading, and how a number is written.
 _ROWS: dict[str, tuple[str, Callable[[float], str]]] = {
@@ -27,6 +29,7 @@ _ROWS: dict[str, tuple[str, Callable[[float], str]]] = {
     "ttft_s": ("time to first token (ms)", lambda v: significant(1000 * v)),
     "step_time_s": ("step time (ms)", lambda v: significant(1000 * v)),
     "memory_bytes": ("memory (GiB)", lambda v: significant(v / 2**30)),
+    "utilization": ("utilization in training", percent),
     "train_gpu_hours": ("training (GPU-hours)", count),
     "total_gpu_hours": ("total (GPU-hours)", count),
 }
@@ -58,8 +61,8 @@ def answer_table(planned: Plan) -> Html:
     )
 
 
-def parts_table(known: Mapping[str, Knowledge]) -> Html:
-    """What a plan rests on: fits of the loss law and of the runtime models, with their residual scatter."""
+def parts_table(known: Mapping[str, Knowledge], request: Request) -> Html:
+    """What a plan rests on: fits of loss law, runtime models and measured utilization, with their residual scatter."""
     rows = []
     for name, one in known.items():
         law = {"part": "loss law", "fitted to": f"{one.fit.num_rows} runs"}
@@ -67,6 +70,10 @@ def parts_table(known: Mapping[str, Knowledge]) -> Html:
         for part, model in zip(("time to first token", "step time"), one.times, strict=True):
             row = {"architecture": label_of(name), "part": part, "fitted to": f"{len(model.rows)} timings"}
             rows.append(row | {"rms": model.rms_log_error})
+        if (measured := measured_utilization(request, one)) is not None:
+            runs, rms = measured.residuals(name)
+            row = {"architecture": label_of(name), "part": "utilization in training", "fitted to": f"{runs} logs"}
+            rows.append(row | {"rms": rms})
     return show_table(
         pd.DataFrame(rows),
         name="planning-parts",
@@ -106,9 +113,9 @@ def warnings_table(planned: Plan) -> Html:
 
 
 def load_tables(
-    runs_file: str | Path | None, timings_file: str | Path | None
-) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Run table and inference timings of the chapter; without a file the paper's runs, and None for the timings.
+    runs_file: str | Path | None, timings_file: str | Path | None, logs_file: str | Path | None
+) -> tuple[pd.DataFrame, pd.DataFrame | None, pd.DataFrame | None]:
+    """Run table, inference timings and training logs of the chapter; without a file the paper's runs, and twice None.
 
     Raises
     ------
@@ -116,7 +123,8 @@ def load_tables(
         if a file cannot be read or is not such a table.
     """
     runs = load_paper_runs() if runs_file is None else load_runs(runs_file)
-    return runs, None if timings_file is None else load_inference(timings_file)
+    timings = None if timings_file is None else load_inference(timings_file)
+    return runs, timings, None if logs_file is None else load_training_logs(logs_file)
 
 
 def cost_figure(planned: Plan, known: Mapping[str, Knowledge]) -> Html:
@@ -220,11 +228,13 @@ def published_sizes(rows: Sequence[Mapping[str, float]], known: Mapping[str, Kno
                 continue
             flops, published = float(entry[f"{name}_train_flops"]), entry["num_params"]
             model = plan(Request(train_flops=flops, context_length=LAW_CONTEXT), {name: knowledge}).models[0]
+            # what its training time rests on has no part in its size
+            beyond = [warning for warning in model.warnings if not warning.startswith("utilization: ")]
             low, high = model.intervals["num_params"]
             row = {"architecture": label_of(name), "C": flops, "published N": published}
             row |= {"ours": model.numbers["num_params"], "interval": f"{count(low)}, {count(high)}"}
             row |= {"ratio": model.numbers["num_params"] / published, "holds": low <= published <= high}
-            found.append(row | {"data": "outside" if model.warnings else "inside"})
+            found.append(row | {"data": "outside" if beyond else "inside"})
     return pd.DataFrame(found)
 
 

@@ -1,28 +1,39 @@
 """What chapter 11 shows (`notebooks/11_training_cost.md`): costs of training, their tables, figures and facts."""
 
-from companion.chapters.ch11.compared import decompose, decompose_by, hull_factors, shifts
+from companion.chapters.ch11.compared import (
+    decompose,
+    decompose_by,
+    hours_over_size,
+    hull_factors,
+    need_misleading_hulls,
+    shifts,
+)
 from companion.chapters.ch11.facts import (
     answer_facts,
     coverage_facts,
-    decomposition_facts,
     example_facts,
-    gpu_facts,
-    hours_ratio,
-    hull_facts,
+    head_facts,
     layer_facts,
     log_facts,
-    prediction_facts,
     recompute_facts,
-    shift_facts,
     small_facts,
     utilization_facts,
 )
-from companion.chapters.ch11.layers import layer_split, recomputed
+from companion.chapters.ch11.facts_compared import (
+    decomposition_facts,
+    hours_ratio,
+    hull_facts,
+    prediction_facts,
+    scatter_facts,
+    setting_facts,
+    settings_of,
+    shift_facts,
+)
+from companion.chapters.ch11.layers import layer_split, recomputed, width_steps
 from companion.chapters.ch11.prediction import Prediction, predict
 from companion.chapters.ch11.shown import Costs, load_costs
 from companion.chapters.ch11.tables import (
     answer_table,
-    by_hand_table,
     contexts_table,
     conventions_table,
     coverage_table,
@@ -35,9 +46,13 @@ from companion.chapters.ch11.tables import (
     prediction_table,
     ratio_figure,
     recompute_table,
+    settings_table,
     shift_table,
+    sizes_figure,
     utilization_figure,
     utilization_table,
+    values_table,
+    width_figure,
 )
 
 __all__ = [
@@ -45,7 +60,6 @@ __all__ = [
     "Prediction",
     "answer_facts",
     "answer_table",
-    "by_hand_table",
     "contexts_table",
     "conventions_table",
     "coverage_facts",
@@ -57,7 +71,8 @@ __all__ = [
     "factors_figure",
     "factors_table",
     "fronts_figure",
-    "gpu_facts",
+    "head_facts",
+    "hours_over_size",
     "hours_ratio",
     "hull_factors",
     "hull_facts",
@@ -68,6 +83,7 @@ __all__ = [
     "layers_table",
     "load_costs",
     "log_facts",
+    "need_misleading_hulls",
     "predict",
     "prediction_facts",
     "prediction_table",
@@ -75,11 +91,19 @@ __all__ = [
     "recompute_facts",
     "recompute_table",
     "recomputed",
+    "scatter_facts",
+    "setting_facts",
+    "settings_of",
+    "settings_table",
     "shift_facts",
     "shift_table",
     "shifts",
+    "sizes_figure",
     "small_facts",
     "utilization_facts",
     "utilization_figure",
     "utilization_table",
+    "values_table",
+    "width_figure",
+    "width_steps",
 ]

@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 
+from companion.chapters.applicability import need
 from companion.chapters.ch11.shown import Costs
-from companion.errors import InputError
 from companion.runs.recount import recount
 from companion.training import cost_factors, decomposition, law_fronts, with_throughput
+from companion.training.law_fronts import BEYOND
 
 #: What a factor of the decomposition is called.
 QUANTITIES = {
@@ -34,6 +35,26 @@ def hull_factors(costs: Costs) -> pd.DataFrame:
     return cost_factors(costs.logs, *costs.pair(), costs.context_length, group=costs.group)
 
 
+def need_misleading_hulls(costs: Costs, hulls: pd.DataFrame, parts: pd.DataFrame) -> None:
+    """Leave out what follows unless the hulls' median differs from the factor by the laws, and by missing budgets.
+
+    Parameters
+    ----------
+    hulls, parts
+        of `hull_factors` and `decompose`.
+
+    Raises
+    ------
+    NotApplicable
+        if the two agree within 5 %, or the runs were made for nearly all losses that the hulls share.
+    """
+    row = hulls.set_index("cost").astype(float).loc["gpu_hours"]
+    law = factor_of(parts, "gpu_hours")
+    need(abs(np.log(row["factor"] / law)) > np.log(1.05), "hulls and laws agree within 5 % here")
+    missing = row["highest_loss"] - costs.common_losses()[-1]
+    need(missing > 0.05 * (row["highest_loss"] - row["lowest_loss"]), "the runs were made for all losses shown here")
+
+
 def ratio_readings(costs: Costs) -> pd.DataFrame:
     """The ratio of GPU-hours over the loss, second over first.
 
@@ -53,6 +74,11 @@ def ratio_readings(costs: Costs) -> pd.DataFrame:
     laws = costs.pair_laws()
     smooth = [law.minima(losses, shapes="smooth")["gpu_hours"][:, 0] for law in laws]
     return pd.DataFrame({"loss": losses, "hulls": two / one, "laws": smooth[1] / smooth[0]})
+
+
+def factor_of(parts: pd.DataFrame, quantity: str) -> float:
+    """The factor of one quantity of `decompose`."""
+    return float(parts.loc[parts["quantity"] == quantity, "factor"].iloc[0])
 
 
 def decompose_by(costs: Costs, conventions: list[str]) -> pd.DataFrame:
@@ -80,6 +106,35 @@ def decompose_by(costs: Costs, conventions: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def hours_over_size(costs: Costs) -> dict[str, pd.DataFrame]:
+    """GPU-hours to the loss of the page over the size, by architecture, by the law and smooth prices of a token.
+
+    Returns
+    -------
+    dict
+        tables of `LawFront.over_sizes` without the sizes whose compute leaves that of the runs, and with `trained`:
+        whether the row is of a trained size at its own price instead.
+
+    Raises
+    ------
+    NotApplicable
+        if no law reaches the loss at three sizes.
+    """
+    found = {}
+    for name in costs.names:
+        if name not in costs.laws:
+            continue
+        law = costs.laws[name]
+        least, most = law.flops_range
+        both = (law.over_sizes(costs.loss, "measured"), law.over_sizes(costs.loss))
+        table = pd.concat([each.assign(trained=at == 0) for at, each in enumerate(both)], ignore_index=True)
+        table = table[table["train_flops"].between(least / BEYOND, most * BEYOND)]
+        if (~table["trained"]).sum() >= 3:
+            found[name] = table
+    need(found, f"by no law a size that was trained reaches a loss of {costs.loss:g}")
+    return found
+
+
 def shifts(costs: Costs) -> pd.DataFrame:
     """`LawFront.size_shift` of every architecture with a law, at losses that its runs were made for.
 
@@ -91,8 +146,8 @@ def shifts(costs: Costs) -> pd.DataFrame:
 
     Raises
     ------
-    InputError
-        if no architecture has a law.
+    NotApplicable
+        if no architecture has a law there.
     """
     parts = []
     for name in costs.names:
@@ -106,6 +161,5 @@ def shifts(costs: Costs) -> pd.DataFrame:
             own = [costs.loss] if inside[0] < costs.loss < inside[-1] else []
             losses = np.array([inside[0], *own, inside[-1]])
             parts.append(law.size_shift(losses).assign(architecture=name))
-    if not parts:
-        raise InputError("no architecture has a law at losses that its runs were made for")
+    need(parts, "no architecture has a law at losses that its runs were made for")
     return pd.concat(parts, ignore_index=True)

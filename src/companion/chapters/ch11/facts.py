@@ -1,25 +1,21 @@
-"""Chapter 11: what its sentences say."""
+"""Chapter 11: what its sentences say about logs, utilization and layers; about comparisons see `facts_compared`."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from companion.chapters.ch11.compared import decompose
 from companion.chapters.ch11.layers import intensity, tokens_per_gpu
-from companion.chapters.ch11.prediction import Prediction
 from companion.chapters.ch11.shown import Costs, each_row
 from companion.chapters.labels import by_label, label_of, the
 from companion.errors import NotApplicable
-from companion.formatting import (
-    count,
-    listed,
-    percent,
-    plural,
-    power_of_ten,
-    share_in_words,
-    significant,
-    span_text,
-)
+from companion.formatting import count, listed, percent, share_in_words, signed_percent, significant, span_text
 from companion.training.matching import coverage, match_logs
+from companion.training.throughput import finished
+
+#: Ratio of two utilizations from which on a sentence calls them different: well above the scatter of one size.
+CLEARLY = 1.05
 
 
 def with_interval(value: float, low: float, high: float, digits: int = 3) -> str:
@@ -44,13 +40,11 @@ def answer_facts(costs: Costs) -> dict[str, str]:
 
 def answer_verdict(costs: Costs) -> str:
     """Which architecture reaches equal loss in fewer GPU-hours, how many times fewer, and how much of it is FLOPs."""
-    where = f"At T = {costs.context_length}"
+    where = f"At a context of T = {costs.context_length} tokens"
     try:
         parts = decompose(costs).set_index("quantity")
     except NotApplicable:
-        known = costs.hours.dropna(subset="gpu_hours")
-        hours = by_label({str(row.architecture): significant(row.gpu_hours) for row in each_row(known)})
-        return f"{where} a loss of {costs.loss:g} takes {hours} GPU-hours by these logs"
+        return f"{where} {_without_laws(costs)}"
     first, second = costs.pair()
     whole, flops, time = (parts.loc[name] for name in ("gpu_hours", "train_flops", "time_per_flop"))
     if whole["low"] <= 1 <= whole["high"]:
@@ -62,32 +56,59 @@ def answer_verdict(costs: Costs) -> str:
         first, second = second, first
         whole, flops, time = (1 / row[["factor"]] for row in (whole, flops, time))
     return (
-        f"{where} {the(first)} does: at equal loss {the(second)} takes {whole['factor']:.1f} times its "
-        f"GPU-hours. A factor of {flops['factor']:.1f} of this is FLOPs, and {time['factor']:.2f} is time per FLOP"
+        f"{where} {the(first)} does: at equal loss {the(second)} takes {whole['factor']:.2f} times its "
+        f"GPU-hours. A factor of {flops['factor']:.2f} of this is FLOPs, and {time['factor']:.2f} is time per FLOP"
+    )
+
+
+def _without_laws(costs: Costs) -> str:
+    """The answer of runs without two laws: hours read off the fronts, or those of the only architecture."""
+    known = costs.hours.dropna(subset="gpu_hours")
+    hours = {str(row.architecture): significant(row.gpu_hours) for row in each_row(known)}
+    if len(costs.names) < 2:
+        name = costs.names[0]
+        there = "runs of the study's design" if costs.group else "finished runs in these logs"
+        return f"only {the(name)} has {there}: it takes {hours[name]} GPU-hours to a loss of {costs.loss:g}"
+    if len(hours) < 2:
+        (name,) = hours
+        return f"only {the(name)} reaches a loss of {costs.loss:g} in these logs, in {hours[name]} GPU-hours"
+    first, *others = hours
+    more = listed([f"{hours[name]} for {the(name)}" for name in others])
+    return (
+        f"{the(first)} reaches a loss of {costs.loss:g} in {hours[first]} GPU-hours, against {more}. These are single "
+        "runs, and no law says how sure the difference is"
     )
 
 
 def coverage_facts(costs: Costs, runs: pd.DataFrame) -> dict[str, str]:
-    """How many runs of the run table have a log, how many do not, and how well the losses agree."""
+    """How many runs of the run table have a log, how well the losses agree, and where both architectures have logs."""
     table, matched = coverage(runs, costs.logs), match_logs(runs, costs.logs)
     without, off = table[table["num_logs"] == 0], float(matched["loss_difference"].abs().max())
+    known = table[table["num_logs"] > 0].groupby("context_length")["architecture"].nunique()
+    both = [f"T = {length}" for length in known.index[known == table["architecture"].nunique()]]
     return {
         "c11_runs": f"{len(runs)}",
         "c11_matched": f"{len(matched)}",
         "c11_agree": "are equal" if off == 0 else f"differ by at most {significant(off, 2)} nats per token",
         "c11_without": f"{int(without['num_runs'].sum())}",
+        "c11_both": f"at {listed(both)}" if both else "nowhere",
     }
 
 
 def log_facts(costs: Costs) -> dict[str, str]:
-    """How many logs there are, how many are finished, and the GPU-hours of all of them."""
-    hours = costs.logs["gpu_hours"]
+    """How many logs there are, how many are finished, and the GPU-hours of those with step times and GPU counts."""
+    hours = costs.logs["gpu_hours"].dropna()
     return {
         "c11_logs": f"{len(costs.logs):,}",
         "c11_finished": f"{int((costs.logs['status'] == 'finished').sum()):,}",
-        "c11_all_hours": f"{float(significant(hours.sum(), 3)):,.0f}",
-        "c11_timed": f"{int(hours.notna().sum()):,}",
+        "c11_all_hours": thousands(hours.sum()) if hours.sum() >= 1000 else significant(hours.sum()),
+        "c11_timed": share_in_words(len(hours), len(costs.logs)),
     }
+
+
+def thousands(value: float) -> str:
+    """Three significant digits in full, with commas: 18,200."""
+    return f"{float(significant(value)):,.0f}"
 
 
 def example_facts(costs: Costs) -> dict[str, str]:
@@ -99,7 +120,7 @@ def example_facts(costs: Costs) -> dict[str, str]:
         "c11_example_gpus": f"{int(run['num_gpus'])}",
         "c11_example_tokens": f"{run['num_tokens'] / run['train_steps']:,.0f}",
         "c11_example_flops": f"{run['train_flops'] / run['num_tokens'] / 1e9:.2f}",
-        "c11_example_rate": f"{float(significant(run['tokens_per_second_per_gpu'])):,.0f}",
+        "c11_example_rate": thousands(run["tokens_per_second_per_gpu"]),
         "c11_example_utilization": percent(run["utilization"]),
         "c11_example_steps": f"{run['train_steps']:,.0f}",
         "c11_example_hours": significant(run["gpu_hours"]),
@@ -115,49 +136,129 @@ def utilization_facts(costs: Costs, classes: pd.DataFrame) -> dict[str, str]:
         of `companion.training.utilization_by_size`.
     """
     here = classes[classes["context_length"] == costs.context_length]
-    rising, tokens, over = {}, {}, {}
+    rising, largest, tokens, over, steps = {}, {}, {}, {}, []
     for name in sorted(here["architecture"].unique()):
         rows = here[here["architecture"] == name].sort_values("smallest")
-        rising[name] = f"{percent(rows['utilization'].iloc[0])} to {percent(rows['utilization'].iloc[-1])}"
-        tokens[name] = f"{float(significant(rows['tokens_per_second_per_gpu'].iloc[-1])):,.0f}"
-        largest = classes[classes["architecture"] == name].sort_values("smallest").groupby("context_length").last()
-        if len(largest) > 1:
-            ends = f"{percent(largest['utilization'].iloc[0])} at T = {largest.index[0]}"
-            over[name] = f"{ends}, {percent(largest['utilization'].iloc[-1])} at T = {largest.index[-1]}"
-    spread = "; ".join(f"{label_of(name)}: {text}" for name, text in over.items())
+        low, high = rows["utilization"].iloc[0], rows["utilization"].iloc[-1]
+        rising[name] = f"{percent(low)} to {percent(high)}" if len(rows) > 1 else percent(low)
+        largest[name] = percent(high)
+        tokens[name] = thousands(rows["tokens_per_second_per_gpu"].iloc[-1])
+        steps += [high / low] if len(rows) > 1 else []
+        top = classes[classes["architecture"] == name].sort_values("smallest").groupby("context_length").last()
+        if len(top) > 1:
+            over[name] = f"{listed([percent(each) for each in top['utilization']])} at T = {listed(top.index)}"
+    contexts = "; ".join(f"{label_of(name)}: {text}" for name, text in over.items())
     return {
+        "c11_size_verdict": size_verdict(steps),
         "c11_rising": by_label(rising),
+        "c11_largest": by_label(largest),
         "c11_rate": by_label(tokens),
-        "c11_over": f"The largest class by context: {spread}" if over else "The logs have one context length",
+        "c11_over": contexts or "these logs have one context length for each architecture",
+        "c11_over_note": outside_design(costs),
     }
+
+
+def size_verdict(steps: Sequence[float]) -> str:
+    """Whether larger models use more of a GPU, from the largest class over the smallest of every architecture."""
+    if not steps:
+        return "The models here are all of one class of sizes"
+    if min(steps) > CLEARLY:
+        return "Larger models use more of a GPU"
+    if max(steps) < 1 / CLEARLY:
+        return "Larger models use less of a GPU"
+    return "Larger models do not use more of a GPU in every architecture here"
+
+
+def outside_design(costs: Costs) -> str:
+    """A sentence about contexts that an architecture has runs of other groups at only; empty without any."""
+    logs = finished(costs.logs, group=None)
+    if costs.group is None:
+        return ""
+    texts = []
+    for (name, length), rows in logs.groupby(["architecture", "context_length"]):
+        if not (rows["group"].isna() | (rows["group"] == costs.group)).any():
+            gpus = listed([f"{each:.0f}" for each in sorted(rows["num_gpus"].unique())])
+            texts.append(
+                f"{the(str(name))} at T = {length} (group {listed(sorted(rows['group'].unique()))}, {gpus} GPUs)"
+            )
+    return f" For {listed(texts)} there are only runs outside the design of the study." if texts else ""
 
 
 def small_facts(costs: Costs) -> dict[str, str]:
     """Tokens per GPU and the intensity of a projection in the narrowest and the widest models."""
-    runs = pd.concat(costs.runs.values())
-    tokens = tokens_per_gpu(runs)
-    facts = {"c11_tokens_gpu": span_text(tokens, lambda value: f"{value:,.0f}")}
+    runs = pd.concat(costs.runs.values()).sort_values("num_params", kind="stable")
+    tokens, ridge = tokens_per_gpu(runs), costs.hardware.ridge
+    short = float(tokens.iloc[0]) < 2 * ridge
+    facts = {
+        "c11_tokens_small": f"{tokens.iloc[0]:,.0f}",
+        "c11_tokens_large": f"{tokens.iloc[-1]:,.0f}",
+        "c11_tokens_verdict": "the small models may well have too few"
+        if short
+        else "the small models have enough tokens",
+    }
     if "d_model" in runs and runs["d_model"].notna().any():
         ends = [float(runs["d_model"].min()), float(runs["d_model"].max())]
         for name, width in zip(("narrow", "wide"), ends, strict=True):
             facts[f"c11_{name}"] = f"{width:.0f}"
-            facts[f"c11_{name}_intensity"] = f"{intensity(width, float(tokens.min())):.0f}"
+            facts[f"c11_{name}_intensity"] = thousands(intensity(width, float(tokens.min())))
     return facts
 
 
 def layer_facts(split: pd.DataFrame) -> dict[str, str]:
     """What does not grow with depth in the narrowest models, and the utilization of layers alone, narrow and wide."""
-    rest, flops, alone = {}, {}, {}
+    rest, flops, alone, steps, more = {}, {}, {}, [], []
     for name, rows in split.groupby("architecture", sort=False):
         narrow, wide = (rows.sort_values("d_model").iloc[at] for at in (0, -1))
         rest[str(name)] = percent(narrow["rest_share"])
         flops[str(name)] = percent(narrow["rest_flops_share"])
         alone[str(name)] = f"{percent(narrow['layer_utilization'])} to {percent(wide['layer_utilization'])}"
+        more.append(narrow["rest_share"] - narrow["rest_flops_share"])
+        steps.append(wide["layer_utilization"] / narrow["layer_utilization"])
     return {
         "c11_rest": by_label(rest),
         "c11_rest_flops": by_label(flops),
+        "c11_rest_verdict": "That is little more than its share, so it is not the main reason"
+        if max(more) < 0.1
+        else "That is more than its share, so it slows them down",
         "c11_layers_alone": by_label(alone),
         "c11_line_off": percent(split["off"].max(), 1),
+        "c11_layers_verdict": "the layers themselves are slow where they are narrow"
+        if min(steps) > CLEARLY
+        else "narrow layers are not slower than wide ones in every architecture here",
+    }
+
+
+def head_facts(steps: pd.DataFrame) -> dict[str, str]:
+    """How the utilization changes where heads become wider, beside other steps in width.
+
+    Parameters
+    ----------
+    steps
+        of `companion.chapters.ch11.layers.width_steps`.
+
+    Returns
+    -------
+    dict
+        empty where heads never become wider: the page then has no such sentence.
+    """
+    wider = steps["next_d_qk"] > steps["d_qk"]
+    if not wider.any():
+        return {}
+    at, others, stands_out = {}, {}, []
+    for name, rows in steps.groupby("architecture", sort=False):
+        ratio, own = rows["ratio"] - 1, wider[rows.index]
+        if own.any():
+            at[str(name)] = span_text(ratio[own], signed_percent)
+            others[str(name)] = span_text(ratio[~own], signed_percent) if (~own).any() else "no other steps"
+            stands_out += [the(str(name))] if ratio[own].min() > max(ratio[~own], default=np.inf) + 0.05 else []
+    low, high = steps.loc[wider, ["d_qk", "next_d_qk"]].iloc[0]
+    return {
+        "c11_head_widths": f"from {low:.0f} to {high:.0f}",
+        "c11_heads": by_label(at),
+        "c11_head_others": by_label(others),
+        "c11_heads_verdict": f"the narrow heads of {listed(stands_out)} are slow as well"
+        if stands_out
+        else "the heads make no clear difference",
     }
 
 
@@ -169,124 +270,3 @@ def recompute_facts(table: pd.DataFrame) -> dict[str, str]:
         "c11_recompute": span_text(table["factor"], "{:.2f}".format),
         "c11_hardware_utilization": by_label(shares),
     }
-
-
-def decomposition_facts(costs: Costs, parts: pd.DataFrame) -> dict[str, str]:
-    """The factors at equal loss with their intervals, and the losses they are of."""
-    first, second = costs.pair()
-    losses = costs.common_losses()
-    rows = parts.set_index("quantity")
-    texts = {
-        name: with_interval(*rows.loc[quantity, ["factor", "low", "high"]])
-        for name, quantity in (
-            ("tokens", "num_tokens"),
-            ("per_token", "flops_per_token"),
-            ("flops", "train_flops"),
-            ("time", "time_per_flop"),
-            ("hours", "gpu_hours"),
-        )
-    }
-    least, most = rows.loc["gpu_hours", ["smallest", "largest"]]
-    return {
-        "c11_first": the(first),
-        "c11_second": the(second),
-        "c11_low": f"{losses[0]:.2f}",
-        "c11_high": f"{losses[-1]:.2f}",
-        "c11_hours_span": f"{least:.2f} to {most:.2f}",
-        **{f"c11_{name}": text for name, text in texts.items()},
-    }
-
-
-def hull_facts(costs: Costs, table: pd.DataFrame, parts: pd.DataFrame) -> dict[str, str]:
-    """The hulls' median over all common losses, beside the factor by the laws.
-
-    Parameters
-    ----------
-    table, parts
-        of `hull_factors` and `decompose`.
-    """
-    row = table.set_index("cost").astype(float).T.to_dict()["gpu_hours"]
-    law = factor_of(parts, "gpu_hours")
-    high = float(costs.common_losses()[-1])
-    beyond = max(0.0, row["highest_loss"] - high) / (row["highest_loss"] - row["lowest_loss"])
-    smallest = {name: power_of_ten(runs["train_flops"].min()) for name, runs in costs.runs.items()}
-    return {
-        "c11_hull": f"{row['factor']:.2f}",
-        "c11_hull_range": f"{row['smallest']:.2f} to {row['largest']:.2f}",
-        "c11_hull_losses": f"{row['lowest_loss']:.2f} to {row['highest_loss']:.2f}",
-        "c11_hull_law": f"{law:.2f}",
-        "c11_hull_beyond": percent(beyond, decimals=0),
-        "c11_hull_smallest": by_label(smallest),
-    }
-
-
-def shift_facts(costs: Costs, table: pd.DataFrame) -> dict[str, str]:
-    """How much larger the size of fewest GPU-hours is, and what it saves, at the loss nearest to that of the page."""
-    ratios, savings = {}, {}
-    for name, rows in table.groupby("architecture", sort=False):
-        near = rows.iloc[int((rows["loss"] - costs.loss).abs().argmin())]
-        ratios[str(name)] = with_interval(*near[["ratio", "ratio_low", "ratio_high"]])
-        savings[str(name)] = percent(near["saving"], 1)
-    return {"c11_shift": by_label(ratios), "c11_saving": by_label(savings)}
-
-
-def prediction_facts(prediction: Prediction, cases: pd.DataFrame, ratio: float) -> dict[str, str]:
-    """Share of the cell, factor of the kernels, what that would change, and its range.
-
-    Parameters
-    ----------
-    cases, ratio
-        of `Prediction.cases`, and what it was called with.
-    """
-    shares, central = prediction.shares, cases.iloc[0]
-    return {
-        "c11_kernel_gpu": prediction.gpu.removeprefix("NVIDIA ").split(" ")[0],
-        "c11_kernel_factor": f"{central['factor']:.1f}",
-        "c11_kernel_factors": span_text(prediction.factors["factor"], "{:.1f}".format),
-        "c11_share_timed": span_text(shares["share_timed"], lambda v: percent(v)),
-        "c11_share_flops": span_text(shares["share_flops"], lambda v: percent(v)),
-        "c11_share_models": f"{len(shares)}",
-        "c11_saved": percent(central["saved"]),
-        "c11_saved_range": span_text(cases["saved"], lambda v: percent(v)),
-        "c11_ratio_now": f"{ratio:.2f}",
-        "c11_ratio_then": f"{central['ratio']:.1f}",
-        "c11_ratio_range": span_text(cases["ratio"], "{:.1f}".format),
-        "c11_ratio_most": f"{cases['ratio'].max():.1f}",
-    }
-
-
-def gpu_facts(costs: Costs) -> dict[str, str]:
-    """GPUs of the runs, utilization on both sides of a change of their number, tokens per step, and sharding."""
-    on, batches, beside = {}, {}, {}
-    for name, runs in costs.runs.items():
-        counts = runs["num_gpus"].value_counts().sort_index()
-        on[name] = listed([f"{plural(number, 'run')} on {gpus:.0f}" for gpus, number in counts.items()])
-        batches[name] = span_text(runs["num_tokens"] / runs["train_steps"], lambda v: count(v))
-        if len(counts) > 1:
-            fewer, more = (runs[runs["num_gpus"] == gpus] for gpus in (counts.index[0], counts.index[-1]))
-            ends = (fewer.sort_values("num_params").iloc[-1], more.sort_values("num_params").iloc[0])
-            beside[name] = " to ".join(f"{percent(run['utilization'], 3)} ({count(run['num_params'])})" for run in ends)
-    sharded = pd.concat(costs.runs.values())["fsdp_size"].dropna()
-    alone = int((sharded == 1).sum())
-    return {
-        "c11_gpus": "; ".join(f"{label_of(name)}: {text}" for name, text in on.items()),
-        "c11_batches": by_label(batches),
-        "c11_beside": "; ".join(f"{label_of(name)}: {text}" for name, text in beside.items()) or "not known",
-        "c11_unsharded": share_in_words(alone, len(sharded)),
-    }
-
-
-def hours_ratio(costs: Costs) -> float:
-    """GPU-hours of the second architecture over the first by the laws.
-
-    Raises
-    ------
-    NotApplicable
-        without two laws.
-    """
-    return factor_of(decompose(costs), "gpu_hours")
-
-
-def factor_of(parts: pd.DataFrame, quantity: str) -> float:
-    """The factor of one quantity of `decompose`."""
-    return float(parts.loc[parts["quantity"] == quantity, "factor"].iloc[0])

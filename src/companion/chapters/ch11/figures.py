@@ -39,13 +39,19 @@ def fronts(costs: Costs, bands: pd.DataFrame) -> Figure:
                 linewidth=0,
             )  # fmt: skip
     ax.axhline(costs.loss, color=INK, linewidth=0.8, linestyle=":")
-    top = max(float(front.loss[0]) for front in costs.fronts.values())
-    low = min(float(front.loss[-1]) for front in costs.fronts.values())
-    ax.set_ylim(low - 0.05 * (top - low), top + 0.1 * (top - low))
+    ax.set_ylim(*front_window(costs))
     ax.set(xscale="log", xlabel=HOURS_LABEL, ylabel=LABELS["val_loss"])
     count_ticks(ax.xaxis)
     ax.legend()
     return figure
+
+
+def front_window(costs: Costs) -> tuple[float, float]:
+    """Losses that the figure of the fronts shows: those of the fronts, and a little more."""
+    top = max(float(front.loss[0]) for front in costs.fronts.values())
+    low = min(float(front.loss[-1]) for front in costs.fronts.values())
+    height = (top - low) or 0.1  # fronts of one run each
+    return low - 0.05 * height, top + 0.1 * height
 
 
 def utilization(logs: pd.DataFrame, measured: MeasuredUtilization | None) -> Figure:
@@ -86,6 +92,65 @@ def utilization(logs: pd.DataFrame, measured: MeasuredUtilization | None) -> Fig
     return figure
 
 
+def widths(split: pd.DataFrame, ridge_width: float) -> Figure:
+    """Utilization over the width of the models: whole steps and layers alone.
+
+    Parameters
+    ----------
+    split
+        of `companion.chapters.ch11.layers.layer_split`.
+    ridge_width
+        d at which a product of many rows with a d × d matrix leaves the memory's side of the roofline.
+    """
+    figure, (ax,) = subplots(height=3.4)
+    top = float(split[["utilization", "layer_utilization"]].to_numpy(float).max()) * 1.12
+    for name, look in architecture_look(sorted(split["architecture"].unique())).items():
+        rows = split[split["architecture"] == name]
+        ax.plot(rows["d_model"], rows["layer_utilization"], color=look["color"], marker=look["marker"], markersize=5,
+                label=f"{look['label']}, layers alone")  # fmt: skip
+        ax.plot(rows["d_model"], rows["utilization"], "--", color=look["color"], label=f"{look['label']}, whole steps")
+    ax.axvspan(0, ridge_width, color=GREY, alpha=0.15, linewidth=0)
+    ends = float(split["d_model"].min()), float(split["d_model"].max())
+    ax.set(xlabel="width of the model d", ylabel="utilization (%)", ylim=(0, top))
+    ax.set_xlim(min(ends[0], ridge_width) * 0.9, max(ends[1], ridge_width) * 1.03)
+    percent_ticks(ax.yaxis)
+    ax.legend(loc="lower right")
+    return figure
+
+
+def sizes(tables: Mapping[str, pd.DataFrame], best: pd.DataFrame) -> Figure:
+    """GPU-hours to one loss over the size of the model.
+
+    Parameters
+    ----------
+    tables
+        of `companion.chapters.ch11.compared.hours_over_size`.
+    best
+        of `LawFront.size_shift` with `architecture`, at that loss.
+    """
+    figure, (ax,) = subplots(height=3.4)
+    for name, look in architecture_look(sorted(tables)).items():
+        smooth, trained = (tables[name][tables[name]["trained"] == each] for each in (False, True))
+        ax.plot(smooth["num_params"], smooth["gpu_hours"], color=look["color"], label=look["label"])
+        ax.plot(
+            trained["num_params"], trained["gpu_hours"], look["marker"], color=look["color"], markersize=3.5, alpha=0.5,
+            markeredgewidth=0,
+        )  # fmt: skip
+        for row in best[best["architecture"] == name].to_dict("records"):
+            for column, marker, face in (("flops_optimal", "v", "none"), ("hours_optimal", "v", look["color"])):
+                hours = np.interp(np.log(row[column]), np.log(smooth["num_params"]), smooth["gpu_hours"])
+                ax.plot(row[column], hours * 1.09, marker, color=look["color"], markerfacecolor=face, markersize=8)
+    ax.plot([], [], "v", color=INK, markerfacecolor="none", label="fewest FLOPs")
+    ax.plot([], [], "v", color=INK, label="fewest GPU-hours")
+    ax.set(xscale="log", yscale="log", xlabel=LABELS["num_params"], ylabel=HOURS_LABEL)
+    hours = pd.concat(tables.values())["gpu_hours"]
+    ax.set_ylim(hours.min() * 0.85, hours.max() * 1.5)  # with room for the legend
+    count_ticks(ax.xaxis)
+    count_ticks(ax.yaxis)
+    ax.legend(ncols=2, loc="upper right")
+    return figure
+
+
 def factors(table: pd.DataFrame, words: Mapping[str, str], ratio: str) -> Figure:
     """The factors of the decomposition with their intervals, on a logarithmic axis.
 
@@ -104,8 +169,12 @@ def factors(table: pd.DataFrame, words: Mapping[str, str], ratio: str) -> Figure
         whole = row["quantity"] in ("train_flops", "gpu_hours")
         ax.plot([row["low"], row["high"]], [at, at], color=INK, linewidth=2.2)
         ax.plot(row["factor"], at, "D" if whole else "o", color=INK, markersize=7 if whole else 6)
+        ax.annotate(
+            f"{row['factor']:.2f}", (row["factor"], at), xytext=(0, 7), textcoords="offset points", ha="center",
+            fontsize=9,
+        )  # fmt: skip
     ax.axvline(1, color=GREY, linewidth=0.8)
-    ax.set(xscale="log", xlabel=ratio, ylim=(-0.6, len(rows) - 0.4))
+    ax.set(xscale="log", xlabel=ratio, ylim=(-0.6, len(rows) - 0.3))
     ax.set_yticks(range(len(rows)), [words[str(name)] for name in rows["quantity"]])
     high = float(np.nanmax(rows[["factor", "high"]].to_numpy(float)))
     low = float(np.nanmin(rows[["factor", "low"]].to_numpy(float)))

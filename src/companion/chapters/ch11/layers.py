@@ -1,11 +1,13 @@
 """Chapter 11: what layers take of a step, what does not grow with depth, and what recomputation adds."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 
 from companion.accounting import count_flops
 from companion.chapters.applicability import need
-from companion.chapters.ch11.shown import Costs
+from companion.chapters.ch11.shown import Costs, each_row
 from companion.runs.recount import missing_for_recount, models_of
 
 #: Depths that a line through the step times of one width needs.
@@ -24,9 +26,9 @@ def layer_split(costs: Costs) -> pd.DataFrame:
     -------
     DataFrame
         a row for every width: `architecture`, `d_model`, `num_gpus`, `depths` (number), `rest_share` and
-        `rest_flops_share` (of the step's time and FLOPs that do not grow with depth, at the middle depth), and
-        `layer_utilization` (FLOPs of a layer over what the peak allows in its time), ascending in width. `off` is the
-        largest distance of a step time from the line, relative.
+        `rest_flops_share` (of the step's time and FLOPs that do not grow with depth, at the middle depth),
+        `layer_utilization` (FLOPs of a layer over what the peak allows in its time) and `utilization` (of whole steps,
+        median), ascending in width. `off` is the largest distance of a step time from the line, relative.
 
     Raises
     ------
@@ -60,8 +62,32 @@ def _of_width(part: pd.DataFrame, peak: float) -> dict[str, float]:
         "rest_share": float(rest / (rest + slope * middle)),
         "rest_flops_share": float(flops_rest / (flops_rest + flops_slope * middle)),
         "layer_utilization": float(flops_slope / (slope * gpus * peak)),
+        "utilization": float(part["utilization"].median()),
         "off": float(np.max(np.abs((rest + slope * layers) / seconds - 1))),
     }
+
+
+def width_steps(costs: Costs) -> pd.DataFrame:
+    """How the utilization changes from one width of the models to the next wider one.
+
+    Returns
+    -------
+    DataFrame
+        a row for every step: `architecture`, `d_model` and `next_d_model`, `d_qk` and `next_d_qk` (width of a head's
+        queries), and `ratio`, the median utilization at the wider over that at the narrower; empty where the logs do
+        not name shapes.
+    """
+    rows = []
+    for name in costs.names:
+        runs = costs.runs[name]
+        if not {"d_model", "d_qk"} <= set(runs):
+            continue
+        widths = runs.groupby("d_model")[["d_qk", "utilization"]].median().reset_index()
+        for one, two in pairwise(each_row(widths)):
+            row = {"architecture": name, "d_model": one.d_model, "next_d_model": two.d_model, "d_qk": one.d_qk}
+            rows.append(row | {"next_d_qk": two.d_qk, "ratio": two.utilization / one.utilization})
+    columns = ["architecture", "d_model", "next_d_model", "d_qk", "next_d_qk", "ratio"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def intensity(d_model: float, num_tokens: float, bytes_per_number: float = 2.0) -> float:

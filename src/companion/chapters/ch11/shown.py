@@ -1,5 +1,6 @@
 """What chapter 11 works on: training logs, one context length, and the fronts and laws of every architecture there."""
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -141,7 +142,9 @@ def load_costs(
         if the file cannot be read or is not a table of training logs, if no run is finished, or if the authors' logs
         lack the context length.
     """
-    loaded = load_training_logs(logs_file)
+    with warnings.catch_warnings():  # the page shows the notes; a warning would name folders of the machine
+        warnings.simplefilter("ignore", UserWarning)
+        loaded = load_training_logs(logs_file)
     device = get_hardware(hardware)
     logs = with_throughput(loaded, device)
     logs.attrs["source"] = "the authors' logs" if logs_file is None else Path(logs_file).name

@@ -9,9 +9,10 @@ import pandas as pd
 from companion.chapters.ch11 import figures
 from companion.chapters.ch11.compared import QUANTITIES, ratio_readings
 from companion.chapters.ch11.facts import with_interval
+from companion.chapters.ch11.layers import tokens_per_gpu
 from companion.chapters.ch11.prediction import Prediction
 from companion.chapters.ch11.shown import Costs, each_row
-from companion.chapters.labels import label_of
+from companion.chapters.labels import by_label, label_of
 from companion.errors import InputError
 from companion.formatting import count, percent, power_of_ten, significant
 from companion.plotting import Html, show, show_table
@@ -28,14 +29,26 @@ def fronts_figure(costs: Costs) -> Html:
     except InputError:  # no law: the hulls are shown alone
         bands = pd.DataFrame()
     names = " and ".join(label_of(name) for name in costs.names)
+    above = sum(int((runs["val_loss"] > figures.front_window(costs)[1]).sum()) for runs in costs.runs.values())
+    beyond = f", {above} more above the figure" if above else ""
     return show(
         figures.fronts(costs, bands),
         name="cost-fronts",
         alt=f"Loss over GPU-hours of {names}: clouds of runs, and the lower hull of each falling to the right.",
-        caption=f"Loss over GPU-hours at T = {costs.context_length}. Faint: all finished runs. Lines: hulls of the "
-        "runs that no other run beats. Bands: 95 % intervals of the least GPU-hours by the law of the loss, at losses "
-        f"that the runs were made for. Dotted: a loss of {costs.loss:g}.",
+        caption=f"Loss over GPU-hours at T = {costs.context_length}. Faint: finished runs{beyond}. Lines: lower "
+        "hulls of these. "
+        + (
+            "Bands: 95 % intervals of the least GPU-hours by the law of the loss, inside the budgets of the runs. "
+            if len(bands)
+            else ""
+        )
+        + f"Dotted: a loss of {costs.loss:g}, at {_hours_words(costs)} GPU-hours.",
     )
+
+
+def _hours_words(costs: Costs) -> str:
+    known = costs.hours.dropna(subset="gpu_hours")
+    return by_label({str(row.architecture): significant(row.gpu_hours) for row in each_row(known)})
 
 
 def answer_table(costs: Costs) -> Html:
@@ -56,8 +69,8 @@ def answer_table(costs: Costs) -> Html:
         pd.DataFrame(rows),
         name="cost-answer",
         caption=f"GPU-hours to a loss of {costs.loss:g} at T = {costs.context_length}, read off the hulls, with 95 % "
-        "intervals; and the trained model that takes the fewest by the law of the loss."
-        + "".join(f" {reason[0].upper()}{reason[1:]}." for reason in reasons),
+        "intervals by the law of the loss, widened where they leave out the value; and the trained model that takes "
+        "the fewest by that law." + "".join(f" {reason[0].upper()}{reason[1:]}." for reason in reasons),
         formats={"num_params": count, "num_tokens": count, "train_flops": power_of_ten, "utilization": percent},
         labels={"hours": "GPU-hours", "num_params": "N", "num_tokens": "D", "train_flops": "C (FLOP)"},
     )
@@ -90,7 +103,10 @@ def utilization_figure(costs: Costs) -> Html:
         name="cost-utilization",
         alt="Utilization over parameters, a panel for every context length, runs as points with a curve through them.",
         caption=f"Model FLOP utilization over size: finished runs of all groups, share of {costs.hardware.label}'s "
-        "peak. Curves: a parabola in the logarithms; bands: 95 % intervals of a further run.",
+        "peak."
+        + (
+            "" if measured is None else " Curves: a parabola in the logarithms; bands: 95 % intervals of a further run."
+        ),
     )
 
 
@@ -111,6 +127,45 @@ def utilization_table(costs: Costs) -> Html:
         formats={"utilization": percent, "tokens_per_second_per_gpu": lambda v: f"{float(significant(v)):,.0f}"},
         labels={"context_length": "T", "sizes": "N", "num_runs": "runs"}
         | {"tokens_per_second_per_gpu": "tokens/s per GPU"},
+    )
+
+
+def width_figure(costs: Costs, split: pd.DataFrame) -> Html:
+    """Utilization over the width of the models (`companion.chapters.ch11.layers.layer_split`)."""
+    tokens = float(min(tokens_per_gpu(runs).min() for runs in costs.runs.values()))
+    width = costs.hardware.ridge * 2 / (1 - 2 * costs.hardware.ridge / tokens)
+    return show(
+        figures.widths(split, width),
+        name="cost-width",
+        alt="Utilization over the width of the models: layers alone and whole steps of every architecture.",
+        caption=f"Utilization over the width d at T = {costs.context_length}, for every width with three depths or "
+        "more. Solid: the layers alone. Dashed: whole steps, median; where they lie above the layers, the rest runs "
+        "faster than these. Gray: widths at which a perfect product with a "
+        "d × d matrix waits for memory.",
+    )
+
+
+def sizes_figure(costs: Costs, tables: Mapping[str, pd.DataFrame], table: pd.DataFrame) -> Html:
+    """GPU-hours to the loss of the page over size (`companion.chapters.ch11.compared.hours_over_size`)."""
+    best = table[np.isclose(table["loss"], costs.loss)]
+    return show(
+        figures.sizes(tables, best),
+        name="cost-sizes",
+        alt=f"GPU-hours to a loss of {costs.loss:g} over the size of the model: a flat valley for every architecture.",
+        caption=f"GPU-hours to a loss of {costs.loss:g} at T = {costs.context_length} over the size of the model. "
+        "Lines: by the law of the loss and a smooth price of a token. Points: sizes that were trained, at their own "
+        "price. Triangles: the sizes with the fewest FLOPs and with the fewest GPU-hours.",
+    )
+
+
+def settings_table(settings: pd.DataFrame) -> Html:
+    """How the runs were trained (`companion.chapters.ch11.facts_compared.settings_of`)."""
+    return show_table(
+        settings,
+        name="cost-settings",
+        caption="Settings of the runs behind the fronts, as far as the logs record them for both architectures. In "
+        "brackets: number of runs.",
+        labels={str(name): label_of(str(name)) for name in settings.columns[1:]},
     )
 
 
@@ -265,12 +320,12 @@ def conventions_table(costs: Costs, table: pd.DataFrame) -> Html:
     )
 
 
-def by_hand_table(values: Mapping[str, float]) -> Html:
+def values_table(values: Mapping[str, float], caption: str) -> Html:
     """Solution of an exercise: numbers by name."""
     return show_table(
         pd.DataFrame({"quantity": list(values), "value": list(values.values())}),
-        caption="From a step time to GPU-hours, by hand.",
-        formats={"value": "{:,.5g}"},
+        caption=caption,
+        formats={"value": lambda value: f"{value:,.0f}" if value >= 1000 else significant(value)},
     )
 
 

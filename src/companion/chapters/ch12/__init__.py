@@ -13,10 +13,13 @@ from companion.chapters.ch12.facts import (
     trend_facts,
 )
 from companion.chapters.ch12.facts_curves import (
+    both_losses_facts,
+    choice_facts,
     collapse_facts,
     early_facts,
     failure_facts,
     ranking_facts,
+    safe_facts,
     selection_facts,
     spike_facts,
     twin_facts,
@@ -33,6 +36,7 @@ from companion.chapters.ch12.shown import (
 )
 from companion.chapters.ch12.study import (
     Study,
+    design_noise,
     first_batch_law,
     fit_law,
     floors,
@@ -42,9 +46,11 @@ from companion.chapters.ch12.study import (
     larger_batch_budget,
     load_study,
     main_transformers,
+    need_one_budget,
     own_design,
     scatter_of_repeats,
     selection_runs,
+    twin_choice,
 )
 from companion.chapters.ch12.tables import (
     answer_table,
@@ -73,6 +79,8 @@ __all__ = [
     "answer_figure",
     "answer_table",
     "bands_figure",
+    "both_losses_facts",
+    "choice_facts",
     "classes_table",
     "collapse_facts",
     "collapse_figure",
@@ -82,6 +90,7 @@ __all__ = [
     "count_facts",
     "critical_facts",
     "critical_table",
+    "design_noise",
     "early_facts",
     "errors_figure",
     "errors_table",
@@ -97,6 +106,7 @@ __all__ = [
     "larger_batch_budget",
     "load_study",
     "main_transformers",
+    "need_one_budget",
     "optima_figure",
     "optima_table",
     "optimum_facts",
@@ -107,6 +117,7 @@ __all__ = [
     "profiles_figure",
     "ranking_facts",
     "ranking_table",
+    "safe_facts",
     "safe_table",
     "scatter_of_repeats",
     "selection_facts",
@@ -118,6 +129,7 @@ __all__ = [
     "spikes_table",
     "trend_facts",
     "trends_table",
+    "twin_choice",
     "twin_facts",
     "windows_table",
 ]

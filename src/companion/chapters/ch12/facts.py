@@ -1,32 +1,36 @@
 """Chapter 12: what its sentences say about batch sizes and about budgets by another count."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from companion.chapters.ch12.study import Study
+from companion.chapters.ch12.study import LEAST_PAIRS, Study, num_logged, parted
 from companion.chapters.labels import label_of, the
 from companion.formatting import (
     count,
     interval,
+    listed,
     number_word,
     percent,
     plural,
     power_of_ten,
     share_in_words,
     signed,
+    signed_percent,
     significant,
     span_text,
 )
 from companion.training.batch import MeanDifference, StepTrend
 from companion.training.batch_effects import CriticalBatchFit, OptimumShift
-from companion.training.curve_faults import parting
 
 #: Rank correlation from which on a difference is said to grow or shrink with the steps.
 CLEAR_TREND = 0.5
+#: Exponent of D in the critical batch of language models (arXiv 2505.13738, "Power Lines").
+PUBLISHED_EXPONENT = 0.46
 
 
 def higher(value: float, decimals: int = 3) -> str:
@@ -43,103 +47,142 @@ def batch_answer(study: Study) -> str:
     """What another batch did to the final loss at equal N and D."""
     if study.pairs is None or study.batches is None:
         return "These runs do not show what another batch would have done: no shape was trained at two batch sizes"
-    differences = study.pairs["difference"]
-    values = differences.to_numpy(float)
+    equal = study.pairs[study.pairs["same_learning_rate"]]
+    enough = len(equal) >= LEAST_PAIRS  # else the learning rate may be part of the difference
+    pairs, alike = (equal, "N, D and learning rate") if enough else (study.pairs, "N and D")
+    values = pairs["difference"].to_numpy(float)
     extreme = float(values[np.abs(values).argmax()])
-    where = " where the steps are few" if falls_with_steps(study.pairs) else ""
+    where = " where the steps are few" if falls_with_steps(pairs) else ""
     larger = "twice the batch" if study.batches[1] == 2 * study.batches[0] else "a larger batch"
-    mean = float(differences.mean())
+    mean = float(values.mean())
     most = f"{abs(extreme):.3f}" if mean * extreme > 0 else higher(extreme)
     return (
-        f"A table of final losses does not show what the batch did: with {larger}, runs of equal N and D end "
+        f"A table of final losses does not show what the batch did: with {larger}, runs of equal {alike} end "
         f"{higher(mean)} on average, and up to {most}{where}"
     )
 
 
 def twins_answer(study: Study) -> str:
-    """How far two trainings of one configuration end apart, and where they part."""
+    """How far two trainings of one configuration end apart, and whether their curves show where they part."""
     if study.twins is None:
         return "No configuration was trained twice here, so the table cannot show how much is chance or accident"
     gap = study.losses[study.twins[0]] - study.losses[study.twins[1]]
     text = f"Nor does it show what happened on the way: two trainings of one configuration end {gap:.3f} apart"
-    if study.curves is None:
+    found = parted(study)
+    if found is None:
         return text
-    step, _ = parting(study.curves, *study.twins)
-    return (
-        f"{text}, and {'not even their curves show where they part' if step is None else 'only their curves show why'}"
-    )
+    return f"{text}, and {'not even' if found[0] is None else 'only'} their curves show where they part"
 
 
 def falls_with_steps(pairs: pd.DataFrame) -> bool:
     """Whether the differences are clearly smaller where the larger batch takes more steps."""
-    return bool(stats.spearmanr(pairs["second_steps"], pairs["difference"].abs()).statistic < -CLEAR_TREND)
+    steps, sizes = pairs["second_steps"], pairs["difference"].abs()
+    if min(steps.nunique(), sizes.nunique()) < 2:  # nothing to rank
+        return False
+    return bool(stats.spearmanr(steps, sizes).statistic < -CLEAR_TREND)
 
 
 # ---- batch size ------------------------------------------------------------------------------------------
 
 
 def pair_facts(study: Study, mean: MeanDifference) -> dict[str, str]:
-    """How the pairs differ, and what besides the batch differs in them."""
+    """How the pairs differ, and what else differs in them."""
     pairs, batches = study.pairs, study.batches
     assert pairs is not None
     assert batches is not None
-    other = int((~pairs["same_learning_rate"]).sum())
-    last = int(np.flatnonzero(~pairs.sort_values("second_steps", kind="stable")["same_learning_rate"]).max(initial=-1))
-    above = int((pairs["difference"] > 0).sum())
-    shares = pairs["second_schedule_share"] if "second_schedule_share" in pairs else pd.Series(dtype=float)
-    facts = {
+    above, schedule = int((pairs["difference"] > 0).sum()), schedule_words(pairs)
+    return {
         "c12_num_pairs": plural(len(pairs), "pair"),
+        "c12_partners": share_in_words(len(pairs), num_logged(study)),
         "c12_first_batch": f"{batches[0]:g}",
         "c12_second_batch": f"{batches[1]:g}",
         "c12_pair_architecture": the(str(pairs["architecture"].iloc[0])),
-        "c12_mean": f"{higher(mean.mean)} {interval(mean.t_interval)}",
+        "c12_pair_context": f" at T = {pairs['context_length'].iloc[0]}" if "context_length" in pairs else "",
+        "c12_mean": f"{signed(mean.mean, 3)} nats per token {interval(mean.t_interval)}",
         "c12_range": f"{signed(mean.smallest, 3)} to {signed(mean.largest, 3)}",
-        "c12_above": f"{share_in_words(above, len(pairs))} differences",
-        "c12_other_rate": share_in_words(other, len(pairs)) + " pairs" if other else "none of the pairs",
-        "c12_other_rate_where": (
-            f", all among the {number_word(last + 1)} with the fewest steps" if 0 <= last < len(pairs) / 2 else ""
-        ),
+        "c12_above": share_in_words(above, len(pairs)),
+        "c12_rates": rate_words(pairs),
         "c12_where": (
-            "They are largest where the larger batch leaves few steps"
+            "The differences are largest where the larger batch leaves few steps"
             if falls_with_steps(pairs)
-            else "They show no clear trend over the steps"
+            else "The differences show no clear trend over the steps"
         ),
-        "c12_steps": f"{pairs['second_steps'].min():,} to {pairs['second_steps'].max():,}",
-        "c12_schedule": "the logs do not say what share of a run warm-up and cool-down take",
-    }
-    if shares.notna().any():
-        most = int(np.nanargmax(shares.to_numpy(float)))
-        facts["c12_schedule"] = (
-            f"warm-up and cool-down together take {percent(shares.max())} of the "
-            f"{pairs['second_steps'].iloc[most]:,} steps of the shortest run, and {percent(shares.min())} of those of "
-            "the longest"
-        )
-    return facts
+    } | ({"c12_schedule": schedule} if schedule else {})
+
+
+def rate_words(pairs: pd.DataFrame) -> str:
+    """In how many pairs the learning rates differ, in which direction, and where."""
+    known = [name for name in ("first_learning_rate", "second_learning_rate") if name in pairs]
+    if len(known) < 2 or pairs[known].isna().any(axis=None):
+        return "The learning rates of some pairs are unknown. We repeat what follows where both are known and equal"
+    ordered = pairs.sort_values("second_steps", kind="stable").reset_index(drop=True)
+    different = ordered[~ordered["same_learning_rate"]]
+    if different.empty:
+        return "The learning rates are equal in all pairs"
+    changes = different["second_learning_rate"] / different["first_learning_rate"]
+    way = {1: ": they are higher at the larger batch", -1: ": they are lower at the larger batch", 0: ""}
+    words = f"In {share_in_words(len(different), len(pairs))} pairs the learning rates differ, too"
+    words += way[int((changes > 1).all()) - int((changes < 1).all())]
+    last = int(different.index.max()) + 1
+    if last <= len(pairs) / 2:
+        words += f". Those pairs are among the {number_word(last)} with the fewest steps"
+    return f"{words}. We therefore repeat what follows with equal learning rates"
+
+
+def schedule_words(pairs: pd.DataFrame) -> str:
+    """What share of their steps warm-up and cool-down take; empty where the table does not say."""
+    if "second_schedule_share" not in pairs or pairs["second_schedule_share"].isna().any():
+        return ""
+    shares, steps = pairs["second_schedule_share"], pairs["second_steps"]
+    fixed = (shares * steps).round().unique()
+    most = int(np.argmin(steps))
+    if len(fixed) > 1:
+        return f"Warm-up and cool-down together take {span_text(shares)} of the steps at the larger batch"
+    return (
+        f"Warm-up and cool-down together take {fixed[0]:,.0f} steps in every run. With fewer steps that is a larger "
+        f"share of the run: {percent(float(shares.iloc[most]))} of the {steps.iloc[most]:,} steps of the shortest, and "
+        f"{percent(shares.min())} of those of the longest"
+    )
 
 
 def trend_facts(trends: Mapping[str, StepTrend]) -> dict[str, str]:
     """The exponents of the differences over the steps, of all pairs and of those with equal learning rates."""
-    words = {name: f"{trend.exponent:.2f} {interval(trend.interval('exponent'), 2)}" for name, trend in trends.items()}
-    *_, last = trends.values()
+    first, last = next(iter(trends.values())), list(trends.values())[-1]
     low, high = last.interval("exponent")
-    verdict = "as one over the steps" if low <= 1 <= high else ("faster" if low > 1 else "more slowly")
-    verdict += "" if low <= 1 <= high else " than one over the steps"
-    return {
-        "c12_trend_all": next(iter(words.values())),
-        "c12_trend_same": list(words.values())[-1],
-        "c12_trend_verdict": verdict,
-    }
+    if low <= 0:
+        verdict = "does not clearly fall with the steps"
+    elif low <= 1 <= high:
+        verdict = "falls about as one over the steps"
+    else:
+        verdict = f"falls {'faster' if low > 1 else 'more slowly'} than one over the steps"
+    facts = {"c12_trend_same": _exponent(last), "c12_trend_verdict": verdict}
+    if first.exponent != last.exponent:
+        apart = first.interval("exponent")[0] > high or first.interval("exponent")[1] < low
+        words = "steeper" if first.exponent > last.exponent else "flatter"
+        facts |= {
+            "c12_trend_all": _exponent(first),
+            "c12_trend_rates": f"make the trend {words}" if apart else "do not change the trend beyond its interval",
+        }
+    return facts
+
+
+def _exponent(fitted: StepTrend | CriticalBatchFit) -> str:
+    return f"{fitted.exponent:.2f} {interval(fitted.interval('exponent'), 2)}"
 
 
 def shift_facts(shift: OptimumShift, same: OptimumShift | None, windows: pd.DataFrame) -> dict[str, str]:
     """How far the batch moves the best size, from all pairs, from equal learning rates, and from sizes near it."""
-    near = windows[windows["decades"] == windows["decades"].min()] if len(windows) else windows
-    return {
+    facts = {
         "c12_shift": change_of_size(shift.ratio, shift.interval()),
-        "c12_shift_same": "cannot be had from equal learning rates" if same is None else change_of_size(same.ratio),
-        "c12_shift_range": span_text((1 - windows["ratio"]).abs()) if len(windows) else "undefined",
-        "c12_shift_near": change_of_size(float(near["ratio"].iloc[0])) if len(near) else "undefined",
+        "c12_shift_same": (
+            ""
+            if same is None
+            else f". From the pairs with equal learning rates alone it is {change_of_size(same.ratio)}"
+        ),
     }
+    if len(windows) > 1:
+        facts["c12_shift_range"] = span_text(windows["ratio"] - 1, signed_percent)
+    return facts
 
 
 def change_of_size(ratio: float, bounds: tuple[float, float] | None = None) -> str:
@@ -179,38 +222,45 @@ def exponent_facts(budget: float, before: float, change: ArrayLike, growing: Arr
 def critical_facts(
     found: CriticalBatchFit, everything: CriticalBatchFit, pairs: pd.DataFrame, implied: pd.DataFrame
 ) -> dict[str, str]:
-    """The critical batch that the pairs imply, and how many of them the relation describes."""
-    low, high = pairs["second_num_tokens"].min(), pairs["second_num_tokens"].max()
-    grows = found.interval("exponent")[0] > 0
+    """The critical batch that the pairs imply, how many of them the relation describes, and the published exponent."""
+    fitted = pairs[pairs["same_learning_rate"]]  # the relation holds for their tokens
+    tokens, bounds = fitted["second_num_tokens"], found.interval("exponent")
     described = int(implied["critical_batch"].notna().sum())
-    return {
-        "c12_critical_exponent": f"{found.exponent:.2f} {interval(found.interval('exponent'), 2)}",
-        "c12_critical_exponent_all": f"{everything.exponent:.2f} {interval(everything.interval('exponent'), 2)}",
-        "c12_critical_form": (
-            "That it grows with the tokens agrees with the published form"
-            if grows
-            else "These pairs do not show whether it grows with the tokens"
-        ),
-        "c12_critical_range": f"{count(float(found.predict(low)), 2)} to {count(float(found.predict(high)), 2)} tokens",
+    inside = "inside" if bounds[0] <= PUBLISHED_EXPONENT <= bounds[1] else "outside"
+    form = "These pairs do not show whether it grows with the tokens"
+    if bounds[0] > 0:
+        form = "That it grows with the tokens agrees with the published form"
+        form += f", and the published exponent lies {inside} this interval"
+    elif bounds[1] < 0:
+        form = "By these pairs it falls with the tokens, against the published form"
+    facts = {
+        "c12_critical_exponent": _exponent(found),
+        "c12_critical_form": form,
+        "c12_critical_few": f"{count(float(found.predict(tokens.min())), 2)} tokens",
+        "c12_critical_many": f"{count(float(found.predict(tokens.max())), 2)} tokens",
         "c12_critical_batches": " and ".join(
             count(float(pairs[f"{side}_batch"].iloc[0]), 2) for side in ("first", "second")
         ),
         "c12_described": share_in_words(described, len(implied)) + " pairs",
+        "c12_longer": "less" if found.exponent > 0 else "more",
     }
+    if everything.exponent != found.exponent:
+        facts["c12_critical_exponent_all"] = _exponent(everything)
+    return facts
 
 
 def other_pairs_facts(study: Study) -> dict[str, str]:
-    """What the pairs at other batch sizes show."""
+    """What the pairs at other batch sizes show; nothing where there are none."""
     said = []
     for (first, second), pairs in study.other_pairs.items():
-        who = " and ".join(label_of(name) for name in dict.fromkeys(pairs["architecture"]))
+        who = listed(label_of(name) for name in dict.fromkeys(pairs["architecture"]))
         values = pairs["difference"]
         trend = ", again most where the steps are few" if falls_with_steps(pairs) else ""
         said.append(
             f"{plural(len(pairs), 'pair')} ({who}, batch {second:g} instead of {first:g}) differ by "
             f"{signed(values.min(), 3)} to {signed(values.max(), 3)} nats per token{trend}"
         )
-    return {"c12_other_pairs": "; ".join(said) or "There are no pairs at other batch sizes"}
+    return {"c12_other_pairs": "; ".join(said)} if said else {}
 
 
 def own_budget_facts(optima: pd.DataFrame, budget: float) -> dict[str, str]:
@@ -229,17 +279,17 @@ def own_budget_facts(optima: pd.DataFrame, budget: float) -> dict[str, str]:
 
 def count_facts(profiles: pd.DataFrame, constancy: pd.DataFrame, chosen: str) -> dict[str, str]:
     """Which count the budgets follow."""
-    flat = constancy.assign(flat=(constancy["low"] < 0) & (constancy["high"] > 0))
-    number = flat["convention"].value_counts().max()
-    own = flat[flat["convention"] == chosen]
-    others = flat[flat["convention"] == "paper"]
+    by = {name: rows for name, rows in constancy.groupby("convention")}
+    flat = {name: int(((rows["low"] < 0) & (rows["high"] > 0)).sum()) for name, rows in by.items()}
+    number = profiles["profile"].nunique()
     return {
         "c12_count_runs": f"{len(profiles)}",
-        "c12_count_profiles": number_word(profiles["profile"].nunique()),
-        "c12_count_flat": share_in_words(int(own["flat"].sum()), int(number)) + " profiles",
-        "c12_count_spread": percent(float(own["spread"].max() - 1)),
-        "c12_count_paper_flat": share_in_words(int(others["flat"].sum()), int(number)) + " profiles",
-        "c12_count_means": ", ".join(power_of_ten(value) for value in own["mean_count"]),
+        "c12_count_profiles": number_word(number),
+        "c12_count_flat": share_in_words(flat[chosen], number) + " profiles",
+        "c12_count_spread": span_text(by[chosen]["spread"] - 1),
+        "c12_count_means": listed(dict.fromkeys(map(power_of_ten, by[chosen]["mean_count"]))),
+        "c12_count_paper_trend": share_in_words(number - flat["paper"], number) + " profiles",
+        "c12_count_six_spread": span_text(by["6ND"]["spread"] - 1),
     }
 
 
@@ -247,26 +297,37 @@ def optimum_facts(optima: pd.DataFrame) -> dict[str, str]:
     """N\\* of the profiles against the prediction: at the batch of the law, and at another; and exponents of both."""
     usual = optima["batch_size_seqs"].max()
     same, half = optima[optima["batch_size_seqs"] == usual], optima[optima["batch_size_seqs"] != usual]
-    top = same.loc[same["mean_count"].idxmax()]
+    same = same.sort_values("mean_count")
+    low, top = same.iloc[0], same.iloc[-1]
     inside = int(((same["ratio_low"] < 1) & (same["ratio_high"] > 1)).sum())
-    low = same.loc[same["mean_count"].idxmin()]
     other = half.iloc[0] if len(half) else low
     steps = np.log(top["mean_count"] / np.array([low["mean_count"], other["mean_count"]]))
     slopes = np.log(top["measured"] / np.array([low["measured"], other["measured"]])) / steps
-    measured = f"{power_of_ten(top['measured'], 3)} [{_mantissas(top['low'], top['high'])}]"
+    beyond = same[same["outside"]]
     return {
-        "c12_measured": measured,
-        "c12_predicted": power_of_ten(top["predicted"], 3),
-        "c12_unaware": power_of_ten(top["unaware"], 3),
+        "c12_measured": f"{count(top['measured'])} [{count(top['low'])}, {count(top['high'])}]",
+        "c12_predicted": count(top["predicted"]),
+        "c12_unaware": count(top["unaware"]),
         "c12_agree": share_in_words(inside, len(same)) + " profiles",
+        "c12_usual_ratios": listed(_ratio(row) for row in same.to_dict("records")),
+        "c12_outside": listed(power_of_ten(row["mean_count"]) for row in beyond.to_dict("records")) or "no profile",
         "c12_moved": significant(float(top["moved_predicted"]), 2),
         "c12_usual_batch": f"{usual:g}",
         "c12_half_batch": f"{other['batch_size_seqs']:g}",
-        "c12_half_ratio": f"{other['ratio']:.2f} {interval((other['ratio_low'], other['ratio_high']), 2)}",
+        "c12_half_ratio": _ratio(other),
+        "c12_double_ratio": _measured_ratio(low, other),
         "c12_slope_same": f"{slopes[0]:.2f}",
         "c12_slope_mixed": f"{slopes[1]:.2f}",
     }
 
 
-def _mantissas(low: float, high: float) -> str:
-    return f"{power_of_ten(low, 3)}, {power_of_ten(high, 3)}"
+def _ratio(row: Any) -> str:
+    return f"{row['ratio']:.2f} {interval((row['ratio_low'], row['ratio_high']), 2)}"
+
+
+def _measured_ratio(first: Any, second: Any) -> str:
+    """N\\* of one profile over that of another, measured; their runs are independent, so half widths add in squares."""
+    value = first["measured"] / second["measured"]
+    below = np.hypot(np.log(first["measured"] / first["low"]), np.log(second["high"] / second["measured"]))
+    above = np.hypot(np.log(first["high"] / first["measured"]), np.log(second["measured"] / second["low"]))
+    return f"{value:.2f} {interval((value * np.exp(-below), value * np.exp(above)), 2)}"

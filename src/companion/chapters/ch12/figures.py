@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from companion.formatting import count
 from companion.plotting.style import (
     ARCHITECTURE_COLORS,
     INK,
@@ -82,7 +81,7 @@ def _differences(ax: Axes, pairs: pd.DataFrame, trend: StepTrend | None) -> None
 def _plain_ticks(ax: Axes) -> None:
     count_ticks(ax.xaxis, (1.0, 3.0))
     low, high = ax.get_ylim()
-    ax.set_yticks([value for value in (1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 8, 10) if low <= value <= high])
+    ax.set_yticks([value for value in (1, 1.5, 2, 3, 4, 6, 8, 10) if low <= value <= high])
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())
 
@@ -126,7 +125,7 @@ def counted_optima(optima: pd.DataFrame, labels: Sequence[str]) -> Figure:
     ax.set_yticks(places, labels)
     ax.grid(False, axis="y")
     ax.set(xscale="log", xlabel="optimal parameters N*", ylim=(-0.7, len(optima) - 0.4))
-    count_ticks(ax.xaxis, (1.0, 1.2, 1.5, 2.0, 2.5, 3.0))
+    count_ticks(ax.xaxis, (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0))
     marks = (
         ("o", INK, "measured"),
         ("D", COLORS[0], "predicted by recounting"),
@@ -167,35 +166,39 @@ def errors_over_fraction(errors: pd.DataFrame, predictors: Mapping[str, str]) ->
 
 
 def collapsed_curves(normalized: pd.DataFrame, logs: pd.DataFrame, titles: Mapping[tuple[Any, ...], str]) -> Figure:
-    """Normalized curves over the share of the run, a panel per family, a color and dashes per learning rate.
+    """Normalized curves over the share of the run, a panel per family, color and dashes by learning rate.
 
     Parameters
     ----------
     normalized
-        from `companion.training.collapse.normalized_curves`; every fourth fraction is drawn.
+        from `companion.training.collapse.normalized_curves`; every fourth fraction is drawn, back from the end.
     logs
         of these runs, with `learning_rate`.
     titles
         by family.
     """
-    figure, axes = panels(len(titles), height=3.5, sharey=True)
+    # three of four panels in a row would leave the last one alone
+    figure, axes = subplots(2, 2, height=5.4, sharey=True) if len(titles) == 4 else panels(len(titles), sharey=True)
     rates = logs.set_index("run")["learning_rate"]
     known = sorted(rates.dropna().unique())
-    drawn = normalized.iloc[:, ::4]
+    drawn = normalized.iloc[:, ::-4]
     members = dict(list(logs.groupby(list(FAMILY))["run"]))
     for ax, (family, title) in zip(axes, titles.items(), strict=True):
         for run in members[family]:
             number = known.index(rates[run]) % len(COLORS) if rates[run] in known else len(COLORS) - 1
-            ax.plot(drawn.columns, drawn.loc[run], color=COLORS[number], linewidth=0.6, alpha=0.7)
+            look = {"color": COLORS[number], "linestyle": DASHES[number]}
+            ax.plot(drawn.columns, drawn.loc[run], linewidth=0.7, alpha=0.7, **look)
         ax.set(xlim=(0.3, 1), ylim=(0.95, 2.2), xlabel="share of the run (%)", title=title)
+        ax.set_ylabel("normalized loss")
+        ax.label_outer(remove_inner_ticks=True)
         percent_ticks(ax.xaxis)
-    axes[0].set_ylabel("reducible loss over its last value")
+    looks = [(COLORS[number % len(COLORS)], DASHES[number % len(DASHES)]) for number in range(len(known))]
     handles = [
-        Line2D([], [], color=COLORS[number % len(COLORS)], label=f"learning rate {rate:g}")
-        for number, rate in enumerate(known)
+        Line2D([], [], color=color, linestyle=dashes, label=f"{rate:g}")
+        for (color, dashes), rate in zip(looks, known, strict=True)
     ]
     if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=3)
+        figure.legend(handles=handles, loc="outside lower center", ncols=4, title="peak learning rate")
     return figure
 
 
@@ -231,15 +234,11 @@ def bands(tables: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> Figu
         ax.plot(table["step"], table["train_loss"], color=COLORS[1], linewidth=1.3)
         ax.set(xscale="log", yscale="log", xlabel=STEPS_LABEL, title=titles[run])
         _plain_ticks(ax)
-    axes[0].set_ylabel(TRAIN_LABEL)
+    for ax in axes[::3]:  # the first of every row
+        ax.set_ylabel(TRAIN_LABEL)
     return figure
 
 
 def pair_color(pairs: pd.DataFrame) -> str:
     """The color of the architecture of the pairs."""
     return ARCHITECTURE_COLORS.get(str(pairs["architecture"].iloc[0]), COLORS[0])
-
-
-def size_label(num_params: float) -> str:
-    """A size in the title of a panel."""
-    return f"N = {count(num_params)}"

@@ -4,15 +4,15 @@ import pandas as pd
 
 from companion.chapters.applicability import optional
 from companion.chapters.ch12 import figures
-from companion.chapters.ch12.study import Study
+from companion.chapters.ch12.study import Study, parted
 from companion.chapters.ch12.tables import profile_labels
 from companion.chapters.ch12.tables_curves import PREDICTORS, family_titles
 from companion.chapters.labels import label_of, the
-from companion.formatting import count, percent
+from companion.formatting import count, percent, plural
 from companion.plotting import Html, show
 from companion.training.batch import fit_step_trend
 from companion.training.batch_effects import OptimumShift
-from companion.training.curve_faults import left_band, parting, siblings
+from companion.training.curve_faults import left_band, siblings
 
 #: N of the siblings of a run that failed is at most this factor away.
 SIBLING_FACTOR = 1.6
@@ -22,7 +22,8 @@ def answer_figure(study: Study) -> Html:
     """What two final losses of a table do not show: the batch, and an accident on the way."""
     pairs = study.pairs
     trend = None if pairs is None else optional(fit_step_trend, pairs, 10)
-    twins = None if study.twins is None or study.curves is None else parting(study.curves, *study.twins)[1]
+    found = parted(study)
+    twins = None if found is None else found[1]
     if pairs is None and twins is None:
         return Html("<p>Neither batch sizes nor repeated trainings can be compared on these logs.</p>")
     parts = []
@@ -30,7 +31,7 @@ def answer_figure(study: Study) -> Html:
         parts.append(
             f"{'Left' if twins is not None else 'Points'}: loss at batch {study.batches[1]:g} less that at batch "
             f"{study.batches[0]:g}, for {len(pairs)} pairs of runs with equal N and nearly equal D. Hollow: learning "
-            "rates differ or are unknown."
+            "rates differ or are unknown." + ("" if trend is None else " Dashed: a power law through all pairs.")
         )
     if twins is not None and study.twins is not None:
         gap = study.losses[study.twins[0]] - study.losses[study.twins[1]]
@@ -40,7 +41,7 @@ def answer_figure(study: Study) -> Html:
         figures.batch_and_twins(pairs, trend, twins),
         name="hidden-answer",
         alt="Loss differences between two batch sizes over the optimizer steps, and two loss curves of one "
-        "configuration that part and stay apart.",
+        "configuration.",
         caption=" ".join(parts),
     )
 
@@ -53,8 +54,7 @@ def profiles_figure(study: Study, shift: OptimumShift) -> Html:
     return show(
         figures.two_profiles(shift, study.batches, figures.pair_color(study.pairs)),
         name="hidden-profiles",
-        alt="Two IsoFLOP profiles of the same sizes at two batch sizes; the one at the larger batch is higher, and its "
-        "lowest point is at a smaller size.",
+        alt="Two IsoFLOP profiles of the same sizes at two batch sizes, with parabolas and their lowest points.",
         caption=f"One budget of {the(name)} at two batch sizes. Stars: the lowest points, N* = "
         f"{count(shift.first.x_opt)} at batch {study.batches[0]:g} and {count(shift.second.x_opt)} at batch "
         f"{study.batches[1]:g}.",
@@ -69,7 +69,8 @@ def optima_figure(optima: pd.DataFrame) -> Html:
         alt="Optimal sizes of the profiles with intervals, beside the predicted ones and those of a reader who takes "
         "both counts for one.",
         caption="Optimal sizes of runs whose budgets follow another count. Where the batch is that of the law, the "
-        "prediction of chapter 3 can be checked; at another batch something else moves N*. Bars: 95 % intervals.",
+        "prediction of chapter 3 can be checked; at another batch something else moves N*. Left: mean compute by that "
+        "count, FLOP, and sequences in a batch. Bars: 95 % intervals.",
     )
 
 
@@ -78,8 +79,8 @@ def errors_figure(errors: pd.DataFrame, fraction: float) -> Html:
     return show(
         figures.errors_over_fraction(errors, PREDICTORS),
         name="hidden-errors",
-        alt="Median and root mean square errors of predicted final losses, falling over the share of the run; a "
-        "horizontal line for a law that sees no curve.",
+        alt="Median and root mean square errors of predicted final losses over the share of the run; horizontal lines "
+        "for predictions that see no curve.",
         caption="How well a loss on the way predicts the final one, budgets left out in turn. Horizontal lines need no "
         f"curve at all. The text reads the errors at {percent(fraction)} of the run.",
     )
@@ -90,10 +91,9 @@ def collapse_figure(normalized: pd.DataFrame, logs: pd.DataFrame) -> Html:
     return show(
         figures.collapsed_curves(normalized, logs, family_titles(logs)),
         name="hidden-collapse",
-        alt="Reducible loss over its last value along the runs, one panel per architecture and context; the curves do "
-        "not fall on one another.",
-        caption="Normalized curves of the runs of each family. If the runs were tuned alike and shared one schedule, "
-        "the curves of a panel would be one.",
+        alt="Reducible loss over its last value along the runs, one panel per architecture and context.",
+        caption="Normalized curves, the reducible loss over its last value, of the runs of each family. If the runs "
+        "were tuned alike and shared one schedule, the curves of a panel would be one.",
     )
 
 
@@ -104,9 +104,9 @@ def spikes_figure(found: pd.DataFrame, logs: pd.DataFrame) -> Html:
     return show(
         figures.spike_places(found, logs),
         name="hidden-spikes",
-        alt="Jump of every spike over the optimizer step; nearly all are early.",
-        caption=f"All {len(found)} spikes of the runs that finished: the training loss less the median of the five "
-        "points before it.",
+        alt="Jump of every spike over the optimizer step.",
+        caption=f"{plural(len(found), 'spike')} of the runs that finished: the step, and by how much the training loss "
+        "jumped above the median of the five points before.",
     )
 
 
@@ -116,14 +116,19 @@ def bands_figure(study: Study, failed: pd.DataFrame) -> Html:
     for row in failed.to_dict("records"):
         others = siblings(study.logs, row["run"], SIBLING_FACTOR)
         if len(others) >= 3 and study.curves is not None:
-            tables[row["run"]] = left_band(study.curves, row["run"], others)[1]
-            titles[row["run"]] = f"{label_of(str(row['architecture']))}, N = {count(row['num_params'])}"
+            table = left_band(study.curves, row["run"], others)[1]
+            if table.empty:  # the siblings have no records along this run
+                continue
+            tables[row["run"]] = table
+            titles[row["run"]] = (
+                f"{label_of(str(row['architecture']))}, {count(row['num_params'])}\nrate {row['learning_rate']:g}"
+            )
     if not tables:
-        return Html("<p>No run that failed has three finished siblings.</p>")
+        return Html("<p>No run that failed has three finished siblings with records along it.</p>")
     return show(
         figures.bands(tables, titles),
         name="hidden-failures",
-        alt="Training loss of every run that failed, above the gray band of finished runs of about its size.",
-        caption="Runs that did not finish, and the band of finished runs of about their size (gray line: median; band: "
-        "four robust standard deviations on both sides).",
+        alt="Training loss of every run that failed, and the gray band of finished runs of about its size.",
+        caption="Runs that failed (colored), by size and peak learning rate, and the band of finished runs of "
+        "about their size (gray line: median; band: four robust standard deviations on both sides).",
     )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,11 +11,13 @@ import pandas as pd
 from companion.chapters.applicability import PAPER_BUDGETS, need, need_paper, optional
 from companion.fitting import fit
 from companion.fitting.fit import Fit
+from companion.fitting.isoflop.profiles import fit_isoflop
 from companion.fitting.isoflop.select import budgets_between, isoflop_runs
 from companion.laws import LossSurface
 from companion.runs import load_paper_runs, load_runs
 from companion.training import load_training_curves, load_training_logs
 from companion.training.batch import batch_table, pair_batches
+from companion.training.curve_faults import common_noise, parting
 from companion.training.curves import FAMILY, finished_runs, with_budgets
 
 #: What two trainings of one configuration share, where a table has the column.
@@ -28,6 +31,8 @@ OWN_GROUP = "isoflop"
 LEAST_PAIRS = 4
 #: Fewer runs than this are no profile.
 LEAST_PROFILE = 5
+#: N · D of runs at one budget differ by less than this factor; budgets of a study lie farther apart.
+ONE_BUDGET = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +41,9 @@ class Study:
 
     `runs` is the run table (for a reader's logs without one, their finished runs), `logs` and `curves` those of
     `companion.training`, `curves` None where a reader gives none. `pairs` are the runs of `batches` (two batch sizes,
-    sequences) that differ in nothing else; `other_pairs` those of other batch sizes, by both. `twins` are the names of
-    two trainings of one configuration, the worse one first. All three are empty or None where there are none.
+    sequences) that differ in nothing else, of one architecture and context length; `other_pairs` are the rest of all
+    pairs, by both batch sizes. `twins` are the names of two trainings of one configuration, the worse one first. All
+    three are empty or None where there are none.
     """
 
     runs: pd.DataFrame
@@ -89,26 +95,121 @@ def study_of(
     """A study of tables in memory; `runs_given` is False where `runs` are the logs themselves."""
     table = batch_table(runs, logs) if runs_given and "batch_size_seqs" in runs and "train_steps" in runs else logs
     found = all_pairs(table)
-    most = max(found, key=lambda batches: len(found[batches]), default=None)
+    largest = sorted(((len(pairs), key) for key, pairs in found.items()), key=lambda each: -each[0])
+    chosen = largest[0][1] if largest else None
+    others: dict[tuple[float, float], list[pd.DataFrame]] = {}
+    for (batches, family), pairs in found.items():
+        if (batches, family) != chosen:
+            others.setdefault(batches, []).append(pairs)
     return Study(
         runs=runs,
         logs=logs,
         curves=curves,
         of_paper=of_paper,
-        batches=most,
-        pairs=None if most is None else found[most],
-        other_pairs={batches: pairs for batches, pairs in found.items() if batches != most},
+        batches=None if chosen is None else chosen[0],
+        pairs=None if chosen is None else found[chosen],
+        other_pairs={batches: pd.concat(pairs, ignore_index=True) for batches, pairs in others.items()},
         twins=find_twins(logs),
     )
 
 
-def all_pairs(table: pd.DataFrame) -> dict[tuple[float, float], pd.DataFrame]:
-    """Pairs of runs by their two batch sizes (sequences), where there are at least `LEAST_PAIRS`."""
+def all_pairs(table: pd.DataFrame) -> dict[tuple[tuple[float, float], Any], pd.DataFrame]:
+    """Pairs by their two batch sizes (sequences) and their family, where there are at least `LEAST_PAIRS`."""
     if "batch_size_seqs" not in table:
         return {}
+    found = {}
     sizes = sorted(float(size) for size in table["batch_size_seqs"].dropna().unique())
-    found = {both: optional(pair_batches, table, *both) for both in combinations(sizes, 2)}
-    return {both: pairs for both, pairs in found.items() if pairs is not None and len(pairs) >= LEAST_PAIRS}
+    for both in combinations(sizes, 2):
+        pairs = optional(pair_batches, table, *both)
+        if pairs is not None:
+            by = [name for name in FAMILY if name in pairs]
+            for family, part in pairs.groupby(by):
+                found[both, family] = part.reset_index(drop=True)
+    return {key: pairs for key, pairs in found.items() if len(pairs) >= LEAST_PAIRS}
+
+
+def need_one_budget(pairs: pd.DataFrame) -> None:
+    """Leave out a profile of pairs that belong to several budgets of compute.
+
+    Raises
+    ------
+    NotApplicable
+        if N · D of the pairs differs by more than `ONE_BUDGET`.
+    """
+    work = pairs["num_params"] * pairs["second_num_tokens"].astype(float)
+    need(
+        work.max() < ONE_BUDGET * work.min(),
+        f"the pairs belong to several budgets of compute (N D differs by a factor of {work.max() / work.min():.2g}); "
+        "a profile has one",
+    )
+
+
+def num_logged(study: Study) -> int:
+    """Logged runs that finished at the larger batch of the pairs, of their architecture and context; paired or not."""
+    assert study.pairs is not None
+    assert study.batches is not None
+    done, like = study.finished, study.pairs.iloc[0]
+    chosen = done["batch_size_seqs"] == study.batches[1]
+    for name in FAMILY:
+        chosen &= done[name] == like[name]
+    return max(int(chosen.sum()), len(study.pairs))
+
+
+def parted(study: Study) -> tuple[int | None, pd.DataFrame] | None:
+    """Where the twins part and by how much (`companion.training.curve_faults.parting`); None without their curves."""
+    if study.twins is None or study.curves is None:
+        return None
+    found: tuple[int | None, pd.DataFrame] | None = optional(parting, study.curves, *study.twins)
+    return found
+
+
+def design_noise(study: Study, begin: int) -> float | None:
+    """How far all runs of the twins' family and batch rise and fall together after a step; None if unknown."""
+    assert study.twins is not None
+    done = study.finished
+    like = done[done["run"] == study.twins[0]].iloc[0]
+    for name in (*FAMILY, "batch_size_seqs"):
+        done = done[done[name] == like[name]] if name in done else done
+    others = done[~done["run"].isin(study.twins)]
+    found: float | None = optional(common_noise, study.curves, others["run"].tolist(), begin=begin)
+    return found
+
+
+def twin_choice(study: Study, design: pd.DataFrame) -> pd.DataFrame:
+    """Fits of a design with the better and with the worse of the two twins.
+
+    Parameters
+    ----------
+    design
+        from `selection_runs`.
+
+    Returns
+    -------
+    DataFrame
+        indexed by `better` and `worse`: `E`, `alpha`, `beta` of the law, `exponent` of N\\*(C), and of the twins'
+        budget `optimum` (N\\*) and `least loss` of its parabola.
+
+    Raises
+    ------
+    NotApplicable
+        if the configuration is not in the design, or its budget has no optimum.
+    """
+    assert study.twins is not None
+    like = study.logs[study.logs["run"] == study.twins[0]].iloc[0]
+    same = (design["num_params"] == like["num_params"]) & (design["num_tokens"] == like["num_tokens"])
+    need(same.any(), "the configuration that was trained twice is in no budget of the design")
+    rows = []
+    for run in reversed(study.twins):
+        one = design[same].head(1).assign(val_loss=study.losses[run])
+        table = pd.concat([design[~same], one])
+        law, profiles = fit_law(table).parameters, fit_isoflop(table, num_resamples=0)
+        own = [each for each in profiles.optima if np.isclose(each.isoflop_budget, one["isoflop_budget"].iloc[0])]
+        need(own, "the budget of the configuration that was trained twice has no optimum")
+        rows.append(
+            {name: law[name] for name in ("E", "alpha", "beta")}
+            | {"exponent": profiles.power_law.law.exponent, "optimum": own[0].x_opt, "least loss": own[0].loss_opt}
+        )
+    return pd.DataFrame(rows, index=["better", "worse"])
 
 
 def find_twins(logs: pd.DataFrame) -> tuple[str, str] | None:
@@ -163,11 +264,12 @@ def first_batch_law(study: Study) -> Fit:
     assert study.pairs is not None
     assert study.batches is not None
     like = study.pairs.iloc[0]
-    chosen = study.runs["batch_size_seqs"] == study.batches[0]
+    runs = study.runs if "batch_size_seqs" in study.runs else finished_runs(study.logs)
+    chosen = runs["batch_size_seqs"] == study.batches[0]
     for name in FAMILY:
-        if name in study.runs and name in like:
-            chosen &= study.runs[name] == like[name]
-    return fit_law(study.runs[chosen])
+        if name in runs and name in like:
+            chosen &= runs[name] == like[name]
+    return fit_law(runs[chosen])
 
 
 def iso_of_pairs(study: Study) -> tuple[pd.DataFrame, float, list[float]]:
@@ -183,7 +285,8 @@ def iso_of_pairs(study: Study) -> tuple[pd.DataFrame, float, list[float]]:
     iso = isoflop_runs(study.runs, str(like["architecture"]), int(like["context_length"]))
     own = iso[iso["num_params"].isin(study.pairs["num_params"])]
     assert study.batches is not None
-    own = own[own["batch_size_seqs"] == study.batches[0]]
+    if "batch_size_seqs" in own:
+        own = own[own["batch_size_seqs"] == study.batches[0]]
     need(len(own), "no IsoFLOP budget of the run table holds the runs of the pairs")
     budget = float(own["isoflop_budget"].mode().iloc[0])
     all_budgets = sorted(map(float, iso["isoflop_budget"].unique()))

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from companion.chapters.ch12.study import Study
+from companion.chapters.applicability import optional
+from companion.chapters.ch12.study import LEAST_PAIRS, Study
 from companion.formatting import count, interval, percent, plural, power_of_ten, signed
 from companion.plotting import Html, show_table
 from companion.training.batch import MeanDifference, StepTrend, mean_difference
@@ -26,25 +27,27 @@ def answer_table(study: Study) -> Html:
     """What these final losses hide, how much it is, and what shows it."""
     rows = []
     if study.pairs is not None and study.batches is not None:
-        found = mean_difference(study.pairs, num_resamples=1)
-        rows.append(
-            {
-                "hidden": f"batch {study.batches[1]:g} instead of {study.batches[0]:g}",
-                "seen in": plural(found.num_pairs, "pair"),
-                "size (nats/token)": f"{signed(found.mean, 3)} {interval(found.t_interval)}",
-            }
-        )
+        equal = study.pairs[study.pairs["same_learning_rate"]]
+        words, some = f"batch {study.batches[1]:g} instead of {study.batches[0]:g}", {}
+        if LEAST_PAIRS <= len(equal) < len(study.pairs):
+            some = {f"{words}, learning rates equal": equal}
+        for hidden, pairs in {words: study.pairs, **some}.items():
+            found = mean_difference(pairs, num_resamples=1)
+            size = f"{signed(found.mean, 3)} {interval(found.t_interval)}"
+            rows.append({"hidden": hidden, "seen in": plural(found.num_pairs, "pair"), "size (nats/token)": size})
     if study.twins is not None:
         gap = study.losses[study.twins[0]] - study.losses[study.twins[1]]
-        rows.append({"hidden": "a second training", "seen in": "1 pair", "size (nats/token)": signed(gap, 3)})
+        rows.append(
+            {"hidden": "another training of the same", "seen in": "1 pair", "size (nats/token)": signed(gap, 3)}
+        )
     done, failed = study.finished, study.logs[study.logs["status"] != "finished"]
-    if study.curves is not None:
-        jumps = spikes(study.curves[study.curves["run"].isin(done["run"])])
+    jumps = None if study.curves is None else optional(spikes, study.curves[study.curves["run"].isin(done["run"])])
+    if jumps is not None:
         jump = f"median jump {jumps['jump'].median():.2f}" if len(jumps) else "–"
         seen = f"{jumps['run'].nunique()} of {len(done)} runs"
         rows.append({"hidden": "a spike on the way", "seen in": seen, "size (nats/token)": jump})
     seen = f"{len(failed)} of {len(study.logs)} runs"
-    rows.append({"hidden": "runs that did not finish", "seen in": seen, "size (nats/token)": "no final loss to use"})
+    rows.append({"hidden": "runs that failed", "seen in": seen, "size (nats/token)": "no final loss to use"})
     return show_table(
         pd.DataFrame(rows),
         name="hidden-answer",
@@ -156,7 +159,7 @@ def constancy_table(constancy: pd.DataFrame) -> Html:
     return show_table(
         shown[["convention", *batch, "num_runs", "mean_count", "spread", "trend"]],
         name="hidden-counts",
-        caption="Four counts within the three profiles. The count that set the budgets has a small spread (largest "
+        caption="Four counts within each profile. The count that set the budgets has a small spread (largest "
         "over smallest, less one) and no trend over the size (slope of ln C on ln N, with Student's 95 % interval).",
         formats={"mean_count": power_of_ten, "spread": percent, **dict.fromkeys(batch, "{:g}")},
         labels={
@@ -191,7 +194,7 @@ def optima_table(optima: pd.DataFrame) -> Html:
         pd.DataFrame(rows),
         name="hidden-optima",
         caption="N* of the profiles: measured, predicted by the law of the paper's runs counted again, and expected by "
-        "someone who takes both counts for one. Ratio: measured over predicted. Range: of the law's budgets. 95 % "
-        "intervals.",
-        labels={"unaware": "counts taken for one"},
+        "someone who takes both counts for one. Ratio: measured over predicted. Last column: whether the compute lies "
+        "inside the range of the law's budgets. 95 % intervals.",
+        labels={"unaware": "counts taken for one", "range": "law's budgets"},
     )

@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from companion.chapters.applicability import need
 from companion.chapters.ch12.facts_curves import QUANTITIES, cell, nearest
 from companion.chapters.labels import label_of
 from companion.formatting import count, percent, power_of_ten, signed
 from companion.plotting import Html, show_table
 from companion.training.collapse import collapse_score, stands_out
 from companion.training.curves import FAMILY
+from companion.training.early_loss import rank_correlation
 
 #: Predictors of the final loss as the page calls them, in the order of the figure.
 PREDICTORS = {
@@ -24,6 +26,8 @@ PREDICTORS = {
 }
 #: Fewer runs than this of a family give no score of collapse with the steps taken out.
 LEAST_RUNS = 6
+#: Runs of a budget, those of the lowest losses, that count as nearly compute-optimal.
+NEAR_OPTIMAL = 5
 
 
 def family_titles(logs: pd.DataFrame) -> dict[tuple[Any, ...], str]:
@@ -50,7 +54,7 @@ def errors_table(errors: pd.DataFrame, fraction: float) -> Html:
 def ranking_table(ranking: pd.DataFrame, fraction: float) -> Html:
     """What choosing a size at a fraction of the run does, profile by profile."""
     at = nearest(ranking, fraction)
-    here = ranking[np.isclose(ranking["fraction"], at)]
+    here = ranking[np.isclose(ranking["fraction"], at)].sort_values([*FAMILY, "isoflop_budget"])
     shown = here.assign(
         family=_families(here),
         same=["yes" if same else "no" for same in here["same_best"]],
@@ -85,10 +89,15 @@ def collapse_scores(normalized: pd.DataFrame, logs: pd.DataFrame) -> pd.DataFram
     Returns
     -------
     DataFrame
-        a row a family: `family` (its title), `num_runs`, `score` (`companion.training.collapse.collapse_score`),
-        `explained` (share of the variance of the deviations that the steps explain), `rate_and_size` (rank correlation
-        of the learning rate with N; NaN where all rates are equal), `deviation_and_rate` (of what the steps leave with
-        the learning rate).
+        a row a family: `family` (its title), `num_runs`, `score` (`companion.training.collapse.collapse_score`), `near`
+        (that of the `NEAR_OPTIMAL` runs of the lowest losses of each budget; NaN for too few), `explained` (share of
+        the variance of the deviations that the steps explain), `rate_and_size` (rank correlation of the learning rate
+        with N; NaN where all rates are equal), `deviation_and_rate` (of what the steps leave with the learning rate).
+
+    Raises
+    ------
+    NotApplicable
+        if no family has enough runs.
     """
     rows = []
     for family, title in family_titles(logs).items():
@@ -97,20 +106,20 @@ def collapse_scores(normalized: pd.DataFrame, logs: pd.DataFrame) -> pd.DataFram
             continue
         curves = normalized.loc[members.index]
         table, explained = stands_out(curves, train_steps=members["train_steps"])
-        rates = members["learning_rate"]
-        varied = bool(rates.max() > rates.min())
+        rates = members["learning_rate"] if "learning_rate" in members else pd.Series(np.nan, index=members.index)
+        best = members[members.groupby("isoflop_budget")["val_loss"].rank(method="first") <= NEAR_OPTIMAL]
         rows.append(
             {
                 "family": title,
                 "num_runs": len(members),
                 "score": collapse_score(curves),
+                "near": collapse_score(curves.loc[best.index]) if len(best) >= LEAST_RUNS else np.nan,
                 "explained": explained,
-                "rate_and_size": rates.corr(members["num_params"], method="spearman") if varied else np.nan,
-                "deviation_and_rate": (
-                    table["deviation"].reindex(rates.index).corr(rates, method="spearman") if varied else np.nan
-                ),
+                "rate_and_size": rank_correlation(rates, members["num_params"]),
+                "deviation_and_rate": rank_correlation(table["deviation"].reindex(rates.index), rates),
             }
         )
+    need(rows, f"no architecture and context length has {LEAST_RUNS} runs to compare")
     return pd.DataFrame(rows)
 
 
@@ -120,13 +129,15 @@ def collapse_table(scores: pd.DataFrame) -> Html:
     return show_table(
         scores,
         name="hidden-collapse",
-        caption="Spread of normalized curves over the second half of the runs, the share of it that the number of "
-        "steps explains, and rank correlations of the learning rate with N and with what the steps leave.",
-        formats={"score": percent, "explained": percent} | correlation,
+        caption=f"Spread of normalized curves over the second half of the runs: of all, and of the {NEAR_OPTIMAL} best "
+        "of every budget; the share of its variance that the number of steps explains; rank correlations of the "
+        "learning rate with N and with what the steps leave.",
+        formats={"score": percent, "near": percent, "explained": percent} | correlation,
         labels={
             "family": "runs of",
             "num_runs": "runs",
             "score": "spread",
+            "near": "of the best",
             "explained": "by the steps",
             "rate_and_size": "rate and N",
             "deviation_and_rate": "rate and rest",
@@ -139,7 +150,8 @@ def spikes_table(counts: pd.DataFrame) -> Html:
     return show_table(
         counts.assign(architecture=counts["architecture"].map(label_of)),
         name="hidden-spikes",
-        caption="Spikes by architecture and peak learning rate. The last column says where in the run they came.",
+        caption="Spikes by architecture and peak learning rate. The last column says after which share of the run they "
+        "came.",
         formats={
             "learning_rate": "{:g}",
             "spikes_per_1000_steps": "{:.3f}",
@@ -151,7 +163,7 @@ def spikes_table(counts: pd.DataFrame) -> Html:
             "num_spiked": "with a spike",
             "num_spikes": "spikes",
             "spikes_per_1000_steps": "per 1,000 steps",
-            "median_fraction": "at (median)",
+            "median_fraction": "share of the run (median)",
         },
     )
 
@@ -161,20 +173,22 @@ def failures_table(failed: pd.DataFrame) -> Html:
     labels = {
         "family": "run of",
         "num_params": "N",
-        "status": "status",
+        "end": "end",
         "learning_rate": "learning rate",
         "sibling_learning_rate": "that of siblings",
         "num_siblings": "siblings",
         "loss_step": "loss leaves at",
         "grad_norm_step": "gradient leaves at",
-        "last_step": "last step",
     }
-    steps = {name: [_step(value) for value in failed[name]] for name in ("loss_step", "grad_norm_step", "last_step")}
+    steps = {name: [_step(value) for value in failed[name]] for name in ("loss_step", "grad_norm_step")}
+    ends = [
+        f"{status} (step {_step(last)})" for status, last in zip(failed["status"], failed["last_step"], strict=True)
+    ]
     return show_table(
-        failed.assign(family=_families(failed), **steps)[list(labels)],
+        failed.assign(family=_families(failed), end=ends, **steps)[list(labels)],
         name="hidden-failures",
-        caption="Runs that did not finish, and the step at which they left the band of finished runs of about their "
-        "size for good, by the loss and by the gradient norm.",
+        caption="Runs that failed: how they ended, with their last step, and the step at which they left the "
+        "band of finished runs of about their size (siblings) for good, by the loss and by the gradient norm.",
         formats={"num_params": count, "learning_rate": "{:g}", "sibling_learning_rate": "{:g}"},
         labels=labels,
     )

@@ -16,7 +16,7 @@ import pandas as pd
 
 from companion.errors import InputError
 from companion.runs.load import MAX_FILE_BYTES
-from companion.tables import open_table, path_name, unreadable
+from companion.tables import json_fault, open_table, path_name, unreadable
 
 #: Formats by the ending of a file's name.
 FORMATS = {
@@ -130,8 +130,8 @@ def _json(text: str, source: Path) -> list[dict[str, Any]]:
         if error.msg == "Extra data":  # one object a line under the name .json
             return _json_lines(text, source)
         raise InputError(f"{source}: is not JSON: line {error.lineno}: {error.msg}") from None
-    except RecursionError:
-        raise InputError(f"{source}: is not JSON of runs: nested too deeply") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{source}: is not JSON of runs: {json_fault(error)}") from None
     return list(_runs_in(value, source))
 
 
@@ -142,8 +142,8 @@ def _json_lines(text: str, source: Path) -> list[dict[str, Any]]:
             continue
         try:
             value = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise InputError(f"{source}: row {number}: is not JSON: {getattr(error, 'msg', error)}") from None
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{source}: row {number}: is not JSON: {json_fault(error)}") from None
         if not isinstance(value, dict):
             raise InputError(f"{source}: row {number}: is not an object with the figures of a run")
         found.append(value)
@@ -245,6 +245,8 @@ def _folder(source: Path) -> pd.DataFrame:
             value = json.loads(_text(path))
         except json.JSONDecodeError as error:
             raise InputError(f"{path}: is not JSON: line {error.lineno}: {error.msg}") from None
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}: is not JSON of a run: {json_fault(error)}") from None
         if not isinstance(value, dict):
             raise InputError(f"{path}: is not an object with the figures of one run")
         records.append({KEY: path.stem, **value})

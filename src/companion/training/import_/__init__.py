@@ -16,14 +16,14 @@ import pandas as pd
 from tqdm import tqdm
 
 from companion.errors import InputError
-from companion.formatting import plural
+from companion.formatting import plural, quoted
 from companion.runs.import_ import check_target
 from companion.training.import_.authors import RELEASED, read_authors, released_as
 from companion.training.import_.cells import Cells, read_cells
 from companion.training.import_.compare import by_source, loss_report, update_runs
 from companion.training.import_.events import read_scalars
 from companion.training.import_.files import KINDS, LogFile, check_digests, find_files, read_file
-from companion.training.import_.mapping import check_mapping, logs_of_cells
+from companion.training.import_.mapping import NO_RUN, check_mapping, logs_of_cells
 from companion.training.import_.run_log import HISTORY, RunLog, join
 from companion.training.import_.summarize import POINTS, SKIPPED_STEPS, summarize, table_of
 from companion.training.logs import load_training_curves, load_training_logs
@@ -272,19 +272,26 @@ def _settle(logs: Sequence[RunLog], path: Path, reader: _Reader) -> list[str]:
     if file.kind not in ("csv", "tsv", "json", "jsonl"):
         raise InputError(f"{path}: settings are read from CSV or JSON")
     found: dict[str, dict[str, Any]] = {}
+    notes: list[str] = []
     for cells in read_cells(data, path, file.kind):
         named = logs_of_cells(
             cells, str(path), reader.asked, reader.said, optional=set(reader.asked), settings_only=True
         )
         for row in named:
-            found[row.run] = row.settings
-    if list(found) == ["None"]:  # one row, of no run in particular
-        found = {log.run: found["None"] for log in logs}
+            before = found.setdefault(row.run, {})
+            clash = [name for name, value in row.settings.items() if before.get(name, value) != value]
+            row.notes += [f"{name} is {before[name]} and {row.settings[name]}: the last one is kept" for name in clash]
+            before |= row.settings
+            whose = "" if row.run == NO_RUN else f" run {quoted(row.run)}:"
+            notes += [f"{path}:{whose} {note}" for note in row.notes]
+    if list(found) == [NO_RUN]:  # one row, of no run in particular
+        found = {log.run: found[NO_RUN] for log in logs}
     without = [log.run for log in logs if log.run not in found]
     for log in logs:
         log.settings = found.get(log.run, {}) | log.settings
     unused = set(found) - {log.run for log in logs}
-    notes = [f"{path}: no settings for {plural(len(without), 'run')} ({', '.join(without[:5])})"] if without else []
+    if without:
+        notes.append(f"{path}: no settings for {plural(len(without), 'run')} ({', '.join(without[:5])})")
     if unused:
         some = ", ".join(sorted(unused)[:5])
         notes.append(f"{path}: {plural(len(unused), 'row')} of settings without a log ({some})")

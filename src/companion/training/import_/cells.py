@@ -13,7 +13,7 @@ import pandas as pd
 
 from companion.errors import InputError
 from companion.formatting import cut, quoted
-from companion.tables import csv_fault, text_fault
+from companion.tables import csv_fault, json_fault, text_fault
 
 #: A column of a chart that wandb exported: `run - metric`, and the extremes of smoothed points.
 _PANEL = re.compile(r"(?P<run>.+?) - (?P<metric>.+?)(?P<extreme>__MIN|__MAX)?")
@@ -73,8 +73,8 @@ def read_cells(data: bytes, source: Path, kind: str) -> list[Cells]:
         at_end = error.pos >= len(text.rstrip()) - 1 or "Unterminated" in error.msg
         what = "is cut off" if at_end else f"is not JSON: {error.msg}"
         raise InputError(f"{source}: {what}, line {error.lineno}, column {error.colno}") from None
-    except RecursionError:
-        raise InputError(f"{source}: is not JSON of runs: nested too deeply") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{source}: is not JSON of runs: {json_fault(error)}") from None
     return _of_values(value, [], source)
 
 
@@ -145,11 +145,11 @@ def _lines(text: str, source: Path) -> tuple[list[Any], list[str]]:
             continue
         try:
             value = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            if number == last and number == len(lines) and found and not isinstance(error, RecursionError):
+        except (ValueError, RecursionError) as error:
+            if number == last and number == len(lines) and found and isinstance(error, json.JSONDecodeError):
                 notes.append(f"row {number} is cut off and left out")
                 break
-            raise InputError(f"{source}: row {number}: is not JSON: {getattr(error, 'msg', error)}") from None
+            raise InputError(f"{source}: row {number}: is not JSON: {json_fault(error)}") from None
         if not isinstance(value, dict):
             raise InputError(f"{source}: row {number}: is not an object with the figures of a record")
         found.append(value)

@@ -1,6 +1,7 @@
 """The files of a log: which there are, what kind each is, its bytes and their checksum."""
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ def find_files(paths: Sequence[Path], kind: str | None = None) -> list[LogFile]:
     """
     found = []
     for path in paths:
+        if not os.path.lexists(path):
+            raise InputError(f"{path}: no such file")
         if not path.is_dir():
             found.append(LogFile(path, kind or _kind(path), _key(path)))
             continue

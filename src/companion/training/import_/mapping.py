@@ -27,6 +27,10 @@ _NOT_FINITE = ("nan", "inf", "infinity")
 _MILLI = re.compile(r"[_\s(\[]ms\b|milliseconds", re.IGNORECASE)
 
 
+#: The key of settings that name no run.
+NO_RUN = "None"
+
+
 def check_mapping(mapping: Mapping[str, str]) -> None:
     """Raise an InputError if a mapping names something that is no column of a log."""
     if unknown := [name for name in mapping if name not in TARGETS]:
@@ -76,7 +80,7 @@ def logs_of_cells(
             values[target] = values[target].where(~lost, np.inf)
         said[target] = words
     keys = values["run"] if "run" in values else pd.Series(None, index=table.index, dtype=object)
-    keys = keys.where(keys.notna(), cells.key)
+    keys = keys.where(keys.notna(), cells.key or NO_RUN)
     found = []
     for key, rows in values.groupby(keys.to_numpy(), sort=False):
         log = RunLog(run=str(key), where=f"{source} (row {rows.index[0]})", settings=_settings(rows))

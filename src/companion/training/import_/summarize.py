@@ -23,6 +23,8 @@ _MOST_RESTARTS = 50
 _USELESS = 1.0
 #: Median gradient norm, before clipping, of the last tenth of a run in which nothing is learned. Usual is about 1.
 _USELESS_NORM = 1e4
+#: Beyond it float64 no longer tells whole numbers apart.
+_LARGEST_COUNT = 2**53
 #: Digits of times, norms and losses.
 _DIGITS = {"step_time_s": 6, "step_time_q25_s": 6, "step_time_q75_s": 6, "grad_norm": 4}
 _NEEDED = ("context_length", "num_params", "num_tokens", "train_flops", "train_steps")
@@ -113,7 +115,7 @@ def table_of(
                 f"--map {name}=NAME-OR-NUMBER, or with a table of settings (--settings FILE)"
             )
     for name in ("context_length", "num_params", "num_tokens", "train_steps"):
-        table[name] = pd.to_numeric(table[name]).round().astype(np.int64)
+        table[name] = _whole(pd.to_numeric(table[name]).astype(float).round(), table["run"], source)
     for name, column in LOG_SCHEMA.columns.items():
         if name not in table and column.required:
             table[name] = np.nan
@@ -128,16 +130,27 @@ def table_of(
     return table[[name for name in LOG_SCHEMA.columns if name in table]], notes
 
 
+def _whole(values: pd.Series, runs: pd.Series, source: str) -> pd.Series:
+    """Counts as integers, as long as float64 can tell them apart."""
+    if (wrong := values.abs() > _LARGEST_COUNT).any():
+        row: Any = wrong.idxmax()
+        raise InputError(
+            f"{source}: run {quoted(runs[row])}: {values.name} {values[row]:.6g} is larger than 2^53: another unit?"
+        )
+    return values.astype(np.int64)
+
+
 def _records(log: RunLog) -> tuple[pd.DataFrame, list[str]]:
     """The history with one record a step and attempt, steps counted from 1."""
     history, notes = log.history, list[str]()
     history = history[history.drop(columns=["step", "elapsed_s"]).notna().any(axis=1)]
     if history.empty:
         raise InputError(f"{log.where}: run {quoted(log.run)} logged no loss and no time")
-    if (wrong := history["step"].isna() | (history["step"] < 0) | (history["step"] % 1 != 0)).any():
+    if (wrong := ~history["step"].between(0, _LARGEST_COUNT) | (history["step"] % 1 != 0)).any():
         row: Any = wrong.idxmax()
         raise InputError(
-            f"{log.where}: row {row}, column 'step': {history['step'][row]:g} is not a whole number of steps"
+            f"{log.where}: row {row}, column 'step': {history['step'][row]:g} is not a whole number of steps, "
+            "at most 2^53"
         )
     again = history.eq(history.shift()) | (history.isna() & history.shift().isna())
     history = history[~again.all(axis=1)]  # a record written twice
