@@ -134,7 +134,7 @@ class Attention(nn.Module):
         qkv, _ = linear_step(x, self.qkv.weight, kind="norm", norm=norm.weight)
         assert place.angles is not None
         norms = (self.q_norm.weight, self.k_norm.weight) if self.shapes.qk_norm else None
-        h = attend_step(qkv, place.angles, place.positions[0], memory.keys, memory.values, norms)
+        h = attend_step(qkv, place.angles, place.positions[0], memory.keys, memory.values, memory.counters, norms)
         return linear_step(h, self.out.weight, residual=x)[0]
 
     def _heads(self, qkv: Tensor, place: Place) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,11 +14,13 @@ from companion.kernels import MLSTMState
 class KeysValues:
     """Keys (B, n_kv_heads, S, d_qk) and values (B, n_kv_heads, S, d_hv) of one layer.
 
-    Position p is in slot p mod S, so that a layer with a window of S tokens drops the oldest ones by itself.
+    Position p is in slot p mod S, so that a layer with a window of S tokens drops the oldest ones by itself. A kernel
+    counts in `counters` (B·n_kv_heads,); between steps they are 0.
     """
 
     keys: Tensor
     values: Tensor
+    counters: Tensor
 
     def add(self, k: Tensor, v: Tensor, positions: Tensor) -> None:
         """Keep new tokens at positions (T,); of more than S the last."""
@@ -77,7 +79,8 @@ class Memory:
                 slots = min(max_length, mixer.window or max_length)
                 shape = (batch_size, mixer.n_kv_heads, slots)
                 keys, values = (torch.zeros(*shape, d, dtype=dtype, device=device) for d in (mixer.d_qk, mixer.d_hv))
-                return KeysValues(keys, values)
+                counters = torch.zeros(batch_size * mixer.n_kv_heads, dtype=torch.int32, device=device)
+                return KeysValues(keys, values, counters)
             sizes = (batch_size, mixer.n_heads, mixer.d_qk, mixer.d_hv)
             return MLSTMState.empty(*sizes, dtype=state_dtype, device=device)
 
@@ -99,7 +102,7 @@ class Memory:
         """A copy that shares nothing: a prefix can be read once and continued many times."""
         made = Memory(self.architecture, [], self.position.clone(), self.max_length, self.batch_size, self.length)
         made.layers = [
-            KeysValues(each.keys.clone(), each.values.clone())
+            KeysValues(each.keys.clone(), each.values.clone(), each.counters.clone())
             if isinstance(each, KeysValues)
             else MLSTMState(*(x.clone() for x in each))
             for each in self.layers

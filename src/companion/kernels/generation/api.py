@@ -78,6 +78,7 @@ def attend_step(
     position: Tensor,
     keys: Tensor,
     values: Tensor,
+    counters: Tensor,
     norms: tuple[Tensor, Tensor] | None = None,
     epsilon: float = 1e-6,
 ) -> Tensor:
@@ -93,6 +94,8 @@ def attend_step(
         () tokens before it. Its slot is position mod S; kept slots that are older than S tokens are overwritten.
     keys, values
         (B, HK, S, d) and (B, HK, S, d_v), changed in place.
+    counters
+        (B·HK,) zeros, int32: programs of a kernel count in them who is the last; it leaves zeros.
     norms
         weights (d,) of an RMSNorm of queries and of keys.
 
@@ -105,7 +108,7 @@ def attend_step(
     n_heads = (qkv.shape[1] - heads_kv * (d + d_v)) // d
     if _fast(qkv):
         q_norm, k_norm = (None, None) if norms is None else norms
-        return _attend(qkv, *angles, position, keys, values, q_norm, k_norm, n_heads, epsilon)
+        return _attend(qkv, *angles, position, keys, values, counters, q_norm, k_norm, n_heads, epsilon)
     q, k, v = qkv[:, :, None].split([n_heads * d, heads_kv * d, heads_kv * d_v], dim=1)
     q, k, v = (x[:, :, 0].unflatten(1, (-1, size)) for x, size in ((q, d), (k, d), (v, d_v)))
     if norms is not None:
@@ -144,7 +147,7 @@ _library.define(
 )
 _library.define(
     "attend_step(Tensor qkv, Tensor cos, Tensor sin, Tensor position, Tensor(a!) keys, Tensor(b!) values, "
-    "Tensor? q_norm, Tensor? k_norm, int n_heads, float epsilon) -> Tensor"
+    "Tensor(c!) counters, Tensor? q_norm, Tensor? k_norm, int n_heads, float epsilon) -> Tensor"
 )
 _library.define("gated_head_norm(Tensor h, Tensor gate, Tensor weight, float epsilon) -> Tensor")
 
@@ -209,37 +212,29 @@ def _attend_kernels(
     position: Tensor,
     keys: Tensor,
     values: Tensor,
+    counters: Tensor,
     q_norm: Tensor | None,
     k_norm: Tensor | None,
     n_heads: int,
     epsilon: float,
 ) -> Tensor:
-    from companion.kernels.generation import triton_attention as kernels
+    from companion.kernels.generation import triton_attention
 
     (B, HK, S, D), DV = keys.shape, values.shape[3]
     overlap, early = _early(qkv)
-    q = qkv.new_empty(B, n_heads, D)
-    weight = q if q_norm is None else q_norm
-    kernels.turn_and_keep[(B, n_heads + HK)](
-        qkv, cos, sin, weight, weight if k_norm is None else k_norm, position, q, keys, values, qkv.stride(0),
-        H=n_heads, HK=HK, S=S, D=D, DV=DV, HALF=power_of_2(D // 2), BLOCK_V=power_of_2(DV), NORM=q_norm is not None,
-        EPSILON=epsilon, OVERLAP=overlap, num_warps=1, **early,
-    )  # fmt: skip
-    splits = 1
+    splits = 1  # about four programs a multiprocessor, of at least two blocks each
     while B * HK * splits < 4 * multiprocessors(qkv.device) and splits < 128 and S > splits * 128:
         splits *= 2
     partial = torch.empty(B, n_heads, splits, DV, dtype=torch.float32, device=qkv.device)
-    top, total = torch.empty(2, B, n_heads, splits, dtype=torch.float32, device=qkv.device)
-    kernels.split_keys[(B * HK, splits)](
-        q, keys, values, position, partial, top, total, D**-0.5 / math.log(2),
-        H=n_heads, HK=HK, S=S, SPLITS=splits, GROUP=power_of_2(n_heads // HK, 16), D=D, DV=DV,
-        BLOCK_D=power_of_2(D, 16), BLOCK_V=power_of_2(DV, 16), BLOCK=64, OVERLAP=overlap,
-        num_warps=4, num_stages=4, **early,
-    )  # fmt: skip
+    tops, totals = torch.empty(2, B, n_heads, splits, dtype=torch.float32, device=qkv.device)
     out = qkv.new_empty(B, n_heads * DV)
-    kernels.combine[(B * n_heads,)](
-        partial, top, total, out, SPLITS=splits, DV=DV, BLOCK_V=power_of_2(DV), OVERLAP=overlap, num_warps=4, **early
-    )
+    triton_attention.attend[(B * HK, splits)](
+        qkv, qkv.stride(0), cos, sin, cos if q_norm is None else q_norm, cos if k_norm is None else k_norm,
+        position, keys, values, partial, tops, totals, counters, out, D**-0.5 / math.log(2),
+        H=n_heads, HK=HK, S=S, SPLITS=splits, GROUP=power_of_2(n_heads // HK, 16), D=D, DV=DV,
+        BLOCK_D=power_of_2(D, 16), BLOCK_V=power_of_2(DV, 16), BLOCK=64, NORM=q_norm is not None, EPSILON=epsilon,
+        OVERLAP=overlap, num_warps=4, num_stages=4, **early,
+    )  # fmt: skip
     return out
 
 
@@ -251,6 +246,7 @@ def _(
     position: Tensor,
     keys: Tensor,
     values: Tensor,
+    counters: Tensor,
     q_norm: Tensor | None,
     k_norm: Tensor | None,
     n_heads: int,

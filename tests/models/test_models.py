@@ -1,0 +1,184 @@
+"""Models equal the accounting in parameters and products; prefill, steps and one pass agree; wrong input is named."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from companion.accounting import num_params
+from companion.accounting.inference import cache_bytes
+from companion.architectures import PRESET_SIZES, Architecture, Attention, make_architecture, preset
+from companion.errors import InputError
+from companion.models import Memory, build, generate
+from companion.models.model import LanguageModel
+
+SMALL = {"d_model": 64, "n_layers": 4, "n_heads": 4, "vocab_size": 97}
+SHAPES: dict[str, dict[str, Any]] = {
+    "transformer": {"name": "transformer"},
+    "grouped heads, norms": {"name": "transformer", "n_kv_heads": 2, "qk_norm": True},
+    "windows": {"name": "transformer", "window": 5, "attention_every": 2},
+    "other widths": {"name": "transformer", "d_qk": 8, "d_hv": 24},
+    "xlstm": {"name": "xlstm"},
+    "hybrid": {"name": "xlstm", "attention_every": 2, "attention_heads": 4, "n_kv_heads": 1},
+    "no feed-forward, tied": {"name": "xlstm", "d_ff": 0, "tied_embeddings": True},
+}
+
+
+def shapes(case: str) -> Architecture:
+    return make_architecture(**(SMALL | SHAPES[case]))
+
+
+def model_of(case: str, dtype: torch.dtype = torch.float64) -> LanguageModel:
+    """A small model whose gates depend on their input."""
+    torch.manual_seed(0)
+    model = build(shapes(case), dtype=dtype)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "gates" in name:
+                parameter.add_(torch.randn_like(parameter))
+    return model
+
+
+def some_tokens(batch: int = 2, length: int = 23) -> Tensor:
+    return torch.randint(0, SMALL["vocab_size"], (batch, length), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("name", ["transformer", "xlstm"])
+@pytest.mark.parametrize("size", PRESET_SIZES)
+def test_presets_have_the_counted_parameters(name: str, size: str) -> None:
+    architecture = preset(name, size)
+    model = build(architecture, device="meta")
+    assert sum(parameter.numel() for parameter in model.parameters()) == num_params(architecture)
+
+
+@pytest.mark.parametrize("case", SHAPES)
+def test_other_shapes_have_the_counted_parameters(case: str) -> None:
+    model = build(shapes(case), device="meta")
+    assert sum(parameter.numel() for parameter in model.parameters()) == num_params(shapes(case))
+
+
+@pytest.mark.parametrize("case", SHAPES)
+@torch.no_grad()
+def test_prefill_then_steps_are_one_pass(case: str) -> None:
+    model, tokens = model_of(case), some_tokens()
+    whole = model(tokens)
+    memory = Memory.empty(model.architecture, 2, 23, dtype=torch.float64)
+    parts = [model(tokens[:, :9], memory)]
+    prefix = memory.copy()
+    parts.append(model(tokens[:, 9:15], memory))
+    parts += [model(tokens[:, t : t + 1], memory) for t in range(15, 23)]
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=0, atol=1e-12)
+    assert (memory.length, int(memory.position), prefix.length) == (23, 23, 9)
+    again = [model(tokens[:, t : t + 1], prefix) for t in range(9, 23)]  # the copied prefix is untouched
+    torch.testing.assert_close(torch.cat(again, dim=1), whole[:, 9:], rtol=0, atol=1e-12)
+    torch.testing.assert_close(model(tokens, last=True), whole[:, -1:], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", ["transformer", "xlstm", "hybrid"])
+@torch.no_grad()
+def test_in_bfloat16_they_agree_to_its_rounding(case: str) -> None:
+    model, tokens = model_of(case, torch.bfloat16), some_tokens()
+    exact = model_of(case)(tokens)
+    memory = Memory.empty(model.architecture, 2, 23)
+    steps = torch.cat([model(tokens[:, :9], memory), *(model(tokens[:, t : t + 1], memory) for t in range(9, 23))], 1)
+    for logits in (steps, model(tokens)):
+        assert ((logits.double() - exact).norm() / exact.norm()).item() < 0.05
+
+
+@pytest.mark.parametrize("case", SHAPES)
+@pytest.mark.parametrize("length", [3, 40])
+def test_memory_holds_the_counted_bytes(case: str, length: int) -> None:
+    memory = Memory.empty(shapes(case), 3, length)
+    assert memory.num_bytes == cache_bytes(shapes(case), length, 3)
+
+
+@pytest.mark.parametrize("case", ["transformer", "grouped heads, norms", "other widths"])
+@pytest.mark.parametrize("passes", ["forward", "forward and backward"])
+def test_products_are_those_of_the_accounting(case: str, passes: str) -> None:
+    """Twice the numbers of a matrix a token; scores and weighted sums of all pairs, as plain attention computes them."""
+    model, (batch, length) = model_of(case, torch.float32), (2, 16)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        logits = model(some_tokens(batch, length))
+        if passes != "forward":
+            logits.sum().backward()
+    matrices = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and name != "embedding.weight")
+    core = 0
+    for mixer, number in model.architecture.layers:
+        assert isinstance(mixer, Attention)
+        core += number * 2 * length * mixer.n_heads * (mixer.d_qk + mixer.d_hv)
+    factor = 1 if passes == "forward" else 3
+    assert counter.get_total_flops() == factor * batch * length * (2 * matrices + core)
+
+
+def test_the_start_is_as_published() -> None:
+    model = build(make_architecture("xlstm", d_model=256, n_layers=3, n_heads=4, vocab_size=500))
+    block = model.blocks[0]
+    assert block.mixer.gates.bias.tolist() == [-10.0] * 4 + [3.0, 4.0, 5.0, 6.0]
+    assert block.mixer.gates.weight.abs().max() == 0
+    assert block.mixer.qkvo.weight.std().item() == pytest.approx((2 / (5 * 256)) ** 0.5, rel=0.02)
+    assert block.ffn.down.weight.std().item() == pytest.approx(2 / (3 * 256**0.5), rel=0.02)
+    assert block.mixer_norm.weight.unique().tolist() == [1.0]
+
+
+@pytest.mark.parametrize("case", ["transformer", "hybrid"])
+def test_recomputation_changes_no_gradient(case: str) -> None:
+    model, tokens, gradients = model_of(case), some_tokens(), []
+    for recompute in (False, True):
+        model.recompute = recompute
+        model.zero_grad()
+        model.loss(tokens).backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None])
+    assert len(gradients[0]) == len(list(model.parameters()))
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+@pytest.mark.parametrize("case", ["transformer", "hybrid"])
+def test_the_compiler_sees_one_graph(case: str) -> None:
+    """fullgraph refuses a break; the code that is generated is the compiler's affair."""
+    model, tokens = model_of(case, torch.float32), some_tokens()
+    torch._dynamo.reset()
+    compiled = torch.compile(model.loss, fullgraph=True, dynamic=False, backend="aot_eager")
+    torch.testing.assert_close(compiled(tokens), model.loss(tokens))
+
+
+def test_the_logits_are_bounded() -> None:
+    architecture = shapes("xlstm")
+    model = build(architecture, logit_cap=0.5)
+    assert model(some_tokens()).abs().max() < 0.5
+
+
+@torch.no_grad()
+def test_generation_takes_the_likeliest_token_or_draws() -> None:
+    model, prompt = model_of("hybrid"), some_tokens(2, 6)
+    tokens = prompt
+    for _ in range(5):
+        tokens = torch.cat((tokens, model(tokens, last=True)[:, -1].argmax(-1, keepdim=True)), dim=1)
+    assert torch.equal(generate(model, prompt, 5), tokens[:, 6:])
+    draws = [generate(model, prompt, 8, temperature=2.0, generator=torch.Generator().manual_seed(k)) for k in (0, 0, 1)]
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+
+
+@torch.no_grad()
+def test_wrong_input_is_named() -> None:
+    model, tokens = model_of("xlstm"), some_tokens()
+    other = Memory.empty(shapes("transformer"), 2, 30, dtype=torch.float64)
+    with pytest.raises(InputError, match="memory: it is that of Transformer"):
+        model(tokens, other)
+    small = Memory.empty(model.architecture, 3, 10, dtype=torch.float64)
+    with pytest.raises(InputError, match="memory: 2 sequences are given, it holds 3"):
+        model(tokens, small)
+    with pytest.raises(InputError, match="23 tokens are given; max_length is 10"):
+        model(torch.cat((tokens, tokens[:1])), small)
+    for wrong in (torch.full((1, 3), 97), torch.full((1, 3), -1)):
+        with pytest.raises(InputError, match="the vocabulary has 0 to 96"):
+            generate(model, wrong, 2)
+    with pytest.raises(InputError, match="at least one of each"):
+        generate(model, tokens[:, :0], 2)
+    with pytest.raises(InputError, match="no layer for the mixer 'gated_delta'"):
+        build(make_architecture("gated_deltanet", d_model=64, n_layers=2, n_heads=2), device="meta")
+    with pytest.raises(InputError, match="must be at least 1"):
+        Memory.empty(model.architecture, 0, 10)
