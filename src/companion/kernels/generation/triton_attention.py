@@ -66,17 +66,22 @@ def attend(
     m = tl.full((GROUP,), -float("inf"), tl.float32)
     z = tl.zeros((GROUP,), tl.float32)
     h = tl.zeros((GROUP, BLOCK_V), tl.float32)
+    if (slot >= start) & (slot < end):  # the token itself, from what is at hand: the stores above may not be there yet
+        m = tl.where(of_group, tl.sum(query.to(tl.float32) * key.to(tl.float32), 1) * scale, m)
+        z += 1.0
+        h += value.to(tl.float32)
     for t in range(start, end, BLOCK):
-        inside, new = t + n < end, (t + n == slot)[:, None]
+        inside = t + n < end
         k = tl.load(keys + (base + t + n[:, None]) * D + d[None, :], mask=inside[:, None] & (d < D)[None, :], other=0.0)
         x = tl.load(
             values + (base + t + n[:, None]) * DV + v[None, :], mask=inside[:, None] & (v < DV)[None, :], other=0.0
         )
-        k, x = tl.where(new, key, k), tl.where(new, value, x)  # the store above may not be there yet
-        scores = tl.where(inside[None, :], tl.dot(query, tl.trans(k)) * scale, -float("inf"))
+        scores = tl.dot(query, tl.trans(k)) * scale
+        scores = tl.where((inside & (t + n != slot))[None, :], scores, -float("inf"))
         top = tl.maximum(m, tl.max(scores, 1))
-        p = tl.exp2(scores - top[:, None])
-        keep = tl.exp2(m - top)
+        some = top > -float("inf")  # no slot of a share may be left when its only one is the token's
+        p = tl.exp2(tl.where(some[:, None], scores - top[:, None], -float("inf")))
+        keep = tl.where(some, tl.exp2(m - top), 0.0)
         z = z * keep + tl.sum(p, 1)
         h = h * keep[:, None] + tl.dot(p.to(x.dtype), x)
         m = top
