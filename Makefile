@@ -18,7 +18,7 @@ book: $(STAMP)  ## execute all notebooks, build the html and print where it is
 	@echo "$(ACTIVATE)"
 
 test: $(STAMP)  ## run the whole test suite (PYTEST_ARGS="-k name" for a part)
-	$(BIN)/python -m pytest $(PYTEST_ARGS) --record _build/tests.json
+	$(BIN)/python -m pytest $(PYTEST_ARGS) --record=_build/tests.json
 
 check: lint  ## style, types and the quick tests: no notebook, browser, interpreter, compiler or long fit
 	$(BIN)/python -m pytest -q --quick -n auto --maxprocesses=4 --dist=loadfile

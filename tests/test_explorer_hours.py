@@ -175,7 +175,8 @@ def test_an_architecture_without_logs(logged: str, other: str) -> None:
     assert missing == dict.fromkeys(("utilization", *HOURS, "target_gpu_hours_ratio"), "no logs")
     assert all(result[other]["numbers"][name] is None for name in missing)
     assert result[other]["numbers"]["target_train_flops"] > 0, "compute needs no logs"
-    assert page.notes == [("open", f"{other}: no GPU-hours: training_logs.csv has no finished run of {other}")]
+    reason = f"training_logs.csv has too few finished runs of {other}; it has enough of {logged}"
+    assert page.notes == [("open", f"{other}: no GPU-hours: {reason}")]
     json.dumps(page.model(), allow_nan=False)
 
 

@@ -46,6 +46,12 @@ def test_one_way_to_the_command(page: str) -> None:
     assert "source $(BIN)/activate" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
+def test_the_record_of_a_run_is_no_test_of_the_next() -> None:
+    """A word of its own after an option of ours is a path to pytest, as soon as a first run has written that file."""
+    (line,) = re.findall(r".*--record.*", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert re.search(r"--record=\S+$", line)
+
+
 def test_colab_opens_the_branch_that_the_workflow_fills() -> None:
     workflow = (ROOT / ".github" / "workflows" / "book.yml").read_text(encoding="utf-8")
     assert f"git init -q -b {DOWNLOADS}\n" in workflow

@@ -1,7 +1,9 @@
 """Notebooks: pairs in step, execution in this interpreter, parameters, errors that say where, the same bytes again."""
 
 import json
+import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +181,19 @@ def test_kernel_that_dies(tmp_path: Path) -> None:
     path = source(tmp_path, "import os\nos._exit(1)")
     with pytest.raises(book.NotebookError, match=r"^01_test\.md: cell 3 \(`import os`\): DeadKernelError"):
         book.execute([path], tmp_path / "out")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sockets in a folder")
+def test_kernels_take_no_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two kernels that start at once, one could lose its port to the other and never answer."""
+    code = "import json\nfrom ipykernel.connect import get_connection_info\nprint(get_connection_info(unpack=True))"
+    (made,) = book.execute([source(tmp_path, code)], tmp_path / "out")
+    assert "'transport': 'ipc'" in made.read_text()
+    long = tmp_path / ("f" * 80)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))  # no system takes sockets with such names
+    (made,) = book.execute([source(tmp_path, code)], tmp_path / "out")
+    assert "'transport': 'tcp'" in made.read_text()
 
 
 def test_second_run_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from html_tables import rows_of
 
 from companion.chapters import ch09
 from companion.chapters.ch09 import facts, utilization
+from companion.errors import InputError
 from companion.formatting import count, percent, significant
 from companion.inference.timings import load_paper_inference
 from companion.ledger import build_ledger, load_published, to_frame
@@ -258,6 +259,15 @@ class TestHoursToALoss:
         said = ch09.elsewhere_facts(ratios)["c9_ratio_moves"]
         assert significant(ratios["ratio"].min()) in said
         assert said.endswith("T\u00a0=\u00a016384)")
+
+    def test_budgets_that_no_width_has_give_no_column(self, known: dict[str, Knowledge]) -> None:
+        least = plan(Request(train_flops=1e16), known)
+        loss = max(model.numbers["loss"] for model in least.models)
+        with pytest.raises(InputError):
+            plan(Request(train_flops=1e14), known)
+        ratios = ch09.ratios_elsewhere(plan(Request(target_loss=loss), known), known)
+        assert loss in set(ratios["loss"])
+        assert ratios["loss"].nunique() < 3
 
     def test_of_one_architecture_there_is_no_ratio(self, known: dict[str, Knowledge]) -> None:
         alone = plan(Request(target_loss=2.8, utilization=0.4), {"xlstm": known["xlstm"]})

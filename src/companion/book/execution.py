@@ -35,6 +35,8 @@ _KERNEL_ENVIRONMENT = {
 }
 # What papermill logs of a dead kernel is in our error; without a handler Python would print it on stderr as well.
 logging.getLogger("papermill").addHandler(logging.NullHandler())
+#: Characters of a socket's path that every system takes (macOS: 103, and a number is added).
+_LONGEST_SOCKET = 95
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _CELL_FILE = re.compile(r"\S*/ipykernel_\d+/\d+\.py")
@@ -218,7 +220,7 @@ def _execute_one(
                 partial,
                 parameters=parameters,
                 kernel_name=KERNELSPEC["name"],
-                kernel_manager_class=_kernel_manager(Path(folder) / "ipython", kernels),
+                kernel_manager_class=_kernel_manager(Path(folder), kernels),
                 progress_bar=False,
                 resources={"metadata": {"path": str(source.resolve().parent)}},
                 allow_error_names=list(ERRORS),
@@ -267,12 +269,23 @@ def _failure(source: Path, index: int, code: str, raised: tuple[str, str], injec
     return NotebookError(source, number, first, name, message)
 
 
-def _kernel_manager(ipython_dir: Path, kernels: _Kernels) -> type:
-    """A kernel manager that starts this very interpreter, whatever kernelspecs the machine has."""
+def _kernel_manager(folder: Path, kernels: _Kernels) -> type:
+    """A kernel manager that starts this very interpreter, whatever kernelspecs the machine has.
+
+    Kernels are reached by sockets in their own folder where the system has such. Ports are found free, given up, and
+    bound again by the kernel: now and then another process takes one in between, and the kernel does not answer.
+    """
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
 
+    sockets = str(folder / "kernel")
+
     class InterpreterKernelManager(AsyncKernelManager):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            if os.name == "posix" and len(sockets) < _LONGEST_SOCKET:
+                self.transport, self.ip = "ipc", sockets
+
         shutdown_wait_time = 1.0  # one kernel in four does not end when it is asked to, which took 2.5 s
 
         async def _async_pre_start_kernel(self, **options: Any) -> Any:
@@ -283,7 +296,7 @@ def _kernel_manager(ipython_dir: Path, kernels: _Kernels) -> type:
         def kernel_spec(self) -> KernelSpec:
             return KernelSpec(
                 argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-                env={**_KERNEL_ENVIRONMENT, "IPYTHONDIR": str(ipython_dir)},  # no history, no start-up files
+                env={**_KERNEL_ENVIRONMENT, "IPYTHONDIR": str(folder / "ipython")},  # no history, no start-up files
                 **{key: KERNELSPEC[key] for key in ("display_name", "language")},
             )
 

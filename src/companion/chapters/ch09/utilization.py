@@ -89,7 +89,7 @@ def ratios_elsewhere(measured: Plan, known: Mapping[str, Knowledge]) -> pd.DataF
     -------
     DataFrame
         with `loss` (nats per token; that of the plan, and those that the first architecture reaches with a tenth and a
-        hundredth of its compute), `context_length`, `ratio` and `interval`; a pair that cannot be planned is left out.
+        hundredth of its compute), `context_length`, `ratio` and `interval`; what cannot be planned is left out.
     """
     chosen = measured.gpu_hours_ratios[0]
     pair = (chosen.first, chosen.second)
@@ -97,7 +97,10 @@ def ratios_elsewhere(measured: Plan, known: Mapping[str, Knowledge]) -> pd.DataF
     spent = numbers_of(measured, LOSS_OPTIMAL)[chosen.first]["train_flops"]
     losses = [request.target_loss]
     for share in (10, 100):
-        cheaper = plan(replace(request, target_loss=None, train_flops=spent / share), known)
+        try:
+            cheaper = plan(replace(request, target_loss=None, train_flops=spent / share), known)
+        except InputError:
+            continue  # no width of any architecture is that cheap
         losses += [values["loss"] for name, values in numbers_of(cheaper, LOSS_OPTIMAL).items() if name == chosen.first]
     logs = [set(one.context_lengths(name)) for name in pair if (one := known[name].utilization) is not None]
     rows = []
