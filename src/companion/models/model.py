@@ -111,7 +111,7 @@ class LanguageModel(nn.Module):
             positions = positions + position
         place = Place(positions, rotary_angles(positions, self.rotary_width) if self.rotary_width else None, fresh)
         x = self.embedding(tokens)
-        if torch.is_autocast_enabled(x.device.type):  # the residual stream too: it is most of what a block moves
+        if not x.is_meta and torch.is_autocast_enabled(x.device.type):  # the residual stream too: it is most of what a block moves
             x = x.to(torch.get_autocast_dtype(x.device.type))
         if kept is not None and position is not None and tokens.shape[1] == 1 and not torch.is_grad_enabled():
             x = x[:, 0]
@@ -189,7 +189,12 @@ def build(
     >>> model(torch.zeros(1, 5, dtype=torch.long)).shape
     torch.Size([1, 5, 100])
     """
-    with torch.device(device or "cpu"):
-        model = LanguageModel(architecture, logit_cap)
-    model = model.to(dtype) if dtype is not None else model
-    return model if torch.device(device or "cpu").type == "meta" else model.initialize()
+    place = torch.device(device or "cpu")
+    with torch.device("meta"):  # shapes first: weights are drawn once, and where they stay
+        model = LanguageModel(architecture, logit_cap).to(dtype or torch.get_default_dtype())
+    if place.type == "meta":
+        return model
+    model.to_empty(device=place)
+    if architecture.tied_embeddings:
+        model.unembedding.weight = model.embedding.weight
+    return model.initialize()
