@@ -1,0 +1,169 @@
+"""Where the time of a pass goes, by component, beside the least time of the accounting's roofline."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from companion.chapters.applicability import need
+from companion.chapters.ch13 import figures
+from companion.chapters.ch13.counts import MODEL_LABELS
+from companion.chapters.ch13.records import Suite
+from companion.formatting import listed, percent, significant
+from companion.plotting import Html, show, show_table
+
+#: Passes of a profile, and what a page calls them.
+PARTS = {"step": "one generated token", "prefill_layer": "one layer of a prefill", "training": "a training step"}
+#: Components as a page shows them: several of the records' make one.
+GROUPS = {
+    "attention": "attention or mLSTM",
+    "mlstm": "attention or mLSTM",
+    "qkv": "projections",
+    "out": "projections",
+    "heads": "rotary, gates",
+    "output_gate": "rotary, gates",
+    "ffn_up": "feed-forward",
+    "ffn_activation": "feed-forward",
+    "ffn_down": "feed-forward",
+    "norms": "norms",
+    "embedding": "embedding, logits",
+    "unembedding": "embedding, logits",
+    "sampling": "embedding, logits",
+    "loss": "loss",
+    "optimizer": "optimizer",
+    "gaps": "between kernels",
+}
+ORDER = tuple(dict.fromkeys(GROUPS.values()))
+WHOLE = "whole"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Profiles of passes on one GPU.
+
+    Attributes
+    ----------
+    suite
+        of `companion.chapters.ch13.records.PROFILE`.
+    """
+
+    suite: Suite
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """Groups of components: `part`, `model`, `group`, `seconds`, `least` (seconds by the roofline), `lost`.
+
+        `lost` is the difference of the two, which is below 0 where a kernel moves less than the accounting counts.
+        """
+        rows = self.suite.results.query("component != @WHOLE")
+        rows = rows.assign(group=rows["component"].map(GROUPS))
+        sums = rows.groupby(["part", "model", "group"], sort=False)[["seconds", "roofline_seconds"]].sum().reset_index()
+        sums = sums.rename(columns={"roofline_seconds": "least"})
+        return sums.assign(lost=sums["seconds"] - sums["least"])
+
+    @cached_property
+    def passes(self) -> pd.DataFrame:
+        """One row per pass and model: `size`, `context_length`, `batch_size`, `seconds`, `least`, `largest` and `worst`.
+
+        `largest` and `worst` are the groups with the most time and with the most time above the least.
+        """
+        rows = []
+        for (part, model), sums in self.table.groupby(["part", "model"], sort=False):
+            same = (self.suite.results["part"] == part) & (self.suite.results["model"] == model)
+            cell = self.suite.results[same].iloc[0]
+            named = sums.set_index("group")
+            whole = {"seconds": named["seconds"].sum(), "least": named["least"].sum()}
+            rows.append(
+                {"part": part, "model": model, **cell[["size", "context_length", "batch_size"]].to_dict(), **whole}
+                | {"largest": named["seconds"].idxmax(), "worst": named["lost"].idxmax()}
+                | {"largest_seconds": named["seconds"].max(), "lost": named["lost"].max()}
+            )
+        found = pd.DataFrame(rows)
+        return found.assign(share=found["least"] / found["seconds"])
+
+    def parts(self) -> list[str]:
+        """Passes that were profiled, in the order of `PARTS`."""
+        return [part for part in PARTS if (self.passes["part"] == part).any()]
+
+    def row(self, part: str, model: str) -> dict[str, Any]:
+        """One row of `passes`.
+
+        Raises
+        ------
+        NotApplicable
+            if this pass of this model was not profiled.
+        """
+        rows = self.passes[(self.passes["part"] == part) & (self.passes["model"] == model)].to_dict("records")
+        need(rows, f"{PARTS[part]} of the {MODEL_LABELS[model]} was not profiled")
+        return {str(key): value for key, value in rows[0].items()}
+
+
+def profile_figure(profile: Profile) -> Html:
+    """Milliseconds of every component, a panel for every pass."""
+    parts = profile.parts()
+    described = []
+    for part in parts:
+        row = profile.passes[profile.passes["part"] == part].iloc[0]
+        described.append(f"{PARTS[part]} ({str(row['size']).upper()}, {setting_of(row)})")
+    return show(
+        figures.components(profile.table, parts, {part: PARTS[part] for part in parts}, ORDER, MODEL_LABELS),
+        name="model-profile",
+        alt="Bars of the time of each component, Transformer and xLSTM, one panel for each pass.",
+        caption=f"Time of every component on {profile.suite.device}: {'; '.join(described)}. The black line across a "
+        "bar is the least time by the roofline of the accounting.",
+    )
+
+
+def setting_of(row: Any) -> str:
+    """Context and batch of a pass in words."""
+    sequences = "1 sequence" if row["batch_size"] == 1 else f"{row['batch_size']:g} sequences"
+    return f"{row['context_length']:g} tokens, {sequences}"
+
+
+def profile_table(profile: Profile, name: str = "model-passes") -> Html:
+    """Time and least time of every pass, with the component that takes most and the one that loses most."""
+    rows = [
+        {
+            "pass": PARTS[row["part"]],
+            "model": MODEL_LABELS[row["model"]],
+            "time": significant(1e3 * row["seconds"]),
+            "least": significant(1e3 * row["least"]),
+            "share": percent(row["share"]),
+            "largest": f"{row['largest']}, {percent(row['largest_seconds'] / row['seconds'])}",
+            "worst": f"{row['worst']}, {percent(row['lost'] / row['seconds'])}",
+        }
+        for row in profile.passes.to_dict("records")
+    ]
+    return show_table(
+        pd.DataFrame(rows),
+        name=name,
+        caption=f"Time of a pass on {profile.suite.device} and its least time by the roofline. Loses most: the component "
+        "whose time is the most above its least time. Shares are of the whole time.",
+        labels={"time": "time (ms)", "least": "least (ms)", "share": "least / time", "largest": "takes most"}
+        | {"worst": "loses most"},
+    )
+
+
+def profile_facts(profile: Profile) -> dict[str, object]:
+    """A sentence about every pass, and one about where most time is lost."""
+    facts: dict[str, object] = {"c13_profile_gpu": profile.suite.device}
+    for part, name in PARTS.items():
+        rows = profile.passes[profile.passes["part"] == part].to_dict("records")
+        facts[f"c13_{part}_pass"] = pass_verdict(name, rows)
+    worst = sorted(profile.passes.to_dict("records"), key=lambda row: -row["lost"] / row["seconds"])
+    return facts | {"c13_worst": f"{worst[0]['worst']} in {PARTS[worst[0]['part']]} of the {MODEL_LABELS[worst[0]['model']]}"}
+
+
+def pass_verdict(name: str, rows: list[dict[str, Any]]) -> str:
+    """What a pass takes in every model, how much of it the roofline explains, and what takes and loses most."""
+    if not rows:
+        return f"{name[0].upper()}{name[1:]} was not profiled"
+    times = listed([f"{significant(1e3 * row['seconds'])} ms ({MODEL_LABELS[row['model']]})" for row in rows])
+    shares = listed([percent(row["share"]) for row in rows])
+    most = listed([f"{row['largest']} ({percent(row['largest_seconds'] / row['seconds'])})" for row in rows])
+    lost = listed([f"{row['worst']} ({percent(row['lost'] / row['seconds'])})" for row in rows])
+    return (
+        f"{str(rows[0]['size']).upper()}, {setting_of(rows[0])}: {times}. The roofline explains {shares}. "
+        f"Most time goes to {most}, and most is lost in {lost}"
+    )
