@@ -171,7 +171,7 @@ SIX_ND = Convention(
     source="arXiv 2001.08361, section 2.1, with all weights counted in N",
     rule="6ND",
 )
-#: What a counter of matrix products sees in a running model (`torch.utils.flop_counter`): nothing else, masked pairs too.
+#: What `torch.utils.flop_counter` sees in a running model: products of matrices, masked pairs too.
 PRODUCTS = Convention(
     name="products",
     description="products of matrices alone, masked pairs too",

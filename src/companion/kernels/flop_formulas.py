@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import register_flop_formula
 
-import companion.kernels.generation.api
-import companion.kernels.mlstm.ops  # noqa: F401: both define the operators
+import companion.kernels.generation.api  # both define the operators
+import companion.kernels.mlstm.ops  # noqa: F401
 from companion.accounting.conventions import PRODUCTS, mlstm_chunk_products
 from companion.architectures.mixer import over_chunks
 from companion.architectures.mlstm import mlstm_recurrent_flops
@@ -51,7 +51,7 @@ def _step(q: Shape, k: Shape, v: Shape, *rest: Any, out_shape: Any = None, **mor
 
 
 @register_flop_formula(torch.ops.companion.matvec)
-def _matvec(x: Shape, weight: Shape, kind: str, norm: Any, residual: Any, small: Shape | None, *rest: Any,
+def _matvec(x: Shape, weight: Shape, norm: Any, swiglu: bool, residual: Any, small: Shape | None, *rest: Any,
             out_shape: Any = None, **more: Any) -> int:  # fmt: skip
     rows = weight[0] + (0 if small is None else small[0])
     return 2 * rows * weight[1]
@@ -63,6 +63,6 @@ def _attend(
     out_shape: Any = None, **more: Any,
 ) -> int:  # fmt: skip
     """As if every slot of the cache were full: how many are is known on the device only."""
-    batch_size, heads_kv, slots, d_qk = keys
-    n_heads = rest[3]
+    batch_size, _, slots, d_qk = keys
+    n_heads = rest[2]
     return 2 * batch_size * n_heads * slots * (d_qk + values[-1])
