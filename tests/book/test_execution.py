@@ -44,6 +44,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "12_what_final_losses_hide": [
         {"early_fraction": 0.5, "batch_power": 0.5, "num_resamples": 40, "num_draws": 2},
     ],
+    "13_from_cell_to_model": [{"train_seconds": 1, "small_models": ["xlstm"], "distance": 2, "measure": True}],
     "90_ledger": [{"box_height": 20}],
     "92_kernel_log": [{"records_folder": "of a reader"}],
     "91_explorer": [

@@ -24,7 +24,7 @@ from companion.chapters.ch13.learning import (
 )
 from companion.chapters.ch13.profile import Profile, profile_facts, profile_figure, profile_table
 from companion.chapters.ch13.shown import Shown, answer_facts, answer_figure, answer_table, values_table
-from companion.chapters.ch13.small import Plan, generations, small_shapes, held_out_losses
+from companion.chapters.ch13.small import Plan, generations, held_out_losses, small_shapes
 from companion.chapters.ch13.source import CopySource
 from companion.chapters.ch13.steps import Crossing, Steps, crossing
 from companion.chapters.ch13.training import (
@@ -53,6 +53,7 @@ __all__ = [
     "errors_table",
     "generations",
     "generations_table",
+    "held_out_losses",
     "launch_facts",
     "launches_figure",
     "launches_table",
@@ -70,7 +71,6 @@ __all__ = [
     "source_facts",
     "step_errors",
     "steps_table",
-    "held_out_losses",
     "training_facts",
     "values_table",
 ]

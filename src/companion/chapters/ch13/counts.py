@@ -1,4 +1,4 @@
-"""Models beside the accounting: parameters, products of matrices, bytes that they keep; prefill and steps against one pass."""
+"""Models beside the accounting: parameters, products, kept bytes; and prefill with steps against one pass."""
 
 from dataclasses import replace
 from typing import Any
@@ -71,7 +71,7 @@ def counted_products(architecture: Architecture, batch_size: int, context_length
     """
     model = build(architecture, device="meta", dtype=torch.bfloat16)
     tokens = torch.zeros(batch_size, context_length, dtype=torch.long, device="meta")
-    as_on_gpu = mock.patch.object(choice, "choose_backend", lambda *_: "triton")
+    as_on_gpu = mock.patch.object(choice, "choose_backend", return_value="triton")
     with as_on_gpu, sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         logits = model(tokens)
         forward = counter.get_total_flops()
@@ -169,10 +169,12 @@ def _in_steps(model: LanguageModel, tokens: Tensor, copied: bool = False) -> Ten
 
 
 def _with_open_gates(model: LanguageModel) -> LanguageModel:
-    """Gates of the mLSTM start closed, and then its state holds next to nothing: here they depend on the token."""
+    """Input gates of the mLSTM start closed, and its state then holds next to nothing: here they are half open."""
     for name, parameter in model.named_parameters():
-        if "gates" in name:
-            parameter.copy_(0.3 * torch.randn_like(parameter))
+        if name.endswith("gates.weight"):
+            parameter.copy_(0.1 * torch.randn_like(parameter))
+        elif name.endswith("gates.bias"):
+            parameter.chunk(2)[0].zero_()
     return model
 
 
@@ -203,8 +205,8 @@ def errors_table(table: pd.DataFrame) -> Html:
     return show_table(
         table.assign(model=table["model"].map(MODEL_LABELS)),
         name="model-steps",
-        caption=f"Logits of a prefill of {PROMPT} tokens with {SEQUENCE - PROMPT} steps behind it, against those of one "
-        "pass in float64: norm of the difference over the norm. Copied: steps behind a copy of the memory.",
+        caption=f"Logits of a prefill of {PROMPT} tokens with {SEQUENCE - PROMPT} steps behind it, against those of "
+        "one pass in float64: norm of the difference over the norm. Copied: steps behind a copy of the memory.",
         formats=dict.fromkeys(("steps", "copied"), lambda v: power_of_ten(v, 1))
         | dict.fromkeys(("rounded", "rounded_pass"), lambda v: significant(v, 2)),
         labels={"steps": "steps", "copied": "steps, copied", "rounded": "steps, bfloat16"}

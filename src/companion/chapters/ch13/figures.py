@@ -37,9 +37,12 @@ def context_axis(ax: Axes, lengths: Sequence[float]) -> None:
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(FixedLocator(sorted(lengths)[::2]))
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: f"{value / 1024:g}k" if value >= 1024 else f"{value:g}")
-    )
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: context_text(value)))
+
+
+def context_text(length: float) -> str:
+    """A context length on an axis: 512, 8k."""
+    return f"{length / 1024:g}k" if length >= 1024 else f"{length:g}"
 
 
 def step_times(steps: Steps, labels: Mapping[str, str]) -> Figure:
@@ -117,11 +120,7 @@ def losses(curves: pd.DataFrame, source: CopySource, least: float, labels: Mappi
 
 
 def components(
-    table: pd.DataFrame,
-    parts: Sequence[str],
-    titles: Mapping[str, str],
-    groups: Sequence[str],
-    labels: Mapping[str, str],
+    table: pd.DataFrame, titles: Mapping[str, str], groups: Sequence[str], labels: Mapping[str, str]
 ) -> Figure:
     """Milliseconds of every group of components, two bars each, with their least times as lines; a panel for each pass.
 
@@ -129,26 +128,21 @@ def components(
     ----------
     table
         of `companion.chapters.ch13.profile.Profile.table`.
+    titles
+        of the panels, by pass.
     """
     models = [name for name in LOOKS if (table["model"] == name).any()]
-    figure, axes = subplots(1, len(parts), height=0.36 * len(groups) + 1.4, sharey=True)
+    figure, axes = subplots(1, len(titles), height=0.36 * len(groups) + 1.4, sharey=True)
     height = 0.8 / len(models)
-    for ax, part in zip(axes, parts, strict=True):
+    for ax, (part, title) in zip(axes, titles.items(), strict=True):
         for number, model in enumerate(models):
             rows = table[(table["part"] == part) & (table["model"] == model)].set_index("group").reindex(groups)
             places = np.arange(len(groups)) + height * (number - (len(models) - 1) / 2)
-            look = {"color": LOOKS[model]["color"], "alpha": 0.75, "hatch": "//" if number else ""}
-            ax.barh(
-                places,
-                1e3 * rows["seconds"].fillna(0),
-                height,
-                label=labels[model],
-                edgecolor=INK,
-                linewidth=0.4,
-                **look,
-            )
-            ax.vlines(1e3 * rows["least"].fillna(0), places - height / 2, places + height / 2, color=INK, linewidth=2.2)
-        ax.set(title=titles[part], xlabel="time (ms)", yticks=range(len(groups)))
+            look = {"color": LOOKS[model]["color"], "alpha": 0.75, "hatch": "//" if number else "", "edgecolor": INK}
+            ax.barh(places, 1e3 * rows["seconds"].fillna(0), height, label=labels[model], linewidth=0.4, **look)
+            ends = places - height / 2, places + height / 2
+            ax.vlines(1e3 * rows["least"].fillna(0), *ends, color=INK, linewidth=2.2)
+        ax.set(title=title, xlabel="time (ms)", yticks=range(len(groups)))
         ax.set_yticklabels(groups)
         ax.grid(False, axis="y")
     axes[0].invert_yaxis()

@@ -77,9 +77,8 @@ def compared(own: Suite, ours: Suite | None) -> pd.DataFrame:
     joined = tables[0].join(tables[1], how="left", lsuffix="_own", rsuffix="_ours").reset_index()
     joined.columns = pd.Index([*names, "own", "own_share", "ours", "ours_share"])
     order = {size: number for number, size in enumerate(in_order(joined["size"]))}
-    return joined.sort_values(
-        ["size", "model", "launch", "context_length"], key=lambda c: c.map(order) if c.name == "size" else c
-    )
+    joined = joined.assign(order=joined["size"].map(order))
+    return joined.sort_values(["order", "model", "launch", "context_length"]).drop(columns="order")
 
 
 def beside_table(own: Suite, ours: Suite | None) -> Html:
@@ -87,19 +86,16 @@ def beside_table(own: Suite, ours: Suite | None) -> Html:
     table = compared(own, ours)
     if table.empty:
         raise NotApplicable(f"the records of {own.device} hold no training steps")
-    shown = table.head(MOST_ROWS).assign(
-        model=[
-            f"{MODEL_LABELS.get(row.model, row.model)}, {row.size.upper()}"
-            for row in table.head(MOST_ROWS)[["model", "size"]].itertuples()
-        ]
-    )
+    shown = table.head(MOST_ROWS)
+    models = shown["model"].map(lambda name: MODEL_LABELS.get(name, name)) + ", " + shown["size"].str.upper()
+    shown = shown.assign(model=models, context_length=shown["context_length"].map("{:.0f}".format))
     mine, theirs = own.short_device, "recorded" if ours is None else f"{ours.short_device}, recorded"
     left = len(table) - len(shown)
     return show_table(
         shown.drop(columns="size"),
         name="model-here",
-        caption=f"Training steps on your {own.device} beside the recorded ones: milliseconds, and the share of the FLOP/s "
-        "of a product of matrices on the same GPU." + (f" {left} more rows are in your file." if left else ""),
+        caption=f"Training steps on your {own.device} beside the recorded ones: milliseconds, and the share of the "
+        "FLOP/s of a product of matrices on the same GPU." + (f" {left} more rows are in your file." if left else ""),
         formats=dict.fromkeys(("own", "ours"), lambda v: significant(1e3 * v) if np.isfinite(v) else "–")
         | dict.fromkeys(("own_share", "ours_share"), lambda v: percent(v) if np.isfinite(v) else "–"),
         labels={"context_length": "T", "own": f"{mine} (ms)", "own_share": f"{mine}, share"}

@@ -72,8 +72,9 @@ def losses_table(
     return show_table(
         pd.DataFrame(rows),
         name="model-losses",
-        caption="Small models after training at equal FLOPs: loss on sequences that none has seen. Learned: what of the "
-        "way from the entropy given the last token to the least loss. Another machine may change the last digit.",
+        caption="Small models after training at equal FLOPs: loss on sequences that none has seen. Learned: how "
+        "much of the way from the entropy given the last token to the least loss. The last digit may differ between "
+        "machines.",
         labels={"params": "N", "tokens": "D", "flops": "C (FLOP)", "loss": "loss (nats/token)"},
     )
 
@@ -135,8 +136,9 @@ def generations_table(table: pd.DataFrame, source: CopySource) -> Html:
     return show_table(
         table,
         name="model-said",
-        caption=f"The first tokens that each model draws after the same {source.distance}, as letters. Repeats: share of "
-        f"tokens that equal the one {source.distance} back, in 16 sequences. Surprise: mean −log p by the source itself.",
+        caption=f"The first tokens that each model draws after the same {source.distance}, as letters. Repeats: share "
+        f"of tokens that equal the one {source.distance} back, in 16 sequences. Surprise: mean −log p by the source "
+        "itself.",
         formats={"repeats": percent, "surprise": "{:.2f}"},
         labels={"text": "it says", "surprise": "surprise (nats/token)"},
     )

@@ -64,7 +64,7 @@ class Profile:
 
     @cached_property
     def passes(self) -> pd.DataFrame:
-        """One row per pass and model: `size`, `context_length`, `batch_size`, `seconds`, `least`, `largest` and `worst`.
+        """One row per pass and model: `size`, `context_length`, `batch_size`, `seconds`, `least`, `largest`, `worst`.
 
         `largest` and `worst` are the groups with the most time and with the most time above the least.
         """
@@ -81,6 +81,11 @@ class Profile:
             )
         found = pd.DataFrame(rows)
         return found.assign(share=found["least"] / found["seconds"])
+
+    @property
+    def groups(self) -> list[str]:
+        """Groups of components that have a time, in the order of a pass."""
+        return [group for group in ORDER if (self.table["group"] == group).any()]
 
     def parts(self) -> list[str]:
         """Passes that were profiled, in the order of `PARTS`."""
@@ -107,7 +112,7 @@ def profile_figure(profile: Profile) -> Html:
         row = profile.passes[profile.passes["part"] == part].iloc[0]
         described.append(f"{PARTS[part]} ({str(row['size']).upper()}, {setting_of(row)})")
     return show(
-        figures.components(profile.table, parts, {part: PARTS[part] for part in parts}, ORDER, MODEL_LABELS),
+        figures.components(profile.table, {part: PARTS[part] for part in parts}, profile.groups, MODEL_LABELS),
         name="model-profile",
         alt="Bars of the time of each component, Transformer and xLSTM, one panel for each pass.",
         caption=f"Time of every component on {profile.suite.device}: {'; '.join(described)}. The black line across a "
@@ -138,8 +143,8 @@ def profile_table(profile: Profile, name: str = "model-passes") -> Html:
     return show_table(
         pd.DataFrame(rows),
         name=name,
-        caption=f"Time of a pass on {profile.suite.device} and its least time by the roofline. Loses most: the component "
-        "whose time is the most above its least time. Shares are of the whole time.",
+        caption=f"Time of a pass on {profile.suite.device} and its least time by the roofline. Loses most: the "
+        "component whose time is the most above its least time. Shares are of the whole time.",
         labels={"time": "time (ms)", "least": "least (ms)", "share": "least / time", "largest": "takes most"}
         | {"worst": "loses most"},
     )
@@ -152,7 +157,9 @@ def profile_facts(profile: Profile) -> dict[str, object]:
         rows = profile.passes[profile.passes["part"] == part].to_dict("records")
         facts[f"c13_{part}_pass"] = pass_verdict(name, rows)
     worst = sorted(profile.passes.to_dict("records"), key=lambda row: -row["lost"] / row["seconds"])
-    return facts | {"c13_worst": f"{worst[0]['worst']} in {PARTS[worst[0]['part']]} of the {MODEL_LABELS[worst[0]['model']]}"}
+    first = worst[0]
+    where = f"{first['worst']} in {PARTS[first['part']]} of the {MODEL_LABELS[first['model']]}"
+    return facts | {"c13_worst": f"{where} ({percent(first['lost'] / first['seconds'])} of its time)"}
 
 
 def pass_verdict(name: str, rows: list[dict[str, Any]]) -> str:

@@ -76,18 +76,24 @@ def answer_table(shown: Shown) -> Html | Markdown:
     return Markdown("") if shown.steps is None else steps_table(shown.steps)
 
 
-def answer_facts(shown: Shown, counts: str) -> dict[str, object]:
+def answer_facts(shown: Shown, counted: pd.DataFrame, parameters: pd.DataFrame) -> dict[str, object]:
     """Both sentences of the answer.
 
     Parameters
     ----------
-    counts
-        the verdict on the counts (`companion.chapters.ch13.counts.counts_verdict`).
+    counted, parameters
+        of `companion.chapters.ch13.counts.checks` and `parameter_checks`.
     """
-    first = f"{counts[0].upper()}{counts[1:]}"
-    if shown.steps is None:
-        return {"c13_answer": "No training step was recorded, so this page cannot say", "c13_first": first}
-    return {"c13_answer": answer_verdict(shown.steps), "c13_first": first}
+    equal = all((table["module"] == table["accounting"]).all() for table in (counted, parameters))
+    first = "It does: parameters, FLOPs of all products and kept bytes equal the accounting's to the last digit"
+    second = "No training step was recorded" if shown.steps is None else answer_verdict(shown.steps)
+    facts = {
+        "c13_first": first if equal else "Not all counts of the models equal the accounting's",
+        "c13_answer": second,
+    }
+    if shown.steps is not None:
+        facts |= {"c13_tokens": f"{shown.steps.num_tokens:,}", "c13_context": f"{shown.steps.context_length}"}
+    return facts
 
 
 def values_table(values: Mapping[str, float], caption: str) -> Html:

@@ -1,4 +1,4 @@
-"""The training step over the context length: the fastest launch of each model, where the lines cross, what launches cost."""
+"""The training step over the context: the fastest launch of each model, crossings, what launches cost."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -39,9 +39,9 @@ def steps_table(steps: Steps) -> Html:
     return show_table(
         pd.DataFrame(rows),
         name="model-training",
-        caption=f"Training steps of {steps.num_tokens:,} tokens on {steps.suite.device}. Crossing: the context from which "
-        "on the xLSTM is faster. By context: time of the Transformer over that of the xLSTM. Utilization: FLOP/s over "
-        f"those of a product of matrices, at T = {steps.context_length}.",
+        caption=f"Training steps of {steps.num_tokens:,} tokens on {steps.suite.device}. Crossing: the context from "
+        "which on the xLSTM is faster. By context: time of the Transformer over that of the xLSTM. Utilization: "
+        f"FLOP/s over those of a product of matrices, at T = {steps.context_length}.",
         labels={"crossing": "crossing (tokens)"}
         | {model: f"utilization, {MODEL_LABELS[model]}" for model in (FIRST, SECOND)},
     )
@@ -64,10 +64,11 @@ def answer_verdict(steps: Steps) -> str:
     subject = f"On {steps.suite.device} the xLSTM's training step"
     if any(np.isinf(each.at) for each in found.values()):
         slower = [size.upper() for size, each in found.items() if np.isinf(each.at)]
-        return f"{subject} is not faster than the Transformer's at every size: at {listed(slower)} no context is long enough"
+        return f"{subject} is faster than the Transformer's at some sizes only: not at {listed(slower)}"
     last = max(each.at for each in found.values())
     if last == 0:
-        since = f"is faster than the Transformer's at every size and context, from {min(e.least for e in found.values())} tokens on"
+        least = min(each.least for each in found.values())
+        since = f"is faster than the Transformer's at every size and context, from {least} tokens on"
     else:
         worst = max(found.values(), key=lambda each: each.at)
         since = f"is faster than the Transformer's from a context of {worst.text} tokens on, at every size"
@@ -113,10 +114,7 @@ def skipped_verdict(suite: Suite) -> str:
     rows = suite.skipped
     if rows.empty:
         return "Everything that was asked for fits in memory"
-    names = {
-        f"{MODEL_LABELS.get(row.model, row.model)} {str(row.size).upper()}"
-        for row in rows[["model", "size"]].itertuples()
-    }
+    names = {f"{MODEL_LABELS.get(row['model'], row['model'])} {row['size'].upper()}" for row in rows.to_dict("records")}
     first = rows.iloc[0]["skipped"]
     return f"{plural(len(rows), 'cell')} did not fit, of {listed(sorted(names))} (the first {first})"
 
@@ -141,7 +139,7 @@ def launches_table(steps: Steps) -> Html:
     shown = costs.assign(size=costs["size"].str.upper(), model=costs["model"].map(MODEL_LABELS))
     shown["beyond"] = [signed_percent(value, 1) if np.isfinite(value) else "–" for value in costs["beyond"]]
     return show_table(
-        shown[["size", "model", "context_length", *names, "beyond"]],
+        shown.astype({"context_length": int})[["size", "model", "context_length", *names, "beyond"]],
         name="model-launches",
         caption="Milliseconds of a training step by launch. Last column: compiled over graph.",
         formats=dict.fromkeys(names, lambda v: significant(1e3 * v) if np.isfinite(v) else "–"),
@@ -154,10 +152,7 @@ def launch_facts(steps: Steps) -> dict[str, object]:
     costs = launch_costs(steps)
     eager = (costs["eager"] / costs["compiled graph"]).dropna() if {"eager", "compiled graph"} <= set(costs) else []
     beyond = costs.dropna(subset="beyond")
-    close = sorted(
-        {size for size in steps.sizes if (beyond.loc[beyond["size"] == size, "beyond"] <= 0.1).all()},
-        key=steps.sizes.index,
-    )
+    close = [size for size in steps.sizes if (beyond.loc[beyond["size"] == size, "beyond"] <= 0.1).all()]
     return {
         "c13_eager": span_text(eager, lambda v: significant(v, 2)) if len(eager) else "an unknown number of",
         "c13_beyond": span_text(beyond["beyond"], lambda v: signed_percent(v)),
