@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from companion.chapters.ch13.source import CopySource
@@ -83,9 +84,7 @@ def launches(costs: pd.DataFrame, labels: Mapping[str, str], names: Sequence[str
         ax.set_xticklabels([labels[model] for model in rows["model"]])
         ax.grid(False, axis="x")
     axes[0].set_ylabel("time of a step (ms)")
-    handles = [
-        axes[0].bar(0, 0, color=GREY, alpha=shades[n], hatch=hatches[n], edgecolor=INK, linewidth=0.5) for n in names
-    ]
+    handles = [Patch(facecolor=GREY, alpha=shades[n], hatch=hatches[n], edgecolor=INK, linewidth=0.5) for n in names]
     figure.legend(handles, list(names), loc="outside lower center", ncols=len(names))
     return figure
 
@@ -136,7 +135,7 @@ def components(
     height = 0.8 / len(models)
     for ax, (part, title) in zip(axes, titles.items(), strict=True):
         for number, model in enumerate(models):
-            rows = table[(table["part"] == part) & (table["model"] == model)].set_index("group").reindex(groups)
+            rows = table[(table["part"] == part) & (table["model"] == model)].set_index("group").reindex(list(groups))
             places = np.arange(len(groups)) + height * (number - (len(models) - 1) / 2)
             look = {"color": LOOKS[model]["color"], "alpha": 0.75, "hatch": "//" if number else "", "edgecolor": INK}
             ax.barh(places, 1e3 * rows["seconds"].fillna(0), height, label=labels[model], linewidth=0.4, **look)
@@ -152,7 +151,7 @@ def components(
 
 def _plain_logs(ax: Axes) -> None:
     """Ticks of a logarithmic axis as plain numbers: 20, 50, 100."""
-    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0, 7.0)))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.yaxis.set_minor_locator(NullLocator())

@@ -5,16 +5,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown
 
+from companion.chapters.applicability import need
 from companion.chapters.ch13.counts import MODEL_LABELS
 from companion.chapters.ch13.profile import Profile, profile_table
 from companion.chapters.ch13.records import PROFILE, TRAINING, Suite, in_order, own_suite
 from companion.chapters.ch13.shown import Shown
-from companion.errors import InputError, NotApplicable
+from companion.chapters.ch13.steps import MODELS, Steps
+from companion.errors import InputError
 from companion.formatting import percent, significant
 from companion.plotting import Html, show_table
 
@@ -59,33 +60,36 @@ def show_here(records: str | Path | None, measure: bool, shown: Shown) -> Html |
 
 
 def compared(own: Suite, ours: Suite | None) -> pd.DataFrame:
-    """Training steps of a reader with the same cells of ours.
+    """Training steps of a reader, the fastest launch of each, with the same cells of ours.
 
     Returns
     -------
     DataFrame
-        `model`, `size`, `context_length`, `launch`, `own` and `ours` (seconds; NaN where we have none), `own_share` and
+        `model`, `size`, `context_length`, `own` and `ours` (seconds; NaN where we have none), `own_share` and
         `ours_share` (of the matmul peak).
     """
-    names = ["model", "size", "context_length", "launch"]
+    names = ["size", "model", "context_length"]
     tables = []
     for suite in (own, ours):
-        rows = suite.timed if suite is not None else own.timed[:0]
-        rows = rows[(rows["part"] == "training") & (rows["implementation"] == "companion")]
-        rows = rows.drop_duplicates(names, keep="last")
+        rows = Steps(suite, 0).fastest if suite is not None else Steps(own, 0).fastest[:0]
         tables.append(rows.set_index(names)[["seconds_median", "share_of_matmul_peak"]].astype(float))
-    joined = tables[0].join(tables[1], how="left", lsuffix="_own", rsuffix="_ours").reset_index()
+    joined = tables[0].add_suffix("_own").join(tables[1].add_suffix("_ours")).reset_index()
     joined.columns = pd.Index([*names, "own", "own_share", "ours", "ours_share"])
-    order = {size: number for number, size in enumerate(in_order(joined["size"]))}
-    joined = joined.assign(order=joined["size"].map(order))
-    return joined.sort_values(["order", "model", "launch", "context_length"]).drop(columns="order")
+    sizes, models = in_order(joined["size"]), list(MODELS)
+    order = joined.assign(size=joined["size"].map(sizes.index), model=joined["model"].map(models.index))
+    return joined.loc[order.sort_values(names).index].reset_index(drop=True)
 
 
 def beside_table(own: Suite, ours: Suite | None) -> Html:
-    """A reader's training steps beside ours."""
+    """A reader's training steps beside ours.
+
+    Raises
+    ------
+    NotApplicable
+        if the reader's records hold none.
+    """
     table = compared(own, ours)
-    if table.empty:
-        raise NotApplicable(f"the records of {own.device} hold no training steps")
+    need(len(table), f"the records of {own.device} hold no training steps")
     shown = table.head(MOST_ROWS)
     models = shown["model"].map(lambda name: MODEL_LABELS.get(name, name)) + ", " + shown["size"].str.upper()
     shown = shown.assign(model=models, context_length=shown["context_length"].map("{:.0f}".format))
@@ -94,10 +98,11 @@ def beside_table(own: Suite, ours: Suite | None) -> Html:
     return show_table(
         shown.drop(columns="size"),
         name="model-here",
-        caption=f"Training steps on your {own.device} beside the recorded ones: milliseconds, and the share of the "
-        "FLOP/s of a product of matrices on the same GPU." + (f" {left} more rows are in your file." if left else ""),
-        formats=dict.fromkeys(("own", "ours"), lambda v: significant(1e3 * v) if np.isfinite(v) else "–")
-        | dict.fromkeys(("own_share", "ours_share"), lambda v: percent(v) if np.isfinite(v) else "–"),
+        caption=f"Training steps on your {own.device} beside the recorded ones, fastest launch of each: milliseconds, "
+        "and the share of the FLOP/s of a product of matrices on the same GPU."
+        + (f" {left} more are in your file." if left else ""),
+        formats=dict.fromkeys(("own", "ours"), lambda v: significant(1e3 * v))
+        | dict.fromkeys(("own_share", "ours_share"), percent),
         labels={"context_length": "T", "own": f"{mine} (ms)", "own_share": f"{mine}, share"}
         | {"ours": f"{theirs} (ms)", "ours_share": f"{theirs}, share"},
     )

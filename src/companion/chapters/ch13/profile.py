@@ -35,6 +35,16 @@ GROUPS = {
     "gaps": "between kernels",
 }
 ORDER = tuple(dict.fromkeys(GROUPS.values()))
+#: The groups inside a sentence; the first and the third depend on the model.
+IN_WORDS = {
+    "projections": "the projections",
+    "feed-forward": "the feed-forward layers",
+    "norms": "the norms",
+    "embedding, logits": "embedding and logits",
+    "loss": "the loss",
+    "optimizer": "the optimizer",
+    "between kernels": "the time between kernels",
+}
 WHOLE = "whole"
 
 
@@ -74,11 +84,10 @@ class Profile:
             cell = self.suite.results[same].iloc[0]
             named = sums.set_index("group")
             whole = {"seconds": named["seconds"].sum(), "least": named["least"].sum()}
-            rows.append(
-                {"part": part, "model": model, **cell[["size", "context_length", "batch_size"]].to_dict(), **whole}
-                | {"largest": named["seconds"].idxmax(), "worst": named["lost"].idxmax()}
-                | {"largest_seconds": named["seconds"].max(), "lost": named["lost"].max()}
-            )
+            row: dict[str, Any] = {"part": part, "model": model, **whole}
+            row |= {name: cell[name] for name in ("size", "context_length", "batch_size")}
+            row |= {"largest": named["seconds"].idxmax(), "largest_seconds": named["seconds"].max()}
+            rows.append(row | {"worst": named["lost"].idxmax(), "lost": named["lost"].max()})
         found = pd.DataFrame(rows)
         return found.assign(share=found["least"] / found["seconds"])
 
@@ -115,7 +124,7 @@ def profile_figure(profile: Profile) -> Html:
         figures.components(profile.table, {part: PARTS[part] for part in parts}, profile.groups, MODEL_LABELS),
         name="model-profile",
         alt="Bars of the time of each component, Transformer and xLSTM, one panel for each pass.",
-        caption=f"Time of every component on {profile.suite.device}: {'; '.join(described)}. The black line across a "
+        caption=f"Time of every component on {profile.suite.device}: {'; '.join(described)}. The line across a "
         "bar is the least time by the roofline of the accounting.",
     )
 
@@ -154,23 +163,45 @@ def profile_facts(profile: Profile) -> dict[str, object]:
     """A sentence about every pass, and one about where most time is lost."""
     facts: dict[str, object] = {"c13_profile_gpu": profile.suite.device}
     for part, name in PARTS.items():
-        rows = profile.passes[profile.passes["part"] == part].to_dict("records")
+        rows: Any = profile.passes[profile.passes["part"] == part].to_dict("records")
         facts[f"c13_{part}_pass"] = pass_verdict(name, rows)
-    worst = sorted(profile.passes.to_dict("records"), key=lambda row: -row["lost"] / row["seconds"])
-    first = worst[0]
-    where = f"{first['worst']} in {PARTS[first['part']]} of the {MODEL_LABELS[first['model']]}"
-    return facts | {"c13_worst": f"{where} ({percent(first['lost'] / first['seconds'])} of its time)"}
+    first = max(profile.passes.to_dict("records"), key=lambda row: row["lost"] / row["seconds"])
+    where = (
+        f"{in_words(first['worst'], first['model'])} in {PARTS[first['part']]} of the {MODEL_LABELS[first['model']]}"
+    )
+    return facts | {"c13_worst": f"{where}, {percent(first['lost'] / first['seconds'])} of its time"}
 
 
 def pass_verdict(name: str, rows: list[dict[str, Any]]) -> str:
     """What a pass takes in every model, how much of it the roofline explains, and what takes and loses most."""
     if not rows:
         return f"{name[0].upper()}{name[1:]} was not profiled"
-    times = listed([f"{significant(1e3 * row['seconds'])} ms ({MODEL_LABELS[row['model']]})" for row in rows])
-    shares = listed([percent(row["share"]) for row in rows])
-    most = listed([f"{row['largest']} ({percent(row['largest_seconds'] / row['seconds'])})" for row in rows])
-    lost = listed([f"{row['worst']} ({percent(row['lost'] / row['seconds'])})" for row in rows])
-    return (
-        f"{str(rows[0]['size']).upper()}, {setting_of(rows[0])}: {times}. The roofline explains {shares}. "
-        f"Most time goes to {most}, and most is lost in {lost}"
+    labels = [MODEL_LABELS[row["model"]] for row in rows]
+    times = listed(
+        [f"{significant(1e3 * row['seconds'])} ms ({label})" for row, label in zip(rows, labels, strict=True)]
     )
+    shares = listed([percent(row["share"]) for row in rows])
+    most = merged([(in_words(row["largest"], row["model"]), row["largest_seconds"] / row["seconds"]) for row in rows])
+    lost = merged([(in_words(row["worst"], row["model"]), row["lost"] / row["seconds"]) for row in rows])
+    return (
+        f"{str(rows[0]['size']).upper()}, {setting_of(rows[0])}: {times}. The roofline explains {shares} of that. "
+        f"Most time goes to {most}; most is lost in {lost}"
+    )
+
+
+def in_words(group: str, model: str) -> str:
+    """A group of components inside a sentence about one model."""
+    attention = model in ("transformer", "grouped")
+    if group == GROUPS["attention"]:
+        return "attention" if attention else "the mLSTM" if model == "xlstm" else "attention and the mLSTM"
+    if group == GROUPS["heads"]:
+        return "the rotary embedding" if attention else "the gates"
+    return IN_WORDS[group]
+
+
+def merged(pairs: list[tuple[str, float]]) -> str:
+    """Components with their shares as a list; one that comes twice is named once: the norms (12 % and 14 %)."""
+    by_name: dict[str, list[str]] = {}
+    for name, share in pairs:
+        by_name.setdefault(name, []).append(percent(share))
+    return listed([f"{name} ({listed(shares)})" for name, shares in by_name.items()])

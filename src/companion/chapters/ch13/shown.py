@@ -87,7 +87,7 @@ def answer_facts(shown: Shown, counted: pd.DataFrame, parameters: pd.DataFrame) 
     equal = all((table["module"] == table["accounting"]).all() for table in (counted, parameters))
     first = "It does: parameters, FLOPs of all products and kept bytes equal the accounting's to the last digit"
     second = "No training step was recorded" if shown.steps is None else answer_verdict(shown.steps)
-    facts = {
+    facts: dict[str, object] = {
         "c13_first": first if equal else "Not all counts of the models equal the accounting's",
         "c13_answer": second,
     }

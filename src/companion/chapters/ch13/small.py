@@ -19,7 +19,7 @@ from companion.errors import InputError
 from companion.models import LanguageModel, generate
 
 #: Widths of the small models: about a million parameters.
-WIDTHS = {"d_model": 128, "n_layers": 5, "n_heads": 4}
+WIDTHS: dict[str, Any] = {"d_model": 128, "n_layers": 5, "n_heads": 4}
 #: What is added to these for each model that a page can train.
 SHAPES: dict[str, dict[str, Any]] = {
     "transformer": {"name": "transformer"},
@@ -138,5 +138,5 @@ def generations(
 
 def _said(name: str, tokens: Any, source: CopySource) -> dict[str, Any]:
     same = tokens[:, source.distance :] == tokens[:, : -source.distance]
-    text = "".join(chr(ord("a") + int(token)) for token in tokens[0, source.distance :][:24])
+    text = "".join(chr(ord("A") + int(token)) for token in tokens[0, source.distance :][:24])
     return {"model": name, "text": text, "repeats": float(same.mean()), "surprise": source.surprise(tokens)}

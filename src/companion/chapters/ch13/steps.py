@@ -13,6 +13,8 @@ from companion.chapters.ch13.records import Suite, in_order
 #: Ways in which a step is launched, the slowest first.
 LAUNCHES = ("eager", "compiled", "compiled graph")
 FIRST, SECOND = "xlstm", "transformer"
+#: Models that a suite times, in the order of figures and tables.
+MODELS = (SECOND, "grouped", FIRST, "hybrid")
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Steps:
     @property
     def models(self) -> list[str]:
         """Models that were timed."""
-        return list(dict.fromkeys(self.fastest["model"]))
+        return [name for name in MODELS if (self.fastest["model"] == name).any()]
 
     @property
     def num_tokens(self) -> int:
@@ -145,7 +147,7 @@ def launch_costs(steps: Steps, sizes: Sequence[str] | None = None) -> pd.DataFra
             complete = times.dropna() if set(LAUNCHES) <= set(times) else times
             if complete.empty or len(complete.columns) < 2:
                 continue
-            nearest = complete.index[np.abs(np.log(complete.index / steps.context_length)).argmin()]
+            nearest = min(complete.index, key=lambda length: abs(np.log(length / steps.context_length)))
             row = times.loc[nearest]
             beyond = row.get("compiled", np.nan) / row.get("compiled graph", np.nan) - 1
             rows.append({"size": size, "model": model, "context_length": nearest, **row.to_dict(), "beyond": beyond})

@@ -149,13 +149,12 @@ def launches_table(steps: Steps) -> Html:
 
 def launch_facts(steps: Steps) -> dict[str, object]:
     """What eager launches and a compiled step without a graph cost."""
-    costs = launch_costs(steps)
-    eager = (costs["eager"] / costs["compiled graph"]).dropna() if {"eager", "compiled graph"} <= set(costs) else []
-    beyond = costs.dropna(subset="beyond")
+    costs = launch_costs(steps).reindex(columns=["size", "beyond", *LAUNCHES])
+    eager, beyond = (costs["eager"] / costs["compiled graph"]).dropna(), costs.dropna(subset="beyond")
     close = [size for size in steps.sizes if (beyond.loc[beyond["size"] == size, "beyond"] <= 0.1).all()]
     return {
-        "c13_eager": span_text(eager, lambda v: significant(v, 2)) if len(eager) else "an unknown number of",
-        "c13_beyond": span_text(beyond["beyond"], lambda v: signed_percent(v)),
+        "c13_eager": span_text(eager, lambda v: significant(v, 2)),
+        "c13_beyond": span_text(beyond["beyond"], signed_percent),
         "c13_close": close_verdict(close, steps.sizes),
     }
 
