@@ -112,6 +112,13 @@ def test_steps_of_records(timed: steps.Steps) -> None:
     assert set(costs["context_length"]) == {8192}
 
 
+def test_steps_of_one_vocabulary_are_compared(timed: steps.Steps) -> None:
+    other = timed.suite.results.head(6).assign(vocabulary=1024, seconds_median=1e-9)
+    results = pd.concat([timed.suite.results, other], ignore_index=True)
+    both = steps.Steps(records.Suite("GPU", 1.0, 1.0, results, ""), 8192)
+    assert both.fastest["seconds_median"].min() > 1e-3
+
+
 def test_sentences_about_steps(timed: steps.Steps) -> None:
     facts = ch13.training_facts(timed) | ch13.launch_facts(timed)
     assert facts["c13_growth_first"] == "0 %"

@@ -49,7 +49,7 @@ def context_text(length: float) -> str:
 def step_times(steps: Steps, labels: Mapping[str, str]) -> Figure:
     """Milliseconds of a step over the context length, a panel for some sizes, with the crossing marked."""
     sizes = some_sizes(steps.sizes)
-    figure, axes = panels(len(sizes), height=3.7)
+    figure, axes = panels(len(sizes), height=3.4)
     for ax, size in zip(axes, sizes, strict=True):
         for model in steps.models:
             rows = steps.of(model, size)
@@ -61,7 +61,7 @@ def step_times(steps: Steps, labels: Mapping[str, str]) -> Figure:
         context_axis(ax, sorted(steps.fastest["context_length"].unique()))
         _plain_logs(ax)
     axes[0].set_ylabel("time of a step (ms)")
-    figure.legend(*_legend(axes), loc="outside lower center", ncols=4)
+    figure.legend(*_legend(axes), loc="outside upper center", ncols=4)
     return figure
 
 

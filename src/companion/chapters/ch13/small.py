@@ -34,7 +34,7 @@ BATCH_SIZE, CONTEXT_LENGTH = 8, 128
 #: Share of the steps over which the learning rate rises; then it falls to zero along half a cosine.
 WARM_UP = 0.1
 #: Sequences on which a trained model is tested.
-NUM_TEST = 128
+NUM_TEST = 64
 
 
 def small_shapes(names: Sequence[str], vocab_size: int) -> dict[str, Architecture]:
