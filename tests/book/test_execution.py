@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from small_book import plain_book, source, texts
+from training_records import write_records
 
 from companion.benchmarks.records import append_record, read_records
 from companion.book import building as book
@@ -44,7 +45,9 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "12_what_final_losses_hide": [
         {"early_fraction": 0.5, "batch_power": 0.5, "num_resamples": 40, "num_draws": 2},
     ],
-    "13_from_cell_to_model": [{"train_seconds": 1, "small_models": ["xlstm"], "distance": 2, "measure": True}],
+    "13_from_cell_to_model": [
+        {"train_seconds": 1, "small_models": ["xlstm"], "distance": 2, "records": "of a reader"}  # see `write_records`
+    ],
     "90_ledger": [{"box_height": 20}],
     "92_kernel_log": [{"records_folder": "of a reader"}],
     "91_explorer": [
@@ -100,6 +103,8 @@ def test_chapter_runs_with_changed_parameters(stem: str, parameters: dict[str, A
     assert set(parameters) <= book.parameters_of(path)
     if "records_folder" in parameters:
         parameters = parameters | {"records_folder": str(own_records(tmp_path / "records"))}
+    if "records" in parameters:
+        parameters = parameters | {"records": str(write_records(tmp_path / "records", ("160m",)))}
     (executed,) = book.execute([path], tmp_path, parameters)
     assert "injected-parameters" in executed.read_text()
 
