@@ -66,6 +66,8 @@ def run(options: argparse.Namespace) -> int:
     if options.list:
         print("\n".join(listing(cells)))
         return 0
+    if options.device == "cpu" and not options.all_launches:
+        options.no_compile = True  # code for a CPU says nothing of a GPU
     session = Session(options, BENCHMARK, MODULES, key=cell_of)
     from companion.benchmarks.models.peer import measure_peer
     from companion.benchmarks.models.serving import DeviceFault, measure_model

@@ -18,6 +18,8 @@ KEY = (
     "part", "model", "size", "implementation", "quantity", "batch_size", "prompt_tokens", "context_length", "launch",
     "recompute",
 )  # fmt: skip
+#: Results wait for this long at most, seconds, also within a model and size.
+SAVE_SECONDS = 60
 PACKAGES = ("torch", "triton", "transformers")
 #: How the reason begins of a cell that was left out for --cell-seconds: with --resume it is tried again.
 SLOW = "a repeat takes about"
@@ -59,6 +61,7 @@ class Session:
         self.parameters |= peaks_of(self.device)
         self.results: list[dict[str, Any]] = []
         self.total = self.count = self.num_failed = 0
+        self.saved = 0.0
 
     def todo(self, fields: Mapping[str, Any]) -> bool:
         """Whether a cell is not in the file yet; always true without --resume."""
@@ -95,6 +98,8 @@ class Session:
         say(f"[{self.count}/{self.total}, {spent:.0f} s, about {left:.0f} s left] {summary(result)}")
         if result.get("verdict") == "fail":
             self.num_failed += 1
+        if spent - self.saved > SAVE_SECONDS:
+            self.save()
 
     def save(self) -> None:
         """Append what `add` kept as one record; nothing if there is nothing."""
@@ -104,6 +109,7 @@ class Session:
         record["versions"] |= self.versions
         append_record(self.out, record)
         self.results = []
+        self.saved = time.monotonic() - self.begin
 
     def _done(self) -> set[tuple[Any, ...]]:
         if not self.out.exists():
