@@ -124,7 +124,7 @@ def run(options: argparse.Namespace) -> int:
             print(f"{model} {size}: {len(cells)} cells: {', '.join(map(str, contexts))} tokens; {', '.join(launches)}")
         return 0
     session = Session(options, NAME, MODULES, key=(*KEY, "vocabulary"))
-    fields = [fields_of(options, *each, cell) for *each, cells in plan for cell in cells]
+    fields = [fields_of(options, model, size, cell) for model, size, cells in plan for cell in cells]
     session.total = sum(session.todo(each) for each in fields)
     for model, size, cells in plan:
         left = [each for cell in cells if session.todo(each := fields_of(options, model, size, cell))]

@@ -61,7 +61,9 @@ def gradients_of(training: Training, loss: Callable[[Tensor], Tensor], tokens: T
     value.backward()
     found = {name: parameter.grad for name, parameter in training.model.named_parameters()}
     training.optimizer.zero_grad(set_to_none=True)
-    return Gradients(float(value.detach()), {name: gradient for name, gradient in found.items() if gradient is not None})
+    return Gradients(
+        float(value.detach()), {name: gradient for name, gradient in found.items() if gradient is not None}
+    )
 
 
 def reference_of(training: Training) -> Reference:
@@ -88,8 +90,8 @@ def compare(training: Training, reference: Reference) -> list[dict[str, Any]]:
             parameter.copy_(reference.weights[name])
     found = gradients_of(training, training.loss, reference.tokens, mixed=True)
     exact, rounded = reference.exact, reference.rounded
-    errors = (abs(each.loss - exact.loss) / abs(exact.loss) for each in (found, rounded))
-    rows = [_check("loss", *errors, LOSS_FLOOR)]
+    error, usual = (abs(each.loss - exact.loss) / abs(exact.loss) for each in (found, rounded))
+    rows = [_check("loss", error, usual, LOSS_FLOOR)]
     names = list(exact.gradients)
     rows.append(_gradient_check("gradients", names, found, reference))
     kinds: dict[str, list[str]] = {}
@@ -128,14 +130,15 @@ def compare_graph(launched: list[float], replayed: list[float], change: float) -
 
 def _gradient_check(quantity: str, names: list[str], found: Gradients, reference: Reference) -> dict[str, Any]:
     exact = [reference.exact.gradients[name] for name in names]
-    errors = []
+    errors: list[float] = []
     for each in (found, reference.rounded):
         missing = [name for name in names if name not in each.gradients]
         if missing:
             return _check(f"{quantity}: none of {missing[0]}", float("inf"), 0.0, GRADIENT_FLOOR)
         differences = [each.gradients[name] - right for name, right in zip(names, exact, strict=True)]
         errors.append(_norm(differences) / max(_norm(exact), 1e-30))
-    return _check(quantity, *errors, GRADIENT_FLOOR)
+    error, usual = errors
+    return _check(quantity, error, usual, GRADIENT_FLOOR)
 
 
 def _norm(tensors: list[Tensor]) -> float:

@@ -45,8 +45,9 @@ class Training:
         self.device = device
         self.model = launches.random_model(architecture, device, torch.float32).requires_grad_(True)
         self.model.recompute = recompute
-        on_gpu = {"capturable": True} if device == "cuda" else {}
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=LEARNING_RATE, fused=True, **on_gpu)
+        on_gpu = device == "cuda"  # capturable: its number of steps is kept there too
+        parameters = self.model.parameters()
+        self.optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, fused=True, capturable=on_gpu)
         self.loss: Loss = self.model.loss
         self.tokens = self.batch(1, 1)
 
@@ -149,16 +150,14 @@ def choose_attention(architecture: Architecture, device: str) -> str:
     if device != "cuda":
         return "default"
     batch, length = PROBE
-    shapes = [(mixer.n_heads, mixer.d_qk), (mixer.n_kv_heads, mixer.d_qk), (mixer.n_kv_heads, mixer.d_hv)]
-    inputs = [
-        torch.randn(batch, heads, length, d, device=device, dtype=torch.bfloat16, requires_grad=True)
-        for heads, d in shapes
-    ]
+    shapes: Any = [(mixer.n_heads, mixer.d_qk), (mixer.n_kv_heads, mixer.d_qk), (mixer.n_kv_heads, mixer.d_hv)]
+    of: Any = {"device": device, "dtype": torch.bfloat16, "requires_grad": True}
+    q, k, v = (torch.randn(batch, heads, length, d, **of) for heads, d in shapes)
     grouped = mixer.n_heads != mixer.n_kv_heads
 
     def action() -> None:
-        h = F.scaled_dot_product_attention(*inputs, is_causal=True, enable_gqa=grouped)
-        torch.autograd.grad(h, inputs, h)
+        h = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+        torch.autograd.grad(h, (q, k, v), h)
 
     found = {}
     for name in launches.ATTENTIONS:
