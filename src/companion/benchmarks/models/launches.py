@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from companion.architectures import Architecture, Attention
 from companion.benchmarks.kernels.timing import graph_of
-from companion.benchmarks.models.timed import timing_of
+from companion.benchmarks.models.timed import peak_bytes, reset_peak, timing_of
 from companion.kernels import MLSTMState
 from companion.models import LanguageModel, Memory, build
 from companion.models.memory import mixers
@@ -142,8 +142,10 @@ def launches_of(
             if isinstance(action, Step):
                 action.reset()
             action()  # compiles, and finds the fastest of some kernels
+            reset_peak(device)
             captured = graph_of([action]) if graph else None
-            done(name, timing_of(action if captured is None else captured.replay, device))
+            times = timing_of(action if captured is None else captured.replay, device)
+            done(name, {**times, "peak_memory_bytes": peak_bytes(device)})
             del captured
 
 

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ KEY = (
     "part", "model", "size", "implementation", "quantity", "batch_size", "prompt_tokens", "context_length", "launch",
     "recompute",
 )  # fmt: skip
+#: Results wait for this long at most, seconds, also within a model and size.
+SAVE_SECONDS = 60
 PACKAGES = ("torch", "triton", "transformers")
 #: How the reason begins of a cell that was left out for --cell-seconds: with --resume it is tried again.
 SLOW = "a repeat takes about"
@@ -35,7 +37,7 @@ class Session:
     modules
         of this package that decide what is measured, for the identity.
     key
-        fields that name a cell.
+        what names a cell, from its fields; by default those of `KEY`.
 
     Raises
     ------
@@ -44,10 +46,14 @@ class Session:
     """
 
     def __init__(
-        self, options: argparse.Namespace, benchmark: str, modules: Sequence[str], key: Sequence[str] = KEY
+        self,
+        options: argparse.Namespace,
+        benchmark: str,
+        modules: Sequence[str],
+        key: Callable[[Mapping[str, Any]], tuple[Any, ...]] | None = None,
     ) -> None:
         self.begin = time.monotonic()
-        self.options, self.benchmark, self.key = options, benchmark, tuple(key)
+        self.options, self.benchmark, self.cell = options, benchmark, key or cell
         self.out, self.device = Path(options.out), str(options.device)
         self.versions = versions()
         self.parameters = {"identity": code_identity(modules), **device_of(self.device)}
@@ -55,10 +61,7 @@ class Session:
         self.parameters |= peaks_of(self.device)
         self.results: list[dict[str, Any]] = []
         self.total = self.count = self.num_failed = 0
-
-    def cell(self, fields: Mapping[str, Any]) -> tuple[Any, ...]:
-        """What names a cell."""
-        return tuple(fields.get(name) for name in self.key)
+        self.saved = 0.0
 
     def todo(self, fields: Mapping[str, Any]) -> bool:
         """Whether a cell is not in the file yet; always true without --resume."""
@@ -95,6 +98,8 @@ class Session:
         say(f"[{self.count}/{self.total}, {spent:.0f} s, about {left:.0f} s left] {summary(result)}")
         if result.get("verdict") == "fail":
             self.num_failed += 1
+        if spent - self.saved > SAVE_SECONDS:
+            self.save()
 
     def save(self) -> None:
         """Append what `add` kept as one record; nothing if there is nothing."""
@@ -104,6 +109,7 @@ class Session:
         record["versions"] |= self.versions
         append_record(self.out, record)
         self.results = []
+        self.saved = time.monotonic() - self.begin
 
     def _done(self) -> set[tuple[Any, ...]]:
         if not self.out.exists():
@@ -115,6 +121,11 @@ class Session:
             if same and all(record["versions"].get(name) == value for name, value in self.versions.items()):
                 found |= {self.cell(result) for result in record["results"] if _final(result)}
         return found
+
+
+def cell(fields: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What names a cell: its values of `KEY`."""
+    return tuple(fields.get(name) for name in KEY)
 
 
 def _final(result: Mapping[str, Any]) -> bool:
