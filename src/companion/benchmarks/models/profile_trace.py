@@ -50,9 +50,8 @@ def profile(part: str, architecture: Architecture, context_length: int, batch_si
     torch.compiler.reset()
     release(device)
     marks = Marks(device)
-    make: Callable[..., Callable[[], Any]] = {"step": _step, "prefill_layer": _prefill_layer, "training": _training}[
-        part
-    ]
+    makers: dict[str, Callable[..., Callable[[], Any]]]
+    makers = {"step": _step, "prefill_layer": _prefill_layer, "training": _training}
     choose = choose_attention if part == "training" else launches.choose_attention
     attention = "own kernel" if part == "step" else choose(architecture, device)
     with launches.attention(attention):
