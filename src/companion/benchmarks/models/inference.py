@@ -61,13 +61,13 @@ def run(options: argparse.Namespace) -> int:
     InputError
         for options that are not known, without torch, or without the GPU that the options name.
     """
+    if options.device == "cpu" and not options.all_launches:
+        options.no_compile = True  # code for a CPU says nothing of a GPU
     models = chosen_models(options, SIZES)
     cells = {pair: planned(*pair, options) for pair in models}
     if options.list:
         print("\n".join(listing(cells)))
         return 0
-    if options.device == "cpu" and not options.all_launches:
-        options.no_compile = True  # code for a CPU says nothing of a GPU
     session = Session(options, BENCHMARK, MODULES, key=cell_of)
     from companion.benchmarks.models.peer import measure_peer
     from companion.benchmarks.models.serving import DeviceFault, measure_model

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class Session:
         self.options, self.benchmark, self.cell = options, benchmark, key or cell
         self.out, self.device = Path(options.out), str(options.device)
         self.versions = versions()
-        self.parameters = {"identity": code_identity(modules), **device_of(self.device)}
+        self.parameters = {"identity": _identity(tuple(modules)), **device_of(self.device)}
         self.done = self._done() if options.resume else set()
         self.parameters |= peaks_of(self.device)
         self.results: list[dict[str, Any]] = []
@@ -121,6 +122,11 @@ class Session:
             if same and all(record["versions"].get(name) == value for name, value in self.versions.items()):
                 found |= {self.cell(result) for result in record["results"] if _final(result)}
         return found
+
+
+@cache
+def _identity(modules: tuple[str, ...]) -> str:
+    return code_identity(modules)
 
 
 def cell(fields: Mapping[str, Any]) -> tuple[Any, ...]:
