@@ -7,6 +7,7 @@ longer than compiled blocks.
 """
 
 import argparse
+from collections.abc import Mapping
 from typing import Any
 
 from companion.architectures import Architecture
@@ -30,7 +31,7 @@ KEY = ("part", "model", "size", "context_length", "batch_size")
 def add_profile_options(parser: argparse.ArgumentParser) -> None:
     """Options of `companion bench profile`."""
     add_options(parser, f"{NAME}.jsonl")
-    parser.add_argument("--parts", nargs="+", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--part", nargs="+", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--context", type=positive, metavar="T", help="tokens of a sequence, if not the part's own")
     parser.set_defaults(suite="profile")
 
@@ -48,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
         for each in plan:
             print(", ".join(f"{name} {value}" for name, value in each.items()))
         return 0
-    session = Session(options, NAME, MODULES, key=KEY)
+    session = Session(options, NAME, MODULES, key=cell_of)
     plan = [fields for fields in plan if session.todo(fields)]
     failed = 0
     for fields in plan:
@@ -70,6 +71,11 @@ def run(options: argparse.Namespace) -> int:
     return failed
 
 
+def cell_of(fields: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What names a pass."""
+    return tuple(fields.get(name) for name in KEY)
+
+
 def plan_of(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Fields of every pass that the options ask for.
 
@@ -78,14 +84,14 @@ def plan_of(options: argparse.Namespace) -> list[dict[str, Any]]:
     InputError
         for a part, model or size that is not known, and where there is no such layer.
     """
-    parts = chosen(options.parts, PARTS, "--parts")
+    parts = chosen(options.part, PARTS, "--part")
     models = chosen(options.models, MODELS, "--models", more=("grouped", "hybrid"))
     sizes = None if options.sizes is None else chosen(options.sizes, ("7b", *SIZES), "--sizes", more=(*OWN_SIZES, TINY))
     plan = []
     for part in parts:
         for model in models:
             if part == "prefill_layer" and model == "hybrid":
-                if options.models and options.parts:
+                if options.models and options.part:
                     raise InputError("prefill_layer: a hybrid has layers of two kinds: name grouped or xlstm")
                 continue
             for size in sizes or [PASSES[part][0]]:

@@ -7,16 +7,18 @@ explains.
 """
 
 import argparse
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from companion.architectures import Architecture
+from companion.benchmarks.models.inference import FAULT
 from companion.benchmarks.models.models import TINY, Widths, architecture_from, architecture_of, shapes_of
 from companion.benchmarks.models.options import add_options, chosen, positive
-from companion.benchmarks.models.session import KEY, Session
+from companion.benchmarks.models.session import KEY, Session, say
 
 NAME = "model_training"
 #: Modules that decide what is measured.
-MODULES = ("training_step", "training_checks", "training_cells")
+MODULES = ("gate", "training_step", "training_checks", "training_cells")
 #: Models that are trained; `grouped` too where it is named.
 MODELS = ("transformer", "xlstm", "hybrid")
 #: Sizes besides the paper's presets, by their weights outside of embeddings: width, layers and heads of the Transformer
@@ -109,7 +111,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure what the options ask for. Exit status 1 if a check failed.
+    """Measure what the options ask for. Exit status: 0 done, 1 a check or a cell failed, 3 the GPU reported a fault.
 
     Raises
     ------
@@ -123,17 +125,28 @@ def run(options: argparse.Namespace) -> int:
             launches = dict.fromkeys(cell.launch for cell in cells)
             print(f"{model} {size}: {len(cells)} cells: {', '.join(map(str, contexts))} tokens; {', '.join(launches)}")
         return 0
-    session = Session(options, NAME, MODULES, key=(*KEY, "vocabulary"))
+    session = Session(options, NAME, MODULES, key=cell_of)
     fields = [fields_of(options, model, size, cell) for model, size, cells in plan for cell in cells]
     session.total = sum(session.todo(each) for each in fields)
+    from companion.benchmarks.models.serving import DeviceFault  # here: these need torch
+    from companion.benchmarks.models.training_cells import measure
+
     for model, size, cells in plan:
         left = [each for cell in cells if session.todo(each := fields_of(options, model, size, cell))]
         if left and not session.out_of_time():
-            from companion.benchmarks.models.training_cells import measure  # here: it needs torch
-
-            measure(session, architecture_to_train(model, size, options.vocabulary), left)
-            session.save()
+            try:
+                measure(session, architecture_to_train(model, size, options.vocabulary), left)
+            except DeviceFault as error:
+                say(f"error: the GPU reported a fault ({error}); what was measured is recorded: go on with --resume")
+                return FAULT
+            finally:
+                session.save()
     return 1 if session.num_failed else 0
+
+
+def cell_of(fields: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What names a cell."""
+    return tuple(fields.get(name) for name in (*KEY, "vocabulary"))
 
 
 def plan_of(options: argparse.Namespace) -> list[tuple[str, str, list[Cell]]]:

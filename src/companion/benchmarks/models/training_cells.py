@@ -1,5 +1,6 @@
 """The cells of the training suite: a model is made and checked once, then timed in each. Needs torch."""
 
+import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ from companion.accounting.params import num_params
 from companion.architectures import Architecture
 from companion.benchmarks.models import launches
 from companion.benchmarks.models.models import shapes_of
+from companion.benchmarks.models.serving import FAULTS, DeviceFault, why
 from companion.benchmarks.models.session import Session
 from companion.benchmarks.models.timed import does_not_fit, free_bytes, peak_bytes, release, reset_peak, timing_of
 from companion.benchmarks.models.training_checks import (
@@ -34,6 +36,11 @@ def measure(session: Session, architecture: Architecture, cells: Sequence[Fields
     """Check and time one model in cells that `companion.benchmarks.models.training.fields_of` describes.
 
     Results are kept in the session.
+
+    Raises
+    ------
+    DeviceFault
+        if the GPU reports a fault: then nothing more can be measured in this process.
     """
     torch.compiler.reset()
     common: Fields = {"shapes": shapes_of(architecture), "optimizer": OPTIMIZER, "precision": PRECISION}
@@ -77,6 +84,10 @@ class _Model:
                 self.training()
             except torch.OutOfMemoryError:
                 self.cleared()  # each cell says what it needs
+            except RuntimeError as error:
+                for cell in cells:
+                    self.session.add({**cell, **self.common, "skipped": self.failure(error)})
+                return
             if self.passes(cells[0]):
                 self.reference = None
                 release(self.session.device)
@@ -114,7 +125,7 @@ class _Model:
                 found, parts = self.attempt(prepare), PARTS
         if found is None:
             found = {"skipped": self.reason(cell, free)}
-        elif found:
+        elif "seconds_median" in found:
             found["loss_parts"] = parts
             seconds, tokens = found["seconds_median"], cell["tokens_per_step"]
             counted = count_flops(self.training.model.architecture, cell["context_length"]).train_flops(tokens)
@@ -124,7 +135,7 @@ class _Model:
             self.session.add({**cell, **self.common, **found})
 
     def attempt(self, prepare: Callable[[], Callable[[], Any] | None]) -> Fields | None:
-        """Times and memory of an action; None if it does not fit, nothing if it is wrong."""
+        """Times and memory of an action; None if it does not fit, nothing if it is wrong, or why it failed."""
         device = self.session.device
         self.peak = None
         try:
@@ -132,9 +143,19 @@ class _Model:
             if action is None:
                 return {}
             times = timing_of(action, device)
-        except torch.OutOfMemoryError:
-            return None
+        except RuntimeError as error:
+            reason = why(error, 0.0, 0.0)
+            return {"skipped": self.failure(error)} if reason.startswith("failed") else None
         return {**times, "peak_memory_bytes": peak_bytes(device) if self.peak is None else self.peak}
+
+    def failure(self, error: RuntimeError) -> str:
+        """Why a cell was not timed, in one line; the whole error is printed."""
+        traceback.print_exception(error)
+        self.session.num_failed += 1
+        reason = why(error, 0.0, 0.0)
+        if any(word in reason for word in FAULTS):
+            raise DeviceFault(reason) from error
+        return reason
 
     def cleared(self) -> int:
         """Bytes that are free when everything is given back that a step left behind."""

@@ -4,20 +4,15 @@ The reference is plain torch in float32 with the same weights: the chunkwise mLS
 What it differs from the same in bfloat16 (autocast) is the error that the dtype brings; a step may have 1.5 times that.
 """
 
-import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, NamedTuple
-from unittest import mock
 
 import torch
 from torch import Tensor
 
-from companion.benchmarks.models import launches
+from companion.benchmarks.models.gate import finite, plain_torch
 from companion.benchmarks.models.training_step import Training
-from companion.kernels import mlstm
-from companion.models import layers
 
 #: Batch and tokens of a sequence that is compared: no whole number of chunks.
 BATCH, LENGTH = 2, 270
@@ -45,13 +40,6 @@ class Reference(NamedTuple):
     tokens: Tensor
     exact: Gradients
     rounded: Gradients
-
-
-@contextmanager
-def plain_torch() -> Iterator[None]:
-    """Within, the mLSTM of models and attention are plain torch."""
-    with mock.patch.object(layers, "mlstm", partial(mlstm, backend="torch")), launches.attention("math"):
-        yield
 
 
 def gradients_of(training: Training, loss: Callable[[Tensor], Tensor], tokens: Tensor, mixed: bool) -> Gradients:
@@ -150,7 +138,7 @@ def _check(quantity: str, error: float, reference_error: float, floor: float) ->
     right = error <= tolerance
     return {
         "quantity": quantity,
-        "error": error if math.isfinite(error) else 1e9,
+        "error": finite(error),
         "reference_error": reference_error,
         "tolerance": tolerance,
         "verdict": "pass" if right else "fail",
