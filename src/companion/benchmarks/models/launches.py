@@ -200,7 +200,8 @@ def choose_attention(architecture: Architecture, device: str) -> str:
         return "default"
     shapes = [(mixer.n_heads, mixer.d_qk), (mixer.n_kv_heads, mixer.d_qk), (mixer.n_kv_heads, mixer.d_hv)]
     q, k, v = (torch.randn(1, int(heads), PROBE, int(d), device=device, dtype=torch.bfloat16) for heads, d in shapes)
-    attend = partial(F.scaled_dot_product_attention, is_causal=True, enable_gqa=mixer.n_heads != mixer.n_kv_heads)
+    grouped = mixer.n_heads != mixer.n_kv_heads
+    attend: Callable[..., Tensor] = partial(F.scaled_dot_product_attention, is_causal=True, enable_gqa=grouped)
     found = {}
     for name in ATTENTIONS:
         with attention(name):
