@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from companion.benchmarks.kernels.benchmark import add_options, run
-from companion.benchmarks.models import inference, profile, training
+from companion.benchmarks.models import inference, profiles, training
 
 
 def add_bench(command: Callable[..., argparse.ArgumentParser], subparsers: Any) -> None:
@@ -48,11 +48,11 @@ def add_bench(command: Callable[..., argparse.ArgumentParser], subparsers: Any) 
     training.add_training_options(parser)
     parser = command(
         "profile",
-        profile.run,
+        profiles.run,
         "where the time of a step, of a layer of a prefill and of a training step goes, by component",
         "  companion bench profile --list\n"
         "  companion bench profile --part step --models xlstm transformer --out mine.jsonl\n"
         "  companion bench profile --sizes tiny --device cpu   (without a GPU)",
         to=to,
     )
-    profile.add_profile_options(parser)
+    profiles.add_profile_options(parser)
