@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from companion.benchmarks.models import inference, profile, training
+from companion.benchmarks.models import inference, profiles, training
 from companion.errors import InputError
 
 
@@ -14,7 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, module, add in (
         ("inference", inference, inference.add_inference_options),
         ("training", training, training.add_training_options),
-        ("profile", profile, profile.add_profile_options),
+        ("profile", profiles, profiles.add_profile_options),
     ):
         new = suites.add_parser(name, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
         new.set_defaults(run=module.run)

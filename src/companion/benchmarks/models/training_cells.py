@@ -1,5 +1,6 @@
 """The cells of the training suite: a model is made and checked once, then timed in each. Needs torch."""
 
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,7 +15,7 @@ from companion.architectures import Architecture
 from companion.benchmarks.models import launches
 from companion.benchmarks.models.models import shapes_of
 from companion.benchmarks.models.serving import FAULTS, DeviceFault, why
-from companion.benchmarks.models.session import Session
+from companion.benchmarks.models.session import Session, say
 from companion.benchmarks.models.timed import does_not_fit, free_bytes, peak_bytes, release, reset_peak, timing_of
 from companion.benchmarks.models.training_checks import (
     NUM_STEPS,
@@ -54,8 +55,12 @@ def measure(session: Session, architecture: Architecture, cells: Sequence[Fields
     training = Training(architecture, session.device, recompute=cells[0]["recompute"])
     with launches.attention(common["attention"]):
         model = _Model(session, training, common, reference_of(training))
-        model.eager([cell for cell in cells if cell["launch"] == "eager"])
+        eager = [cell for cell in cells if cell["launch"] == "eager"]
+        right = bool(eager) and model.passes(eager[0])
         model.compiled([cell for cell in cells if cell["launch"] != "eager"])
+        model.reference = None
+        for cell in eager if right else ():
+            model.time(cell, model.warm)
 
 
 class _Model:
@@ -67,12 +72,6 @@ class _Model:
         self.change: float | None = None  # of the loss in three steps, once it is known
         self.peak: int | None = None
 
-    def eager(self, cells: Sequence[Fields]) -> None:
-        """Steps whose kernels are launched one by one."""
-        if cells and self.passes(cells[0]):
-            for cell in cells:
-                self.time(cell, self.warm)
-
     def compiled(self, cells: Sequence[Fields]) -> None:
         """Compiled steps; the first is as large as those that are timed: the compiler fits its code to it."""
         if not cells:
@@ -80,6 +79,7 @@ class _Model:
         with self.training.compiled():
             batch = max(2, max(cell["batch_size"] for cell in cells) // 8)
             self.training.tokens = self.training.batch(batch, cells[0]["tokens_per_step"] // batch)
+            begin = time.monotonic()
             try:
                 self.training()
             except torch.OutOfMemoryError:
@@ -88,8 +88,10 @@ class _Model:
                 for cell in cells:
                     self.session.add({**cell, **self.common, "skipped": self.failure(error)})
                 return
+            shapes = self.common["shapes"]
+            say(f"{shapes['name']}, {shapes['d_model']} wide: compiled in {time.monotonic() - begin:.0f} s")
             if self.passes(cells[0]):
-                self.reference = None
+                self.reference = None  # its memory must not be counted as that of a step
                 release(self.session.device)
                 for cell in cells:
                     self.time(cell, partial(self.captured, cell) if cell["launch"].endswith("graph") else self.warm)

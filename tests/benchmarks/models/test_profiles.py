@@ -13,13 +13,13 @@ import torch
 from companion.accounting.flops import count_flops
 from companion.accounting.inference import count_prefill, count_step
 from companion.architectures import Architecture, make_architecture
-from companion.benchmarks.models import profile, profile_trace
+from companion.benchmarks.models import profile_trace, profiles
 from companion.benchmarks.models.__main__ import main
 from companion.benchmarks.models.models import architecture_of
-from companion.benchmarks.models.profile import architecture_of_pass, plan_of, rows_of
 from companion.benchmarks.models.profile_counts import COMPONENTS, component_costs
 from companion.benchmarks.models.profile_parts import Marks, Parts, marked_steps
 from companion.benchmarks.models.profile_trace import Kernel, by_component, labels_of
+from companion.benchmarks.models.profiles import architecture_of_pass, plan_of, rows_of
 from companion.benchmarks.models.training import architecture_to_train
 from companion.benchmarks.models.training_step import Training
 from companion.benchmarks.records import read_records
@@ -35,14 +35,20 @@ OTHERS = (
 
 def options_of(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    profile.add_profile_options(parser)
+    profiles.add_profile_options(parser)
     return parser.parse_args(words)
+
+
+def words(a: Architecture) -> str:
+    return f"{a.name}, {a.d_ff}"
 
 
 # ---- counts -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("architecture", [*(architecture_of(name, "7b") for name in MODELS), *OTHERS], ids=repr)
+@pytest.mark.parametrize(
+    "architecture", [*(architecture_of(name, "7b") for name in MODELS), *OTHERS], ids=lambda a: f"{a.name}, {a.d_ff}"
+)
 def test_components_of_a_step_sum_to_the_accounting(architecture: Architecture) -> None:
     costs = component_costs(architecture, "step", 16384, 4)
     counted = count_step(architecture, 16384, 4)
@@ -50,7 +56,9 @@ def test_components_of_a_step_sum_to_the_accounting(architecture: Architecture) 
     assert sum(cost.bytes for cost in costs.values()) == counted.traffic.total
 
 
-@pytest.mark.parametrize("architecture", [*(architecture_of(name, "400m") for name in MODELS), *OTHERS], ids=repr)
+@pytest.mark.parametrize(
+    "architecture", [*(architecture_of(name, "400m") for name in MODELS), *OTHERS], ids=lambda a: f"{a.name}, {a.d_ff}"
+)
 def test_components_but_the_core_sum_to_the_accounting(architecture: Architecture) -> None:
     own = {"attention", "mlstm"}
     costs = component_costs(architecture, "training", 2048, 4)
