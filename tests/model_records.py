@@ -13,7 +13,8 @@ from companion.inference.prefix import kept_by
 
 SIZES = ("160m", "400m", "1.4b", "7b")
 MODELS = ("transformer", "grouped", "xlstm", "hybrid")
-PROMPTS = (512, 2048, 8192, 16384, 65536, 131072)
+PROMPTS = (128, 1024, 4096, 16384, 65536, 131072)
+CONTEXTS = (0, *PROMPTS[1:])
 BATCHES = (1, 8, 64)
 PREFIXES = (1024, 4096, 16384, 65536)
 #: Measured peaks of the made-up device, and which shares of them its kernels reach.
@@ -79,7 +80,7 @@ def write_records(
             results = [_check(common)]
             for batch in BATCHES:
                 for prompt in PROMPTS:
-                    results += _cells(common, a, batch, prompt, timed, library and name in ("transformer", "xlstm"))
+                    results += _cells(common, a, batch, prompt, timed, library and name in ("transformer", "grouped"))
             _append(path, "model_inference", parameters, results)
             if prefixes and size in ("400m", "7b"):
                 kept, results = kept_by(a), []

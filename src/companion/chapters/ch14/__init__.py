@@ -1,10 +1,10 @@
 """What chapter 14 shows (`notebooks/14_inference_measured.md`): models of the same shapes, timed on a GPU.
 
-`measured` reads the records; `times` and `facts` are about first tokens and steps, `fits` about the runtime model beside
-that of the authors' timings, `prefixes` about prefix caching.
+`measured` reads the records; `times` and `facts` are about first tokens and steps, `fits` about the runtime model, ours
+beside that of the authors' timings, `prefixes` about prefix caching.
 """
 
-from companion.chapters.ch14.facts import time_facts
+from companion.chapters.ch14.facts import step_facts, time_facts
 from companion.chapters.ch14.fits import (
     fit_facts,
     fit_ours,
@@ -15,6 +15,7 @@ from companion.chapters.ch14.fits import (
 from companion.chapters.ch14.measured import Measured, load
 from companion.chapters.ch14.prefixes import (
     models_of,
+    num_copies,
     prefix_facts,
     seconds_per_token,
     show_copies,
@@ -43,6 +44,7 @@ __all__ = [
     "fit_ours",
     "load",
     "models_of",
+    "num_copies",
     "prefix_facts",
     "seconds_per_token",
     "show_beside",
@@ -63,6 +65,7 @@ __all__ = [
     "show_terms",
     "show_times",
     "show_tree",
+    "step_facts",
     "their_models",
     "time_facts",
 ]

@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 
+from companion.accounting.inference import count_step
 from companion.chapters.ch14.labels import from_words, peaks_text, tokens_text
 from companion.chapters.ch14.measured import PARTS, Measured
 from companion.chapters.ch14.times import SHARE, library_rows
-from companion.formatting import listed, number_word, percent, plural, span_text
+from companion.formatting import listed, number_word, percent, plural, significant, span_text
 
 
 def time_facts(measured: Measured, size: str, tokens: int, batch: int = 1) -> dict[str, object]:
@@ -88,3 +89,16 @@ def check_verdict(checks: pd.DataFrame) -> str:
     failed = int((checks["verdict"] != "pass").sum())
     words = "passed all" if not failed else f"failed {number_word(failed)} of the"
     return f"The models {words} {plural(len(checks), 'check')}"
+
+
+def step_facts(measured: Measured, size: str, tokens: int, model: str = "xlstm") -> dict[str, object]:
+    """Bytes of a step, its least time, and the share of the weights, for an exercise."""
+    cell = measured.at("step", model, size, tokens)
+    if cell is None:
+        return {}
+    weights = float(count_step(measured.architectures[model, size], tokens + 1).traffic.weights)
+    return {
+        "c14_ex_bytes": f"{significant(cell['bytes'] / 1e9)} GB",
+        "c14_ex_floor": f"{significant(1e3 * cell['bytes'] / measured.peaks.peak_bytes_per_s)} ms",
+        "c14_ex_weights": percent(weights / cell["bytes"]),
+    }

@@ -56,7 +56,7 @@ def show_kept(models: Mapping[str, Architecture], size: str, longest: int = 2**1
     )
 
 
-def show_tree(tree: PrefixTree, models: Mapping[str, Architecture], every: int) -> Html:
+def show_tree(tree: PrefixTree, models: Mapping[str, Architecture], every: int, name: str = "prefix-tree") -> Html:
     """What caching many prompts takes by model, and by where states are kept."""
     rows = []
     for model, architecture in models.items():
@@ -72,10 +72,10 @@ def show_tree(tree: PrefixTree, models: Mapping[str, Architecture], every: int) 
             rows.append(row)
     return show_table(
         pd.DataFrame(rows).astype({"number": "Int64"}),
-        name="prefix-tree",
-        caption=f"Caching {plural(len(tree.prompts), 'prompt')} of {sum(tree.lengths):,} tokens, {tree.unique_tokens:,} "
-        "of them different. Read again: of the tokens that prompts share with others, those that they still have to "
-        f"read. Keys and values of the Transformers lie in blocks of {BLOCK} tokens.",
+        name=name,
+        caption=f"Caching {plural(len(tree.prompts), 'prompt')} of {sum(tree.lengths):,} tokens in all, "
+        f"{tree.unique_tokens:,} of them different. Read again: of the tokens that prompts share with others, those "
+        f"that they still have to read. Keys and values of the Transformers lie in blocks of {BLOCK} tokens.",
         formats={"again": percent, "number": "{:,}"},
         labels={"where": "snapshots", "number": "snapshots kept", "again": "read again"},
     )
@@ -91,6 +91,11 @@ def copies(measured: Measured, size: str) -> pd.DataFrame:
             row |= {"copy": cell["seconds_median"], "share": cell["share_of_copy_bandwidth"]}
             rows.append(row | {"prefill": _between(prefills, cell["prompt_tokens"])})
     return pd.DataFrame(rows, columns=["model", "tokens", "bytes", "copy", "share", "prefill"])
+
+
+def num_copies(measured: Measured, size: str) -> int:
+    """How many copies of a prefix were timed."""
+    return len(copies(measured, size))
 
 
 def _between(times: pd.Series, tokens: float) -> float:

@@ -232,7 +232,7 @@ def show_checks(measured: Measured) -> Html:
 
 
 def show_beside(own: Measured, recorded: Measured, size: str, batch: int = 1) -> Html:
-    """The reader's device beside the recorded one: times at a short, a middle and a long context, and shares of peaks."""
+    """The reader's device beside the recorded one: times and shares of peaks at a short, middle and long context."""
     size = common_size(own, recorded, size)
     rows = []
     for model in [model for model in own.models if model in recorded.models]:
