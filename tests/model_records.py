@@ -1,43 +1,28 @@
 """Records of timed models as the benchmark writes them, with times that a simple model of a device makes up."""
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from companion.accounting.inference import count_prefill, count_step
-from companion.architectures import Architecture, preset
+from companion.architectures import Architecture
+from companion.benchmarks.models.models import MODELS, SIZES, architecture_of, shapes_of
 from companion.benchmarks.records import append_record, new_record
 from companion.inference.prefix import kept_by
 
-SIZES = ("160m", "400m", "1.4b", "7b")
-MODELS = ("transformer", "grouped", "xlstm", "hybrid")
 PROMPTS = (128, 1024, 4096, 16384, 65536, 131072)
 CONTEXTS = (0, *PROMPTS[1:])
 BATCHES = (1, 8, 64)
 PREFIXES = (1024, 4096, 16384, 65536)
 #: Measured peaks of the made-up device, and which shares of them its kernels reach.
 FLOPS, BANDWIDTH, MEMORY = 8e14, 4.3e12, 150e9
+FREE = 0.95 * MEMORY
 SHARES = {"products": 0.75, "copy": 0.9}
 #: Seconds per layer of a pass and of a step.
 LAYER, STEP_LAYER = 4e-5, 1e-5
-
-
-def model_of(model: str, size: str) -> Architecture:
-    """The architecture of a timed model."""
-    heads = int(preset("transformer", size).n_heads)
-    shared = {"n_kv_heads": heads // 4 if heads % 4 == 0 else heads}
-    if model in ("transformer", "grouped"):
-        return preset("transformer", size, **(shared if model == "grouped" else {}))
-    more = {"attention_every": 8, "attention_heads": heads, **shared}
-    return preset("xlstm", size, **(more if model == "hybrid" else {}))
-
-
-def shapes_of(architecture: Architecture) -> dict[str, Any]:
-    """Keyword arguments of `make_architecture` as JSON."""
-    given = {name: value for name, value in architecture.shapes().items() if value is not None}
-    return {"name": architecture.name, **{k: v if isinstance(v, bool) else int(v) for k, v in given.items()}}
 
 
 def write_records(
@@ -75,12 +60,10 @@ def write_records(
 
     for size in sizes:
         for name in models:
-            a = model_of(name, size)
+            a = architecture_of(name, size)
             common = {"model": name, "size": size, "shapes": shapes_of(a), "implementation": "companion"}
-            results = [_check(common)]
-            for batch in BATCHES:
-                for prompt in PROMPTS:
-                    results += _cells(common, a, batch, prompt, timed, library and name in ("transformer", "grouped"))
+            peer = library and name in ("transformer", "grouped")
+            results = [_check(common), *_prefills(common, a, timed, peer), *_steps(common, a, timed)]
             _append(path, "model_inference", parameters, results)
             if prefixes and size in ("400m", "7b"):
                 kept, results = kept_by(a), []
@@ -93,29 +76,38 @@ def write_records(
     return path
 
 
-def _cells(
-    common: dict[str, Any], a: Architecture, batch: int, prompt: int, timed: Any, library: bool
-) -> list[dict[str, Any]]:
-    """A prefill in two launches, one of the library, and a step; what does not fit is left out."""
-    prefill, step = count_prefill(a, prompt, batch), count_step(a, prompt + 1, batch)
-    cell = common | {"batch_size": batch, "prompt_tokens": prompt, "attention": "cudnn"}
-    found, held = [], float(prefill.memory.total)
-    if held > 0.95 * MEMORY or batch * prompt > 2**20:
-        skipped = {"skipped": f"needs {held / 2**30:.1f} GiB, {0.95 * MEMORY / 2**30:.1f} GiB are free"}
-        found.append(cell | {"part": "prefill", "launch": "compiled"} | skipped)
-    else:
-        flops, moved = float(prefill.flops.total), float(prefill.traffic.total)
+def _prefills(common: dict[str, Any], a: Architecture, timed: Any, library: bool) -> list[dict[str, Any]]:
+    """Prefills in two launches, and those of the library; what does not fit is left out."""
+    found = []
+    for batch, prompt in product(BATCHES, PROMPTS):
+        costs = count_prefill(a, prompt, batch)
+        cell = common | {"part": "prefill", "batch_size": batch, "prompt_tokens": prompt, "attention": "cudnn"}
+        held, flops, moved = (float(x) for x in (costs.memory.total, costs.flops.total, costs.traffic.total))
+        if held > FREE or batch * prompt > 2**20:
+            found.append(cell | {"skipped": f"needs {held / 2**30:.1f} GiB, {FREE / 2**30:.1f} GiB are free"})
+            continue
         seconds = max(flops / (SHARES["products"] * FLOPS), moved / BANDWIDTH) + LAYER * a.n_layers
         for launch, factor in (("eager", 1.3), ("compiled", 1.0)):
-            found.append(cell | {"part": "prefill", "launch": launch} | timed(factor * seconds, flops, moved, held))
-        if library:
-            theirs = {"implementation": "transformers", "launch": "compiled", "part": "prefill"}
-            found.append(cell | theirs | timed(1.2 * seconds, flops, moved, 1.1 * held))
-    if float(step.memory.total) > 0.95 * MEMORY:
-        return [*found, cell | {"part": "step", "launch": "graph", "skipped": "needs 300.0 GiB, 132.7 GiB are free"}]
-    flops, moved = float(step.flops.total), float(step.traffic.total)
-    seconds = moved / (SHARES["copy"] * BANDWIDTH) + STEP_LAYER * a.n_layers * (1 + (batch > 1))
-    return [*found, cell | {"part": "step", "launch": "graph"} | timed(seconds, flops, moved, float(step.memory.total))]
+            found.append(cell | {"launch": launch} | timed(factor * seconds, flops, moved, held))
+        for attention, factor in (("sdpa", 1.2), ("flash_attention_2", 1.5)) if library and batch == 1 else ():
+            theirs = {"implementation": "transformers", "launch": "compiled", "attention": attention}
+            found.append(cell | theirs | timed(factor * seconds, flops, moved, 1.1 * held))
+    return found
+
+
+def _steps(common: dict[str, Any], a: Architecture, timed: Any) -> list[dict[str, Any]]:
+    """Steps as graphs; what does not fit is left out."""
+    found = []
+    for batch, context in product(BATCHES, CONTEXTS):
+        costs = count_step(a, context + 1, batch)
+        cell = common | {"part": "step", "batch_size": batch, "prompt_tokens": context, "launch": "graph"}
+        held, moved = float(costs.memory.total), float(costs.traffic.weights + costs.traffic.cache)
+        if held > FREE:
+            found.append(cell | {"skipped": f"needs {held / 2**30:.1f} GiB, {FREE / 2**30:.1f} GiB are free"})
+            continue
+        seconds = moved / (SHARES["copy"] * BANDWIDTH) + STEP_LAYER * a.n_layers * (1 + (batch > 1))
+        found.append(cell | timed(seconds, float(costs.flops.total), moved, held))
+    return found
 
 
 def _check(common: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from companion.benchmarks.models import inference
+from companion.benchmarks.models import inference, prefix
 from companion.errors import InputError
 
 
@@ -11,7 +11,10 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line. Exit status 2 for wrong input, else that of the suite."""
     parser = argparse.ArgumentParser(prog="python -m companion.benchmarks.models")
     suites = parser.add_subparsers(title="suites", metavar="SUITE", required=True)
-    for name, module, add in (("inference", inference, inference.add_inference_options),):
+    for name, module, add in (
+        ("inference", inference, inference.add_inference_options),
+        ("prefix", prefix, prefix.add_prefix_options),
+    ):
         new = suites.add_parser(name, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
         new.set_defaults(run=module.run)
         add(new)
