@@ -66,7 +66,7 @@ def write_records(
             results = [_check(common), *_prefills(common, a, timed, peer), *_steps(common, a, timed)]
             _append(path, "model_inference", parameters, results)
             if prefixes and size in ("400m", "7b"):
-                kept, results = kept_by(a), []
+                kept, results = kept_by(a), [_check(common, "a copied prefix, then steps")]
                 for prefix in PREFIXES:
                     moved = float(kept.entry_bytes(prefix))
                     cell = {**common, "part": "prefix", "prompt_tokens": prefix, "batch_size": 1, "launch": "eager"}
@@ -110,9 +110,9 @@ def _steps(common: dict[str, Any], a: Architecture, timed: Any) -> list[dict[str
     return found
 
 
-def _check(common: dict[str, Any]) -> dict[str, Any]:
-    quantity = {"part": "check", "quantity": "logits of a step after a prefill", "batch_size": 2}
-    return common | quantity | {
+def _check(common: dict[str, Any], quantity: str = "steps, eager") -> dict[str, Any]:
+    fields = {"part": "check", "quantity": quantity, "batch_size": 2}
+    return common | fields | {
         "error": 0.012, "reference_error": 0.011, "tolerance": 0.05, "verdict": "pass", "reason": "",
     }  # fmt: skip
 

@@ -25,6 +25,7 @@ from companion.chapters.ch14.prefixes import (
     show_links,
     show_tree,
 )
+from companion.chapters.ch14.ratios import own_ratio_facts, show_own_ratios
 from companion.chapters.ch14.times import (
     show_beside,
     show_checks,
@@ -45,6 +46,7 @@ __all__ = [
     "load",
     "models_of",
     "num_copies",
+    "own_ratio_facts",
     "prefix_facts",
     "seconds_per_token",
     "show_beside",
@@ -59,6 +61,7 @@ __all__ = [
     "show_links",
     "show_longest",
     "show_memory",
+    "show_own_ratios",
     "show_ratios",
     "show_shares",
     "show_summary",

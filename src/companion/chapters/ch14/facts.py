@@ -34,6 +34,7 @@ def time_facts(measured: Measured, size: str, tokens: int, batch: int = 1) -> di
         "c14_dates": " to ".join(dict.fromkeys(measured.dates)),
         "c14_peak_flops": peaks_text(measured.peaks)[0],
         "c14_peak_bytes": peaks_text(measured.peaks)[1],
+        "c14_stated": stated_verdict(measured),
         "c14_skipped": skipped_verdict(skipped),
         "c14_checks": check_verdict(measured.checks),
         "c14_library": library_verdict(library, tokens),
@@ -56,9 +57,15 @@ def shares_at(measured: Measured, part: str, size: str, tokens: int, batch: int)
 def target_verdict(share: float | None, target: float) -> str:
     """A verdict: whether a share reaches a target that was set before measuring."""
     if share is None:
-        return "was not timed"
-    words = "reached" if share >= target else "missed"
-    return f"was {words}: {percent(share)} against {percent(target)}"
+        return "not timed"
+    return f"{'reached' if share >= target else 'missed'}: {percent(share)}"
+
+
+def stated_verdict(measured: Measured) -> str:
+    """A verdict: the peaks that the vendor states for the device."""
+    if measured.datasheet is None:
+        return "Our table of hardware lacks this device, so there are no stated peaks to compare with"
+    return "The vendor states {} and {}".format(*peaks_text(measured.datasheet))
 
 
 def library_verdict(ratios: pd.Series, tokens: int) -> str:
@@ -72,14 +79,26 @@ def library_verdict(ratios: pd.Series, tokens: int) -> str:
     return f"{start}: with the library as baseline the Transformer would look better than in this chapter"
 
 
+#: What the reason of a cell that was left out says, and how a sentence puts it.
+_REASONS = {
+    "GiB": "for want of memory",
+    "the limit is": "for the time that they would take",
+    "is not installed": "because a package was not installed",
+    "failed": "because they failed",
+}
+
+
 def skipped_verdict(skipped: pd.DataFrame) -> str:
     """A verdict: how many cells were left out, and why."""
     if not len(skipped):
         return "No cell was left out"
-    reasons = skipped["skipped"].str.replace(r"[\d.,]+", "…", regex=True)
-    memory = int(reasons.str.contains("GiB").sum())
-    parts = [(memory, "for want of memory"), (len(skipped) - memory, "for another reason, mostly time")]
-    return f"{plural(len(skipped), 'cell')} left out: " + listed([f"{n} {words}" for n, words in parts if n])
+    words = [
+        next((words for part, words in _REASONS.items() if part in reason), "for other reasons")
+        for reason in skipped["skipped"]
+    ]
+    parts = [f"{number:,} {why}" for why, number in pd.Series(words).value_counts().items()]
+    were = "was" if len(skipped) == 1 else "were"
+    return f"{plural(len(skipped), 'cell')} {were} left out: {listed(parts)}"
 
 
 def check_verdict(checks: pd.DataFrame) -> str:

@@ -21,19 +21,18 @@ Models = Mapping[tuple[str, Quantity], RuntimeModel]
 #: What tables call a term. The FLOPs of an xLSTM are those of matrix products but for a small part.
 _TERMS = {
     "product_flops": "matrix products",
-    "flops": "matrix products",
     "attention_flops": "attention's core",
     "token_layers": "elementwise work",
     "weight_bytes": "weights",
-    "cache_waves": "cache, by waves",
-    "cache_bytes": "cache, by bytes",
+    "cache_bytes": "cache",
     "state_bytes": "state",
     "activation_bytes": "activations",
     "layers": "each layer",
     "batched_layers": "each layer, B > 1",
     "passes": "each pass",
 }
-_ALIKE = {"flops": "product_flops"}
+#: Terms in one row of a table. The authors' cache counts by tokens and waves of heads, ours by bytes.
+_ALIKE = {"flops": "product_flops", "cache_waves": "cache_bytes"}
 
 
 def fit_ours(measured: Measured, *, num_resamples: int = 200) -> tuple[Models, list[str]]:
@@ -90,8 +89,10 @@ def _text(row: Mapping[Any, Any]) -> str:
     return f"{one(row['value'])} [{one(row['low'])}, {one(row['high'])}] {row['unit']}"
 
 
-def show_terms(ours: Models, theirs: Models, measured: Measured, their_peaks: Hardware, names: Sequence[str]) -> Html:
-    """Coefficients of some models, the authors' beside ours: shares of peaks, or seconds.
+def show_terms(
+    ours: Models, theirs: Models, measured: Measured, their_peaks: Hardware, quantity: Quantity, names: Sequence[str]
+) -> Html:
+    """Coefficients of some models' times, the authors' beside ours: shares of peaks, or seconds.
 
     Parameters
     ----------
@@ -100,48 +101,41 @@ def show_terms(ours: Models, theirs: Models, measured: Measured, their_peaks: Ha
     their_peaks
         of the authors' device, as the vendor states them.
     """
-    rows: dict[tuple[Any, ...], dict[str, str]] = {}
+    rows: dict[tuple[str, str], dict[str, str]] = {}
     sources = {"theirs": (theirs, their_peaks), "ours": (ours, measured.datasheet), "reached": (ours, measured.peaks)}
     for name in names:
-        for quantity in PARTS:
-            for source, (models, peaks) in sources.items():
-                if (name, quantity) not in models or peaks is None:
-                    continue
-                for row in coefficients(models[name, quantity], peaks).to_dict("records"):
-                    if source == "reached" and row["unit"] != "%":
-                        continue
-                    key = (LABELS[name], QUANTITY_NAMES[quantity], _ALIKE.get(row["term"], row["term"]))
-                    rows.setdefault(key, {})[source] = _text(row)
+        for source, (models, peaks) in sources.items():
+            if (name, quantity) not in models or peaks is None:
+                continue
+            for row in coefficients(models[name, quantity], peaks).to_dict("records"):
+                if source != "reached" or row["unit"] == "%" or measured.datasheet is None:
+                    rows.setdefault((name, _ALIKE.get(row["term"], row["term"])), {})[source] = _text(row)
+    order = {term: number for number, term in enumerate(_TERMS)}
     table = pd.DataFrame(
         [
-            {"model": model, "what": what, "term": _TERMS[term]} | {s: cells.get(s, "–") for s in sources}
-            for (model, what, term), cells in rows.items()
+            {"model": LABELS[name], "term": _TERMS[term]} | {source: cells.get(source, "–") for source in sources}
+            for (name, term), cells in sorted(rows.items(), key=lambda row: (names.index(row[0][0]), order[row[0][1]]))
         ],
-        columns=["model", "what", "term", *sources],
+        columns=["model", "term", *sources],
     )
-    shown = [source for source in sources if (table[source] != "–").any()]
-    datasheet = "" if measured.datasheet is None else f"{peaks_text(measured.datasheet)[0]} and "
-    datasheet += "" if measured.datasheet is None else peaks_text(measured.datasheet)[1]
-    reached = " and ".join(peaks_text(measured.peaks))
-    caption = "Coefficients of the runtime model with 95 % intervals. %: of the peak FLOP/s or bytes/s. "
-    if "theirs" in shown:
-        caption += f"Authors: peaks of {their_peaks.label}, {' and '.join(peaks_text(their_peaks))}. "
-    caption += f"Ours: peaks that the vendor states for the device ({datasheet}), " if datasheet else "Ours: "
-    caption += f"and those measured ({reached}). ns per token and layer (of a wave), µs per layer or pass. "
+    headings = {"theirs": "authors", "ours": "ours, of stated peaks", "reached": "ours, of measured peaks"}
+    shown = {source: words for source, words in headings.items() if (table[source] != "–").any()}
+    caption = f"Coefficients of the runtime model, {QUANTITY_NAMES[quantity]}, with 95 % intervals. "
+    caption += "%: of the peak FLOP/s or bytes/s. " + _whose_peaks(measured, their_peaks if "theirs" in shown else None)
+    waves = "The authors' cache is in ns per token, layer and wave of heads. " if quantity == "step_time" else ""
     return show_table(
-        table[["model", "what", "term", *shown]],
-        name="measured-terms" if "theirs" in shown else "measured-terms-more",
-        caption=caption + "∞ or 0 µs: not to be told from no cost at all.",
-        labels={
-            source: label
-            for source, label in {
-                "theirs": "authors",
-                "ours": "ours, of stated peaks",
-                "reached": "ours, of measured peaks",
-            }.items()
-            if source in shown
-        },
+        table[["model", "term", *shown]],
+        name=f"measured-{'first' if quantity == 'ttft' else 'step'}-terms{'' if 'theirs' in shown else '-more'}",
+        caption=f"{caption}{waves if 'theirs' in shown else ''}∞ % or 0 µs: not to be told from no cost at all.",
+        labels=shown,
     )
+
+
+def _whose_peaks(measured: Measured, theirs: Hardware | None) -> str:
+    """The peaks behind the percents of a table, in a sentence each."""
+    words = f"Authors: {theirs.label}, {' and '.join(peaks_text(theirs))}. " if theirs else ""
+    stated = f"{' and '.join(peaks_text(measured.datasheet))} as stated, " if measured.datasheet else ""
+    return f"{words}Ours: {measured.device}, {stated}{' and '.join(peaks_text(measured.peaks))} as measured. "
 
 
 def show_both_crossovers(measured: Measured, authors: pd.DataFrame) -> Html:
@@ -150,7 +144,7 @@ def show_both_crossovers(measured: Measured, authors: pd.DataFrame) -> Html:
     for quantity in PARTS:
         theirs = measured_crossovers(authors, quantity)
         batches = sorted({*measured.batches} & {*theirs["batch_size"]})
-        for size in dict.fromkeys((*measured.sizes, *theirs["model_size"])):
+        for size in [size for size in measured.sizes if size in set(theirs["model_size"])]:
             row = {"what": QUANTITY_NAMES[quantity], "size": size}
             for batch in batches:
                 found = theirs[(theirs["model_size"] == size) & (theirs["batch_size"] == batch)]
@@ -178,7 +172,9 @@ def fit_facts(
         "c14_fit_errors": span_text(errors, lambda error: f"{error:.2f}") if errors else "–",
         "c14_fit_notes": f"Not fitted: {'; '.join(notes)}" if notes else "Every model and quantity can be fitted",
         "c14_their_device": their_peaks.label,
-        "c14_datasheet": "those that the vendor states" if measured.datasheet else "those measured",
+        "c14_whose_peaks": "that the vendors state"
+        if measured.datasheet
+        else "that the vendor states for their device, and that we measured on ours",
     }
     kinds = {
         "products": ("transformer", "ttft", "product_flops"),
@@ -195,7 +191,21 @@ def fit_facts(
         for whose, models, device in (("theirs", theirs, their_peaks), ("ours", ours, peaks)):
             facts[f"c14_{word}_{whose}"] = _one(models, (name, quantity), term, device)
     facts["c14_gain"] = gain_verdict(ours, theirs, peaks, their_peaks)
+    facts["c14_overhead"] = overhead_verdict(ours, theirs, peaks)
     return facts
+
+
+def overhead_verdict(ours: Models, theirs: Models, peaks: Hardware) -> str:
+    """A verdict: whether our steps have less overhead per layer than the authors'."""
+    ratios = []
+    for name in ("transformer", "xlstm"):
+        values = [_value(models, (name, "step_time"), "layers", peaks)[0] for models in (ours, theirs)]
+        ratios += [values[0] / values[1]] if all(np.isfinite(values)) and values[1] > 0 else []
+    if not ratios:
+        return "The overhead of launching kernels cannot be compared"
+    if max(ratios) <= 0.5:
+        return "Kernels that are launched one by one keep the GPU waiting; our CUDA graphs avoid most of that"
+    return "CUDA graphs do not avoid most of this overhead, so it is not the launching of kernels alone"
 
 
 def _one(models: Models, key: tuple[str, Any], term: str, peaks: Hardware) -> str:
