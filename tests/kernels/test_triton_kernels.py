@@ -16,7 +16,7 @@ INTERPRETED = HERE / "interpreted"
 #: Files that share a process.
 GROUPS = (
     ("against_oracle", "common"),
-    ("cancelling_sums", "normalizer"),
+    ("cancelling_sums", "normalizer", "generation"),
     ("tuning", "hard_inputs"),
     ("sequences_and_layouts", "step_and_operators"),
 )

@@ -68,9 +68,7 @@ def test_logits_of_llama() -> None:
     theirs = transformers.LlamaForCausalLM(
         transformers.LlamaConfig(num_attention_heads=4, num_key_value_heads=2, rms_norm_eps=1e-6, **sizes)
     ).eval()
-    ours = make_architecture(
-        "transformer", d_model=128, n_layers=3, n_heads=4, n_kv_heads=2, d_ff=384, vocab_size=100
-    )
+    ours = make_architecture("transformer", d_model=128, n_layers=3, n_heads=4, n_kv_heads=2, d_ff=384, vocab_size=100)
     _compare(theirs, load_published(build(ours), _scattered(theirs), "llama"))
 
 

@@ -62,6 +62,25 @@ def mlstm_chunk_tfla(chunk_size: Numeric, d_qk: Numeric, d_hv: Numeric, causal_f
     return {"state": state, "intra": intra, "inter": 2 * L * qk * hv + 3 * L * qk, "combination": 2 * L * hv + 4 * L}
 
 
+def mlstm_chunk_products(chunk_size: Numeric, d_qk: Numeric, d_hv: Numeric, causal_factor: float) -> dict[str, Numeric]:
+    """Products of matrices alone, those of `mlstm_chunk_tfla`: the forward pass, one head, one chunk.
+
+    Parameters
+    ----------
+    chunk_size, d_qk, d_hv
+        L, and the widths of one head.
+    causal_factor
+        share of the L × L matrix that is computed.
+
+    Returns
+    -------
+    dict
+        FLOPs of `state`, `intra` and `inter`.
+    """
+    between = 2 * chunk_size * d_qk * d_hv
+    return {"state": between, "intra": causal_factor * 2 * chunk_size**2 * (d_qk + d_hv), "inter": between}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Convention:
     """Which operations count, and at what price.
@@ -152,6 +171,18 @@ SIX_ND = Convention(
     source="arXiv 2001.08361, section 2.1, with all weights counted in N",
     rule="6ND",
 )
+#: What `torch.utils.flop_counter` sees in a running model: products of matrices, masked pairs too.
+PRODUCTS = Convention(
+    name="products",
+    description="products of matrices alone, masked pairs too",
+    source="torch.utils.flop_counter on the models of companion.models",
+    attention_causal_factor=1.0,
+    attention_softmax_flops=0.0,
+    mlstm_chunk=mlstm_chunk_products,
+    ffn_elementwise_flops=0.0,
+    output_gate_elementwise_flops=0.0,
+)
+#: Those that a count of training may be stated in.
 CONVENTIONS: dict[str, Convention] = {c.name: c for c in (PAPER, TFLA, CHINCHILLA, SIX_ND)}
 
 

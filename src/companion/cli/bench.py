@@ -5,10 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 from companion.benchmarks.kernels.benchmark import add_options, run
+from companion.benchmarks.models import inference
 
 
 def add_bench(command: Callable[..., argparse.ArgumentParser], subparsers: Any) -> None:
-    """Register `companion bench kernels`; `command` is the maker of subparsers in `companion.cli.dispatch`."""
+    """Register the commands of `companion bench`; `command` is the maker of subparsers in `companion.cli.dispatch`."""
     group = subparsers.add_parser("bench", help="measure on this machine", description="Measure on this machine.")
     to = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
     parser = command(
@@ -23,3 +24,14 @@ def add_bench(command: Callable[..., argparse.ArgumentParser], subparsers: Any) 
         to=to,
     )
     add_options(parser)
+    parser = command(
+        "inference",
+        inference.run,
+        "time to the first token and time of a step of whole models: Transformer, grouped heads, xLSTM, hybrid",
+        "  companion bench inference --list\n"
+        "  companion bench inference --quick --out mine.jsonl\n"
+        "  companion bench inference --models xlstm transformer --sizes 7b --out mine.jsonl --resume\n"
+        "  companion bench inference --sizes tiny --prompts 0 128 --batches 1 --device cpu   (without a GPU)",
+        to=to,
+    )
+    inference.add_inference_options(parser)

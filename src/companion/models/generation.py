@@ -59,7 +59,7 @@ def check_tokens(model: LanguageModel, tokens: Tensor) -> None:
 
 
 class CapturedStep:
-    """One generation step as a CUDA graph: it launches at once, which the many small kernels of a step otherwise wait for.
+    """One generation step as a CUDA graph: launched at once, while its many small kernels otherwise wait for the host.
 
     The graph works on `memory`, and every call adds a token to it.
 

@@ -66,8 +66,8 @@ class SwiGLU(nn.Module):
 
     def step(self, x: Tensor, norm: RMSNorm) -> Tensor:
         """x + ffn(norm(x)) of one token a sequence, x (B, d)."""
-        inner, _ = linear_step(x, self.gate_up.weight, kind="norm", norm=norm.weight)
-        return linear_step(inner, self.down.weight, kind="swiglu", residual=x)[0]
+        inner, _ = linear_step(x, self.gate_up.weight, norm=norm.weight, swiglu=True)
+        return linear_step(inner, self.down.weight, residual=x)[0]
 
 
 @torch.library.custom_op("companion::rotary_angles", mutates_args=())
@@ -97,7 +97,7 @@ class Place:
 
 
 class Attention(nn.Module):
-    """Causal attention with rotary embedding; grouped heads, a window and norms of queries and keys as its shapes say."""
+    """Causal attention with rotary embedding; grouped heads, a window, norms of queries and keys as its shapes say."""
 
     def __init__(self, d_model: int, shapes: AttentionShapes) -> None:
         super().__init__()
@@ -106,8 +106,8 @@ class Attention(nn.Module):
         self.grouped = shapes.n_kv_heads != shapes.n_heads
         self.qkv = nn.Linear(d_model, sum(self.widths), bias=False)
         self.out = nn.Linear(shapes.n_heads * shapes.d_hv, d_model, bias=False)
-        self.q_norm = RMSNorm(shapes.d_qk) if shapes.qk_norm else nn.Identity()
-        self.k_norm = RMSNorm(shapes.d_qk) if shapes.qk_norm else nn.Identity()
+        self.q_norm = RMSNorm(int(shapes.d_qk)) if shapes.qk_norm else None
+        self.k_norm = RMSNorm(int(shapes.d_qk)) if shapes.qk_norm else None
 
     def forward(self, x: Tensor, place: Place, memory: KeysValues | None = None) -> Tensor:
         """(B, T, d) to (B, T, d); a memory is seen too, and then has these tokens."""
@@ -131,25 +131,27 @@ class Attention(nn.Module):
 
     def step(self, x: Tensor, norm: RMSNorm, place: Place, memory: KeysValues) -> Tensor:
         """x + attention(norm(x)) of one token a sequence, x (B, d)."""
-        qkv, _ = linear_step(x, self.qkv.weight, kind="norm", norm=norm.weight)
+        qkv, _ = linear_step(x, self.qkv.weight, norm=norm.weight)
         assert place.angles is not None
-        norms = (self.q_norm.weight, self.k_norm.weight) if self.shapes.qk_norm else None
-        h = attend_step(qkv, place.angles, place.positions[0], memory.keys, memory.values, memory.counters, norms)
+        norms = None if self.q_norm is None or self.k_norm is None else (self.q_norm.weight, self.k_norm.weight)
+        h = attend_step(qkv, place.angles, place.positions[0], memory.keys, memory.values, norms)
         return linear_step(h, self.out.weight, residual=x)[0]
 
     def _heads(self, qkv: Tensor, place: Place) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (B, H, T, d), queries and keys turned to their positions."""
         shapes = self.shapes
         q, k, v = qkv.split(self.widths, dim=-1)
-        q = self.q_norm(q.unflatten(-1, (shapes.n_heads, shapes.d_qk)))
-        k = self.k_norm(k.unflatten(-1, (shapes.n_kv_heads, shapes.d_qk)))
+        q = q.unflatten(-1, (shapes.n_heads, shapes.d_qk))
+        k = k.unflatten(-1, (shapes.n_kv_heads, shapes.d_qk))
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
         v = v.unflatten(-1, (shapes.n_kv_heads, shapes.d_hv)).transpose(1, 2)
         assert place.angles is not None  # a model with attention has them
         return rotate(q.transpose(1, 2), *place.angles), rotate(k.transpose(1, 2), *place.angles), v
 
 
 class MLSTM(nn.Module):
-    """The mLSTM layer of xLSTM 7B: bounded gates, a norm over each head, an output gate (arXiv 2503.13427, section 3)."""
+    """The mLSTM layer of xLSTM 7B: bounded gates, a norm over each head, an output gate (arXiv 2503.13427, sec. 3)."""
 
     def __init__(self, d_model: int, shapes: MLSTMShapes) -> None:
         super().__init__()
@@ -158,7 +160,7 @@ class MLSTM(nn.Module):
         self.widths = (shapes.n_heads * shapes.d_qk, shapes.n_heads * shapes.d_qk, hidden, hidden)
         self.qkvo = nn.Linear(d_model, sum(self.widths), bias=False)
         self.gates = nn.Linear(d_model, 2 * shapes.n_heads)
-        self.norm = HeadNorm(shapes.n_heads, shapes.d_hv)
+        self.norm = HeadNorm(int(shapes.n_heads), int(shapes.d_hv))
         self.out = nn.Linear(hidden, d_model, bias=False)
 
     def forward(self, x: Tensor, place: Place, memory: MLSTMState | None = None) -> Tensor:
@@ -177,10 +179,11 @@ class MLSTM(nn.Module):
     def step(self, x: Tensor, norm: RMSNorm, place: Place, memory: MLSTMState) -> Tensor:
         """x + mlstm(norm(x)) of one token a sequence, x (B, d); the state is updated in place."""
         gates = Gates(self.gates.weight, self.gates.bias, GATE_CAP)
-        qkvo, both = linear_step(x, self.qkvo.weight, kind="norm", norm=norm.weight, gates=gates)
+        qkvo, both = linear_step(x, self.qkvo.weight, norm=norm.weight, gates=gates)
         q, k, v, gate = self._split(qkvo)
         assert both is not None
-        h, _ = mlstm_step(q, k, v, *both.chunk(2, dim=-1), memory)
+        i, f = both.chunk(2, dim=-1)
+        h, _ = mlstm_step(q, k, v, i, f, memory)
         return linear_step(gated_head_norm(h, gate, self.norm.weight), self.out.weight, residual=x)[0]
 
     def _split(self, qkvo: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

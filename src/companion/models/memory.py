@@ -1,6 +1,7 @@
 """What a model keeps of the tokens that it has read: keys and values of attention, states of the mLSTM."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,17 +11,14 @@ from companion.errors import InputError
 from companion.kernels import MLSTMState
 
 
-@dataclass
-class KeysValues:
+class KeysValues(NamedTuple):
     """Keys (B, n_kv_heads, S, d_qk) and values (B, n_kv_heads, S, d_hv) of one layer.
 
-    Position p is in slot p mod S, so that a layer with a window of S tokens drops the oldest ones by itself. A kernel
-    counts in `counters` (B·n_kv_heads,); between steps they are 0.
+    Position p is in slot p mod S, so that a layer with a window of S tokens drops the oldest ones by itself.
     """
 
     keys: Tensor
     values: Tensor
-    counters: Tensor
 
     def add(self, k: Tensor, v: Tensor, positions: Tensor) -> None:
         """Keep new tokens at positions (T,); of more than S the last."""
@@ -77,12 +75,11 @@ class Memory:
         def layer(mixer: Mixer) -> KeysValues | MLSTMState:
             if isinstance(mixer, Attention):
                 slots = min(max_length, mixer.window or max_length)
-                shape = (batch_size, mixer.n_kv_heads, slots)
-                keys, values = (torch.zeros(*shape, d, dtype=dtype, device=device) for d in (mixer.d_qk, mixer.d_hv))
-                counters = torch.zeros(batch_size * mixer.n_kv_heads, dtype=torch.int32, device=device)
-                return KeysValues(keys, values, counters)
-            sizes = (batch_size, mixer.n_heads, mixer.d_qk, mixer.d_hv)
-            return MLSTMState.empty(*sizes, dtype=state_dtype, device=device)
+                shape = (batch_size, int(mixer.n_kv_heads), int(slots))
+                widths = (int(mixer.d_qk), int(mixer.d_hv))
+                return KeysValues(*(torch.zeros(*shape, width, dtype=dtype, device=device) for width in widths))
+            sizes = (int(mixer.n_heads), int(mixer.d_qk), int(mixer.d_hv))
+            return MLSTMState.empty(batch_size, *sizes, dtype=state_dtype, device=device)
 
         layers = [layer(mixer) for mixer in mixers(architecture)]
         return cls(architecture, layers, torch.zeros((), dtype=torch.long, device=device), max_length, batch_size)
@@ -90,8 +87,7 @@ class Memory:
     @property
     def tensors(self) -> list[Tensor]:
         """Everything that is kept, layer by layer."""
-        kept = ((each.keys, each.values) if isinstance(each, KeysValues) else each for each in self.layers)
-        return [tensor for each in kept for tensor in each]
+        return [tensor for layer in self.layers for tensor in layer]
 
     @property
     def num_bytes(self) -> int:
@@ -100,14 +96,8 @@ class Memory:
 
     def copy(self) -> "Memory":
         """A copy that shares nothing: a prefix can be read once and continued many times."""
-        made = Memory(self.architecture, [], self.position.clone(), self.max_length, self.batch_size, self.length)
-        made.layers = [
-            KeysValues(each.keys.clone(), each.values.clone(), each.counters.clone())
-            if isinstance(each, KeysValues)
-            else MLSTMState(*(x.clone() for x in each))
-            for each in self.layers
-        ]
-        return made
+        layers = [type(layer)(*(tensor.clone() for tensor in layer)) for layer in self.layers]
+        return replace(self, layers=layers, position=self.position.clone())
 
     def check(self, architecture: Architecture, tokens: Tensor) -> None:
         """Raise an InputError unless `tokens` (B, T) can follow in a model of this architecture."""
@@ -117,7 +107,8 @@ class Memory:
             raise InputError(f"memory: {tokens.shape[0]} sequences are given, it holds {self.batch_size}")
         if self.length + tokens.shape[1] > self.max_length:
             raise InputError(
-                f"memory: {self.length} tokens are kept and {tokens.shape[1]} are given; max_length is {self.max_length}"
+                f"memory: {self.length} tokens are kept and {tokens.shape[1]} are given, "
+                f"which is beyond max_length {self.max_length}"
             )
 
 

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -35,11 +37,11 @@ class Block(nn.Module):
         self.ffn_norm = RMSNorm(d_model) if d_ff else None
         self.ffn = SwiGLU(d_model, d_ff) if d_ff else None
 
-    def forward(self, x: Tensor, place: Place, memory: KeysValues | MLSTMState | None = None) -> Tensor:
+    def forward(self, x: Tensor, place: Place, memory: Any = None) -> Tensor:
         x = x + self.mixer(self.mixer_norm(x), place, memory)
         return x if self.ffn is None or self.ffn_norm is None else x + self.ffn(self.ffn_norm(x))
 
-    def step(self, x: Tensor, place: Place, memory: KeysValues | MLSTMState) -> Tensor:
+    def step(self, x: Tensor, place: Place, memory: Any) -> Tensor:
         """The same for one token a sequence, x (B, d): fewer kernels, since each waits for memory alone."""
         x = self.mixer.step(x, self.mixer_norm, place, memory)
         return x if self.ffn is None or self.ffn_norm is None else self.ffn.step(x, self.ffn_norm)
@@ -59,12 +61,13 @@ class LanguageModel(nn.Module):
     def __init__(self, architecture: Architecture, logit_cap: float | None = None) -> None:
         super().__init__()
         a = self.architecture = architecture
+        width, vocab_size = int(a.d_model), int(a.vocab_size)
         self.logit_cap, self.recompute = logit_cap, False
-        self.embedding = nn.Embedding(a.vocab_size, a.d_model)
-        self.blocks = nn.ModuleList(Block(a.d_model, a.d_ff, mixer) for mixer in mixers(a))
+        self.embedding = nn.Embedding(vocab_size, width)
+        self.blocks = nn.ModuleList(Block(width, int(a.d_ff), mixer) for mixer in mixers(a))
         self.rotary_width = next((mixer.d_qk for mixer in mixers(a) if isinstance(mixer, AttentionShapes)), 0)
-        self.norm = RMSNorm(a.d_model)
-        self.unembedding = nn.Linear(a.d_model, a.vocab_size, bias=False)
+        self.norm = RMSNorm(width)
+        self.unembedding = nn.Linear(width, vocab_size, bias=False)
         if a.tied_embeddings:
             self.unembedding.weight = self.embedding.weight
 
@@ -111,24 +114,30 @@ class LanguageModel(nn.Module):
             positions = positions + position
         place = Place(positions, rotary_angles(positions, self.rotary_width) if self.rotary_width else None, fresh)
         x = self.embedding(tokens)
-        if torch.is_autocast_enabled(x.device.type):  # the residual stream too: it is most of what a block moves
+        if not x.is_meta and torch.is_autocast_enabled(x.device.type):
+            # the residual stream too: it is most of what a block moves
             x = x.to(torch.get_autocast_dtype(x.device.type))
         if kept is not None and position is not None and tokens.shape[1] == 1 and not torch.is_grad_enabled():
-            x = x[:, 0]
-            for block, memory in zip(self.blocks, kept, strict=True):
-                x = block.step(x, place, memory)
-            position += 1
-            logits = linear_step(x, self.unembedding.weight, kind="norm", norm=self.norm.weight)[0][:, None]
-            return logits if self.logit_cap is None else soft_cap(logits, self.logit_cap)
-        for number, block in enumerate(self.blocks):
-            if self.recompute and torch.is_grad_enabled():
-                x = checkpoint(block, x, place, use_reentrant=False)
-            else:
-                x = block(x, place, None if kept is None else kept[number])
+            logits = self._step(x[:, 0], place, kept)[:, None]
+        else:
+            for number, block in enumerate(self.blocks):
+                if kept is not None:
+                    x = block(x, place, kept[number])
+                elif self.recompute and torch.is_grad_enabled():
+                    x = checkpoint(block, x, place, use_reentrant=False)
+                else:
+                    x = block(x, place)
+            logits = self.unembedding(self.norm(x[:, -1:] if last else x))
         if position is not None:
             position += tokens.shape[1]
-        logits = self.unembedding(self.norm(x[:, -1:] if last else x))
         return logits if self.logit_cap is None else soft_cap(logits, self.logit_cap)
+
+    def _step(self, x: Tensor, place: Place, kept: Sequence[KeysValues | MLSTMState]) -> Tensor:
+        """Logits (B, V) of one token a sequence, from its embedding (B, d)."""
+        for block, memory in zip(self.blocks, kept, strict=True):
+            assert isinstance(block, Block)
+            x = block.step(x, place, memory)
+        return linear_step(x, self.unembedding.weight, norm=self.norm.weight)[0]
 
     def loss(self, tokens: Tensor) -> Tensor:
         """Mean cross-entropy of the next token, nats; of tokens (B, T + 1)."""
@@ -180,7 +189,7 @@ def build(
     Raises
     ------
     InputError
-        if a mixer has no layer.
+        if a mixer has no layer, or the architecture holds arrays of shapes.
 
     Examples
     --------
@@ -189,7 +198,14 @@ def build(
     >>> model(torch.zeros(1, 5, dtype=torch.long)).shape
     torch.Size([1, 5, 100])
     """
-    with torch.device(device or "cpu"):
-        model = LanguageModel(architecture, logit_cap)
-    model = model.to(dtype) if dtype is not None else model
-    return model if torch.device(device or "cpu").type == "meta" else model.initialize()
+    place = torch.device(device or "cpu")
+    if np.ndim(architecture.n_layers + architecture.d_model * architecture.vocab_size):
+        raise InputError("models: the architecture stands for several sizes at once; a model has one")
+    with torch.device("meta"):  # shapes first: weights are drawn once, and where they stay
+        model = LanguageModel(architecture, logit_cap).to(dtype or torch.get_default_dtype())
+    if place.type == "meta":
+        return model
+    model.to_empty(device=place)
+    if architecture.tied_embeddings:
+        model.unembedding.weight = model.embedding.weight
+    return model.initialize()

@@ -18,6 +18,8 @@ from companion.models import CapturedStep, LanguageModel, Memory, build, generat
 PROMPT, STEPS, BATCHES = 300, 8, (2, 1)
 #: Largest error, relative to that of plain torch in bfloat16; and largest difference between a graph and its call.
 TOLERANCE, GRAPH_TOLERANCE = 1.5, 0.1
+#: Stands in records for an error that is not finite, which JSON cannot hold.
+UNKNOWN = 1e30
 
 
 @torch.no_grad()
@@ -148,5 +150,5 @@ def error_of(found: Tensor, exact: Tensor) -> float:
 
 
 def finite(value: float) -> float:
-    """A number that JSON can hold: 1e30 for one that is not finite."""
-    return value if abs(value) < 1e30 else 1e30
+    """A number that JSON can hold."""
+    return value if abs(value) < UNKNOWN else UNKNOWN

@@ -61,6 +61,8 @@ def run(options: argparse.Namespace) -> int:
     InputError
         for options that are not known, without torch, or without the GPU that the options name.
     """
+    if options.device == "cpu" and not options.all_launches:
+        options.no_compile = True  # code for a CPU says nothing of a GPU
     models = chosen_models(options, SIZES)
     cells = {pair: planned(*pair, options) for pair in models}
     if options.list:

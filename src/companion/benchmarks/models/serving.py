@@ -1,5 +1,6 @@
 """The cells of one model and size: what each needs, by which launches it is timed, and what becomes of its errors."""
 
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch._dynamo
 
 from companion.accounting.inference import InferencePass, count_prefill, count_step
 from companion.architectures import Architecture
-from companion.benchmarks.models.gate import verified
+from companion.benchmarks.models.gate import UNKNOWN, verified
 from companion.benchmarks.models.launches import (
     Prefill,
     Step,
@@ -58,7 +59,7 @@ def measure_model(session: Session, name: str, size: str, cells: Sequence[dict[s
     backend = choose_attention(architecture, device)
     say(f"{name} {size}: {sum(p.numel() for p in model.parameters()):,} parameters, attention of torch: {backend}")
     with attention(backend):
-        if not verified(session, model, {**common, "implementation": "companion", "attention": backend}):
+        if not checked(session, model, {**common, "implementation": "companion", "attention": backend}):
             session.total -= len(cells)
             say(f"{name} {size}: a check failed; it is not timed")
             return
@@ -68,11 +69,27 @@ def measure_model(session: Session, name: str, size: str, cells: Sequence[dict[s
                 return
             foreseen = roofline(session, costs) * slowness
             found = measured(session, model, {**cell, **common, "attention": backend}, costs, foreseen)
+            session.total += len(found) - 1
             for result in found:
                 session.add(result)
             if cell["part"] == "prefill" and "seconds_median" in found[-1]:
                 slowness = found[-1]["seconds_median"] / roofline(session, costs)
             release(device)
+
+
+def checked(session: Session, model: LanguageModel, common: dict[str, Any]) -> bool:
+    """Whether the gate passes; an error in it is a check that fails."""
+    try:
+        return verified(session, model, common)
+    except RuntimeError as error:
+        traceback.print_exc()
+        reason = why(error, 0.0, free_bytes(session.device))
+    nothing = {"error": UNKNOWN, "reference_error": UNKNOWN, "tolerance": 0.0}
+    fields = {"part": "check", **common, "quantity": "the checks themselves", "batch_size": 0}
+    session.add({**fields, **nothing, "verdict": "fail", "reason": reason})
+    if any(word in reason for word in FAULTS):
+        raise DeviceFault(reason)
+    return False
 
 
 def count(architecture: Architecture, cell: dict[str, Any]) -> InferencePass:

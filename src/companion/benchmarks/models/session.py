@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ KEY = (
     "part", "model", "size", "implementation", "quantity", "batch_size", "prompt_tokens", "context_length", "launch",
     "recompute",
 )  # fmt: skip
+#: Results wait for this long at most, seconds, also within a model and size.
+SAVE_SECONDS = 60
 PACKAGES = ("torch", "triton", "transformers")
 #: How the reason begins of a cell that was left out for --cell-seconds: with --resume it is tried again.
 SLOW = "a repeat takes about"
@@ -54,11 +57,12 @@ class Session:
         self.options, self.benchmark, self.cell = options, benchmark, key or cell
         self.out, self.device = Path(options.out), str(options.device)
         self.versions = versions()
-        self.parameters = {"identity": code_identity(modules), **device_of(self.device)}
+        self.parameters = {"identity": _identity(tuple(modules)), **device_of(self.device)}
         self.done = self._done() if options.resume else set()
         self.parameters |= peaks_of(self.device)
         self.results: list[dict[str, Any]] = []
         self.total = self.count = self.num_failed = 0
+        self.saved = 0.0
 
     def todo(self, fields: Mapping[str, Any]) -> bool:
         """Whether a cell is not in the file yet; always true without --resume."""
@@ -95,6 +99,8 @@ class Session:
         say(f"[{self.count}/{self.total}, {spent:.0f} s, about {left:.0f} s left] {summary(result)}")
         if result.get("verdict") == "fail":
             self.num_failed += 1
+        if spent - self.saved > SAVE_SECONDS:
+            self.save()
 
     def save(self) -> None:
         """Append what `add` kept as one record; nothing if there is nothing."""
@@ -104,6 +110,7 @@ class Session:
         record["versions"] |= self.versions
         append_record(self.out, record)
         self.results = []
+        self.saved = time.monotonic() - self.begin
 
     def _done(self) -> set[tuple[Any, ...]]:
         if not self.out.exists():
@@ -115,6 +122,11 @@ class Session:
             if same and all(record["versions"].get(name) == value for name, value in self.versions.items()):
                 found |= {self.cell(result) for result in record["results"] if _final(result)}
         return found
+
+
+@cache
+def _identity(modules: tuple[str, ...]) -> str:
+    return code_identity(modules)
 
 
 def cell(fields: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -1,1 +1,1 @@
-"""Operators of one generated token, where memory is the limit: products with one vector, attention to a cache, norms."""
+"""Operators of one generated token, where memory is the limit: products with a vector, attention to a cache, norms."""

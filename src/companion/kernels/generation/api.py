@@ -7,11 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from companion.errors import InputError
 from companion.kernels.common.device import can_overlap, multiprocessors
 from companion.kernels.common.host import cdiv, power_of_2
-
-KINDS = ("plain", "norm", "swiglu")
 
 
 class Gates(NamedTuple):
@@ -26,13 +23,13 @@ def linear_step(
     x: Tensor,
     weight: Tensor,
     *,
-    kind: str = "plain",
     norm: Tensor | None = None,
+    swiglu: bool = False,
     residual: Tensor | None = None,
     gates: Gates | None = None,
     epsilon: float = 1e-6,
 ) -> tuple[Tensor, Tensor | None]:
-    """W f(x) (+ residual) of one token a sequence, and its gates.
+    """W x (+ residual) of one token a sequence, and its gates.
 
     A single sequence on a CUDA GPU, in bfloat16 or float16 and without gradient, takes one kernel that reads each
     weight once: memory is the limit, so that is all it can do. Everything else is plain torch.
@@ -40,31 +37,33 @@ def linear_step(
     Parameters
     ----------
     x
-        (B, K); (B, 2·K) for `swiglu`.
+        (B, K)
     weight
-        (N, K)
-    kind
-        f: `plain`, `norm` (RMSNorm with weights `norm` (K,)), or `swiglu` (silu of the first half, times the second).
+        (N, K); (2·N, K) with `swiglu`.
+    norm
+        weights (K,) of an RMSNorm of x before the product.
+    swiglu
+        silu of the first half of W x, times the second half.
     residual
         (B, N), added.
+    gates
+        no `swiglu` beside them.
 
     Returns
     -------
     tuple[Tensor, Tensor | None]
         (B, N) in the dtype of x; the gates (B, N of theirs).
     """
-    if kind not in KINDS or (kind == "norm") != (norm is not None):
-        raise InputError(f"linear_step: kind {kind!r} is not one of {', '.join(KINDS)}, and only norm has weights")
     if x.shape[0] == 1 and _fast(x):
         small = (None, None, 1.0) if gates is None else gates
-        out, small_out = _matvec(x, weight, kind, norm, residual, *small, epsilon)
+        out, small_out = _matvec(x, weight, norm, swiglu, residual, *small, epsilon)
         return out, None if gates is None else small_out
-    if kind == "norm":
+    if norm is not None:
         x = F.rms_norm(x, x.shape[-1:], norm, epsilon)
-    elif kind == "swiglu":
-        gate, up = x.chunk(2, dim=-1)
-        x = F.silu(gate) * up
     y = F.linear(x, weight)
+    if swiglu:
+        gate, up = y.chunk(2, dim=-1)
+        y = F.silu(gate) * up
     y = y if residual is None else residual + y
     if gates is None:
         return y, None
@@ -78,7 +77,6 @@ def attend_step(
     position: Tensor,
     keys: Tensor,
     values: Tensor,
-    counters: Tensor,
     norms: tuple[Tensor, Tensor] | None = None,
     epsilon: float = 1e-6,
 ) -> Tensor:
@@ -94,8 +92,6 @@ def attend_step(
         () tokens before it. Its slot is position mod S; kept slots that are older than S tokens are overwritten.
     keys, values
         (B, HK, S, d) and (B, HK, S, d_v), changed in place.
-    counters
-        (B·HK,) zeros, int32: programs of a kernel count in them who is the last; it leaves zeros.
     norms
         weights (d,) of an RMSNorm of queries and of keys.
 
@@ -108,7 +104,7 @@ def attend_step(
     n_heads = (qkv.shape[1] - heads_kv * (d + d_v)) // d
     if _fast(qkv):
         q_norm, k_norm = (None, None) if norms is None else norms
-        return _attend(qkv, *angles, position, keys, values, counters, q_norm, k_norm, n_heads, epsilon)
+        return _attend(qkv, *angles, position, keys, values, q_norm, k_norm, n_heads, epsilon)
     q, k, v = qkv[:, :, None].split([n_heads * d, heads_kv * d, heads_kv * d_v], dim=1)
     q, k, v = (x[:, :, 0].unflatten(1, (-1, size)) for x, size in ((q, d), (k, d), (v, d_v)))
     if norms is not None:
@@ -142,12 +138,12 @@ def _fast(x: Tensor) -> bool:
 
 _library = torch.library.Library("companion", "FRAGMENT")
 _library.define(
-    "matvec(Tensor x, Tensor weight, str kind, Tensor? norm, Tensor? residual, Tensor? small, Tensor? small_bias, "
+    "matvec(Tensor x, Tensor weight, Tensor? norm, bool swiglu, Tensor? residual, Tensor? small, Tensor? small_bias, "
     "float cap, float epsilon) -> (Tensor, Tensor)"
 )
 _library.define(
     "attend_step(Tensor qkv, Tensor cos, Tensor sin, Tensor position, Tensor(a!) keys, Tensor(b!) values, "
-    "Tensor(c!) counters, Tensor? q_norm, Tensor? k_norm, int n_heads, float epsilon) -> Tensor"
+    "Tensor? q_norm, Tensor? k_norm, int n_heads, float epsilon) -> Tensor"
 )
 _library.define("gated_head_norm(Tensor h, Tensor gate, Tensor weight, float epsilon) -> Tensor")
 
@@ -162,8 +158,8 @@ def _early(x: Tensor) -> tuple[bool, dict[str, bool]]:
 def _matvec_kernel(
     x: Tensor,
     weight: Tensor,
-    kind: str,
     norm: Tensor | None,
+    swiglu: bool,
     residual: Tensor | None,
     small: Tensor | None,
     small_bias: Tensor | None,
@@ -172,17 +168,17 @@ def _matvec_kernel(
 ) -> tuple[Tensor, Tensor]:
     from companion.kernels.generation import triton_matvec
 
-    N, K = weight.shape
+    N, K = weight.shape[0] // (2 if swiglu else 1), weight.shape[1]
     extra = 0 if small is None else small.shape[0]
     out, small_out = x.new_empty(1, N), x.new_empty(1, extra, dtype=torch.float32)
     overlap, early = _early(x)
-    # rows of a program, numbers of a row at once, warps: fastest of those tried on an H200 for a 7B model
-    rows, width, warps = (4, 2048, 4) if kind == "swiglu" else (4, 2048, 8) if N > 6000 else (2, 2048, 8)
+    # rows of a program and its warps: fastest of those tried on an H200 for the matrices of a 7B model
+    rows, warps = (1, 4) if swiglu else (4, 4) if K > 6000 else (2, 8)
     triton_matvec.matvec[(cdiv(N, rows) + cdiv(extra, rows),)](
         x.contiguous(), weight, weight if norm is None else norm, weight if residual is None else residual.contiguous(),
         out, weight if small is None else small, weight if small_bias is None else small_bias, small_out, cap,
-        N=N, N_SMALL=extra, K=K, KIND=kind, RESIDUAL=residual is not None, EPSILON=epsilon,
-        BLOCK_N=rows, BLOCK_K=width, OVERLAP=overlap, num_warps=warps, num_stages=2, **early,
+        N=N, N_SMALL=extra, K=K, NORM=norm is not None, SWIGLU=swiglu, RESIDUAL=residual is not None, EPSILON=epsilon,
+        BLOCK_N=rows, BLOCK_K=2048, OVERLAP=overlap, num_warps=warps, num_stages=3, **early,
     )  # fmt: skip
     return out, small_out
 
@@ -191,8 +187,8 @@ def _matvec_kernel(
 def _(
     x: Tensor,
     weight: Tensor,
-    kind: str,
     norm: Tensor | None,
+    swiglu: bool,
     residual: Tensor | None,
     small: Tensor | None,
     small_bias: Tensor | None,
@@ -200,7 +196,7 @@ def _(
     epsilon: float,
 ) -> tuple[Tensor, Tensor]:
     extra = 0 if small is None else small.shape[0]
-    return x.new_empty(1, weight.shape[0]), x.new_empty(1, extra, dtype=torch.float32)
+    return x.new_empty(1, weight.shape[0] // (2 if swiglu else 1)), x.new_empty(1, extra, dtype=torch.float32)
 
 
 @torch.library.impl(_library, "attend_step", "CUDA")
@@ -212,29 +208,37 @@ def _attend_kernels(
     position: Tensor,
     keys: Tensor,
     values: Tensor,
-    counters: Tensor,
     q_norm: Tensor | None,
     k_norm: Tensor | None,
     n_heads: int,
     epsilon: float,
 ) -> Tensor:
-    from companion.kernels.generation import triton_attention
+    from companion.kernels.generation import triton_attention as kernels
 
     (B, HK, S, D), DV = keys.shape, values.shape[3]
     overlap, early = _early(qkv)
-    splits = 1  # about four programs a multiprocessor, of at least two blocks each
-    while B * HK * splits < 4 * multiprocessors(qkv.device) and splits < 128 and S > splits * 128:
+    q = qkv.new_empty(B, n_heads, D)
+    weight = q if q_norm is None else q_norm
+    kernels.turn_and_keep[(B, n_heads + HK)](
+        qkv, cos, sin, weight, weight if k_norm is None else k_norm, position, q, keys, values, qkv.stride(0),
+        H=n_heads, HK=HK, S=S, D=D, DV=DV, HALF=power_of_2(D // 2), BLOCK_V=power_of_2(DV), NORM=q_norm is not None,
+        EPSILON=epsilon, OVERLAP=overlap, num_warps=1, **early,
+    )  # fmt: skip
+    splits = 1  # at least four programs a multiprocessor, of at least two blocks each
+    while B * HK * splits < 4 * multiprocessors(qkv.device) and splits < 128 and splits * 128 < S:
         splits *= 2
     partial = torch.empty(B, n_heads, splits, DV, dtype=torch.float32, device=qkv.device)
-    tops, totals = torch.empty(2, B, n_heads, splits, dtype=torch.float32, device=qkv.device)
-    out = qkv.new_empty(B, n_heads * DV)
-    triton_attention.attend[(B * HK, splits)](
-        qkv, qkv.stride(0), cos, sin, cos if q_norm is None else q_norm, cos if k_norm is None else k_norm,
-        position, keys, values, partial, tops, totals, counters, out, D**-0.5 / math.log(2),
+    top, total = torch.empty(2, B, n_heads, splits, dtype=torch.float32, device=qkv.device)
+    kernels.split_keys[(B * HK, splits)](
+        q, keys, values, position, partial, top, total, D**-0.5 / math.log(2),
         H=n_heads, HK=HK, S=S, SPLITS=splits, GROUP=power_of_2(n_heads // HK, 16), D=D, DV=DV,
-        BLOCK_D=power_of_2(D, 16), BLOCK_V=power_of_2(DV, 16), BLOCK=64, NORM=q_norm is not None, EPSILON=epsilon,
-        OVERLAP=overlap, num_warps=4, num_stages=4, **early,
+        BLOCK_D=power_of_2(D, 16), BLOCK_V=power_of_2(DV, 16), BLOCK=64, OVERLAP=overlap,
+        num_warps=4, num_stages=3, **early,
     )  # fmt: skip
+    out = qkv.new_empty(B, n_heads * DV)
+    kernels.combine[(B * n_heads,)](
+        partial, top, total, out, SPLITS=splits, DV=DV, BLOCK_V=power_of_2(DV), OVERLAP=overlap, num_warps=4, **early
+    )
     return out
 
 
@@ -246,7 +250,6 @@ def _(
     position: Tensor,
     keys: Tensor,
     values: Tensor,
-    counters: Tensor,
     q_norm: Tensor | None,
     k_norm: Tensor | None,
     n_heads: int,

@@ -1,4 +1,4 @@
-"""Attention of one token a sequence to a cache: one kernel, split over the keys so that the whole GPU works."""
+"""Attention of one token a sequence to a cache: turned and kept, then split over the keys for the whole GPU."""
 
 import triton
 import triton.language as tl
@@ -6,103 +6,103 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 
 @triton.jit
-def _turned(x, rows, d, ok, cos, sin, norm, D: tl.constexpr, NORM: tl.constexpr, EPSILON: tl.constexpr):
-    """Rows (of x, at offsets `rows`) of D numbers after an RMSNorm and the rotary embedding, float32."""
-    HALF: tl.constexpr = D // 2
-    other = tl.where(d < HALF, d + HALF, d - HALF)
-    own = tl.load(x + rows[:, None] + d[None, :], mask=ok, other=0.0).to(tl.float32)
-    pair = tl.load(x + rows[:, None] + other[None, :], mask=ok, other=0.0).to(tl.float32)
-    inside = d < D
+def turn_and_keep(
+    qkv, cos, sin, q_norm, k_norm, position, q_out, keys, values, width,
+    H: tl.constexpr, HK: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, HALF: tl.constexpr,
+    BLOCK_V: tl.constexpr, NORM: tl.constexpr, EPSILON: tl.constexpr, OVERLAP: tl.constexpr,
+):  # fmt: skip
+    """Rotary embedding of a head of queries, or of keys, which go with their values into the cache. Grid: (B, H + HK).
+
+    qkv (B, width) holds queries (H·D), keys (HK·D) and values (HK·DV); the slot is position mod S.
+    """
+    if OVERLAP:
+        gdc_launch_dependents()
+        gdc_wait()
+    b, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    j = tl.arange(0, HALF)
+    ok = j < D // 2
+    x = qkv + b * width + head * D
+    first = tl.load(x + j, mask=ok, other=0.0).to(tl.float32)
+    second = tl.load(x + D // 2 + j, mask=ok, other=0.0).to(tl.float32)
     if NORM:
-        factor = tl.rsqrt(tl.sum(own * own, 1) / D + EPSILON)[:, None]
-        own *= factor * tl.load(norm + d, mask=inside, other=0.0).to(tl.float32)[None, :]
-        pair *= factor * tl.load(norm + other, mask=inside, other=0.0).to(tl.float32)[None, :]
-    angle = tl.where(d < HALF, d, d - HALF)
-    c = tl.load(cos + angle, mask=inside, other=0.0)[None, :]
-    s = tl.load(sin + angle, mask=inside, other=0.0)[None, :]
-    return own * c + tl.where(d < HALF, -1.0, 1.0)[None, :] * pair * s
+        weights = q_norm if head < H else k_norm
+        factor = tl.rsqrt((tl.sum(first * first, 0) + tl.sum(second * second, 0)) / D + EPSILON)
+        first *= factor * tl.load(weights + j, mask=ok, other=0.0).to(tl.float32)
+        second *= factor * tl.load(weights + D // 2 + j, mask=ok, other=0.0).to(tl.float32)
+    c, s = tl.load(cos + j, mask=ok, other=0.0), tl.load(sin + j, mask=ok, other=0.0)
+    low, high = first * c - second * s, second * c + first * s
+    slot = tl.load(position) % S
+    if head < H:
+        to = q_out + (b * H + head) * D
+        tl.store(to + j, low.to(q_out.dtype.element_ty), mask=ok)
+        tl.store(to + D // 2 + j, high.to(q_out.dtype.element_ty), mask=ok)
+    else:
+        at = (b * HK + head - H) * S + slot
+        tl.store(keys + at * D + j, low.to(keys.dtype.element_ty), mask=ok)
+        tl.store(keys + at * D + D // 2 + j, high.to(keys.dtype.element_ty), mask=ok)
+        v = tl.arange(0, BLOCK_V)
+        new = tl.load(qkv + b * width + (H + HK) * D + (head - H) * DV + v, mask=v < DV, other=0.0)
+        tl.store(values + at * DV + v, new, mask=v < DV)
 
 
 @triton.jit
-def attend(
-    qkv, width, cos, sin, q_norm, k_norm, position, keys, values, partial, tops, totals, counters, out, scale,
-    H: tl.constexpr, HK: tl.constexpr, S: tl.constexpr, SPLITS: tl.constexpr, GROUP: tl.constexpr,
-    D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK: tl.constexpr,
-    NORM: tl.constexpr, EPSILON: tl.constexpr, OVERLAP: tl.constexpr,
+def split_keys(
+    q, keys, values, position, partial, top, total, scale,
+    H: tl.constexpr, HK: tl.constexpr, S: tl.constexpr, SPLITS: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr,
+    DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """Keep the token's key and value, and attend to all that is kept. Grid: (B·HK, SPLITS).
+    """Softmax and weighted sum over a share of the keys, for the query heads of one head of keys. Grid: (B·HK, SPLITS).
 
-    qkv (B, width) holds queries (H·D), keys (HK·D) and values (HK·DV) of the token. A program has one share of the
-    slots, for the query heads that share their keys; the last program of these heads to end adds all shares up. All
-    kept slots are seen: a window drops what it does not see. Exponents are of 2; `scale` has the factor.
+    All kept slots are seen: a window drops what it does not see. Exponents are of 2; `scale` has the factor.
     """
     pair, split = tl.program_id(0), tl.program_id(1)
     b, hk = pair // HK, pair % HK
-    SHARED: tl.constexpr = H // HK
-    now = tl.load(position)  # nobody in front writes it
-    slot = now % S
-    length = tl.minimum(now + 1, S)
+    length = tl.minimum(tl.load(position) + 1, S)  # nobody in front writes the position
     share = tl.cdiv(tl.cdiv(length, SPLITS), BLOCK) * BLOCK
     start = split * share
     end = tl.minimum(start + share, length)
     g, d, v, n = tl.arange(0, GROUP), tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_V), tl.arange(0, BLOCK)
-    of_group = g < SHARED
-    base = pair.to(tl.int64) * S
     if OVERLAP:
         gdc_launch_dependents()
         gdc_wait()
-    token = qkv + b.to(tl.int64) * width
-    head = hk * SHARED + g
-    query = _turned(
-        token, head * D, d, of_group[:, None] & (d < D)[None, :], cos, sin, q_norm, D, NORM, EPSILON
-    ).to(keys.dtype.element_ty)  # fmt: skip
-    one = tl.arange(0, 1)
-    key = _turned(token, H * D + hk * D + one, d, (d < D)[None, :], cos, sin, k_norm, D, NORM, EPSILON)
-    key = key.to(keys.dtype.element_ty)
-    value = tl.load(token + (H + HK) * D + hk * DV + v, mask=v < DV, other=0.0)[None, :]
-    if (slot >= start) & (slot < end):
-        tl.store(keys + (base + slot) * D + d[None, :] + 0 * one[:, None], key, mask=(d < D)[None, :])
-        tl.store(values + (base + slot) * DV + v[None, :], value, mask=(v < DV)[None, :])
+    of_group = g < H // HK
+    row = b * H + hk * (H // HK) + g
+    query = tl.load(q + row[:, None] * D + d[None, :], mask=of_group[:, None] & (d < D)[None, :], other=0.0)
+    base = pair.to(tl.int64) * S
     m = tl.full((GROUP,), -float("inf"), tl.float32)
     z = tl.zeros((GROUP,), tl.float32)
     h = tl.zeros((GROUP, BLOCK_V), tl.float32)
-    if (slot >= start) & (slot < end):  # the token itself, from what is at hand: the stores above may not be there yet
-        m = tl.where(of_group, tl.sum(query.to(tl.float32) * key.to(tl.float32), 1) * scale, m)
-        z += 1.0
-        h += value.to(tl.float32)
     for t in range(start, end, BLOCK):
         inside = t + n < end
         k = tl.load(keys + (base + t + n[:, None]) * D + d[None, :], mask=inside[:, None] & (d < D)[None, :], other=0.0)
         x = tl.load(
             values + (base + t + n[:, None]) * DV + v[None, :], mask=inside[:, None] & (v < DV)[None, :], other=0.0
         )
-        scores = tl.dot(query, tl.trans(k)) * scale
-        scores = tl.where((inside & (t + n != slot))[None, :], scores, -float("inf"))
-        top = tl.maximum(m, tl.max(scores, 1))
-        some = top > -float("inf")  # no slot of a share may be left when its only one is the token's
-        p = tl.exp2(tl.where(some[:, None], scores - top[:, None], -float("inf")))
-        keep = tl.where(some, tl.exp2(m - top), 0.0)
+        scores = tl.where(inside[None, :], tl.dot(query, tl.trans(k)) * scale, -float("inf"))
+        new = tl.maximum(m, tl.max(scores, 1))
+        p = tl.exp2(scores - new[:, None])
+        keep = tl.exp2(m - new)
         z = z * keep + tl.sum(p, 1)
         h = h * keep[:, None] + tl.dot(p.to(x.dtype), x)
-        m = top
-    row = (b * H + head).to(tl.int64)
-    at = row * SPLITS + split
-    tl.store(tops + at, m, mask=of_group)
-    tl.store(totals + at, z, mask=of_group)
+        m = new
+    at = row.to(tl.int64) * SPLITS + split
+    tl.store(top + at, m, mask=of_group)
+    tl.store(total + at, z, mask=of_group)
     tl.store(partial + at[:, None] * DV + v[None, :], h, mask=of_group[:, None] & (v < DV)[None, :])
-    tl.debug_barrier()  # all warps have stored before one says so
-    if tl.atomic_add(counters + pair, 1, sem="acq_rel") == SPLITS - 1:
-        tl.store(counters + pair, 0)  # for the next step
-        s = tl.arange(0, SPLITS)
-        for i in range(SHARED):
-            of = (b * H + hk * SHARED + i).to(tl.int64) * SPLITS + s
-            m_all = tl.load(tops + of, cache_modifier=".cg")
-            z_all = tl.load(totals + of, cache_modifier=".cg")
-            weight = tl.where(z_all > 0, tl.exp2(m_all - tl.max(m_all, 0)), 0.0)
-            h_all = tl.load(
-                partial + of[:, None] * DV + v[None, :], mask=(v < DV)[None, :], other=0.0, cache_modifier=".cg"
-            )
-            total = tl.sum(weight * z_all, 0)
-            y = tl.sum(tl.where(weight[:, None] > 0, h_all, 0.0) * weight[:, None], 0) / total
-            to = out + (b * H + hk * SHARED + i).to(tl.int64) * DV + v
-            tl.store(to, y.to(out.dtype.element_ty), mask=v < DV)
+
+
+@triton.jit
+def combine(
+    partial, top, total, out, SPLITS: tl.constexpr, DV: tl.constexpr, BLOCK_V: tl.constexpr, OVERLAP: tl.constexpr
+):  # fmt: skip
+    """The softmax over all shares of one head. Grid: (B·H,)."""
+    if OVERLAP:
+        gdc_launch_dependents()
+        gdc_wait()
+    row = tl.program_id(0).to(tl.int64)
+    s, v = tl.arange(0, SPLITS), tl.arange(0, BLOCK_V)
+    m, z = tl.load(top + row * SPLITS + s), tl.load(total + row * SPLITS + s)
+    weight = tl.where(z > 0, tl.exp2(m - tl.max(m, 0)), 0.0)
+    h = tl.load(partial + (row * SPLITS + s[:, None]) * DV + v[None, :], mask=(v < DV)[None, :], other=0.0)
+    h = tl.sum(tl.where(weight[:, None] > 0, h, 0.0) * weight[:, None], 0) / tl.sum(weight * z, 0)
+    tl.store(out + row * DV + v, h.to(out.dtype.element_ty), mask=v < DV)
