@@ -43,9 +43,9 @@ def fit_ours(measured: Measured, *, num_resamples: int = 200) -> tuple[Models, l
     models: dict[tuple[str, Quantity], RuntimeModel] = {}
     notes = []
     for name in measured.models:
-        table = measured.timings[measured.timings["model"] == name]
-        table.attrs["source"] = f"{measured.timings.attrs['source']}, {LABELS[name]}"
-        found, missing = fit_all_models(table, hardware=measured.peaks, num_resamples=num_resamples, split_cache=True)
+        found, missing = fit_all_models(
+            measured.timings(name), hardware=measured.peaks, num_resamples=num_resamples, split_cache=True
+        )
         models |= {(name, quantity): model for (_, quantity), model in found.items()}  # type: ignore[misc]
         notes += missing
     return models, notes

@@ -3,22 +3,23 @@
 Of several records of one cell the last one counts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from companion.architectures import Architecture, make_architecture
+from companion.benchmarks.models.tables import inference_table
 from companion.benchmarks.records import read_records
+from companion.chapters.ch14.labels import LABELS
 from companion.errors import InputError
 from companion.hardware import Hardware, known_hardware
 from companion.inference.compare import crossover
-from companion.inference.timings import COLUMNS, Quantity
+from companion.inference.timings import Quantity
 
 #: The models, in the order of tables.
 MODELS = ("transformer", "grouped", "xlstm", "hybrid")
@@ -26,10 +27,9 @@ MODELS = ("transformer", "grouped", "xlstm", "hybrid")
 OURS, LIBRARY = "companion", "transformers"
 #: The part of the records that holds a quantity.
 PARTS: dict[Quantity, str] = {"ttft": "prefill", "step_time": "step"}
-#: What names a cell, beside the file it is in.
-_CELL = (
-    "part", "model", "size", "implementation", "launch", "attention", "batch_size", "prompt_tokens", "quantity",
-)  # fmt: skip
+#: What names a cell; every launch of the library and of a copy is one of its own.
+_CELL = ("part", "model", "size", "implementation", "batch_size", "prompt_tokens", "quantity")
+_LAUNCH = ("launch", "attention")
 #: Numbers of a cell that tables and figures show.
 _NUMBERS = (
     "seconds_median", "seconds_low", "seconds_high", "peak_memory_bytes", "share_of_matmul_peak",
@@ -43,8 +43,10 @@ class Measured:
 
     Attributes
     ----------
+    records
+        of the device, in the order of the files.
     table
-        a row per cell, with the fields of a result; a cell that was left out has `skipped`.
+        the results of the last record of every cell; a cell that was left out has `skipped`.
     peaks
         what the device reached in the same runs: the median of each.
     datasheet
@@ -55,6 +57,7 @@ class Measured:
         of the records.
     """
 
+    records: tuple[Mapping[str, Any], ...]
     table: pd.DataFrame
     peaks: Hardware
     datasheet: Hardware | None
@@ -142,22 +145,10 @@ class Measured:
             return None
         return float(crossover(ratio.index.to_numpy(), ratio.to_numpy())), float(ratio.index[-1])
 
-    @cached_property
-    def timings(self) -> pd.DataFrame:
-        """The fastest setting of ours as a table of timings (`companion.inference.load_inference`), with `model`."""
-        rows = self.best[(self.best["implementation"] == OURS) & self.best["part"].isin(PARTS.values())]
-        keys = ["model", "size", "batch_size", "prompt_tokens"]
-        times = rows.pivot_table("seconds_median", keys, "part").reset_index()
-        shapes = [_shapes(self.architectures[model, size]) for model, size in times[["model", "size"]].to_numpy()]
-        table = pd.DataFrame(shapes).assign(
-            model=times["model"],
-            model_size=times["size"],
-            batch_size=times["batch_size"].astype(int),
-            prefill_length=times["prompt_tokens"].astype(int),
-            generation_length=1,
-            **{COLUMNS[q]: times.get(part, np.nan) for q, part in PARTS.items()},
-        )
-        table.attrs["source"] = f"the records of {self.device}"
+    def timings(self, model: str) -> pd.DataFrame:
+        """The fastest settings of one model, with the columns of `companion.inference.load_inference`."""
+        table = inference_table(self.records, models=[model], device=self.device)
+        table.attrs["source"] = f"the timings on {self.device}, {LABELS[model]}"
         return table
 
     def _width(self, size: str) -> int:
@@ -188,22 +179,18 @@ def load(path: str | Path, device: str | None = None) -> Measured:
     if not own:
         there = ", ".join(dict.fromkeys(str(record["parameters"]["device"]) for record in records))
         raise InputError(f"{path}: no records of {device}; there are {there}")
-    cells: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for record in own:
-        for result in record["results"]:
-            key = tuple(result.get(name) for name in _CELL)
-            cells.pop(key, None)
-            cells[key] = result
-    table = pd.DataFrame(cells.values()).astype({"skipped": object}, errors="ignore")
-    for name in (*_CELL, *_NUMBERS, "skipped", "verdict"):
+    results = _last_results(own)
+    table = pd.DataFrame(results)
+    for name in (*_CELL, *_LAUNCH, *_NUMBERS, "skipped", "verdict"):
         if name not in table:
             table[name] = None
     table = table.astype(dict.fromkeys(_NUMBERS, float))
     if table["seconds_median"].isna().all():
         raise InputError(f"{path}: no timings of {device}")
-    timed = [cell for cell in cells.values() if "seconds_median" in cell]
+    timed = [result for result in results if "seconds_median" in result]
     known = {entry.label.split(" SXM")[0]: entry for entry in known_hardware().values() if "PCIe" not in entry.label}
     return Measured(
+        records=tuple(own),
         table=table.drop(columns="shapes"),
         peaks=_peaks(own, device, known.get(device)),
         datasheet=known.get(device),
@@ -234,9 +221,17 @@ def _peaks(records: list[dict[str, Any]], device: str, known: Hardware | None) -
     return found if known is None else replace(found, num_multiprocessors=known.num_multiprocessors)
 
 
+def _last_results(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """All results of every cell in the last record that has it."""
+    cells: dict[tuple[Any, ...], tuple[int, list[dict[str, Any]]]] = {}
+    for number, record in enumerate(records):
+        for result in record["results"]:
+            several = result["implementation"] == LIBRARY or result["part"] == "prefix"
+            name = tuple(result.get(field) for field in (*_CELL, *(_LAUNCH if several else ())))
+            last, found = cells.get(name, (-1, []))
+            cells[name] = (number, [*found, result] if number == last else [result])
+    return [result for _, found in cells.values() for result in found]
+
+
 def _architecture(shapes: Mapping[str, Any]) -> Architecture:
     return make_architecture(shapes["name"], **{name: value for name, value in shapes.items() if name != "name"})
-
-
-def _shapes(architecture: Architecture) -> dict[str, Any]:
-    return {"architecture": architecture.name, **{k: v for k, v in architecture.shapes().items() if v is not None}}

@@ -273,16 +273,13 @@ def common_size(own: Measured, recorded: Measured, wanted: str) -> str:
 
 
 def _common_tokens(own: Measured, recorded: Measured, model: str, size: str, batch: int) -> list[int]:
-    """At most three contexts that both devices have: the shortest, one in the middle, the longest."""
-    both = [
-        {
-            int(tokens)
-            for part in PARTS.values()
-            for tokens in measured.series(part, model, size, batch)["prompt_tokens"]
-        }
-        for measured in (own, recorded)
+    """At most three contexts that both devices have, of both parts if there are such: short, middle and long."""
+    by_part = [
+        {int(tokens) for tokens in own.series(part, model, size, batch)["prompt_tokens"] if tokens > 0}
+        & {int(tokens) for tokens in recorded.series(part, model, size, batch)["prompt_tokens"]}
+        for part in PARTS.values()
     ]
-    common = sorted(tokens for tokens in both[0] & both[1] if tokens > 0)
+    common = sorted(by_part[0] & by_part[1] or by_part[0] | by_part[1])
     return sorted({common[0], common[len(common) // 2], common[-1]}) if common else []
 
 
