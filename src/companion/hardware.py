@@ -60,13 +60,13 @@ def load_hardware(path: str | os.PathLike[str]) -> dict[str, Hardware]:
 
     from companion.tables import read_table
 
-    positive = {"checks": pa.Check.gt(0, error="must be positive")}
+    positive = pa.Check.gt(0, error="must be positive")
     floats = ("peak_flops_per_s", "peak_bytes_per_s", "memory_bytes")
     columns = {
         "name": pa.Column(object, unique=True),
         "label": pa.Column(object),
-        **{name: pa.Column(float, **positive) for name in floats},
-        "num_multiprocessors": pa.Column(int, **positive),
+        **{name: pa.Column(float, positive) for name in floats},
+        "num_multiprocessors": pa.Column(int, positive),
         "source": pa.Column(object),
     }
     rows: Any = read_table(path, pa.DataFrameSchema(columns)).to_dict("records")

@@ -177,7 +177,7 @@ def test_a_model_compiles_once_for_one_sequence_and_once_for_more(monkeypatch: p
     for part, sizes in (("forward", ((1, 128), (1, 300), (2, 128), (4, 256))), ("step", ((2, 0), (8, 128)))):
         counted.clear()
         for batch, tokens in sizes:
-            kind = launches.Prefill if part == "forward" else launches.Step
+            kind: Any = launches.Prefill if part == "forward" else launches.Step
             action = kind(model, batch, tokens, "cpu")
             action()
             eager = action.logits

@@ -39,9 +39,9 @@ def test_models_of_a_size_belong_together(size: str) -> None:
     assert len({(a.d_model, a.n_layers, a.vocab_size) for a in made.values()}) == 1
     heads = int(made["transformer"].n_heads)
     assert (made["grouped"].n_heads, made["grouped"].n_kv_heads) == (heads, heads // 4)
-    [attention] = [layer for layer in made["hybrid"].layers if isinstance(layer.mixer, Attention)]
-    assert (attention.mixer.n_heads, attention.mixer.n_kv_heads) == (heads, heads // 4)
-    assert attention.number == int(made["hybrid"].n_layers) // (2 if size == TINY else 8)
+    [(mixer, number)] = [(mixer, n) for mixer, n in made["hybrid"].layers if isinstance(mixer, Attention)]
+    assert (mixer.n_heads, mixer.n_kv_heads) == (heads, heads // 4)
+    assert number == int(made["hybrid"].n_layers) // (2 if size == TINY else 8)
     for architecture in made.values():
         assert make_architecture(**shapes_of(architecture)) == architecture
 

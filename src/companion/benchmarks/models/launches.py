@@ -42,7 +42,7 @@ def random_model(
 ) -> LanguageModel:
     """A model with random weights, made on the device; weights that start as constants are spread by `SPREAD`."""
     torch.manual_seed(seed)
-    model = build(architecture, device="meta", dtype=dtype).to_empty(device=device).initialize()
+    model = build(architecture, dtype=dtype, device=device)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim == 1 or name.endswith("gates.weight"):
@@ -157,11 +157,12 @@ def compiled_blocks(model: LanguageModel, part: str, enabled: bool = True) -> It
         return
     function = _compiled(part, COMPILER)
     # sizes that happen to be equal are not taken for the same size
-    with shape_config.patch(use_duck_shape=False), torch._dynamo.config.patch(recompile_limit=32):
+    shapes: Any = shape_config
+    with shapes.patch(use_duck_shape=False), torch._dynamo.config.patch(recompile_limit=32):
         for block in model.blocks:
             setattr(block, part, partial(function, block))
         if part == "step":  # its first input is a part of another tensor, for which the compiler makes code of its own
-            model.blocks[0].step = lambda x, *rest: function(model.blocks[0], x.clone(), *rest)
+            setattr(model.blocks[0], part, lambda x, *rest: function(model.blocks[0], x.clone(), *rest))
         try:
             yield
         finally:
@@ -198,7 +199,7 @@ def choose_attention(architecture: Architecture, device: str) -> str:
     if device != "cuda":
         return "default"
     shapes = [(mixer.n_heads, mixer.d_qk), (mixer.n_kv_heads, mixer.d_qk), (mixer.n_kv_heads, mixer.d_hv)]
-    q, k, v = (torch.randn(1, heads, PROBE, d, device=device, dtype=torch.bfloat16) for heads, d in shapes)
+    q, k, v = (torch.randn(1, int(heads), PROBE, int(d), device=device, dtype=torch.bfloat16) for heads, d in shapes)
     found = {}
     for name in ATTENTIONS:
         action = partial(

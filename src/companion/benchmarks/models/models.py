@@ -12,10 +12,10 @@ from companion.errors import InputError
 MODELS = ("transformer", "grouped", "xlstm", "hybrid")
 #: Sizes of the paper's presets that are served.
 SIZES = ("160m", "400m", "1.4b", "7b")
-#: A size for tests: 64 wide, two layers.
+#: The size for tests and trials, 64 wide and two layers deep.
 TINY = "tiny"
-#: Query heads that share one head of keys and values in grouped attention, and how many layers of a hybrid are one of
-#: attention: 7:1.
+#: Query heads that share one head of keys and values in grouped attention; of how many layers of a hybrid one is
+#: attention.
 GROUP, EVERY = 4, 8
 #: Width, layers and heads of a model of each kind.
 Widths = tuple[int, int, int]

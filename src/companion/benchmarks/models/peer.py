@@ -63,14 +63,14 @@ def llama(architecture: Architecture, attention: str, device: str) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     a = architecture
-    config = LlamaConfig(
-        hidden_size=int(a.d_model), intermediate_size=int(a.d_ff), num_hidden_layers=int(a.n_layers),
-        num_attention_heads=int(a.n_heads), num_key_value_heads=int(a.n_kv_heads or a.n_heads),
-        head_dim=int(a.d_hv), vocab_size=int(a.vocab_size), rms_norm_eps=1e-6, max_position_embeddings=2**18,
-        tie_word_embeddings=False, attn_implementation=attention,
-    )  # fmt: skip
+    shapes: dict[str, Any] = {
+        "hidden_size": a.d_model, "intermediate_size": a.d_ff, "num_hidden_layers": a.n_layers,
+        "num_attention_heads": a.n_heads, "num_key_value_heads": a.n_kv_heads, "head_dim": a.d_hv,
+        "vocab_size": a.vocab_size, "max_position_embeddings": 2**18, "attn_implementation": attention,
+    }  # fmt: skip
+    config = LlamaConfig(**shapes, rms_norm_eps=1e-6, tie_word_embeddings=False)
     with torch.device(device):
-        made = LlamaForCausalLM(config)
+        made: Any = LlamaForCausalLM(config)
     return made.to(torch.bfloat16).eval().requires_grad_(False)
 
 

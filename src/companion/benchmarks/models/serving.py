@@ -164,6 +164,7 @@ def launches(session: Session, fields: dict[str, Any], foreseen: float) -> tuple
     """The launches of a cell that may be the fastest; with --all-launches all of them."""
     options, graphs = session.options, session.device == "cuda"
     one_token_of_one = fields["part"] == "step" and fields["batch_size"] == 1  # has kernels of its own
+    wanted: tuple[str, ...]
     if options.all_launches:
         wanted = ("eager", "graph", "compiled", "compiled graph")
     elif fields["part"] == "step":

@@ -173,12 +173,12 @@ def _matvec_kernel(
     out, small_out = x.new_empty(1, N), x.new_empty(1, extra, dtype=torch.float32)
     overlap, early = _early(x)
     # rows of a program and its warps: fastest of those tried on an H200 for the matrices of a 7B model
-    rows, warps = (1, 4) if swiglu else (4, 4) if K > 6000 else (2, 8)
+    rows, warps = (2, 8) if swiglu else (4, 4) if K > 6000 else (4, 8)
     triton_matvec.matvec[(cdiv(N, rows) + cdiv(extra, rows),)](
         x.contiguous(), weight, weight if norm is None else norm, weight if residual is None else residual.contiguous(),
         out, weight if small is None else small, weight if small_bias is None else small_bias, small_out, cap,
         N=N, N_SMALL=extra, K=K, NORM=norm is not None, SWIGLU=swiglu, RESIDUAL=residual is not None, EPSILON=epsilon,
-        BLOCK_N=rows, BLOCK_K=2048, OVERLAP=overlap, num_warps=warps, num_stages=3, **early,
+        BLOCK_N=rows, BLOCK_K=2048, OVERLAP=overlap, num_warps=warps, num_stages=2, **early,
     )  # fmt: skip
     return out, small_out
 
