@@ -114,11 +114,14 @@ class Measured:
 
     def series(self, part: str, model: str, size: str, batch: int = 1, implementation: str = OURS) -> pd.DataFrame:
         """Cells of one model over the tokens, the fewest first; empty if there are none."""
-        chosen = {"part": part, "model": model, "size": size, "batch_size": batch, "implementation": implementation}
-        rows = self.best
-        for name, value in chosen.items():
-            rows = rows[rows[name] == value]
-        return rows.sort_values("prompt_tokens")
+        found = self._series.get((part, model, size, batch, implementation))
+        return self.best.iloc[:0] if found is None else found
+
+    @cached_property
+    def _series(self) -> dict[Any, pd.DataFrame]:
+        """Cells by part, model, size, batch and implementation."""
+        names = ["part", "model", "size", "batch_size", "implementation"]
+        return {name: rows.sort_values("prompt_tokens") for name, rows in self.best.groupby(names)}
 
     def at(
         self, part: str, model: str, size: str, tokens: int, batch: int = 1, implementation: str = OURS
