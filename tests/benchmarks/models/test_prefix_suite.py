@@ -11,6 +11,7 @@ torch.set_num_threads(1)
 
 from companion.benchmarks.models import prefix  # noqa: E402
 from companion.benchmarks.records import read_records  # noqa: E402
+from companion.cli import main  # noqa: E402
 from companion.errors import InputError  # noqa: E402
 from companion.inference.prefix import kept_by  # noqa: E402
 from companion.models import Memory  # noqa: E402
@@ -67,5 +68,9 @@ def test_list_and_bad_options(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 8, "four models of two sizes"
     assert lines[-1] == "hybrid 7b: copies of 1024, 4096, 16384, 65536 tokens, eager and graph"
+    assert main(["bench", "prefix", "--sizes", "7b", "--models", "xlstm", "--list"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "xlstm 7b: copies of 1024, 4096, 16384, 65536 tokens, eager and graph"
+    ]
     with pytest.raises(InputError, match="--prefixes"):
         prefix.run(options("--prefixes", "77"))

@@ -143,10 +143,10 @@ class Measured:
             for model in (first, second)
         ]
         ratio = (sides[1] / sides[0]).dropna()
-        ratio = ratio[ratio.index > 0]
         if len(ratio) < 2:
             return None
-        return float(crossover(ratio.index.to_numpy(), ratio.to_numpy())), float(ratio.index[-1])
+        tokens = ratio.index.to_numpy().clip(1)  # a step without a context sees its own token
+        return float(crossover(tokens, ratio.to_numpy())), float(tokens[-1])
 
     def timings(self, model: str) -> pd.DataFrame:
         """The fastest settings of one model, with the columns of `companion.inference.load_inference`."""

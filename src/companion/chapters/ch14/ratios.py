@@ -5,10 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from companion.chapters.ch14.labels import QUANTITY_NAMES, crossover_text, tokens_text
+from companion.chapters.ch14.labels import QUANTITY_NAMES, tokens_text
 from companion.chapters.ch14.measured import PARTS, Measured
 from companion.errors import NotApplicable
-from companion.inference.compare import crossover
 from companion.inference.timings import COLUMNS, Quantity, measured, middle_context
 from companion.plotting import LABELS as AXIS_LABELS
 from companion.plotting import Html, show, subplots
@@ -89,7 +88,7 @@ def show_own_ratios(recorded: Measured, authors: pd.DataFrame, size: str, batch:
 
 
 def own_ratio_facts(recorded: Measured, authors: pd.DataFrame, size: str, batch: int = 1) -> dict[str, object]:
-    """Ratios at a long context and crossovers, the authors' and ours; a dash where one is missing."""
+    """Ratios at a long context, the authors' and ours; a dash where one is missing."""
     facts: dict[str, object] = {"c8_own_device": recorded.device, "c8_own_at": tokens_text(AT), "c8_own_size": size}
     for quantity, word in (("ttft", "first"), ("step_time", "step")):
         series = {
@@ -97,12 +96,7 @@ def own_ratio_facts(recorded: Measured, authors: pd.DataFrame, size: str, batch:
             "ours": own_ratio(recorded, quantity, size, batch),  # type: ignore[arg-type]
             "grouped": own_ratio(recorded, quantity, size, batch, "grouped"),  # type: ignore[arg-type]
         }
-        for whose, ratio in series.items():
-            facts[f"c8_own_{word}_{whose}"] = _at(ratio)
-            found = None
-            if len(ratio) > 1:
-                found = float(crossover(ratio.index.to_numpy(), ratio.to_numpy())), float(ratio.index[-1])
-            facts[f"c8_own_{word}_from_{whose}"] = crossover_text(found)
+        facts |= {f"c8_own_{word}_{whose}": _at(ratio) for whose, ratio in series.items()}
     return facts
 
 
