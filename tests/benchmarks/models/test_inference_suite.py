@@ -92,6 +92,7 @@ def test_resume_measures_only_what_is_missing(hybrid: tuple[Path, int, Results],
 def test_what_does_not_fit_is_recorded_with_both_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     architecture = architecture_of("xlstm", "tiny")
     prefill = float(count_prefill(architecture, 1024).memory.total)
+    monkeypatch.setattr(serving, "verified", lambda *_: True)
     monkeypatch.setattr(serving, "free_bytes", lambda device: int(prefill) - 1)
     words = ("--models", "xlstm", "--part", "prefill", "--prompts", 128, 1024)
     _, results = suite(tmp_path / "a", *words)
@@ -105,6 +106,7 @@ def test_what_does_not_fit_is_recorded_with_both_numbers(tmp_path: Path, monkeyp
 
 
 def test_cells_that_take_too_long_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "verified", lambda *_: True)
     monkeypatch.setattr(serving, "ASSUMED", (1e6, 1e6))
     _, results = suite(tmp_path / "a", "--models", "xlstm", "--part", "prefill", "--prompts", 1024)
     assert results[-1]["skipped"].startswith("a repeat takes about ")

@@ -29,8 +29,8 @@ from companion.models.model import Block
 SPREAD = 0.1
 #: Attention of torch that is tried for whole prompts, by the names of its backends.
 ATTENTIONS = ("cudnn", "flash")
-#: Tokens of the prompt that decides between them.
-PROBE = 4096
+#: Tokens of the prompt that decides between them, and a number that both must take.
+PROBE, ODD = 4096, 300
 #: Slots that a memory has beyond the tokens of a cell, for the steps that are timed.
 SPARE = 64
 #: Backend of torch.compile; tests take one that generates no code.
@@ -200,17 +200,17 @@ def choose_attention(architecture: Architecture, device: str) -> str:
         return "default"
     shapes = [(mixer.n_heads, mixer.d_qk), (mixer.n_kv_heads, mixer.d_qk), (mixer.n_kv_heads, mixer.d_hv)]
     q, k, v = (torch.randn(1, int(heads), PROBE, int(d), device=device, dtype=torch.bfloat16) for heads, d in shapes)
+    grouped = mixer.n_heads != mixer.n_kv_heads
+    attend: Callable[..., Tensor] = partial(F.scaled_dot_product_attention, is_causal=True, enable_gqa=grouped)
     found = {}
     for name in ATTENTIONS:
-        action = partial(
-            F.scaled_dot_product_attention, q, k, v, is_causal=True, enable_gqa=mixer.n_heads != mixer.n_kv_heads
-        )
         with attention(name):
             try:
-                action()
+                attend(*(x[:, :, :ODD] for x in (q, k, v)))
+                attend(q, k, v)
             except RuntimeError:  # refused; torch says why in warnings
                 continue
-            found[name] = timing_of(action, device)["seconds_median"]
+            found[name] = timing_of(partial(attend, q, k, v), device)["seconds_median"]
     return min(found, key=lambda name: found[name]) if found else "default"
 
 
