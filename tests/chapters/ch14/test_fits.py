@@ -119,3 +119,12 @@ class TestVerdicts:
         slow = changed(ours, "xlstm", "step_time", "layers", 10.0)
         assert "do not avoid most" in fits.overhead_verdict(slow, theirs, H100)
         assert "cannot be compared" in fits.overhead_verdict({}, theirs, H100)
+
+    def test_bytes_or_waves(self, ours: fits.Models, measured: Measured, slower: Measured) -> None:
+        assert fits.waves_verdict(ours, measured).startswith("Indeed the error of our fit is")
+        poor = {
+            **ours,
+            ("transformer", "step_time"): replace(ours["transformer", "step_time"], log_residuals=np.ones(3)),
+        }
+        assert "bytes do not describe our steps better" in fits.waves_verdict(poor, measured)
+        assert "cannot be said" in fits.waves_verdict(ours, slower)

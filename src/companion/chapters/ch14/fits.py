@@ -11,7 +11,7 @@ from companion.chapters.ch14.measured import PARTS, Measured
 from companion.formatting import listed, percent, significant, span_text
 from companion.hardware import Hardware, get_hardware
 from companion.inference.compare import measured_crossovers
-from companion.inference.runtime_model import RuntimeModel
+from companion.inference.runtime_model import RuntimeModel, fit_runtime_model
 from companion.inference.terms import fit_all_models
 from companion.inference.timings import Quantity
 from companion.plotting import Html, show_table
@@ -192,7 +192,19 @@ def fit_facts(
             facts[f"c14_{word}_{whose}"] = _one(models, (name, quantity), term, device)
     facts["c14_gain"] = gain_verdict(ours, theirs, peaks, their_peaks)
     facts["c14_overhead"] = overhead_verdict(ours, theirs, peaks)
+    facts["c14_waves"] = waves_verdict(ours, measured)
     return facts
+
+
+def waves_verdict(ours: Models, measured: Measured) -> str:
+    """A verdict: whether bytes describe our steps of the Transformer better than the waves of the authors' kernel."""
+    key: tuple[str, Quantity] = ("transformer", "step_time")
+    if key not in ours or measured.datasheet is None:
+        return "Whether bytes or waves describe them better cannot be said here"
+    waves = fit_runtime_model(measured.timings(key[0]), *key, hardware=measured.peaks, num_resamples=0).rms_log_error
+    by_bytes = ours[key].rms_log_error
+    start = f"the error of our fit is {significant(by_bytes, 2)} with bytes and {significant(waves, 2)} with waves"
+    return f"Indeed {start}" if by_bytes < waves else f"Yet {start}: bytes do not describe our steps better"
 
 
 def overhead_verdict(ours: Models, theirs: Models, peaks: Hardware) -> str:
