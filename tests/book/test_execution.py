@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from model_records import write_records
 from small_book import plain_book, source, texts
 
 from companion.benchmarks.records import append_record, read_records
@@ -44,6 +45,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "12_what_final_losses_hide": [
         {"early_fraction": 0.5, "batch_power": 0.5, "num_resamples": 40, "num_draws": 2},
     ],
+    "14_inference_measured": [{"records": "of a reader", "model_size": "400m", "tokens": 4096, "num_resamples": 10}],
     "90_ledger": [{"box_height": 20}],
     "92_kernel_log": [{"records_folder": "of a reader"}],
     "91_explorer": [
@@ -99,6 +101,9 @@ def test_chapter_runs_with_changed_parameters(stem: str, parameters: dict[str, A
     assert set(parameters) <= book.parameters_of(path)
     if "records_folder" in parameters:
         parameters = parameters | {"records_folder": str(own_records(tmp_path / "records"))}
+    if "records" in parameters:
+        sizes = ("160m", "400m")
+        parameters = parameters | {"records": str(write_records(tmp_path, device="A GPU", sizes=sizes, library=False))}
     (executed,) = book.execute([path], tmp_path, parameters)
     assert "injected-parameters" in executed.read_text()
 

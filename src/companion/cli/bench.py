@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from companion.benchmarks.kernels.benchmark import add_options, run
-from companion.benchmarks.models import inference, profiles, training
+from companion.benchmarks.models import inference, prefix, profiles, training
 
 
 def add_bench(command: Callable[..., argparse.ArgumentParser], subparsers: Any) -> None:
@@ -56,3 +56,13 @@ def add_bench(command: Callable[..., argparse.ArgumentParser], subparsers: Any) 
         to=to,
     )
     profiles.add_profile_options(parser)
+    parser = command(
+        "prefix",
+        prefix.run,
+        "time to copy what a model keeps of a prefix, and whether a copy goes on like the original",
+        "  companion bench prefix --list\n"
+        "  companion bench prefix --sizes 7b --out model_prefix.jsonl --resume\n"
+        "  companion bench prefix --sizes tiny --device cpu   (without a GPU)",
+        to=to,
+    )
+    prefix.add_prefix_options(parser)

@@ -17,7 +17,15 @@ from companion.architectures import make_architecture, preset
 from companion.benchmarks.models import launches, training, training_cells
 from companion.benchmarks.models.__main__ import main
 from companion.benchmarks.models.training import architecture_to_train, cells_of, plan_of
-from companion.benchmarks.models.training_checks import Reference, compare, compare_graph, losses_of, reference_of
+from companion.benchmarks.models.training_checks import (
+    Reference,
+    compare,
+    compare_graph,
+    compare_launches,
+    losses_of,
+    plain_loss,
+    reference_of,
+)
 from companion.benchmarks.models.training_step import Training, choose_attention, needed_bytes
 from companion.benchmarks.records import read_records
 from companion.errors import InputError
@@ -219,17 +227,21 @@ def test_a_step_trains_and_can_be_undone() -> None:
     assert losses_of(made, 3) == losses
 
 
-def test_a_compiled_step_serves_all_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_are_compiled_once_a_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All blocks share their code; the plain loss beside it compiles nothing."""
     monkeypatch.setattr(launches, "COMPILER", "eager")
     torch.compiler.reset()
     made = tiny("transformer")
     reference = reference_of(made)
     torch._dynamo.utils.counters.clear()
     with made.compiled():
-        for batch_size, length in ((4, 64), (3, 80)):
+        for count, (batch_size, length) in enumerate(((4, 64), (3, 80)), start=1):
             made.tokens = made.batch(batch_size, length)
-            made()
-        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 3  # embedding, block, loss
+            loss = float(made.loss(made.tokens))
+            assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 3 * count  # embedding, block, loss
+            assert compare_launches(loss, plain_loss(made))["verdict"] == "pass"
+            assert compare_launches(1.001 * loss, plain_loss(made))["verdict"] == "fail"
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 6
         assert all(row["verdict"] == "pass" for row in compare(made, reference))
     assert made.loss == made.model.loss
 

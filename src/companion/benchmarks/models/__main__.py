@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from companion.benchmarks.models import inference, profiles, training
+from companion.benchmarks.models import inference, prefix, profiles, training
 from companion.errors import InputError
 
 
@@ -15,6 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
         ("inference", inference, inference.add_inference_options),
         ("training", training, training.add_training_options),
         ("profile", profiles, profiles.add_profile_options),
+        ("prefix", prefix, prefix.add_prefix_options),
     ):
         new = suites.add_parser(name, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
         new.set_defaults(run=module.run)

@@ -22,7 +22,9 @@ from companion.benchmarks.models.training_checks import (
     Reference,
     compare,
     compare_graph,
+    compare_launches,
     losses_of,
+    plain_loss,
     reference_of,
 )
 from companion.benchmarks.models.training_step import OPTIMIZER, PARTS, Training, choose_attention, needed_bytes
@@ -73,28 +75,21 @@ class _Model:
         self.peak: int | None = None
 
     def compiled(self, cells: Sequence[Fields]) -> None:
-        """Compiled steps; the first is as large as those that are timed: the compiler fits its code to it."""
+        """Compiled steps. Every shape is compiled by itself, so its loss is checked by itself."""
         if not cells:
             return
         with self.training.compiled():
-            batch = max(2, max(cell["batch_size"] for cell in cells) // 8)
-            self.training.tokens = self.training.batch(batch, cells[0]["tokens_per_step"] // batch)
-            begin = time.monotonic()
             try:
-                self.training()
-            except torch.OutOfMemoryError:
-                self.cleared()  # each cell says what it needs
+                right = self.passes(cells[0])
             except RuntimeError as error:
                 for cell in cells:
                     self.session.add({**cell, **self.common, "skipped": self.failure(error)})
                 return
-            shapes = self.common["shapes"]
-            say(f"{shapes['name']}, {shapes['d_model']} wide: compiled in {time.monotonic() - begin:.0f} s")
-            if self.passes(cells[0]):
+            if right:
                 self.reference = None  # its memory must not be counted as that of a step
                 release(self.session.device)
                 for cell in cells:
-                    self.time(cell, partial(self.captured, cell) if cell["launch"].endswith("graph") else self.warm)
+                    self.time(cell, partial(self.captured if cell["launch"].endswith("graph") else self.first, cell))
 
     def passes(self, cell: Fields) -> bool:
         """Whether loss and gradients of the way in which a cell is launched are right; the checks become results."""
@@ -170,6 +165,19 @@ class _Model:
         self.training()
         reset_peak(self.session.device)
         return self.training
+
+    def first(self, cell: Fields) -> Callable[[], Any] | None:
+        """`warm`, if the loss of the compiled shape is that of plain launches; else None."""
+        begin = time.monotonic()
+        with self.training.mixed():
+            compiled = float(self.training.loss(self.training.tokens).detach())
+        say(f"{cell['model']} {cell['size']}: compiled in {time.monotonic() - begin:.0f} s")
+        release(self.session.device)
+        row = compare_launches(compiled, plain_loss(self.training))
+        if row["verdict"] == "fail":
+            self.check(cell, row)
+            return None
+        return self.warm()
 
     def captured(self, cell: Fields) -> Callable[[], Any] | None:
         """Replays of the step as one CUDA graph; None if it does not do what the launches do.
