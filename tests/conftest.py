@@ -46,6 +46,7 @@ NOT_QUICK = (
     "test_wheel.py",
     "benchmarks/kernels/test_kernel_timing.py",
     "chapters/ch07/test_figures.py",
+    "chapters/ch14",
     "chapters/test_ch10.py",
     "cli/test_fits.py",
     "kernels/test_checks.py",

@@ -6,11 +6,9 @@ from functools import lru_cache
 from typing import Any
 
 import pandas as pd
-import pandera.pandas as pa
 
 from companion.errors import InputError
 from companion.paths import data_dir
-from companion.tables import read_table
 
 #: The authors name no device. They normalize by 989e12 FLOP/s, and their step times jump where a batch has more heads
 #: than this one has multiprocessors (chapter 8).
@@ -50,23 +48,6 @@ class Hardware:
         return self.peak_flops_per_s / self.peak_bytes_per_s
 
 
-def _positive() -> pa.Column:
-    return pa.Column(float, pa.Check.gt(0, error="must be positive"))
-
-
-_SCHEMA = pa.DataFrameSchema(
-    {
-        "name": pa.Column(object, unique=True),
-        "label": pa.Column(object),
-        "peak_flops_per_s": _positive(),
-        "peak_bytes_per_s": _positive(),
-        "memory_bytes": _positive(),
-        "num_multiprocessors": pa.Column(int, pa.Check.gt(0, error="must be positive")),
-        "source": pa.Column(object),
-    }
-)
-
-
 def load_hardware(path: str | os.PathLike[str]) -> dict[str, Hardware]:
     """Hardware of a table with the columns of `data/hardware.csv`, by name.
 
@@ -75,8 +56,21 @@ def load_hardware(path: str | os.PathLike[str]) -> dict[str, Hardware]:
     InputError
         if the file cannot be read, or a column or value is wrong; the message names it.
     """
-    rows: Any = read_table(path, _SCHEMA).to_dict("records")
-    return {row["name"]: Hardware(**{name: row[name] for name in _SCHEMA.columns}) for row in rows}
+    import pandera.pandas as pa  # here: who counts on a GPU machine without pandera needs no table
+
+    from companion.tables import read_table
+
+    positive = pa.Check.gt(0, error="must be positive")
+    floats = ("peak_flops_per_s", "peak_bytes_per_s", "memory_bytes")
+    columns = {
+        "name": pa.Column(object, unique=True),
+        "label": pa.Column(object),
+        **{name: pa.Column(float, positive) for name in floats},
+        "num_multiprocessors": pa.Column(int, positive),
+        "source": pa.Column(object),
+    }
+    rows: Any = read_table(path, pa.DataFrameSchema(columns)).to_dict("records")
+    return {row["name"]: Hardware(**{name: row[name] for name in columns}) for row in rows}
 
 
 @lru_cache(maxsize=1)

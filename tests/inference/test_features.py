@@ -5,8 +5,9 @@ import pytest
 
 from companion.accounting.inference import count_step
 from companion.architectures import preset
+from companion.errors import NotApplicable
 from companion.hardware import get_hardware
-from companion.inference.features import features
+from companion.inference.features import features, split_terms
 from companion.runs.shape_family import paper_family
 
 H100 = get_hardware("h100-sxm")
@@ -40,3 +41,37 @@ def test_families_and_arrays_broadcast() -> None:
     for quantity in ("ttft", "step_time"):
         found = features(quantity, shapes, np.array([128, 256, 512]), 4)
         assert {np.shape(value) for value in found.values()} == {(2, 3)}
+
+
+class TestSplitCaches:
+    """Kernels that split a cache over the device: bytes in place of waves, and hybrids."""
+
+    HYBRID = preset("xlstm", "400m", attention_every=8, attention_heads=16, n_kv_heads=4)
+
+    def test_a_hybrid_has_terms_of_both_kinds(self) -> None:
+        names = [term.name for term in split_terms(self.HYBRID, "step_time")]
+        assert names == ["weight_bytes", "cache_bytes", "state_bytes", "activation_bytes", "layers", "batched_layers"]
+        assert "attention_flops" in [term.name for term in split_terms(self.HYBRID, "ttft")]
+        with pytest.raises(NotApplicable, match="hybrid"):
+            features("step_time", self.HYBRID, 1000, 8)
+
+    def test_bytes_add_up(self) -> None:
+        step = count_step(self.HYBRID, 1000, 8)
+        found = features("step_time", self.HYBRID, 1000, 8, split_cache=True)
+        # 3 of 24 layers: 4 heads of 64 keys and 64 values, 2 bytes each; 1000 tokens read, one written
+        assert found["cache_bytes"] == 8 * 3 * 4 * 128 * 2 * 1001
+        assert found["cache_bytes"] + found["state_bytes"] == step.traffic.cache
+
+    def test_flops_add_up(self) -> None:
+        found = features("ttft", self.HYBRID, 4096, 2, split_cache=True)
+        assert found["attention_flops"] == 2 * 3 * 4096**2 * 16 * (64 + 64 + 2.5)
+        assert found["product_flops"] + found["attention_flops"] == pytest.approx(found["flops"])
+
+    @pytest.mark.parametrize("name", ["transformer", "xlstm"])
+    def test_only_the_cache_differs_for_one_kind_of_layers(self, name: str) -> None:
+        model = preset(name, "400m")
+        waves, split = (features("step_time", model, 1000, 8, split_cache=each) for each in (False, True))
+        assert {key: split[key] for key in set(waves) & set(split)} == {
+            key: waves[key] * (name == "xlstm" or key != "state_bytes") for key in set(waves) & set(split)
+        }
+        assert split["cache_bytes" if name == "transformer" else "state_bytes"] == waves["state_bytes"]

@@ -9,9 +9,9 @@ import pytest
 from companion.architectures import preset
 from companion.errors import InputError
 from companion.hardware import get_hardware
-from companion.inference.features import features, terms_of
+from companion.inference.features import features, features_of_rows, split_terms, terms_of
 from companion.inference.runtime_model import RuntimeModel, fit_runtime_model, paper_runtime_model
-from companion.inference.timings import COLUMNS, load_paper_inference, model_of
+from companion.inference.timings import COLUMNS, Quantity, load_paper_inference, model_of
 from companion.runs.shape_family import paper_family
 
 KINDS = [(name, quantity) for quantity in ("ttft", "step_time") for name in ("transformer", "xlstm")]
@@ -182,3 +182,29 @@ class TestOwnTables:
             models["xlstm", "ttft"].predict(preset("transformer", "7b"), 128, 1)
         with pytest.raises(InputError, match="batch_size: 0 is not a positive whole number"):
             models["xlstm", "ttft"].predict(preset("xlstm", "7b"), 128, 0)
+
+
+@pytest.mark.parametrize("quantity", ["ttft", "step_time"])
+def test_known_coefficients_of_a_hybrid_come_back(quantity: Quantity) -> None:
+    shapes = {"attention_every": 8, "attention_heads": 8, "n_kv_heads": 2}
+    truth = {"compute": 1 / 4e14, "memory": 1 / 3e12, "fixed": 5e-5}
+    rows = []
+    for width, layers in ((256, 8), (512, 16), (512, 24), (1024, 16)):
+        for batch in (1, 8, 64):
+            for prompt in (512, 4096, 32768):
+                rows.append({"architecture": "xlstm", "model_size": f"{width} {layers}", "d_model": width} | shapes)
+                rows[-1] |= {"n_layers": layers, "n_heads": 4, "d_ff": 3 * width, "batch_size": batch}
+                rows[-1] |= {"prefill_length": prompt, "generation_length": 1}
+    table = pd.DataFrame(rows)
+    terms = split_terms(model_of(table.iloc[0]), quantity)
+    expected = [
+        truth[term.kind] * (1e4 if term.unit == "token·layer" else 1.0) * (1 + 0.1 * i) for i, term in enumerate(terms)
+    ]
+    design = features_of_rows(table, terms, quantity, H100, split_cache=True)
+    table[COLUMNS[quantity]] = design @ expected
+    model = fit_runtime_model(table, "xlstm", quantity, num_resamples=20, split_cache=True)
+    assert model.terms == terms
+    np.testing.assert_allclose(model.coefficients, expected, rtol=1e-6)
+    hybrid = model_of(table.iloc[-1])
+    context = 32768 if quantity == "ttft" else 32769
+    assert model.predict(hybrid, context, 64) == pytest.approx(table[COLUMNS[quantity]].iloc[-1])

@@ -24,7 +24,7 @@ from companion.architectures.mixer import (
 from companion.architectures.shapes import Shape
 from companion.numeric import Numeric
 
-_CORE = Term("attention_flops", "compute", "FLOP", "FLOPs of attention's core")
+CORE = Term("attention_flops", "compute", "FLOP", "FLOPs of attention's core")
 _WAVES = Term("cache_waves", "latency", "token·layer·wave", "cached tokens per layer, times waves of heads")
 
 
@@ -41,7 +41,7 @@ class Attention(Mixer):
     keeps = "keys and values"
     kept_as = "cache"
     runtime_terms: ClassVar[dict[str, tuple[Term, ...]]] = {
-        "ttft": (PRODUCTS, _CORE, TOKEN_LAYERS, LAYERS, PASSES),
+        "ttft": (PRODUCTS, CORE, TOKEN_LAYERS, LAYERS, PASSES),
         "step_time": (WEIGHTS, _WAVES, ACTIVATIONS, LAYERS, BATCHED),
     }
 

@@ -34,6 +34,7 @@ LAYERS = Term("layers", "fixed", "layer", "overhead per layer")
 PASSES = Term("passes", "fixed", "pass", "overhead per pass")
 WEIGHTS = Term("weight_bytes", "memory", "byte", "weights read once")
 ACTIVATIONS = Term("activation_bytes", "memory", "byte", "activations and logits")
+CACHE = Term("cache_bytes", "memory", "byte", "keys and values read, and the new ones written")
 STATE = Term("state_bytes", "memory", "byte", "state read and written")
 BATCHED = Term("batched_layers", "fixed", "layer", "further overhead per layer for a batch above 1")
 

@@ -18,7 +18,6 @@ from typing import Any
 
 from companion.errors import InputError
 from companion.paths import data_dir
-from companion.tables import json_fault
 
 try:
     import fcntl
@@ -227,6 +226,8 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
+            from companion.tables import json_fault  # here: it needs pandera, and a GPU machine may lack that
+
             raise InputError(f"{path}: line {number}: is not JSON: {json_fault(error)}") from error
         if not isinstance(record, dict):
             raise InputError(f"{path}: line {number}: is not an object")

@@ -15,7 +15,7 @@ Coefficients are found by non-negative least squares of relative errors, interva
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from companion.architectures import Architecture, Term
 from companion.errors import InputError, NotApplicable
 from companion.fitting.bootstrap import percentile_interval, resample_counts
 from companion.hardware import REFERENCE_HARDWARE, Hardware, get_hardware
-from companion.inference.features import features, features_of_rows, terms_of
+from companion.inference.features import features, features_of_rows, split_terms, terms_of
 from companion.inference.solve import free_columns, relative_nnls
 from companion.inference.timings import COLUMNS, Quantity, load_paper_inference, measured, middle_context, model_of
 from companion.numeric import Numeric, Values
@@ -41,7 +41,8 @@ class RuntimeModel:
     """Coefficients of the terms of one architecture and quantity, in seconds per unit of a term.
 
     `coefficients` has shape (k,), `resamples` (R, k), `log_residuals` (n,): log predicted minus log measured.
-    `hardware` is what the timings are taken to come from; `rows` are the timings that were fitted.
+    `hardware` is what the timings are taken to come from; `rows` are the timings that were fitted. With `split_cache`
+    the terms are those of kernels that split a cache over the device (`companion.inference.features.split_terms`).
     """
 
     architecture: str
@@ -51,16 +52,17 @@ class RuntimeModel:
     resamples: Array
     log_residuals: Array
     rows: pd.DataFrame
+    split_cache: bool = False
 
-    @property
+    @cached_property
     def terms(self) -> tuple[Term, ...]:
         """The terms, in the order of the coefficients."""
-        return terms_of(self.architecture, self.quantity)
+        return _terms(self.rows, self.architecture, self.quantity, self.split_cache)
 
     @property
     def design(self) -> Array:
         """Sizes of the terms for every timing, shape (n, k)."""
-        return features_of_rows(self.rows, self.architecture, self.quantity, self.hardware)
+        return features_of_rows(self.rows, self.terms, self.quantity, self.hardware, split_cache=self.split_cache)
 
     @property
     def rms_log_error(self) -> float:
@@ -220,7 +222,8 @@ class RuntimeModel:
         if architecture.name != self.architecture:
             raise InputError(f"runtime model of {self.architecture}: the model is a {architecture.name}")
         target = self.hardware if hardware is None else get_hardware(hardware)
-        sizes = features(self.quantity, architecture, context_length, batch_size, target, precision)
+        where = (self.quantity, architecture, context_length, batch_size, target, precision)
+        sizes = features(*where, split_cache=self.split_cache)
         speed = {
             "compute": self.hardware.peak_flops_per_s / target.peak_flops_per_s,
             "memory": self.hardware.peak_bytes_per_s / target.peak_bytes_per_s,
@@ -238,6 +241,7 @@ def fit_runtime_model(
     hardware: str | Hardware = REFERENCE_HARDWARE,
     num_resamples: int = 200,
     seed: int = 0,
+    split_cache: bool = False,
 ) -> RuntimeModel:
     """The runtime model of all sizes of an architecture.
 
@@ -249,6 +253,9 @@ def fit_runtime_model(
         what the timings were taken on.
     num_resamples, seed
         bootstrap over (model_size, batch_size): timings of one model and batch share what the model misses.
+    split_cache
+        whether the timed kernels split a cache over the device: then its bytes are a term and not waves of heads, and
+        a table of hybrids can be fitted.
 
     Raises
     ------
@@ -262,7 +269,8 @@ def fit_runtime_model(
     >>> print(f"{model.rms_log_error:.2f}")
     0.05
     """
-    terms = terms_of(architecture, quantity)
+    if not split_cache:
+        terms_of(architecture, quantity)  # raises before the rows are looked at
     rows = measured(table, architecture, quantity)
     if quantity == "ttft":
         rows = rows[rows["prefill_length"] > 0]
@@ -271,6 +279,7 @@ def fit_runtime_model(
             f"{table.attrs.get('source', 'the table of timings')}: no {quantity} timings of {architecture}"
             + (" with a prompt" if quantity == "ttft" else "")
         )
+    terms = _terms(rows, architecture, quantity, split_cache)
     if "num_params" not in rows:
         rows = rows.assign(num_params=[int(num_params(model_of(row))) for _, row in rows.iterrows()])
     groups = rows.groupby(["model_size", "batch_size"], sort=False).ngroup().to_numpy()
@@ -281,7 +290,7 @@ def fit_runtime_model(
         )
     peaks = get_hardware(hardware)
     times = rows[COLUMNS[quantity]].to_numpy(dtype=float)
-    design = features_of_rows(rows, architecture, quantity, peaks)
+    design = features_of_rows(rows, terms, quantity, peaks, split_cache=split_cache)
     solve = relative_nnls(design, times)
     counts = np.empty((0, len(rows)))
     if num_resamples:
@@ -295,7 +304,12 @@ def fit_runtime_model(
         resamples=np.array([solve(weights) for weights in counts]).reshape(-1, len(terms)),
         log_residuals=np.log(np.maximum(design @ coefficients / times, np.finfo(float).tiny)),
         rows=rows,
+        split_cache=split_cache,
     )
+
+
+def _terms(rows: pd.DataFrame, architecture: str, quantity: Quantity, split_cache: bool) -> tuple[Term, ...]:
+    return split_terms(model_of(rows.iloc[0]), quantity) if split_cache else terms_of(architecture, quantity)
 
 
 @lru_cache(maxsize=8)

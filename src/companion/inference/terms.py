@@ -47,16 +47,23 @@ def fit_all_sizes(
 
 
 def fit_all_models(
-    table: pd.DataFrame, *, hardware: str | Hardware = REFERENCE_HARDWARE, num_resamples: int = 200
+    table: pd.DataFrame,
+    *,
+    hardware: str | Hardware = REFERENCE_HARDWARE,
+    num_resamples: int = 200,
+    split_cache: bool = False,
 ) -> tuple[dict[tuple[str, str], RuntimeModel], list[str]]:
-    """The runtime model of every architecture and quantity of a table, and what could not be fitted, in words."""
+    """The runtime model of every architecture and quantity of a table, and what could not be fitted, in words.
+
+    `split_cache`: see `companion.inference.runtime_model.fit_runtime_model`.
+    """
     models: dict[tuple[str, str], RuntimeModel] = {}
     notes = []
     for name in dict.fromkeys(table["architecture"]):
         for quantity in _quantities():
             try:
                 models[name, quantity] = fit_runtime_model(
-                    table, name, quantity, hardware=hardware, num_resamples=num_resamples
+                    table, name, quantity, hardware=hardware, num_resamples=num_resamples, split_cache=split_cache
                 )
             except InputError as error:
                 notes.append(str(error))

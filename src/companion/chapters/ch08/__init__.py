@@ -47,6 +47,7 @@ from companion.chapters.ch08.kernel import (
     own_facts,
     wave_facts,
 )
+from companion.chapters.ch08.own import own_kernels_facts, own_kernels_figure
 from companion.chapters.ch08.published import constants_figure, draw_facts, ledger_table, published_facts, ratios_figure
 from companion.chapters.ch08.sizes import (
     bandwidth_table,
@@ -96,6 +97,8 @@ __all__ = [
     "objective_facts",
     "objective_table",
     "own_facts",
+    "own_kernels_facts",
+    "own_kernels_figure",
     "pass_table",
     "prefill_ratios",
     "published_facts",

@@ -8,7 +8,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 @triton.jit
 def turn_and_keep(
     qkv, cos, sin, q_norm, k_norm, position, q_out, keys, values, width,
-    H: tl.constexpr, HK: tl.constexpr, S: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, HALF: tl.constexpr,
+    S, H: tl.constexpr, HK: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, HALF: tl.constexpr,
     BLOCK_V: tl.constexpr, NORM: tl.constexpr, EPSILON: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Rotary embedding of a head of queries, or of keys, which go with their values into the cache. Grid: (B, H + HK).
@@ -48,7 +48,7 @@ def turn_and_keep(
 @triton.jit
 def split_keys(
     q, keys, values, position, partial, top, total, scale,
-    H: tl.constexpr, HK: tl.constexpr, S: tl.constexpr, SPLITS: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr,
+    S, H: tl.constexpr, HK: tl.constexpr, SPLITS: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr,
     DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Softmax and weighted sum over a share of the keys, for the query heads of one head of keys. Grid: (B·HK, SPLITS).

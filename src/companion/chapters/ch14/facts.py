@@ -1,0 +1,123 @@
+"""Chapter 14: values and verdicts of the sections on times."""
+
+import numpy as np
+import pandas as pd
+
+from companion.accounting.inference import count_step
+from companion.chapters.ch14.labels import from_words, peaks_text, tokens_text
+from companion.chapters.ch14.measured import PARTS, Measured
+from companion.chapters.ch14.times import SHARE, library_rows
+from companion.formatting import listed, number_word, percent, plural, significant, span_text
+
+
+def time_facts(measured: Measured, size: str, tokens: int, batch: int = 1) -> dict[str, object]:
+    """Values of the answer and of the sections on times."""
+    shares = {part: shares_at(measured, part, size, tokens, batch) for part in PARTS.values()}
+    rows = library_rows(measured, tokens)
+    library = rows[rows["size"] == size].set_index("model")["ratio"]
+    skipped = measured.skipped
+    facts: dict[str, object] = {
+        "c14_device": measured.device,
+        "c14_size": size,
+        "c14_at": tokens_text(tokens),
+        "c14_first_from": from_words(measured.crossover("ttft", "xlstm", "transformer", size, batch)),
+        "c14_step_from": from_words(measured.crossover("step_time", "xlstm", "transformer", size, batch)),
+        "c14_first_from_grouped": from_words(measured.crossover("ttft", "xlstm", "grouped", size, batch)),
+        "c14_step_from_grouped": from_words(measured.crossover("step_time", "xlstm", "grouped", size, batch)),
+        "c14_flops_span": span_text(shares["prefill"].values()),
+        "c14_bytes_span": span_text(shares["step"].values()),
+        "c14_num_models": number_word(len(measured.models)),
+        "c14_num_cells": f"{len(measured.cells):,}",
+        "c14_sizes": listed(measured.sizes),
+        "c14_batches": listed(measured.batches),
+        "c14_torch": measured.versions.get("torch", "an unknown release"),
+        "c14_dates": " to ".join(dict.fromkeys(measured.dates)),
+        "c14_peak_flops": peaks_text(measured.peaks)[0],
+        "c14_peak_bytes": peaks_text(measured.peaks)[1],
+        "c14_stated": stated_verdict(measured),
+        "c14_skipped": skipped_verdict(skipped),
+        "c14_checks": check_verdict(measured.checks),
+        "c14_library": library_verdict(library, tokens),
+        "c14_target_first": target_verdict(shares["prefill"].get("xlstm"), 0.45),
+        "c14_target_step": target_verdict(min(shares["step"].values(), default=None), 0.85),
+    }
+    return facts
+
+
+def shares_at(measured: Measured, part: str, size: str, tokens: int, batch: int) -> dict[str, float]:
+    """Share of the peak that limits a part at one context, by model."""
+    cells = {model: measured.at(part, model, size, tokens, batch) for model in measured.models}
+    return {
+        model: float(cell[SHARE[part]])
+        for model, cell in cells.items()
+        if cell is not None and not np.isnan(cell[SHARE[part]])
+    }
+
+
+def target_verdict(share: float | None, target: float) -> str:
+    """A verdict: whether a share reaches a target that was set before measuring."""
+    if share is None:
+        return "not timed"
+    return f"{'reached' if share >= target else 'missed'}: {percent(share)}"
+
+
+def stated_verdict(measured: Measured) -> str:
+    """A verdict: the peaks that the vendor states for the device."""
+    if measured.datasheet is None:
+        return "Our table of hardware lacks this device, so there are no stated peaks to compare with"
+    return "The vendor states {} and {}".format(*peaks_text(measured.datasheet))
+
+
+def library_verdict(ratios: pd.Series, tokens: int) -> str:
+    """A verdict: whether the library is faster than ours for the same shapes."""
+    if "transformer" not in ratios:
+        return "The library was not timed beside these models"
+    ratio = float(ratios["transformer"])
+    start = f"At {tokens_text(tokens)} tokens the library's Transformer takes {ratio:.2f} times as long as ours"
+    if ratio >= 1:
+        return f"{start}, so the baseline here is no weaker than the one that people use"
+    return f"{start}: with the library as baseline the Transformer would look better than in this chapter"
+
+
+#: What the reason of a cell that was left out says, and how a sentence puts it.
+_REASONS = {
+    "GiB": "for want of memory",
+    "the limit is": "for the time that they would take",
+    "is not installed": "because a package was not installed",
+    "failed": "because they failed",
+}
+
+
+def skipped_verdict(skipped: pd.DataFrame) -> str:
+    """A verdict: how many cells were left out, and why."""
+    if not len(skipped):
+        return "No cell was left out"
+    words = [
+        next((words for part, words in _REASONS.items() if part in reason), "for other reasons")
+        for reason in skipped["skipped"]
+    ]
+    parts = [f"{number:,} {why}" for why, number in pd.Series(words).value_counts().items()]
+    were = "was" if len(skipped) == 1 else "were"
+    return f"{plural(len(skipped), 'cell')} {were} left out: {listed(parts)}"
+
+
+def check_verdict(checks: pd.DataFrame) -> str:
+    """A verdict: how many checks there were, and how many failed."""
+    if not len(checks):
+        return "These records hold no checks"
+    failed = int((checks["verdict"] != "pass").sum())
+    words = "passed all" if not failed else f"failed {number_word(failed)} of the"
+    return f"The models {words} {plural(len(checks), 'check')}"
+
+
+def step_facts(measured: Measured, size: str, tokens: int, model: str = "xlstm") -> dict[str, object]:
+    """Bytes of a step, its least time, and the share of the weights, for an exercise."""
+    cell = measured.at("step", model, size, tokens)
+    if cell is None:
+        return {}
+    weights = float(count_step(measured.architectures[model, size], tokens + 1).traffic.weights)
+    return {
+        "c14_ex_bytes": f"{significant(cell['bytes'] / 1e9)} GB",
+        "c14_ex_floor": f"{significant(1e3 * cell['bytes'] / measured.peaks.peak_bytes_per_s)} ms",
+        "c14_ex_weights": percent(weights / cell["bytes"]),
+    }
