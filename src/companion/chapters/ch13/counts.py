@@ -25,7 +25,7 @@ MODEL_LABELS = {
     "transformer": "Transformer",
     "grouped": "Transformer, grouped heads",
     "xlstm": "xLSTM",
-    "hybrid": "hybrid, 7:1",
+    "hybrid": "hybrid 7:1",
 }
 #: Query heads that share one of keys and values where heads are grouped; of which layers of a hybrid one is attention.
 GROUP, EVERY = 4, 8

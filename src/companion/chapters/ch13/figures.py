@@ -15,12 +15,12 @@ from companion.chapters.ch13.steps import Steps, crossing
 from companion.plotting.style import ARCHITECTURE_COLORS, INK, LABELS, panels, subplots
 
 GREY = "#888888"
-#: How each model is drawn: Transformers by squares and dashes, recurrent models by circles, hybrids by triangles.
+#: How each model is drawn, here and in chapter 14: colors, markers and dashes differ.
 LOOKS: dict[str, dict[str, Any]] = {
-    "transformer": {"color": ARCHITECTURE_COLORS["transformer"], "marker": "s", "linestyle": "--"},
-    "grouped": {"color": "#ca9161", "marker": "D", "linestyle": ":"},
+    "transformer": {"color": ARCHITECTURE_COLORS["transformer"], "marker": "s", "linestyle": "-"},
+    "grouped": {"color": "#029e73", "marker": "^", "linestyle": "--"},
     "xlstm": {"color": ARCHITECTURE_COLORS["xlstm"], "marker": "o", "linestyle": "-"},
-    "hybrid": {"color": "#029e73", "marker": "^", "linestyle": "-."},
+    "hybrid": {"color": "#cc78bc", "marker": "D", "linestyle": "-."},
 }
 #: Most sizes that a figure has a panel for.
 MOST_PANELS = 3

@@ -149,7 +149,7 @@ def distances_table(losses: Mapping[int, tuple[float, CopySource]]) -> Html:
     rows: list[dict[str, Any]] = [
         {"distance": distance, "last": each.last_token_entropy, "least": each.least_loss(CONTEXT_LENGTH), "loss": loss}
         | {"learned": percent(learned(loss, each))}
-        for distance, (loss, each) in losses.items()
+        for distance, (loss, each) in sorted(losses.items(), key=lambda item: item[0])
     ]
     return show_table(
         pd.DataFrame(rows),
