@@ -81,5 +81,5 @@ def write_records(folder: Path, sizes: tuple[str, ...] = ("160m", "400m"), devic
         ("model_training", training, training_results(sizes, **more)),
         ("model_profile", profile, profile_results()),
     ):
-        append_record(folder / f"{name}.jsonl", new_record(name, command, parameters, results))
+        append_record(folder / f"{name}.jsonl", new_record(name, command, parameters, results, packages=("torch",)))
     return folder

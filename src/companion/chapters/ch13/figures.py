@@ -24,6 +24,8 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 #: Most sizes that a figure has a panel for.
 MOST_PANELS = 3
+#: Most context lengths that all get a tick.
+MOST_TICKS = 5
 
 
 def some_sizes(sizes: Sequence[str]) -> list[str]:
@@ -34,9 +36,9 @@ def some_sizes(sizes: Sequence[str]) -> list[str]:
 
 
 def context_axis(ax: Axes, lengths: Sequence[float]) -> None:
-    """A logarithmic axis of context lengths with ticks at every other of them, in thousands: 512, 2k, 8k."""
+    """A logarithmic axis of context lengths with ticks at them, or at every other of many: 512, 2k, 8k."""
     ax.set_xscale("log")
-    ax.xaxis.set_major_locator(FixedLocator(sorted(lengths)[::2]))
+    ax.xaxis.set_major_locator(FixedLocator(sorted(lengths)[:: 1 if len(lengths) <= MOST_TICKS else 2]))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: context_text(value)))
 
@@ -108,11 +110,12 @@ def losses(curves: pd.DataFrame, source: CopySource, least: float, labels: Mappi
     for word, level in levels.items():
         ax.axhline(level, color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
         ax.annotate(
-            word, (1.0, level), xycoords=("axes fraction", "data"), xytext=(-2, 3), textcoords="offset points",
-            ha="right", va="bottom", fontsize=9,
+            word, (1.0, level), xycoords=("axes fraction", "data"), xytext=(-2, -2), textcoords="offset points",
+            ha="right", va="top", fontsize=9,
         )  # fmt: skip
     ax.set(xlabel=LABELS["num_tokens"], ylabel="loss (nats/token)")
     ax.set_xlim(left=0)
+    ax.set_ylim(bottom=least - 0.1 * (source.unigram_entropy - least))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1000:g}k" if value else "0"))
     figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
@@ -140,7 +143,7 @@ def components(
             look = {"color": LOOKS[model]["color"], "alpha": 0.75, "hatch": "//" if number else "", "edgecolor": INK}
             ax.barh(places, 1e3 * rows["seconds"].fillna(0), height, label=labels[model], linewidth=0.4, **look)
             ends = places - height / 2, places + height / 2
-            ax.vlines(1e3 * rows["least"].fillna(0), *ends, color=INK, linewidth=2.2)
+            ax.vlines(1e3 * rows["least"].where(rows["least"] > 0), *ends, color=INK, linewidth=2.2)
         ax.set(title=title, xlabel="time (ms)", yticks=range(len(groups)))
         ax.set_yticklabels(groups)
         ax.grid(False, axis="y")

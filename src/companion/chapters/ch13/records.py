@@ -1,5 +1,6 @@
 """Records of whole models that the page shows: one GPU, the newest time of every cell; ours or those of a reader."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,15 +34,15 @@ class Suite:
         what it reached in the same run.
     results
         a row per cell of the newest record that has it.
-    command
-        that made the newest record.
+    measured
+        when and with which versions the newest record was made, in words.
     """
 
     device: str
     matmul_flops_per_s: float
     copy_bytes_per_s: float
     results: pd.DataFrame
-    command: str
+    measured: str
 
     @cached_property
     def timed(self) -> pd.DataFrame:
@@ -103,8 +104,14 @@ def load_suite(benchmark: str, where: str | Path | None = None) -> Suite:
         matmul_flops_per_s=float(parameters.get("matmul_flops_per_s") or "nan"),
         copy_bytes_per_s=float(parameters.get("copy_bytes_per_s") or "nan"),
         results=pd.DataFrame(list(cells.values())),
-        command=str(records[-1]["command"]),
+        measured=measured_text(records[-1]),
     )
+
+
+def measured_text(record: Mapping[str, Any]) -> str:
+    """Date and versions of a record: 2026-11-30, torch 2.13.0, triton 3.7.1."""
+    versions = [f"{name} {record['versions'][name]}" for name in ("torch", "triton") if record["versions"].get(name)]
+    return ", ".join([str(record["date"])[:10], *versions])
 
 
 def own_suite(benchmark: str, where: str | Path | None) -> Suite | None:

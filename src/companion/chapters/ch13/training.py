@@ -89,6 +89,7 @@ def training_facts(steps: Steps) -> dict[str, object]:
         "c13_growth_second": span_text(rises[SECOND], lambda v: f"{significant(1 + v, 2)}"),
         "c13_used_first": span_text(shares[FIRST]),
         "c13_used_second": span_text(shares[SECOND]),
+        "c13_measured": f"{steps.suite.device} ({steps.suite.measured})",
         "c13_checks": checks_verdict(steps.suite),
         "c13_skipped": skipped_verdict(steps.suite),
     }
