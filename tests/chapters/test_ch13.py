@@ -1,6 +1,7 @@
 """Chapter 13: models beside the accounting, steps and profiles of records, a reader's own, and none at all."""
 
 import subprocess
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -196,7 +197,7 @@ def test_the_newest_time_of_one_gpu_counts(tmp_path: Path) -> None:
     append_record(tmp_path / "model_training.jsonl", again)
     suite = records.load_suite(records.TRAINING, tmp_path)
     assert (suite.device, suite.short_device) == ("NVIDIA Test", "Test")
-    assert suite.measured == f"{again['date'][:10]}, torch {torch.__version__}"
+    assert suite.measured == f"{again['date'][:10]}, torch {metadata.version('torch')}"
     assert len(suite.timed) == 3 * 4 * 3
     assert suite.timed["seconds_median"].max() == 123.0
 
