@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from companion.benchmarks.kernels.benchmark import add_options, run
-from companion.benchmarks.models import inference, prefix
+from companion.benchmarks.models import inference, prefix, profiles, training
 
 
 def add_bench(command: Callable[..., argparse.ArgumentParser], subparsers: Any) -> None:
@@ -35,6 +35,27 @@ def add_bench(command: Callable[..., argparse.ArgumentParser], subparsers: Any) 
         to=to,
     )
     inference.add_inference_options(parser)
+    parser = command(
+        "training",
+        training.run,
+        "time of a training step of whole models, launched eagerly, compiled, and as one CUDA graph",
+        "  companion bench training --list\n"
+        "  companion bench training --sizes 15m --contexts 2048 8192 --vocabulary 1024 --out mine.jsonl\n"
+        "  companion bench training --models xlstm --launches compiled --out mine.jsonl --resume\n"
+        "  companion bench training --sizes tiny --launches eager --device cpu   (without a GPU)",
+        to=to,
+    )
+    training.add_training_options(parser)
+    parser = command(
+        "profile",
+        profiles.run,
+        "where the time of a step, of a layer of a prefill and of a training step goes, by component",
+        "  companion bench profile --list\n"
+        "  companion bench profile --part step --models xlstm transformer --out mine.jsonl\n"
+        "  companion bench profile --sizes tiny --device cpu   (without a GPU)",
+        to=to,
+    )
+    profiles.add_profile_options(parser)
     parser = command(
         "prefix",
         prefix.run,

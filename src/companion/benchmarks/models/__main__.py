@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from companion.benchmarks.models import inference, prefix
+from companion.benchmarks.models import inference, prefix, profiles, training
 from companion.errors import InputError
 
 
@@ -13,6 +13,8 @@ def main(arguments: list[str] | None = None) -> int:
     suites = parser.add_subparsers(title="suites", metavar="SUITE", required=True)
     for name, module, add in (
         ("inference", inference, inference.add_inference_options),
+        ("training", training, training.add_training_options),
+        ("profile", profiles, profiles.add_profile_options),
         ("prefix", prefix, prefix.add_prefix_options),
     ):
         new = suites.add_parser(name, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -150,12 +150,15 @@ def launches_of(
 
 
 @contextmanager
-def compiled_blocks(model: LanguageModel, part: str, enabled: bool = True) -> Iterator[None]:
-    """Within, `forward` or `step` (`part`) of every block is compiled, for any batch and any number of tokens."""
+def compiled_blocks(model: LanguageModel, part: str, enabled: bool = True, dynamic: bool = True) -> Iterator[None]:
+    """Within, `forward` or `step` (`part`) of every block is compiled.
+
+    For any batch and any number of tokens; if not `dynamic`, for each pair that occurs.
+    """
     if not enabled:
         yield
         return
-    function = _compiled(part, COMPILER)
+    function = _compiled(part, COMPILER, dynamic)
     # sizes that happen to be equal are not taken for the same size
     shapes: Any = shape_config
     with shapes.patch(use_duck_shape=False), torch._dynamo.config.patch(recompile_limit=32):
@@ -179,9 +182,9 @@ def _step(block: Block, *arguments: Any) -> Tensor:
 
 
 @cache
-def _compiled(part: str, backend: str) -> Callable[..., Tensor]:
+def _compiled(part: str, backend: str, dynamic: bool) -> Callable[..., Tensor]:
     function: Callable[..., Tensor] = {"forward": _forward, "step": _step}[part]
-    compiled: Callable[..., Tensor] = torch.compile(function, dynamic=True, fullgraph=True, backend=backend)
+    compiled: Callable[..., Tensor] = torch.compile(function, dynamic=dynamic, fullgraph=True, backend=backend)
     return compiled
 
 
