@@ -133,6 +133,21 @@ class TestFacts:
         assert facts.target_verdict(0.44, 0.45) == "missed: 44 %"
         assert facts.target_verdict(None, 0.45) == "not timed"
 
+    def test_shares_of_batches(self, measured: Measured) -> None:
+        words = facts.batch_verdict(measured, "7b")
+        shares = 100 * measured.series("step", "xlstm", "7b", 8)["share_of_copy_bandwidth"]
+        assert "with 8 sequences the Transformer" in words
+        assert f"the xLSTM {shares.min():.0f} to {shares.max():.0f} %" in words or f"{shares.min():.0f} %" in words
+        alone = replace(measured, table=measured.table[measured.table["batch_size"] == 1])
+        assert facts.batch_verdict(alone, "7b") == "Steps of several sequences were not timed"
+
+    def test_the_target_of_steps_is_that_of_two_models(self, measured: Measured) -> None:
+        table = measured.table.copy()
+        grouped = (table["model"] == "grouped") & (table["part"] == "step")
+        table.loc[grouped, "share_of_copy_bandwidth"] = 0.1
+        table.loc[~grouped, "share_of_copy_bandwidth"] = 0.9
+        assert facts.time_facts(replace(measured, table=table), "7b", 16384)["c14_target_step"] == "reached: 90 %"
+
     def test_reasons_of_what_was_left_out(self) -> None:
         reasons = ["needs 2.0 GiB, 1.0 GiB are free"] * 2 + ["a repeat takes about 20 s, the limit is 10 s"]
         reasons += ["flash_attn is not installed", "failed: RuntimeError: no", "because"]

@@ -18,6 +18,8 @@ from companion.benchmarks.models.session import Session, say
 from companion.benchmarks.models.timed import does_not_fit, free_bytes, peak_bytes, release, reset_peak, timing_of
 from companion.models import LanguageModel, Memory
 
+#: No error above this is right, whatever plain torch loses: that of unrelated logits is 1.4.
+LIMIT = 0.5
 #: Slots of a memory beyond the prefix.
 SPARE = 16
 
@@ -52,7 +54,7 @@ def copies_verified(session: Session, model: LanguageModel, common: dict[str, An
     found = continued(model, tokens)
     session.total += len(found)
     for quantity, logits in found.items():
-        error, tolerance = error_of(logits, exact), TOLERANCE * reference
+        error, tolerance = error_of(logits, exact), min(TOLERANCE * reference, LIMIT)
         right = error <= tolerance  # false for NaN
         reason = "" if right else f"error {error:.3g}, at most {tolerance:.3g} is right"
         numbers = {"error": finite(error), "reference_error": finite(reference), "tolerance": finite(tolerance)}

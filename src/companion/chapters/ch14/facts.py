@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from companion.accounting.inference import count_step
-from companion.chapters.ch14.labels import from_words, peaks_text, tokens_text
+from companion.chapters.ch14.labels import THE, from_words, peaks_text, tokens_text
 from companion.chapters.ch14.measured import PARTS, Measured
 from companion.chapters.ch14.times import SHARE, library_rows
 from companion.formatting import listed, number_word, percent, plural, significant, span_text
@@ -39,7 +39,11 @@ def time_facts(measured: Measured, size: str, tokens: int, batch: int = 1) -> di
         "c14_checks": check_verdict(measured.checks),
         "c14_library": library_verdict(library, tokens),
         "c14_target_first": target_verdict(shares["prefill"].get("xlstm"), 0.45),
-        "c14_target_step": target_verdict(min(shares["step"].values(), default=None), 0.85),
+        "c14_target_step": target_verdict(
+            min((share for model, share in shares["step"].items() if model in ("transformer", "xlstm")), default=None),
+            0.85,
+        ),
+        "c14_batches_share": batch_verdict(measured, size),
     }
     return facts
 
@@ -59,6 +63,19 @@ def target_verdict(share: float | None, target: float) -> str:
     if share is None:
         return "not timed"
     return f"{'reached' if share >= target else 'missed'}: {percent(share)}"
+
+
+def batch_verdict(measured: Measured, size: str) -> str:
+    """A verdict: how much of the bandwidth steps reach at larger batches, over all contexts."""
+    parts = []
+    for batch in [batch for batch in measured.batches if batch > 1]:
+        series = {model: measured.series("step", model, size, batch) for model in measured.models}
+        spans = {model: span_text(rows[SHARE["step"]]) for model, rows in series.items() if len(rows)}
+        texts = [f"{THE[model]} {spans[model]}" for model in ("transformer", "xlstm") if model in spans]
+        parts += [f"with {batch} sequences {' and '.join(texts)}"] if texts else []
+    if not parts:
+        return "Steps of several sequences were not timed"
+    return f"Over the contexts, {listed(parts)} of the bandwidth are reached"
 
 
 def stated_verdict(measured: Measured) -> str:

@@ -36,19 +36,18 @@ _ALIKE = {"flops": "product_flops", "cache_waves": "cache_bytes"}
 
 
 def fit_ours(measured: Measured, *, num_resamples: int = 200) -> tuple[Models, list[str]]:
-    """The runtime model of every timed model and quantity, and what could not be fitted, in words.
+    """The runtime model of every timed model and quantity, and those that could not be fitted, in words.
 
     The kernels split a cache over the device, so the cache counts by its bytes.
     """
     models: dict[tuple[str, Quantity], RuntimeModel] = {}
-    notes = []
     for name in measured.models:
-        found, missing = fit_all_models(
+        found, _ = fit_all_models(
             measured.timings(name), hardware=measured.peaks, num_resamples=num_resamples, split_cache=True
         )
         models |= {(name, quantity): model for (_, quantity), model in found.items()}  # type: ignore[misc]
-        notes += missing
-    return models, notes
+    missing = [(name, quantity) for name in measured.models for quantity in PARTS if (name, quantity) not in models]
+    return models, [f"{LABELS[name]}, {QUANTITY_NAMES[quantity]}" for name, quantity in missing]
 
 
 def coefficients(model: RuntimeModel, peaks: Hardware) -> pd.DataFrame:
@@ -170,7 +169,9 @@ def fit_facts(
     peaks = measured.datasheet or measured.peaks
     facts: dict[str, object] = {
         "c14_fit_errors": span_text(errors, lambda error: f"{error:.2f}") if errors else "–",
-        "c14_fit_notes": f"Not fitted: {'; '.join(notes)}" if notes else "Every model and quantity can be fitted",
+        "c14_fit_notes": f"Too few timings for a fit: {'; '.join(notes)}. The others can be fitted"
+        if notes
+        else "Every model and quantity can be fitted",
         "c14_their_device": their_peaks.label,
         "c14_whose_peaks": "that the vendors state"
         if measured.datasheet
