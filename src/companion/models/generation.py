@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from companion.errors import InputError
-from companion.models.memory import Memory
+from companion.models.memory import KeysValues, Memory
 from companion.models.model import LanguageModel
 
 
@@ -74,7 +74,10 @@ class CapturedStep:
             raise InputError(f"CapturedStep: needs a CUDA device; the memory is on {memory.position.device}")
         self.memory = memory
         self.tokens = torch.zeros(memory.batch_size, 1, dtype=torch.long, device=memory.position.device)
-        kept, length = [tensor.clone() for tensor in (*memory.tensors, memory.position)], memory.length
+        # a first step changes states; the key and value that it keeps are overwritten by those of the next
+        states = [tensor for layer in memory.layers if not isinstance(layer, KeysValues) for tensor in layer]
+        changed = (*states, memory.position)
+        kept, length = [tensor.clone() for tensor in changed], memory.length
         self.graph = torch.cuda.CUDAGraph()
         with torch.no_grad():
             side = torch.cuda.Stream()
@@ -85,7 +88,7 @@ class CapturedStep:
             torch.cuda.current_stream().wait_stream(side)
             with torch.cuda.graph(self.graph):
                 self.logits = model(self.tokens, memory)
-        for tensor, before in zip((*memory.tensors, memory.position), kept, strict=True):
+        for tensor, before in zip(changed, kept, strict=True):
             tensor.copy_(before)
         memory.length = length
 

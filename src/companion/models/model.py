@@ -124,7 +124,7 @@ class LanguageModel(nn.Module):
                 if kept is not None:
                     x = block(x, place, kept[number])
                 elif self.recompute and torch.is_grad_enabled():
-                    x = checkpoint(block, x, place, use_reentrant=False)
+                    x = checkpoint(block, x, place, use_reentrant=False, preserve_rng_state=False)  # nothing is random
                 else:
                     x = block(x, place)
             logits = self.unembedding(self.norm(x[:, -1:] if last else x))

@@ -282,7 +282,7 @@ def test_measuring_needs_no_pandera_and_the_command_no_torch() -> None:
     names = ("__main__", "gate", "launches", "peer", "serving", "session")
     measuring = set[str]().union(*(imported(f"companion.benchmarks.models.{name}", set()) for name in names))
     assert {"torch", "numpy"} <= measuring
-    assert not measuring & {"pandera", "IPython", "nbclient", "papermill", "matplotlib", "scipy"}
+    assert not measuring & {"pandera", "IPython", "nbclient", "papermill", "matplotlib"}
     assert not imported("companion.benchmarks.models.__main__", set()) & {"torch", "triton"}
 
 

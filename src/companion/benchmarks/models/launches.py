@@ -24,8 +24,9 @@ from companion.models import LanguageModel, Memory, build
 from companion.models.memory import mixers
 from companion.models.model import Block
 
-#: Spread that the weights of norms and of the mLSTM's gates get: as published they start as constants, behind which a
-#: wrong kernel could hide.
+#: Spread of the weights of norms and of biases: as published they start as constants, behind which a wrong kernel
+#: could hide. Gates of the mLSTM get weights that spread them by 1: wider ones multiply the rounding of bfloat16 until
+#: nothing else is left.
 SPREAD = 0.1
 #: Attention of torch that is tried for whole prompts, by the names of its backends.
 ATTENTIONS = ("cudnn", "flash")
@@ -45,7 +46,9 @@ def random_model(
     model = build(architecture, dtype=dtype, device=device)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if parameter.ndim == 1 or name.endswith("gates.weight"):
+            if name.endswith("gates.weight"):
+                parameter.normal_(0.0, int(architecture.d_model) ** -0.5)
+            elif parameter.ndim == 1:
                 parameter.add_(SPREAD * torch.randn_like(parameter))
     return model.requires_grad_(False)
 
