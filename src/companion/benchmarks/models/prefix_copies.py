@@ -10,7 +10,7 @@ from torch import Tensor
 from companion.accounting.inference import cache_bytes
 from companion.architectures import Architecture
 from companion.benchmarks.kernels.timing import graph_of
-from companion.benchmarks.models.gate import PROMPT, STEPS, TOLERANCE, error_of, finite, references
+from companion.benchmarks.models.gate import LIMIT, PROMPT, STEPS, TOLERANCE, error_of, finite, references
 from companion.benchmarks.models.launches import fill, random_model, random_tokens
 from companion.benchmarks.models.models import architecture_of, shapes_of
 from companion.benchmarks.models.serving import why
@@ -18,8 +18,6 @@ from companion.benchmarks.models.session import Session, say
 from companion.benchmarks.models.timed import does_not_fit, free_bytes, peak_bytes, release, reset_peak, timing_of
 from companion.models import LanguageModel, Memory
 
-#: No error above this is right, whatever plain torch loses: that of unrelated logits is 1.4.
-LIMIT = 0.5
 #: Slots of a memory beyond the prefix.
 SPARE = 16
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from companion.chapters.ch14.labels import LABELS, QUANTITY_NAMES, crossover_text, peaks_text
+from companion.chapters.ch14.labels import LABELS, QUANTITY_NAMES, crossover_text, whose_peaks
 from companion.chapters.ch14.measured import PARTS, Measured
 from companion.formatting import listed, percent, significant, span_text
 from companion.hardware import Hardware, get_hardware
@@ -120,7 +120,9 @@ def show_terms(
     headings = {"theirs": "authors", "ours": "ours, of stated peaks", "reached": "ours, of measured peaks"}
     shown = {source: words for source, words in headings.items() if (table[source] != "–").any()}
     caption = f"Coefficients of the runtime model, {QUANTITY_NAMES[quantity]}, with 95 % intervals. "
-    caption += "%: of the peak FLOP/s or bytes/s. " + _whose_peaks(measured, their_peaks if "theirs" in shown else None)
+    caption += "%: of the peak FLOP/s or bytes/s. " + whose_peaks(
+        measured.peaks, measured.datasheet, their_peaks if "theirs" in shown else None
+    )
     waves = "The authors' cache is in ns per token, layer and wave of heads. " if quantity == "step_time" else ""
     return show_table(
         table[["model", "term", *shown]],
@@ -128,13 +130,6 @@ def show_terms(
         caption=f"{caption}{waves if 'theirs' in shown else ''}∞ % or 0 µs: not to be told from no cost at all.",
         labels=shown,
     )
-
-
-def _whose_peaks(measured: Measured, theirs: Hardware | None) -> str:
-    """The peaks behind the percents of a table, in a sentence each."""
-    words = f"Authors: {theirs.label}, {' and '.join(peaks_text(theirs))}. " if theirs else ""
-    stated = f"{' and '.join(peaks_text(measured.datasheet))} as stated, " if measured.datasheet else ""
-    return f"{words}Ours: {measured.device}, {stated}{' and '.join(peaks_text(measured.peaks))} as measured. "
 
 
 def show_both_crossovers(measured: Measured, authors: pd.DataFrame) -> Html:

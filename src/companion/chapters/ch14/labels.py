@@ -83,3 +83,10 @@ def from_words(found: tuple[float, float] | None) -> str:
 def peaks_text(peaks: Hardware) -> tuple[str, str]:
     """Peaks of a device in words: FLOP/s and bytes/s."""
     return f"{significant(peaks.peak_flops_per_s / 1e12)} TFLOP/s", f"{significant(peaks.peak_bytes_per_s / 1e12)} TB/s"
+
+
+def whose_peaks(ours: Hardware, stated: Hardware | None, theirs: Hardware | None) -> str:
+    """The peaks behind the percents of a table, in a sentence each: the authors', and ours."""
+    words = f"Authors: {theirs.label}, {' and '.join(peaks_text(theirs))}. " if theirs else ""
+    as_stated = f"{' and '.join(peaks_text(stated))} as stated, " if stated else ""
+    return f"{words}Ours: {ours.label}, {as_stated}{' and '.join(peaks_text(ours))} as measured. "
