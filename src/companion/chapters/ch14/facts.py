@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from companion.accounting.inference import count_step
-from companion.chapters.ch14.labels import THE, from_words, peaks_text, tokens_text
+from companion.chapters.ch14.labels import DECIDES, THE, from_words, peaks_text, tokens_text
 from companion.chapters.ch14.measured import PARTS, Measured
 from companion.chapters.ch14.times import SHARE, library_rows
 from companion.formatting import listed, number_word, percent, plural, significant, span_text
@@ -119,12 +119,17 @@ def skipped_verdict(skipped: pd.DataFrame) -> str:
 
 
 def check_verdict(checks: pd.DataFrame) -> str:
-    """A verdict: how many checks there were, and how many failed."""
+    """A verdict: how many checks there were, how many failed, and how many could not."""
     if not len(checks):
         return "These records hold no checks"
     failed = int((checks["verdict"] != "pass").sum())
     words = "passed all" if not failed else f"failed {number_word(failed)} of the"
-    return f"The models {words} {plural(len(checks), 'check')}"
+    found = f"The models {words} {plural(len(checks), 'check')} against plain PyTorch before anything was timed"
+    idle = int((checks["reference_error"] > DECIDES).sum())
+    if idle:
+        few = f"{number_word(idle)} of these decide nothing"
+        return f"{found}, but {few}: in bf16 plain PyTorch itself loses every digit there"
+    return found
 
 
 def step_facts(measured: Measured, size: str, tokens: int, model: str = "xlstm") -> dict[str, object]:

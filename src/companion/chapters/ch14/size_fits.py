@@ -1,7 +1,6 @@
 """Chapter 14: the paper's form for single sizes, fitted to the authors' timings and to ours."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
