@@ -195,6 +195,17 @@ def test_wrong_input_is_named() -> None:
     for wrong in (torch.full((1, 3), 97), torch.full((1, 3), -1)):
         with pytest.raises(InputError, match="the vocabulary has 0 to 96"):
             generate(model, wrong, 2)
+        with pytest.raises(InputError, match="the vocabulary has 0 to 96"):
+            model(wrong)
+    with pytest.raises(InputError, match=r"tokens: \(23,\) of torch\.int64"):
+        model(tokens[0])
+    with pytest.raises(InputError, match=r"of torch\.float32; they are"):
+        model(tokens.float())
+    transformer = model_of("transformer")
+    with pytest.raises(InputError, match=r"keys and values are torch\.bfloat16, the model computes in torch\.float64"):
+        transformer(tokens, Memory.empty(transformer.architecture, 2, 30))
+    with pytest.raises(InputError, match="it is on meta, the tokens are on cpu"):
+        model(tokens, Memory.empty(model.architecture, 2, 30, device="meta"))
     with pytest.raises(InputError, match="at least one of each"):
         generate(model, tokens[:, :0], 2)
     with pytest.raises(InputError, match="no layer for the mixer 'gated_delta'"):

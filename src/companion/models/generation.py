@@ -5,7 +5,7 @@ from torch import Tensor
 
 from companion.errors import InputError
 from companion.models.memory import KeysValues, Memory
-from companion.models.model import LanguageModel
+from companion.models.model import LanguageModel, check_tokens
 
 
 @torch.no_grad()
@@ -32,13 +32,12 @@ def generate(
     InputError
         if the prompt is empty or holds a number outside of the vocabulary, or the memory does not fit.
     """
-    check_tokens(model, prompt)
+    check_tokens(model.architecture, prompt)
     if prompt.shape[1] == 0 or num_tokens < 1:
         raise InputError(f"generate: a prompt of {prompt.shape[1]} and {num_tokens} new tokens; at least one of each")
     if memory is None:
-        dtype, device = model.unembedding.weight.dtype, prompt.device
         length = prompt.shape[1] + num_tokens
-        memory = Memory.empty(model.architecture, prompt.shape[0], length, dtype=dtype, device=device)
+        memory = Memory.empty(model.architecture, prompt.shape[0], length, dtype=model.dtype, device=prompt.device)
     found = []
     tokens = prompt
     for _ in range(num_tokens):
@@ -49,13 +48,6 @@ def generate(
             tokens = logits.argmax(-1, keepdim=True)
         found.append(tokens)
     return torch.cat(found, dim=1)
-
-
-def check_tokens(model: LanguageModel, tokens: Tensor) -> None:
-    """Raise an InputError unless all tokens are in the vocabulary. Reads them from the device."""
-    size = model.architecture.vocab_size
-    if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < size:
-        raise InputError(f"tokens: {int(tokens.min())} to {int(tokens.max())}; the vocabulary has 0 to {size - 1}")
 
 
 class CapturedStep:
@@ -72,7 +64,7 @@ class CapturedStep:
     def __init__(self, model: LanguageModel, memory: Memory) -> None:
         if memory.position.device.type != "cuda":
             raise InputError(f"CapturedStep: needs a CUDA device; the memory is on {memory.position.device}")
-        self.memory = memory
+        self.memory, self.dtype = memory, model.dtype
         self.tokens = torch.zeros(memory.batch_size, 1, dtype=torch.long, device=memory.position.device)
         # a first step changes states; the key and value that it keeps are overwritten by those of the next
         states = [tensor for layer in memory.layers if not isinstance(layer, KeysValues) for tensor in layer]
@@ -94,7 +86,7 @@ class CapturedStep:
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Logits (B, 1, V) after `tokens` (B, 1); the next call overwrites them."""
-        self.memory.check(self.memory.architecture, tokens)
+        self.memory.check(self.memory.architecture, tokens, self.dtype)
         self.tokens.copy_(tokens)
         self.graph.replay()
         self.memory.length += 1

@@ -99,12 +99,17 @@ class Memory:
         layers = [type(layer)(*(tensor.clone() for tensor in layer)) for layer in self.layers]
         return replace(self, layers=layers, position=self.position.clone())
 
-    def check(self, architecture: Architecture, tokens: Tensor) -> None:
-        """Raise an InputError unless `tokens` (B, T) can follow in a model of this architecture."""
+    def check(self, architecture: Architecture, tokens: Tensor, dtype: torch.dtype) -> None:
+        """Raise an InputError unless `tokens` (B, T) can follow in a model of this architecture and dtype."""
         if architecture != self.architecture:
             raise InputError(f"memory: it is that of {self.architecture}, the model is {architecture}")
         if tokens.shape[0] != self.batch_size:
             raise InputError(f"memory: {tokens.shape[0]} sequences are given, it holds {self.batch_size}")
+        kept = {layer.keys.dtype for layer in self.layers if isinstance(layer, KeysValues)} - {dtype}
+        if kept:
+            raise InputError(f"memory: its keys and values are {kept.pop()}, the model computes in {dtype}")
+        if self.position.device != tokens.device:
+            raise InputError(f"memory: it is on {self.position.device}, the tokens are on {tokens.device}")
         if self.length + tokens.shape[1] > self.max_length:
             raise InputError(
                 f"memory: {self.length} tokens are kept and {tokens.shape[1]} are given, "

@@ -91,14 +91,30 @@ class LanguageModel(nn.Module):
         Raises
         ------
         InputError
-            if the memory is that of another model or batch, or is full.
+            if the tokens are no (B, T) whole numbers, or (looked up on the CPU only) outside of the vocabulary; if the
+            memory is that of another model, batch, dtype or device, or is full.
         """
+        if not torch.compiler.is_compiling():
+            self._check(tokens)
         if memory is None:
             return self.run(tokens, None, None, True, last)
-        memory.check(self.architecture, tokens)
+        memory.check(self.architecture, tokens, self.dtype)
         logits = self.run(tokens, memory.layers, memory.position, memory.length == 0, last)
         memory.length += tokens.shape[1]
         return logits
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of what passes through the blocks: that of the weights, or of autocast."""
+        weight = self.unembedding.weight
+        autocast = not weight.is_meta and torch.is_autocast_enabled(weight.device.type)
+        return torch.get_autocast_dtype(weight.device.type) if autocast else weight.dtype
+
+    def _check(self, tokens: Tensor) -> None:
+        if tokens.ndim != 2 or tokens.dtype.is_floating_point or tokens.dtype == torch.bool:
+            raise InputError(f"tokens: {tuple(tokens.shape)} of {tokens.dtype}; they are (B, T) whole numbers")
+        if tokens.device.type == "cpu":
+            check_tokens(self.architecture, tokens)
 
     def run(
         self,
@@ -114,9 +130,7 @@ class LanguageModel(nn.Module):
             positions = positions + position
         place = Place(positions, rotary_angles(positions, self.rotary_width) if self.rotary_width else None, fresh)
         x = self.embedding(tokens)
-        if not x.is_meta and torch.is_autocast_enabled(x.device.type):
-            # the residual stream too: it is most of what a block moves
-            x = x.to(torch.get_autocast_dtype(x.device.type))
+        x = x.to(self.dtype)  # under autocast the residual stream too: it is most of what a block moves
         if kept is not None and position is not None and tokens.shape[1] == 1 and not torch.is_grad_enabled():
             logits = self._step(x[:, 0], place, kept)[:, None]
         else:
@@ -166,6 +180,13 @@ class LanguageModel(nn.Module):
                 deviation = 2 / (n_layers * math.sqrt(d)) if branch_end else math.sqrt(2 / (5 * d))
                 parameter.normal_(0.0, deviation, generator=generator)
         return self
+
+
+def check_tokens(architecture: Architecture, tokens: Tensor) -> None:
+    """Raise an InputError unless all tokens are in the vocabulary. Reads them from the device."""
+    size = architecture.vocab_size
+    if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < size:
+        raise InputError(f"tokens: {int(tokens.min())} to {int(tokens.max())}; the vocabulary has 0 to {size - 1}")
 
 
 def build(
