@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from companion.accounting.inference import count_step
-from companion.chapters.ch14.labels import DECIDES, THE, from_words, peaks_text, tokens_text
+from companion.chapters.ch14.labels import DECIDES, from_words, peaks_text, tokens_text
 from companion.chapters.ch14.measured import PARTS, Measured
 from companion.chapters.ch14.times import SHARE, library_rows
 from companion.formatting import listed, number_word, percent, plural, significant, span_text
@@ -26,6 +26,7 @@ def time_facts(measured: Measured, size: str, tokens: int, batch: int = 1) -> di
         "c14_step_from_grouped": from_words(measured.crossover("step_time", "xlstm", "grouped", size, batch)),
         "c14_flops_span": span_text(shares["prefill"].values()),
         "c14_bytes_span": span_text(shares["step"].values()),
+        "c14_kinds": listed([KINDS[model] for model in measured.models]),
         "c14_num_models": number_word(len(measured.models)),
         "c14_num_cells": f"{len(measured.cells):,}",
         "c14_sizes": listed(measured.sizes),
@@ -69,13 +70,14 @@ def batch_verdict(measured: Measured, size: str) -> str:
     """A verdict: how much of the bandwidth steps reach at larger batches, over all contexts."""
     parts = []
     for batch in [batch for batch in measured.batches if batch > 1]:
-        series = {model: measured.series("step", model, size, batch) for model in measured.models}
+        series = {model: measured.series("step", model, size, batch) for model in ("transformer", "xlstm")}
         spans = {model: span_text(rows[SHARE["step"]]) for model, rows in series.items() if len(rows)}
-        texts = [f"{THE[model]} {spans[model]}" for model in ("transformer", "xlstm") if model in spans]
+        texts = [f"{OWN[model]} {span}" for model, span in spans.items()]
         parts += [f"with {batch} sequences {' and '.join(texts)}"] if texts else []
     if not parts:
         return "Steps of several sequences were not timed"
-    return f"Over the contexts, {listed(parts)} of the bandwidth are reached"
+    first, *others = parts
+    return "; ".join([f"{first[0].upper()}{first[1:]} of the bandwidth, depending on the context", *others])
 
 
 def stated_verdict(measured: Measured) -> str:
@@ -96,6 +98,14 @@ def library_verdict(ratios: pd.Series, tokens: int) -> str:
     return f"{start}: with the library as baseline the Transformer would look better than in this chapter"
 
 
+#: Whose steps, in a list, and what each model is.
+OWN = {"transformer": "those of the Transformer reach", "xlstm": "those of the xLSTM"}
+KINDS = {
+    "transformer": "the Transformer with as many heads of keys and values (K/V heads) as of queries",
+    "grouped": "the same with four query heads to one K/V head",
+    "xlstm": "the xLSTM",
+    "hybrid": "a hybrid in which every eighth layer is attention with grouped heads",
+}
 #: What the reason of a cell that was left out says, and how a sentence puts it.
 _REASONS = {
     "GiB": "for want of memory",
