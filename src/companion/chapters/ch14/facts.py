@@ -26,7 +26,7 @@ def time_facts(measured: Measured, size: str, tokens: int, batch: int = 1) -> di
         "c14_step_from_grouped": from_words(measured.crossover("step_time", "xlstm", "grouped", size, batch)),
         "c14_flops_span": span_text(shares["prefill"].values()),
         "c14_bytes_span": span_text(shares["step"].values()),
-        "c14_kinds": listed([KINDS[model] for model in measured.models]),
+        "c14_kinds": "; ".join(KINDS[model] for model in measured.models),
         "c14_num_models": number_word(len(measured.models)),
         "c14_num_cells": f"{len(measured.cells):,}",
         "c14_sizes": listed(measured.sizes),
