@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from model_records import write_records
 from small_book import plain_book, source, texts
+from training_records import write_records as write_training_records
 
 from companion.benchmarks.records import append_record, read_records
 from companion.book import building as book
@@ -45,6 +46,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "12_what_final_losses_hide": [
         {"early_fraction": 0.5, "batch_power": 0.5, "num_resamples": 40, "num_draws": 2},
     ],
+    "13_from_cell_to_model": [{"train_seconds": 1, "small_models": ["xlstm"], "distance": 2, "records": "of a reader"}],
     "14_inference_measured": [{"records": "of a reader", "model_size": "400m", "tokens": 4096, "num_resamples": 10}],
     "90_ledger": [{"box_height": 20}],
     "92_kernel_log": [{"records_folder": "of a reader"}],
@@ -103,7 +105,11 @@ def test_chapter_runs_with_changed_parameters(stem: str, parameters: dict[str, A
         parameters = parameters | {"records_folder": str(own_records(tmp_path / "records"))}
     if "records" in parameters:
         sizes = ("160m", "400m")
-        parameters = parameters | {"records": str(write_records(tmp_path, device="A GPU", sizes=sizes, library=False))}
+        if stem.startswith("13"):
+            place = write_training_records(tmp_path / "records", sizes)
+        else:
+            place = write_records(tmp_path, device="A GPU", sizes=sizes, library=False)
+        parameters = parameters | {"records": str(place)}
     (executed,) = book.execute([path], tmp_path, parameters)
     assert "injected-parameters" in executed.read_text()
 

@@ -21,7 +21,7 @@ _GLUES = {"glue", "glue_facts"}
 #: What Jupyter folds, as the pages do.
 _FOLDED = {"hide-input", "hide-cell", "remove-cell", "remove-input"}
 _NUMBERED = re.compile(r"(?:Figure|Fig\.|Table|Exercise|Equation|Code)\s*(?:[A-Z]\.)?[\d.]+$")
-_NEEDS_KERNELS = re.compile(r"\bch10\b|\bcompanion\.(?:kernels|models|study)\b|\bimport torch\b")
+_NEEDS_KERNELS = re.compile(r"\bch1[03]\b|\bcompanion\.(?:kernels|models|study)\b|\bimport torch\b")
 
 _CHECK = """\
 # Says what is missing. After an installation restart the kernel.

@@ -1,0 +1,170 @@
+"""The training step: its figure, tables and sentences."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from companion.chapters.ch13 import figures
+from companion.chapters.ch13.counts import MODEL_LABELS
+from companion.chapters.ch13.records import Suite
+from companion.chapters.ch13.steps import FIRST, LAUNCHES, SECOND, Steps, crossing, launch_costs
+from companion.formatting import listed, number_word, percent, plural, signed_percent, significant, span_text
+from companion.plotting import Html, show, show_table
+
+
+def steps_figure(steps: Steps) -> Html:
+    """Time of a step over the context length: the decisive figure."""
+    hidden = len(steps.sizes) - len(figures.some_sizes(steps.sizes))
+    return show(
+        figures.step_times(steps, MODEL_LABELS),
+        name="model-training",
+        alt="Time of a training step over the context length: nearly level for the xLSTM, rising for the Transformer.",
+        caption=f"Time of a training step of {steps.num_tokens:,} tokens over the context length, "
+        f"{steps.suite.device}, fastest launch of each. Dotted line: from here on the xLSTM is faster."
+        + (f" {plural(hidden, 'more size')}: in the table." if hidden else ""),
+    )
+
+
+def steps_table(steps: Steps) -> Html:
+    """By size: the crossing, ratios of times at some contexts, and the utilization of both."""
+    lengths = [T for T in (2048, 8192, 32768) if np.isfinite([steps.ratio_at(s, T) for s in steps.sizes]).any()]
+    rows = []
+    for size in steps.sizes:
+        row: dict[str, Any] = {"size": size.upper(), "crossing": crossing(steps.ratios(size)).text}
+        row |= {f"T = {T}": factor_text(steps.ratio_at(size, T)) for T in lengths}
+        for model in (FIRST, SECOND):
+            row[model] = percent(_share(steps, size, model))
+        rows.append(row)
+    return show_table(
+        pd.DataFrame(rows),
+        name="model-training",
+        caption=f"Training steps of {steps.num_tokens:,} tokens on {steps.suite.device}. Crossing: the context from "
+        "which on the xLSTM is faster. By context: time of the Transformer over that of the xLSTM. Utilization: "
+        f"FLOP/s over those of a product of matrices, at T = {steps.context_length}.",
+        labels={"crossing": "crossing (tokens)"}
+        | {model: f"utilization, {MODEL_LABELS[model]}" for model in (FIRST, SECOND)},
+    )
+
+
+def factor_text(value: float) -> str:
+    """A ratio of times, a dash where one was not timed."""
+    return significant(value) if np.isfinite(value) else "–"
+
+
+def _share(steps: Steps, size: str, model: str) -> float:
+    return float(steps.of(model, size)["share_of_matmul_peak"].get(steps.context_length, np.nan))
+
+
+def answer_verdict(steps: Steps) -> str:
+    """From which context on the xLSTM trains faster at every size, and how much faster at the longest."""
+    found = {size: crossing(steps.ratios(size)) for size in steps.sizes}
+    longest = min(each.most for each in found.values())
+    ends = span_text([steps.ratio_at(size, longest) for size in steps.sizes], lambda v: significant(v, 2))
+    subject = f"On {steps.suite.device} the xLSTM's training step"
+    if any(np.isinf(each.at) for each in found.values()):
+        slower = [size.upper() for size, each in found.items() if np.isinf(each.at)]
+        return f"{subject} is faster than the Transformer's at some sizes only: not at {listed(slower)}"
+    last = max(each.at for each in found.values())
+    if last == 0:
+        least = min(each.least for each in found.values())
+        since = f"is faster than the Transformer's at every size and context, from {least} tokens on"
+    else:
+        worst = max(found.values(), key=lambda each: each.at)
+        since = f"is faster than the Transformer's from a context of {worst.text} tokens on, at every size"
+    return f"{subject} {since}; at {longest} tokens it is {ends} times as fast"
+
+
+def training_facts(steps: Steps) -> dict[str, object]:
+    """Ratios by context, utilization, memory, checks and what was left out."""
+    T = steps.context_length
+    crossings = {size: crossing(steps.ratios(size)) for size in steps.sizes}
+    rises = {model: [_growth(steps, size, model) for size in steps.sizes] for model in (FIRST, SECOND)}
+    shares = {m: [_share(steps, size, m) for size in steps.sizes] for m in (FIRST, SECOND)}
+    return {
+        "c13_sizes": listed([size.upper() for size in steps.sizes]),
+        "c13_crossings": listed([f"{each.text} ({size.upper()})" for size, each in crossings.items()]),
+        "c13_ratio_here": span_text([steps.ratio_at(size, T) for size in steps.sizes], lambda v: significant(v, 2)),
+        "c13_growth_first": span_text(rises[FIRST], signed_percent),
+        "c13_growth_second": span_text(rises[SECOND], lambda v: f"{significant(1 + v, 2)}"),
+        "c13_used_first": span_text(shares[FIRST]),
+        "c13_used_second": span_text(shares[SECOND]),
+        "c13_checks": checks_verdict(steps.suite),
+        "c13_skipped": skipped_verdict(steps.suite),
+    }
+
+
+def _growth(steps: Steps, size: str, model: str) -> float:
+    """Time of a step at the longest context over that at the shortest, minus 1."""
+    times = steps.of(model, size)["seconds_median"]
+    return float(times.iloc[-1] / times.iloc[0] - 1)
+
+
+def checks_verdict(suite: Suite) -> str:
+    """A verdict: how many comparisons with plain torch passed."""
+    if suite.checks.empty:
+        return "These records hold no comparison with a reference"
+    passed = int((suite.checks["verdict"] == "pass").sum())
+    total = len(suite.checks)
+    return f"All {total} comparisons passed" if passed == total else f"{passed} of {total} comparisons passed"
+
+
+def skipped_verdict(suite: Suite) -> str:
+    """A verdict: what did not fit."""
+    rows = suite.skipped
+    if rows.empty:
+        return "Everything that was asked for fits in memory"
+    names = {f"{MODEL_LABELS.get(row['model'], row['model'])} {row['size'].upper()}" for row in rows.to_dict("records")}
+    first = rows.iloc[0]["skipped"]
+    return f"{plural(len(rows), 'cell')} did not fit, of {listed(sorted(names))} (the first {first})"
+
+
+def launches_figure(steps: Steps) -> Html:
+    """Time of a step by launch."""
+    costs = launch_costs(steps)
+    lengths = span_text(costs["context_length"], lambda v: f"{v:.0f}")
+    return show(
+        figures.launches(costs, MODEL_LABELS, [name for name in LAUNCHES if name in costs]),
+        name="model-launches",
+        alt="Bars of the time of a training step: eager, compiled, and compiled in one CUDA graph.",
+        caption=f"Time of a training step by how it is launched, T = {lengths}, {steps.suite.device}. "
+        "Eager: the host launches every kernel. Compiled: fewer kernels. Graph: all kernels by one launch.",
+    )
+
+
+def launches_table(steps: Steps) -> Html:
+    """The same as numbers."""
+    costs = launch_costs(steps)
+    names = [name for name in LAUNCHES if name in costs]
+    shown = costs.assign(size=costs["size"].str.upper(), model=costs["model"].map(MODEL_LABELS))
+    shown["beyond"] = [signed_percent(value, 1) if np.isfinite(value) else "–" for value in costs["beyond"]]
+    return show_table(
+        shown.astype({"context_length": int})[["size", "model", "context_length", *names, "beyond"]],
+        name="model-launches",
+        caption="Milliseconds of a training step by launch. Last column: compiled over graph.",
+        formats=dict.fromkeys(names, lambda v: significant(1e3 * v) if np.isfinite(v) else "–"),
+        labels={"context_length": "T", "beyond": "without graph", "compiled graph": "graph"},
+    )
+
+
+def launch_facts(steps: Steps) -> dict[str, object]:
+    """What eager launches and a compiled step without a graph cost."""
+    costs = launch_costs(steps).reindex(columns=["size", "beyond", *LAUNCHES])
+    eager, beyond = (costs["eager"] / costs["compiled graph"]).dropna(), costs.dropna(subset="beyond")
+    close = [size for size in steps.sizes if (beyond.loc[beyond["size"] == size, "beyond"] <= 0.1).all()]
+    return {
+        "c13_eager": span_text(eager, lambda v: significant(v, 2)),
+        "c13_beyond": span_text(beyond["beyond"], signed_percent),
+        "c13_close": close_verdict(close, steps.sizes),
+    }
+
+
+def close_verdict(close: list[str], sizes: list[str]) -> str:
+    """A verdict: at which sizes a compiled step is within a tenth of its graph."""
+    if len(close) == len(sizes):
+        return "At every size a compiled step is within a tenth of its graph"
+    if not close:
+        return "At no size is a compiled step within a tenth of its graph"
+    if close == sizes[len(sizes) - len(close) :]:
+        return f"From {close[0].upper()} on, a compiled step is within a tenth of its graph"
+    return f"At {number_word(len(close))} of {len(sizes)} sizes a compiled step is within a tenth of its graph"
