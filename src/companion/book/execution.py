@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from companion.book import forks
 from companion.book.notebooks import KERNELSPEC, LANGUAGE, dump, name_cells, read, write
 from companion.book.parameters import choose, defaults_of
 from companion.book.sections import ERRORS, Parts
@@ -222,6 +223,7 @@ def _execute_one(
                 kernel_name=KERNELSPEC["name"],
                 kernel_manager_class=_kernel_manager(Path(folder), kernels),
                 progress_bar=False,
+                shutdown_kernel="immediate",  # one kernel in four does not end when it is asked to
                 resources={"metadata": {"path": str(source.resolve().parent)}},
                 allow_error_names=list(ERRORS),
                 **_hooks(parts),
@@ -277,6 +279,16 @@ def _kernel_manager(folder: Path, kernels: _Kernels) -> type:
     """
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
+    from jupyter_client.provisioning import LocalProvisioner
+
+    class ForkingProvisioner(LocalProvisioner):
+        async def launch_kernel(self, cmd: list[str], **options: Any) -> Any:
+            forked: Any = forks.start(cmd, options["cwd"], options["env"])
+            if forked is None:
+                return await super().launch_kernel(cmd, **options)
+            self.process, self.cwd = forked, options["cwd"]
+            self.pid = self.pgid = forked.pid
+            return self.connection_info
 
     sockets = str(folder / "kernel")
 
@@ -286,10 +298,9 @@ def _kernel_manager(folder: Path, kernels: _Kernels) -> type:
             if os.name == "posix" and len(sockets) < _LONGEST_SOCKET:
                 self.transport, self.ip = "ipc", sockets
 
-        shutdown_wait_time = 1.0  # one kernel in four does not end when it is asked to, which took 2.5 s
-
         async def _async_pre_start_kernel(self, **options: Any) -> Any:
             kernels.add(self)
+            self.provisioner = ForkingProvisioner(kernel_id=self.kernel_id, kernel_spec=self.kernel_spec, parent=self)
             return await super()._async_pre_start_kernel(**options)
 
         @property
