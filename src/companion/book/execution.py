@@ -5,7 +5,6 @@ addresses and interpreter versions are left out, so that a second run gives the 
 """
 
 import contextlib
-import json
 import logging
 import os
 import re
@@ -213,12 +212,12 @@ def _execute_one(
     unexecuted = read(source)
     own_table = any(name.endswith("_file") and value is not None for name, value in parameters.items())
     parts = Parts(unexecuted.cells, own_table=own_table)
+    begun: list[tuple[int, str]] = []
     with tempfile.TemporaryDirectory(prefix="companion-") as folder:
-        partial = Path(folder) / "notebook.ipynb"
         try:
             notebook = papermill.execute_notebook(
                 unexecuted,
-                partial,
+                None,  # a file would be written twice for every cell, with all outputs so far
                 parameters=parameters,
                 kernel_name=KERNELSPEC["name"],
                 kernel_manager_class=_kernel_manager(Path(folder), kernels),
@@ -226,19 +225,16 @@ def _execute_one(
                 shutdown_kernel="immediate",  # one kernel in four does not end when it is asked to
                 resources={"metadata": {"path": str(source.resolve().parent)}},
                 allow_error_names=list(ERRORS),
-                **_hooks(parts),
+                **_hooks(parts, begun),
             )
         except PapermillExecutionError as error:
             raised = (error.ename, error.evalue)
             raise _failure(source, error.cell_index, error.source, raised, bool(parameters)) from None
-        except Exception as error:  # the kernel died or could not start: the file says which cell was being run
-            cells = json.loads(partial.read_text(encoding="utf-8"))["cells"] if partial.is_file() else []
+        except Exception as error:  # the kernel died or could not start
             death = (type(error).__name__, str(error))
-            begun = [i for i, cell in enumerate(cells) if cell["metadata"].get("papermill", {}).get("start_time")]
             if not begun:
                 raise NotebookError(source, None, "", *death) from error
-            code = "".join(cells[begun[-1]]["source"])
-            raise _failure(source, begun[-1], code, death, bool(parameters)) from error
+            raise _failure(source, *begun[-1], death, bool(parameters)) from error
     sources = {cell.id: cell.source for cell in unexecuted.cells}
     for cell in notebook.cells:  # of a left-out cell only a part was run
         cell.source = sources.get(cell.id, cell.source)
@@ -246,11 +242,15 @@ def _execute_one(
     return dump(_without_noise(notebook)), tuple(parts.reasons)
 
 
-def _hooks(parts: Parts) -> dict[str, Callable[..., None]]:
-    """Callbacks of nbclient that leave out what `parts` says: of a left-out cell only imports and functions run."""
+def _hooks(parts: Parts, begun: list[tuple[int, str]]) -> dict[str, Callable[..., None]]:
+    """Callbacks of nbclient that leave out what `parts` says: of a left-out cell only imports and functions run.
+
+    Places and code of the cells that are begun go to `begun`.
+    """
     from nbclient.exceptions import CellExecutionError
 
     def on_cell_execute(cell: Any, cell_index: int) -> None:
+        begun.append((cell_index, cell.source))
         cell.source = parts.source_to_run(cell.id, cell.source)
 
     def on_cell_error(cell: Any, cell_index: int, execute_reply: Any) -> None:
