@@ -5,7 +5,6 @@ addresses and interpreter versions are left out, so that a second run gives the 
 """
 
 import contextlib
-import json
 import logging
 import os
 import re
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from companion.book import forks
 from companion.book.notebooks import KERNELSPEC, LANGUAGE, dump, name_cells, read, write
 from companion.book.parameters import choose, defaults_of
 from companion.book.sections import ERRORS, Parts
@@ -212,31 +212,29 @@ def _execute_one(
     unexecuted = read(source)
     own_table = any(name.endswith("_file") and value is not None for name, value in parameters.items())
     parts = Parts(unexecuted.cells, own_table=own_table)
+    begun: list[tuple[int, str]] = []
     with tempfile.TemporaryDirectory(prefix="companion-") as folder:
-        partial = Path(folder) / "notebook.ipynb"
         try:
             notebook = papermill.execute_notebook(
                 unexecuted,
-                partial,
+                None,  # a file would be written twice for every cell, with all outputs so far
                 parameters=parameters,
                 kernel_name=KERNELSPEC["name"],
                 kernel_manager_class=_kernel_manager(Path(folder), kernels),
                 progress_bar=False,
+                shutdown_kernel="immediate",  # one kernel in four does not end when it is asked to
                 resources={"metadata": {"path": str(source.resolve().parent)}},
                 allow_error_names=list(ERRORS),
-                **_hooks(parts),
+                **_hooks(parts, begun),
             )
         except PapermillExecutionError as error:
             raised = (error.ename, error.evalue)
             raise _failure(source, error.cell_index, error.source, raised, bool(parameters)) from None
-        except Exception as error:  # the kernel died or could not start: the file says which cell was being run
-            cells = json.loads(partial.read_text(encoding="utf-8"))["cells"] if partial.is_file() else []
+        except Exception as error:  # the kernel died or could not start
             death = (type(error).__name__, str(error))
-            begun = [i for i, cell in enumerate(cells) if cell["metadata"].get("papermill", {}).get("start_time")]
             if not begun:
                 raise NotebookError(source, None, "", *death) from error
-            code = "".join(cells[begun[-1]]["source"])
-            raise _failure(source, begun[-1], code, death, bool(parameters)) from error
+            raise _failure(source, *begun[-1], death, bool(parameters)) from error
     sources = {cell.id: cell.source for cell in unexecuted.cells}
     for cell in notebook.cells:  # of a left-out cell only a part was run
         cell.source = sources.get(cell.id, cell.source)
@@ -244,11 +242,15 @@ def _execute_one(
     return dump(_without_noise(notebook)), tuple(parts.reasons)
 
 
-def _hooks(parts: Parts) -> dict[str, Callable[..., None]]:
-    """Callbacks of nbclient that leave out what `parts` says: of a left-out cell only imports and functions run."""
+def _hooks(parts: Parts, begun: list[tuple[int, str]]) -> dict[str, Callable[..., None]]:
+    """Callbacks of nbclient that leave out what `parts` says: of a left-out cell only imports and functions run.
+
+    Places and code of the cells that are begun go to `begun`.
+    """
     from nbclient.exceptions import CellExecutionError
 
     def on_cell_execute(cell: Any, cell_index: int) -> None:
+        begun.append((cell_index, cell.source))
         cell.source = parts.source_to_run(cell.id, cell.source)
 
     def on_cell_error(cell: Any, cell_index: int, execute_reply: Any) -> None:
@@ -277,6 +279,16 @@ def _kernel_manager(folder: Path, kernels: _Kernels) -> type:
     """
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
+    from jupyter_client.provisioning import LocalProvisioner
+
+    class ForkingProvisioner(LocalProvisioner):
+        async def launch_kernel(self, cmd: list[str], **options: Any) -> Any:
+            forked: Any = forks.start(cmd, options["cwd"], options["env"])
+            if forked is None:
+                return await super().launch_kernel(cmd, **options)
+            self.process, self.cwd = forked, options["cwd"]
+            self.pid = self.pgid = forked.pid
+            return self.connection_info
 
     sockets = str(folder / "kernel")
 
@@ -286,10 +298,9 @@ def _kernel_manager(folder: Path, kernels: _Kernels) -> type:
             if os.name == "posix" and len(sockets) < _LONGEST_SOCKET:
                 self.transport, self.ip = "ipc", sockets
 
-        shutdown_wait_time = 1.0  # one kernel in four does not end when it is asked to, which took 2.5 s
-
         async def _async_pre_start_kernel(self, **options: Any) -> Any:
             kernels.add(self)
+            self.provisioner = ForkingProvisioner(kernel_id=self.kernel_id, kernel_spec=self.kernel_spec, parent=self)
             return await super()._async_pre_start_kernel(**options)
 
         @property

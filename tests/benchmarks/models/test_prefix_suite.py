@@ -9,12 +9,12 @@ import pytest
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)
 
-from companion.benchmarks.models import prefix  # noqa: E402
+from companion.benchmarks.models import gate, prefix, prefix_copies  # noqa: E402
 from companion.benchmarks.records import read_records  # noqa: E402
 from companion.cli import main  # noqa: E402
 from companion.errors import InputError  # noqa: E402
 from companion.inference.prefix import kept_by  # noqa: E402
-from companion.models import Memory  # noqa: E402
+from companion.models import LanguageModel, Memory  # noqa: E402
 
 
 def options(*words: str) -> argparse.Namespace:
@@ -38,10 +38,9 @@ def test_copies_are_checked_timed_and_resumed(tmp_path: Path, capsys: pytest.Cap
     assert [each["prompt_tokens"] for each in copies] == [1024, 4096]
     assert read_records(out)[0]["benchmark"] == "model_prefix"
     from companion.benchmarks.models.models import architecture_of
-    from companion.benchmarks.models.prefix_copies import SPARE
 
     kept = kept_by(architecture_of("hybrid", "tiny"))
-    assert [each["kept_bytes"] for each in copies] == [kept.entry_bytes(n + SPARE) for n in (1024, 4096)]
+    assert [each["kept_bytes"] for each in copies] == [kept.entry_bytes(n + prefix_copies.SPARE) for n in (1024, 4096)]
     assert all(each["bytes"] == 2 * each["kept_bytes"] for each in copies), "read and written"
 
     before = out.read_text()
@@ -53,12 +52,23 @@ def test_a_copy_that_shares_memory_is_not_timed(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(Memory, "copy", lambda self: self)
     out = tmp_path / "prefix.jsonl"
     monkeypatch.setattr(
-        "companion.models.memory.Memory.check", lambda self, architecture, tokens: None
+        "companion.models.memory.Memory.check", lambda *arguments: None
     )  # it is too full by now, which is not what this test is about
     assert prefix.run(options("--out", str(out))) == 1
     found = results(out)
     assert "fail" in {each["verdict"] for each in found}
     assert {each["part"] for each in found} == {"check"}
+
+
+def test_plain_torch_that_loses_everything_excuses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unrelated(model: LanguageModel, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        exact, plain = torch.randn(2, len(tokens), 1 + gate.STEPS, model.architecture.vocab_size)
+        return exact, plain
+
+    monkeypatch.setattr(prefix_copies, "references", unrelated)
+    out = tmp_path / "prefix.jsonl"
+    assert prefix.run(options("--out", str(out))) == 1
+    assert {each["verdict"] for each in results(out)} == {"fail"}
 
 
 def test_list_and_bad_options(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,10 +8,11 @@ import pytest
 from html_tables import rows_of, text_of
 from model_records import LAYER, SHARES, STEP_LAYER
 
-from companion.chapters.ch14 import fits
+from companion.chapters.ch14 import fits, size_fits
 from companion.chapters.ch14.measured import Measured
 from companion.hardware import get_hardware
 from companion.inference.compare import measured_crossovers
+from companion.inference.one_size import fit_inference
 from companion.inference.runtime_model import RuntimeModel
 from companion.inference.timings import load_paper_inference
 
@@ -82,8 +83,9 @@ def test_a_device_without_stated_peaks(slower: Measured, theirs: fits.Models) ->
     rows = rows_of(fits.show_terms(models, theirs, slower, H100, "ttft", ["xlstm"]))
     assert list(rows[0]) == ["model", "term", "authors", "ours, of measured peaks"]
     assert rows[-1]["ours, of measured peaks"].endswith("µs")
-    assert all("at least" in note for note in notes)
+    assert "hybrid 7:1, step" in notes
     facts = fits.fit_facts(models, theirs, slower, H100, notes)
+    assert str(facts["c14_fit_notes"]).startswith("Too few timings for a fit: ")
     assert "measured on ours" in str(facts["c14_whose_peaks"])
 
 
@@ -128,3 +130,36 @@ class TestVerdicts:
         }
         assert "bytes do not describe our steps better" in fits.waves_verdict(poor, measured)
         assert "cannot be said" in fits.waves_verdict(ours, slower)
+
+
+class TestSizeFits:
+    """The paper's form of single sizes."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def found(cls, measured: Measured) -> size_fits.SizeFits:
+        return size_fits.fit_sizes(measured, load_paper_inference(), num_resamples=5)
+
+    def test_what_made_the_times_comes_back(self, found: size_fits.SizeFits, measured: Measured) -> None:
+        # the made-up cache is read at 0.9 of the copy; steps of several sequences have no cost per sequence
+        cell = size_fits.share_text(found["ours", "transformer", "step_time", "7b"], "step_time", measured.peaks)
+        assert cell.startswith("90 [")
+        prefill = size_fits.share_text(found["ours", "xlstm", "ttft", "7b"], "ttft", measured.peaks)
+        assert abs(float(prefill.split()[0]) - 100 * SHARES["products"]) < 2
+
+    def test_table_and_facts(self, found: size_fits.SizeFits, measured: Measured) -> None:
+        rows = rows_of(size_fits.show_size_fits(found, measured, H100))
+        assert len(rows) == 3 * 4
+        facts = size_fits.size_fit_facts(found, measured, H100, "7b")
+        row = next(row for row in rows if (row["model"], row["size"]) == ("xLSTM", "7b"))
+        assert facts["c14_one_xlstm_ttft_theirs"] == row["authors"]
+        theirs = fit_inference(load_paper_inference(), "xlstm", "7b", "ttft", num_resamples=0)
+        share = theirs.parameters["alpha_eff_flops_per_s"] / H100.peak_flops_per_s
+        assert row["authors"].startswith(f"{100 * share:.0f} [")
+
+    def test_what_was_not_timed_is_a_dash(self, measured: Measured) -> None:
+        assert size_fits.share_text(None, "ttft", H100) == "–"
+        alone = replace(measured, architectures={("xlstm", "7b"): measured.architectures["xlstm", "7b"]})
+        found = size_fits.fit_sizes(alone, load_paper_inference(), num_resamples=0)
+        assert {name for _, name, _, _ in found} == {"xlstm"}
+        assert len(rows_of(size_fits.show_size_fits(found, alone, H100))) == 1

@@ -91,6 +91,12 @@ class TestFacts:
         assert "no check of a continued copy" in prefixes.copy_check_verdict(checks[~copied])
         failed = checks.assign(verdict=checks["verdict"].where(~copied, "fail"))
         assert "In 8 cases" in prefixes.copy_check_verdict(failed)
+        few = checks.assign(reference_error=checks["reference_error"].where(checks["model"] != "xlstm", 1.1))
+        assert prefixes.copy_check_verdict(few).endswith(
+            "In 2 cases the check decides nothing, because plain PyTorch loses every digit"
+        )
+        none = checks.assign(reference_error=1.1)
+        assert prefixes.copy_check_verdict(none).startswith("No check of a continued copy decides")
 
     def test_without_the_models(self, measured: Measured) -> None:
         models = {"xlstm": measured.architectures["xlstm", "7b"]}

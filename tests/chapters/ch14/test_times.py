@@ -133,6 +133,24 @@ class TestFacts:
         assert facts.target_verdict(0.44, 0.45) == "missed: 44 %"
         assert facts.target_verdict(None, 0.45) == "not timed"
 
+    def test_shares_of_batches(self, measured: Measured) -> None:
+        words = facts.batch_verdict(measured, "7b")
+        shares = 100 * measured.series("step", "xlstm", "7b", 8)["share_of_copy_bandwidth"]
+        span = dict.fromkeys(f"{share:.0f}" for share in (shares.min(), shares.max()))
+        assert (
+            f"and those of the xLSTM {' to '.join(span)} % of the bandwidth, depending on the context; with 64" in words
+        )
+        assert words.startswith("With 8 sequences those of the Transformer reach")
+        alone = replace(measured, table=measured.table[measured.table["batch_size"] == 1])
+        assert facts.batch_verdict(alone, "7b") == "Steps of several sequences were not timed"
+
+    def test_the_target_of_steps_is_that_of_two_models(self, measured: Measured) -> None:
+        table = measured.table.copy()
+        grouped = (table["model"] == "grouped") & (table["part"] == "step")
+        table.loc[grouped, "share_of_copy_bandwidth"] = 0.1
+        table.loc[~grouped, "share_of_copy_bandwidth"] = 0.9
+        assert facts.time_facts(replace(measured, table=table), "7b", 16384)["c14_target_step"] == "reached: 90 %"
+
     def test_reasons_of_what_was_left_out(self) -> None:
         reasons = ["needs 2.0 GiB, 1.0 GiB are free"] * 2 + ["a repeat takes about 20 s, the limit is 10 s"]
         reasons += ["flash_attn is not installed", "failed: RuntimeError: no", "because"]
@@ -143,9 +161,12 @@ class TestFacts:
         assert facts.skipped_verdict(pd.DataFrame({"skipped": []})) == "No cell was left out"
 
     def test_checks_in_words(self, measured: Measured) -> None:
-        assert facts.check_verdict(measured.checks) == "The models passed all 24 checks"
+        passed = "The models passed all 24 checks against plain PyTorch before anything was timed"
+        assert facts.check_verdict(measured.checks) == passed
+        drowned = measured.checks.assign(reference_error=[1.1] * 3 + [0.01] * 21)
+        assert facts.check_verdict(drowned).startswith(f"{passed}, but three of these decide nothing")
         failed = measured.checks.assign(verdict=["fail"] * 2 + ["pass"] * 22)
-        assert facts.check_verdict(failed) == "The models failed two of the 24 checks"
+        assert facts.check_verdict(failed).startswith("The models failed two of the 24 checks")
         assert facts.check_verdict(measured.checks.iloc[:0]) == "These records hold no checks"
 
     def test_peaks_in_words(self, measured: Measured, slower: Measured) -> None:

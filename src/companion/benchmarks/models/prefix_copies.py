@@ -10,7 +10,7 @@ from torch import Tensor
 from companion.accounting.inference import cache_bytes
 from companion.architectures import Architecture
 from companion.benchmarks.kernels.timing import graph_of
-from companion.benchmarks.models.gate import PROMPT, STEPS, TOLERANCE, error_of, finite, references
+from companion.benchmarks.models.gate import LIMIT, PROMPT, STEPS, TOLERANCE, error_of, finite, references
 from companion.benchmarks.models.launches import fill, random_model, random_tokens
 from companion.benchmarks.models.models import architecture_of, shapes_of
 from companion.benchmarks.models.serving import why
@@ -52,7 +52,7 @@ def copies_verified(session: Session, model: LanguageModel, common: dict[str, An
     found = continued(model, tokens)
     session.total += len(found)
     for quantity, logits in found.items():
-        error, tolerance = error_of(logits, exact), TOLERANCE * reference
+        error, tolerance = error_of(logits, exact), min(TOLERANCE * reference, LIMIT)
         right = error <= tolerance  # false for NaN
         reason = "" if right else f"error {error:.3g}, at most {tolerance:.3g} is right"
         numbers = {"error": finite(error), "reference_error": finite(reference), "tolerance": finite(tolerance)}

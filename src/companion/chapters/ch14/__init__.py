@@ -1,7 +1,7 @@
 """What chapter 14 shows (`notebooks/14_inference_measured.md`): models of the same shapes, timed on a GPU.
 
-`measured` reads the records; `times` and `facts` are about first tokens and steps, `fits` about the runtime model, ours
-beside that of the authors' timings, `prefixes` about prefix caching.
+`measured` reads the records; `times` and `facts` are about first tokens and steps, `size_fits` and `fits` about
+runtime models of the authors' timings and of ours, `prefixes` about prefix caching.
 """
 
 from companion.chapters.ch14.facts import step_facts, time_facts
@@ -26,6 +26,7 @@ from companion.chapters.ch14.prefixes import (
     show_tree,
 )
 from companion.chapters.ch14.ratios import own_ratio_facts, show_own_ratios
+from companion.chapters.ch14.size_fits import fit_sizes, show_size_fits, size_fit_facts
 from companion.chapters.ch14.times import (
     show_beside,
     show_checks,
@@ -43,6 +44,7 @@ __all__ = [
     "Measured",
     "fit_facts",
     "fit_ours",
+    "fit_sizes",
     "load",
     "models_of",
     "num_copies",
@@ -64,10 +66,12 @@ __all__ = [
     "show_own_ratios",
     "show_ratios",
     "show_shares",
+    "show_size_fits",
     "show_summary",
     "show_terms",
     "show_times",
     "show_tree",
+    "size_fit_facts",
     "step_facts",
     "their_models",
     "time_facts",

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from companion.accounting.inference import count_step
-from companion.chapters.ch14.labels import from_words, peaks_text, tokens_text
+from companion.chapters.ch14.labels import DECIDES, from_words, peaks_text, tokens_text
 from companion.chapters.ch14.measured import PARTS, Measured
 from companion.chapters.ch14.times import SHARE, library_rows
 from companion.formatting import listed, number_word, percent, plural, significant, span_text
@@ -26,6 +26,7 @@ def time_facts(measured: Measured, size: str, tokens: int, batch: int = 1) -> di
         "c14_step_from_grouped": from_words(measured.crossover("step_time", "xlstm", "grouped", size, batch)),
         "c14_flops_span": span_text(shares["prefill"].values()),
         "c14_bytes_span": span_text(shares["step"].values()),
+        "c14_kinds": "; ".join(KINDS[model] for model in measured.models),
         "c14_num_models": number_word(len(measured.models)),
         "c14_num_cells": f"{len(measured.cells):,}",
         "c14_sizes": listed(measured.sizes),
@@ -39,7 +40,11 @@ def time_facts(measured: Measured, size: str, tokens: int, batch: int = 1) -> di
         "c14_checks": check_verdict(measured.checks),
         "c14_library": library_verdict(library, tokens),
         "c14_target_first": target_verdict(shares["prefill"].get("xlstm"), 0.45),
-        "c14_target_step": target_verdict(min(shares["step"].values(), default=None), 0.85),
+        "c14_target_step": target_verdict(
+            min((share for model, share in shares["step"].items() if model in ("transformer", "xlstm")), default=None),
+            0.85,
+        ),
+        "c14_batches_share": batch_verdict(measured, size),
     }
     return facts
 
@@ -61,6 +66,20 @@ def target_verdict(share: float | None, target: float) -> str:
     return f"{'reached' if share >= target else 'missed'}: {percent(share)}"
 
 
+def batch_verdict(measured: Measured, size: str) -> str:
+    """A verdict: how much of the bandwidth steps reach at larger batches, over all contexts."""
+    parts = []
+    for batch in [batch for batch in measured.batches if batch > 1]:
+        series = {model: measured.series("step", model, size, batch) for model in ("transformer", "xlstm")}
+        spans = {model: span_text(rows[SHARE["step"]]) for model, rows in series.items() if len(rows)}
+        texts = [f"{OWN[model]} {span}" for model, span in spans.items()]
+        parts += [f"with {batch} sequences {' and '.join(texts)}"] if texts else []
+    if not parts:
+        return "Steps of several sequences were not timed"
+    first, *others = parts
+    return "; ".join([f"{first[0].upper()}{first[1:]} of the bandwidth, depending on the context", *others])
+
+
 def stated_verdict(measured: Measured) -> str:
     """A verdict: the peaks that the vendor states for the device."""
     if measured.datasheet is None:
@@ -79,6 +98,14 @@ def library_verdict(ratios: pd.Series, tokens: int) -> str:
     return f"{start}: with the library as baseline the Transformer would look better than in this chapter"
 
 
+#: Whose steps, in a list, and what each model is.
+OWN = {"transformer": "those of the Transformer reach", "xlstm": "those of the xLSTM"}
+KINDS = {
+    "transformer": "the Transformer with as many heads of keys and values (K/V heads) as of queries",
+    "grouped": "the same with four query heads to one K/V head",
+    "xlstm": "the xLSTM",
+    "hybrid": "a hybrid in which every eighth layer is attention with grouped heads",
+}
 #: What the reason of a cell that was left out says, and how a sentence puts it.
 _REASONS = {
     "GiB": "for want of memory",
@@ -102,12 +129,17 @@ def skipped_verdict(skipped: pd.DataFrame) -> str:
 
 
 def check_verdict(checks: pd.DataFrame) -> str:
-    """A verdict: how many checks there were, and how many failed."""
+    """A verdict: how many checks there were, how many failed, and how many could not."""
     if not len(checks):
         return "These records hold no checks"
     failed = int((checks["verdict"] != "pass").sum())
     words = "passed all" if not failed else f"failed {number_word(failed)} of the"
-    return f"The models {words} {plural(len(checks), 'check')}"
+    found = f"The models {words} {plural(len(checks), 'check')} against plain PyTorch before anything was timed"
+    idle = int((checks["reference_error"] > DECIDES).sum())
+    if idle:
+        few = f"{number_word(idle)} of these decide nothing"
+        return f"{found}, but {few}: in bf16 plain PyTorch itself loses every digit there"
+    return found
 
 
 def step_facts(measured: Measured, size: str, tokens: int, model: str = "xlstm") -> dict[str, object]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from companion.chapters.ch14.labels import LABELS, QUANTITY_NAMES, crossover_text, peaks_text
+from companion.chapters.ch14.labels import LABELS, QUANTITY_NAMES, crossover_text, whose_peaks
 from companion.chapters.ch14.measured import PARTS, Measured
 from companion.formatting import listed, percent, significant, span_text
 from companion.hardware import Hardware, get_hardware
@@ -36,19 +36,18 @@ _ALIKE = {"flops": "product_flops", "cache_waves": "cache_bytes"}
 
 
 def fit_ours(measured: Measured, *, num_resamples: int = 200) -> tuple[Models, list[str]]:
-    """The runtime model of every timed model and quantity, and what could not be fitted, in words.
+    """The runtime model of every timed model and quantity, and those that could not be fitted, in words.
 
     The kernels split a cache over the device, so the cache counts by its bytes.
     """
     models: dict[tuple[str, Quantity], RuntimeModel] = {}
-    notes = []
     for name in measured.models:
-        found, missing = fit_all_models(
+        found, _ = fit_all_models(
             measured.timings(name), hardware=measured.peaks, num_resamples=num_resamples, split_cache=True
         )
         models |= {(name, quantity): model for (_, quantity), model in found.items()}  # type: ignore[misc]
-        notes += missing
-    return models, notes
+    missing = [(name, quantity) for name in measured.models for quantity in PARTS if (name, quantity) not in models]
+    return models, [f"{LABELS[name]}, {QUANTITY_NAMES[quantity]}" for name, quantity in missing]
 
 
 def coefficients(model: RuntimeModel, peaks: Hardware) -> pd.DataFrame:
@@ -121,7 +120,9 @@ def show_terms(
     headings = {"theirs": "authors", "ours": "ours, of stated peaks", "reached": "ours, of measured peaks"}
     shown = {source: words for source, words in headings.items() if (table[source] != "–").any()}
     caption = f"Coefficients of the runtime model, {QUANTITY_NAMES[quantity]}, with 95 % intervals. "
-    caption += "%: of the peak FLOP/s or bytes/s. " + _whose_peaks(measured, their_peaks if "theirs" in shown else None)
+    caption += "%: of the peak FLOP/s or bytes/s. " + whose_peaks(
+        measured.peaks, measured.datasheet, their_peaks if "theirs" in shown else None
+    )
     waves = "The authors' cache is in ns per token, layer and wave of heads. " if quantity == "step_time" else ""
     return show_table(
         table[["model", "term", *shown]],
@@ -129,13 +130,6 @@ def show_terms(
         caption=f"{caption}{waves if 'theirs' in shown else ''}∞ % or 0 µs: not to be told from no cost at all.",
         labels=shown,
     )
-
-
-def _whose_peaks(measured: Measured, theirs: Hardware | None) -> str:
-    """The peaks behind the percents of a table, in a sentence each."""
-    words = f"Authors: {theirs.label}, {' and '.join(peaks_text(theirs))}. " if theirs else ""
-    stated = f"{' and '.join(peaks_text(measured.datasheet))} as stated, " if measured.datasheet else ""
-    return f"{words}Ours: {measured.device}, {stated}{' and '.join(peaks_text(measured.peaks))} as measured. "
 
 
 def show_both_crossovers(measured: Measured, authors: pd.DataFrame) -> Html:
@@ -170,7 +164,9 @@ def fit_facts(
     peaks = measured.datasheet or measured.peaks
     facts: dict[str, object] = {
         "c14_fit_errors": span_text(errors, lambda error: f"{error:.2f}") if errors else "–",
-        "c14_fit_notes": f"Not fitted: {'; '.join(notes)}" if notes else "Every model and quantity can be fitted",
+        "c14_fit_notes": f"Too few timings for a fit: {'; '.join(notes)}. The others can be fitted"
+        if notes
+        else "Every model and quantity can be fitted",
         "c14_their_device": their_peaks.label,
         "c14_whose_peaks": "that the vendors state"
         if measured.datasheet

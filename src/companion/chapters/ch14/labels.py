@@ -33,6 +33,8 @@ LOOKS: dict[str, dict[str, Any]] = {
     "xlstm": {"color": ARCHITECTURE_COLORS["xlstm"], "marker": "o", "linestyle": "-"},
     "hybrid": {"color": "#cc78bc", "marker": "D", "linestyle": "-."},
 }
+#: A check decides nothing where plain torch in bf16 has a larger error than this: unrelated numbers have one of 1.4.
+DECIDES = 0.5
 QUANTITY_NAMES: dict[Quantity, str] = {"ttft": "first token", "step_time": "step"}
 
 
@@ -83,3 +85,10 @@ def from_words(found: tuple[float, float] | None) -> str:
 def peaks_text(peaks: Hardware) -> tuple[str, str]:
     """Peaks of a device in words: FLOP/s and bytes/s."""
     return f"{significant(peaks.peak_flops_per_s / 1e12)} TFLOP/s", f"{significant(peaks.peak_bytes_per_s / 1e12)} TB/s"
+
+
+def whose_peaks(ours: Hardware, stated: Hardware | None, theirs: Hardware | None) -> str:
+    """The peaks behind the percents of a table, in a sentence each: the authors', and ours."""
+    words = f"Authors: {theirs.label}, {' and '.join(peaks_text(theirs))}. " if theirs else ""
+    as_stated = f"{' and '.join(peaks_text(stated))} as stated, " if stated else ""
+    return f"{words}Ours: {ours.label}, {as_stated}{' and '.join(peaks_text(ours))} as measured. "

@@ -7,7 +7,7 @@ import pandas as pd
 
 from companion.accounting.inference import context_of_equal_cache
 from companion.architectures import Architecture
-from companion.chapters.ch14.labels import LABELS, LOOKS, gib, milliseconds, or_dash, tokens_text
+from companion.chapters.ch14.labels import DECIDES, LABELS, LOOKS, gib, milliseconds, tokens_text
 from companion.chapters.ch14.measured import Measured
 from companion.formatting import percent, plural, significant, span_text
 from companion.inference.prefix import KeptPerSequence, best_interval, kept_by
@@ -266,11 +266,20 @@ def copy_check_verdict(checks: pd.DataFrame) -> str:
     rows = checks[checks["quantity"].fillna("").str.contains("cop")]
     if rows.empty:
         return "These records hold no check of a continued copy"
-    worst = rows.iloc[int((rows["error"] / rows["tolerance"]).argmax())]
-    error, plain = (or_dash(worst[name], lambda e: significant(e, 2)) for name in ("error", "reference_error"))
-    if (rows["verdict"] == "pass").all():
-        return (
-            "A model that goes on from a copy computes what it would in one pass over everything: the relative error "
-            f"against float32 is at most {error}, that of plain PyTorch {plain}"
-        )
-    return f"In {plural(int((rows['verdict'] != 'pass').sum()), 'case')} the logits after a continued copy differ"
+    if (rows["verdict"] != "pass").any():
+        return f"In {plural(int((rows['verdict'] != 'pass').sum()), 'case')} the logits after a continued copy differ"
+    decided = rows[rows["reference_error"] <= DECIDES]
+    idle = len(rows) - len(decided)
+    more = (
+        f". In {plural(idle, 'case')} the check decides nothing, because plain PyTorch loses every digit"
+        if idle
+        else ""
+    )
+    if decided.empty:
+        return f"No check of a continued copy decides{more}"
+    worst = decided.iloc[int((decided["error"] / decided["tolerance"]).argmax())]
+    error, plain = (significant(float(worst[name]), 2) for name in ("error", "reference_error"))
+    return (
+        "A model that goes on from a copy computes what it would in one pass over everything: the relative error "
+        f"against float32 is at most {error}, that of plain PyTorch {plain}{more}"
+    )

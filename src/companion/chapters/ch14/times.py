@@ -180,7 +180,7 @@ def show_memory(measured: Measured, size: str, batch: int) -> Html:
         count_ticks(ax.yaxis)
         _token_ticks(ax, measured)
     axes[0].set_ylabel("memory at most (GiB)")
-    axes[0].legend(loc="upper left")
+    axes[0].legend(loc="upper left", bbox_to_anchor=(0, 0.93))  # below the dotted line
     return show(
         figure,
         name="measured-memory",
