@@ -61,7 +61,7 @@ def soup(page: Path) -> BeautifulSoup:
 def outside(page: Path) -> list[str]:
     """Addresses of other hosts that a page links to, its references left out."""
     links = [str(link["href"]) for link in soup(page).find_all("a", href=re.compile("^https?:"))]
-    return [link for link in links if "arxiv.org" not in link]
+    return [link for link in links if not re.search(r"//(arxiv|doi)\.org/", link)]
 
 
 def test_with_an_address(with_address: Path) -> None:
