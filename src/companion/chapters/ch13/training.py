@@ -121,15 +121,17 @@ def skipped_verdict(suite: Suite) -> str:
 
 
 def launches_figure(steps: Steps) -> Html:
-    """Time of a step by launch."""
+    """Time of a step by launch, of both architectures."""
     costs = launch_costs(steps)
+    costs = costs[costs["model"].isin((FIRST, SECOND))]
     lengths = span_text(costs["context_length"], lambda v: f"{v:.0f}")
     return show(
         figures.launches(costs, MODEL_LABELS, [name for name in LAUNCHES if name in costs]),
         name="model-launches",
         alt="Bars of the time of a training step: eager, compiled, and compiled in one CUDA graph.",
         caption=f"Time of a training step by how it is launched, T = {lengths}, {steps.suite.device}. "
-        "Eager: the host launches every kernel. Compiled: fewer kernels. Graph: all kernels by one launch.",
+        "Eager: the host launches every kernel. Compiled: fewer kernels. Graph: all kernels by one launch. More sizes "
+        "and models: in the table.",
     )
 
 
