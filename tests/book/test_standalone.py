@@ -145,7 +145,8 @@ from pathlib import Path
 import companion, nbformat, papermill
 from companion.paths import data_dir
 done = papermill.execute_notebook(
-    sys.argv[1], "done.ipynb", parameters={"num_resamples": 20}, kernel_name="python3", progress_bar=False
+    sys.argv[1], "done.ipynb", parameters={"num_resamples": 20}, kernel_name="python3", progress_bar=False,
+    request_save_on_cell_execute=False
 )
 print(companion.__file__, data_dir(), sep="\\n")
 """
