@@ -32,7 +32,7 @@ GROUPS = {
     "sampling": "embedding, logits",
     "loss": "loss",
     "optimizer": "optimizer",
-    "gaps": "between kernels",
+    "gaps": "outside kernels",
 }
 ORDER = tuple(dict.fromkeys(GROUPS.values()))
 #: The groups inside a sentence; the first and the third depend on the model.
@@ -43,7 +43,7 @@ IN_WORDS = {
     "embedding, logits": "embedding and logits",
     "loss": "the loss",
     "optimizer": "the optimizer",
-    "between kernels": "the time between kernels",
+    "outside kernels": "the time outside of kernels",
 }
 WHOLE = "whole"
 
