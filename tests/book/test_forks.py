@@ -107,7 +107,8 @@ print(kernel.pid, forks._server.process.pid, kernel.poll(), flush=True)
 sys.stdin.read()
 """
     whole = [sys.executable, "-c", code]
-    with subprocess.Popen(whole, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as one:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(whole, **pipes, text=True, env=environment()) as one:
         assert one.stdout is not None
         kernel, server, running = one.stdout.readline().split()
         assert running == "None"

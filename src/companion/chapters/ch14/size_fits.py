@@ -8,7 +8,7 @@ import pandas as pd
 from companion.chapters.ch14.labels import LABELS, QUANTITY_NAMES, whose_peaks
 from companion.chapters.ch14.measured import Measured
 from companion.errors import InputError
-from companion.formatting import significant
+from companion.formatting import percent
 from companion.hardware import Hardware
 from companion.inference.one_size import InferenceFit, fit_inference
 from companion.inference.timings import Quantity
@@ -48,9 +48,16 @@ def share_text(fit: InferenceFit | None, quantity: Quantity, peaks: Hardware | N
     name, _, peak = RATES[quantity]
     if fit is None or peaks is None or not fit.identified[name]:
         return "–"
-    ends = 100 * np.array([fit.parameters[name], *fit.interval(name)]) / getattr(peaks, peak)
-    value, low, high = ("∞" if np.isinf(end) else significant(end, 2) if end < 100 else f"{end:.0f}" for end in ends)
-    return f"{value} %" if np.isnan(ends[1:]).any() else f"{value} [{low}, {high}] %"
+    value, *ends = np.array([fit.parameters[name], *fit.interval(name)]) / getattr(peaks, peak)
+    if np.isnan(ends).any():
+        return _percent(value)
+    low, high = ("∞" if np.isinf(end) else _percent(end).removesuffix(" %") for end in ends)
+    return f"{_percent(value).removesuffix(' %')} [{low}, {high}] %"
+
+
+def _percent(share: float) -> str:
+    """Two digits, from 100 % on all of them."""
+    return percent(share, decimals=0) if share >= 1 else percent(share)
 
 
 def show_size_fits(found: SizeFits, measured: Measured, their_peaks: Hardware) -> Html:
