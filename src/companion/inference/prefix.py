@@ -86,7 +86,7 @@ class KeptPerSequence:
     def tokens_of_one_snapshot(self) -> float:
         """Tokens whose keys and values take the bytes of one snapshot; infinite without attention, 0 without states.
 
-        In a hybrid, snapshots at every so many tokens double what a long prefix takes.
+        In a hybrid, snapshots this far apart double what a long prefix takes.
         """
         if not self.state_bytes:
             return 0.0
@@ -139,7 +139,7 @@ def interval_seconds(
     seconds_kept: float,
     memory_bytes: float,
 ) -> Numeric:
-    """Seconds of a device that snapshots every so many tokens of a prefix take: memory held, and tokens read again.
+    """Seconds of a device that snapshots at equal distances along a prefix take: memory held, and tokens read again.
 
     A snapshot that stays for `seconds_kept` takes its share of the device's memory for that long, and so that share of
     the device. Every request that meets the prefix reads (every − 1) / 2 tokens again on average.
@@ -193,7 +193,7 @@ def best_interval(
     Parameters
     ----------
     budget_bytes
-        at most so many bytes of snapshots; the others as for `interval_seconds`.
+        the most bytes that snapshots may take; the others as for `interval_seconds`.
 
     Raises
     ------

@@ -17,7 +17,7 @@ __all__ = ["PrefixTree", "TreeUse", "prefix_tree"]
 
 Segment = tuple[str, int]
 Path = tuple[str, ...]
-#: Where snapshots are kept: where prompts part, where prompts end, or every so many tokens.
+#: Where snapshots are kept: where prompts part, where prompts end, or at equal distances.
 Snapshots = Literal["branches", "ends"] | int
 
 
@@ -76,8 +76,8 @@ class PrefixTree:
             bytes of the model, see `companion.inference.prefix.kept_by`.
         snapshots
             where states are kept: `branches`, where prompts part (which a server knows only once a second prompt has
-            come); `ends`, where prompts end, as in a conversation; or a whole number, every so many tokens. A model
-            without a state needs none.
+            come); `ends`, where prompts end, as in a conversation; or a whole number, the tokens between two of
+            them. A model without a state needs none.
         block_size
             tokens that keys and values are stored in; prompts share whole blocks only. Without recurrent layers the
             shared prefix is cut to whole blocks; with them snapshots decide, and keys and values go as far.

@@ -9,6 +9,7 @@ from html_tables import rows_of, text_of
 
 from companion.accounting.inference import count_step
 from companion.benchmarks.models.models import architecture_of
+from companion.chapters import timed_models
 from companion.chapters.ch14 import facts, labels, times
 from companion.chapters.ch14.measured import Measured
 from companion.errors import NotApplicable
@@ -23,7 +24,7 @@ def without(measured: Measured, *models: str) -> Measured:
 
 def test_summary_has_the_numbers_of_the_records(measured: Measured) -> None:
     rows = rows_of(times.show_summary(measured, "7b", 16384))
-    assert [row["model"] for row in rows] == list(labels.LABELS.values())
+    assert [row["model"] for row in rows] == list(timed_models.MODEL_LABELS.values())
     cell = measured.at("step", "xlstm", "7b", 16384)
     assert cell is not None
     xlstm = rows[2]
@@ -52,7 +53,7 @@ def test_library_beside_ours(measured: Measured) -> None:
 
 def test_figures_name_all_models(measured: Measured) -> None:
     text = text_of(times.show_times(measured, "7b", 1))
-    assert all(label in text for label in labels.LABELS.values())
+    assert all(label in text for label in timed_models.MODEL_LABELS.values())
     assert "NVIDIA H200" in text
     assert "Dotted: memory of the device" in text_of(times.show_memory(measured, "400m", 8))
     figure = times.times_panels(without(measured, "hybrid", "grouped"), "7b", 1)

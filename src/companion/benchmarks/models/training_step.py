@@ -25,7 +25,7 @@ OPTIMIZER = "AdamW, fused"
 LEARNING_RATE = 1e-3
 #: Parts of the tokens whose logits are made one after another where those of all do not fit.
 PARTS = 8
-#: Batch and tokens of a sequence that decide which attention is the fastest, and of the first compiled step.
+#: Batch and tokens of a sequence that decide which attention is the fastest.
 PROBE = (2, 8192)
 Loss = Callable[[Tensor], Tensor]
 

@@ -14,19 +14,13 @@ from companion.accounting import TrainingFlops, count_flops, num_params
 from companion.accounting.conventions import PRODUCTS
 from companion.accounting.inference import cache_bytes
 from companion.architectures import MLSTM, PRESET_SIZES, Architecture, make_architecture, preset
+from companion.chapters.timed_models import MODEL_LABELS
 from companion.formatting import listed, power_of_ten, share_in_words, significant, span_text
 from companion.kernels.mlstm import checks as choice
 from companion.kernels.mlstm.ops import default_chunk_size
 from companion.models import LanguageModel, Memory, build
 from companion.plotting import Html, show_table
 
-#: What a page calls the models that are compared.
-MODEL_LABELS = {
-    "transformer": "Transformer",
-    "grouped": "Transformer, grouped heads",
-    "xlstm": "xLSTM",
-    "hybrid": "hybrid 7:1",
-}
 #: Query heads that share one of keys and values where heads are grouped; of which layers of a hybrid one is attention.
 GROUP, EVERY = 4, 8
 #: Widths of the models whose steps are compared with one pass: these take milliseconds.

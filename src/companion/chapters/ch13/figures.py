@@ -12,16 +12,10 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 
 from companion.chapters.ch13.source import CopySource
 from companion.chapters.ch13.steps import Steps, crossing
-from companion.plotting.style import ARCHITECTURE_COLORS, INK, LABELS, panels, subplots
+from companion.chapters.timed_models import LOOKS
+from companion.plotting.style import INK, LABELS, panels, subplots
 
 GREY = "#888888"
-#: How each model is drawn, here and in chapter 14: colors, markers and dashes differ.
-LOOKS: dict[str, dict[str, Any]] = {
-    "transformer": {"color": ARCHITECTURE_COLORS["transformer"], "marker": "s", "linestyle": "-"},
-    "grouped": {"color": "#029e73", "marker": "^", "linestyle": "--"},
-    "xlstm": {"color": ARCHITECTURE_COLORS["xlstm"], "marker": "o", "linestyle": "-"},
-    "hybrid": {"color": "#cc78bc", "marker": "D", "linestyle": "-."},
-}
 #: Most sizes that a figure has a panel for.
 MOST_PANELS = 3
 #: Most context lengths that all get a tick.

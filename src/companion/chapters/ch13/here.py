@@ -10,11 +10,11 @@ import torch
 from IPython.display import Markdown
 
 from companion.chapters.applicability import need
-from companion.chapters.ch13.counts import MODEL_LABELS
 from companion.chapters.ch13.profile import Profile, profile_table
 from companion.chapters.ch13.records import PROFILE, TRAINING, Suite, in_order, own_suite
 from companion.chapters.ch13.shown import Shown
 from companion.chapters.ch13.steps import MODELS, Steps
+from companion.chapters.timed_models import MODEL_LABELS
 from companion.errors import InputError
 from companion.formatting import percent, significant
 from companion.plotting import Html, show_table

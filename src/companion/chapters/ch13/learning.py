@@ -9,9 +9,9 @@ import pandas as pd
 from companion.accounting import num_params
 from companion.architectures import Architecture
 from companion.chapters.ch13 import figures
-from companion.chapters.ch13.counts import MODEL_LABELS
 from companion.chapters.ch13.small import BATCH_SIZE, CONTEXT_LENGTH, CORE_FLOPS_PER_S, Plan, learned
 from companion.chapters.ch13.source import CopySource
+from companion.chapters.timed_models import MODEL_LABELS
 from companion.formatting import count, listed, percent, power_of_ten, span_text
 from companion.plotting import Html, show, show_table
 

@@ -8,8 +8,8 @@ import pandas as pd
 
 from companion.chapters.applicability import need
 from companion.chapters.ch13 import figures
-from companion.chapters.ch13.counts import MODEL_LABELS
 from companion.chapters.ch13.records import Suite
+from companion.chapters.timed_models import MODEL_LABELS
 from companion.formatting import listed, percent, significant
 from companion.plotting import Html, show, show_table
 

@@ -100,7 +100,7 @@ class Crossing:
 
     @property
     def text(self) -> str:
-        """The crossing in a table: 1400, below 512, above 65536."""
+        """The crossing in a table: 1500, below 512, above 65536."""
         if self.at == 0:
             return f"below {self.least}"
         return f"above {self.most}" if np.isinf(self.at) else f"{round_context(self.at)}"
@@ -128,8 +128,9 @@ def crossing(ratios: pd.Series) -> Crossing:
 
 
 def round_context(length: float) -> int:
-    """A context length to two digits: 1437 is 1400."""
-    return int(float(f"{length:.1e}"))
+    """A context length to two digits, rounded up, so that what holds from it on does: 1437 is 1500."""
+    unit = 10.0 ** (np.floor(np.log10(length)) - 1)
+    return int(np.ceil(round(length / unit, 6)) * unit)
 
 
 def launch_costs(steps: Steps, sizes: Sequence[str] | None = None) -> pd.DataFrame:

@@ -1,14 +1,15 @@
 """The training step: its figure, tables and sentences."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from companion.chapters.ch13 import figures
-from companion.chapters.ch13.counts import MODEL_LABELS
 from companion.chapters.ch13.records import Suite
 from companion.chapters.ch13.steps import FIRST, LAUNCHES, SECOND, Steps, crossing, launch_costs
+from companion.chapters.timed_models import MODEL_LABELS
 from companion.formatting import listed, number_word, percent, plural, signed_percent, significant, span_text
 from companion.plotting import Html, show, show_table
 
@@ -62,17 +63,23 @@ def answer_verdict(steps: Steps) -> str:
     longest = min(each.most for each in found.values())
     ends = span_text([steps.ratio_at(size, longest) for size in steps.sizes], lambda v: significant(v, 2))
     subject = f"On {steps.suite.device} the xLSTM's training step"
+    where = every_size(steps.sizes)
     if any(np.isinf(each.at) for each in found.values()):
         slower = [size.upper() for size, each in found.items() if np.isinf(each.at)]
         return f"{subject} is faster than the Transformer's at some sizes only: not at {listed(slower)}"
     last = max(each.at for each in found.values())
     if last == 0:
         least = min(each.least for each in found.values())
-        since = f"is faster than the Transformer's at every size and context, from {least} tokens on"
+        since = f"is faster than the Transformer's {where}, and at every context from {least} tokens on"
     else:
         worst = max(found.values(), key=lambda each: each.at)
-        since = f"is faster than the Transformer's from a context of {worst.text} tokens on, at every size"
+        since = f"is faster than the Transformer's from a context of {worst.text} tokens on, {where}"
     return f"{subject} {since}; at {longest} tokens it is {ends} times as fast"
+
+
+def every_size(sizes: Sequence[str]) -> str:
+    """In a sentence: `at every size`, or `at 15M, the only size timed`."""
+    return "at every size" if len(sizes) > 1 else f"at {sizes[0].upper()}, the only size timed"
 
 
 def training_facts(steps: Steps) -> dict[str, object]:
@@ -165,7 +172,8 @@ def launch_facts(steps: Steps) -> dict[str, object]:
 def close_verdict(close: list[str], sizes: list[str]) -> str:
     """A verdict: at which sizes a compiled step is within a tenth of its graph."""
     if len(close) == len(sizes):
-        return "At every size a compiled step is within a tenth of its graph"
+        where = "At every size" if len(sizes) > 1 else f"At {sizes[0].upper()}, the only size timed,"
+        return f"{where} a compiled step is within a tenth of its graph"
     if not close:
         return "At no size is a compiled step within a tenth of its graph"
     if close == sizes[len(sizes) - len(close) :]:

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from companion.chapters.ch14.labels import LABELS, QUANTITY_NAMES, crossover_text, whose_peaks
+from companion.chapters.ch14.labels import QUANTITY_NAMES, crossover_text, whose_peaks
 from companion.chapters.ch14.measured import PARTS, Measured
+from companion.chapters.timed_models import MODEL_LABELS
 from companion.formatting import listed, percent, significant, span_text
 from companion.hardware import Hardware, get_hardware
 from companion.inference.compare import measured_crossovers
@@ -47,7 +48,7 @@ def fit_ours(measured: Measured, *, num_resamples: int = 200) -> tuple[Models, l
         )
         models |= {(name, quantity): model for (_, quantity), model in found.items()}  # type: ignore[misc]
     missing = [(name, quantity) for name in measured.models for quantity in PARTS if (name, quantity) not in models]
-    return models, [f"{LABELS[name]}, {QUANTITY_NAMES[quantity]}" for name, quantity in missing]
+    return models, [f"{MODEL_LABELS[name]}, {QUANTITY_NAMES[quantity]}" for name, quantity in missing]
 
 
 def coefficients(model: RuntimeModel, peaks: Hardware) -> pd.DataFrame:
@@ -112,7 +113,7 @@ def show_terms(
     order = {term: number for number, term in enumerate(_TERMS)}
     table = pd.DataFrame(
         [
-            {"model": LABELS[name], "term": _TERMS[term]} | {source: cells.get(source, "–") for source in sources}
+            {"model": MODEL_LABELS[name], "term": _TERMS[term]} | {source: cells.get(source, "–") for source in sources}
             for (name, term), cells in sorted(rows.items(), key=lambda row: (names.index(row[0][0]), order[row[0][1]]))
         ],
         columns=["model", "term", *sources],

@@ -10,28 +10,13 @@ from companion.hardware import Hardware
 from companion.inference.timings import Quantity
 from companion.plotting import Html
 from companion.plotting.embed import show_table
-from companion.plotting.style import ARCHITECTURE_COLORS
 
-#: What tables and figures call the models.
-LABELS = {
-    "transformer": "Transformer",
-    "grouped": "Transformer, grouped heads",
-    "xlstm": "xLSTM",
-    "hybrid": "hybrid 7:1",
-}
-#: The same in sentences.
+#: What sentences call the models.
 THE = {
     "transformer": "the Transformer",
     "grouped": "the Transformer with grouped heads",
     "xlstm": "the xLSTM",
     "hybrid": "the hybrid",
-}
-#: Lines that differ in color, marker and dashes.
-LOOKS: dict[str, dict[str, Any]] = {
-    "transformer": {"color": ARCHITECTURE_COLORS["transformer"], "marker": "s", "linestyle": "-"},
-    "grouped": {"color": "#029e73", "marker": "^", "linestyle": "--"},
-    "xlstm": {"color": ARCHITECTURE_COLORS["xlstm"], "marker": "o", "linestyle": "-"},
-    "hybrid": {"color": "#cc78bc", "marker": "D", "linestyle": "-."},
 }
 #: A check decides nothing where plain torch in bf16 has a larger error than this: unrelated numbers have one of 1.4.
 DECIDES = 0.5

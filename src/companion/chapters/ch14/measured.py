@@ -15,7 +15,7 @@ import pandas as pd
 from companion.architectures import Architecture, make_architecture
 from companion.benchmarks.models.tables import inference_table
 from companion.benchmarks.records import read_records
-from companion.chapters.ch14.labels import LABELS
+from companion.chapters.timed_models import MODEL_LABELS
 from companion.errors import InputError
 from companion.hardware import Hardware, known_hardware
 from companion.inference.compare import crossover
@@ -151,7 +151,7 @@ class Measured:
     def timings(self, model: str) -> pd.DataFrame:
         """The fastest settings of one model, with the columns of `companion.inference.load_inference`."""
         table = inference_table(self.records, models=[model], device=self.device)
-        table.attrs["source"] = f"the timings on {self.device}, {LABELS[model]}"
+        table.attrs["source"] = f"the timings on {self.device}, {MODEL_LABELS[model]}"
         return table
 
     def _width(self, size: str) -> int:

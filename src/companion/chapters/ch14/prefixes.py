@@ -7,8 +7,9 @@ import pandas as pd
 
 from companion.accounting.inference import context_of_equal_cache
 from companion.architectures import Architecture
-from companion.chapters.ch14.labels import DECIDES, LABELS, LOOKS, gib, milliseconds, tokens_text
+from companion.chapters.ch14.labels import DECIDES, gib, milliseconds, tokens_text
 from companion.chapters.ch14.measured import Measured
+from companion.chapters.timed_models import LOOKS, MODEL_LABELS
 from companion.formatting import percent, plural, significant, span_text
 from companion.inference.prefix import KeptPerSequence, best_interval, kept_by
 from companion.inference.prefix_tree import PrefixTree, Snapshots
@@ -37,7 +38,7 @@ def show_kept(models: Mapping[str, Architecture], size: str, longest: int = 2**1
     for model, architecture in models.items():
         kept = np.asarray(kept_by(architecture).entry_bytes(tokens)) / 2**20
         look = {name: value for name, value in LOOKS[model].items() if name != "marker"}
-        ax.plot(tokens, kept, label=LABELS[model], **look)
+        ax.plot(tokens, kept, label=MODEL_LABELS[model], **look)
     ax.set_xscale("log", base=2)
     ticks = [2**n for n in range(4, 18, 2) if 2**n <= longest]
     ax.set_xticks(ticks, [tokens_text(tick) for tick in ticks])
@@ -67,7 +68,7 @@ def show_tree(tree: PrefixTree, models: Mapping[str, Architecture], every: int, 
             words = (
                 _POLICIES.get(str(where), f"every {tokens_text(every)} tokens") if kept.state_bytes else "none needed"
             )
-            row: dict[str, object] = {"model": LABELS[model], "where": words, "number": use.num_snapshots or None}
+            row: dict[str, object] = {"model": MODEL_LABELS[model], "where": words, "number": use.num_snapshots or None}
             row |= {"GiB": gib(use.total_bytes), "again": use.reread_tokens / max(use.shared_tokens, 1)}
             rows.append(row)
     return show_table(
@@ -114,7 +115,9 @@ def show_copies(measured: Measured, size: str) -> Html:
     figure, (ax,) = subplots(height=3.4)
     for model, rows in table.groupby("model", sort=False):
         look = LOOKS[str(model)]
-        ax.plot(rows["tokens"], 1e3 * rows["prefill"], label=f"{LABELS[str(model)]}: prefill", **look, markersize=4.5)
+        ax.plot(
+            rows["tokens"], 1e3 * rows["prefill"], label=f"{MODEL_LABELS[str(model)]}: prefill", **look, markersize=4.5
+        )
         ax.plot(
             rows["tokens"], 1e3 * rows["copy"], **{**look, "linestyle": ":"}, markersize=4.5, markerfacecolor="none"
         )
@@ -139,7 +142,7 @@ def show_copies(measured: Measured, size: str) -> Html:
 def show_copy_table(measured: Measured, size: str) -> Html:
     """The same in numbers."""
     table = copies(measured, size).assign(ratio=lambda rows: rows["prefill"] / rows["copy"])
-    table["model"] = table["model"].map(LABELS)
+    table["model"] = table["model"].map(MODEL_LABELS)
     return show_table(
         table[["model", "tokens", "bytes", "copy", "share", "prefill", "ratio"]],
         name="prefix-copy-times",
@@ -185,7 +188,7 @@ def show_links(
     for name, rate in links.items():
         row = {"from": name, "rate": f"{significant(rate / 1e9)} GB/s"}
         for model in per_token:
-            row[LABELS[model]] = _prefix_text(kept_by(models[model]).paying_prefix(per_token[model], rate))
+            row[MODEL_LABELS[model]] = _prefix_text(kept_by(models[model]).paying_prefix(per_token[model], rate))
         rows.append(row)
     return show_table(
         pd.DataFrame(rows),

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from companion.chapters.ch14.labels import LABELS, QUANTITY_NAMES, whose_peaks
+from companion.chapters.ch14.labels import QUANTITY_NAMES, whose_peaks
 from companion.chapters.ch14.measured import Measured
+from companion.chapters.timed_models import MODEL_LABELS
 from companion.errors import InputError
 from companion.formatting import percent
 from companion.hardware import Hardware
@@ -66,7 +67,11 @@ def show_size_fits(found: SizeFits, measured: Measured, their_peaks: Hardware) -
     for name, quantity in _FITTED:
         for size in measured.sizes:
             theirs, ours = (found.get((whose, name, quantity, size)) for whose in ("theirs", "ours"))
-            row = {"model": LABELS[name], "rate": f"{RATES[quantity][1]}, {QUANTITY_NAMES[quantity]}", "size": size}
+            row = {
+                "model": MODEL_LABELS[name],
+                "rate": f"{RATES[quantity][1]}, {QUANTITY_NAMES[quantity]}",
+                "size": size,
+            }
             row |= {"authors": share_text(theirs, quantity, their_peaks)}
             row |= {"ours, of stated peaks": share_text(ours, quantity, measured.datasheet)}
             row |= {"ours, of measured peaks": share_text(ours, quantity, measured.peaks)}

@@ -7,8 +7,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from companion.chapters.ch14.labels import (
-    LABELS,
-    LOOKS,
     QUANTITY_NAMES,
     THE,
     crossover_text,
@@ -19,6 +17,7 @@ from companion.chapters.ch14.labels import (
     tokens_text,
 )
 from companion.chapters.ch14.measured import LIBRARY, PARTS, Measured
+from companion.chapters.timed_models import LOOKS, MODEL_LABELS
 from companion.errors import NotApplicable
 from companion.formatting import percent, significant
 from companion.plotting import LABELS as AXIS_LABELS
@@ -34,7 +33,7 @@ def _lines(ax: Axes, measured: Measured, part: str, column: str, size: str, batc
     for model in measured.models:
         rows = measured.series(part, model, size, batch)
         rows = rows[rows["prompt_tokens"] > 0]
-        ax.plot(rows["prompt_tokens"], scale * rows[column], label=LABELS[model], markersize=4.5, **LOOKS[model])
+        ax.plot(rows["prompt_tokens"], scale * rows[column], label=MODEL_LABELS[model], markersize=4.5, **LOOKS[model])
     ax.set_xscale("log", base=2)
     ax.set_xlabel(AXIS_LABELS["context_length"])
 
@@ -77,7 +76,7 @@ def show_summary(measured: Measured, size: str, tokens: int, batch: int = 1) -> 
     rows = []
     for model in measured.models:
         cells = {part: measured.at(part, model, size, tokens, batch) for part in PARTS.values()}
-        row = {"model": LABELS[model]}
+        row = {"model": MODEL_LABELS[model]}
         for part, cell in cells.items():
             row[part] = "–" if cell is None else milliseconds(cell["seconds_median"])
             row[f"{part} share"] = "–" if cell is None else or_dash(cell[SHARE[part]], percent)
@@ -159,7 +158,7 @@ def show_library(measured: Measured, tokens: int) -> Html:
     """Time to first token of the `transformers` library with the same shapes, beside ours."""
     rows = library_rows(measured, tokens)
     return show_table(
-        rows.assign(model=rows["model"].map(LABELS)),
+        rows.assign(model=rows["model"].map(MODEL_LABELS)),
         name="measured-library",
         caption=f"Time to first token of the same shapes in the transformers library "
         f"({measured.versions.get('transformers', 'version unknown')}), its fastest attention and launch, B = 1, "
@@ -196,7 +195,7 @@ def show_longest(measured: Measured) -> Html:
     rows = []
     for size in measured.sizes:
         for model in measured.models:
-            row = {"size": size, "model": LABELS[model]}
+            row = {"size": size, "model": MODEL_LABELS[model]}
             for quantity, part in PARTS.items():
                 for batch in measured.batches:
                     series = measured.series(part, model, size, batch)
@@ -237,7 +236,7 @@ def show_beside(own: Measured, recorded: Measured, size: str, batch: int = 1) ->
     rows = []
     for model in [model for model in own.models if model in recorded.models]:
         for tokens in _common_tokens(own, recorded, model, size, batch):
-            row = {"model": LABELS[model], "tokens": tokens_text(tokens)}
+            row = {"model": MODEL_LABELS[model], "tokens": tokens_text(tokens)}
             for part in PARTS.values():
                 cells = [measured.at(part, model, size, tokens, batch) for measured in (own, recorded)]
                 texts = ["–" if cell is None else milliseconds(cell["seconds_median"]) for cell in cells]
@@ -288,7 +287,7 @@ def show_crossovers(measured: Measured, pairs: Sequence[tuple[str, str]]) -> Htm
     rows = []
     for first, second in pairs:
         for quantity in PARTS:
-            row = {"faster": LABELS[first], "than": LABELS[second], "what": QUANTITY_NAMES[quantity]}
+            row = {"faster": MODEL_LABELS[first], "than": MODEL_LABELS[second], "what": QUANTITY_NAMES[quantity]}
             for size in measured.sizes:
                 row[size] = crossover_text(measured.crossover(quantity, first, second, size))
             rows.append(row)
