@@ -133,7 +133,7 @@ def test_sentences_about_steps(timed: steps.Steps) -> None:
 
 @pytest.mark.parametrize(
     ("handicap", "words"),
-    [(0.5, "at 160M, the only size timed, and at every context from 512"), (9.0, "at some sizes only")],
+    [(0.5, "at 160M, the only size timed for both, and at every context from 512"), (9.0, "at some sizes only")],
 )
 def test_other_answers(handicap: float, words: str, tmp_path: Path) -> None:
     suite = records.load_suite(records.TRAINING, made.write_records(tmp_path, ("160m",), handicap=handicap))

@@ -78,8 +78,8 @@ def answer_verdict(steps: Steps) -> str:
 
 
 def every_size(sizes: Sequence[str]) -> str:
-    """In a sentence: `at every size`, or `at 15M, the only size timed`."""
-    return "at every size" if len(sizes) > 1 else f"at {sizes[0].upper()}, the only size timed"
+    """In a sentence: `at every size`, or `at 15M, the only size timed for both`."""
+    return "at every size" if len(sizes) > 1 else f"at {sizes[0].upper()}, the only size timed for both"
 
 
 def training_facts(steps: Steps) -> dict[str, object]:
@@ -172,7 +172,7 @@ def launch_facts(steps: Steps) -> dict[str, object]:
 def close_verdict(close: list[str], sizes: list[str]) -> str:
     """A verdict: at which sizes a compiled step is within a tenth of its graph."""
     if len(close) == len(sizes):
-        where = "At every size" if len(sizes) > 1 else f"At {sizes[0].upper()}, the only size timed,"
+        where = "At every size" if len(sizes) > 1 else f"At {sizes[0].upper()}, the only size timed for both,"
         return f"{where} a compiled step is within a tenth of its graph"
     if not close:
         return "At no size is a compiled step within a tenth of its graph"
