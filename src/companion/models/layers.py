@@ -48,7 +48,7 @@ class HeadNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, H, d_hv) to (…, H·d_hv)."""
-        normed = F.layer_norm(x, x.shape[-1:], eps=NORM_EPSILON)
+        normed = F.layer_norm(x, x.shape[-1:], eps=NORM_EPSILON).to(x.dtype)  # autocast makes it float32
         return normed.flatten(-2) * self.weight.to(x.dtype)
 
 

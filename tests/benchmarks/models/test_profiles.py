@@ -142,9 +142,15 @@ def test_kernels_that_begin_early_count_from_the_end_of_the_one_before() -> None
     one = [("a", 0.0, 4.0), ("b", 1.0, 6.0), ("c", 7.0, 8.0)]  # b waits for a; then a second of nothing
     later = [(name, start + 10, end + 10) for name, start, end in one]
     found = by_component(kernels(*one, *later), labels, wall=9.0)
-    assert found["seconds"] == {"qkv": 4.0, "out": 3.0, "gaps": 2.0}
+    assert found["seconds"] == {"qkv": 4.0, "out": 3.0, "gaps": 1.0}  # not the two seconds between the passes
     assert found["kernels"] == {"qkv": 1, "out": 2}
-    assert by_component(kernels(*one), labels, wall=5.0)["seconds"]["gaps"] == 0.0
+
+
+@pytest.mark.parametrize(("wall", "gaps"), [(9.0, 1.0), (7.25, 0.25), (5.0, 0.0)])
+def test_gaps_that_tracing_made_do_not_count(wall: float, gaps: float) -> None:
+    labels = [("a", "qkv"), ("b", "out"), ("c", "out")]
+    one = kernels(("a", 0.0, 4.0), ("b", 1.0, 6.0), ("c", 7.0, 8.0))
+    assert by_component(one, labels, wall)["seconds"]["gaps"] == gaps
 
 
 @pytest.mark.parametrize("names", ["", "ab", "abcd", "abd"])

@@ -1,7 +1,8 @@
 """Kernels of a pass, by component. Needs torch; on a CPU the time between marks is taken instead.
 
 A pass is captured twice as a CUDA graph: with a marking kernel before every component, which says what each kernel
-belongs to, and without marks, which says how long each takes where nothing comes between.
+belongs to, and without marks, which says how long each takes where nothing comes between. Of the second, replays are
+traced for half a second and the later half of them counts: a GPU under load lowers its clock, as in all other times.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,8 +21,8 @@ from companion.benchmarks.models.training_step import Training, choose_attention
 from companion.models import Memory
 from companion.models.layers import Place, rotary_angles
 
-#: Replays that are traced; times are their means.
-REPLAYS = 3
+#: Replays are traced for about so long, seconds, and how many at least and at most; times are means of the later half.
+SECONDS, LEAST, MOST = 0.5, 4, 60
 #: Largest relative difference between a pass in parts and the pass: of loss, or of the outputs of a layer in bfloat16.
 TOLERANCE = {"training": 2e-3, "prefill_layer": 2e-2}
 
@@ -137,9 +138,11 @@ def _traced(action: Callable[[], Any], marks: Marks) -> dict[str, Any]:
     release(marks.device)
     labels = labels_of(marked, marks.names)
     graph = _captured(action, marks, enabled=False)
-    plain = _trace(graph, REPLAYS)
     wall = timing_of(graph.replay, marks.device)["seconds_median"]
-    return {**by_component(plain, labels, wall), "launch": "graph"}
+    replays = max(LEAST, min(MOST, int(SECONDS / wall)))
+    kernels = _trace(graph, replays)
+    later = len(kernels) // replays * (replays // 2)
+    return {**by_component(kernels[later:], labels, wall), "launch": "graph"}
 
 
 def _captured(action: Callable[[], Any], marks: Marks, enabled: bool) -> Any:
@@ -199,6 +202,8 @@ def by_component(kernels: Sequence[Kernel], labels: Sequence[tuple[str, str]], w
     """Seconds and numbers of kernels by component, a pass.
 
     A kernel counts from the end of what ran before it: kernels that begin early (programmatic dependent launch) wait.
+    Time in which no kernel of a pass runs is `gaps`; tracing makes these longer, so they are at most what the kernels
+    leave of a pass that is not traced.
 
     Parameters
     ----------
@@ -207,7 +212,7 @@ def by_component(kernels: Sequence[Kernel], labels: Sequence[tuple[str, str]], w
     labels
         name and component of each kernel of one pass.
     wall
-        seconds of a pass without a profiler. What kernels do not fill of it are `gaps`.
+        seconds of a pass without a profiler.
 
     Raises
     ------
@@ -219,12 +224,14 @@ def by_component(kernels: Sequence[Kernel], labels: Sequence[tuple[str, str]], w
         raise ArithmeticError(f"trace: {len(kernels)} kernels without marks, {len(labels)} with marks, or other ones")
     seconds: dict[str, float] = {}
     counts: dict[str, int] = {}
-    before = kernels[0].start
+    before, idle = kernels[0].start, 0.0
     for number, (kernel, (_, component)) in enumerate(zip(kernels, [*labels] * passes, strict=True)):
+        if number % len(labels):
+            idle += max(0.0, kernel.start - before) / passes
         busy = max(0.0, kernel.end - max(kernel.start, before))
         seconds[component] = seconds.get(component, 0.0) + busy / passes
         if number < len(labels):
             counts[component] = counts.get(component, 0) + 1
         before = max(before, kernel.end)
-    seconds["gaps"] = max(0.0, wall - sum(seconds.values()))
+    seconds["gaps"] = min(idle, max(0.0, wall - sum(seconds.values())))
     return {"seconds": seconds, "kernels": counts}
