@@ -19,7 +19,7 @@ torch.set_num_threads(1)
 from companion.accounting import count_flops  # noqa: E402
 from companion.benchmarks.records import append_record, read_records  # noqa: E402
 from companion.chapters import ch13  # noqa: E402
-from companion.chapters.ch13 import here, profile, records, shown, steps, training  # noqa: E402
+from companion.chapters.ch13 import figures, here, profile, records, shown, steps, training  # noqa: E402
 from companion.chapters.ch13.counts import count_facts, counts_verdict  # noqa: E402
 from companion.errors import InputError, NotApplicable  # noqa: E402
 from companion.plotting import Html  # noqa: E402
@@ -125,7 +125,8 @@ def test_sentences_about_steps(timed: steps.Steps) -> None:
     assert facts["c13_growth_first"] == "0 %"
     assert facts["c13_checks"] == "All 6 comparisons passed"
     assert facts["c13_eager"] == "1.5"
-    assert facts["c13_close"] == "At every size a compiled step is within a tenth of its graph"
+    assert facts["c13_close"] == "At 160M and 400M a compiled step is within a tenth of its graph"
+    assert facts["c13_other_vocabulary"] == "No other vocabulary was timed"
     text = training.answer_verdict(timed)
     worst = max(steps.crossing(timed.ratios(size)).at for size in timed.sizes)
     assert f"from a context of {steps.round_context(worst)} tokens on, at every size; at 32768 tokens" in text
@@ -144,13 +145,43 @@ def test_other_answers(handicap: float, words: str, tmp_path: Path) -> None:
     ("close", "text"),
     [
         (["15m", "160m"], "From 15M on"),
-        (["5m", "15m", "160m"], "At every size"),
+        (["5m", "15m", "160m"], "At 5M, 15M and 160M a"),
         ([], "At no size"),
         (["5m", "160m"], "At two of 3 sizes"),
     ],
 )
 def test_sizes_whose_launches_are_hidden(close: list[str], text: str) -> None:
     assert training.close_verdict(close, ["5m", "15m", "160m"]).startswith(text)
+
+
+def test_a_size_that_was_not_timed_in_both_ways_is_not_within_a_tenth(timed: steps.Steps) -> None:
+    results = timed.suite.results
+    some = results[(results["size"] == "160m") | (results["launch"] == "compiled")]
+    suite = records.Suite("GPU", 1.0, 1.0, some, "")
+    verdict = training.launch_facts(steps.Steps(suite, 8192))["c13_close"]
+    assert verdict == "At 160M a compiled step is within a tenth of its graph"
+    assert training.close_verdict([], []) == "No step was timed in both ways"
+
+
+def test_another_vocabulary_is_told_apart(timed: steps.Steps) -> None:
+    results = timed.suite.results
+    small = results[results["part"] == "training"].assign(vocabulary=2048.0)
+    slow = small["launch"].eq("compiled") & small["model"].eq("xlstm")
+    small["seconds_median"] = small["seconds_median"].where(~slow, 1.4 / 1.04 * small["seconds_median"])
+    both = records.Suite("GPU", 1.0, 1.0, pd.concat([results, small], ignore_index=True), "")
+    (other,) = steps.Steps(both, 8192, 50304).others
+    assert (other.vocabulary, other.sizes) == (2048, ["160m", "400m"])
+    verdict = training.vocabulary_verdict(steps.Steps(both, 8192, 50304))
+    assert verdict.startswith("With a vocabulary of 2,048 (160M) the Transformer's step takes ")
+    assert verdict.endswith("at contexts of 512, 2048, 8192 and 32768 tokens; and without a graph "
+                            "the xLSTM's compiled step takes 40 % longer")  # fmt: skip
+    assert training.vocabulary_verdict(other).startswith("With a vocabulary of 50,304 (160M)")
+
+
+def test_panels_for_some_sizes() -> None:
+    assert figures.some_sizes({"5m": 2, "15m": 3, "160m": 2, "400m": 2}) == ["5m", "15m", "400m"]
+    assert figures.some_sizes({"5m": 2, "15m": 2, "160m": 2, "400m": 3}) == ["5m", "15m", "400m"]
+    assert figures.some_sizes({"5m": 2, "400m": 3}) == ["5m", "400m"]
 
 
 def test_what_did_not_fit_is_said(folder: Path) -> None:

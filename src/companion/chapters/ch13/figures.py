@@ -22,11 +22,24 @@ MOST_PANELS = 3
 MOST_TICKS = 5
 
 
-def some_sizes(sizes: Sequence[str]) -> list[str]:
-    """As many of the sizes as a figure has panels for: from the smallest to the largest, evenly spread."""
+def some_sizes(models: Mapping[str, int]) -> list[str]:
+    """As many of the sizes as a figure has panels for: the ends, and between them those with the most models.
+
+    Parameters
+    ----------
+    models
+        how many models were timed, by size from the smallest to the largest.
+    """
+    sizes = list(models)
     if len(sizes) <= MOST_PANELS:
-        return list(sizes)
-    return [sizes[round(at)] for at in np.linspace(0, len(sizes) - 1, MOST_PANELS)]
+        return sizes
+    middle = sorted(sizes[1:-1], key=lambda size: -models[size])[: MOST_PANELS - 2]
+    return [size for size in sizes if size in (sizes[0], *middle, sizes[-1])]
+
+
+def models_by_size(table: pd.DataFrame, sizes: Sequence[str]) -> dict[str, int]:
+    """How many models a table has of each size."""
+    return {size: table.loc[table["size"] == size, "model"].nunique() for size in sizes}
 
 
 def context_axis(ax: Axes, lengths: Sequence[float]) -> None:
@@ -44,11 +57,13 @@ def context_text(length: float) -> str:
 
 def step_times(steps: Steps, labels: Mapping[str, str]) -> Figure:
     """Milliseconds of a step over the context length, a panel for some sizes, with the crossing marked."""
-    sizes = some_sizes(steps.sizes)
+    sizes = some_sizes(models_by_size(steps.fastest, steps.sizes))
     figure, axes = panels(len(sizes), height=3.4)
     for ax, size in zip(axes, sizes, strict=True):
         for model in steps.models:
             rows = steps.of(model, size)
+            if rows.empty:
+                continue
             ax.plot(rows.index, 1e3 * rows["seconds_median"], label=labels[model], markersize=4, **LOOKS[model])
         at = crossing(steps.ratios(size)).at
         if 0 < at < np.inf:
@@ -63,7 +78,7 @@ def step_times(steps: Steps, labels: Mapping[str, str]) -> Figure:
 
 def launches(costs: pd.DataFrame, labels: Mapping[str, str], names: Sequence[str]) -> Figure:
     """Milliseconds of a step by how it is launched, bars for every model, a panel for some sizes."""
-    sizes = some_sizes(list(dict.fromkeys(costs["size"])))
+    sizes = some_sizes(models_by_size(costs, list(dict.fromkeys(costs["size"]))))
     figure, axes = panels(len(sizes), height=3.4)
     hatches = dict(zip(names, ("", "//", "xx"), strict=False))
     shades = dict(zip(names, (0.35, 0.65, 1.0), strict=False))

@@ -27,17 +27,34 @@ class Steps:
         of `companion.chapters.ch13.records.TRAINING`.
     context_length
         T at which single numbers are shown.
+    vocabulary
+        only models with so many rows of the embedding; None: with those of most of them.
     """
 
     suite: Suite
     context_length: int
+    vocabulary: int | None = None
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """Timed steps of our own models, with the vocabulary of most of them."""
+        """Timed steps of our own models, of one vocabulary."""
+        own = self._all
+        if "vocabulary" not in own:
+            return own
+        return own[own["vocabulary"] == (self.vocabulary or own["vocabulary"].mode().max())]
+
+    @property
+    def _all(self) -> pd.DataFrame:
         timed = self.suite.timed
-        own = timed[(timed["part"] == "training") & (timed["implementation"] == "companion")]
-        return own[own["vocabulary"] == own["vocabulary"].mode().max()] if "vocabulary" in own else own
+        return timed[(timed["part"] == "training") & (timed["implementation"] == "companion")]
+
+    @property
+    def others(self) -> list["Steps"]:
+        """The same of every other vocabulary with which both architectures were timed, the smallest first."""
+        if "vocabulary" not in self._all:
+            return []
+        sizes = sorted(set(self._all["vocabulary"].dropna()) - set(self.table["vocabulary"]))
+        return [each for size in sizes if (each := Steps(self.suite, self.context_length, int(size))).sizes]
 
     @cached_property
     def fastest(self) -> pd.DataFrame:

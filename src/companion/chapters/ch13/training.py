@@ -16,7 +16,7 @@ from companion.plotting import Html, show, show_table
 
 def steps_figure(steps: Steps) -> Html:
     """Time of a step over the context length: the decisive figure."""
-    hidden = len(steps.sizes) - len(figures.some_sizes(steps.sizes))
+    hidden = max(0, len(steps.sizes) - figures.MOST_PANELS)
     return show(
         figures.step_times(steps, MODEL_LABELS),
         name="model-training",
@@ -161,19 +161,40 @@ def launch_facts(steps: Steps) -> dict[str, object]:
     """What eager launches and a compiled step without a graph cost."""
     costs = launch_costs(steps).reindex(columns=["size", "beyond", *LAUNCHES])
     eager, beyond = (costs["eager"] / costs["compiled graph"]).dropna(), costs.dropna(subset="beyond")
-    close = [size for size in steps.sizes if (beyond.loc[beyond["size"] == size, "beyond"] <= 0.1).all()]
+    compared = [size for size in steps.sizes if size in set(beyond["size"])]
+    close = [size for size in compared if (beyond.loc[beyond["size"] == size, "beyond"] <= 0.1).all()]
     return {
         "c13_eager": span_text(eager, lambda v: significant(v, 2)),
         "c13_beyond": span_text(beyond["beyond"], signed_percent),
-        "c13_close": close_verdict(close, steps.sizes),
+        "c13_close": close_verdict(close, compared),
+        "c13_other_vocabulary": vocabulary_verdict(steps),
     }
 
 
+def vocabulary_verdict(steps: Steps) -> str:
+    """A verdict: ratios of times, and what a missing graph costs the xLSTM, with the smallest other vocabulary."""
+    if not steps.others:
+        return "No other vocabulary was timed"
+    other, size = steps.others[0], steps.others[0].sizes[0]
+    ratios = other.ratios(size)
+    times = other.by_launch(size, FIRST).reindex(columns=list(LAUNCHES))
+    beyond = (times["compiled"] / times["compiled graph"] - 1).dropna()
+    found = (
+        f"With a vocabulary of {other.vocabulary:,} ({size.upper()}) the Transformer's step takes "
+        f"{listed([significant(ratio) for ratio in ratios])} times as long as the xLSTM's, at contexts of "
+        f"{listed([str(int(length)) for length in ratios.index])} tokens"
+    )
+    if beyond.empty:
+        return found
+    return f"{found}; and without a graph the xLSTM's compiled step takes {span_text(beyond)} longer"
+
+
 def close_verdict(close: list[str], sizes: list[str]) -> str:
-    """A verdict: at which sizes a compiled step is within a tenth of its graph."""
+    """A verdict: at which of the sizes that were timed in both ways a compiled step is within a tenth of its graph."""
+    if not sizes:
+        return "No step was timed in both ways"
     if len(close) == len(sizes):
-        where = "At every size" if len(sizes) > 1 else f"At {sizes[0].upper()}, the only size timed for both,"
-        return f"{where} a compiled step is within a tenth of its graph"
+        return f"At {listed([size.upper() for size in sizes])} a compiled step is within a tenth of its graph"
     if not close:
         return "At no size is a compiled step within a tenth of its graph"
     if close == sizes[len(sizes) - len(close) :]:
