@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ACTIVATE := to have the command in this shell: source $(BIN)/activate, then companion --help
-# More workers than this only wait for each other: the book is built once. Files in the order of tests/conftest.py.
+# How many workers `auto` is, and the order of files: tests/conftest.py. More than four only wait for each other.
 PYTEST_ARGS ?= -q -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 # Processes start sooner with modules that are compiled already, and mypy reads modules on two cores.
 unexport PYTHONDONTWRITEBYTECODE

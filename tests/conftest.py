@@ -1,6 +1,7 @@
 """What holds for all tests."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """`--quick` is what `make check` runs, `--record` what `make test` adds."""
     parser.addoption("--quick", action="store_true", help="leave out what takes long: see tests/conftest.py")
     parser.addoption("--record", type=Path, metavar="FILE", help="leave the counts for the page Reproducibility")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """One worker more than cores: some wait for a browser, or for the book, which is built once."""
+    if config.getoption("--quick"):
+        return None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores + 1
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

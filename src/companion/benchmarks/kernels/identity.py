@@ -57,6 +57,7 @@ class Identity(NamedTuple):
     harness: str
 
 
+@cache
 def identity_today(operator: str = "mlstm") -> Identity:
     """The identity of the code of this package.
 
