@@ -218,6 +218,10 @@ def test_sentences_about_profiles(profiled: profile.Profile) -> None:
     assert "Most time goes to the feed-forward layers (36 % and 46 %)" in text
     assert text.endswith("lost in the projections (3.1 %) and the mLSTM (8.0 %)")
     assert facts["c13_worst"] == "the mLSTM in one generated token of the xLSTM, 8.0 % of its time"
+    assert str(facts["c13_outside"]).startswith("Up to 4.0 % of a pass lies outside of kernels")
+    filled = profiled.suite.results[profiled.suite.results["component"] != "gaps"]
+    full = profile.Profile(records.Suite("GPU", 1.0, 1.0, filled, ""))
+    assert profile.outside_verdict(full).startswith("No pass loses time between its kernels")
 
 
 # ---- records -------------------------------------------------------------------------------------------------------

@@ -169,7 +169,17 @@ def profile_facts(profile: Profile) -> dict[str, object]:
     where = (
         f"{in_words(first['worst'], first['model'])} in {PARTS[first['part']]} of the {MODEL_LABELS[first['model']]}"
     )
-    return facts | {"c13_worst": f"{where}, {percent(first['lost'] / first['seconds'])} of its time"}
+    facts["c13_worst"] = f"{where}, {percent(first['lost'] / first['seconds'])} of its time"
+    return facts | {"c13_outside": outside_verdict(profile)}
+
+
+def outside_verdict(profile: Profile) -> str:
+    """A verdict: how much of a pass lies between its kernels."""
+    outside = profile.table[profile.table["group"] == GROUPS["gaps"]].set_index(["part", "model"])["seconds"]
+    share = (outside / profile.passes.set_index(["part", "model"])["seconds"]).max()
+    if not share > 0:
+        return "No pass loses time between its kernels: in a CUDA graph the next one is ready when the last one ends"
+    return f"Up to {percent(share)} of a pass lies outside of kernels, after the end of one and before the next"
 
 
 def pass_verdict(name: str, rows: list[dict[str, Any]]) -> str:

@@ -58,7 +58,7 @@ def coefficients(model: RuntimeModel, peaks: Hardware) -> pd.DataFrame:
     -------
     DataFrame
         with `term`, `unit` (`%` of the peak, or `ns` per token and layer, `µs` per layer or pass), `value`, `low`,
-        `high` in that unit, and `share` of all fitted time. A rate that cannot be told from infinity has an infinite
+        `high` in that unit, and `share` of all fitted time. A rate that the timings do not bound has an infinite
         end; NaN where the timings leave the term free.
     """
     peak = {"FLOP": peaks.peak_flops_per_s, "byte": peaks.peak_bytes_per_s}
@@ -128,7 +128,7 @@ def show_terms(
     return show_table(
         table[["model", "term", *shown]],
         name=f"measured-{'first' if quantity == 'ttft' else 'step'}-terms{'' if 'theirs' in shown else '-more'}",
-        caption=f"{caption}{waves if 'theirs' in shown else ''}∞ % or 0 µs: not to be told from no cost at all.",
+        caption=f"{caption}{waves if 'theirs' in shown else ''}∞ % or 0 µs: the timings allow that it costs nothing.",
         labels=shown,
     )
 
