@@ -134,11 +134,26 @@ def test_sentences_about_steps(timed: steps.Steps) -> None:
 
 @pytest.mark.parametrize(
     ("handicap", "words"),
-    [(0.5, "at 160M, the only size timed for both, and at every context from 512"), (9.0, "at some sizes only")],
+    [
+        (0.5, "at 160M, the only size timed for both, and at every context that was timed"),
+        (9.0, "at some sizes only"),
+    ],
 )
 def test_other_answers(handicap: float, words: str, tmp_path: Path) -> None:
     suite = records.load_suite(records.TRAINING, made.write_records(tmp_path, ("160m",), handicap=handicap))
     assert words in training.answer_verdict(steps.Steps(suite, 8192))
+
+
+def test_a_size_that_was_timed_at_one_context_has_no_curve(timed: steps.Steps) -> None:
+    results = timed.suite.results
+    some = results[(results["size"] == "160m") | (results["context_length"] == 32768)]
+    found = steps.Steps(records.Suite("GPU", 1.0, 1.0, some, ""), 8192)
+    assert (found.sizes, found.curves) == (["160m", "400m"], ["160m"])
+    assert "tokens on, at every size (400M: timed at longer contexts only); at 32768" in training.answer_verdict(found)
+    growth = training.training_facts(found)["c13_growth_second"]
+    assert isinstance(growth, str)
+    assert "to" not in growth  # one size, not from 1.0 for the other
+    assert "1 more size: in the table" in training.steps_figure(found)._repr_html_()
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def context_text(length: float) -> str:
 
 def step_times(steps: Steps, labels: Mapping[str, str]) -> Figure:
     """Milliseconds of a step over the context length, a panel for some sizes, with the crossing marked."""
-    sizes = some_sizes(models_by_size(steps.fastest, steps.sizes))
+    sizes = some_sizes(models_by_size(steps.fastest, steps.curves))
     figure, axes = panels(len(sizes), height=3.4)
     for ax, size in zip(axes, sizes, strict=True):
         for model in steps.models:

@@ -69,6 +69,11 @@ class Steps:
         return in_order(both[0] & both[1])
 
     @property
+    def curves(self) -> list[str]:
+        """Sizes of which both were timed at several contexts; where there is none, all sizes."""
+        return [size for size in self.sizes if len(self.ratios(size)) > 1] or self.sizes
+
+    @property
     def models(self) -> list[str]:
         """Models that were timed."""
         return [name for name in MODELS if (self.fastest["model"] == name).any()]

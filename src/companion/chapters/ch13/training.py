@@ -16,7 +16,7 @@ from companion.plotting import Html, show, show_table
 
 def steps_figure(steps: Steps) -> Html:
     """Time of a step over the context length: the decisive figure."""
-    hidden = max(0, len(steps.sizes) - figures.MOST_PANELS)
+    hidden = len(steps.sizes) - min(len(steps.curves), figures.MOST_PANELS)
     return show(
         figures.step_times(steps, MODEL_LABELS),
         name="model-training",
@@ -63,30 +63,36 @@ def answer_verdict(steps: Steps) -> str:
     longest = min(each.most for each in found.values())
     ends = span_text([steps.ratio_at(size, longest) for size in steps.sizes], lambda v: significant(v, 2))
     subject = f"On {steps.suite.device} the xLSTM's training step"
-    where = every_size(steps.sizes)
     if any(np.isinf(each.at) for each in found.values()):
         slower = [size.upper() for size, each in found.items() if np.isinf(each.at)]
         return f"{subject} is faster than the Transformer's at some sizes only: not at {listed(slower)}"
     last = max(each.at for each in found.values())
+    where = every_size(steps.sizes, [size for size in steps.sizes if last and found[size].least > last])
     if last == 0:
-        least = min(each.least for each in found.values())
-        since = f"is faster than the Transformer's {where}, and at every context from {least} tokens on"
+        since = f"is faster than the Transformer's {where}, and at every context that was timed"
     else:
         worst = max(found.values(), key=lambda each: each.at)
         since = f"is faster than the Transformer's from a context of {worst.text} tokens on, {where}"
     return f"{subject} {since}; at {longest} tokens it is {ends} times as fast"
 
 
-def every_size(sizes: Sequence[str]) -> str:
-    """In a sentence: `at every size`, or `at 15M, the only size timed for both`."""
-    return "at every size" if len(sizes) > 1 else f"at {sizes[0].upper()}, the only size timed for both"
+def every_size(sizes: Sequence[str], longer_only: Sequence[str] = ()) -> str:
+    """In a sentence: `at every size`, or `at 15M, the only size timed for both`.
+
+    `longer_only` are those of the sizes that were timed at longer contexts than the sentence is about.
+    """
+    if len(sizes) == 1:
+        return f"at {sizes[0].upper()}, the only size timed for both"
+    if not longer_only:
+        return "at every size"
+    return f"at every size ({listed([size.upper() for size in longer_only])}: timed at longer contexts only)"
 
 
 def training_facts(steps: Steps) -> dict[str, object]:
     """Ratios by context, utilization, memory, checks and what was left out."""
     T = steps.context_length
     crossings = {size: crossing(steps.ratios(size)) for size in steps.sizes}
-    rises = {model: [_growth(steps, size, model) for size in steps.sizes] for model in (FIRST, SECOND)}
+    rises = {model: [_growth(steps, size, model) for size in steps.curves] for model in (FIRST, SECOND)}
     shares = {m: [_share(steps, size, m) for size in steps.sizes] for m in (FIRST, SECOND)}
     return {
         "c13_sizes": listed([size.upper() for size in steps.sizes]),

@@ -193,8 +193,9 @@ def show_memory(measured: Measured, size: str, batch: int) -> Html:
 def show_longest(measured: Measured) -> Html:
     """The longest context that ran, by model, size and batch, in a prefill and in a step."""
     rows = []
+    asked = set(zip(measured.table["size"], measured.table["model"], strict=True))
     for size in measured.sizes:
-        for model in measured.models:
+        for model in [model for model in measured.models if (size, model) in asked]:
             row = {"size": size, "model": MODEL_LABELS[model]}
             for quantity, part in PARTS.items():
                 for batch in measured.batches:
