@@ -105,13 +105,17 @@ def compile_kernels(options: dict[str, Any]) -> None:
         state = (n[..., None].expand(-1, -1, -1, d_hv).contiguous(), n, torch.zeros(1, n_heads))
         gradient = state[:2]
     p = Problem.of(q, v, places, size, not plain)
-    h, _, saved = launch.forward(p, q, q, v, gate, gate, state)
+    inputs, h, final = (q, q, v, gate, gate), torch.empty_like(v), None if plain else state
+    kept = launch.saved_bytes(p.num_tokens, p.num_chunks, n_heads, d_qk, dtype)
+    saved = launch.saved_views(p, torch.empty(kept, dtype=torch.uint8))
+    launch.forward(p, inputs, state, h, final, saved)
     with configs.forced(outputs=0):  # states and outputs in two kernels
-        launch.forward(p, q, q, v, gate, gate, state)
-    launch_backward.backward(p, h, gradient, (q, q, v, gate, gate), state, saved, plain)
+        launch.forward(p, inputs, state, h, final, saved)
+    C_0 = None if state is None else state[0]
+    launch_backward.backward(p, h, gradient, inputs, C_0, saved, plain, inputs, gradient)
     C = torch.zeros(1, n_heads, d_qk, d_hv, dtype=torch.float32 if plain else torch.bfloat16)
     token = (q[:, 0], q[:, 0], v[:, 0], gate[:, 0], gate[:, 0])
-    launch.step(*token, C, torch.zeros(1, n_heads, d_qk), torch.zeros(1, n_heads), not plain)
+    launch.step(*token, C, torch.zeros(1, n_heads, d_qk), torch.zeros(1, n_heads), v[:, 0], not plain)
 
 
 if __name__ == "__main__":

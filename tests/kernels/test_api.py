@@ -176,7 +176,7 @@ def test_what_reaches_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     assert i.shape == (1, 30, 2)
     assert given_state == before
     assert torch.equal(given.pop("cu_seqlens"), bounds)
-    assert given == {"chunk_size": 32, "gate": "exponential", "normalizer_gradient": False}
+    assert given == {"chunk_size": 32, "gate": "exponential", "normalizer_gradient": False, "return_state": True}
     with pytest.raises(InputError, match=r"^cu_seqlens: ends at 29"):
         mlstm(*inputs, cu_seqlens=bounds - torch.tensor([0, 0, 1]), **options)
 

@@ -11,7 +11,7 @@ pytest.importorskip("triton", reason="Triton is not installed (extra 'kernels', 
 
 import triton
 
-from companion.kernels.common import device
+from companion.kernels.common import device, replay
 from companion.kernels.mlstm import configs, launch_fused
 from companion.kernels.mlstm.problem import Problem
 
@@ -100,8 +100,8 @@ def test_the_callers_allocator_stays() -> None:
     seen = []
     triton.set_allocator(mine)
     try:
-        launch_fused._with_memory(lambda: seen.append(allocation._allocator.get()))
+        replay.with_memory(lambda: seen.append(allocation._allocator.get()))
         assert allocation._allocator.get() is mine
     finally:
         triton.set_allocator(before)
-    assert seen == [launch_fused._allocate]
+    assert seen == [replay._allocate]

@@ -60,7 +60,8 @@ def test_scan_is_the_loop(
             through[:, at] = (kept * n[at].double().numpy()).sum(-1)
             x = kept + changes[written, at].double().sum(0).numpy()
         ends[seq] = x
-    found, end, passing = carry_vectors(p, changes, start, keep, n if backwards else None)
+    found, end = torch.zeros(p.num_chunks, HEADS, d_qk), torch.zeros(len(lengths), HEADS, d_qk)
+    passing = carry_vectors(p, changes, start, keep, found, end, n if backwards else None)
     used = ~np.isnan(expected[:, 0, 0])
     assert used.sum() == sum(counts)
     np.testing.assert_allclose(found.numpy()[used], expected[used], rtol=1e-5, atol=1e-5)
@@ -76,6 +77,6 @@ def test_what_passes_a_nearly_shut_gate_is_not_lost_in_what_is_added() -> None:
     p = problem([3 * L], False, 16)
     changes, n = torch.ones(1, 3, HEADS, 16), torch.ones(3, HEADS, 16)
     keep = torch.full((HEADS, 3), 1e-12)
-    _, _, passing = carry_vectors(p, changes, None, keep, n)
+    passing = carry_vectors(p, changes, None, keep, torch.empty_like(n), None, n)
     expected = torch.tensor([16e-12, 16e-12, 0.0]).expand(HEADS, 3)
     torch.testing.assert_close(passing.sum(0), expected, rtol=1e-5, atol=0.0)

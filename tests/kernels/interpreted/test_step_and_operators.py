@@ -82,7 +82,7 @@ def forward_arguments(*, packed: bool, with_state: bool, sigmoid: bool) -> tuple
     inputs = [x.requires_grad_() for x in mlstm_inputs(20, batch_size=1, n_heads=1, dtype=HIGH)]
     before = [x.requires_grad_() for x in mlstm_state(2 if packed else 1, n_heads=1, dtype=HIGH)]
     places = torch.tensor([0, 5, 20]) if packed else None
-    return (*inputs, *(before if with_state else (None,) * 3), places, 16, sigmoid, True)
+    return (*inputs, *(before if with_state else (None,) * 3), places, 16, sigmoid, True, with_state)
 
 
 @pytest.mark.parametrize(("packed", "with_state", "sigmoid"), [(False, True, False), (True, False, True)])
@@ -94,9 +94,9 @@ def test_operator_of_the_forward_pass(packed: bool, with_state: bool, sigmoid: b
 def test_operator_of_the_backward_pass() -> None:
     arguments = forward_arguments(packed=False, with_state=True, sigmoid=False)
     with torch.no_grad():
-        h, C, n, _, *saved = torch.ops.companion.mlstm_forward(*arguments)
+        h, C, n, _, saved = torch.ops.companion.mlstm_forward(*arguments)
         *inputs, C_0, n_0, m_0 = (x.detach() for x in arguments[:8])
-        backward = (torch.ones_like(h), C, n, *saved, *inputs, C_0, n_0, m_0, None, *arguments[9:])
+        backward = (torch.ones_like(h), C, n, saved, *inputs, C_0, n_0, m_0, None, *arguments[9:12])
         torch.library.opcheck(torch.ops.companion.mlstm_backward.default, backward, test_utils=CHECKS)
 
 
@@ -120,10 +120,10 @@ def test_fake_tensors_have_the_shapes_and_strides_of_real_ones() -> None:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     inputs = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in mlstm_inputs(20, dtype=HIGH)]
-    real = torch.ops.companion.mlstm_forward(*inputs, None, None, None, None, 16, False, True)
+    real = torch.ops.companion.mlstm_forward(*inputs, None, None, None, None, 16, False, True, True)
     with FakeTensorMode() as mode:
         copies = [mode.from_tensor(x) for x in inputs]
-        fake = torch.ops.companion.mlstm_forward(*copies, None, None, None, None, 16, False, True)
+        fake = torch.ops.companion.mlstm_forward(*copies, None, None, None, None, 16, False, True, True)
     assert [(x.shape, x.stride(), x.dtype) for x in fake] == [(x.shape, x.stride(), x.dtype) for x in real]
 
 

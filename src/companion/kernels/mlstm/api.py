@@ -167,8 +167,9 @@ def mlstm(
     chosen = checks.choose_backend(backend, inputs, sizes)
     if layout == "bhtd":
         inputs = tuple(x.transpose(1, 2) for x in inputs)
+    state: MLSTMState | None
     if chosen == "triton":
-        h, state = _triton(inputs, initial_state, cu_seqlens, options)
+        h, state = _triton(inputs, initial_state, cu_seqlens, options, return_state)
     elif cu_seqlens is None:
         h, state = _torch(chosen, inputs, initial_state, options)
     else:
@@ -177,7 +178,7 @@ def mlstm(
         h, state = _torch_packed(chosen, inputs, bounds, initial_state, options)
     if layout == "bhtd":
         h = h.transpose(1, 2)
-    return (h, state) if return_state else h
+    return (h, state) if return_state and state is not None else h
 
 
 def mlstm_step(
@@ -261,7 +262,8 @@ def _triton(
     state: MLSTMState | None,
     cu_seqlens: Tensor | None,
     options: _Options,
-) -> tuple[Tensor, MLSTMState]:
+    return_state: bool,
+) -> tuple[Tensor, MLSTMState | None]:
     from companion.kernels.mlstm.ops import mlstm_triton  # imports Triton
 
     if cu_seqlens is not None:
@@ -269,7 +271,7 @@ def _triton(
             checks.check_bounds(cu_seqlens.tolist(), inputs[0].shape[1])
         cu_seqlens = cu_seqlens.to(inputs[0].device)
     q, k, v, i, f = inputs
-    return mlstm_triton(q, k, v, i, f, state, cu_seqlens=cu_seqlens, **options._asdict())
+    return mlstm_triton(q, k, v, i, f, state, cu_seqlens=cu_seqlens, return_state=return_state, **options._asdict())
 
 
 def _torch_packed(

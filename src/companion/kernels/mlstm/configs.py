@@ -249,6 +249,11 @@ def run(
     )
 
 
+def is_watched() -> bool:
+    """Whether launches are observed, or candidates were asked for: then every call must choose anew."""
+    return bool(_forced or _observers)
+
+
 def is_forced(kernel: str) -> bool:
     """Whether a candidate of a kernel was asked for by `forced`."""
     return kernel in _forced

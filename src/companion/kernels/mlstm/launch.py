@@ -1,5 +1,6 @@
 """Launches the Triton kernels of a forward pass and of a step: allocates what they write, picks configurations."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -7,8 +8,9 @@ import torch
 from companion.kernels.common import device
 from companion.kernels.common.device import Config
 from companion.kernels.common.host import cdiv, power_of_2, strides
+from companion.kernels.common.replay import LINE, Launch, launch_now
 from companion.kernels.mlstm import configs, launch_fused, triton_forward, triton_gates, triton_normalizer, triton_step
-from companion.kernels.mlstm.problem import Problem
+from companion.kernels.mlstm.problem import Problem, exponent_dtype
 from companion.kernels.mlstm.state import LEAST_LOG_F, LEAST_NORMALIZER
 
 Tensor = torch.Tensor
@@ -20,10 +22,11 @@ _LEAST_NORMALIZER = LEAST_NORMALIZER[torch.float32]
 
 
 class Saved(NamedTuple):
-    """What the forward pass keeps for the backward pass beside its inputs and h.
+    """What the forward pass keeps for the backward pass beside its inputs.
 
     One number per token and head, (H, all tokens), or per chunk and head, (H, all chunks), and `vec_n` at the start of
-    every chunk, (all chunks, H, d_qk).
+    every chunk, (all chunks, H, d_qk). All of it lies in one tensor of bytes (`saved_bytes`, `saved_views`): eight
+    allocations, and as many tensors for autograd to keep, take longer than two launches.
     """
 
     vec_c: Tensor
@@ -36,33 +39,68 @@ class Saved(NamedTuple):
     vec_n: Tensor
 
 
+def saved_bytes(num_tokens: int, num_chunks: int, n_heads: int, d_qk: int, dtype: torch.dtype) -> int:
+    """Bytes of `Saved` for q of a dtype."""
+    return sum(size for size, _, _ in _saved_parts(num_tokens, num_chunks, n_heads, d_qk, dtype))
+
+
+def saved_views(p: Problem, memory: Tensor) -> Saved:
+    """The parts of `memory`, of as many bytes as `saved_bytes` says."""
+    views, at = [], 0
+    for size, shape, dtype in _saved_parts(p.num_tokens, p.num_chunks, p.n_heads, p.d_qk, p.dtype):
+        used = math.prod(shape) * dtype.itemsize
+        views.append(memory[at : at + used].view(dtype).view(shape))
+        at += size
+    return Saved(*views)
+
+
+def _saved_parts(
+    num_tokens: int, num_chunks: int, n_heads: int, d_qk: int, dtype: torch.dtype
+) -> list[tuple[int, tuple[int, ...], torch.dtype]]:
+    """Bytes with what fills up the last line, shape and dtype of every part."""
+    of_tokens, of_chunks = (n_heads, num_tokens), (n_heads, num_chunks)
+    shapes = [*[of_tokens] * 6, of_chunks, (num_chunks, n_heads, d_qk)]
+    dtypes = [exponent_dtype(dtype)] * 2 + [torch.float32] * 6
+    return [
+        ((math.prod(shape) * of.itemsize + LINE - 1) // LINE * LINE, shape, of)
+        for shape, of in zip(shapes, dtypes, strict=True)
+    ]
+
+
 def forward(
-    p: Problem, q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, state: tuple[Tensor, Tensor, Tensor] | None
-) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], Saved]:
-    """h (as v), the final state and what the backward pass needs."""
+    p: Problem,
+    inputs: tuple[Tensor, ...],
+    state: tuple[Tensor, Tensor, Tensor] | None,
+    h: Tensor,
+    final: tuple[Tensor, Tensor, Tensor] | None,
+    saved: Saved,
+) -> None:
+    """Writes h, the final state where it is wanted, and what the backward pass needs.
+
+    `inputs` are q, k, v, ĩ, f̃; `h` is laid out in any way, as is v.
+    """
+    q, k, v, i, f = inputs
     C_0, n_0, m_0 = state or (None, None, None)
-    h = p.like(v)
+    C_T, n_T, m_T = final or (None, None, None)
     tile = launch_fused.tile_of(p, q, v, h)
-    gates, m_T = _gates(p, k, i, f, m_0, tile)
-    vec_n, n_T, _ = carry_vectors(p, gates.keys[None], n_0, gates.keep)
-    vec_scale, vec_signed = p.result(p.n_heads, p.num_tokens), p.result(p.n_heads, p.num_tokens)
+    gates = _gates(p, k, i, f, m_0, m_T, saved, tile)
+    carry_vectors(p, gates.keys[None], n_0, saved.sca_keep, saved.vec_n, n_T)
     mat_S = p.empty(p.n_heads, p.num_tokens, tile or p.chunk_size, dtype=p.state_dtype)
 
     def of_pairs(config: Config) -> None:
-        triton_forward.scores[(p.rows(config), p.n_heads)](
-            q, k, *strides(q, k), gates.b, gates.c, gates.r, gates.carried, vec_n, mat_S, vec_scale, vec_signed,
-            p.d_qk**-0.5, SIGMOID=p.sigmoid, TILE=tile, LEAST_NORMALIZER=_LEAST_NORMALIZER,
+        p.launch(
+            triton_forward.scores, (p.rows(config), p.n_heads), q, k, *strides(q, k), gates.b, saved.vec_c, saved.vec_r,
+            saved.vec_carried, saved.vec_n, mat_S, saved.vec_scale, saved.vec_signed, p.d_qk**-0.5,
+            SIGMOID=p.sigmoid, TILE=tile, LEAST_NORMALIZER=_LEAST_NORMALIZER,
             **p.places_of("D_QK"), **p.products, **config.constants,
         )  # fmt: skip
 
     p.run("scores", of_pairs, tile > 0)
     if gates.tiles is not None:
-        C_T = launch_fused.states_and_outputs(p, q, v, h, C_0, gates.tiles, vec_scale, mat_S)
+        launch_fused.states_and_outputs(p, q, v, C_0, gates.tiles, saved.vec_scale, mat_S, h, C_T)
     else:
-        mat_C, C_T = states(p, k, v, C_0, gates.write, gates.keep)
-        _outputs(p, q, v, h, gates.carried, mat_C, mat_S, vec_scale)
-    saved = Saved(gates.c, gates.r, gates.carried, gates.write, vec_scale, vec_signed, gates.keep, vec_n)
-    return h, (C_T, n_T, m_T), saved
+        mat_C = states(p, k, v, C_0, saved.vec_write, saved.sca_keep, C_T)
+        _outputs(p, q, v, h, saved.vec_carried, mat_C, mat_S, saved.vec_scale)
 
 
 def _outputs(
@@ -70,30 +108,30 @@ def _outputs(
 ) -> None:
     def attempt(config: Config) -> None:
         grid = (cdiv(p.d_hv, config["BLOCK_V"]) * p.rows(config), p.n_heads)
-        triton_forward.outputs[grid](
-            q, v, h, *strides(q, v, h), vec_carried, mat_C, mat_S, vec_scale, p.d_qk**-0.5,
-            **p.places, **p.products, **config.constants,
+        p.launch(
+            triton_forward.outputs, grid, q, v, h, *strides(q, v, h), vec_carried, mat_C, mat_S, vec_scale,
+            p.d_qk**-0.5, **p.places, **p.products, **config.constants,
         )  # fmt: skip
 
     p.run("outputs", attempt)
 
 
 def step(
-    q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, C: Tensor, n: Tensor, m: Tensor, sigmoid: bool
-) -> Tensor:
-    """h (B, H, d_hv) of one token; C (B, H, d_qk, d_hv), n (B, H, d_qk), m (B, H), contiguous, updated in place."""
+    q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, C: Tensor, n: Tensor, m: Tensor, h: Tensor, sigmoid: bool,
+    launch: Launch = launch_now,
+) -> None:  # fmt: skip
+    """Writes h (B, H, d_hv) of one token; C (B, H, d_qk, d_hv), n (B, H, d_qk), m (B, H) are updated, contiguous."""
     batch_size, n_heads, d_qk = q.shape
     d_hv = v.shape[-1]
-    h = torch.empty(v.shape, dtype=v.dtype, device=v.device)
     heads = batch_size * n_heads
     scalars = torch.empty(heads, 3, dtype=torch.float32, device=q.device)
     overlap = device.can_overlap(q.device)
     early = {"launch_pdl": True} if overlap else {}
     lines = FETCHED // triton_step.LINE.value if C.numel() * C.element_size() >= LEAST_TO_FETCH else 0
-    triton_step.step_scalars[(heads,)](
-        q, k, i, f, *strides(q, k, i, f, axes=2), C, n, m, scalars, d_qk**-0.5, n_heads, lines,
-        D_QK=d_qk, D_HV=d_hv, BLOCK=power_of_2(d_qk), LEAST_NORMALIZER=_LEAST_NORMALIZER, SIGMOID=sigmoid,
-        OVERLAP=overlap, num_warps=2, **early,
+    launch(
+        triton_step.step_scalars, (heads,), q, k, i, f, *strides(q, k, i, f, axes=2), C, n, m, scalars, d_qk**-0.5,
+        n_heads, lines, D_QK=d_qk, D_HV=d_hv, BLOCK=power_of_2(d_qk), LEAST_NORMALIZER=_LEAST_NORMALIZER,
+        SIGMOID=sigmoid, OVERLAP=overlap, num_warps=2, **early,
     )  # fmt: skip
 
     def programs(config: Config) -> int:
@@ -101,9 +139,10 @@ def step(
         return cdiv(d_hv, config["BLOCK_V"]) * heads // (1 if config.num_warps < 8 else 16)
 
     def attempt(config: Config) -> None:
-        triton_step.step_matrix[(cdiv(d_hv, config["BLOCK_V"]) * heads,)](
-            q, k, v, h, *strides(q, k, v, axes=2), C, scalars, n_heads, D_QK=d_qk, D_HV=d_hv,
-            OVERLAP=overlap, **early, **config.constants,
+        launch(
+            triton_step.step_matrix, (cdiv(d_hv, config["BLOCK_V"]) * heads,), q, k, v, h,
+            *strides(q, k, v, axes=2), C, scalars, n_heads, D_QK=d_qk, D_HV=d_hv, OVERLAP=overlap,
+            **early, **config.constants,
         )  # fmt: skip
 
     configs.run(
@@ -117,80 +156,86 @@ def step(
         programs=programs,
         size=heads,
     )
-    return h
 
 
 class _Gates(NamedTuple):
     b: Tensor
-    c: Tensor
-    r: Tensor
-    carried: Tensor
-    write: Tensor
-    keep: Tensor
     keys: Tensor
     tiles: launch_fused.Tiles | None
 
 
-def _gates(p: Problem, k: Tensor, i: Tensor, f: Tensor, m_0: Tensor | None, tile: int) -> tuple[_Gates, Tensor]:
-    b, c, most_c, w = (p.result(p.n_heads, p.num_tokens, dtype=p.exponent_dtype) for _ in range(4))
+def _gates(
+    p: Problem, k: Tensor, i: Tensor, f: Tensor, m_0: Tensor | None, m_T: Tensor | None, s: Saved, tile: int
+) -> _Gates:
+    b, w = (p.result(p.n_heads, p.num_tokens, dtype=p.exponent_dtype) for _ in range(2))
     decay, peak, m_in, m_out = (p.result(p.n_heads, p.num_chunks, dtype=p.exponent_dtype) for _ in range(4))
-    m_T = p.empty(p.num_seqs, p.n_heads)
     places = {name: value for name, value in p.places_of().items() if name != "n_heads"}
-    triton_gates.gate_vectors[(p.num_chunks, p.n_heads)](
-        i, f, *strides(i, f), b, c, most_c, w, decay, peak,
+    p.launch(
+        triton_gates.gate_vectors, (p.num_chunks, p.n_heads), i, f, *strides(i, f), b, s.vec_c, s.vec_r, w, decay, peak,
         LEAST_LOG_F=LEAST_LOG_F[p.exponent_dtype], SIGMOID=p.sigmoid, **places,
     )  # fmt: skip
     most = cdiv(p.context_length, p.chunk_size)
-    triton_gates.state_exponents[(p.num_seqs * p.n_heads,)](
-        m_0, decay, peak, m_in, m_out, m_T, most, p.num_chunks, p.seq_chunk, p.n_heads,
+    p.launch(
+        triton_gates.state_exponents, (p.num_seqs * p.n_heads,), m_0, decay, peak, m_in, m_out, m_T, most, p.num_chunks,
+        p.seq_chunk, p.n_heads,
         HAS_STATE=m_0 is not None, BLOCK=min(1024, power_of_2(most, 16)), PACKED=bool(p.table),
     )  # fmt: skip
-    carried, write = p.result(p.n_heads, p.num_tokens), p.result(p.n_heads, p.num_tokens)
-    keep = p.result(p.n_heads, p.num_chunks)
     keys = p.empty(p.num_chunks, p.n_heads, p.d_qk)
     tiles = launch_fused.Tiles.of(p, k, tile) if tile else None
     of_tiles = (tiles.carried, tiles.keep, tiles.keys, *strides(tiles.keys)) if tiles else (None, None, None, None)
-    triton_gates.gate_weights[(p.num_chunks, p.n_heads)](
-        k, *strides(k), c, most_c, w, decay, m_in, m_out, carried, write, keep, keys, *of_tiles, **p.places_of("D_QK"),
+    p.launch(
+        triton_gates.gate_weights, (p.num_chunks, p.n_heads), k, *strides(k), s.vec_c, s.vec_r, w, decay, m_in, m_out,
+        s.vec_carried, s.vec_write, s.sca_keep, keys, *of_tiles, **p.places_of("D_QK"),
         BLOCK_K=min(64, power_of_2(p.d_qk)), BLOCK_T=min(128, p.chunk_size), TILE=tile,
     )  # fmt: skip
-    return _Gates(b, c, most_c, carried, write, keep, keys, tiles), m_T
+    return _Gates(b, keys, tiles)
 
 
 def states(
-    p: Problem, k: Tensor, v: Tensor, C_0: Tensor | None, vec_write: Tensor, sca_keep: Tensor
-) -> tuple[Tensor, Tensor]:
-    """C at the start of every chunk (all chunks, H, d_qk, d_hv), and after the last of every sequence."""
+    p: Problem,
+    k: Tensor,
+    v: Tensor,
+    C_0: Tensor | None,
+    vec_write: Tensor,
+    sca_keep: Tensor,
+    C_T: Tensor | None = None,
+) -> Tensor:
+    """C at the start of every chunk (all chunks, H, d_qk, d_hv); writes C_T where it is wanted."""
     mat_C = p.empty(p.num_chunks, p.n_heads, p.d_qk, p.d_hv, dtype=p.state_dtype)
-    C_T = p.empty(p.num_seqs, p.n_heads, p.d_qk, p.d_hv)
 
     def attempt(config: Config) -> None:
-        triton_forward.states[(p.walkers(config),)](
-            k, v, *strides(k, v), C_0, vec_write, sca_keep, mat_C, C_T,
+        p.launch(
+            triton_forward.states, (p.walkers(config),), k, v, *strides(k, v), C_0, vec_write, sca_keep, mat_C, C_T,
             HAS_STATE=C_0 is not None, **p.places_of_sequences, **p.products, **config.constants,
         )  # fmt: skip
 
     p.run("states", attempt, C_0 is not None, programs=p.walkers)
-    return mat_C, C_T
+    return mat_C
 
 
 def carry_vectors(
-    p: Problem, changes: Tensor, start: Tensor | None, sca_keep: Tensor, vec_n: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """n at the start of every chunk (all chunks, H, d_qk), and after the last of every sequence.
+    p: Problem,
+    changes: Tensor,
+    start: Tensor | None,
+    sca_keep: Tensor,
+    vec_x: Tensor,
+    x_T: Tensor | None,
+    vec_n: Tensor | None = None,
+) -> Tensor:
+    """Writes n at the start of every chunk to `vec_x`, as `Saved.vec_n`, and after the last of every sequence to `x_T`.
 
-    With `vec_n` backwards: dn at the end of every chunk and at the start of all, and partial sums of what passes
-    through (blocks of d_qk, H, all chunks), else empty. `changes` (parts, all chunks, H, d_qk) are partial sums.
+    With `vec_n` backwards: dn at the end of every chunk and at the start of all, and returns partial sums of what
+    passes through (blocks of d_qk, H, all chunks), else empty. `changes` (parts, all chunks, H, d_qk) are partial sums.
     """
     backwards, width = vec_n is not None, min(16, power_of_2(p.d_qk))
     blocks = cdiv(p.d_qk, width)
-    vec_x, x_T = p.result(p.num_chunks, p.n_heads, p.d_qk), p.empty(p.num_seqs, p.n_heads, p.d_qk)
     sca_pass = p.empty(blocks if backwards else 0, p.n_heads, p.num_chunks)
     places = {name: value for name, value in p.places_of_sequences.items() if name != "D_HV"}
     most = cdiv(p.context_length, p.chunk_size)
-    triton_normalizer.carry_vectors[(blocks * p.num_seqs * p.n_heads,)](
+    p.launch(
+        triton_normalizer.carry_vectors, (blocks * p.num_seqs * p.n_heads,),
         changes, start, sca_keep, vec_x, x_T, vec_n, sca_pass, **places,
         PARTS=changes.shape[0], HAS_START=start is not None, BACKWARDS=backwards,
         BLOCK_K=width, BLOCK=min(64, power_of_2(most, 16)),
     )  # fmt: skip
-    return vec_x, x_T, sca_pass
+    return sca_pass

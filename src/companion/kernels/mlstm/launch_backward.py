@@ -30,21 +30,25 @@ def backward(
     dh: Tensor,
     state_gradient: tuple[Tensor, Tensor] | None,
     inputs: tuple[Tensor, ...],
-    state: tuple[Tensor, Tensor, Tensor] | None,
+    C_0: Tensor | None,
     saved: Saved,
     normalizer: bool,
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, Tensor]]:
-    """dq, dk, dv, dĩ, df̃ (as the inputs q, k, v, ĩ, f̃), and dC, dn of the initial state.
+    of_inputs: tuple[Tensor, ...],
+    of_state: tuple[Tensor, Tensor] | None,
+) -> None:
+    """Writes dq, dk, dv, dĩ, df̃ (`of_inputs`) and, where it is wanted, dC and dn of the initial state.
 
     `state_gradient` is that of C and n of the final state; `normalizer` says whether gradients flow through nᵀq. States
-    are computed again rather than kept from the forward pass: they are the largest tensors by far.
+    are computed again rather than kept from the forward pass: they are the largest tensors by far. Where neither of the
+    two is there, nothing flows through n, and dn is left as it is.
     """
     q, k, v, i, f = inputs
+    dq, dk, dv, di, df = of_inputs
+    dC_0, dn_0 = of_state or (None, None)
     s, scale = saved, p.d_qk**-0.5
-    dq, dk, dv, di, df = (p.like(x) for x in inputs)
     normalizer = normalizer and not p.sigmoid
     with_n = normalizer or state_gradient is not None
-    mat_C, _ = states(p, k, v, None if state is None else state[0], s.vec_write, s.sca_keep)
+    mat_C = states(p, k, v, C_0, s.vec_write, s.sca_keep)
     pairs = _pair_gradients(p, q, k, v, dh, s)
     vec_read, vec_self = _sums(p), _sums(p)
     # pairs with what δ adds to them, and s = t apart
@@ -55,7 +59,8 @@ def backward(
     def of_queries(config: Config) -> Tensor:
         # what δ adds to dn: partial sums over blocks of rows
         changes = p.empty(p.chunk_size // config["BLOCK_M"] if normalizer else 0, p.num_chunks, p.n_heads, p.d_qk)
-        triton_backward.query_gradients[(p.rows(config), p.n_heads)](
+        p.launch(
+            triton_backward.query_gradients, (p.rows(config), p.n_heads),
             q, k, dh, dq, *strides(q, k, dh, dq), s.vec_c, s.vec_r, s.vec_carried, s.vec_scale, s.vec_signed,
             mat_C, s.vec_n, pairs.B, pairs.rows, pairs.diagonal, pairs.B_diagonal, pairs.A_rows, vec_read, vec_self,
             mat_Z, vec_Z, vec_slope, changes, scale, NORMALIZER=normalizer,
@@ -68,7 +73,8 @@ def backward(
         sums = p.empty(blocks, p.n_heads, p.num_tokens)
         programs = blocks * (p.chunk_size // config["BLOCK_M"])
         programs += cdiv(p.d_hv, config["VALUE_V"]) * (p.chunk_size // config["VALUE_M"])
-        triton_backward.key_value_gradients[(programs * p.num_chunks, p.n_heads)](
+        p.launch(
+            triton_backward.key_value_gradients, (programs * p.num_chunks, p.n_heads),
             q, k, v, dh, dk, dv, *strides(q, k, v, dh, dk, dv), s.vec_write, mat_dC, vec_dn, pairs.A, mat_Z, vec_Z,
             sums, scale, WITH_N=with_n, **p.places, **p.products, **config.constants,
         )  # fmt: skip
@@ -77,18 +83,18 @@ def backward(
     # first: δ of every token, which dk and dn need
     changes = p.run("query_gradients", of_queries, normalizer)
     dC_T, dn_T = state_gradient or (None, None)
-    mat_dC, sca_pass, dC_0 = _state_gradients(p, q, dh, dC_T, mat_C, s)
+    mat_dC, sca_pass = _state_gradients(p, q, dh, dC_T, mat_C, s, dC_0)
+    vec_dn, passing = None, sca_pass[:0]
     if with_n:
-        vec_dn, dn_0, passing = carry_vectors(p, changes, dn_T, s.sca_keep, s.vec_n)
-    else:
-        vec_dn, dn_0, passing = None, p.empty(p.num_seqs, p.n_heads, p.d_qk).zero_(), sca_pass[:0]
+        vec_dn = p.result(p.num_chunks, p.n_heads, p.d_qk)
+        passing = carry_vectors(p, changes, dn_T, s.sca_keep, vec_dn, dn_0, s.vec_n)
     vec_write = p.run("key_value_gradients", of_keys_and_values, with_n)
-    triton_gates.gate_gradients[(p.num_chunks, p.n_heads)](
+    p.launch(
+        triton_gates.gate_gradients, (p.num_chunks, p.n_heads),
         i, f, *strides(i, f), di, df, *strides(di, df), vec_read, vec_self, pairs.cols, pairs.A, vec_slope, vec_write,
         sca_pass, passing, COLS=pairs.cols.shape[0], NORMALIZER=normalizer, WRITES=vec_write.shape[0],
         PASSES=sca_pass.shape[0], NORMALIZER_PASSES=passing.shape[0], SIGMOID=p.sigmoid, **p.places_of(),
     )  # fmt: skip
-    return (dq, dk, dv, di, df), (dC_0, dn_0)
 
 
 def _pair_gradients(p: Problem, q: Tensor, k: Tensor, v: Tensor, dh: Tensor, s: Saved) -> _Pairs:
@@ -97,7 +103,8 @@ def _pair_gradients(p: Problem, q: Tensor, k: Tensor, v: Tensor, dh: Tensor, s: 
 
     def attempt(config: Config) -> _Pairs:
         cols = _sums(p, p.chunk_size // config["BLOCK_M"])
-        triton_backward.pair_gradients[(p.rows(config), p.n_heads)](
+        p.launch(
+            triton_backward.pair_gradients, (p.rows(config), p.n_heads),
             q, k, v, dh, *strides(q, k, v, dh), s.vec_c, s.vec_r, s.vec_scale,
             A, B, rows, cols, diagonal, B_diagonal, A_rows, p.d_qk**-0.5,
             **p.places, **p.products, **config.constants,
@@ -114,14 +121,14 @@ def _sums(p: Problem, *parts: int) -> Tensor:
 
 
 def _state_gradients(
-    p: Problem, q: Tensor, dh: Tensor, dC_T: Tensor | None, mat_C: Tensor, s: Saved
-) -> tuple[Tensor, Tensor, Tensor]:
+    p: Problem, q: Tensor, dh: Tensor, dC_T: Tensor | None, mat_C: Tensor, s: Saved, dC_0: Tensor | None
+) -> tuple[Tensor, Tensor]:
     mat_dC = p.empty(p.num_chunks, p.n_heads, p.d_qk, p.d_hv, dtype=p.state_dtype)
-    dC_0 = p.empty(p.num_seqs, p.n_heads, p.d_qk, p.d_hv)
 
     def attempt(config: Config) -> Tensor:
         sca_pass = p.empty(p.blocks(config), p.n_heads, p.num_chunks)
-        triton_backward.state_gradients[(p.walkers(config),)](
+        p.launch(
+            triton_backward.state_gradients, (p.walkers(config),),
             q, dh, *strides(q, dh), dC_T, s.vec_carried, s.vec_scale, s.sca_keep, mat_C, mat_dC, sca_pass, dC_0,
             p.d_qk**-0.5, HAS_GRADIENT=dC_T is not None,
             **p.places_of_sequences, **p.products, **config.constants,
@@ -129,4 +136,4 @@ def _state_gradients(
         return sca_pass
 
     sca_pass = p.run("state_gradients", attempt, dC_T is not None, programs=p.walkers)
-    return mat_dC, sca_pass, dC_0
+    return mat_dC, sca_pass

@@ -1,16 +1,14 @@
 """Launches `triton_fused`, states and outputs in one kernel, where a forward pass is one for it."""
 
-import contextvars
-from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
 import torch
-import triton
 
 from companion.kernels.common import device
 from companion.kernels.common.device import Config
 from companion.kernels.common.host import INTERPRETED, cdiv, strides
+from companion.kernels.common.replay import with_memory
 from companion.kernels.mlstm import configs, triton_fused
 from companion.kernels.mlstm.configs import TILE
 from companion.kernels.mlstm.problem import Problem
@@ -77,10 +75,10 @@ def segments(programs: int, slots: int, tiles: int) -> int:
 
 
 def states_and_outputs(
-    p: Problem, q: Tensor, v: Tensor, h: Tensor, C_0: Tensor | None, tiles: Tiles, vec_scale: Tensor, mat_S: Tensor
-) -> Tensor:
-    """C after the last token of every sequence (B, H, d_qk, d_hv); writes h."""
-    C_T = p.empty(p.num_seqs, p.n_heads, p.d_qk, p.d_hv)
+    p: Problem, q: Tensor, v: Tensor, C_0: Tensor | None, tiles: Tiles, vec_scale: Tensor, mat_S: Tensor,
+    h: Tensor, C_T: Tensor | None,
+) -> None:  # fmt: skip
+    """Writes h and, where it is wanted, C after the last token of every sequence (B, H, d_qk, d_hv)."""
     num_tiles = cdiv(p.context_length, TILE)
     places = {name: x for name, x in p.places_of("D_QK", "D_HV").items() if name not in _OF_CHUNKS}
 
@@ -96,27 +94,14 @@ def states_and_outputs(
             seg_C = p.empty(number - 1, p.num_seqs, p.n_heads, p.d_hv, p.d_qk)
             seg_keep = p.empty(number - 1, p.num_seqs, p.n_heads)
             of_states = {name: x for name, x in common.items() if name != "num_tokens"}
-            triton_fused.segment_states[(programs * (number - 1),)](
-                tiles.keys, v, *strides(tiles.keys, v), tiles.keep, seg_C, seg_keep, **of_states
-            )
-        triton_fused.states_and_outputs[(programs * number,)](
-            q, tiles.keys, v, h, *strides(q, tiles.keys, v, h), C_0, seg_C, seg_keep, tiles.carried, vec_scale,
-            tiles.keep, mat_S, C_T, p.d_qk**-0.5, HAS_STATE=C_0 is not None, SEGMENTS=number > 1, **common,
+            p.launch(
+                triton_fused.segment_states, (programs * (number - 1),), tiles.keys, v, *strides(tiles.keys, v),
+                tiles.keep, seg_C, seg_keep, **of_states,
+            )  # fmt: skip
+        p.launch(
+            triton_fused.states_and_outputs, (programs * number,), q, tiles.keys, v, h,
+            *strides(q, tiles.keys, v, h), C_0, seg_C, seg_keep, tiles.carried, vec_scale, tiles.keep, mat_S, C_T,
+            p.d_qk**-0.5, HAS_STATE=C_0 is not None, SEGMENTS=number > 1, **common,
         )  # fmt: skip
 
-    p.run("states_and_outputs", lambda config: _with_memory(lambda: attempt(config)), C_0 is not None)
-    return C_T
-
-
-def _with_memory(launch: Callable[[], None]) -> None:
-    """Launch with memory for descriptors from torch; which allocator the caller has set stays as it is."""
-
-    def inside() -> None:
-        triton.set_allocator(_allocate)
-        launch()
-
-    contextvars.copy_context().run(inside)
-
-
-def _allocate(size: int, alignment: int, stream: int | None) -> Tensor:
-    return torch.empty(size, dtype=torch.int8, device="cuda")
+    p.run("states_and_outputs", lambda config: with_memory(lambda: attempt(config)), C_0 is not None)

@@ -1,14 +1,17 @@
 """The Triton kernels as operators of torch: differentiable, traceable by torch.compile, fit for CUDA graphs."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 
-from companion.kernels.mlstm import launch, launch_backward
+from companion.kernels.common import replay
+from companion.kernels.common.replay import Launch, launch_now
+from companion.kernels.mlstm import configs, launch, launch_backward
 from companion.kernels.mlstm.checks import CHUNK_SIZES
-from companion.kernels.mlstm.launch import Saved
-from companion.kernels.mlstm.problem import Problem, bounds_of, exponent_dtype
+from companion.kernels.mlstm.launch import saved_bytes, saved_views
+from companion.kernels.mlstm.problem import Problem, bounds_of
 from companion.kernels.mlstm.state import MLSTMState
 
 Tensor = torch.Tensor
@@ -31,7 +34,8 @@ def mlstm_triton(
     chunk_size: int | None = None,
     gate: str = "exponential",
     normalizer_gradient: bool = True,
-) -> tuple[Tensor, MLSTMState]:
+    return_state: bool = True,
+) -> tuple[Tensor, MLSTMState | None]:
     """The mLSTM by Triton kernels; see `companion.kernels.mlstm`, which checks its input and calls this.
 
     Parameters
@@ -48,13 +52,16 @@ def mlstm_triton(
 
     Returns
     -------
-    h of shape (B, T, H, d_hv), laid out in memory as v, and the state after the last token of every sequence, float32.
+    h of shape (B, T, H, d_hv), laid out in memory as v, and the state after the last token of every sequence, float32;
+    None without `return_state`.
     """
     q, k, v = (_ready(x) for x in (q, k, v))
     C_0, n_0, m_0 = (None, None, None) if initial_state is None else (x.float().contiguous() for x in initial_state)
     size = chunk_size or default_chunk_size(q.shape[-1], q.dtype)
-    h, C, n, m, *_ = _forward(q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, size, gate == "sigmoid", normalizer_gradient)
-    return h, MLSTMState(C, n, m)
+    h, C, n, m, _ = _forward(
+        q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, size, gate == "sigmoid", normalizer_gradient, return_state
+    )
+    return h, MLSTMState(C, n, m) if return_state else None
 
 
 def mlstm_step_triton(
@@ -87,16 +94,46 @@ _SOURCE = (
     "Tensor q, Tensor k, Tensor v, Tensor i, Tensor f, Tensor? C_0, Tensor? n_0, Tensor? m_0, Tensor? cu_seqlens, "
     "int chunk_size, bool sigmoid, bool normalizer_gradient"
 )
-_SAVED = ", ".join(f"Tensor {name}" for name in Saved._fields)
-_KEPT = len(Saved._fields)
-_library.define(f"mlstm_forward({_SOURCE}) -> ({', '.join(['Tensor'] * (4 + _KEPT))})")
+_library.define(f"mlstm_forward({_SOURCE}, bool return_state) -> ({', '.join(['Tensor'] * 5)})")
 _library.define(
-    f"mlstm_backward(Tensor dh, Tensor? dC, Tensor? dn, {_SAVED}, {_SOURCE}) -> ({', '.join(['Tensor'] * 7)})"
+    f"mlstm_backward(Tensor dh, Tensor? dC, Tensor? dn, Tensor saved, {_SOURCE}) -> ({', '.join(['Tensor'] * 7)})"
 )
 _library.define(
     "mlstm_step(Tensor q, Tensor k, Tensor v, Tensor i, Tensor f, Tensor(a!) C, Tensor(b!) n, Tensor(c!) m, "
     "bool sigmoid) -> Tensor"
 )
+
+
+def _new_state(q: Tensor, v: Tensor, num_seqs: int, wanted: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Memory for C, n and m of sequences; without elements where they are not wanted."""
+    num_seqs = num_seqs if wanted else 0
+    n_heads, d_qk = q.shape[2:]
+    return (
+        q.new_empty((num_seqs, n_heads, d_qk, v.shape[-1]), dtype=torch.float32),
+        q.new_empty((num_seqs, n_heads, d_qk), dtype=torch.float32),
+        q.new_empty((num_seqs, n_heads), dtype=torch.float32),
+    )
+
+
+def _sequences(q: Tensor, cu_seqlens: Tensor | None, chunk_size: int) -> tuple[int, int]:
+    """Number of sequences and of their chunks; if packed the most that there may be."""
+    batch_size, context_length = q.shape[:2]
+    if cu_seqlens is None:
+        return batch_size, batch_size * ((context_length + chunk_size - 1) // chunk_size)
+    num_seqs = cu_seqlens.numel() - 1
+    return num_seqs, batch_size * context_length // chunk_size + num_seqs
+
+
+def _new_results(
+    q: Tensor, v: Tensor, cu_seqlens: Tensor | None, chunk_size: int, return_state: bool
+) -> tuple[Tensor, ...]:
+    """Memory for h, the final state and what is kept; zero where packed sequences leave tokens out."""
+    num_seqs, num_chunks = _sequences(q, cu_seqlens, chunk_size)
+    size = saved_bytes(q.shape[0] * q.shape[1], num_chunks, q.shape[2], q.shape[3], q.dtype)
+    saved = q.new_empty(size, dtype=torch.uint8)
+    if cu_seqlens is None:
+        return torch.empty_like(v), *_new_state(q, v, num_seqs, return_state), saved
+    return torch.zeros_like(v), *_new_state(q, v, num_seqs, return_state), saved.zero_()
 
 
 @torch.library.impl(_library, "mlstm_forward", "CUDA")
@@ -114,11 +151,47 @@ def _forward_kernels(
     chunk_size: int,
     sigmoid: bool,
     normalizer_gradient: bool,
+    return_state: bool,
 ) -> tuple[Tensor, ...]:
-    with _device_of(q):
-        p = Problem.of(q, v, cu_seqlens, chunk_size, sigmoid)
-        h, state, saved = launch.forward(p, q, k, v, i, f, _state(C_0, n_0, m_0))
-    return (h, *state, *saved)
+    results = h, C, n, m, saved = _new_results(q, v, cu_seqlens, chunk_size, return_state)
+
+    def launches(launcher: Launch) -> None:
+        p = Problem.of(q, v, cu_seqlens, chunk_size, sigmoid, launcher)
+        final = (C, n, m) if return_state else None
+        launch.forward(p, (q, k, v, i, f), _state(C_0, n_0, m_0), h, final, saved_views(p, saved))
+
+    options = ("forward", C_0 is None, chunk_size, sigmoid, return_state)
+    _launch(options, (q, k, v, i, f), cu_seqlens, (C_0, n_0, m_0, *results), launches)
+    return results
+
+
+def _launch(
+    options: tuple[Any, ...],
+    inputs: tuple[Tensor, ...],
+    cu_seqlens: Tensor | None,
+    others: tuple[Tensor | None, ...],
+    launches: Callable[[Launch], None],
+) -> None:
+    """Launch a pass by its plan; packed sequences, whose chunks torch finds on the device, and what is watched without.
+
+    `options` say which pass it is, and how it differs from others on tensors like `inputs`. Strides of `others` are
+    known from those of the inputs.
+    """
+    first = inputs[0]
+    with _device_of(first):
+        if cu_seqlens is not None or configs.is_watched():
+            launches(launch_now)
+            return
+        shapes = (first.shape, inputs[2].shape[-1], *[x.dtype for x in inputs], first.device)
+        strides = tuple([x.stride() for x in inputs])
+
+        def kind() -> tuple[Any, ...]:
+            # of sizes the compiler knows those of heads alone, of strides whether they are 1 or multiples of 16
+            classes = tuple((n == 1, n % 16 == 0) for each in strides for n in each[:3])
+            return (*options, first.shape[2:], shapes[1:], classes)
+
+        outside = (*inputs, *others)
+        replay.call((options, shapes, strides), kind, first.device, outside, launches)
 
 
 @torch.library.register_fake("companion::mlstm_forward", lib=_library)
@@ -135,60 +208,72 @@ def _(
     chunk_size: int,
     sigmoid: bool,
     normalizer_gradient: bool,
+    return_state: bool,
 ) -> tuple[Tensor, ...]:
-    batch_size, context_length, n_heads, d_qk = q.shape
-    num_tokens = batch_size * context_length
-    if cu_seqlens is None:
-        num_seqs, num_chunks = batch_size, batch_size * ((context_length + chunk_size - 1) // chunk_size)
-    else:
-        num_seqs = cu_seqlens.numel() - 1
-        num_chunks = num_tokens // chunk_size + num_seqs
-
-    def new(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return q.new_empty(shape, dtype=dtype)
-
-    state = [new(num_seqs, n_heads, d_qk, v.shape[-1]), new(num_seqs, n_heads, d_qk), new(num_seqs, n_heads)]
-    exponent = exponent_dtype(q.dtype)
-    exponents = [new(n_heads, num_tokens, dtype=exponent) for _ in range(2)]
-    weights = [new(n_heads, num_tokens) for _ in range(4)]
-    return (torch.empty_like(v), *state, *exponents, *weights, new(n_heads, num_chunks), new(num_chunks, n_heads, d_qk))
+    return _new_results(q, v, cu_seqlens, chunk_size, return_state)
 
 
 @torch.library.impl(_library, "mlstm_backward", "CUDA")
 @torch.library.impl(_library, "mlstm_backward", "CPU")
-def _backward_kernels(dh: Tensor, dC: Tensor | None, dn: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
-    saved, (q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, *options) = Saved(*rest[:_KEPT]), rest[_KEPT:]
-    chunk_size, sigmoid, normalizer_gradient = options
+def _backward_kernels(
+    dh: Tensor,
+    dC: Tensor | None,
+    dn: Tensor | None,
+    saved: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    i: Tensor,
+    f: Tensor,
+    C_0: Tensor | None,
+    n_0: Tensor | None,
+    m_0: Tensor | None,
+    cu_seqlens: Tensor | None,
+    chunk_size: int,
+    sigmoid: bool,
+    normalizer_gradient: bool,
+) -> tuple[Tensor, ...]:
+    inputs, dh = (q, k, v, i, f), _ready(dh)
     gradient = None if dC is None or dn is None else (dC, dn)
-    dh = _ready(dh)
-    with _device_of(dh):
-        p = Problem.of(q, v, cu_seqlens, chunk_size, sigmoid)
-        of_inputs, of_state = launch_backward.backward(
-            p, dh, gradient, (q, k, v, i, f), _state(C_0, n_0, m_0), saved, normalizer_gradient
+    new = torch.empty_like if cu_seqlens is None else torch.zeros_like
+    of_inputs = tuple([new(x) for x in inputs])
+    dC_0, dn_0, _ = _new_state(q, v, _sequences(q, cu_seqlens, chunk_size)[0], C_0 is not None)
+    if gradient is None and (sigmoid or not normalizer_gradient):
+        dn_0.zero_()  # nothing flows through n
+
+    def launches(launcher: Launch) -> None:
+        p = Problem.of(q, v, cu_seqlens, chunk_size, sigmoid, launcher)
+        of_state = None if C_0 is None else (dC_0, dn_0)
+        launch_backward.backward(
+            p, dh, gradient, inputs, C_0, saved_views(p, saved), normalizer_gradient, of_inputs, of_state
         )
-    return (*of_inputs, *of_state)
+
+    options = ("backward", C_0 is None, chunk_size, sigmoid, normalizer_gradient, gradient is None)
+    others = (dC, dn, saved, C_0, *of_inputs, dC_0, dn_0)
+    _launch(options, (*inputs, dh), cu_seqlens, others, launches)
+    return (*of_inputs, dC_0, dn_0)
 
 
 @torch.library.register_fake("companion::mlstm_backward", lib=_library)
-def _(dh: Tensor, dC: Tensor | None, dn: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
-    q, k, v, i, f, _, _, _, cu_seqlens, *_ = rest[_KEPT:]
-    num_seqs = q.shape[0] if cu_seqlens is None else cu_seqlens.numel() - 1
-    shape = (num_seqs, q.shape[2], q.shape[3])
-    of_state = [q.new_empty((*shape, v.shape[-1]), dtype=torch.float32), q.new_empty(shape, dtype=torch.float32)]
-    return (*(torch.empty_like(x) for x in (q, k, v, i, f)), *of_state)
+def _(dh: Tensor, dC: Tensor | None, dn: Tensor | None, saved: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    q, k, v, i, f, C_0, _, _, cu_seqlens, chunk_size, *_ = rest
+    of_state = _new_state(q, v, _sequences(q, cu_seqlens, chunk_size)[0], C_0 is not None)
+    return (*(torch.empty_like(x) for x in (q, k, v, i, f)), *of_state[:2])
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, *options = inputs
-    _, C, n, m, *saved = output
+    q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, *options, _ = inputs
+    _, C, n, m, saved = output
     ctx.set_materialize_grads(False)
     ctx.options = options
-    ctx.save_for_backward(q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, C, n, m, *saved)
+    ctx.save_for_backward(q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, C, n, m, saved)
 
 
 def _gradients(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-    q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, C, n, m, *saved = ctx.saved_tensors
-    dh, dC, dn, dm, *_ = gradients
+    q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, C, n, m, saved = ctx.saved_tensors
+    dh, dC, dn, dm, _ = gradients
+    if not m.numel():  # no state was asked for
+        dC = dn = dm = None
     if dh is None:
         dh = torch.zeros_like(v)
     of_m = None
@@ -197,9 +282,9 @@ def _gradients(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]
         dn = torch.zeros_like(n) if dn is None else dn.contiguous()
         of_m = (torch.zeros_like(m) if dm is None else dm) - (dC * C).sum((-1, -2)) - (dn * n).sum(-1)
     dq, dk, dv, di, df, dC_0, dn_0 = _backward(
-        dh, dC, dn, *saved, q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, *ctx.options
+        dh, dC, dn, saved, q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, *ctx.options
     )
-    nothing = (None,) * 4
+    nothing = (None,) * 5
     to_start = None
     if of_m is not None:
         # scaling C and n by exp(−m) and m with it: the stored state moves with the maximum that m is
@@ -265,8 +350,14 @@ torch.library.register_autograd("companion::mlstm_backward", _no_second_derivati
 def _step_kernels(
     q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, C: Tensor, n: Tensor, m: Tensor, sigmoid: bool
 ) -> Tensor:
-    with _device_of(q):
-        h = launch.step(q, k, v, i, f, C, n, m, sigmoid)
+    h = torch.empty(v.shape, dtype=v.dtype, device=v.device)
+    _launch(
+        ("step", C.dtype, sigmoid),
+        (q, k, v, i, f),
+        None,
+        (C, n, m, h),
+        lambda launcher: launch.step(q, k, v, i, f, C, n, m, h, sigmoid, launcher),
+    )
     torch.autograd.graph.increment_version((C, n, m))  # so that a backward pass that needs the old state refuses
     return h
 
@@ -287,13 +378,18 @@ def _ready(x: Tensor) -> Tensor:
     They take a contiguous last dimension, in results laid out alike too (a sliding window has two axes of stride 1),
     and tokens of a chunk less than 2³¹ numbers apart.
     """
-    near = x.stride(1) * max(CHUNK_SIZES) < 2**31
-    return x if near and x.stride(-1) == 1 and torch.empty_like(x, device="meta").stride(-1) == 1 else x.contiguous()
+    batch, token, head, last = x.stride()
+    near = token * max(CHUNK_SIZES) < 2**31
+    rows = x.shape[-1] > 1 and min(batch, token, head) >= x.shape[-1]  # apart: the last dimension stays the innermost
+    alike = last == 1 and (rows or torch.empty_like(x, device="meta").stride(-1) == 1)
+    return x if near and alike else x.contiguous()
 
 
 def _device_of(x: Tensor) -> Any:
     """Triton launches on the current GPU, whichever the tensors are on."""
-    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
+    if not x.is_cuda or x.device.index == torch.cuda.current_device():
+        return nullcontext()
+    return torch.cuda.device(x.device)
 
 
 def _state(C: Tensor | None, n: Tensor | None, m: Tensor | None) -> tuple[Tensor, Tensor, Tensor] | None:

@@ -10,6 +10,7 @@ import triton.language as tl
 
 from companion.kernels.common.device import Config
 from companion.kernels.common.host import INTERPRETED, cdiv
+from companion.kernels.common.replay import Launch, launch_now
 from companion.kernels.mlstm import configs
 
 Tensor = torch.Tensor
@@ -34,6 +35,8 @@ class Problem:
         of all sequences; if packed an upper bound, so that the host need not read the lengths.
     table
         cu_seqlens, sequence and first token of every chunk, first chunk of every sequence; empty if not packed.
+    launch
+        launches a kernel: called with it, its grid and its arguments.
     """
 
     context_length: int
@@ -48,9 +51,18 @@ class Problem:
     num_chunks: int
     table: tuple[Tensor, ...]
     sigmoid: bool
+    launch: Launch = launch_now
 
     @classmethod
-    def of(cls, q: Tensor, v: Tensor, cu_seqlens: Tensor | None, chunk_size: int, sigmoid: bool) -> "Problem":
+    def of(
+        cls,
+        q: Tensor,
+        v: Tensor,
+        cu_seqlens: Tensor | None,
+        chunk_size: int,
+        sigmoid: bool,
+        launch: Launch = launch_now,
+    ) -> "Problem":
         """From q (B, T, H, d_qk), v (B, T, H, d_hv) and, for packed sequences, where each begins (N + 1)."""
         batch_size, context_length, n_heads, d_qk = q.shape
         num_tokens = batch_size * context_length
@@ -63,7 +75,7 @@ class Problem:
             num_chunks = num_tokens // chunk_size + num_seqs
             table = _table(bounds, chunk_size, num_chunks)
         sizes = (context_length, n_heads, d_qk, v.shape[-1], chunk_size, q.dtype, q.device)
-        return cls(*sizes, num_tokens, num_seqs, num_chunks, table, sigmoid)
+        return cls(*sizes, num_tokens, num_seqs, num_chunks, table, sigmoid, launch)
 
     @cached_property
     def places(self) -> dict[str, Any]:
@@ -142,10 +154,6 @@ class Problem:
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Memory on the device of this problem."""
         return torch.empty(shape, dtype=dtype, device=self.device)
-
-    def like(self, x: Tensor) -> Tensor:
-        """Memory for a result laid out as `x`; zero where packed sequences may leave tokens out."""
-        return torch.zeros_like(x) if self.table else torch.empty_like(x)
 
     def result(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """`empty` for a result of an operator; zero where packed sequences leave tokens out or need fewer chunks."""

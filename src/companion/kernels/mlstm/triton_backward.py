@@ -42,7 +42,7 @@ def state_gradients(
     D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, HAS_GRADIENT: tl.constexpr, PACKED: tl.constexpr,
     BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_T: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dC at the end of every chunk, and at the start of all. Grid: (d_qk × d_hv blocks × sequences × H,).
+    """dC at the end of every chunk, and at the start of all if dC_0 is given. Grid: (d_qk × d_hv blocks × B × H,).
 
     Backwards over chunks, with a block of dC in registers::
 
@@ -91,7 +91,8 @@ def state_gradients(
             query = load_turned(q_at, row, q_strides[1], ok, col_k, D_QK, DOT).to(tl.float32) * read[None, :]
             grad = load_tile(dh_at, row, dh_strides[1], ok, col_v, D_HV, DOT)
             dC = tl.dot(operand(query, DOT, PRECISION), grad, dC, input_precision=PRECISION)
-    store_tile(dC_0 + state, dC, col_k, D_HV, ok_k, col_v, D_HV)
+    if dC_0 is not None:
+        store_tile(dC_0 + state, dC, col_k, D_HV, ok_k, col_v, D_HV)
 
 
 @triton.jit(do_not_specialize=SIZES)

@@ -31,7 +31,7 @@ def states(
     D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, HAS_STATE: tl.constexpr, PACKED: tl.constexpr,
     BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_T: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """C at the start of every chunk, and after the last. Grid: (d_qk blocks × d_hv blocks × sequences × H,).
+    """C at the start of every chunk, and after the last if C_T is given. Grid: (d_qk × d_hv blocks × sequences × H,).
 
     One program carries a block of C in registers from chunk to chunk::
 
@@ -67,7 +67,8 @@ def states(
             key = load_turned(k_at, row, k_strides[1], ok, col_k, D_QK, DOT).to(tl.float32) * write[None, :]
             value = load_tile(v_at, row, v_strides[1], ok, col_v, D_HV, DOT)
             C = tl.dot(operand(key, DOT, PRECISION), value, C, input_precision=PRECISION)
-    store_tile(C_T + state * D_HV, C, col_k, D_HV, ok_k, col_v, D_HV)
+    if C_T is not None:
+        store_tile(C_T + state * D_HV, C, col_k, D_HV, ok_k, col_v, D_HV)
 
 
 @triton.jit(do_not_specialize=SIZES)

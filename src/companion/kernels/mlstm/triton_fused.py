@@ -52,7 +52,7 @@ def states_and_outputs(
     HAS_STATE: tl.constexpr, SEGMENTS: tl.constexpr,
     BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """h of one block of d_hv and C after the last token. Grid: (d_hv blocks × H × B × segments,).
+    """h of one block of d_hv, and C after the last token if C_T is given. Grid: (d_hv blocks × H × B × segments,).
 
     With C relative to R before the tile, for the tokens t of a tile, and then the C of the next::
 
@@ -100,5 +100,6 @@ def states_and_outputs(
         read = tl.dot(value, tl.trans(score), read, input_precision=PRECISION)
         rows_h.store([begin, at_v], tl.trans((read * inverse[None, :]).to(h.dtype.element_ty)))
         C = tl.dot(value, key, C, input_precision=PRECISION)
-    if last * TILE >= T:
-        tl.store(C_T + of_head * D_QK * D_HV + turned, C, mask=ok)
+    if C_T is not None:  # noqa: SIM102 (the compiler joins no condition of its own with one of the GPU)
+        if last * TILE >= T:
+            tl.store(C_T + of_head * D_QK * D_HV + turned, C, mask=ok)

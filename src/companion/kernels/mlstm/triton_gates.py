@@ -77,7 +77,8 @@ def state_exponents(
         tl.store(sca_m_in + at + chunk + 1, m_out, mask=chunk + 1 < count)
         # chunks beyond the end change nothing: the last entry is m after the last real one
         m = tl.max(tl.where(tl.arange(0, BLOCK) == BLOCK - 1, m_out, float("-inf")), 0)
-    tl.store(m_T + seq * n_heads + head, m.to(tl.float32))
+    if m_T is not None:
+        tl.store(m_T + seq * n_heads + head, m.to(tl.float32))
 
 
 @triton.jit(do_not_specialize=SIZES)

@@ -68,4 +68,5 @@ def carry_vectors(
             written = (done + BLOCK <= count) & (part * (L // PARTS) < end - begin - number * L)
             at = ((part * num_chunks + first + number) * n_heads + head) * D_QK
             x += tl.load(changes + at + col, mask=col < tl.where(written, D_QK, 0), other=0.0)
-    tl.store(x_T + state, x, mask=ok_k)
+    if x_T is not None:
+        tl.store(x_T + state, x, mask=ok_k)

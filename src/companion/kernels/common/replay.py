@@ -1,0 +1,232 @@
+"""Launches of an operator: noted when a kind of call is new, replayed with new addresses from then on.
+
+A launch by Triton takes 40 to 70 µs of the host: arguments are bound by name, each is looked at, and the compiled
+kernel is found by a key of them all. A call of the mLSTM has seven launches in its forward pass and eight in its
+backward pass, and between two calls with the same shapes, strides and options nothing changes but the addresses of
+tensors. So the first such call launches as usual and notes, for every launch, the compiled kernel, the grid, the
+arguments, and where each address comes from; a replay hands these to the compiled kernel itself. The memory between
+the kernels of a call is then one allocation.
+"""
+
+import contextvars
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from os import cpu_count
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from triton import knobs
+
+from companion.kernels.common.host import INTERPRETED
+
+Tensor = torch.Tensor
+#: What launches a kernel: called with the kernel, the grid and its arguments.
+Launch = Callable[..., None]
+#: Kinds of calls that are remembered: prompts of ever new lengths push the oldest ones out.
+MOST_PLANS = 512
+#: Bytes: kernels are compiled for addresses that are multiples of it, and for others anew.
+ALIGNMENT = 16
+#: Parts of the memory of a call begin at multiples of so many bytes.
+LINE = 256
+_plans: OrderedDict[tuple[Any, ...], "Plan"] = OrderedDict()
+_compiled: set[tuple[Any, ...]] = set()
+
+
+class Noted(NamedTuple):
+    """One launch: what runs it, its grid and arguments, and (position, tensor, offset in bytes) of every address."""
+
+    run: Callable[..., None]
+    grid: tuple[int, int, int]
+    function: Any
+    metadata: Any
+    arguments: list[Any]
+    addresses: list[tuple[int, int, int]]
+
+
+class Plan:
+    """Launches to replay.
+
+    Parameters
+    ----------
+    num_bytes
+        of the memory between the kernels.
+    scratch
+        whether a kernel asks for memory of its own (descriptors of tensors).
+    """
+
+    def __init__(self, launches: Sequence[Noted], num_bytes: int, device: torch.device, scratch: bool) -> None:
+        self.launches, self.num_bytes, self.device, self.scratch = launches, num_bytes, device, scratch
+
+    def __call__(self, addresses: list[int]) -> None:
+        """Launch with these addresses of the tensors outside, on the current stream."""
+        memory = torch.empty(self.num_bytes, dtype=torch.uint8, device=self.device)
+        addresses.append(memory.data_ptr())
+        if self.scratch:
+            with_memory(lambda: self._launch(addresses))
+        else:
+            self._launch(addresses)
+
+    def _launch(self, addresses: list[int]) -> None:
+        stream = triton.runtime.driver.active.get_current_stream(self.device.index)
+        for run, grid, function, metadata, arguments, places in self.launches:
+            values = arguments.copy()
+            for position, tensor, offset in places:
+                values[position] = addresses[tensor] + offset
+            run(*grid, stream, function, metadata, None, None, None, *values)
+
+
+class Recorder:
+    """Launches kernels as Triton does, and notes them.
+
+    Parameters
+    ----------
+    outside
+        tensors that a replay gets anew, inputs and results; None for those not given.
+    """
+
+    def __init__(self, outside: Sequence[Tensor | None]) -> None:
+        self.outside = outside
+        self.launches: list[Noted] = []
+        self.scratch = False
+        #: Whether everything could be noted: not where Triton interprets kernels.
+        self.complete = True
+        self._inside: dict[int, int] = {}
+        self._kept: list[Tensor] = []  # until the plan is made, so that no two of them are in one place
+        self._num_bytes = 0
+
+    def launch(self, kernel: Any, grid: tuple[int, ...], *args: Any, **constants: Any) -> None:
+        """`kernel[grid](*args, **constants)`."""
+        compiled = kernel[grid](*args, **constants)
+        if not hasattr(compiled, "packed_metadata"):
+            self.complete = False
+            return
+        values = [*args, *(constants[name] for name in kernel.arg_names[len(args) :])]
+        places = [(n, *self._place(x)) for n, x in enumerate(values) if isinstance(x, Tensor) and x.numel()]
+        plain = [0 if isinstance(x, Tensor) else x for x in values]
+        self.scratch |= compiled.metadata.global_scratch_size > 0
+        x, y, z = (*grid, 1, 1)[:3]
+        self.launches.append(Noted(compiled.run, (x, y, z), compiled.function, compiled.packed_metadata, plain, places))
+
+    def plan(self, device: torch.device) -> Plan | None:
+        """What a replay needs; None if not everything could be noted."""
+        return Plan(self.launches, self._num_bytes, device, self.scratch) if self.complete else None
+
+    def _place(self, x: Tensor) -> tuple[int, int]:
+        """Number of the tensor outside, or the one behind them for memory between kernels, and bytes from its start."""
+        storage = x.untyped_storage()
+        near = [
+            number
+            for number, other in enumerate(self.outside)
+            if other is not None and other.untyped_storage().data_ptr() == storage.data_ptr()
+        ]
+        for number in near:
+            if self.outside[number] is x:
+                return number, 0
+        if near:
+            # part of a tensor outside; of several in one memory, how they lie to each other may change
+            self.complete &= len(near) == 1
+            whole = self.outside[near[0]]
+            return near[0], x.data_ptr() - (0 if whole is None else whole.data_ptr())
+        start = storage.data_ptr()
+        if start not in self._inside:
+            self._inside[start] = self._num_bytes
+            self._kept.append(x)
+            self._num_bytes += -(-storage.nbytes() // LINE) * LINE
+        return len(self.outside), self._inside[start] + x.data_ptr() - start
+
+
+def call(
+    key: tuple[Any, ...],
+    kind: Callable[[], tuple[Any, ...]],
+    device: torch.device,
+    outside: Sequence[Tensor | None],
+    launches: Callable[[Launch], None],
+) -> None:
+    """Launch the kernels of one call of an operator.
+
+    Parameters
+    ----------
+    key
+        everything that decides what is launched: sizes, strides, dtypes, options, device.
+    kind
+        gives what decides which kernels are compiled, a coarser key; called for a new key only.
+    device
+        of all tensors, and current.
+    outside
+        tensors that change from call to call, in a fixed order.
+    launches
+        launches the kernels one by one by the function that it is given.
+    """
+    addresses = [0 if x is None else x.data_ptr() for x in outside]
+    aligned = not any(address % ALIGNMENT for address in addresses)
+    plan = _plans.get(key)
+    if plan is not None and aligned and not _is_watched():
+        plan(addresses)
+        return
+    if (name := kind()) not in _compiled and not INTERPRETED:
+        compile_first(launches, device)
+        _compiled.add(name)
+    recorder = Recorder(outside)
+    launches(recorder.launch)
+    given = [id(x) for x in outside if x is not None]
+    distinct = len(set(given)) == len(given)  # else the next call's addresses could not be told apart
+    if aligned and distinct and (made := recorder.plan(device)) is not None:
+        _plans[key] = made
+        if len(_plans) > MOST_PLANS:
+            _plans.popitem(last=False)
+
+
+def launch_now(kernel: Any, grid: tuple[int, ...], *args: Any, **constants: Any) -> None:
+    """Launch a kernel and note nothing."""
+    kernel[grid](*args, **constants)
+
+
+def compile_first(launches: Callable[[Launch], None], device: torch.device) -> None:
+    """Compile the kernels that would be launched, several at a time, and launch none.
+
+    One after another they take about 7 s the first time on a machine. The compiler leaves Python alone most of the
+    time, so that threads help.
+    """
+    jobs: dict[Any, list[tuple[Any, ...]]] = {}
+
+    def note(kernel: Any, *rest: Any, **constants: Any) -> None:
+        jobs.setdefault(kernel, []).append((*rest, constants))
+
+    launches(note)
+
+    def compile_one(kernel: Any) -> None:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        for grid, *args, constants in jobs[kernel]:
+            kernel.warmup(*args, grid=grid, **constants)
+
+    with ThreadPoolExecutor(min(len(jobs), cpu_count() or 1)) as threads:
+        list(threads.map(compile_one, jobs))
+
+
+def forget() -> None:
+    """Drop all plans: kernels or their configurations have changed."""
+    _plans.clear()
+    _compiled.clear()
+
+
+def with_memory(launch: Callable[[], None]) -> None:
+    """Launch with memory for descriptors from torch; which allocator the caller has set stays as it is."""
+
+    def inside() -> None:
+        triton.set_allocator(_allocate)
+        launch()
+
+    contextvars.copy_context().run(inside)
+
+
+def _allocate(size: int, alignment: int, stream: int | None) -> Tensor:
+    return torch.empty(size, dtype=torch.int8, device="cuda")
+
+
+def _is_watched() -> bool:
+    """Whether a profiler asked Triton to be told of launches: a replay would not tell it."""
+    hooks = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
+    return any(getattr(hook, "calls", hook) for hook in hooks)
