@@ -41,30 +41,26 @@ class Saved(NamedTuple):
 
 def saved_bytes(num_tokens: int, num_chunks: int, n_heads: int, d_qk: int, dtype: torch.dtype) -> int:
     """Bytes of `Saved` for q of a dtype."""
-    return sum(size for size, _, _ in _saved_parts(num_tokens, num_chunks, n_heads, d_qk, dtype))
+    exponents, rest = n_heads * num_tokens * exponent_dtype(dtype).itemsize, 4 * n_heads * num_tokens
+    of_chunks = 4 * n_heads * num_chunks
+    return 2 * _lines(exponents) + 4 * _lines(rest) + _lines(of_chunks) + _lines(of_chunks * d_qk)
 
 
 def saved_views(p: Problem, memory: Tensor) -> Saved:
     """The parts of `memory`, of as many bytes as `saved_bytes` says."""
+    of_tokens, of_chunks = (p.n_heads, p.num_tokens), (p.n_heads, p.num_chunks)
+    shapes = [*[of_tokens] * 6, of_chunks, (p.num_chunks, p.n_heads, p.d_qk)]
     views, at = [], 0
-    for size, shape, dtype in _saved_parts(p.num_tokens, p.num_chunks, p.n_heads, p.d_qk, p.dtype):
+    for shape, dtype in zip(shapes, [p.exponent_dtype] * 2 + [torch.float32] * 6, strict=True):
         used = math.prod(shape) * dtype.itemsize
         views.append(memory[at : at + used].view(dtype).view(shape))
-        at += size
+        at += _lines(used)
     return Saved(*views)
 
 
-def _saved_parts(
-    num_tokens: int, num_chunks: int, n_heads: int, d_qk: int, dtype: torch.dtype
-) -> list[tuple[int, tuple[int, ...], torch.dtype]]:
-    """Bytes with what fills up the last line, shape and dtype of every part."""
-    of_tokens, of_chunks = (n_heads, num_tokens), (n_heads, num_chunks)
-    shapes = [*[of_tokens] * 6, of_chunks, (num_chunks, n_heads, d_qk)]
-    dtypes = [exponent_dtype(dtype)] * 2 + [torch.float32] * 6
-    return [
-        ((math.prod(shape) * of.itemsize + LINE - 1) // LINE * LINE, shape, of)
-        for shape, of in zip(shapes, dtypes, strict=True)
-    ]
+def _lines(num_bytes: int) -> int:
+    """Rounded up, so that what follows begins at a multiple of `LINE`."""
+    return (num_bytes + LINE - 1) // LINE * LINE
 
 
 def forward(

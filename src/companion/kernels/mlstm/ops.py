@@ -130,10 +130,11 @@ def _new_results(
     """Memory for h, the final state and what is kept; zero where packed sequences leave tokens out."""
     num_seqs, num_chunks = _sequences(q, cu_seqlens, chunk_size)
     size = saved_bytes(q.shape[0] * q.shape[1], num_chunks, q.shape[2], q.shape[3], q.dtype)
-    saved = q.new_empty(size, dtype=torch.uint8)
-    if cu_seqlens is None:
-        return torch.empty_like(v), *_new_state(q, v, num_seqs, return_state), saved
-    return torch.zeros_like(v), *_new_state(q, v, num_seqs, return_state), saved.zero_()
+    # interpreted (on the CPU) all of it is set, too: checks of operators compare the bytes between its parts
+    keep = q.new_empty if cu_seqlens is None and q.device.type != "cpu" else q.new_zeros
+    saved = keep(size, dtype=torch.uint8)
+    h = torch.empty_like(v) if cu_seqlens is None else torch.zeros_like(v)
+    return h, *_new_state(q, v, num_seqs, return_state), saved
 
 
 @torch.library.impl(_library, "mlstm_forward", "CUDA")
@@ -261,7 +262,7 @@ def _(dh: Tensor, dC: Tensor | None, dn: Tensor | None, saved: Tensor, *rest: An
     return (*(torch.empty_like(x) for x in (q, k, v, i, f)), *of_state[:2])
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, *options, _ = inputs
     _, C, n, m, saved = output
     ctx.set_materialize_grads(False)
@@ -335,14 +336,51 @@ def _through_final_exponent(
     return d_i.reshape(i.shape), d_f.reshape(f.shape), to_start
 
 
-def _no_second_derivative(ctx: Any, *gradients: Tensor | None) -> tuple[None, ...]:
-    raise NotImplementedError(
-        "the Triton kernels of the mLSTM have no second derivative; use backend='torch', which has"
-    )
+class _Forward(torch.autograd.Function):
+    """The forward pass with its gradient.
+
+    `torch.library.register_autograd` would do the same and take 0.1 ms longer, as much as all launches of the pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        with torch._C._AutoDispatchBelowAutograd():
+            output: tuple[Tensor, ...] = _forward(*inputs)
+        _keep(ctx, inputs, output)
+        return output
+
+    backward = staticmethod(_gradients)
 
 
-torch.library.register_autograd("companion::mlstm_forward", _gradients, setup_context=_setup, lib=_library)
-torch.library.register_autograd("companion::mlstm_backward", _no_second_derivative, lib=_library)
+class _Backward(torch.autograd.Function):
+    """The backward pass, which has no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        with torch._C._AutoDispatchBelowAutograd():
+            output: tuple[Tensor, ...] = _backward(*inputs)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, ...]:
+        raise NotImplementedError(
+            "the Triton kernels of the mLSTM have no second derivative; use backend='torch', which has"
+        )
+
+
+def _differentiable(
+    operator: Callable[..., tuple[Tensor, ...]], function: type[torch.autograd.Function]
+) -> Callable[..., tuple[Tensor, ...]]:
+    """What the dispatcher calls: the function where a gradient is needed, else the operator itself."""
+
+    def call(*inputs: Any) -> tuple[Tensor, ...]:
+        if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
+            found: tuple[Tensor, ...] = function.apply(*inputs)
+            return found
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator(*inputs)
+
+    return call
 
 
 @torch.library.impl(_library, "mlstm_step", "CUDA")
@@ -370,6 +408,8 @@ def _(q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, C: Tensor, n: Tenso
 _forward = torch.ops.companion.mlstm_forward.default
 _backward = torch.ops.companion.mlstm_backward.default
 _step = torch.ops.companion.mlstm_step.default
+_library.impl("mlstm_forward", _differentiable(_forward, _Forward), "Autograd")
+_library.impl("mlstm_backward", _differentiable(_backward, _Backward), "Autograd")
 
 
 def _ready(x: Tensor) -> Tensor:
