@@ -159,8 +159,11 @@ def call(
     launches
         launches the kernels one by one by the function that it is given.
     """
-    addresses = [0 if x is None else x.data_ptr() for x in outside]
-    aligned = not any(address % ALIGNMENT for address in addresses)
+    addresses, digits = [], 0
+    for x in outside:
+        addresses.append(0 if x is None else x.data_ptr())
+        digits |= addresses[-1]
+    aligned = digits % ALIGNMENT == 0
     plan = _plans.get(key)
     if plan is not None and aligned and not _is_watched():
         plan(addresses)
@@ -228,5 +231,5 @@ def _allocate(size: int, alignment: int, stream: int | None) -> Tensor:
 
 def _is_watched() -> bool:
     """Whether a profiler asked Triton to be told of launches: a replay would not tell it."""
-    hooks = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
-    return any(getattr(hook, "calls", hook) for hook in hooks)
+    before, after = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
+    return bool(getattr(before, "calls", before) or getattr(after, "calls", after))
