@@ -288,7 +288,7 @@ def test_another_cell_is_named_and_never_ranked(tmp_path: Path) -> None:
     assert shown.all_heads == [(8, 256, 512)]
     for page in (ch10.show_speed(shown), ch10.show_times(shown)):
         assert "The gated delta rule is another cell" in page.markup
-    assert "gated_delta_rule (another cell), L" in ch10.show_speed(shown).markup.replace("<wbr/>", "")
+    assert "gated_delta_rule (another cell)" in ch10.show_speed(shown).markup.replace("<wbr/>", "")
     assert shown.published == {}
     words = (answers.speed_verdict(shown), speed.against_verdict(shown), ch10.show_summary(shown, {}).markup)
     assert not any("delta" in text for text in words)

@@ -110,8 +110,8 @@ def test_sizes_with_the_same_answer_are_one_row(tmp_path: Path) -> None:
     assert "chunkwise (plain torch, L = 64; eager): 1.50 to 2.00" in markup
     facts = choice.choice_verdict(chosen(timings(tmp_path, *(x for pair in pairs for x in pair))), OF)
     assert facts == (
-        f"For heads of {OF}, the fastest in the records is chunkwise (ours; eager) or chunkwise (plain torch, L = 64; "
-        "eager), depending on the shape, for reading a prompt"
+        f"For heads of {OF}, the fastest in the records is the chunkwise form (ours; eager) or the chunkwise form "
+        "(plain torch, L = 64; eager), depending on the shape, for reading a prompt"
     )
 
 
@@ -119,8 +119,8 @@ def test_what_no_record_holds_is_named(tmp_path: Path) -> None:
     sequences = timings(tmp_path, cell("companion", 2e-3), cell("companion", 2e-3, size=32, skipped="out of memory"))
     words = choice.missing_verdict(choice.cell_candidates(sequences))
     assert words == (
-        "The records hold no times of the recurrent step form, of the parallel form or of sequences under "
-        "torch.compile or in a CUDA graph"
+        "The records hold no times of the recurrent step form, of the parallel form, or of sequences under "
+        "torch.compile or in a CUDA graph, and the table says nothing about these"
     )
     found = choice.cell_candidates(sequences)
     every = pd.concat(
@@ -181,8 +181,8 @@ def test_launches_of_whole_models(tmp_path: Path) -> None:
     assert "B = 64" not in serving, "nothing was timed there"
     words = choice.launch_verdict(choice.choices(choice.model_choice_candidates(tmp_path)))
     assert words == (
-        "For training whole models, “compiled” is the fastest in the only recorded case; the next takes 1.50 times as "
-        "long"
+        "For training whole xLSTM models, “compiled” is the fastest in the only recorded case; the next takes "
+        "1.50 times as long"
     )
 
 

@@ -2,6 +2,7 @@
 
 from companion.chapters.ch10.answer import answer_facts, show_summary
 from companion.chapters.ch10.choice import choice_facts, show_choice, show_launches, show_serving
+from companion.chapters.ch10.claims import claims_facts, load_claims, show_claims
 from companion.chapters.ch10.costs import (
     cost_facts,
     show_chunk_scan,
@@ -70,6 +71,7 @@ __all__ = [
     "change_facts",
     "check_facts",
     "choice_facts",
+    "claims_facts",
     "cost_facts",
     "crossing_facts",
     "forget_facts",
@@ -78,6 +80,7 @@ __all__ = [
     "form_facts",
     "gradient_facts",
     "head_norm",
+    "load_claims",
     "normalizer_gradient_errors",
     "normalizer_sums",
     "overflow_facts",
@@ -88,6 +91,7 @@ __all__ = [
     "show_choice",
     "show_chunk_scan",
     "show_chunks_and_tiles",
+    "show_claims",
     "show_code",
     "show_costs",
     "show_crossing",

@@ -4,6 +4,7 @@ Everything comes from the records: a form that no record holds is named as missi
 forms of the same cell are compared, with the state in float32 where it is carried from call to call.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -126,10 +127,11 @@ def show_choice(timings: Timings) -> Html:
     return show_table(
         pd.DataFrame(rows),
         name="kernel-choice",
-        caption=f"The fastest recorded form of the cell by use and shape, {timings.gpu}, bf16. T: tokens of a "
-        "sequence, with the same number of tokens in all sequences together; B: sequences of a step. Behind a name: "
-        "how many times as long it takes as the fastest. Overlapping: the quartiles of the two times do. Detached, and "
-        "all of mlstm_kernels in training: without the normalizer's gradient. T times: T times one recorded step.",
+        caption=f"The fastest recorded form of the cell by use and shape, {timings.gpu}, bf16; in brackets whose "
+        "kernel it is and how it is launched. T: tokens of a sequence, with the same number of tokens in all sequences "
+        "together; B: sequences of a step. Behind a name: how many times as long it takes as the fastest. Overlapping: "
+        "the quartiles of the two times do. Detached, and all of mlstm_kernels in training: without the normalizer's "
+        "gradient, which is right only behind a norm of each head. T times: T times one recorded step.",
         labels={"of": "heads", "size": "shape", "next": "next fastest", "other": "fastest of another form or launch"},
     )
 
@@ -195,12 +197,18 @@ def choice_verdict(found: pd.DataFrame, heads: str) -> str:
     parts = []
     for use in USES.values():
         rows = found[(found["use"] == use) & (found["of"] == heads)]
-        names = [str(name) for name in rows["fastest"].unique()]
+        names = [re.sub(r"^\w+( step)? ", _with_article, str(name)) for name in rows["fastest"].unique()]
         if names:
             parts.append(f"{' or '.join(names)}{', depending on the shape,' if len(names) > 1 else ''} {IN_PROSE[use]}")
     if not parts:
         return f"The records hold no time of heads of {heads}"
     return f"For heads of {heads}, the fastest in the records is {listed(parts)}"
+
+
+def _with_article(start: re.Match[str]) -> str:
+    """The start of a name in a sentence: `the chunkwise form`, `the recurrent step`."""
+    form = start[0].strip()
+    return f"the {form} " if form == RECURRENT else f"the {form} form "
 
 
 def missing_verdict(candidates: pd.DataFrame) -> str:
@@ -213,7 +221,8 @@ def missing_verdict(candidates: pd.DataFrame) -> str:
     if not missing:
         return "Every form and every way to launch it is in the records"
     *first, last = missing
-    return f"The records hold no times of {', of '.join(first)}{' or of ' if first else ''}{last}"
+    holds = f"{', of '.join(first)}{', or of ' if first else ''}{last}"
+    return f"The records hold no times of {holds}, and the table says nothing about {'these' if first else 'that'}"
 
 
 def launch_verdict(found: pd.DataFrame) -> str:
@@ -228,7 +237,7 @@ def launch_verdict(found: pd.DataFrame) -> str:
     else:
         parts = [f"“{name}” is the fastest in {share_in_words(number, total)}" for name, number in counts.items()]
         cases = "recorded cases"
-    return f"For training whole models, {listed(parts)} {cases}; the next takes {slower} times as long"
+    return f"For training whole xLSTM models, {listed(parts)} {cases}; the next takes {slower} times as long"
 
 
 def model_choice_candidates(folder: Path) -> pd.DataFrame:
