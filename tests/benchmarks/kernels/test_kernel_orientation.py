@@ -164,6 +164,14 @@ def test_what_needs_a_newer_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     assert requirements.left_out(names[0], "training") is None, "the missing package is the reason"
 
 
+def test_the_list_says_what_needs_a_newer_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert f"  {GATED_DELTA_RULE_NAME} (absent: fla is not installed)" in benchmark.listing()
+    machine(monkeypatch, "3.6.0")
+    monkeypatch.setattr(benchmark, "absent", lambda library: None)
+    assert f"  simple_gla, chunk 64 (training {REFUSED})" in benchmark.listing()
+    assert "  companion" in benchmark.listing()
+
+
 def test_the_error_of_an_earlier_record_in_plain_words() -> None:
     error = "RuntimeError: Triton >= 3.4.0 and < 3.7.1 on Hopper GPUs produces incorrect results (see #640)."
     assert requirements.plain_reason(error, "3.6.0") == REFUSED

@@ -122,7 +122,7 @@ def check_cases(part: str, options: argparse.Namespace) -> tuple[Case, ...]:
 
 
 def listing() -> list[str]:
-    """Parts, cases and implementations, with those that are absent here."""
+    """Parts, cases and implementations, with those that are absent here or need a newer Triton."""
     lines = [f"parts: {', '.join(PARTS)}", "", "cases of checks, by group:"]
     groups: dict[str, list[str]] = {}
     for case in all_cases():
@@ -133,8 +133,9 @@ def listing() -> list[str]:
         lines += ["", f"shapes of {title} (heads-size):", f"  {', '.join(heads)} - {', '.join(sizes)}"]
     lines += ["", "implementations:"]
     for implementation in implementation_names():
-        reason = absent(library_of(implementation))
-        lines.append(f"  {implementation}{f' (absent: {reason})' if reason else ''}")
+        reason, training = absent(library_of(implementation)), left_out(implementation, "training")
+        note = f" (absent: {reason})" if reason else f" (training {training})" if training else ""
+        lines.append(f"  {implementation}{note}")
     return lines
 
 

@@ -17,6 +17,10 @@ COLUMNS = (
     "library", "version", "cell", "pass", "context_length", "num_sequences", "key_heads", "value_heads", "d_qk", "d_hv",
     "dtype", "gpu", "launch", "seconds", "reported_by", "source", "where",
 )  # fmt: skip
+#: For the caption, where there is something of ours.
+OURS_BELOW = (
+    " Below: what we timed with as large a state, several sequences at once, launched eagerly, both passes in one."
+)
 #: What names a claim: its passes become columns.
 _CLAIM = [name for name in COLUMNS if name not in ("pass", "seconds", "where")]
 
@@ -82,6 +86,7 @@ def show_claims(timings: Timings, claims: pd.DataFrame) -> Html:
             "cell": one["cell"],
             "heads": claimed_heads(one),
             "T": one["context_length"],
+            "tokens": one["num_sequences"] * one["context_length"],
             "forward": _printed(one["forward"]),
             "backward": _printed(one["backward"]),
             "both": _printed(one["forward"] + one["backward"]),
@@ -89,20 +94,27 @@ def show_claims(timings: Timings, claims: pd.DataFrame) -> Html:
         }
         for _, one in claims.iterrows()
     ]
-    for _, one in rows_beside(timings, claims).iterrows():
+    beside = rows_beside(timings, claims)
+    for _, one in beside.iterrows():
         row = {"who": f"{one['name']}, timed here", "cell": one["cell"], "heads": one["heads"]}
-        row |= {"T": one["context_length"], "forward": _ms(one["forward"]), "backward": "–", "both": _ms(one["both"])}
+        row |= {"T": one["context_length"], "tokens": one["num_tokens"]}
+        row |= {"forward": _ms(one["forward"]), "backward": "–", "both": _ms(one["both"])}
         rows.append(row | {"token": _ns(one["both"] / one["num_tokens"])})
     return show_table(
         pd.DataFrame(rows),
         name="kernel-claims",
         caption=f"Times that the {listed(claims['reported_by'].unique())} report for another cell, bf16, "
         f"{listed(short_gpu(claims['gpu']).unique())}, {_launches(claims)}, one sequence. Heads are those of queries "
-        "and keys / of values. The two passes were timed apart; “both” is their sum. Below: what we timed with as "
-        "large a state, several sequences at once, launched eagerly, both passes in one. No ranking: the cells differ.",
-        formats={"T": "{:,.0f}"},
-        labels={"who": "kernels", "heads": "heads × (d_qk, d_hv)", "T": "T (tokens)", "forward": "forward (ms)"}
-        | {"backward": "backward (ms)", "both": "both (ms)", "token": "both, per token (ns)"},
+        "and keys / of values. The two passes were timed apart; “both” is their sum."
+        f"{OURS_BELOW if len(beside) else ''} No ranking: the cells differ.",
+        formats={"T": "{:,.0f}", "tokens": "{:,.0f}"},
+        labels={"who": "kernels", "heads": "heads × (d_qk, d_hv)", "T": "T (tokens)", "tokens": "tokens in all"}
+        | {
+            "forward": "forward (ms)",
+            "backward": "backward (ms)",
+            "both": "both (ms)",
+            "token": "both, per token (ns)",
+        },
     )
 
 
