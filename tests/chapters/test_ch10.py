@@ -15,6 +15,7 @@ torch.set_num_threads(1)  # tensors are small: threads would only wait for each 
 
 from companion.accounting.kernel_costs import CARRIED_TILE, CellShape, cell_kernel_costs, chunk_size_scan  # noqa: E402
 from companion.benchmarks.kernels.log import against_peer  # noqa: E402
+from companion.benchmarks.kernels.other_cells import GATED_DELTA_RULE, GATED_DELTA_RULE_NAME  # noqa: E402
 from companion.benchmarks.kernels.results import crossing, load_checks, load_timings  # noqa: E402
 from companion.benchmarks.records import read_records  # noqa: E402
 from companion.chapters import ch10  # noqa: E402
@@ -25,6 +26,7 @@ from companion.formatting import significant  # noqa: E402
 from companion.paths import data_dir  # noqa: E402
 
 FOLDER = data_dir() / "benchmarks"
+GPU = "NVIDIA H200"
 CELL = CellShape(batch_size=8, context_length=8192, n_heads=8, d_qk=256, d_hv=512, chunk_size=128)
 
 
@@ -263,9 +265,33 @@ def test_what_was_not_timed_is_counted(shown: ch10.Shown) -> None:
     wrong = left_out["skipped"].str.contains("relative error of")
     words = speed.untimed_verdict(shown.timings)
     assert words.startswith(f"Of {len(table)} cases, {len(left_out)} were not timed: {wrong.sum()} whose results were")
-    assert words.endswith(f"{(~wrong).sum()} for another reason (simple_gla at L = 64)")
+    assert words.endswith(f"{(~wrong).sum()} because the library needs a newer Triton (simple_gla at L = 64)")
+    untimed = ch10.show_untimed(shown.timings).markup.replace("\N{NO-BREAK SPACE}", " ")
+    assert "left out: needs Triton 3.7.1 or later, here is 3.6.0" in untimed
+    missing = table.assign(skipped=table["skipped"].mask(~wrong.reindex(table.index, fill_value=True), "absent"))
+    assert "for another reason" in speed.untimed_verdict(replace(shown.timings, table=missing))
     whole = replace(shown.timings, table=table.drop(columns="skipped"))
     assert speed.untimed_verdict(whole) == "Every case was timed"
+
+
+def test_another_cell_is_named_and_never_ranked(tmp_path: Path) -> None:
+    """The gated delta rule beside our kernels: in the table and the figure by its name, in no verdict."""
+    lines = (FOLDER / "kernels.jsonl").read_text(encoding="utf-8").splitlines()
+    newest = [x for x in map(json.loads, lines) if x["benchmark"] == "kernels" and x["parameters"]["gpu"] == GPU]
+    cells = [(x, y) for x in newest for y in x["results"] if y["case"] == "8x256x512-T8192" and "skipped" not in y]
+    record, mine = [(x, y) for x, y in cells if y["implementation"] == "companion" and y["part"] == "training"][-1]
+    other = {**mine, "implementation": GATED_DELTA_RULE_NAME, "computation": GATED_DELTA_RULE}
+    other |= dict.fromkeys(("seconds_quartile_1", "seconds_median", "seconds_quartile_3"), 1e-9)
+    records = tmp_path / "kernels.jsonl"
+    records.write_text(json.dumps({**record, "results": [mine, other]}) + "\n", encoding="utf-8")
+    shown = ch10.Shown(load_timings(records), CELL)
+    assert shown.all_heads == [(8, 256, 512)]
+    for page in (ch10.show_speed(shown), ch10.show_times(shown)):
+        assert "The gated delta rule is another cell" in page.markup
+    assert "gated_delta_rule (another cell)" in ch10.show_speed(shown).markup.replace("<wbr/>", "")
+    assert shown.published == {}
+    words = (answers.speed_verdict(shown), speed.against_verdict(shown), ch10.show_summary(shown, {}).markup)
+    assert not any("delta" in text for text in words)
 
 
 def test_ratios_of_rivals(shown: ch10.Shown) -> None:

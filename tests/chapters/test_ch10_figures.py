@@ -8,6 +8,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from companion.accounting.kernel_costs import CellShape, best_kernel_chunk, chunk_size_scan
+from companion.benchmarks.kernels.other_cells import GATED_DELTA_RULE_NAME
 from companion.chapters.ch10 import figures, record_figures
 
 CONTEXTS = [1024, 4096, 16384, 65536]
@@ -139,6 +140,9 @@ def test_looks() -> None:
     )
     assert looks["companion"]["linestyle"] != looks["companion, sigmoid"]["linestyle"]
     assert looks["attention, flash"]["color"] == record_figures.ATTENTION_COLOR
+    apart = record_figures.implementation_looks([GATED_DELTA_RULE_NAME, "x"])
+    assert apart[GATED_DELTA_RULE_NAME]["color"] == record_figures.GREY
+    assert apart["x"] == record_figures.implementation_looks(["x"])["x"], "it takes nobody's color"
 
 
 def test_step_times() -> None:

@@ -21,9 +21,12 @@ from dataclasses import replace
 from typing import Any
 
 from companion.benchmarks.kernels.cases import CHUNK_SIZES, DTYPES, Case, all_cases, reference_work, select_cases
+from companion.benchmarks.kernels.identity import identity_today
 from companion.benchmarks.kernels.implementations import LIBRARIES, absent, ours, peers, timed, timed_steps
+from companion.benchmarks.kernels.other_cells import GATED_DELTA_RULE_NAME, OTHER_CELLS
+from companion.benchmarks.kernels.requirements import left_out
 from companion.benchmarks.kernels.session import CHECKS, TIMINGS, Session, library_of, say
-from companion.benchmarks.kernels.shapes import check_names, select_shapes, sequence_shapes, step_shapes
+from companion.benchmarks.kernels.shapes import Shape, check_names, select_shapes, sequence_shapes, step_shapes
 from companion.errors import InputError
 
 CHECK_PARTS = ("checks", "step-checks", "configurations", "long")
@@ -119,7 +122,7 @@ def check_cases(part: str, options: argparse.Namespace) -> tuple[Case, ...]:
 
 
 def listing() -> list[str]:
-    """Parts, cases and implementations, with those that are absent here."""
+    """Parts, cases and implementations, with those that are absent here or need a newer Triton."""
     lines = [f"parts: {', '.join(PARTS)}", "", "cases of checks, by group:"]
     groups: dict[str, list[str]] = {}
     for case in all_cases():
@@ -130,14 +133,15 @@ def listing() -> list[str]:
         lines += ["", f"shapes of {title} (heads-size):", f"  {', '.join(heads)} - {', '.join(sizes)}"]
     lines += ["", "implementations:"]
     for implementation in implementation_names():
-        reason = absent(library_of(implementation))
-        lines.append(f"  {implementation}{f' (absent: {reason})' if reason else ''}")
+        reason, training = absent(library_of(implementation)), left_out(implementation, "training")
+        note = f" (absent: {reason})" if reason else f" (training {training})" if training else ""
+        lines.append(f"  {implementation}{note}")
     return lines
 
 
 def implementation_names() -> list[str]:
     """Of everything that is timed or checked as a peer, each once."""
-    sequences = [x.name for x in (*timed(), *peers())]
+    sequences = [*(x.name for x in (*timed(), *peers())), GATED_DELTA_RULE_NAME]
     return list(dict.fromkeys([*sequences, *(x.name for x in timed_steps())]))
 
 
@@ -209,16 +213,35 @@ def _run_timings(session: Session, part: str) -> int:
         elif part == "step":
             found = suites.steps(shape, settings=settings, todo=session.todo(part))
         else:
-            found = suites.sequences(shape, backward=part == "training", settings=settings, todo=session.todo(part))
+            found = _sequences(session, shape, part, settings)
         try:
             for result in found:
-                session.record(TIMINGS, [result], **peaks, repeats=options.repeats)
+                of = identity_today(result["computation"]) if result.get("computation") in OTHER_CELLS else None
+                session.record(TIMINGS, [result], **peaks, repeats=options.repeats, **(of._asdict() if of else {}))
         except DeviceFault as error:
             say(
                 f"error: the GPU reported a fault ({error}); the cell is recorded, run again with --resume for the rest"
             )
             return FAULT
     return 0
+
+
+def _sequences(session: Session, shape: Shape, part: str, settings: Any) -> Iterator[dict[str, Any]]:
+    """Results on whole sequences: the mLSTM and attention, then the other cell, then what a newer Triton could run."""
+    from companion.benchmarks.kernels import orientation, suites
+
+    asked, refused = session.todo(part), []
+
+    def todo(fields: dict[str, Any]) -> bool:
+        if not asked(fields):
+            return False
+        reason = left_out(fields["implementation"], part)
+        refused.extend([{**fields, "skipped": reason}] if reason else [])
+        return reason is None
+
+    for suite in (suites, orientation):
+        yield from suite.sequences(shape, backward=part == "training", settings=settings, todo=todo)
+    yield from refused
 
 
 def _run_processes(options: argparse.Namespace, parts: list[str]) -> int:

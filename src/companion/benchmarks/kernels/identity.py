@@ -23,8 +23,9 @@ from typing import Any, NamedTuple
 from companion.errors import InputError
 from companion.paths import data_dir
 
-#: Folders below `companion/kernels` that hold the code of an operator.
-OPERATORS = {"mlstm": ("mlstm", "common")}
+#: Folders below `companion/kernels` that hold the code of an operator; none for one that is timed for orientation only,
+#: whose kernels are another library's.
+OPERATORS: dict[str, tuple[str, ...]] = {"mlstm": ("mlstm", "common"), "gated_delta_rule": ()}
 #: Modules of this package that decide what is measured of an operator and how. Those that choose cells and keep records
 #: do not count.
 HARNESSES = {
@@ -42,6 +43,7 @@ HARNESSES = {
         "timing",
         "tuning",
     ),
+    "gated_delta_rule": ("gate", "orientation", "other_cells", "references", "shapes", "suites", "timing"),
 }
 TABLE = "kernel_identities.json"
 PACKAGE = Path(__file__).resolve().parents[2]

@@ -28,6 +28,7 @@ from companion.accounting.kernel_costs import (
 )
 from companion.benchmarks.kernels.identity import Identity, identity_of
 from companion.benchmarks.kernels.implementations import ATTENTION_WIDTH
+from companion.benchmarks.kernels.other_cells import OTHER_CELLS
 from companion.benchmarks.kernels.shapes import NUM_TOKENS
 from companion.benchmarks.records import read_records
 from companion.errors import InputError
@@ -51,7 +52,8 @@ class Timings:
     Attributes
     ----------
     table
-        a row per cell: the fields of a result (`data/benchmarks/README.md`); cells without a timing have `skipped`.
+        a row per cell: the fields of a result (`data/benchmarks/README.md`), and `triton`, the version of its record;
+        cells without a timing have `skipped`.
     peaks
         what the GPU reached in the same runs: medians over them.
     versions, dates, commits
@@ -122,7 +124,7 @@ def load_timings(path: Path, gpu: str | None = None) -> Timings:
     commits = tuple(dict.fromkeys(str(record["git_commit"]) for record in records))
     mine = [record for record, result in cells if result["implementation"].startswith(OURS)]
     return Timings(
-        table=pd.DataFrame([result for _, result in cells]),
+        table=pd.DataFrame([{**result, "triton": record["versions"].get("triton")} for record, result in cells]),
         peaks=peaks,
         versions=records[-1]["versions"],
         dates=(dates[0], dates[-1]),
@@ -199,7 +201,7 @@ def case_shape(row: Any) -> CellShape:
 
 
 def with_rooflines(timings: Timings) -> pd.DataFrame:
-    """The timed cells with `roofline_seconds` and `roofline_share`, for the mLSTM, attention and steps.
+    """The timed cells with `roofline_seconds` and `roofline_share`, for the mLSTM, attention and steps; NaN for others.
 
     The mLSTM's is the sum over our kernels, whichever is less: states and outputs in two kernels at the chunk length
     that makes it least, or in one at chunks of 128. It is one yardstick for all, whatever chunks an implementation
@@ -214,7 +216,8 @@ def with_rooflines(timings: Timings) -> pd.DataFrame:
 
 def heads_of(timings: Timings) -> list[tuple[int, int, int]]:
     """H, d_qk and d_hv of the mLSTM in the timed cases of sequences, in their order."""
-    rows = timings.table[timings.table["part"].isin(list(PASS_OF_PART)) & (timings.table["computation"] != "attention")]
+    rows = timings.table[timings.table["part"].isin(list(PASS_OF_PART))]
+    rows = rows[~rows["computation"].isin(["attention", *OTHER_CELLS])]
     return list(dict.fromkeys(zip(rows["n_heads"], rows["d_qk"], rows["d_hv"], strict=True)))
 
 
@@ -318,6 +321,8 @@ def _least_seconds(row: pd.Series, peaks: Hardware) -> float:
     passes = PASS_OF_PART[str(row["part"])]
     if row["computation"] == "attention":
         return pass_seconds(attention_kernel_costs(shape), peaks, passes)
+    if row["computation"] in OTHER_CELLS:
+        return float("nan")  # it computes something else
     return _cell_seconds(shape, peaks, passes)
 
 
@@ -393,7 +398,7 @@ def _worst(errors: dict[str, float | None], names: Sequence[str]) -> float:
 
 def _version(record: dict[str, Any], implementation: str) -> str:
     """Version of the library that an implementation belongs to, where the record names it."""
-    distribution = {"mlstm_kernels": "mlstm-kernels", "simple_gla": "fla-core"}
+    distribution = {"mlstm_kernels": "mlstm-kernels", "simple_gla": "fla-core", "gated_delta_rule": "fla-core"}
     for start, name in distribution.items():
         if implementation.startswith(start):
             return str(record["versions"].get(name) or "")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from companion.benchmarks.kernels.identity import Identity, identity_of, identity_today
+from companion.benchmarks.kernels.identity import OPERATORS, Identity, identity_of, identity_today
 from companion.benchmarks.kernels.implementations import LIBRARIES, versions
 from companion.benchmarks.records import append_record, new_record, read_records
 
@@ -71,10 +71,18 @@ def done_cells(path: Path, parameters: dict[str, Any]) -> set[tuple[Any, ...]]:
     machine = {name: value for name, value in parameters.items() if name not in Identity._fields}
     for record in read_records(path):
         same = all(record["parameters"].get(name) == value for name, value in machine.items())
-        same = same and identity_of(record["parameters"]) == identity_of(parameters)
+        same = same and identity_of(record["parameters"]) == _identity_here(record["parameters"], parameters)
         if same and all(record["versions"].get(name) == value for name, value in current.items()):
             found |= {cell(result) for result in record["results"]}
     return found
+
+
+def _identity_here(recorded: dict[str, Any], parameters: dict[str, Any]) -> Identity | None:
+    """What a record of the same code would name: that of the session, or of the other operator that it is of."""
+    operator = str(recorded.get("operator", "mlstm"))
+    if operator == parameters.get("operator", "mlstm"):
+        return identity_of(parameters)
+    return identity_today(operator) if operator in OPERATORS else None
 
 
 def cell(fields: dict[str, Any]) -> tuple[Any, ...]:
@@ -84,7 +92,7 @@ def cell(fields: dict[str, Any]) -> tuple[Any, ...]:
 
 def library_of(name: str) -> str:
     """Library of an implementation, by its name."""
-    if name.startswith("simple_gla"):
+    if name.startswith(("simple_gla", "gated_delta_rule")):
         return "fla"
     return next((key for key in LIBRARIES if name.startswith(key)), "torch")
 

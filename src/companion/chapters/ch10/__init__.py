@@ -1,6 +1,8 @@
 """Tables, figures and facts of chapter 10 (`notebooks/10_gpu_kernels`)."""
 
 from companion.chapters.ch10.answer import answer_facts, show_summary
+from companion.chapters.ch10.choice import choice_facts, show_choice, show_launches, show_serving
+from companion.chapters.ch10.claims import claims_facts, load_claims, show_claims
 from companion.chapters.ch10.costs import (
     cost_facts,
     show_chunk_scan,
@@ -68,6 +70,8 @@ __all__ = [
     "cell_inputs",
     "change_facts",
     "check_facts",
+    "choice_facts",
+    "claims_facts",
     "cost_facts",
     "crossing_facts",
     "forget_facts",
@@ -76,6 +80,7 @@ __all__ = [
     "form_facts",
     "gradient_facts",
     "head_norm",
+    "load_claims",
     "normalizer_gradient_errors",
     "normalizer_sums",
     "overflow_facts",
@@ -83,8 +88,10 @@ __all__ = [
     "rival_facts",
     "show_active",
     "show_balances",
+    "show_choice",
     "show_chunk_scan",
     "show_chunks_and_tiles",
+    "show_claims",
     "show_code",
     "show_costs",
     "show_crossing",
@@ -96,12 +103,14 @@ __all__ = [
     "show_form_errors",
     "show_forms",
     "show_here",
+    "show_launches",
     "show_normalizer_gradient",
     "show_overflow",
     "show_pairs",
     "show_peers",
     "show_published",
     "show_rivals",
+    "show_serving",
     "show_speed",
     "show_step_rivals",
     "show_step_shares",

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from companion.benchmarks.kernels.other_cells import GATED_DELTA_RULE_NAME
 from companion.chapters.kernel_tables import short_name
 from companion.plotting.style import INK, subplots
 
@@ -23,7 +24,10 @@ _UPSTREAMS = {"general": ("#d55e00", "o"), "orthogonal": ("#0173b2", "s")}
 
 
 def implementation_looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """`color`, `marker` and `linestyle` by implementation: ours blue, attention orange, others by turns."""
+    """`color`, `marker` and `linestyle` by implementation: ours blue, attention orange, others by turns.
+
+    A cell of another kind is grey and dotted.
+    """
     looks: dict[str, dict[str, Any]] = {}
     ours = attention = others = 0
     lines = ("-", "--", ":", "-.")
@@ -34,6 +38,8 @@ def implementation_looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
         elif name.startswith("attention"):
             looks[name] = {"color": ATTENTION_COLOR, "marker": "*", "linestyle": lines[attention % 4]}
             attention += 1
+        elif name == GATED_DELTA_RULE_NAME:
+            looks[name] = {"color": GREY, "marker": "", "linestyle": ":"}
         else:
             number = others % len(_OTHERS)
             looks[name] = {"color": _OTHERS[number], "marker": _MARKERS[number], "linestyle": _DASHES[number]}

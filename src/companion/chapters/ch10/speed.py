@@ -1,6 +1,5 @@
 """Chapter 10: how fast the kernels are, over the context and one token at a time."""
 
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +7,8 @@ from IPython.display import Markdown
 
 from companion.benchmarks.kernels.identity import identity_today
 from companion.benchmarks.kernels.log import against_peer
+from companion.benchmarks.kernels.other_cells import OTHER_CELLS
+from companion.benchmarks.kernels.requirements import plain_reason
 from companion.benchmarks.kernels.results import OURS_DETACHED, Timings, measure_here, with_rooflines
 from companion.benchmarks.kernels.shapes import NUM_TOKENS
 from companion.chapters.ch10 import record_figures
@@ -33,7 +34,7 @@ def show_times(shown: Shown) -> Html:
         "rooflines below.",
         caption=f"Time of {count(NUM_TOKENS)} tokens in sequences of T tokens, {shown.label}, bf16, "
         f"{shown.timings.gpu}: medians, with quartiles as bars. Thin lines: the rooflines of our kernels at their best "
-        "chunk length, and of attention.",
+        f"chunk length, and of attention.{other_cell_note(sequences)}",
     )
 
 
@@ -57,8 +58,9 @@ def show_speed(shown: Shown) -> Html:
         name="kernel-speed",
         caption=f"Times of {shown.label} at T = {shown.context}, forward and forward with backward: median "
         "[quartiles], and which share of the roofline this reaches. Last column: peak memory beyond the inputs. The "
-        "forms limit_chunk and xl_chunk are those of mlstm_kernels. Detached: without the normalizer's gradient.",
-        formats={f"{part} roof": partial(percent, decimals=0) for part in timed} | {"GB": "{:.2f}"},
+        "forms limit_chunk and xl_chunk are those of mlstm_kernels. Detached: without the normalizer's gradient."
+        + other_cell_note(shown.at_context),
+        formats={f"{part} roof": _share for part in timed} | {"GB": "{:.2f}"},
         labels={f"{part} roof": "of roofline" for part in timed}
         | {f"{part} ms": TIME_HEADINGS[part] for part in timed}
         | {"GB": "memory (GB)"},
@@ -70,6 +72,7 @@ def show_untimed(timings: Timings) -> Html:
     table = timings.table
     table = table.reindex(columns=table.columns.union(["skipped"], sort=False)).dropna(subset="skipped")
     pattern = r"relative error of (?P<of>\w+) (?P<error>[\d.e+-]+), allowed (?P<allowed>[\d.]+)"
+    table = table.assign(skipped=reasons(table))
     wrong = table["skipped"].astype(str).str.extract(pattern)
     table = table.join(wrong).assign(kind=table["skipped"].where(wrong["of"].isna(), "wrong"))
     rows: list[dict[str, object]] = []
@@ -87,6 +90,13 @@ def show_untimed(timings: Timings) -> Html:
     )
 
 
+def reasons(table: pd.DataFrame) -> pd.Series:
+    """Why rows were not timed, in plain words; `table` has `skipped`, and `triton` as `load_timings` adds it."""
+    versions = table["triton"] if "triton" in table else pd.Series(None, index=table.index, dtype=object)
+    plain = [plain_reason(str(why), here) for why, here in zip(table["skipped"], versions, strict=True)]
+    return pd.Series(plain, index=table.index, dtype=object)
+
+
 def untimed_verdict(timings: Timings) -> str:
     """A verdict: how many cases were not timed, because a result was wrong or for another reason, and of which kernels.
 
@@ -97,10 +107,16 @@ def untimed_verdict(timings: Timings) -> str:
     left_out = table.assign(skipped=skipped).dropna(subset="skipped")
     if not len(left_out):
         return "Every case was timed"
-    wrong = left_out["skipped"].astype(str).str.contains("relative error of")
+    why = reasons(left_out)
+    wrong, old = why.str.contains("relative error of"), why.str.startswith("left out: needs Triton")
+    kinds = {
+        "whose results were wrong": wrong,
+        "because the library needs a newer Triton": old,
+        "for another reason": ~wrong & ~old,
+    }
     found = []
-    for rows, reason in ((left_out[wrong], "whose results were wrong"), (left_out[~wrong], "for another reason")):
-        if len(rows):
+    for reason, of_kind in kinds.items():
+        if len(rows := left_out[of_kind]):
             names = listed([_in_brackets(str(name)) for name in rows["implementation"].unique()])
             found.append(f"{len(rows)} {reason} ({names})")
     return f"Of {len(table)} cases, {len(left_out)} were not timed: {listed(found)}"
@@ -259,6 +275,18 @@ def show_here(enabled: bool) -> Html | Markdown:
         formats={"seconds_median": lambda v: f"{1e3 * v:.2f}", "roofline_share": percent},
         labels={"seconds_median": "median (ms)", "roofline_share": "of roofline", "context_length": "T (tokens)"},
     )
+
+
+def other_cell_note(table: pd.DataFrame) -> str:
+    """For a caption: that a cell of another kind is among the rows, if there is one."""
+    if not table["computation"].isin(OTHER_CELLS).any():
+        return ""
+    return " The gated delta rule is another cell: it is there for orientation and computes something else."
+
+
+def _share(share: float) -> str:
+    """A share of the roofline; a dash for a cell that has none here."""
+    return "–" if pd.isna(share) else percent(share, decimals=0)
 
 
 def of_earlier(table: pd.DataFrame) -> str:
