@@ -8,6 +8,7 @@ import torch
 from companion.errors import InputError
 from companion.kernels.mlstm import checks, torch_forms
 from companion.kernels.mlstm.state import MLSTMState
+from companion.kernels.mlstm.transforms import transform_obstacle
 
 Tensor = torch.Tensor
 
@@ -135,7 +136,8 @@ def mlstm(
     exponents float64 (float32 in Triton for bfloat16). float64 works with the torch backends and is float64 throughout.
     The normalizer is taken to be at least 1e-30 (1e-200 in float64): where exp(−m) and nᵀq are both smaller, as with
     zero queries, h is 0 if Cᵀq is. The same call of the Triton kernels gives the same bits. They have no second
-    derivative and refuse one (NotImplementedError); the torch backends have it.
+    derivative and refuse one (NotImplementedError), and they refuse forward-mode derivatives, `torch.func.vmap` and
+    `torch.func.grad` (InputError), also where `auto` chose them; the torch backends have all of these.
 
     Raises
     ------
@@ -165,6 +167,8 @@ def mlstm(
     options = _Options(chunk_size, gate, normalizer_gradient)
     inputs: tuple[Tensor, ...] = (q, k, v, i, f)
     chosen = checks.choose_backend(backend, inputs, sizes)
+    if chosen == "triton":
+        checks.check_transforms(inputs if initial_state is None else (*inputs, *initial_state))
     if layout == "bhtd":
         inputs = tuple(x.transpose(1, 2) for x in inputs)
     if chosen == "triton":
@@ -195,7 +199,8 @@ def mlstm_step(
 
     Where no gradient is needed (under `torch.no_grad`, or if no tensor given requires one) the tensors of `state` are
     overwritten and returned, by every backend: clone them first to keep the state before the token. Where a gradient is
-    needed `state` is left alone and a new one is returned; only the torch backends do that, and `auto` chooses `torch`.
+    needed, in forward mode too, or under `torch.func.vmap`, `state` is left alone and a new one is returned; only the
+    torch backends do that, and `auto` chooses `torch`.
 
     Parameters
     ----------
@@ -220,7 +225,7 @@ def mlstm_step(
     Raises
     ------
     InputError
-        as `mlstm`; and for `triton` where a gradient is needed.
+        as `mlstm`; and for `triton` where `state` may not be overwritten.
 
     Examples
     --------
@@ -234,7 +239,12 @@ def mlstm_step(
     checks.check_options(backend=backend, gate=gate)
     sizes = checks.check_inputs(q, k, v, i, f, "step")
     state = checks.check_state(state, sizes, dtype=q.dtype, device=q.device)
-    if differentiate := torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, i, f, *state)):
+    tensors = (q, k, v, i, f, *state)
+    if backend == "triton":
+        checks.check_transforms(tensors)
+    differentiate = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+    differentiate = differentiate or transform_obstacle(tensors) is not None
+    if differentiate:
         if backend == "triton":
             raise InputError(
                 "backend 'triton': a single step has no gradient; use torch.no_grad(), backend='torch', or mlstm() "
