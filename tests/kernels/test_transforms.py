@@ -32,7 +32,8 @@ def sequence(backend: str, gate: str = "exponential") -> Callable[..., Tensors]:
 
 def step(backend: str) -> Callable[..., Tensors]:
     def call(*x: torch.Tensor) -> Tensors:
-        h, state = mlstm_step(*x[:5], MLSTMState(*x[5:]), backend=backend)
+        q, k, v, i, f, *state_before = x
+        h, state = mlstm_step(q, k, v, i, f, MLSTMState(*state_before), backend=backend)
         return (h, *state)
 
     return call
@@ -49,6 +50,11 @@ def check_all(found: Tensors, expected: Tensors, tolerance: float) -> None:
         assert relative_error(x, reference) < tolerance, name
 
 
+def jvp(call: Callable[..., Tensors], at: Tensors, along: Tensors) -> Any:
+    """What `call` gives, and its derivative along `along`."""
+    return torch.func.jvp(call, at, along)
+
+
 def slope(call: Callable[..., Tensors], at: Tensors, along: Tensors, width: float = 1e-6) -> list[torch.Tensor]:
     """Central differences."""
     ahead, behind = (call(*(x + s * y for x, y in zip(at, along, strict=True))) for s in (width, -width))
@@ -60,7 +66,7 @@ def slope(call: Callable[..., Tensors], at: Tensors, along: Tensors, width: floa
 def test_forward_mode(backend: str, gate: str) -> None:
     call, at, along = sequence(backend, gate), points(), points(1)
     expected = tuple(slope(call, at, along))
-    h, tangents = torch.func.jvp(call, at, along)
+    h, tangents = jvp(call, at, along)
     check_all(h, call(*at), 1e-12)
     check_all(tangents, expected, 1e-7)
     with forward_ad.dual_level():
@@ -119,8 +125,8 @@ def test_second_derivatives(backend: str, gate: str) -> None:
     expected = slope(of_oracle, at, along)
     leaves = [x.clone().requires_grad_() for x in at]
     first = torch.autograd.grad(loss(*leaves), leaves, create_graph=True)
-    twice = torch.autograd.grad(sum((g * y).sum() for g, y in zip(first, along, strict=True)), leaves)
-    _, forward = torch.func.jvp(torch.func.grad(loss, tuple(range(8))), at, along)
+    twice = torch.autograd.grad(first, leaves, along)
+    _, forward = jvp(torch.func.grad(loss, tuple(range(8))), at, along)
     size = float(torch.cat([x.flatten() for x in expected]).norm())
     for found, again, reference in zip(twice, forward, expected, strict=True):
         assert float((found - reference).norm()) < 1e-6 * float(reference.norm()) + 1e-9 * size
@@ -131,9 +137,9 @@ def test_second_derivatives(backend: str, gate: str) -> None:
 def test_a_step_under_transforms_leaves_the_state_alone(backend: str) -> None:
     call, at, along = step(backend), points(token=True), points(1, token=True)
     before = [x.clone() for x in at]
-    _, tangents = torch.func.jvp(call, at, along)
-    token = along[:5]
-    found = torch.func.vmap(lambda *x: call(*x, *at[5:]))(*(torch.stack([x, y]) for x, y in zip(at, token)))
+    _, tangents = jvp(call, at, along)
+    tokens = [torch.stack([x, y]) for x, y in zip(at[:5], along[:5], strict=True)]
+    found = torch.func.vmap(lambda *x: call(*x, *at[5:]))(*tokens)
     for x, old in zip(at, before, strict=True):
         assert torch.equal(x, old)
     fresh = step("torch")

@@ -1,7 +1,7 @@
 """What keeps the Triton kernels from running under a transform of torch: they go through backward passes only.
 
-Left alone, torch would be wrong or unclear: it takes the forward-mode derivative of the kernels for zero, runs them once
-per example under vmap, and stops in torch.func.grad with a line about autograd functions.
+Left alone, torch would be wrong or unclear: it takes the forward-mode derivative of the kernels for zero, runs them
+once per example under vmap, and stops in torch.func.grad with a line about autograd functions.
 
 Of the names of torch used here only `torch.autograd.forward_ad.unpack_dual` is public. The others are the same from
 torch 2.6 to 2.13; where one is absent, what it would find is left to torch.
@@ -43,12 +43,13 @@ def transform_obstacle(tensors: Sequence[Tensor]) -> str | None:
     for x in tensors:
         if forward_ad.unpack_dual(x).tangent is not None:
             return FORWARD_MODE
-        while _is_wrapped(x):
-            if _is_batched(x):
+        inner: Any = x
+        while _is_wrapped(inner):
+            if _is_batched(inner):
                 return VMAP
-            if _is_tracked(x):
+            if _is_tracked(inner):
                 return REVERSE_MODE
-            x = _unwrapped(x)
+            inner = _unwrapped(inner)
     # not even a gradient of its own survives within a transform of others
     recorded = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
     return active or None if recorded and _innermost() is not None else None
