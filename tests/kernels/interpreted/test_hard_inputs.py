@@ -190,7 +190,7 @@ def test_gradients_in_float16_are_finite_where_they_fit(backend: str, seed: int,
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("length", [1, 2, 17])
 def test_the_input_gate_of_a_first_token(backend: str, dtype: torch.dtype, length: int) -> None:
-    """Where the normalizer divides, a first token gives h = ±v whatever ĩ is: the parts of dĩ cancel to the last bit."""
+    """Where the normalizer divides h of a first token is ±v for every ĩ: the parts of dĩ cancel to the last bit."""
     leaves = [x.to(dtype) if number < 3 else x for number, x in enumerate(tensors(10, length, 1))]
     leaves[3][:, 0] = torch.linspace(-2, 4, 10)[:, None]
     leaves = [x.requires_grad_() for x in leaves]
@@ -203,3 +203,17 @@ def test_the_input_gate_of_a_first_token(backend: str, dtype: torch.dtype, lengt
         assert (found[divides] == 0).all()
         assert (right[divides].abs() < 1e-14).all()
     assert relative(found, right) < {torch.bfloat16: 2e-2, torch.float32: 5e-6}[dtype]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "error"), [(torch.bfloat16, 8e-3), (torch.float16, 4e-4), (torch.float32, 5e-7)], ids=str
+)
+def test_a_final_state_of_one_token(dtype: torch.dtype, error: float) -> None:
+    """C is k vᵀ whatever ĩ is: dĩ is zero, and what the docstring of `mlstm` grants the kernels."""
+    leaves = [x.to(dtype) if number < 3 else x for number, x in enumerate(tensors(10, 1, 1))]
+    leaves = [x.requires_grad_() for x in leaves]
+    dC = torch.randn(10, 1, 16, 32, generator=torch.Generator().manual_seed(1))
+    for backend, allowed in (("triton", error), ("torch", 0.0), ("torch-recurrent", 0.0)):
+        _, state = mlstm(*leaves, backend=backend, return_state=True)
+        (found,) = torch.autograd.grad(state.C, leaves[3:4], dC)
+        assert (found[:, 0].abs() <= allowed * (dC * state.C).norm(dim=(-1, -2))).all()
