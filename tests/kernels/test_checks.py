@@ -194,6 +194,21 @@ def test_which_gpus_and_inputs_triton_takes(
         checks.choose_backend("triton", inputs, sizes)
 
 
+def test_a_gpu_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those that run the kernels: a call of a few microseconds waits for the answer. Each GPU by itself."""
+    asked: list[torch.device] = []
+
+    def capability(device: torch.device) -> tuple[int, int]:
+        asked.append(device)
+        return (9, 0) if device.index == 0 else (7, 5)
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capability)
+    first, second = (torch.device("cuda", index) for index in range(2))
+    found = [checks.machine_obstacle(device) is None for device in (first, second, first, second)]
+    assert found == [True, False, True, False]
+    assert asked == [first, second, second]
+
+
 def test_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
     inputs, sizes = on_gpu()

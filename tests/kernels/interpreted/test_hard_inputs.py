@@ -167,3 +167,53 @@ def test_a_step_with_zero_queries_or_keys(backend: str) -> None:
     k[0], q[1] = 0, 0
     h, _ = mlstm_step(q, k, v, i + 150, f, MLSTMState.empty(2, 2, 16, 32), backend=backend)
     assert (h == 0).all()
+
+
+@pytest.mark.parametrize("backend", FORMS)
+@pytest.mark.parametrize(("seed", "spread"), [(162, 15.0), (0, None)])
+def test_gradients_in_float16_are_finite_where_they_fit(backend: str, seed: int, spread: float | None) -> None:
+    """dq and dk reach 5e6 where a normalizer is near zero beside ĩ spread by 15; for ĩ up to 3 all of them fit."""
+    q, k, v, i, f = tensors(1, 40, 1, seed=seed)
+    i = spread * i if spread else (3 * i).clamp(-3, 3)
+    leaves = [x.requires_grad_() for x in (q.half(), k.half(), v.half(), i, f + 3)]
+    weight = torch.randn(1, 40, 1, 32, generator=torch.Generator().manual_seed(1)).half()
+    exact = [x.detach().double().requires_grad_() for x in leaves]
+    right = torch.autograd.grad(mlstm_oracle(*exact)[0], exact, weight.double())
+    for one, other in zip(torch.autograd.grad(mlstm(*leaves, backend=backend), leaves, weight), right, strict=True):
+        fits = other.abs() < 65504
+        assert torch.equal(one.isfinite(), fits if one.dtype == torch.float16 else torch.ones_like(fits))
+        assert relative(one[fits], other[fits]) < 1e-2
+    assert [bool((x.abs() > 65504).any()) for x in right[:3]] == [bool(spread), bool(spread), False]
+
+
+@pytest.mark.parametrize("backend", FORMS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("length", [1, 2, 17])
+def test_the_input_gate_of_a_first_token(backend: str, dtype: torch.dtype, length: int) -> None:
+    """Where the normalizer divides h of a first token is ±v for every ĩ: the parts of dĩ cancel to the last bit."""
+    leaves = [x.to(dtype) if number < 3 else x for number, x in enumerate(tensors(10, length, 1))]
+    leaves[3][:, 0] = torch.linspace(-2, 4, 10)[:, None]
+    leaves = [x.requires_grad_() for x in leaves]
+    weight = torch.randn(10, length, 1, 32, generator=torch.Generator().manual_seed(1)).to(dtype)
+    (found,) = torch.autograd.grad(mlstm(*leaves, backend=backend), leaves[3:4], weight)
+    (right,) = torch.autograd.grad(mlstm_oracle(*leaves)[0], leaves[3:4], weight.double())
+    if length == 1:
+        divides = (leaves[0] * leaves[1]).double().sum(-1).abs() / 4 > (-leaves[3]).double().exp()
+        assert 2 < divides.sum() < 8
+        assert (found[divides] == 0).all()
+        assert (right[divides].abs() < 1e-14).all()
+    assert relative(found, right) < {torch.bfloat16: 2e-2, torch.float32: 5e-6}[dtype]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "error"), [(torch.bfloat16, 8e-3), (torch.float16, 4e-4), (torch.float32, 5e-7)], ids=str
+)
+def test_a_final_state_of_one_token(dtype: torch.dtype, error: float) -> None:
+    """C is k vᵀ whatever ĩ is: dĩ is zero, and what the docstring of `mlstm` grants the kernels."""
+    leaves = [x.to(dtype) if number < 3 else x for number, x in enumerate(tensors(10, 1, 1))]
+    leaves = [x.requires_grad_() for x in leaves]
+    dC = torch.randn(10, 1, 16, 32, generator=torch.Generator().manual_seed(1))
+    for backend, allowed in (("triton", error), ("torch", 0.0), ("torch-recurrent", 0.0)):
+        _, state = mlstm(*leaves, backend=backend, return_state=True)
+        (found,) = torch.autograd.grad(state.C, leaves[3:4], dC)
+        assert (found[:, 0].abs() <= allowed * (dC * state.C).norm(dim=(-1, -2))).all()

@@ -8,6 +8,7 @@ import torch
 from companion.errors import InputError
 from companion.kernels.mlstm import checks, torch_forms
 from companion.kernels.mlstm.state import MLSTMState
+from companion.kernels.mlstm.transforms import transform_obstacle
 
 Tensor = torch.Tensor
 
@@ -131,11 +132,22 @@ def mlstm(
     Notes
     -----
     Products of matrices take operands in the dtype of q (in Triton, float32 as three TF32 products, which is nearly as
-    exact, and float16 in TF32, which holds it) and accumulate in float32; gates, normalizer and state are float32,
-    exponents float64 (float32 in Triton for bfloat16). float64 works with the torch backends and is float64 throughout.
-    The normalizer is taken to be at least 1e-30 (1e-200 in float64): where exp(−m) and nᵀq are both smaller, as with
-    zero queries, h is 0 if Cᵀq is. The same call of the Triton kernels gives the same bits. They have no second
-    derivative and refuse one (NotImplementedError); the torch backends have it.
+    exact, and float16 in TF32, which holds it; in torch, float16 in float32) and accumulate in float32; gates,
+    normalizer and state are float32, exponents float64 (float32 in Triton for bfloat16). float64 works with the torch
+    backends and is float64 throughout. The normalizer is taken to be at least 1e-30 (1e-200 in float64): where exp(−m)
+    and nᵀq are both smaller, as with zero queries, h is 0 if Cᵀq is. The same call of the Triton kernels gives the same
+    bits.
+
+    In float16 a gradient is finite where its value is below 65504. dq and dk grow as 1/max(`|ñᵀq|`, 1)² exp(2m): with
+    q, k, v and the gradient of h normal of variance 1 they stay below 3e4 for ĩ up to 3, and reach 5e5 for ĩ up to 5.
+
+    A gradient of the final state comes to the token that sets its m in two parts that cancel and that `triton` rounds
+    apart: dĩ is off by up to 8e-3 of ‖dC ∘ C‖ in bfloat16 (4e-4 in float16, 5e-7 in float32), which is all of dĩ where
+    T = 1.
+
+    The Triton kernels have no second derivative and refuse one (NotImplementedError), and they refuse forward-mode
+    derivatives, `torch.func.vmap` and `torch.func.grad` (InputError), also where `auto` chose them; the torch backends
+    have all of these.
 
     Raises
     ------
@@ -165,6 +177,8 @@ def mlstm(
     options = _Options(chunk_size, gate, normalizer_gradient)
     inputs: tuple[Tensor, ...] = (q, k, v, i, f)
     chosen = checks.choose_backend(backend, inputs, sizes)
+    if chosen == "triton":
+        checks.check_transforms(inputs if initial_state is None else (*inputs, *initial_state))
     if layout == "bhtd":
         inputs = tuple(x.transpose(1, 2) for x in inputs)
     state: MLSTMState | None
@@ -196,7 +210,8 @@ def mlstm_step(
 
     Where no gradient is needed (under `torch.no_grad`, or if no tensor given requires one) the tensors of `state` are
     overwritten and returned, by every backend: clone them first to keep the state before the token. Where a gradient is
-    needed `state` is left alone and a new one is returned; only the torch backends do that, and `auto` chooses `torch`.
+    needed, in forward mode too, or under `torch.func.vmap`, `state` is left alone and a new one is returned; only the
+    torch backends do that, and `auto` chooses `torch`.
 
     Parameters
     ----------
@@ -221,7 +236,7 @@ def mlstm_step(
     Raises
     ------
     InputError
-        as `mlstm`; and for `triton` where a gradient is needed.
+        as `mlstm`; and for `triton` where `state` may not be overwritten.
 
     Examples
     --------
@@ -235,7 +250,12 @@ def mlstm_step(
     checks.check_options(backend=backend, gate=gate)
     sizes = checks.check_inputs(q, k, v, i, f, "step")
     state = checks.check_state(state, sizes, dtype=q.dtype, device=q.device)
-    if differentiate := torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, i, f, *state)):
+    tensors = (q, k, v, i, f, *state)
+    if backend == "triton":
+        checks.check_transforms(tensors)
+    differentiate = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+    differentiate = differentiate or transform_obstacle(tensors) is not None
+    if differentiate:
         if backend == "triton":
             raise InputError(
                 "backend 'triton': a single step has no gradient; use torch.no_grad(), backend='torch', or mlstm() "

@@ -14,6 +14,7 @@ import torch
 
 from companion.errors import InputError
 from companion.kernels.mlstm.state import MLSTMState
+from companion.kernels.mlstm.transforms import transform_obstacle
 
 Tensor = torch.Tensor
 
@@ -75,23 +76,31 @@ def check_inputs(q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, layout: 
         if a tensor has another number of axes, disagrees with q in a size, dtype or device, is empty, or has a dtype
         that no backend supports.
     """
-    inputs, axes = {"q": q, "k": k, "v": v, "i": i, "f": f}, AXES[layout]
-    if not _agree(q, k, v, i, f, len(axes)):
-        _complain(inputs, layout)
-    _check_dtypes(inputs)
-    sizes = dict(zip(axes, q.shape, strict=False))
-    return Sizes(sizes["B"], sizes.get("T", 1), sizes["H"], q.shape[-1], v.shape[-1])
+    if not _same_place(q, k, v, i, f):
+        _complain({"q": q, "k": k, "v": v, "i": i, "f": f}, layout)
+    shape, gates, widths = q.shape, i.shape, v.shape
+    fits = len(gates) == len(AXES[layout]) and shape[:-1] == gates == widths[:-1]
+    if not fits or f.shape != gates or k.shape != shape or 0 in shape or 0 in widths:
+        _complain({"q": q, "k": k, "v": v, "i": i, "f": f}, layout)
+    dtype = q.dtype
+    known = dtype in TORCH_DTYPES and i.dtype in TORCH_DTYPES and f.dtype in TORCH_DTYPES
+    if not known or k.dtype != dtype or v.dtype != dtype:
+        _complain_of_dtypes({"q": q, "k": k, "v": v, "i": i, "f": f})
+    if layout == "bthd":
+        batch_size, context_length, n_heads, d_qk = shape
+    elif layout == "bhtd":
+        batch_size, n_heads, context_length, d_qk = shape
+    else:
+        (batch_size, n_heads, d_qk), context_length = shape, 1
+    return Sizes(batch_size, context_length, n_heads, d_qk, widths[-1])
 
 
-def _agree(q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, num_axes: int) -> bool:
-    """Whether ranks, sizes and devices fit, without saying what does not: a step of a small batch waits for it."""
-    if not all(isinstance(x, torch.Tensor) for x in (q, k, v, i, f)):
-        return False
-    most = q.shape[:-1]
-    same = k.shape == q.shape and v.shape[:-1] == most and i.shape == most and f.shape == most
-    device = q.device
-    fits = q.ndim == num_axes + 1 == v.ndim and 0 not in q.shape and 0 not in v.shape
-    return same and fits and all(x.device == device for x in (k, v, i, f))
+def _same_place(q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor) -> bool:
+    """Whether all are tensors on one device, without saying what is not: a step of a small batch waits for it."""
+    kind = torch.Tensor
+    tensors = isinstance(q, kind) and isinstance(k, kind) and isinstance(v, kind)
+    tensors = tensors and isinstance(i, kind) and isinstance(f, kind)
+    return tensors and q.device == k.device == v.device == i.device == f.device
 
 
 def _complain(inputs: dict[str, Tensor], layout: str) -> None:
@@ -123,7 +132,8 @@ def _layouts(layout: str) -> str:
     return "" if layout == "step" else f" (layout {layout!r}; the other is {LAYOUTS[layout == 'bthd']!r})"
 
 
-def _check_dtypes(inputs: dict[str, Tensor]) -> None:
+def _complain_of_dtypes(inputs: dict[str, Tensor]) -> None:
+    """The error for dtypes that no backend supports, or that differ among q, k and v."""
     dtype = inputs["q"].dtype
     for name in ("k", "v"):
         if inputs[name].dtype != dtype:
@@ -245,29 +255,52 @@ def choose_backend(backend: str, inputs: tuple[Tensor, ...], sizes: Sizes) -> st
     """
     if backend not in ("auto", "triton"):
         return backend
-    obstacle = input_obstacle(inputs, sizes) or machine_obstacle(inputs[0].device)
+    device = inputs[0].device
+    if backend == "auto" and device.type != "cuda":
+        return "torch"
+    obstacle = input_obstacle(inputs, sizes) or machine_obstacle(device)
     if backend == "auto":
-        return "triton" if obstacle is None and inputs[0].device.type == "cuda" else "torch"
+        return "triton" if obstacle is None else "torch"
     if obstacle is not None:
         raise InputError(f"backend 'triton': {obstacle}; backend='torch' can, and 'auto' chooses it by itself")
     return backend
 
 
+def check_transforms(tensors: tuple[Tensor, ...]) -> None:
+    """No transform of torch that the Triton kernels do not go through; for `triton`, named or chosen by `auto`.
+
+    Raises
+    ------
+    InputError
+        under forward-mode derivatives, `torch.func.vmap` or `torch.func.grad` of one of the tensors.
+    """
+    if (obstacle := transform_obstacle(tensors)) is not None:
+        raise InputError(f"backend 'triton': {obstacle}; use backend='torch', which can")
+
+
 def input_obstacle(inputs: tuple[Tensor, ...], sizes: Sizes) -> str | None:
     """Why Triton kernels cannot take these dtypes and head sizes; None if they can."""
-    for name, x in zip(("q", "k", "v", "i", "f"), inputs, strict=True):
+    q, _, _, i, f = inputs  # k and v have the dtype of q
+    low, high = HEAD_SIZES
+    known = q.dtype in TRITON_DTYPES and i.dtype in TRITON_DTYPES and f.dtype in TRITON_DTYPES
+    if known and low <= sizes.d_qk <= high and low <= sizes.d_hv <= high:
+        return None
+    for name, x in (("q", q), ("i", i), ("f", f)):
         if x.dtype not in TRITON_DTYPES:
             return f"{name} is {_short(x.dtype)}, kernels take {_names(TRITON_DTYPES)}"
-    low, high = HEAD_SIZES
-    for axis, size in (("d_qk", sizes.d_qk), ("d_hv", sizes.d_hv)):
-        if not low <= size <= high:
-            return f"{axis} = {size}, kernels take head sizes from {low} to {high}"
-    return None
+    axis, size = ("d_hv", sizes.d_hv) if low <= sizes.d_qk <= high else ("d_qk", sizes.d_qk)
+    return f"{axis} = {size}, kernels take head sizes from {low} to {high}"
+
+
+#: GPUs that were found to run the kernels: that does not change while a process lives, and is asked at every call.
+_FIT_GPUS: set[torch.device] = set()
 
 
 @torch.compiler.assume_constant_result
 def machine_obstacle(device: torch.device) -> str | None:
     """Why Triton kernels cannot run on this device here; None if they can. A compiled program asks only once."""
+    if device in _FIT_GPUS:
+        return None
     if find_spec("triton") is None:
         return "Triton is not installed (extra 'kernels', on Linux)"
     if device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1":
@@ -279,6 +312,7 @@ def machine_obstacle(device: torch.device) -> str | None:
     if capability < CAPABILITY:
         have, need = (".".join(map(str, pair)) for pair in (capability, CAPABILITY))
         return f"this GPU has compute capability {have}, kernels need {need} or later"
+    _FIT_GPUS.add(device)
     return None
 
 
