@@ -220,7 +220,7 @@ def test_verdicts_without_peers(checks: pd.DataFrame) -> None:
 
 def test_records_of_an_earlier_state_are_named(checks: pd.DataFrame) -> None:
     ours = checks[checks["implementation"].str.startswith("companion")]
-    old = ours.assign(code="before")
+    ours, old = ours.assign(code=identity_today().code), ours.assign(code="before")
     assert right.passed_verdict(old).endswith("(the records are of an earlier state of this code)")
     first = ours[ours["verdict"] == "pass"].index[0]
     assert right.passed_verdict(ours.assign(code=ours["code"].where(ours.index != first, "before"))).endswith(

@@ -112,7 +112,7 @@ def compile_kernels(options: dict[str, Any]) -> None:
     with configs.forced(outputs=0):  # states and outputs in two kernels
         launch.forward(p, inputs, state, h, final, saved)
     C_0 = None if state is None else state[0]
-    launch_backward.backward(p, h, gradient, inputs, C_0, saved, plain, inputs, gradient)
+    launch_backward.backward(p, h, gradient, inputs, C_0, saved, plain, inputs, gradient, None if plain else state[2])
     C = torch.zeros(1, n_heads, d_qk, d_hv, dtype=torch.float32 if plain else torch.bfloat16)
     token = (q[:, 0], q[:, 0], v[:, 0], gate[:, 0], gate[:, 0])
     launch.step(*token, C, torch.zeros(1, n_heads, d_qk), torch.zeros(1, n_heads), v[:, 0], not plain)

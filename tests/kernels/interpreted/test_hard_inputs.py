@@ -205,15 +205,13 @@ def test_the_input_gate_of_a_first_token(backend: str, dtype: torch.dtype, lengt
     assert relative(found, right) < {torch.bfloat16: 2e-2, torch.float32: 5e-6}[dtype]
 
 
-@pytest.mark.parametrize(
-    ("dtype", "error"), [(torch.bfloat16, 8e-3), (torch.float16, 4e-4), (torch.float32, 5e-7)], ids=str
-)
-def test_a_final_state_of_one_token(dtype: torch.dtype, error: float) -> None:
-    """C is k vᵀ whatever ĩ is: dĩ is zero, and what the docstring of `mlstm` grants the kernels."""
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_a_final_state_of_one_token(dtype: torch.dtype) -> None:
+    """C is k vᵀ whatever ĩ is: dĩ is zero, in two parts that are rounded alike."""
     leaves = [x.to(dtype) if number < 3 else x for number, x in enumerate(tensors(10, 1, 1))]
     leaves = [x.requires_grad_() for x in leaves]
     dC = torch.randn(10, 1, 16, 32, generator=torch.Generator().manual_seed(1))
-    for backend, allowed in (("triton", error), ("torch", 0.0), ("torch-recurrent", 0.0)):
+    for backend in ("triton", "torch", "torch-recurrent"):
         _, state = mlstm(*leaves, backend=backend, return_state=True)
         (found,) = torch.autograd.grad(state.C, leaves[3:4], dC)
-        assert (found[:, 0].abs() <= allowed * (dC * state.C).norm(dim=(-1, -2))).all()
+        assert (found == 0).all()

@@ -141,10 +141,6 @@ def mlstm(
     In float16 a gradient is finite where its value is below 65504. dq and dk grow as 1/max(`|ñᵀq|`, 1)² exp(2m): with
     q, k, v and the gradient of h normal of variance 1 they stay below 3e4 for ĩ up to 3, and reach 5e5 for ĩ up to 5.
 
-    A gradient of the final state comes to the token that sets its m in two parts that cancel and that `triton` rounds
-    apart: dĩ is off by up to 8e-3 of ‖dC ∘ C‖ in bfloat16 (4e-4 in float16, 5e-7 in float32), which is all of dĩ where
-    T = 1.
-
     The Triton kernels have no second derivative and refuse one (NotImplementedError), and they refuse forward-mode
     derivatives, `torch.func.vmap` and `torch.func.grad` (InputError), also where `auto` chose them; the torch backends
     have all of these.

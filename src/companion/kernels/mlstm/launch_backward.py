@@ -35,12 +35,13 @@ def backward(
     normalizer: bool,
     of_inputs: tuple[Tensor, ...],
     of_state: tuple[Tensor, Tensor] | None,
+    of_end: Tensor | None,
 ) -> None:
     """Writes dq, dk, dv, dĩ, df̃ (`of_inputs`) and, where it is wanted, dC and dn of the initial state.
 
     `state_gradient` is that of C and n of the final state; `normalizer` says whether gradients flow through nᵀq. States
     are computed again rather than kept from the forward pass: they are the largest tensors by far. Where neither of the
-    two is there, nothing flows through n, and dn is left as it is.
+    two is there, nothing flows through n, and dn is left as it is. `of_end`: see `triton_gates.gate_gradients`.
     """
     q, k, v, i, f = inputs
     dq, dk, dv, di, df = of_inputs
@@ -92,7 +93,7 @@ def backward(
     p.launch(
         triton_gates.gate_gradients, (p.num_chunks, p.n_heads),
         i, f, *strides(i, f), di, df, *strides(di, df), vec_read, vec_self, pairs.cols, pairs.A, vec_slope, vec_write,
-        sca_pass, passing, COLS=pairs.cols.shape[0], NORMALIZER=normalizer, WRITES=vec_write.shape[0],
+        sca_pass, passing, of_end, COLS=pairs.cols.shape[0], NORMALIZER=normalizer, WRITES=vec_write.shape[0],
         PASSES=sca_pass.shape[0], NORMALIZER_PASSES=passing.shape[0], SIGMOID=p.sigmoid, **p.places_of(),
     )  # fmt: skip
 

@@ -96,7 +96,7 @@ _SOURCE = (
 )
 _library.define(f"mlstm_forward({_SOURCE}, bool return_state) -> ({', '.join(['Tensor'] * 5)})")
 _library.define(
-    f"mlstm_backward(Tensor dh, Tensor? dC, Tensor? dn, Tensor saved, {_SOURCE}) -> ({', '.join(['Tensor'] * 7)})"
+    f"mlstm_backward(Tensor dh, Tensor? dC, Tensor? dn, Tensor saved, {_SOURCE}) -> ({', '.join(['Tensor'] * 8)})"
 )
 _library.define(
     "mlstm_step(Tensor q, Tensor k, Tensor v, Tensor i, Tensor f, Tensor(a!) C, Tensor(b!) n, Tensor(c!) m, "
@@ -238,28 +238,47 @@ def _backward_kernels(
     gradient = None if dC is None or dn is None else (dC, dn)
     new = torch.empty_like if cu_seqlens is None else torch.zeros_like
     of_inputs = tuple([new(x) for x in inputs])
-    dC_0, dn_0, _ = _new_state(q, v, _sequences(q, cu_seqlens, chunk_size)[0], C_0 is not None)
+    of_state, of_end = _new_state_gradients(q, v, dC, C_0, cu_seqlens, chunk_size)
+    dC_0, dn_0 = of_state
     if gradient is None and (sigmoid or not normalizer_gradient):
         dn_0.zero_()  # nothing flows through n
 
     def launches(launcher: Launch) -> None:
         p = Problem.of(q, v, cu_seqlens, chunk_size, sigmoid, launcher)
-        of_state = None if C_0 is None else (dC_0, dn_0)
         launch_backward.backward(
-            p, dh, gradient, inputs, C_0, saved_views(p, saved), normalizer_gradient, of_inputs, of_state
+            p,
+            dh,
+            gradient,
+            inputs,
+            C_0,
+            saved_views(p, saved),
+            normalizer_gradient,
+            of_inputs,
+            None if C_0 is None else of_state,
+            None if gradient is None else of_end,
         )
 
     options = ("backward", C_0 is None, chunk_size, sigmoid, normalizer_gradient, gradient is None)
-    others = (dC, dn, saved, C_0, *of_inputs, dC_0, dn_0)
+    others = (dC, dn, saved, C_0, *of_inputs, dC_0, dn_0, of_end)
     _launch(options, (*inputs, dh), cu_seqlens, others, launches)
-    return (*of_inputs, dC_0, dn_0)
+    return (*of_inputs, dC_0, dn_0, of_end)
+
+
+def _new_state_gradients(
+    q: Tensor, v: Tensor, dC: Tensor | None, C_0: Tensor | None, cu_seqlens: Tensor | None, chunk_size: int
+) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """Memory for dC and dn of the initial state, and for `of_end`; without elements where they are not wanted."""
+    num_seqs, _ = _sequences(q, cu_seqlens, chunk_size)
+    dC_0, dn_0, _ = _new_state(q, v, num_seqs, C_0 is not None)
+    of_end = q.new_zeros((num_seqs if dC is not None else 0, q.shape[2]), dtype=torch.float32)
+    return (dC_0, dn_0), of_end
 
 
 @torch.library.register_fake("companion::mlstm_backward", lib=_library)
 def _(dh: Tensor, dC: Tensor | None, dn: Tensor | None, saved: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     q, k, v, i, f, C_0, _, _, cu_seqlens, chunk_size, *_ = rest
-    of_state = _new_state(q, v, _sequences(q, cu_seqlens, chunk_size)[0], C_0 is not None)
-    return (*(torch.empty_like(x) for x in (q, k, v, i, f)), *of_state[:2])
+    of_state, of_end = _new_state_gradients(q, v, dC, C_0, cu_seqlens, chunk_size)
+    return (*(torch.empty_like(x) for x in (q, k, v, i, f)), *of_state, of_end)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -277,18 +296,21 @@ def _gradients(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]
         dC = dn = dm = None
     if dh is None:
         dh = torch.zeros_like(v)
-    of_m = None
-    if not (dC is None and dn is None and dm is None):
+    with_state = not (dC is None and dn is None and dm is None)
+    if with_state:
         dC = torch.zeros_like(C) if dC is None else dC.contiguous()
         dn = torch.zeros_like(n) if dn is None else dn.contiguous()
-        of_m = (torch.zeros_like(m) if dm is None else dm) - (dC * C).sum((-1, -2)) - (dn * n).sum(-1)
-    dq, dk, dv, di, df, dC_0, dn_0 = _backward(
+    dq, dk, dv, di, df, dC_0, dn_0, of_end = _backward(
         dh, dC, dn, saved, q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, *ctx.options
     )
     nothing = (None,) * 5
     to_start = None
-    if of_m is not None:
+    if with_state and dC is not None and dn is not None:
         # scaling C and n by exp(−m) and m with it: the stored state moves with the maximum that m is
+        if cu_seqlens is not None:  # the state of an empty sequence is the initial one
+            whole = (dC * C).sum((-1, -2)) + (dn * n).sum(-1)
+            of_end = torch.where((cu_seqlens.diff() > 0)[:, None], of_end, whole)
+        of_m = -of_end if dm is None else dm - of_end
         add_i, add_f, to_start = _through_final_exponent(of_m, i, f, m_0, cu_seqlens, ctx.options[1])
         di, df = (di.float() + add_i).to(i.dtype), (df.float() + add_f).to(f.dtype)
     if C_0 is None:

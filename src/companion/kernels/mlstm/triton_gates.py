@@ -155,7 +155,7 @@ def gate_weights(
 @triton.jit(do_not_specialize=SIZES)
 def gate_gradients(
     i, f, i_strides, f_strides, di, df, di_strides, df_strides,
-    vec_read, vec_self, vec_col, mat_A, vec_slope, vec_write, sca_pass, sca_pass_n,
+    vec_read, vec_self, vec_col, mat_A, vec_slope, vec_write, sca_pass, sca_pass_n, of_end,
     T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start, n_heads,
     COLS: tl.constexpr, NORMALIZER: tl.constexpr, WRITES: tl.constexpr, PASSES: tl.constexpr,
     NORMALIZER_PASSES: tl.constexpr,
@@ -169,6 +169,9 @@ def gate_gradients(
     and the state that passes through (`sca_pass` of C, `sca_pass_n` of n). Nothing is summed over chunks, so nothing
     large cancels: a sum of q·dq − k·dk over all later tokens would. Leading dimensions hold partial sums over blocks of
     rows, of d_qk and of d_hv, added in a fixed order.
+
+    `of_end` (sequences, H) gets ⟨dC, C⟩ + dnᵀn at the end of every sequence that has tokens, made of the very numbers
+    that dĩ is made of: m takes it from the token that set it, and of a single token nothing may be left.
     """
     ROWS: tl.constexpr = L if L < 32 else 32
     chunk, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
@@ -193,15 +196,21 @@ def gate_gradients(
             pair += tl.sum(tl.where(row[:, None] > step[None, :], A * slope[:, None], 0.0), 0)
     from_i += pair
     write = tl.zeros((L,), vec_read.dtype.element_ty)
+    whole = tl.zeros((L,), vec_read.dtype.element_ty)
     for block in range(WRITES):
-        from_i += tl.load(vec_write + block * part + at, mask=ok, other=0.0)
+        whole += tl.load(vec_write + block * part + at, mask=ok, other=0.0)
         # of the token before: what is written strictly before t, without subtracting a sum from a sum
         write += tl.load(vec_write + block * part + at - 1, mask=ok & (step > 0), other=0.0)
+    from_i += whole
     through = tl.zeros((), vec_read.dtype.element_ty)
     for block in range(PASSES):
         through += tl.load(sca_pass + (block * n_heads + head) * num_chunks + chunk, mask=start < end, other=0.0)
     for block in range(NORMALIZER_PASSES):
         through += tl.load(sca_pass_n + (block * n_heads + head) * num_chunks + chunk, mask=start < end, other=0.0)
+    if of_end is not None:
+        seq = tl.load(chunk_seq + chunk) if PACKED else batch
+        last = (start < end) & (start + L >= end)
+        tl.store(of_end + seq * n_heads + head, (tl.sum(whole, 0) + through).to(tl.float32), mask=last)
     d_log_f = tl.cumsum(read - pair, 0, reverse=True) + tl.cumsum(write, 0) + through
     raw_f = tl.load(f + batch * f_strides[0] + (start + step) * f_strides[1] + head * f_strides[2], mask=ok, other=0.0)
     d_f = d_log_f * sigmoid_of_minus(raw_f.to(tl.float32))
