@@ -34,6 +34,7 @@ ALIGNMENT = 16
 LINE = 256
 _plans: OrderedDict[tuple[Any, ...], "Plan"] = OrderedDict()
 _compiled: set[tuple[Any, ...]] = set()
+_refused: dict[Hashable, OutOfResources] = {}
 
 
 class Noted(NamedTuple):
@@ -198,17 +199,6 @@ class _Job(NamedTuple):
     args: tuple[Any, ...]
     constants: dict[str, Any]
 
-    @property
-    def specialization(self) -> Hashable:
-        """Equal for jobs that Triton compiles once; rarely not, and then both are compiled."""
-        kernel, names = self.kernel, self.kernel.arg_names
-        constexprs = {names[n] for n in getattr(kernel, "constexprs", ())}
-        free = getattr(kernel, "do_not_specialize", ())
-        arguments = {**dict(zip(names, self.args, strict=False)), **self.constants}
-        by_value = constexprs | (arguments.keys() - set(names))
-        classes = [(name, x if name in by_value else _class(x, name in free)) for name, x in arguments.items()]
-        return (kernel, *classes)
-
     def compile(self, device: torch.device) -> OutOfResources | None:
         """Compile, build what launches it and load it; returns the refusal of a GPU that has too little memory."""
         if device.type == "cuda":
@@ -243,45 +233,58 @@ def compile_first(
     -------
     Names of the kernels in the order in which they were compiled, each as often as it was.
     """
-    calls, compiled, refused = list(calls), dict[Hashable, str](), dict[Hashable, OutOfResources]()
+    calls, compiled, refused = list(calls), dict[Hashable, str](), True
     _get_ready()
-    while jobs := {name: job for name, job in _jobs(calls, refused).items() if name not in compiled}:
+    while refused:
+        jobs = {name: job for name, job in _jobs(calls, device).items() if name not in compiled}
         # dear ones first, so that none is left for the end: those with more blocks, of which each is a constant
         order = sorted(jobs, key=lambda name: -len(jobs[name].constants))
-        total = len(compiled) + len(jobs)
-        with ThreadPoolExecutor(min(len(jobs), cpu_count() or 1)) as threads:
+        total, refused = len(compiled) + len(jobs), False
+        with ThreadPoolExecutor(max(1, min(len(jobs), cpu_count() or 1))) as threads:
             refusals = threads.map(lambda job: job.compile(device), [jobs[name] for name in order])
             for name, refusal in zip(order, refusals, strict=True):
                 compiled[name] = getattr(jobs[name].kernel, "__name__", "kernel")
                 if refusal is not None:
-                    refused[name] = refusal
+                    _refused[device, name], refused = refusal, True
                 if report is not None:
                     report(len(compiled), total)
     return list(compiled.values())
 
 
-def _jobs(
-    calls: Iterable[Callable[[Launch], None]], refused: Mapping[Hashable, OutOfResources]
-) -> dict[Hashable, _Job]:
+def _jobs(calls: Iterable[Callable[[Launch], None]], device: torch.device) -> dict[Hashable, _Job]:
     """What calls would launch, where those that the GPU refused are refused again, so that others are chosen."""
     jobs: dict[Hashable, _Job] = {}
 
     def note(kernel: Any, grid: tuple[int, ...], *args: Any, **constants: Any) -> None:
-        job = _Job(kernel, grid, args, constants)
-        name = job.specialization
-        if name in refused:
-            raise refused[name].with_traceback(None)
-        jobs.setdefault(name, job)
+        name = _specialization(kernel, args, constants)
+        if (refusal := _refused.get((device, name))) is not None:
+            raise refusal.with_traceback(None)
+        # a dtype stands for an aligned tensor, so that the memory of one call can be used by the next
+        types = [x.dtype if isinstance(x, Tensor) and _is_aligned(x) else x for x in args]
+        jobs.setdefault(name, _Job(kernel, grid, tuple(types), constants))
 
     for launches in calls:
         launches(note)
     return jobs
 
 
+def _specialization(kernel: Any, args: tuple[Any, ...], constants: dict[str, Any]) -> Hashable:
+    """Equal for launches that Triton compiles a kernel once for; rarely not, and then it is compiled twice."""
+    names, free = kernel.arg_names, getattr(kernel, "do_not_specialize", ())
+    arguments = {**dict(zip(names, args, strict=False)), **constants}
+    by_value = {names[n] for n in getattr(kernel, "constexprs", ())} | (arguments.keys() - set(names))
+    classes = [(name, x if name in by_value else _class(x, name in free)) for name, x in arguments.items()]
+    return (kernel, *classes)
+
+
+def _is_aligned(x: Tensor) -> bool:
+    return x.data_ptr() % ALIGNMENT == 0
+
+
 def _class(x: Any, free: bool) -> Hashable:
     """What the compiler knows of an argument; of a whole number that is `free` only whether it has 32 bits."""
     if isinstance(x, Tensor):
-        return x.dtype, x.data_ptr() % ALIGNMENT == 0
+        return x.dtype, _is_aligned(x)
     if isinstance(x, tuple):
         return tuple(_class(each, free) for each in x)
     if isinstance(x, int) and not isinstance(x, bool):
@@ -309,6 +312,7 @@ def forget() -> None:
     """Drop all plans: kernels or their configurations have changed."""
     _plans.clear()
     _compiled.clear()
+    _refused.clear()
 
 
 def with_memory(launch: Callable[[], None]) -> None:
