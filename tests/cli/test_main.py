@@ -20,6 +20,7 @@ SHAPES = ["--architecture", "xlstm", "--d-model", "4096", "--n-layers", "32", "-
 SHAPES += ["--d-qk", "256", "--d-hv", "512", "--d-ff", "10944"]
 COMMANDS = (["flops"], ["params"], ["isoflop"], ["ledger"], ["data"], ["data", "check"], ["book"], ["slides"], ["plan"])
 COMMANDS += (["context"], ["inference", "fit"], ["inference", "count"], ["training"], ["new-study"], ["study-page"])
+COMMANDS += (["kernels", "warm-up"],)
 
 
 # ---- accounting ---------------------------------------------------------------------------------

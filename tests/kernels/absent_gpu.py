@@ -8,7 +8,7 @@ TRITON_DUMP_PTXAS_LOG=1 TRITON_CACHE_DIR=<empty folder>. There, `driver.set_acti
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import redirect_stdout
 from types import ModuleType
 from typing import Any
@@ -44,6 +44,8 @@ class Compiled:
     """Stands for a kernel: a launch compiles it, notes what it takes, and reports that."""
 
     notes: dict[str, Any]
+    #: Names of kernels that are not compiled.
+    passed_over: Collection[str] = ()
     #: What is done with the notes of a launch.
     report: Callable[[dict[str, Any]], None] = staticmethod(lambda notes: print(json.dumps(notes), flush=True))
 
@@ -52,6 +54,8 @@ class Compiled:
 
     def __getitem__(self, grid: Any) -> Any:
         def launch_it(*arguments: Any, **constants: Any) -> None:
+            if self.kernel.__name__ in self.passed_over:
+                return
             log = io.StringIO()
             with redirect_stdout(log):
                 found = self.kernel.warmup(*arguments, grid=grid, **constants)

@@ -3,7 +3,8 @@
 Run in a process of its own, with Triton's compiler and an empty cache (a kernel from the cache leaves no log):
 TRITON_DUMP_PTXAS_LOG=1 TRITON_CACHE_DIR=<empty folder> python compile_kernels.py '[<task>, ...]', where a task is
 {"capability": 90, "d_qk": 256, "d_hv": 512, "chunk_size": 64, "dtype": "bfloat16"} with, as needed, "plain": false
-(packed, states, sigmoid gate), "last": true (only the last candidate of each kernel).
+(packed, states, sigmoid gate), "last": true (only the last candidate of each kernel), "chosen": true (only kernels with
+candidates).
 """
 
 import json
@@ -88,6 +89,7 @@ def compile_kernels(options: dict[str, Any]) -> None:
     global task
     task = options
     seen.clear()
+    Compiled.passed_over = UNCHOSEN if options.get("chosen") else ()
     driver.set_active(AbsentGPU(options["capability"]))
     for name in ("can_overlap", "is_hopper"):
         setattr(device, name, lambda _: options["capability"] >= 90)

@@ -14,11 +14,12 @@ import torch
 from progress import run
 
 from companion.kernels.mlstm import configs
+from companion.kernels.mlstm.ops import default_chunk_size
 
 #: Shared memory that one program may take, bytes, by compute capability (CUDA C++ Programming Guide, technical
-#: specifications); the smallest is that of 8.6 and 8.9, for which Triton compiles as for 8.0.
-SHARED_BYTES = {90: 232_448, 80: 166_912}
-SMALLEST_SHARED_BYTES = 101_376
+#: specifications): Hopper, Ada, Ampere. 8.6 has as little as 8.9.
+SHARED_BYTES = {90: 232_448, 89: 101_376, 80: 166_912}
+SMALLEST_SHARED_BYTES = min(SHARED_BYTES.values())
 #: Above this a kernel keeps its tiles in memory rather than in registers.
 SPILL_BYTES = 2048
 #: Kernels without candidates that every task runs.
@@ -27,7 +28,9 @@ WIDE = {"d_qk": 256, "d_hv": 512}
 TASKS = (
     {"capability": 90, **WIDE, "chunk_size": 128, "dtype": "bfloat16"},
     {"capability": 90, "d_qk": 64, "d_hv": 128, "chunk_size": 64, "dtype": "float32"},
-    {"capability": 80, **WIDE, "chunk_size": 64, "dtype": "bfloat16", "last": True},
+    {"capability": 89, **WIDE, "chunk_size": 128, "dtype": "bfloat16", "last": True},
+    {"capability": 89, "d_qk": 128, "d_hv": 256, "chunk_size": 128, "dtype": "bfloat16", "last": True, "chosen": True},
+    {"capability": 89, "d_qk": 64, "d_hv": 128, "chunk_size": 64, "dtype": "bfloat16", "last": True, "chosen": True},
     {"capability": 80, "d_qk": 64, "d_hv": 256, "chunk_size": 64, "dtype": "bfloat16"},
     {"capability": 80, "d_qk": 20, "d_hv": 36, "chunk_size": 16, "dtype": "float16", "plain": False},
 )
@@ -51,7 +54,7 @@ def test_every_candidate_compiles_and_one_fits(number: int, compiled: list[list[
     assert [record for record in records if "error" in record] == []
     names = {record["function"] for record in records if record["configuration"] is None}
     fused = task["capability"] == 90 and task["dtype"] == "bfloat16" and task.get("plain", True)
-    assert names == {*UNCHOSEN, *(["segment_states"] if fused else [])}
+    assert names == ({*UNCHOSEN, *(["segment_states"] if fused else [])} if not task.get("chosen") else set())
     sizes = {name: task[name] for name in ("d_qk", "d_hv", "chunk_size")}
     for kernel in configs.KERNELS:
         of_step = {"chunk_size": 1} if kernel == "step" else {}
@@ -66,6 +69,16 @@ def test_every_candidate_compiles_and_one_fits(number: int, compiled: list[list[
         if kernel != "states_and_outputs":  # on Hopper only
             assert min(sizes_in_memory) <= SMALLEST_SHARED_BYTES, kernel
     assert 1024 < max(record["shared_bytes"] for record in records) <= SHARED_BYTES[task["capability"]]
+
+
+def test_one_candidate_fits_ada(compiled: list[list[dict[str, Any]]]) -> None:
+    """On Ada, which has least shared memory, in chunks of the operator's own choice; one kernel is Hopper's alone."""
+    on_ada = [(task, found) for task, found in zip(TASKS, compiled, strict=True) if task["capability"] == 89]
+    assert [(task["d_qk"], task["d_hv"]) for task, _ in on_ada] == [(256, 512), (128, 256), (64, 128)]
+    for task, found in on_ada:
+        assert task["chunk_size"] == default_chunk_size(int(str(task["d_qk"])), torch.bfloat16)
+        fitting = {x["kernel"] for x in found if x["configuration"] and x["shared_bytes"] <= SHARED_BYTES[89]}
+        assert fitting == set(configs.KERNELS) - {"states_and_outputs"}
 
 
 def test_registers_suffice(compiled: list[list[dict[str, Any]]]) -> None:

@@ -11,6 +11,7 @@ pytest.importorskip("triton", reason="Triton is not installed (extra 'kernels', 
 
 import torch
 import triton
+from triton.runtime.errors import OutOfResources
 
 from companion.kernels.common import replay
 
@@ -38,8 +39,9 @@ class AddKernel:
 
         return launch
 
-    def warmup(self, *args: Any, **constants: Any) -> None:
+    def warmup(self, *args: Any, **constants: Any) -> "AddKernel":
         self.warmed.append((args, constants))
+        return self
 
     def run(self, *arguments: Any) -> None:
         AddKernel.launched += 1
@@ -55,6 +57,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     driver = SimpleNamespace(get_current_stream=lambda index: 0)
     monkeypatch.setattr(triton.runtime.driver, "_active", driver, raising=False)
     monkeypatch.setattr(replay, "INTERPRETED", False)
+    monkeypatch.setattr(replay, "_get_ready", lambda: None)
     AddKernel.launched = 0
     replay.forget()
     yield
@@ -83,7 +86,7 @@ def test_a_replay_computes_with_the_tensors_of_its_call() -> None:
         a, b = torch.randn(4), torch.randn(4)
         assert operator(kernel, a, b) == pytest.approx(2 * (2 * (a + b) + b))
     assert AddKernel.launched == 12
-    assert len(kernel.warmed) == 3, "compiled beforehand once"
+    assert len(kernel.warmed) == 2, "compiled beforehand once for each scale"
     (plan,) = replay._plans.values()
     assert plan.num_bytes == 2 * replay.LINE
     assert not plan.scratch
@@ -147,3 +150,77 @@ def test_kernels_that_ask_for_memory_get_it(monkeypatch: pytest.MonkeyPatch) -> 
     for _ in range(2):
         operator(kernel, torch.ones(4), torch.ones(4))
     assert seen == [1]
+
+
+def test_calls_to_come_are_compiled_with_the_first() -> None:
+    first, second, asked = AddKernel(), AddKernel(), []
+    a, b, out = torch.ones(4), torch.ones(4), torch.zeros(4)
+
+    def forward(launch: replay.Launch) -> None:
+        launch(first, (2,), a, b, out, 4, SCALE=1.0)
+
+    def backward(launch: replay.Launch) -> None:
+        launch(second, (2,), a, b, out, 4, SCALE=1.0)
+
+    def to_come() -> dict[tuple[Any, ...], Callable[[replay.Launch], None]]:
+        asked.append(1)
+        return {("backward",): backward}
+
+    replay.call(("forward", 1), lambda: ("forward",), CPU, (a, b, out), forward, to_come)
+    assert (len(first.warmed), len(second.warmed), AddKernel.launched) == (1, 1, 1)
+    replay.call(("forward", 2), lambda: ("forward",), CPU, (a, b, out), forward, to_come)
+    replay.call(("backward", 1), lambda: ("backward",), CPU, (a, b, out), backward)
+    assert (len(first.warmed), len(second.warmed), len(asked)) == (1, 1, 1)
+
+
+class Sized(AddKernel):
+    """Needs as much memory as it adds numbers at once, BLOCK; the GPU has room for 8."""
+
+    arg_names = ("a", "out", "size", "stride", "BLOCK")
+    constexprs = (4,)
+    do_not_specialize = ("size",)
+
+    def warmup(self, *args: Any, **constants: Any) -> Any:
+        self.warmed.append((args, constants))
+
+        class Compiled:
+            @property
+            def run(self) -> None:
+                if constants["BLOCK"] > 8:
+                    raise OutOfResources(constants["BLOCK"], 8, "shared memory")
+
+        return Compiled()
+
+
+def test_the_next_configuration_is_compiled_where_the_gpu_refuses_one() -> None:
+    kernel, other, reports = Sized(), AddKernel(), []
+
+    def launches(launch: replay.Launch) -> None:
+        for block in (32, 16, 8, 4):
+            try:
+                launch(kernel, (1,), torch.ones(4), torch.ones(4), 4, 2, BLOCK=block)
+                break
+            except OutOfResources:
+                continue
+        launch(other, (1,), torch.ones(4), torch.ones(4), torch.ones(4), 4, SCALE=1.0)
+
+    names = replay.compile_first([launches], CPU, lambda *numbers: reports.append(numbers))
+    assert [constants["BLOCK"] for _, constants in kernel.warmed] == [32, 16, 8]
+    assert len(other.warmed) == 1, "not again for every refusal"
+    assert len(names) == 4
+    assert reports == [(1, 2), (2, 2), (3, 3), (4, 4)]
+
+
+def test_kernels_are_compiled_once_for_sizes_that_the_compiler_does_not_know() -> None:
+    kernel, x = Sized(), torch.ones(64)
+
+    def of(size: int, stride: int, block: int = 4, shift: int = 0) -> Callable[[replay.Launch], None]:
+        return lambda launch: launch(kernel, (1,), x[shift:], x, size, stride, BLOCK=block)
+
+    same = [of(1, 2), of(16, 3), of(2, 7)]
+    replay.compile_first(same, CPU)
+    assert len(kernel.warmed) == 1
+    for other in (of(2**40, 2), of(1, 1), of(1, 16), of(1, 2, block=8), of(1, 2, shift=1)):
+        kernel.warmed.clear()
+        replay.compile_first([*same, other], CPU)
+        assert len(kernel.warmed) == 2

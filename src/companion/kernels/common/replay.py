@@ -10,14 +10,16 @@ the kernels of a call is then one allocation.
 
 import contextvars
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from os import cpu_count
 from typing import Any, NamedTuple
 
 import torch
 import triton
 from triton import knobs
+from triton.runtime.errors import OutOfResources
 
 from companion.kernels.common.host import INTERPRETED
 
@@ -32,6 +34,7 @@ ALIGNMENT = 16
 LINE = 256
 _plans: OrderedDict[tuple[Any, ...], "Plan"] = OrderedDict()
 _compiled: set[tuple[Any, ...]] = set()
+_refused: dict[Hashable, OutOfResources] = {}
 
 
 class Noted(NamedTuple):
@@ -143,6 +146,7 @@ def call(
     device: torch.device,
     outside: Sequence[Tensor | None],
     launches: Callable[[Launch], None],
+    to_come: Callable[[], Mapping[tuple[Any, ...], Callable[[Launch], None]]] = dict,
 ) -> None:
     """Launch the kernels of one call of an operator.
 
@@ -158,6 +162,9 @@ def call(
         tensors that change from call to call, in a fixed order.
     launches
         launches the kernels one by one by the function that it is given.
+    to_come
+        gives kinds of calls that will follow, and their launches: their kernels are compiled with those of this call,
+        in the time that the dearest one takes. Called for a new kind only.
     """
     addresses, digits = [], 0
     for x in outside:
@@ -168,9 +175,10 @@ def call(
     if plan is not None and aligned and not _is_watched():
         plan(addresses)
         return
-    if (name := kind()) not in _compiled and not INTERPRETED:
-        compile_first(launches, device)
-        _compiled.add(name)
+    if not INTERPRETED and (name := kind()) not in _compiled:
+        calls = {name: launches, **{other: x for other, x in to_come().items() if other not in _compiled}}
+        compile_first(calls.values(), device)
+        _compiled.update(calls)
     recorder = Recorder(outside)
     launches(recorder.launch)
     given = [id(x) for x in outside if x is not None]
@@ -186,33 +194,128 @@ def launch_now(kernel: Any, grid: tuple[int, ...], *args: Any, **constants: Any)
     kernel[grid](*args, **constants)
 
 
-def compile_first(launches: Callable[[Launch], None], device: torch.device) -> None:
-    """Compile the kernels that would be launched, several at a time, and launch none.
+class _Job(NamedTuple):
+    """A kernel to compile: with its grid, arguments and constants."""
 
-    One after another they take about 7 s the first time on a machine. The compiler leaves Python alone most of the
-    time, so that threads help.
-    """
-    jobs: dict[Any, list[tuple[Any, ...]]] = {}
+    kernel: Any
+    grid: tuple[int, ...]
+    args: tuple[Any, ...]
+    constants: dict[str, Any]
 
-    def note(kernel: Any, *rest: Any, **constants: Any) -> None:
-        jobs.setdefault(kernel, []).append((*rest, constants))
-
-    launches(note)
-
-    def compile_one(kernel: Any) -> None:
+    def compile(self, device: torch.device) -> OutOfResources | None:
+        """Compile, build what launches it and load it; returns the refusal of a GPU that has too little memory."""
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        for grid, *args, constants in jobs[kernel]:
-            kernel.warmup(*args, grid=grid, **constants)
+        compiled = self.kernel.warmup(*self.args, grid=self.grid, **self.constants)
+        try:
+            # Triton 3.6 runs a C compiler for the launcher of every kernel, when this is asked for the first time
+            getattr(compiled, "run", None)
+        except OutOfResources as error:
+            return error
+        return None
 
-    with ThreadPoolExecutor(min(len(jobs), cpu_count() or 1)) as threads:
-        list(threads.map(compile_one, jobs))
+
+def compile_first(
+    calls: Iterable[Callable[[Launch], None]], device: torch.device, report: Callable[[int, int], None] | None = None
+) -> list[str]:
+    """Compile the kernels that calls would launch, several at a time, and launch none.
+
+    The compiler leaves Python alone for nine tenths of the time, so that threads help: all kernels take little longer
+    than the dearest of them. Where a configuration asks for more than the GPU has, the next one is compiled.
+
+    Parameters
+    ----------
+    calls
+        each launches its kernels by the function that it is given.
+    device
+        of all tensors.
+    report
+        called after each kernel with the number of those that are done and of those known so far.
+
+    Returns
+    -------
+    Names of the kernels in the order in which they were compiled, each as often as it was.
+    """
+    calls, compiled, refused = list(calls), dict[Hashable, str](), True
+    _get_ready()
+    while refused:
+        jobs = {name: job for name, job in _jobs(calls, device).items() if name not in compiled}
+        # dear ones first, so that none is left for the end: those with more blocks, of which each is a constant
+        order = sorted(jobs, key=lambda name: -len(jobs[name].constants))
+        total, refused = len(compiled) + len(jobs), False
+        with ThreadPoolExecutor(max(1, min(len(jobs), cpu_count() or 1))) as threads:
+            refusals = threads.map(lambda job: job.compile(device), [jobs[name] for name in order])
+            for name, refusal in zip(order, refusals, strict=True):
+                compiled[name] = getattr(jobs[name].kernel, "__name__", "kernel")
+                if refusal is not None:
+                    _refused[device, name], refused = refusal, True
+                if report is not None:
+                    report(len(compiled), total)
+    return list(compiled.values())
+
+
+def _jobs(calls: Iterable[Callable[[Launch], None]], device: torch.device) -> dict[Hashable, _Job]:
+    """What calls would launch, where those that the GPU refused are refused again, so that others are chosen."""
+    jobs: dict[Hashable, _Job] = {}
+
+    def note(kernel: Any, grid: tuple[int, ...], *args: Any, **constants: Any) -> None:
+        name = _specialization(kernel, args, constants)
+        if (refusal := _refused.get((device, name))) is not None:
+            raise refusal.with_traceback(None)
+        # a dtype stands for an aligned tensor, so that the memory of one call can be used by the next
+        types = [x.dtype if isinstance(x, Tensor) and _is_aligned(x) else x for x in args]
+        jobs.setdefault(name, _Job(kernel, grid, tuple(types), constants))
+
+    for launches in calls:
+        launches(note)
+    return jobs
+
+
+def _specialization(kernel: Any, args: tuple[Any, ...], constants: dict[str, Any]) -> Hashable:
+    """Equal for launches that Triton compiles a kernel once for; rarely not, and then it is compiled twice."""
+    names, free = kernel.arg_names, getattr(kernel, "do_not_specialize", ())
+    arguments = {**dict(zip(names, args, strict=False)), **constants}
+    by_value = {names[n] for n in getattr(kernel, "constexprs", ())} | (arguments.keys() - set(names))
+    classes = [(name, x if name in by_value else _class(x, name in free)) for name, x in arguments.items()]
+    return (kernel, *classes)
+
+
+def _is_aligned(x: Tensor) -> bool:
+    return x.data_ptr() % ALIGNMENT == 0
+
+
+def _class(x: Any, free: bool) -> Hashable:
+    """What the compiler knows of an argument; of a whole number that is `free` only whether it has 32 bits."""
+    if isinstance(x, Tensor):
+        return x.dtype, _is_aligned(x)
+    if isinstance(x, tuple):
+        return tuple(_class(each, free) for each in x)
+    if isinstance(x, int) and not isinstance(x, bool):
+        return "int", -(2**31) <= x < 2**31, not free and x == 1, not free and x % ALIGNMENT == 0
+    return x
+
+
+@cache
+def _get_ready() -> None:
+    """What every thread would do for itself at the same time: find the GPU's driver, and hash Triton's own files.
+
+    The first runs a C compiler where Triton's cache is empty.
+    """
+    try:
+        from triton.runtime.cache import triton_key
+    except ImportError:  # moved: the threads find it
+        triton_key = None
+    with ThreadPoolExecutor(1) as thread:
+        if triton_key is not None:
+            thread.submit(triton_key)
+        _ = triton.runtime.driver.active
 
 
 def forget() -> None:
     """Drop all plans: kernels or their configurations have changed."""
     _plans.clear()
     _compiled.clear()
+    _refused.clear()
 
 
 def with_memory(launch: Callable[[], None]) -> None:
