@@ -7,7 +7,7 @@ import torch
 from companion.kernels.common.device import Config
 from companion.kernels.common.host import cdiv, strides
 from companion.kernels.mlstm import triton_backward, triton_gates
-from companion.kernels.mlstm.launch import Saved, carry_vectors, states
+from companion.kernels.mlstm.launch import Saved, carry_vectors, gate_warps, states
 from companion.kernels.mlstm.problem import Problem
 
 Tensor = torch.Tensor
@@ -95,7 +95,8 @@ def backward(
         triton_gates.gate_gradients, (p.num_chunks, p.n_heads),
         i, f, *strides(i, f), di, df, *strides(di, df), vec_read, vec_self, pairs.cols, pairs.A, vec_slope, vec_write,
         sca_pass, passing, COLS=pairs.cols.shape[0], NORMALIZER=normalizer, WRITES=vec_write.shape[0],
-        PASSES=sca_pass.shape[0], NORMALIZER_PASSES=passing.shape[0], SIGMOID=p.sigmoid, **p.places_of(),
+        PASSES=sca_pass.shape[0], NORMALIZER_PASSES=passing.shape[0], SIGMOID=p.sigmoid,
+        num_warps=gate_warps(p), **p.places_of(),
     )  # fmt: skip
 
 
