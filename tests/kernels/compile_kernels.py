@@ -4,7 +4,8 @@ Run in a process of its own, with Triton's compiler and an empty cache (a kernel
 TRITON_DUMP_PTXAS_LOG=1 TRITON_CACHE_DIR=<empty folder> python compile_kernels.py '[<task>, ...]', where a task is
 {"capability": 90, "d_qk": 256, "d_hv": 512, "chunk_size": 64, "dtype": "bfloat16"} with, as needed, "plain": false
 (packed, states, sigmoid gate), "last": true (only the last candidate of each kernel), "chosen": true (only kernels with
-candidates).
+candidates), "keep": false (the backward pass computes states again; else those of shapes for which they may be kept
+come from the forward pass).
 """
 
 import json
@@ -108,13 +109,17 @@ def compile_kernels(options: dict[str, Any]) -> None:
         gradient = state[:2]
     p = Problem.of(q, v, places, size, not plain)
     inputs, h, final = (q, q, v, gate, gate), torch.empty_like(v), None if plain else state
-    kept = launch.saved_bytes(p.num_tokens, p.num_chunks, n_heads, d_qk, dtype)
-    saved = launch.saved_views(p, torch.empty(kept, dtype=torch.uint8))
-    launch.forward(p, inputs, state, h, final, saved)
+    num_bytes = launch.saved_bytes(p.num_tokens, p.num_chunks, n_heads, d_qk, dtype)
+    saved = launch.saved_views(p, torch.empty(num_bytes, dtype=torch.uint8))
+    kept = None
+    if plain and options.get("keep", True) and launch_fused.can_be_one(q, v, size):
+        kept = torch.empty(p.num_chunks, n_heads, d_hv, d_qk, dtype=dtype)
+    launch.forward(p, inputs, state, h, final, saved, kept)
     with configs.forced(outputs=0):  # states and outputs in two kernels
-        launch.forward(p, inputs, state, h, final, saved)
+        launch.forward(p, inputs, state, h, final, saved, kept)
     C_0 = None if state is None else state[0]
-    launch_backward.backward(p, h, gradient, inputs, C_0, saved, plain, inputs, gradient, None if plain else state[2])
+    of_end = None if plain else state[2]
+    launch_backward.backward(p, h, gradient, inputs, C_0, saved, kept, plain, inputs, gradient, of_end)
     C = torch.zeros(1, n_heads, d_qk, d_hv, dtype=torch.float32 if plain else torch.bfloat16)
     token = (q[:, 0], q[:, 0], v[:, 0], gate[:, 0], gate[:, 0])
     launch.step(*token, C, torch.zeros(1, n_heads, d_qk), torch.zeros(1, n_heads), v[:, 0], not plain)

@@ -13,6 +13,7 @@ import triton
 
 from companion.kernels.common import device, replay
 from companion.kernels.mlstm import configs, launch_fused
+from companion.kernels.mlstm.ops import default_chunk_size
 from companion.kernels.mlstm.problem import Problem
 
 
@@ -85,11 +86,22 @@ def test_where_it_is_two(monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any
     assert tile(monkeypatch, **changes) == 0
 
 
+def test_states_are_kept_where_they_take_no_more_than_tokens() -> None:
+    """With the chunk sizes that are chosen where none is named, unless the context is shorter; not with short ones."""
+    pays = launch_fused.pays_to_keep
+    for d_qk, d_hv in ((64, 128), (128, 128), (128, 256), (256, 512)):
+        assert pays(d_qk, d_hv, 8_192, default_chunk_size(d_qk, torch.bfloat16))
+    assert not pays(256, 512, 8_192, 64)
+    assert not pays(256, 512, 64, 128)
+    assert pays(512, 512, 8_192, 128) == (512 * 512 <= 128 * 2 * (512 + 512))  # as many bytes as q, k, v and h
+
+
 def test_two_on_other_gpus_and_where_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch_fused, "INTERPRETED", False)
     assert tile(monkeypatch, hopper=False) == 0
-    with configs.forced(outputs=0):
-        assert tile(monkeypatch) == 0
+    for kernel in ("states", "outputs"):
+        with configs.forced(**{kernel: 0}):
+            assert tile(monkeypatch) == 0
     assert tile(monkeypatch) == launch_fused.TILE
 
 

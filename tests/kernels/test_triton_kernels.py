@@ -17,7 +17,7 @@ INTERPRETED = HERE / "interpreted"
 GROUPS = (
     ("against_oracle", "common"),
     ("cancelling_sums", "normalizer", "generation"),
-    ("tuning", "hard_inputs"),
+    ("tuning", "hard_inputs", "kept_states"),
     ("sequences_and_layouts", "step_and_operators"),
 )
 

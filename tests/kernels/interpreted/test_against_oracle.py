@@ -176,7 +176,7 @@ def test_every_configuration(dtype: torch.dtype) -> None:
             found = outcome(kernels, inputs, before, chunk_size=case.chunk_size)
         check(found, expected, TOLERANCE[dtype])
         if dtype == BRAIN:  # states and outputs in one kernel; the backward pass is the one above
-            with configs.forced(**{name: number for name, number in chosen.items() if name != "outputs"}):
+            with configs.forced(**{name: at for name, at in chosen.items() if name not in ("states", "outputs")}):
                 variables = [x.detach().requires_grad_() for x in inputs]
                 h, after = kernels(*variables, initial_state=before, chunk_size=case.chunk_size)
             found = {name: x.detach() for name, x in zip(OUTPUTS, (h, *after), strict=True)}

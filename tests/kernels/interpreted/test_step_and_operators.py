@@ -1,5 +1,6 @@
 """The step for generation; the operators as torch sees them: schema, fake tensors, autograd, compiled graphs."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -78,25 +79,41 @@ def test_every_configuration_of_the_step(dtype: torch.dtype) -> None:
         assert relative_error(h, expected[:, 0]) < TOLERANCE[dtype]
 
 
-def forward_arguments(*, packed: bool, with_state: bool, sigmoid: bool) -> tuple[Any, ...]:
-    inputs = [x.requires_grad_() for x in mlstm_inputs(20, batch_size=1, n_heads=1, dtype=HIGH)]
+@pytest.fixture
+def filled_memory() -> Iterator[None]:
+    """New memory is filled: what is kept for the backward pass has gaps that nothing writes, and opcheck compares all."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def forward_arguments(*, packed: bool, with_state: bool, sigmoid: bool, keep: bool = False) -> tuple[Any, ...]:
+    dtype = torch.bfloat16 if keep else HIGH
+    inputs = [x.requires_grad_() for x in mlstm_inputs(20, batch_size=1, n_heads=1, dtype=dtype, gate_dtype=HIGH)]
     before = [x.requires_grad_() for x in mlstm_state(2 if packed else 1, n_heads=1, dtype=HIGH)]
     places = torch.tensor([0, 5, 20]) if packed else None
-    return (*inputs, *(before if with_state else (None,) * 3), places, 16, sigmoid, True, with_state)
+    return (*inputs, *(before if with_state else (None,) * 3), places, 32, sigmoid, True, with_state, keep)
 
 
-@pytest.mark.parametrize(("packed", "with_state", "sigmoid"), [(False, True, False), (True, False, True)])
-def test_operator_of_the_forward_pass(packed: bool, with_state: bool, sigmoid: bool) -> None:
-    arguments = forward_arguments(packed=packed, with_state=with_state, sigmoid=sigmoid)
+@pytest.mark.parametrize(
+    ("packed", "with_state", "sigmoid", "keep"),
+    [(False, True, False, False), (True, False, True, False), (False, True, False, True)],
+)
+@pytest.mark.usefixtures("filled_memory")
+def test_operator_of_the_forward_pass(packed: bool, with_state: bool, sigmoid: bool, keep: bool) -> None:
+    arguments = forward_arguments(packed=packed, with_state=with_state, sigmoid=sigmoid, keep=keep)
     torch.library.opcheck(torch.ops.companion.mlstm_forward.default, arguments, test_utils=CHECKS)
 
 
-def test_operator_of_the_backward_pass() -> None:
-    arguments = forward_arguments(packed=False, with_state=True, sigmoid=False)
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.usefixtures("filled_memory")
+def test_operator_of_the_backward_pass(keep: bool) -> None:
+    arguments = forward_arguments(packed=False, with_state=True, sigmoid=False, keep=keep)
     with torch.no_grad():
-        h, C, n, _, saved = torch.ops.companion.mlstm_forward(*arguments)
+        h, C, n, _, saved, states = torch.ops.companion.mlstm_forward(*arguments)
+        assert bool(states.numel()) == keep
         *inputs, C_0, n_0, m_0 = (x.detach() for x in arguments[:8])
-        backward = (torch.ones_like(h), C, n, saved, *inputs, C_0, n_0, m_0, None, *arguments[9:12])
+        backward = (torch.ones_like(h), C, n, saved, states, *inputs, C_0, n_0, m_0, None, *arguments[9:12])
         torch.library.opcheck(torch.ops.companion.mlstm_backward.default, backward, test_utils=CHECKS)
 
 
@@ -115,15 +132,19 @@ def test_operator_of_the_step(of_memory: torch.dtype) -> None:
     torch.library.opcheck(torch.ops.companion.mlstm_step.default, arguments, test_utils=CHECKS)
 
 
-def test_fake_tensors_have_the_shapes_and_strides_of_real_ones() -> None:
+@pytest.mark.parametrize("dtype", [HIGH, torch.bfloat16], ids=str)
+def test_fake_tensors_have_the_shapes_and_strides_of_real_ones(dtype: torch.dtype) -> None:
     """Of inputs with strides as well: a compiled graph relies on them."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    inputs = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in mlstm_inputs(20, dtype=HIGH)]
-    real = torch.ops.companion.mlstm_forward(*inputs, None, None, None, None, 16, False, True, True)
+    given = mlstm_inputs(40, dtype=dtype, gate_dtype=HIGH)
+    inputs = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in given]
+    options = (None, None, None, None, 32, False, True, True, True)
+    real = torch.ops.companion.mlstm_forward(*inputs, *options)
     with FakeTensorMode() as mode:
         copies = [mode.from_tensor(x) for x in inputs]
-        fake = torch.ops.companion.mlstm_forward(*copies, None, None, None, None, 16, False, True, True)
+        fake = torch.ops.companion.mlstm_forward(*copies, *options)
+    assert bool(real[-1].numel()) == (dtype == torch.bfloat16)
     assert [(x.shape, x.stride(), x.dtype) for x in fake] == [(x.shape, x.stride(), x.dtype) for x in real]
 
 

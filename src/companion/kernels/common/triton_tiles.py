@@ -2,7 +2,8 @@
 
 Conventions of the kernels. A sequence has chunks of L tokens. `chunk` counts all chunks of all sequences, `seq` the
 sequences, `head` the heads. Vectors with one number per token and head are stored as (H, all tokens), those with one
-per chunk and head as (H, all chunks), states at the start (or end) of each chunk as (all chunks, H, d_qk, d_hv).
+per chunk and head as (H, all chunks), states at the start (or end) of each chunk as (all chunks, H, d_qk, d_hv), or
+turned: (all chunks, H, d_hv, d_qk).
 Strides of q, k, v, h and their gradients come as tuples (batch, token, head); the last dimension is contiguous.
 """
 
@@ -115,6 +116,17 @@ def store_tile(base, tile, rows, row_stride, rows_ok, cols, NUM_COLS: tl.constex
     """The counterpart of `load_tile`, in the dtype of the matrix."""
     ok = rows_ok[:, None] & (cols < NUM_COLS)[None, :]
     tl.store(base + rows[:, None] * row_stride + cols[None, :], tile.to(base.dtype.element_ty), mask=ok)
+
+
+@triton.jit
+def load_state(
+    base, col_k, ok_k, col_v, D_QK: tl.constexpr, D_HV: tl.constexpr, TURNED: tl.constexpr, DOT: tl.constexpr
+):  # fmt: skip
+    """A block (d_qk, d_hv) of the state of a chunk and head, however it lies in memory; of d_qk what is in `ok_k`."""
+    STRIDE_K: tl.constexpr = 1 if TURNED else D_HV
+    STRIDE_V: tl.constexpr = D_QK if TURNED else 1
+    ok = ok_k[:, None] & (col_v < D_HV)[None, :]
+    return tl.load(base + col_k[:, None] * STRIDE_K + col_v[None, :] * STRIDE_V, mask=ok, other=0.0).to(DOT)
 
 
 @triton.jit

@@ -2,8 +2,8 @@
 
 Nothing is tuned while a program runs: a shape always runs the same code, so results repeat bit by bit and a launch can
 be captured in a CUDA graph. A configuration that asks for more shared memory than the GPU has is passed over. The order
-is that of times measured on Hopper in bfloat16 at (H, d_qk, d_hv) = (8, 256, 512) and (16, 128, 256), T = 8192 and
-65,536; in other dtypes it follows what the compiler says of registers and shared memory.
+is that of times measured on Hopper in bfloat16 at (H, d_qk, d_hv) = (8, 256, 512), (16, 128, 256), (8, 128, 128) and
+(32, 64, 128), T = 8192 and 65,536; in other dtypes it follows what the compiler says of registers and shared memory.
 """
 
 from collections.abc import Callable, Iterator
@@ -68,7 +68,7 @@ _WIDE: dict[str, tuple[tuple[dict[str, int], int, int], ...]] = {
     ),
     "pair_gradients": (
         ({"BLOCK_M": 128, "BLOCK_K": 64, "BLOCK_V": 64}, 8, 4),
-        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 64}, 4, 4),
+        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 64}, 4, 3),
         ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 64}, 4, 2),
     ),
     "state_gradients": (
@@ -77,6 +77,7 @@ _WIDE: dict[str, tuple[tuple[dict[str, int], int, int], ...]] = {
     ),
     "query_gradients": (
         ({"BLOCK_M": 64, "BLOCK_Q": 512, "BLOCK_S": 64, "BLOCK_V": 128}, 4, 2),
+        ({"BLOCK_M": 64, "BLOCK_Q": 512, "BLOCK_S": 64, "BLOCK_V": 64}, 4, 2),
         ({"BLOCK_M": 64, "BLOCK_Q": 512, "BLOCK_S": 64, "BLOCK_V": 64}, 4, 3),
         ({"BLOCK_M": 32, "BLOCK_Q": 512, "BLOCK_S": 64, "BLOCK_V": 64}, 4, 3),
         ({"BLOCK_M": 32, "BLOCK_Q": 512, "BLOCK_S": 64, "BLOCK_V": 64}, 8, 2),
@@ -266,19 +267,28 @@ def _fits_registers(config: Config) -> bool:
 
 
 def _pays(kernel: str, config: Config, d_qk: int, d_hv: int) -> bool:
-    """Whether a candidate that is the fastest for wide heads is for these too.
+    """Whether a candidate that is the fastest for other widths is for these too.
 
-    States in 8 warps want several blocks of d_qk (12 % faster there, 9 % slower at one), pairs in 8 warps d_hv beyond
-    128 (2 % faster there, 6 % slower at 128), dq in blocks of 128 columns two of them, so that one is loaded while the
-    other is multiplied (16 % faster, 10 % slower at one), steps in 8 warps all of d_qk in one block.
+    States in 8 warps want several blocks of d_qk (12 % faster there, 9 % slower at one), and of heads 128 wide blocks
+    of all d_hv (0.106 ms against 0.160, though half the programs); their gradients there blocks of 64 (0.171 ms against
+    0.186). Pairs in 8 warps want d_hv beyond 128 (2 % faster there, 6 % slower at 128) and 128 rows. dq in blocks of
+    128 columns wants two of them, so that one is loaded while the other is multiplied (16 % faster, 10 % slower at
+    one), in blocks of 64 two stages for d_qk beyond 64 (0.406 ms against 0.437), else three (0.88 against 0.92). dk and
+    dv want the smallest blocks for d_qk up to 64 (0.97 ms against 1.115), steps in 8 warps all of d_qk in one block.
     """
+    narrow = d_qk <= 128 and d_hv <= 128
     if kernel == "step":
         return config.num_warps < 8 or (64 < d_qk <= 128 and d_hv > 64)
     if kernel == "states_and_outputs":  # a block of the state in 128 registers of every thread, no fewer in 8 warps
         each = config["BLOCK_K"] * config["BLOCK_V"] // (32 * config.num_warps)
         return d_qk <= config["BLOCK_K"] and (each == 128 or (each < 128 and config.num_warps < 8))
     if kernel == "states":
-        return config.num_warps < 8 or config["BLOCK_K"] < d_qk
+        return config["BLOCK_K"] < d_qk if config.num_warps == 8 else config["BLOCK_V"] >= d_hv or not narrow
+    if kernel == "state_gradients":
+        return config["BLOCK_V"] < 128 or not narrow
     if kernel == "pair_gradients":
-        return config.num_warps < 8 or d_hv > 128
-    return kernel != "query_gradients" or config["BLOCK_V"] < 128 or d_hv > 128
+        return config.num_warps < 8 or (d_hv > 128 and config["BLOCK_M"] == 128)
+    if kernel == "query_gradients":
+        early = config["BLOCK_M"] == 64 and config.num_stages == 2
+        return d_hv > 128 if config["BLOCK_V"] == 128 else d_qk > 64 or not early
+    return kernel != "key_value_gradients" or d_qk > 64 or config.num_stages < 3

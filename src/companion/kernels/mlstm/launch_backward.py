@@ -7,7 +7,7 @@ import torch
 from companion.kernels.common.device import Config
 from companion.kernels.common.host import cdiv, strides
 from companion.kernels.mlstm import triton_backward, triton_gates
-from companion.kernels.mlstm.launch import Saved, carry_vectors, states
+from companion.kernels.mlstm.launch import Saved, carry_vectors, gate_warps, states
 from companion.kernels.mlstm.problem import Problem
 
 Tensor = torch.Tensor
@@ -32,6 +32,7 @@ def backward(
     inputs: tuple[Tensor, ...],
     C_0: Tensor | None,
     saved: Saved,
+    kept: Tensor | None,
     normalizer: bool,
     of_inputs: tuple[Tensor, ...],
     of_state: tuple[Tensor, Tensor] | None,
@@ -39,9 +40,9 @@ def backward(
 ) -> None:
     """Writes dq, dk, dv, dĩ, df̃ (`of_inputs`) and, where it is wanted, dC and dn of the initial state.
 
-    `state_gradient` is that of C and n of the final state; `normalizer` says whether gradients flow through nᵀq. States
-    are computed again rather than kept from the forward pass: they are the largest tensors by far. Where neither of the
-    two is there, nothing flows through n, and dn is left as it is. `of_end`: see `triton_gates.gate_gradients`.
+    `state_gradient` is that of C and n of the final state; `normalizer` says whether gradients flow through nᵀq. Where
+    neither of the two is there, nothing flows through n, and dn is left as it is. Without `kept`, the states that the
+    forward pass left turned, they are computed again. `of_end`: see `triton_gates.gate_gradients`.
     """
     q, k, v, i, f = inputs
     dq, dk, dv, di, df = of_inputs
@@ -49,7 +50,8 @@ def backward(
     s, scale = saved, p.d_qk**-0.5
     normalizer = normalizer and not p.sigmoid
     with_n = normalizer or state_gradient is not None
-    mat_C = states(p, k, v, C_0, s.vec_write, s.sca_keep)
+    turned = kept is not None
+    mat_C = states(p, k, v, C_0, s.vec_write, s.sca_keep) if kept is None else kept
     pairs = _pair_gradients(p, q, k, v, dh, s)
     vec_read, vec_self = _sums(p), _sums(p)
     # pairs with what δ adds to them, and s = t apart
@@ -64,7 +66,7 @@ def backward(
             triton_backward.query_gradients, (p.rows(config), p.n_heads),
             q, k, dh, dq, *strides(q, k, dh, dq), s.vec_c, s.vec_r, s.vec_carried, s.vec_scale, s.vec_signed,
             mat_C, s.vec_n, pairs.B, pairs.rows, pairs.diagonal, pairs.B_diagonal, pairs.A_rows, vec_read, vec_self,
-            mat_Z, vec_Z, vec_slope, changes, scale, NORMALIZER=normalizer,
+            mat_Z, vec_Z, vec_slope, changes, scale, NORMALIZER=normalizer, TURNED=turned,
             **p.places, **p.products, **config.constants,
         )  # fmt: skip
         return changes
@@ -82,9 +84,9 @@ def backward(
         return sums
 
     # first: δ of every token, which dk and dn need
-    changes = p.run("query_gradients", of_queries, normalizer)
+    changes = p.run("query_gradients", of_queries, normalizer, turned)
     dC_T, dn_T = state_gradient or (None, None)
-    mat_dC, sca_pass = _state_gradients(p, q, dh, dC_T, mat_C, s, dC_0)
+    mat_dC, sca_pass = _state_gradients(p, q, dh, dC_T, mat_C, turned, s, dC_0)
     vec_dn, passing = None, sca_pass[:0]
     if with_n:
         vec_dn = p.result(p.num_chunks, p.n_heads, p.d_qk)
@@ -94,7 +96,8 @@ def backward(
         triton_gates.gate_gradients, (p.num_chunks, p.n_heads),
         i, f, *strides(i, f), di, df, *strides(di, df), vec_read, vec_self, pairs.cols, pairs.A, vec_slope, vec_write,
         sca_pass, passing, of_end, COLS=pairs.cols.shape[0], NORMALIZER=normalizer, WRITES=vec_write.shape[0],
-        PASSES=sca_pass.shape[0], NORMALIZER_PASSES=passing.shape[0], SIGMOID=p.sigmoid, **p.places_of(),
+        PASSES=sca_pass.shape[0], NORMALIZER_PASSES=passing.shape[0], SIGMOID=p.sigmoid,
+        num_warps=gate_warps(p), **p.places_of(),
     )  # fmt: skip
 
 
@@ -122,7 +125,7 @@ def _sums(p: Problem, *parts: int) -> Tensor:
 
 
 def _state_gradients(
-    p: Problem, q: Tensor, dh: Tensor, dC_T: Tensor | None, mat_C: Tensor, s: Saved, dC_0: Tensor | None
+    p: Problem, q: Tensor, dh: Tensor, dC_T: Tensor | None, mat_C: Tensor, turned: bool, s: Saved, dC_0: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     mat_dC = p.empty(p.num_chunks, p.n_heads, p.d_qk, p.d_hv, dtype=p.state_dtype)
 
@@ -131,10 +134,10 @@ def _state_gradients(
         p.launch(
             triton_backward.state_gradients, (p.walkers(config),),
             q, dh, *strides(q, dh), dC_T, s.vec_carried, s.vec_scale, s.sca_keep, mat_C, mat_dC, sca_pass, dC_0,
-            p.d_qk**-0.5, HAS_GRADIENT=dC_T is not None,
+            p.d_qk**-0.5, HAS_GRADIENT=dC_T is not None, TURNED=turned,
             **p.places_of_sequences, **p.products, **config.constants,
         )  # fmt: skip
         return sca_pass
 
-    sca_pass = p.run("state_gradients", attempt, dC_T is not None, programs=p.walkers)
+    sca_pass = p.run("state_gradients", attempt, dC_T is not None, turned, programs=p.walkers)
     return mat_dC, sca_pass

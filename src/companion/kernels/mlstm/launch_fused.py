@@ -16,6 +16,10 @@ from companion.kernels.mlstm.problem import Problem
 Tensor = torch.Tensor
 #: Tiles of a segment at least: fewer take as long as loading the states of the segments before.
 LEAST_TILES = 8
+#: Bytes that states kept for the backward pass may have, as a share of those of q, k, v and h.
+KEPT_SHARE = 1.0
+#: Whether they are written through a descriptor.
+STATES_BY_DESCRIPTOR = False
 #: Arguments of kernels that look their chunk up.
 _OF_CHUNKS = ("cu_seqlens", "chunk_seq", "chunk_start", "PACKED")
 
@@ -38,14 +42,31 @@ class Tiles(NamedTuple):
         return cls(p.empty(p.n_heads, p.num_tokens), keep, torch.empty(k.shape, dtype=k.dtype, device=k.device))
 
 
+def pays_to_keep(d_qk: int, d_hv: int, context_length: int, chunk_size: int) -> bool:
+    """Whether the states at the start of every chunk are few enough to keep them for the backward pass.
+
+    For a token and head they are d_qk·d_hv/L numbers, where q, k, v and h, which autograd keeps or a model does, are
+    2·d_qk + 2·d_hv: at most twice the memory, then, for the seventh of the backward pass that computes them again. The
+    chunk sizes that are chosen where none is named keep: 1,024 against 1,536 at 256/512, 128 against 384 at 64/128.
+    """
+    return d_qk * d_hv <= KEPT_SHARE * 2 * (d_qk + d_hv) * min(chunk_size, context_length)
+
+
+def can_be_one(q: Tensor, v: Tensor, chunk_size: int) -> bool:
+    """Whether shapes and dtype are such that states and outputs may be one kernel; fake tensors know no more."""
+    sizes = {"d_qk": int(q.shape[3]), "d_hv": int(v.shape[3]), "chunk_size": chunk_size, "dtype": q.dtype}
+    return bool(configs.candidates("states_and_outputs", **sizes))
+
+
 def tile_of(p: Problem, *tensors: Tensor) -> int:
     """`TILE`, or 0 where states and outputs are two kernels.
 
     One needs the instructions of Hopper, q, v and h (`tensors`) in bfloat16 that a descriptor can describe (16 bytes
     from one token, head and sequence to the next, or a multiple), and a state that fits the registers. Packed sequences
-    are for two: a program that walks along the longest of them would be alone at the end.
+    are for two: a program that walks along the longest of them would be alone at the end. So is every call where a
+    candidate of one of the two is asked for.
     """
-    if configs.is_forced("outputs") or p.table or not all(map(_describable, tensors)):
+    if configs.is_forced("outputs") or configs.is_forced("states") or p.table or not all(map(_describable, tensors)):
         return 0
     if not (device.is_hopper(p.device) or INTERPRETED):
         return 0
@@ -76,9 +97,11 @@ def segments(programs: int, slots: int, tiles: int) -> int:
 
 def states_and_outputs(
     p: Problem, q: Tensor, v: Tensor, C_0: Tensor | None, tiles: Tiles, vec_scale: Tensor, mat_S: Tensor,
-    h: Tensor, C_T: Tensor | None,
+    h: Tensor, C_T: Tensor | None, mat_C: Tensor | None,
 ) -> None:  # fmt: skip
-    """Writes h and, where it is wanted, C after the last token of every sequence (B, H, d_qk, d_hv)."""
+    """Writes h and, where they are wanted, C after the last token of every sequence (B, H, d_qk, d_hv) and at the start
+    of every chunk (all chunks, H, d_hv, d_qk).
+    """
     num_tiles = cdiv(p.context_length, TILE)
     places = {name: x for name, x in p.places_of("D_QK", "D_HV").items() if name not in _OF_CHUNKS}
 
@@ -100,8 +123,10 @@ def states_and_outputs(
             )  # fmt: skip
         p.launch(
             triton_fused.states_and_outputs, (programs * number,), q, tiles.keys, v, h,
-            *strides(q, tiles.keys, v, h), C_0, seg_C, seg_keep, tiles.carried, vec_scale, tiles.keep, mat_S, C_T,
-            p.d_qk**-0.5, HAS_STATE=C_0 is not None, SEGMENTS=number > 1, **common,
+            *strides(q, tiles.keys, v, h), C_0, seg_C, seg_keep, tiles.carried, vec_scale, tiles.keep, mat_S, mat_C,
+            C_T, p.d_qk**-0.5, HAS_STATE=C_0 is not None, SEGMENTS=number > 1, DESCRIBED=STATES_BY_DESCRIPTOR,
+            **common,
         )  # fmt: skip
 
-    p.run("states_and_outputs", lambda config: with_memory(lambda: attempt(config)), C_0 is not None)
+    flags = C_0 is not None, mat_C is not None
+    p.run("states_and_outputs", lambda config: with_memory(lambda: attempt(config)), *flags)

@@ -8,7 +8,7 @@ import torch
 
 from companion.kernels.common import replay
 from companion.kernels.common.replay import Launch, launch_now
-from companion.kernels.mlstm import configs, launch, launch_backward
+from companion.kernels.mlstm import configs, launch, launch_backward, launch_fused
 from companion.kernels.mlstm.checks import CHUNK_SIZES
 from companion.kernels.mlstm.launch import saved_bytes, saved_views
 from companion.kernels.mlstm.problem import Problem, bounds_of
@@ -58,8 +58,11 @@ def mlstm_triton(
     q, k, v = (_ready(x) for x in (q, k, v))
     C_0, n_0, m_0 = (None, None, None) if initial_state is None else (x.float().contiguous() for x in initial_state)
     size = chunk_size or default_chunk_size(q.shape[-1], q.dtype)
-    h, C, n, m, _ = _forward(
-        q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, size, gate == "sigmoid", normalizer_gradient, return_state
+    given = (q, k, v, i, f) if C_0 is None else (q, k, v, i, f, C_0, n_0, m_0)
+    keep = torch.is_grad_enabled() and any([x.requires_grad for x in given])
+    keep = keep and launch_fused.pays_to_keep(q.shape[-1], v.shape[-1], q.shape[1], size)
+    h, C, n, m, _, _ = _forward(
+        q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, size, gate == "sigmoid", normalizer_gradient, return_state, keep
     )
     return h, MLSTMState(C, n, m) if return_state else None
 
@@ -94,9 +97,10 @@ _SOURCE = (
     "Tensor q, Tensor k, Tensor v, Tensor i, Tensor f, Tensor? C_0, Tensor? n_0, Tensor? m_0, Tensor? cu_seqlens, "
     "int chunk_size, bool sigmoid, bool normalizer_gradient"
 )
-_library.define(f"mlstm_forward({_SOURCE}, bool return_state) -> ({', '.join(['Tensor'] * 5)})")
+_library.define(f"mlstm_forward({_SOURCE}, bool return_state, bool keep_states) -> ({', '.join(['Tensor'] * 6)})")
 _library.define(
-    f"mlstm_backward(Tensor dh, Tensor? dC, Tensor? dn, Tensor saved, {_SOURCE}) -> ({', '.join(['Tensor'] * 8)})"
+    f"mlstm_backward(Tensor dh, Tensor? dC, Tensor? dn, Tensor saved, Tensor states, {_SOURCE}) "
+    f"-> ({', '.join(['Tensor'] * 8)})"
 )
 _library.define(
     "mlstm_step(Tensor q, Tensor k, Tensor v, Tensor i, Tensor f, Tensor(a!) C, Tensor(b!) n, Tensor(c!) m, "
@@ -125,16 +129,22 @@ def _sequences(q: Tensor, cu_seqlens: Tensor | None, chunk_size: int) -> tuple[i
 
 
 def _new_results(
-    q: Tensor, v: Tensor, cu_seqlens: Tensor | None, chunk_size: int, return_state: bool
+    q: Tensor, v: Tensor, cu_seqlens: Tensor | None, chunk_size: int, return_state: bool, keep_states: bool
 ) -> tuple[Tensor, ...]:
-    """Memory for h, the final state and what is kept; zero where packed sequences leave tokens out."""
+    """Memory for h, the final state and what is kept; zero where packed sequences leave tokens out.
+
+    States at the start of every chunk, (all chunks, H, d_hv, d_qk), are kept for shapes whose states and outputs may be
+    one kernel, which has them at hand (where they are two all the same, another writes them); else without elements.
+    """
     num_seqs, num_chunks = _sequences(q, cu_seqlens, chunk_size)
     size = saved_bytes(q.shape[0] * q.shape[1], num_chunks, q.shape[2], q.shape[3], q.dtype)
     # interpreted (on the CPU) all of it is set, too: checks of operators compare the bytes between its parts
-    keep = q.new_empty if cu_seqlens is None and q.device.type != "cpu" else q.new_zeros
-    saved = keep(size, dtype=torch.uint8)
+    new = q.new_empty if cu_seqlens is None and q.device.type != "cpu" else q.new_zeros
+    saved = new(size, dtype=torch.uint8)
+    keep = keep_states and cu_seqlens is None and launch_fused.can_be_one(q, v, chunk_size)
+    states = q.new_empty((num_chunks if keep else 0, q.shape[2], v.shape[3], q.shape[3]), dtype=torch.bfloat16)
     h = torch.empty_like(v) if cu_seqlens is None else torch.zeros_like(v)
-    return h, *_new_state(q, v, num_seqs, return_state), saved
+    return h, *_new_state(q, v, num_seqs, return_state), saved, states
 
 
 @torch.library.impl(_library, "mlstm_forward", "CUDA")
@@ -153,15 +163,17 @@ def _forward_kernels(
     sigmoid: bool,
     normalizer_gradient: bool,
     return_state: bool,
+    keep_states: bool,
 ) -> tuple[Tensor, ...]:
-    results = h, C, n, m, saved = _new_results(q, v, cu_seqlens, chunk_size, return_state)
+    results = h, C, n, m, saved, states = _new_results(q, v, cu_seqlens, chunk_size, return_state, keep_states)
+    kept = states if states.numel() else None
 
     def launches(launcher: Launch) -> None:
         p = Problem.of(q, v, cu_seqlens, chunk_size, sigmoid, launcher)
         final = (C, n, m) if return_state else None
-        launch.forward(p, (q, k, v, i, f), _state(C_0, n_0, m_0), h, final, saved_views(p, saved))
+        launch.forward(p, (q, k, v, i, f), _state(C_0, n_0, m_0), h, final, saved_views(p, saved), kept)
 
-    options = ("forward", C_0 is None, chunk_size, sigmoid, return_state)
+    options = ("forward", C_0 is None, chunk_size, sigmoid, return_state, kept is None)
     _launch(options, (q, k, v, i, f), cu_seqlens, (C_0, n_0, m_0, *results), launches)
     return results
 
@@ -210,8 +222,9 @@ def _(
     sigmoid: bool,
     normalizer_gradient: bool,
     return_state: bool,
+    keep_states: bool,
 ) -> tuple[Tensor, ...]:
-    return _new_results(q, v, cu_seqlens, chunk_size, return_state)
+    return _new_results(q, v, cu_seqlens, chunk_size, return_state, keep_states)
 
 
 @torch.library.impl(_library, "mlstm_backward", "CUDA")
@@ -221,6 +234,7 @@ def _backward_kernels(
     dC: Tensor | None,
     dn: Tensor | None,
     saved: Tensor,
+    states: Tensor,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -234,7 +248,7 @@ def _backward_kernels(
     sigmoid: bool,
     normalizer_gradient: bool,
 ) -> tuple[Tensor, ...]:
-    inputs, dh = (q, k, v, i, f), _ready(dh)
+    inputs, dh, kept = (q, k, v, i, f), _ready(dh), states if states.numel() else None
     gradient = None if dC is None or dn is None else (dC, dn)
     new = torch.empty_like if cu_seqlens is None else torch.zeros_like
     of_inputs = tuple([new(x) for x in inputs])
@@ -252,14 +266,15 @@ def _backward_kernels(
             inputs,
             C_0,
             saved_views(p, saved),
+            kept,
             normalizer_gradient,
             of_inputs,
             None if C_0 is None else of_state,
             None if gradient is None else of_end,
         )
 
-    options = ("backward", C_0 is None, chunk_size, sigmoid, normalizer_gradient, gradient is None)
-    others = (dC, dn, saved, C_0, *of_inputs, dC_0, dn_0, of_end)
+    options = ("backward", C_0 is None, chunk_size, sigmoid, normalizer_gradient, gradient is None, kept is None)
+    others = (dC, dn, saved, kept, C_0, *of_inputs, dC_0, dn_0, of_end)
     _launch(options, (*inputs, dh), cu_seqlens, others, launches)
     return (*of_inputs, dC_0, dn_0, of_end)
 
@@ -275,23 +290,24 @@ def _new_state_gradients(
 
 
 @torch.library.register_fake("companion::mlstm_backward", lib=_library)
-def _(dh: Tensor, dC: Tensor | None, dn: Tensor | None, saved: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+def _(dh: Tensor, dC: Any, dn: Any, saved: Tensor, states: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     q, k, v, i, f, C_0, _, _, cu_seqlens, chunk_size, *_ = rest
     of_state, of_end = _new_state_gradients(q, v, dC, C_0, cu_seqlens, chunk_size)
     return (*(torch.empty_like(x) for x in (q, k, v, i, f)), *of_state, of_end)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, *options, _ = inputs
-    _, C, n, m, saved = output
+    q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, *options, _, _ = inputs
+    _, C, n, m, saved, states = output
+    ctx.mark_non_differentiable(states)
     ctx.set_materialize_grads(False)
     ctx.options = options
-    ctx.save_for_backward(q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, C, n, m, saved)
+    ctx.save_for_backward(q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, C, n, m, saved, states)
 
 
 def _gradients(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-    q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, C, n, m, saved = ctx.saved_tensors
-    dh, dC, dn, dm, _ = gradients
+    q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, C, n, m, saved, states = ctx.saved_tensors
+    dh, dC, dn, dm, _, _ = gradients
     if not m.numel():  # no state was asked for
         dC = dn = dm = None
     if dh is None:
@@ -301,9 +317,9 @@ def _gradients(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]
         dC = torch.zeros_like(C) if dC is None else dC.contiguous()
         dn = torch.zeros_like(n) if dn is None else dn.contiguous()
     dq, dk, dv, di, df, dC_0, dn_0, of_end = _backward(
-        dh, dC, dn, saved, q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, *ctx.options
+        dh, dC, dn, saved, states, q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, *ctx.options
     )
-    nothing = (None,) * 5
+    nothing = (None,) * 6
     to_start = None
     if with_state and dC is not None and dn is not None:
         # scaling C and n by exp(−m) and m with it: the stored state moves with the maximum that m is

@@ -23,6 +23,7 @@ from companion.kernels.common.triton_tiles import (
     chunks_of,
     load_pairs,
     load_pairs_turned,
+    load_state,
     load_tile,
     load_turned,
     locate,
@@ -39,7 +40,8 @@ from companion.kernels.common.triton_tiles import (
 def state_gradients(
     q, dh, q_strides, dh_strides, dC_T, vec_carried, vec_scale, sca_keep, mat_C, mat_dC, sca_pass, dC_0, scale,
     T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, seq_chunk, n_heads,
-    D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, HAS_GRADIENT: tl.constexpr, PACKED: tl.constexpr,
+    D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, HAS_GRADIENT: tl.constexpr, TURNED: tl.constexpr,
+    PACKED: tl.constexpr,
     BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_T: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dC at the end of every chunk, and at the start of all if dC_0 is given. Grid: (d_qk × d_hv blocks × B × H,).
@@ -48,7 +50,8 @@ def state_gradients(
 
         dC ← exp(b_L + m_in − m_out) dC + Σ_t exp(m_in − r_t) g_t q_t/√d_qk dh_tᵀ
 
-    `sca_pass` gets what the gates of the chunk do to the C that passes through: keep · ⟨dC, C⟩.
+    `sca_pass` gets what the gates of the chunk do to the C that passes through: keep · ⟨dC, C⟩. With TURNED `mat_C` is
+    (all chunks, H, d_hv, d_qk).
     """
     NUM_V: tl.constexpr = (D_HV + BLOCK_V - 1) // BLOCK_V
     block_k, block_v, of_head = split(tl.program_id(0), D_QK, BLOCK_K, D_HV, BLOCK_V)
@@ -69,7 +72,7 @@ def state_gradients(
     # of the last chunk, and in the loop of the chunk before: loaded ahead of time
     keep = tl.load(keep_at + count - 1, mask=count > 0, other=0.0)
     some = col_k < tl.where(count > 0, D_QK, 0)  # one comparison: Triton 3.9 interprets no mask of a block & a scalar
-    C = load_tile(C_at + (count - 1) * n_heads * D_QK * D_HV, col_k, D_HV, some, col_v, D_HV, DOT)
+    C = load_state(C_at + (count - 1) * n_heads * D_QK * D_HV, col_k, some, col_v, D_QK, D_HV, TURNED, DOT)
     for index in range(0, count):
         number = count - 1 - index
         chunk, start, token = first + number, begin + number * L, first_token + number * L
@@ -78,7 +81,7 @@ def state_gradients(
         tl.store(sca_pass + part + chunk, tl.sum(tl.sum(dC * C.to(tl.float32), 1), 0))
         keep = tl.load(keep_at + number - 1, mask=number > 0, other=0.0)
         some = col_k < tl.where(number > 0, D_QK, 0)
-        C = load_tile(C_at + (number - 1) * n_heads * D_QK * D_HV, col_k, D_HV, some, col_v, D_HV, DOT)
+        C = load_state(C_at + (number - 1) * n_heads * D_QK * D_HV, col_k, some, col_v, D_QK, D_HV, TURNED, DOT)
         left = tl.minimum(end - start, L).to(tl.int32)
         q_at = q + batch * q_strides[0] + start * q_strides[1] + head * q_strides[2]
         dh_at = dh + batch * dh_strides[0] + start * dh_strides[1] + head * dh_strides[2]
@@ -168,7 +171,8 @@ def query_gradients(
     mat_C, vec_n, mat_B, vec_row, vec_diagonal, vec_B, vec_A, vec_read, vec_self, mat_Z, vec_Z, vec_slope, vec_queries,
     scale,
     T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start, n_heads,
-    D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, NORMALIZER: tl.constexpr, PACKED: tl.constexpr,
+    D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, NORMALIZER: tl.constexpr, TURNED: tl.constexpr,
+    PACKED: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_V: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -218,8 +222,12 @@ def query_gradients(
     for begin in range(0, D_HV, BLOCK_V):
         col_v = begin + tl.arange(0, BLOCK_V)
         grad = load_tile(dh_at, row, dh_strides[1], ok, col_v, D_HV, DOT)
-        C = load_tile(mat_C + at * D_HV, col_k, D_HV, ok_k, col_v, D_HV, DOT)
-        total = tl.dot(grad, tl.trans(operand(C, DOT, PRECISION)), total, input_precision=PRECISION)
+        if TURNED:  # (all chunks, H, d_hv, d_qk): the operand as it lies
+            C = load_tile(mat_C + at * D_HV, col_v, D_QK, col_v < D_HV, col_k, D_QK, DOT)
+            total = tl.dot(grad, operand(C, DOT, PRECISION), total, input_precision=PRECISION)
+        else:
+            C = load_tile(mat_C + at * D_HV, col_k, D_HV, ok_k, col_v, D_HV, DOT)
+            total = tl.dot(grad, tl.trans(operand(C, DOT, PRECISION)), total, input_precision=PRECISION)
     total *= (g * carried)[:, None]
     query = q_tile.to(tl.float32)
     along_state = tl.sum(query * total, 1) * scale

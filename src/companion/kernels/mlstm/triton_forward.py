@@ -12,6 +12,7 @@ from companion.kernels.common.triton_tiles import (
     blocks_of,
     chunks_of,
     load_pairs,
+    load_state,
     load_tile,
     load_turned,
     locate,
@@ -28,12 +29,14 @@ from companion.kernels.common.triton_tiles import (
 def states(
     k, v, k_strides, v_strides, C_0, vec_write, sca_keep, mat_C, C_T,
     T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, seq_chunk, n_heads,
-    D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, HAS_STATE: tl.constexpr, PACKED: tl.constexpr,
+    D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, HAS_STATE: tl.constexpr, TURNED: tl.constexpr,
+    PACKED: tl.constexpr,
     BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_T: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """C at the start of every chunk, and after the last if C_T is given. Grid: (d_qk × d_hv blocks × sequences × H,).
 
-    One program carries a block of C in registers from chunk to chunk::
+    `mat_C` is written turned where the backward pass is to find it as `triton_fused` leaves it. One program carries a
+    block of C in registers from chunk to chunk::
 
         C ← exp(b_L + m_in − m_out) C + Σ_s exp(w_s − m_out) k_s v_sᵀ
     """
@@ -54,7 +57,10 @@ def states(
     for index in range(0, count):
         chunk, start, token = first + index, begin + index * L, first_token + index * L
         at = (chunk * n_heads + head) * D_QK
-        store_tile(mat_C + at * D_HV, C, col_k, D_HV, ok_k, col_v, D_HV)
+        if TURNED:
+            store_tile(mat_C + at * D_HV, tl.trans(C), col_v, D_QK, col_v < D_HV, col_k, D_QK)
+        else:
+            store_tile(mat_C + at * D_HV, C, col_k, D_HV, ok_k, col_v, D_HV)
         C *= keep
         keep = tl.load(keep_at + index + 1, mask=index + 1 < count, other=0.0)  # of the next chunk, ahead of time
         left = tl.minimum(end - start, L).to(tl.int32)
@@ -145,7 +151,7 @@ def scores(
 def outputs(
     q, v, h, q_strides, v_strides, h_strides, vec_carried, mat_C, mat_S, vec_scale, scale,
     T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start, n_heads,
-    D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, PACKED: tl.constexpr,
+    D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, TURNED: tl.constexpr, PACKED: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_V: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -179,7 +185,7 @@ def outputs(
     for begin in range(0, D_QK, BLOCK_K):
         col_k = begin + tl.arange(0, BLOCK_K)
         query = load_tile(q_at, row, q_strides[1], ok, col_k, D_QK, DOT)
-        C = load_tile(mat_C + at * D_HV, col_k, D_HV, col_k < D_QK, col_v, D_HV, DOT)
+        C = load_state(mat_C + at * D_HV, col_k, col_k < D_QK, col_v, D_QK, D_HV, TURNED, DOT)
         read = tl.dot(query, operand(C, DOT, PRECISION), read, input_precision=PRECISION)
     read *= carried[:, None]
     for begin in range(0, (block + 1) * BLOCK_M, BLOCK_S):

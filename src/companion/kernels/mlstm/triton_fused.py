@@ -1,4 +1,4 @@
-"""States and outputs of the mLSTM in one kernel: no state is written between the first token and the last.
+"""States and outputs of the mLSTM in one kernel: between the first token and the last states stay in registers.
 
 The state is carried in registers from tile to tile of 32 tokens, turned, so that it is the operand that a product of
 matrices on Hopper takes from registers; q, k, v and the pairs of a tile arrive through descriptors of tensors (TMA),
@@ -46,10 +46,10 @@ def segment_states(
 @triton.jit(do_not_specialize=(*SIZES, "num_seqs", "tiles_per_segment"))
 def states_and_outputs(
     q, keys, v, h, q_strides, keys_strides, v_strides, h_strides, C_0, seg_C, seg_keep, vec_tile, vec_scale, sca_tile,
-    mat_S, C_T, scale,
+    mat_S, mat_C, C_T, scale,
     T, chunks_per_seq, num_tokens, num_chunks, n_heads, num_seqs, tiles_per_segment,
     D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, TILE: tl.constexpr,
-    HAS_STATE: tl.constexpr, SEGMENTS: tl.constexpr,
+    HAS_STATE: tl.constexpr, SEGMENTS: tl.constexpr, DESCRIBED: tl.constexpr,
     BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """h of one block of d_hv, and C after the last token if C_T is given. Grid: (d_hv blocks × H × B × segments,).
@@ -58,6 +58,9 @@ def states_and_outputs(
 
         h_t = (exp(R before − r_t) Cᵀq_t/√d_qk + Σ_s S_ts v_s) / max(|nᵀq|, exp(−m))
         C ← exp(R before − R after) C + Σ_s exp(c_s − R after) k_s v_sᵀ
+
+    With `mat_C` (all chunks, H, d_hv, d_qk) the C at the start of every chunk, relative to m_in, is written for the
+    backward pass, as it is multiplied here; if DESCRIBED through a descriptor.
     """
     at_v, batch, head, segment, first, last = segment_of(
         tl.program_id(0), T, n_heads, num_seqs, tiles_per_segment, D_HV, BLOCK_V, TILE
@@ -82,6 +85,12 @@ def states_and_outputs(
     vector = head * num_tokens + batch * T
     rows_S = tl.make_tensor_descriptor(mat_S + vector * TILE, [T, TILE], [TILE, 1], [TILE, TILE])
     keep_at = sca_tile + (head * num_chunks + batch * chunks_per_seq) * (L // TILE)
+    C_at = mat_C
+    if mat_C is not None:
+        C_at += (batch * chunks_per_seq * n_heads + head) * D_HV * D_QK
+        if DESCRIBED:
+            shape = [chunks_per_seq, D_HV, D_QK]
+            all_C = tl.make_tensor_descriptor(C_at, shape, [n_heads * D_HV * D_QK, D_QK, 1], [1, BLOCK_V, BLOCK_K])
     for tile in range(first, last):
         begin = tile * TILE
         row = begin + tl.arange(0, TILE)
@@ -94,6 +103,14 @@ def states_and_outputs(
         value = rows_v.load([begin, at_v]).to(DOT)
         key = rows_k.load([begin, 0]).to(DOT)
         old = C.to(DOT)
+        if mat_C is not None:  # noqa: SIM102
+            if tile % (L // TILE) == 0:
+                chunk = tile // (L // TILE)
+                if DESCRIBED:
+                    all_C.store([chunk, at_v, 0], old.to(mat_C.dtype.element_ty).reshape(1, BLOCK_V, BLOCK_K))
+                else:
+                    place = C_at + chunk.to(tl.int64) * n_heads * D_HV * D_QK + col_v * D_QK + col_k
+                    tl.store(place, old.to(mat_C.dtype.element_ty), mask=ok)
         C *= keep
         read = tl.dot(old, tl.trans(query), input_precision=PRECISION) * carried[None, :]
         value = tl.trans(value)
