@@ -5,7 +5,7 @@ TRITON_DUMP_PTXAS_LOG=1 TRITON_CACHE_DIR=<empty folder> python compile_kernels.p
 {"capability": 90, "d_qk": 256, "d_hv": 512, "chunk_size": 64, "dtype": "bfloat16"} with, as needed, "plain": false
 (packed, states, sigmoid gate), "last": true (only the last candidate of each kernel), "chosen": true (only kernels with
 candidates), "keep": false (the backward pass computes states again; else those of shapes for which they may be kept
-come from the forward pass).
+come from the forward pass), "described": true (through a descriptor).
 """
 
 import json
@@ -94,6 +94,7 @@ def compile_kernels(options: dict[str, Any]) -> None:
     driver.set_active(AbsentGPU(options["capability"]))
     for name in ("can_overlap", "is_hopper"):
         setattr(device, name, lambda _: options["capability"] >= 90)
+    launch_fused.STATES_BY_DESCRIPTOR = options.get("described", False)
     dtype, plain = getattr(torch, options["dtype"]), options.get("plain", True)
     d_qk, d_hv, size = options["d_qk"], options["d_hv"], options["chunk_size"]
     # one head and one chunk at most, if not plain: numbers that are 1 become constants of the compiler

@@ -27,6 +27,8 @@ UNCHOSEN = ("gate_vectors", "state_exponents", "gate_weights", "gate_gradients",
 WIDE = {"d_qk": 256, "d_hv": 512}
 TASKS = (
     {"capability": 90, **WIDE, "chunk_size": 128, "dtype": "bfloat16"},
+    {"capability": 90, "d_qk": 128, "d_hv": 128, "chunk_size": 128, "dtype": "bfloat16", "keep": False},
+    {"capability": 90, "d_qk": 64, "d_hv": 128, "chunk_size": 64, "dtype": "bfloat16", "described": True},
     {"capability": 90, "d_qk": 64, "d_hv": 128, "chunk_size": 64, "dtype": "float32"},
     {"capability": 89, **WIDE, "chunk_size": 128, "dtype": "bfloat16", "last": True},
     {"capability": 89, "d_qk": 128, "d_hv": 256, "chunk_size": 128, "dtype": "bfloat16", "last": True, "chosen": True},

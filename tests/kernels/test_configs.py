@@ -154,6 +154,31 @@ def test_candidates_of_wide_heads_are_not_all_for_narrow_ones() -> None:
     assert all(config["BLOCK_V"] == 64 for config in narrow)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kernel", [kernel for kernel in configs.KERNELS if kernel != "states_and_outputs"])
+def test_every_width_has_a_candidate(kernel: str, dtype: torch.dtype) -> None:
+    for d_qk in (16, 64, 65, 128, 129, 512):
+        for d_hv in (16, 64, 65, 128, 129, 512):
+            assert candidates(kernel, d_qk=d_qk, d_hv=d_hv, chunk_size=64, dtype=dtype), (d_qk, d_hv)
+
+
+def test_candidates_of_narrow_heads() -> None:
+    """The first ones are those measured: blocks, warps and stages."""
+    firsts = {
+        (size, d_hv): {kernel: candidates(kernel, d_qk=size, d_hv=d_hv, chunk_size=length, dtype=torch.bfloat16)[0]
+                       for kernel in configs.KERNELS if kernel != "step"}
+        for size, d_hv, length in ((64, 128, 64), (128, 128, 128))
+    }  # fmt: skip
+    for found in firsts.values():
+        assert (found["pair_gradients"].num_warps, found["pair_gradients"].num_stages) == (4, 3)
+        assert found["states"]["BLOCK_V"] == 2 * found["state_gradients"]["BLOCK_V"] == 128
+    narrow, square = firsts.values()
+    assert (narrow["query_gradients"].num_stages, square["query_gradients"].num_stages) == (3, 2)
+    assert (narrow["key_value_gradients"]["VALUE_V"], square["key_value_gradients"]["VALUE_V"]) == (64, 128)
+    size = {"d_qk": 256, "d_hv": 512, "dtype": torch.bfloat16}
+    assert [candidates("pair_gradients", chunk_size=length, **size)[0].num_warps for length in (64, 128)] == [4, 8]
+
+
 def test_nothing_fits() -> None:
     with pytest.raises(InputError) as raised:
         run(attempt=too_much)

@@ -283,7 +283,8 @@ def _pays(kernel: str, config: Config, d_qk: int, d_hv: int) -> bool:
         each = config["BLOCK_K"] * config["BLOCK_V"] // (32 * config.num_warps)
         return d_qk <= config["BLOCK_K"] and (each == 128 or (each < 128 and config.num_warps < 8))
     if kernel == "states":
-        return config["BLOCK_K"] < d_qk if config.num_warps == 8 else config["BLOCK_V"] >= d_hv or not narrow
+        whole = config["BLOCK_V"] >= d_hv or config.num_stages == 1  # in float32 a block of 64 is the largest
+        return config["BLOCK_K"] < d_qk if config.num_warps == 8 else whole or not narrow
     if kernel == "state_gradients":
         return config["BLOCK_V"] < 128 or not narrow
     if kernel == "pair_gradients":
