@@ -81,7 +81,7 @@ def test_every_configuration_of_the_step(dtype: torch.dtype) -> None:
 
 @pytest.fixture
 def filled_memory() -> Iterator[None]:
-    """New memory is filled: what is kept for the backward pass has gaps that nothing writes, and opcheck compares all."""
+    """New memory is filled: what is kept for the backward pass has gaps, and opcheck compares all of it."""
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)

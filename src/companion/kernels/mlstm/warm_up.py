@@ -21,7 +21,7 @@ from companion.errors import InputError
 from companion.kernels.common import replay
 from companion.kernels.common.host import INTERPRETED
 from companion.kernels.common.replay import Launch
-from companion.kernels.mlstm import launch, launch_backward
+from companion.kernels.mlstm import launch, launch_backward, launch_fused
 from companion.kernels.mlstm.checks import CAPABILITY, CHUNK_SIZES, HEAD_SIZES, TRITON_DTYPES
 from companion.kernels.mlstm.ops import default_chunk_size
 from companion.kernels.mlstm.problem import Problem
@@ -186,7 +186,9 @@ def _calls(
             call = _Call(heads, device, batch_size, context_length, gate_dtype, together, sigmoid)
             for start, flag in product(starts, (False, True)):
                 if "forward" in passes:
-                    yield partial(call.forward, start, flag)
+                    yield partial(call.forward, start, flag, False)
+                if "forward" in passes and "backward" in passes and call.keeps:
+                    yield partial(call.forward, start, flag, True)
                 if "backward" in passes:
                     yield partial(call.backward, start, flag)
     if "step" in passes:
@@ -231,12 +233,24 @@ class _Call:
         kept = launch.saved_bytes(p.num_tokens, p.num_chunks, p.n_heads, p.d_qk, q.dtype)
         return p, launch.saved_views(p, self.empty(kept, dtype=torch.uint8))
 
-    def forward(self, start: bool, final: bool, launcher: Launch) -> None:
+    @property
+    def keeps(self) -> bool:
+        """Whether a forward pass with a gradient keeps states for the backward pass."""
+        heads, size = self.heads, self.heads.tokens_per_chunk
+        q, _, v, *_ = self.inputs()
+        pays = launch_fused.pays_to_keep(heads.d_qk, heads.d_hv, self.context_length, size)
+        return pays and launch_fused.can_be_one(q, v, size)
+
+    def states(self, p: Problem, keep: bool) -> Tensor | None:
+        """Memory for these states, (all chunks, H, d_hv, d_qk)."""
+        return self.empty(p.num_chunks, p.n_heads, p.d_hv, p.d_qk, dtype=torch.bfloat16) if keep else None
+
+    def forward(self, start: bool, final: bool, keep: bool, launcher: Launch) -> None:
         """A forward pass, from a state and with the one after the last token or without."""
         inputs = self.inputs()
         p, saved = self.problem(inputs[0], inputs[2], launcher)
         state, last = self.state() if start else None, self.state() if final else None
-        launch.forward(p, inputs, state, torch.empty_like(inputs[2]), last, saved)
+        launch.forward(p, inputs, state, torch.empty_like(inputs[2]), last, saved, self.states(p, keep))
 
     def backward(self, start: bool, normalizer: bool, launcher: Launch) -> None:
         """A backward pass, with gradients through nᵀq or without."""
@@ -244,7 +258,8 @@ class _Call:
         p, saved = self.problem(inputs[0], inputs[2], launcher)
         C_0, of_state = (self.state()[0], self.state()[:2]) if start else (None, None)
         gradients, dh = tuple(torch.empty_like(x) for x in inputs), torch.empty_like(inputs[2])
-        launch_backward.backward(p, dh, None, inputs, C_0, saved, normalizer, gradients, of_state)
+        kept = self.states(p, self.keeps)
+        launch_backward.backward(p, dh, None, inputs, C_0, saved, kept, normalizer, gradients, of_state, None)
 
     def step(self, state_dtype: torch.dtype, launcher: Launch) -> None:
         """A step of one token, with C in a dtype."""

@@ -1,0 +1,167 @@
+"""The gradient of the operators, by autograd functions of our own."""
+
+from typing import Any
+
+import torch
+
+from companion.kernels.mlstm import operators
+from companion.kernels.mlstm.problem import bounds_of
+
+Tensor = torch.Tensor
+
+
+def forward(*inputs: Any) -> tuple[Tensor, ...]:
+    """The operator `mlstm_forward`, differentiable; past torch's dispatcher where nobody listens there."""
+    if _is_plain(inputs):
+        return _forward(*inputs)
+    found: tuple[Tensor, ...] = operators.forward(*inputs)
+    return found
+
+
+def _is_plain(inputs: tuple[Any, ...]) -> bool:
+    """Whether nothing watches operators: no compiler, no mode (such as the one that counts FLOPs), no other tensors."""
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return False
+    return all([x is None or type(x) is Tensor or type(x) in _NUMBERS for x in inputs])
+
+
+_NUMBERS = (bool, int)
+
+
+def _run(operator: Any, kernels: Any, inputs: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    """An operator below autograd."""
+    if _is_plain(inputs):
+        found: tuple[Tensor, ...] = kernels(*inputs)
+        return found
+    with torch._C._AutoDispatchBelowAutograd():
+        found = operator(*inputs)
+    return found
+
+
+def _needs_gradient(inputs: tuple[Any, ...]) -> bool:
+    return torch.is_grad_enabled() and any([isinstance(x, Tensor) and x.requires_grad for x in inputs])
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, *options, _, _ = inputs
+    _, C, n, m, saved, states = output
+    ctx.mark_non_differentiable(states)
+    ctx.set_materialize_grads(False)
+    ctx.options = options
+    ctx.save_for_backward(q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, C, n, m, saved, states)
+
+
+def _gradients(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, C, n, m, saved, states = ctx.saved_tensors
+    dh, dC, dn, dm, _, _ = gradients
+    if not m.numel():  # no state was asked for
+        dC = dn = dm = None
+    if dh is None:
+        dh = torch.zeros_like(v)
+    with_state = not (dC is None and dn is None and dm is None)
+    if with_state:
+        dC = torch.zeros_like(C) if dC is None else dC.contiguous()
+        dn = torch.zeros_like(n) if dn is None else dn.contiguous()
+    dq, dk, dv, di, df, dC_0, dn_0, of_end = _backward(
+        dh, dC, dn, saved, states, q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, *ctx.options
+    )
+    nothing = (None,) * 6
+    to_start = None
+    if with_state and dC is not None and dn is not None:
+        # scaling C and n by exp(−m) and m with it: the stored state moves with the maximum that m is
+        if cu_seqlens is not None:  # the state of an empty sequence is the initial one
+            whole = (dC * C).sum((-1, -2)) + (dn * n).sum(-1)
+            of_end = torch.where((cu_seqlens.diff() > 0)[:, None], of_end, whole)
+        of_m = -of_end if dm is None else dm - of_end
+        add_i, add_f, to_start = _through_final_exponent(of_m, i, f, m_0, cu_seqlens, ctx.options[1])
+        di, df = (di.float() + add_i).to(i.dtype), (df.float() + add_f).to(f.dtype)
+    if C_0 is None:
+        return dq, dk, dv, di, df, None, None, None, *nothing
+    dm_0 = (dC_0 * C_0).sum((-1, -2)) + (dn_0 * n_0).sum(-1)
+    return dq, dk, dv, di, df, dC_0, dn_0, dm_0 if to_start is None else dm_0 + to_start, *nothing
+
+
+def _through_final_exponent(
+    gradient: Tensor, i: Tensor, f: Tensor, m_0: Tensor | None, cu_seqlens: Tensor | None, sigmoid: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What a gradient of the final m, (sequences, H), sends to ĩ, f̃ and the initial m; all on the device.
+
+    m_T = max(m_0 + Σ log f, max_t (log i_t + Σ_{s > t} log f_s)): the gradient goes to the largest of these (shared by
+    equals), and from there to every log f in its sum. In float64, as sums over whole sequences are compared.
+    """
+    batch_size, context_length, n_heads = i.shape
+    bounds = bounds_of(cu_seqlens, context_length)
+    if bounds is None:
+        bounds = torch.arange(batch_size + 1, device=i.device) * context_length
+    starts, ends = bounds[:-1], bounds[1:].contiguous()
+    raw_i, raw_f = (x.reshape(-1, n_heads).double() for x in (i, f))
+    token = torch.arange(raw_i.shape[0], device=i.device)
+    inside = (token < ends[-1])[:, None]
+    seq = torch.searchsorted(ends, token, right=True).clamp(max=ends.numel() - 1)
+    log_i = torch.nn.functional.logsigmoid(raw_i) if sigmoid else raw_i
+    none = raw_f.new_zeros(1, n_heads)
+    from_here = torch.cat([torch.nn.functional.logsigmoid(raw_f).flip(0).cumsum(0).flip(0), none])
+    option = torch.where(inside, log_i + from_here[1:] - from_here[ends][seq], -torch.inf)
+    peak = option.new_full(gradient.shape, -torch.inf).scatter_reduce(0, seq[:, None].expand_as(option), option, "amax")
+    first = None if m_0 is None else m_0.double() + from_here[starts] - from_here[ends]
+    if first is not None:
+        peak = torch.maximum(peak, first)
+    hit = (option == peak[seq]).double() * inside
+    number = torch.zeros_like(peak).index_add(0, seq, hit)
+    start_hit = torch.zeros_like(peak) if first is None else (first == peak).double()
+    share = gradient.double() / (number + start_hit).clamp_min(1)
+    d_i = hit * share[seq]
+    before = torch.cat([none, d_i.cumsum(0)])
+    d_log_f = (before[:-1] - before[starts][seq] + (start_hit * share)[seq]) * inside
+    if sigmoid:
+        d_i = d_i * torch.sigmoid(-raw_i)
+    d_f = d_log_f * torch.sigmoid(-raw_f)
+    to_start = None if first is None else (start_hit * share).float()
+    return d_i.reshape(i.shape), d_f.reshape(f.shape), to_start
+
+
+class _Forward(torch.autograd.Function):
+    """The forward pass with its gradient.
+
+    `torch.library.register_autograd` would do the same and take 0.1 ms longer, as much as all launches of the pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        output = _run(operators.forward, operators.forward_kernels, inputs)
+        _keep(ctx, inputs, output)
+        return output
+
+    backward = staticmethod(_gradients)
+
+
+class _Backward(torch.autograd.Function):
+    """The backward pass, which has no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        return _run(operators.backward, operators.backward_kernels, inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, ...]:
+        raise NotImplementedError(
+            "the Triton kernels of the mLSTM have no second derivative; use backend='torch', which has"
+        )
+
+
+def _forward(*inputs: Any) -> tuple[Tensor, ...]:
+    if _needs_gradient(inputs):
+        found: tuple[Tensor, ...] = _Forward.apply(*inputs)
+        return found
+    return _run(operators.forward, operators.forward_kernels, inputs)
+
+
+def _backward(*inputs: Any) -> tuple[Tensor, ...]:
+    if _needs_gradient(inputs):
+        found: tuple[Tensor, ...] = _Backward.apply(*inputs)
+        return found
+    return _run(operators.backward, operators.backward_kernels, inputs)
+
+
+operators.library.impl("mlstm_forward", _forward, "Autograd")
+operators.library.impl("mlstm_backward", _backward, "Autograd")

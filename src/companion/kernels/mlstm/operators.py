@@ -1,0 +1,272 @@
+"""The Triton kernels as operators of torch: schemas, what they compute, and the shapes that a tracer asks for."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+
+from companion.kernels.common import replay
+from companion.kernels.common.replay import Launch, launch_now
+from companion.kernels.mlstm import configs, launch, launch_backward, launch_fused
+from companion.kernels.mlstm.checks import CHUNK_SIZES
+from companion.kernels.mlstm.launch import saved_bytes, saved_views
+from companion.kernels.mlstm.problem import Problem
+
+Tensor = torch.Tensor
+
+#: Operators are defined by their schemas rather than by `custom_op`, whose wrappers take as long as several launches: a
+#: step of a small batch is over before they are, and so are most kernels of a training step of small heads.
+library = torch.library.Library("companion", "FRAGMENT")
+_SOURCE = (
+    "Tensor q, Tensor k, Tensor v, Tensor i, Tensor f, Tensor? C_0, Tensor? n_0, Tensor? m_0, Tensor? cu_seqlens, "
+    "int chunk_size, bool sigmoid, bool normalizer_gradient"
+)
+library.define(f"mlstm_forward({_SOURCE}, bool return_state, bool keep_states) -> ({', '.join(['Tensor'] * 6)})")
+library.define(
+    f"mlstm_backward(Tensor dh, Tensor? dC, Tensor? dn, Tensor saved, Tensor states, {_SOURCE}) "
+    f"-> ({', '.join(['Tensor'] * 8)})"
+)
+library.define(
+    "mlstm_step(Tensor q, Tensor k, Tensor v, Tensor i, Tensor f, Tensor(a!) C, Tensor(b!) n, Tensor(c!) m, "
+    "bool sigmoid) -> Tensor"
+)
+
+
+def _new_state(q: Tensor, v: Tensor, num_seqs: int, wanted: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Memory for C, n and m of sequences; without elements where they are not wanted."""
+    num_seqs = num_seqs if wanted else 0
+    n_heads, d_qk = q.shape[2:]
+    return (
+        q.new_empty((num_seqs, n_heads, d_qk, v.shape[-1]), dtype=torch.float32),
+        q.new_empty((num_seqs, n_heads, d_qk), dtype=torch.float32),
+        q.new_empty((num_seqs, n_heads), dtype=torch.float32),
+    )
+
+
+def _sequences(q: Tensor, cu_seqlens: Tensor | None, chunk_size: int) -> tuple[int, int]:
+    """Number of sequences and of their chunks; if packed the most that there may be."""
+    batch_size, context_length = q.shape[:2]
+    if cu_seqlens is None:
+        return batch_size, batch_size * ((context_length + chunk_size - 1) // chunk_size)
+    num_seqs = cu_seqlens.numel() - 1
+    return num_seqs, batch_size * context_length // chunk_size + num_seqs
+
+
+def _new_results(
+    q: Tensor, v: Tensor, cu_seqlens: Tensor | None, chunk_size: int, return_state: bool, keep_states: bool
+) -> tuple[Tensor, ...]:
+    """Memory for h, the final state and what is kept; zero where packed sequences leave tokens out.
+
+    States at the start of every chunk, (all chunks, H, d_hv, d_qk), are kept for shapes whose states and outputs may be
+    one kernel, which has them at hand (where they are two all the same, another writes them); else without elements.
+    """
+    num_seqs, num_chunks = _sequences(q, cu_seqlens, chunk_size)
+    size = saved_bytes(q.shape[0] * q.shape[1], num_chunks, q.shape[2], q.shape[3], q.dtype)
+    # interpreted (on the CPU) all of it is set, too: checks of operators compare the bytes between its parts
+    new = q.new_empty if cu_seqlens is None and q.device.type != "cpu" else q.new_zeros
+    saved = new(size, dtype=torch.uint8)
+    keep = keep_states and cu_seqlens is None and launch_fused.can_be_one(q, v, chunk_size)
+    states = q.new_empty((num_chunks if keep else 0, q.shape[2], v.shape[3], q.shape[3]), dtype=torch.bfloat16)
+    h = torch.empty_like(v) if cu_seqlens is None else torch.zeros_like(v)
+    return h, *_new_state(q, v, num_seqs, return_state), saved, states
+
+
+@torch.library.impl(library, "mlstm_forward", "CUDA")
+@torch.library.impl(library, "mlstm_forward", "CPU")  # under Triton's interpreter
+def forward_kernels(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    i: Tensor,
+    f: Tensor,
+    C_0: Tensor | None,
+    n_0: Tensor | None,
+    m_0: Tensor | None,
+    cu_seqlens: Tensor | None,
+    chunk_size: int,
+    sigmoid: bool,
+    normalizer_gradient: bool,
+    return_state: bool,
+    keep_states: bool,
+) -> tuple[Tensor, ...]:
+    results = h, C, n, m, saved, states = _new_results(q, v, cu_seqlens, chunk_size, return_state, keep_states)
+    kept = states if states.numel() else None
+
+    def launches(launcher: Launch) -> None:
+        p = Problem.of(q, v, cu_seqlens, chunk_size, sigmoid, launcher)
+        final = (C, n, m) if return_state else None
+        launch.forward(p, (q, k, v, i, f), _state(C_0, n_0, m_0), h, final, saved_views(p, saved), kept)
+
+    options = ("forward", C_0 is None, chunk_size, sigmoid, return_state, kept is None)
+    _launch(options, (q, k, v, i, f), cu_seqlens, (C_0, n_0, m_0, *results), launches)
+    return results
+
+
+def _launch(
+    options: tuple[Any, ...],
+    inputs: tuple[Tensor, ...],
+    cu_seqlens: Tensor | None,
+    others: tuple[Tensor | None, ...],
+    launches: Callable[[Launch], None],
+) -> None:
+    """Launch a pass by its plan; packed sequences, whose chunks torch finds on the device, and what is watched without.
+
+    `options` say which pass it is, and how it differs from others on tensors like `inputs`. Strides of `others` are
+    known from those of the inputs.
+    """
+    first = inputs[0]
+    with _device_of(first):
+        if cu_seqlens is not None or configs.is_watched():
+            launches(launch_now)
+            return
+        shapes = (first.shape, inputs[2].shape[-1], *[x.dtype for x in inputs], first.device)
+        strides = tuple([x.stride() for x in inputs])
+
+        def kind() -> tuple[Any, ...]:
+            # of sizes the compiler knows those of heads alone, of strides whether they are 1 or multiples of 16
+            classes = tuple((n == 1, n % 16 == 0) for each in strides for n in each[:3])
+            return (*options, first.shape[2:], shapes[1:], classes)
+
+        outside = (*inputs, *others)
+        replay.call((options, shapes, strides), kind, first.device, outside, launches)
+
+
+@torch.library.register_fake("companion::mlstm_forward", lib=library)
+def _(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    i: Tensor,
+    f: Tensor,
+    C_0: Tensor | None,
+    n_0: Tensor | None,
+    m_0: Tensor | None,
+    cu_seqlens: Tensor | None,
+    chunk_size: int,
+    sigmoid: bool,
+    normalizer_gradient: bool,
+    return_state: bool,
+    keep_states: bool,
+) -> tuple[Tensor, ...]:
+    return _new_results(q, v, cu_seqlens, chunk_size, return_state, keep_states)
+
+
+@torch.library.impl(library, "mlstm_backward", "CUDA")
+@torch.library.impl(library, "mlstm_backward", "CPU")
+def backward_kernels(
+    dh: Tensor,
+    dC: Tensor | None,
+    dn: Tensor | None,
+    saved: Tensor,
+    states: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    i: Tensor,
+    f: Tensor,
+    C_0: Tensor | None,
+    n_0: Tensor | None,
+    m_0: Tensor | None,
+    cu_seqlens: Tensor | None,
+    chunk_size: int,
+    sigmoid: bool,
+    normalizer_gradient: bool,
+) -> tuple[Tensor, ...]:
+    inputs, dh, kept = (q, k, v, i, f), readable(dh), states if states.numel() else None
+    gradient = None if dC is None or dn is None else (dC, dn)
+    new = torch.empty_like if cu_seqlens is None else torch.zeros_like
+    of_inputs = tuple([new(x) for x in inputs])
+    of_state, of_end = _new_state_gradients(q, v, dC, C_0, cu_seqlens, chunk_size)
+    dC_0, dn_0 = of_state
+    if gradient is None and (sigmoid or not normalizer_gradient):
+        dn_0.zero_()  # nothing flows through n
+
+    def launches(launcher: Launch) -> None:
+        p = Problem.of(q, v, cu_seqlens, chunk_size, sigmoid, launcher)
+        launch_backward.backward(
+            p,
+            dh,
+            gradient,
+            inputs,
+            C_0,
+            saved_views(p, saved),
+            kept,
+            normalizer_gradient,
+            of_inputs,
+            None if C_0 is None else of_state,
+            None if gradient is None else of_end,
+        )
+
+    options = ("backward", C_0 is None, chunk_size, sigmoid, normalizer_gradient, gradient is None, kept is None)
+    others = (dC, dn, saved, kept, C_0, *of_inputs, dC_0, dn_0, of_end)
+    _launch(options, (*inputs, dh), cu_seqlens, others, launches)
+    return (*of_inputs, dC_0, dn_0, of_end)
+
+
+def _new_state_gradients(
+    q: Tensor, v: Tensor, dC: Tensor | None, C_0: Tensor | None, cu_seqlens: Tensor | None, chunk_size: int
+) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """Memory for dC and dn of the initial state, and for `of_end`; without elements where they are not wanted."""
+    num_seqs, _ = _sequences(q, cu_seqlens, chunk_size)
+    dC_0, dn_0, _ = _new_state(q, v, num_seqs, C_0 is not None)
+    of_end = q.new_zeros((num_seqs if dC is not None else 0, q.shape[2]), dtype=torch.float32)
+    return (dC_0, dn_0), of_end
+
+
+@torch.library.register_fake("companion::mlstm_backward", lib=library)
+def _(dh: Tensor, dC: Any, dn: Any, saved: Tensor, states: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    q, k, v, i, f, C_0, _, _, cu_seqlens, chunk_size, *_ = rest
+    of_state, of_end = _new_state_gradients(q, v, dC, C_0, cu_seqlens, chunk_size)
+    return (*(torch.empty_like(x) for x in (q, k, v, i, f)), *of_state, of_end)
+
+
+@torch.library.impl(library, "mlstm_step", "CUDA")
+@torch.library.impl(library, "mlstm_step", "CPU")  # under Triton's interpreter
+def step_kernels(
+    q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, C: Tensor, n: Tensor, m: Tensor, sigmoid: bool
+) -> Tensor:
+    h = torch.empty(v.shape, dtype=v.dtype, device=v.device)
+    _launch(
+        ("step", C.dtype, sigmoid),
+        (q, k, v, i, f),
+        None,
+        (C, n, m, h),
+        lambda launcher: launch.step(q, k, v, i, f, C, n, m, h, sigmoid, launcher),
+    )
+    torch.autograd.graph.increment_version((C, n, m))  # so that a backward pass that needs the old state refuses
+    return h
+
+
+@torch.library.register_fake("companion::mlstm_step", lib=library)
+def _(q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, C: Tensor, n: Tensor, m: Tensor, sigmoid: bool) -> Tensor:
+    return v.new_empty(v.shape)
+
+
+def readable(x: Tensor) -> Tensor:
+    """The tensor (B, T, H, d), or a contiguous copy where kernels cannot walk through it.
+
+    They take a contiguous last dimension, in results laid out alike too (a sliding window has two axes of stride 1),
+    and tokens of a chunk less than 2³¹ numbers apart.
+    """
+    batch, token, head, last = x.stride()
+    near = token * max(CHUNK_SIZES) < 2**31
+    rows = x.shape[-1] > 1 and min(batch, token, head) >= x.shape[-1]  # apart: the last dimension stays the innermost
+    alike = last == 1 and (rows or torch.empty_like(x, device="meta").stride(-1) == 1)
+    return x if near and alike else x.contiguous()
+
+
+def _device_of(x: Tensor) -> Any:
+    """Triton launches on the current GPU, whichever the tensors are on."""
+    if not x.is_cuda or x.device.index == torch.cuda.current_device():
+        return nullcontext()
+    return torch.cuda.device(x.device)
+
+
+def _state(C: Tensor | None, n: Tensor | None, m: Tensor | None) -> tuple[Tensor, Tensor, Tensor] | None:
+    return None if C is None or n is None or m is None else (C, n, m)
+
+
+forward = torch.ops.companion.mlstm_forward.default
+backward = torch.ops.companion.mlstm_backward.default
+step = torch.ops.companion.mlstm_step.default
