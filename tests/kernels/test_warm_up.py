@@ -20,7 +20,6 @@ CPU = torch.device("cpu")
 GATES = {"gate_vectors", "state_exponents", "gate_weights", "carry_vectors"}
 FORWARD = GATES | {"scores", "states", "outputs"}
 BACKWARD = {
-    "states",
     "pair_gradients",
     "state_gradients",
     "query_gradients",

@@ -1,6 +1,6 @@
 """The Triton kernels as operators of torch: schemas, what they compute, and the shapes that a tracer asks for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -98,8 +98,33 @@ def forward_kernels(
         final = (C, n, m) if return_state else None
         launch.forward(p, (q, k, v, i, f), _state(C_0, n_0, m_0), h, final, saved_views(p, saved), kept)
 
+    def backward(launcher: Launch) -> None:
+        p = Problem.of(q, v, None, chunk_size, sigmoid, launcher)
+        of_inputs = tuple([torch.empty_like(x) for x in (q, k, v, i, f)])
+        of_state = None if C_0 is None else _new_state(q, v, p.num_seqs, True)[:2]
+        launch_backward.backward(
+            p,
+            h,
+            None,
+            (q, k, v, i, f),
+            C_0,
+            saved_views(p, saved),
+            kept,
+            normalizer_gradient,
+            of_inputs,
+            of_state,
+            None,
+        )
+
+    def to_come() -> Mapping[tuple[Any, ...], Callable[[Launch], None]]:
+        # a gradient of h that is laid out as h, and none of the state: what training has
+        if not any([x.requires_grad for x in (q, k, v, i, f)]):
+            return {}
+        options = ("backward", C_0 is None, chunk_size, sigmoid, normalizer_gradient, True, kept is None)
+        return {_kind(options, (q, k, v, i, f, h)): backward}
+
     options = ("forward", C_0 is None, chunk_size, sigmoid, return_state, kept is None)
-    _launch(options, (q, k, v, i, f), cu_seqlens, (C_0, n_0, m_0, *results), launches)
+    _launch(options, (q, k, v, i, f), cu_seqlens, (C_0, n_0, m_0, *results), launches, to_come)
     return results
 
 
@@ -109,6 +134,7 @@ def _launch(
     cu_seqlens: Tensor | None,
     others: tuple[Tensor | None, ...],
     launches: Callable[[Launch], None],
+    to_come: Callable[[], Mapping[tuple[Any, ...], Callable[[Launch], None]]] = dict,
 ) -> None:
     """Launch a pass by its plan; packed sequences, whose chunks torch finds on the device, and what is watched without.
 
@@ -120,16 +146,20 @@ def _launch(
         if cu_seqlens is not None or configs.is_watched():
             launches(launch_now)
             return
-        shapes = (first.shape, inputs[2].shape[-1], *[x.dtype for x in inputs], first.device)
-        strides = tuple([x.stride() for x in inputs])
-
-        def kind() -> tuple[Any, ...]:
-            # of sizes the compiler knows those of heads alone, of strides whether they are 1 or multiples of 16
-            classes = tuple((n == 1, n % 16 == 0) for each in strides for n in each[:3])
-            return (*options, first.shape[2:], shapes[1:], classes)
-
+        key = (options, first.shape, _types(inputs), tuple([x.stride() for x in inputs]))
         outside = (*inputs, *others)
-        replay.call((options, shapes, strides), kind, first.device, outside, launches)
+        replay.call(key, lambda: _kind(options, inputs), first.device, outside, launches, to_come)
+
+
+def _types(inputs: tuple[Tensor, ...]) -> tuple[Any, ...]:
+    """Width of the values, dtypes and device."""
+    return (inputs[2].shape[-1], *[x.dtype for x in inputs], inputs[0].device)
+
+
+def _kind(options: tuple[Any, ...], inputs: tuple[Tensor, ...]) -> tuple[Any, ...]:
+    """What decides which kernels a pass needs: of sizes those of heads, of strides whether they are 1 or 16·n."""
+    classes = tuple((n == 1, n % 16 == 0) for x in inputs for n in x.stride()[:3])
+    return (*options, inputs[0].shape[2:], _types(inputs), classes)
 
 
 @torch.library.register_fake("companion::mlstm_forward", lib=library)

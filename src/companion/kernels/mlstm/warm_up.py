@@ -237,7 +237,7 @@ class _Call:
     def keeps(self) -> bool:
         """Whether a forward pass with a gradient keeps states for the backward pass."""
         heads, size = self.heads, self.heads.tokens_per_chunk
-        q, _, v, *_ = self.inputs()
+        q, v = (torch.empty(1, 1, 1, d, dtype=heads.dtype, device="meta") for d in (heads.d_qk, heads.d_hv))
         pays = launch_fused.pays_to_keep(heads.d_qk, heads.d_hv, self.context_length, size)
         return pays and launch_fused.can_be_one(q, v, size)
 
