@@ -58,8 +58,8 @@ def mlstm_triton(
     q, k, v = (_ready(x) for x in (q, k, v))
     C_0, n_0, m_0 = (None, None, None) if initial_state is None else (x.float().contiguous() for x in initial_state)
     size = chunk_size or default_chunk_size(q.shape[-1], q.dtype)
-    given = (q, k, v, i, f) if C_0 is None else (q, k, v, i, f, C_0, n_0, m_0)
-    keep = torch.is_grad_enabled() and any([x.requires_grad for x in given])
+    given = (q, k, v, i, f, C_0, n_0, m_0)
+    keep = torch.is_grad_enabled() and any([x is not None and x.requires_grad for x in given])
     keep = keep and launch_fused.pays_to_keep(q.shape[-1], v.shape[-1], q.shape[1], size)
     h, C, n, m, _, _ = _forward(
         q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, size, gate == "sigmoid", normalizer_gradient, return_state, keep
