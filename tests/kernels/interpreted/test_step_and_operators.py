@@ -81,7 +81,7 @@ def test_every_configuration_of_the_step(dtype: torch.dtype) -> None:
 
 @pytest.fixture
 def filled_memory() -> Iterator[None]:
-    """New memory is filled: what is kept for the backward pass has gaps, and opcheck compares all of it."""
+    """What is kept for the backward pass has gaps that nothing writes, and opcheck compares all of it."""
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
@@ -148,17 +148,16 @@ def test_fake_tensors_have_the_shapes_and_strides_of_real_ones(dtype: torch.dtyp
     assert [(x.shape, x.stride(), x.dtype) for x in fake] == [(x.shape, x.stride(), x.dtype) for x in real]
 
 
-def test_one_graph_of_sequences() -> None:
+@pytest.mark.parametrize(("dtype", "size"), [(HIGH, 16), (torch.bfloat16, 32)], ids=["float32", "kept states"])
+def test_one_graph_of_sequences(dtype: torch.dtype, size: int) -> None:
     """No break; forward and backward as without compiling, layouts and state included."""
-    inputs, before = (
-        [x.requires_grad_() for x in mlstm_inputs(20, batch_size=1, n_heads=1, dtype=HIGH)],
-        mlstm_state(1, 1, dtype=HIGH),
-    )
+    given = mlstm_inputs(20, batch_size=1, n_heads=1, dtype=dtype, gate_dtype=HIGH)
+    inputs, before = [x.requires_grad_() for x in given], mlstm_state(1, 1, dtype=HIGH)
 
     def model(*x: torch.Tensor) -> torch.Tensor:
-        h, state = mlstm(*x, initial_state=before, return_state=True, backend="triton", chunk_size=16)
+        h, state = mlstm(*x, initial_state=before, return_state=True, backend="triton", chunk_size=size)
         heads_first = [y.transpose(1, 2) for y in x]
-        other = mlstm(*heads_first, layout="bhtd", backend="triton", chunk_size=16, gate="sigmoid")
+        other = mlstm(*heads_first, layout="bhtd", backend="triton", chunk_size=size, gate="sigmoid")
         return (2 * h + other.transpose(1, 2)).square().mean() + state.C.square().mean() + state.n.mean()
 
     results = []
