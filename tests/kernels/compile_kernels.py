@@ -94,7 +94,7 @@ def compile_kernels(options: dict[str, Any]) -> None:
     driver.set_active(AbsentGPU(options["capability"]))
     for name in ("can_overlap", "is_hopper"):
         setattr(device, name, lambda _: options["capability"] >= 90)
-    launch_fused.STATES_BY_DESCRIPTOR = options.get("described", False)
+    launch_fused.DESCRIBED_ABOVE = 0 if options.get("described") else 512
     dtype, plain = getattr(torch, options["dtype"]), options.get("plain", True)
     d_qk, d_hv, size = options["d_qk"], options["d_hv"], options["chunk_size"]
     # one head and one chunk at most, if not plain: numbers that are 1 become constants of the compiler

@@ -47,7 +47,7 @@ def gradients(given: tuple[Any, ...], states: torch.Tensor, saved: torch.Tensor,
 def test_states_of_one_kernel(with_state: bool, pieces: int, described: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the other kernels but for rounding; the first of every sequence is the initial state."""
     monkeypatch.setattr(launch_fused, "segments", lambda *sizes: pieces)
-    monkeypatch.setattr(launch_fused, "STATES_BY_DESCRIPTOR", described)
+    monkeypatch.setattr(launch_fused, "DESCRIBED_ABOVE", 0 if described else 512)
     given = operands(with_state)
     *_, states = forward(*given)
     assert (states.shape, states.dtype) == ((CHUNKS, 2, 72, 40), BRAIN)
