@@ -269,12 +269,12 @@ def _fits_registers(config: Config) -> bool:
 def _pays(kernel: str, config: Config, d_qk: int, d_hv: int) -> bool:
     """Whether a candidate that is the fastest for other widths is for these too.
 
-    States in 8 warps want several blocks of d_qk (12 % faster there, 9 % slower at one), and of heads 128 wide blocks
-    of all d_hv (0.106 ms against 0.160, though half the programs); their gradients there blocks of 64 (0.171 ms against
-    0.186). Pairs in 8 warps want d_hv beyond 128 (2 % faster there, 6 % slower at 128) and 128 rows. dq in blocks of
-    128 columns wants two of them, so that one is loaded while the other is multiplied (16 % faster, 10 % slower at
-    one), in blocks of 64 two stages for d_qk beyond 64 (0.406 ms against 0.437), else three (0.88 against 0.92). dk and
-    dv want the smallest blocks for d_qk up to 64 (0.97 ms against 1.115), steps in 8 warps all of d_qk in one block.
+    States in 8 warps want several blocks of d_qk (12 % faster there, 9 % slower at one), and of heads up to 128 wide
+    blocks of all d_hv (0.106 ms against 0.160); their gradients there blocks of 64 (0.171 ms against 0.186). Pairs in 8
+    warps want d_hv beyond 128 (2 % faster there, 6 % slower at 128) and 128 rows. dq in blocks of 128 columns wants two
+    of them, so that one is loaded while the other is multiplied (16 % faster, 10 % slower at one), in blocks of 64 two
+    stages for d_qk beyond 64 (0.406 ms against 0.437), else three (0.88 against 0.92). dk and dv want the smallest
+    blocks for d_qk up to 64 (0.97 ms against 1.115), steps in 8 warps all of d_qk in one block.
     """
     narrow = d_qk <= 128 and d_hv <= 128
     if kernel == "step":

@@ -52,7 +52,8 @@ def mlstm_triton(
     size = chunk_size or default_chunk_size(q.shape[-1], q.dtype)
     given = (q, k, v, i, f, C_0, n_0, m_0)
     keep = torch.is_grad_enabled() and any([x is not None and x.requires_grad for x in given])
-    keep = keep and launch_fused.pays_to_keep(q.shape[-1], v.shape[-1], q.shape[1], size)
+    if keep and not launch_fused.pays_to_keep(q.shape[-1], v.shape[-1], q.shape[1], size):
+        keep = False  # by a branch: of a size that changes torch.compile would make the result an input of its graph
     h, C, n, m, _, _ = gradients.forward(
         q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, size, gate == "sigmoid", normalizer_gradient, return_state, keep
     )
