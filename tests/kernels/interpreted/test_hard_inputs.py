@@ -169,7 +169,7 @@ def test_a_step_with_zero_queries_or_keys(backend: str) -> None:
     assert (h == 0).all()
 
 
-@pytest.mark.parametrize("backend", FORMS)
+@pytest.mark.parametrize("backend", ["triton", "torch-recurrent"])
 @pytest.mark.parametrize(("seed", "spread"), [(162, 15.0), (0, None)])
 def test_gradients_in_float16_are_finite_where_they_fit(backend: str, seed: int, spread: float | None) -> None:
     """dq and dk reach 5e6 where a normalizer is near zero beside ĩ spread by 15; for ĩ up to 3 all of them fit."""

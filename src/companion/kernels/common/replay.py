@@ -1,9 +1,9 @@
 """Launches of an operator: noted when a kind of call is new, replayed with new addresses from then on.
 
 A launch by Triton takes 40 to 70 µs of the host: arguments are bound by name, each is looked at, and the compiled
-kernel is found by a key of them all. A call of the mLSTM has seven launches in its forward pass and eight in its
-backward pass, and between two calls with the same shapes, strides and options nothing changes but the addresses of
-tensors. So the first such call launches as usual and notes, for every launch, the compiled kernel, the grid, the
+kernel is found by a key of them all. A call of the mLSTM has six or seven launches in its forward pass and as many as
+nine in its backward pass, and between two calls with the same shapes, strides and options nothing changes but the
+addresses of tensors. So the first such call launches as usual and notes, for every launch, the compiled kernel, the grid, the
 arguments, and where each address comes from; a replay hands these to the compiled kernel itself. The memory between
 the kernels of a call is then one allocation.
 """
@@ -202,17 +202,23 @@ class _Job(NamedTuple):
     args: tuple[Any, ...]
     constants: dict[str, Any]
 
-    def compile(self, device: torch.device) -> OutOfResources | None:
-        """Compile, build what launches it and load it; returns the refusal of a GPU that has too little memory."""
+    def compile(self, device: torch.device) -> Any:
+        """The compiled kernel."""
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        compiled = self.kernel.warmup(*self.args, grid=self.grid, **self.constants)
-        try:
-            # Triton 3.6 runs a C compiler for the launcher of every kernel, when this is asked for the first time
-            getattr(compiled, "run", None)
-        except OutOfResources as error:
-            return error
-        return None
+        return self.kernel.warmup(*self.args, grid=self.grid, **self.constants)
+
+
+def _load(compiled: Any, device: torch.device) -> OutOfResources | None:
+    """Build what launches a kernel, and load both; returns the refusal of a GPU that has too little memory."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    try:
+        # Triton 3.6 runs a C compiler for the launcher of every kernel, when this is asked for the first time
+        getattr(compiled, "run", None)
+    except OutOfResources as error:
+        return error
+    return None
 
 
 def compile_first(
@@ -244,13 +250,19 @@ def compile_first(
         order = sorted(jobs, key=lambda name: -len(jobs[name].constants))
         total, refused = len(compiled) + len(jobs), False
         with ThreadPoolExecutor(max(1, min(len(jobs), cpu_count() or 1))) as threads:
-            refusals = threads.map(lambda job: job.compile(device), [jobs[name] for name in order])
-            for name, refusal in zip(order, refusals, strict=True):
+            made = threads.map(lambda job: job.compile(device), [jobs[name] for name in order])
+            found = []
+            for name, each in zip(order, made, strict=True):
+                found.append(each)
                 compiled[name] = getattr(jobs[name].kernel, "__name__", "kernel")
-                if refusal is not None:
-                    _refused[device, name], refused = refusal, True
                 if report is not None:
                     report(len(compiled), total)
+            # Not while others compile. Once, in 900 checks by 16 processes that filled the same cache, a kernel got the
+            # launcher of another one, and its launch failed: Python may take two files for one if another process
+            # replaces the first between two looks at it. Now the time between them is as short as in Triton itself.
+            for name, refusal in zip(order, threads.map(lambda each: _load(each, device), found), strict=True):
+                if refusal is not None:
+                    _refused[device, name], refused = refusal, True
     return list(compiled.values())
 
 

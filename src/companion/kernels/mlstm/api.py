@@ -132,14 +132,15 @@ def mlstm(
     Notes
     -----
     Products of matrices take operands in the dtype of q (in Triton, float32 as three TF32 products, which is nearly as
-    exact, and float16 in TF32, which holds it; in torch, float16 in float32) and accumulate in float32; gates,
-    normalizer and state are float32, exponents float64 (float32 in Triton for bfloat16). float64 works with the torch
-    backends and is float64 throughout. The normalizer is taken to be at least 1e-30 (1e-200 in float64): where exp(−m)
-    and nᵀq are both smaller, as with zero queries, h is 0 if Cᵀq is. The same call of the Triton kernels gives the same
-    bits.
+    exact, and float16 in TF32, which holds it) and accumulate in float32; gates, normalizer and state are float32,
+    exponents float64 (float32 in Triton for bfloat16). float64 works with the torch backends and is float64 throughout.
+    The normalizer is taken to be at least 1e-30 (1e-200 in float64): where exp(−m) and nᵀq are both smaller, as with
+    zero queries, h is 0 if Cᵀq is. The same call of the Triton kernels gives the same bits.
 
-    In float16 a gradient is finite where its value is below 65504. dq and dk grow as 1/max(`|ñᵀq|`, 1)² exp(2m): with
-    q, k, v and the gradient of h normal of variance 1 they stay below 3e4 for ĩ up to 3, and reach 5e5 for ĩ up to 5.
+    In float16 the gradients of `triton` are finite where their values are below 65504. dq and dk grow as
+    1/max(`|ñᵀq|`, 1)² exp(2m): with q, k, v and the gradient of h normal of variance 1 they stay below 3e4 for ĩ up to
+    3, and reach 5e5 for ĩ up to 5. `torch` and `torch-parallel` multiply in float16, where dh over a normalizer near
+    zero is too large: some of their gradients are infinite or NaN that would fit.
 
     The Triton kernels have no second derivative and refuse one (NotImplementedError), and they refuse forward-mode
     derivatives, `torch.func.vmap` and `torch.func.grad` (InputError), also where `auto` chose them; the torch backends

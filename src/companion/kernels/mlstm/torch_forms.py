@@ -1,10 +1,8 @@
 """The mLSTM in plain torch: step, recurrent, parallel and chunkwise form, on any device and in any dtype.
 
 All are differentiable by autograd and take any number of tokens. Products of matrices run in the dtype of q, k and v,
-as under autocast, but for float16 in float32: dh over a normalizer near zero leaves the range of float16, and dq, dk
-that fit were infinite or NaN. Gates, the normalizer and the state are in float32 (float64 for float64 inputs). Sums of
-log f reach the thousands, where float32 leaves a difference three digits: the exponents of the chunkwise form are
-float64.
+as under autocast; gates, the normalizer and the state are in float32 (float64 for float64 inputs). Sums of log f reach
+the thousands, where float32 leaves a difference three digits: the exponents of the chunkwise form are float64.
 """
 
 import torch
@@ -144,13 +142,12 @@ def chunkwise(
     -------
     h of shape (B, T, H, d_hv) in the dtype of v, and the state after the last token.
     """
-    context_length, high = q.shape[1], torch.promote_types(q.dtype, torch.float32)
-    of_h, dtype = v.dtype, high if q.dtype == torch.float16 else q.dtype  # dtype: of what is multiplied
+    context_length, dtype, high = q.shape[1], q.dtype, torch.promote_types(q.dtype, torch.float32)
     exact = torch.float64
     size = min(chunk_size, context_length)
     missing = -context_length % size
     # (B, H, number of chunks, L, width); filled tokens keep the state: log f = 0 and ĩ = −inf
-    q, k, v = (_to_chunks(pad(x.to(dtype), (0, 0, 0, 0, 0, missing)), size) for x in (q, k, v))
+    q, k, v = (_to_chunks(pad(x, (0, 0, 0, 0, 0, missing)), size) for x in (q, k, v))
     log_f = logsigmoid(f.to(high)).clamp_min(LEAST_LOG_F[exact]).to(exact)
     log_f = _to_chunks(pad(log_f, (0, 0, 0, missing)), size)
     log_i = logsigmoid(i.to(high)) if gate == "sigmoid" else i.to(high)
@@ -170,7 +167,7 @@ def chunkwise(
     read = (scores.to(dtype) @ v).to(high) + carried[..., None] * (q @ C.to(dtype)).to(high)
     signed = scores.sum(-1) + carried * (q.to(high) @ n[..., None]).squeeze(-1)
     h = _normalized(read, signed, b + r, gate, normalizer_gradient)
-    h = h.to(of_h).flatten(2, 3)[:, :, :context_length]
+    h = h.to(dtype).flatten(2, 3)[:, :, :context_length]
     return h.transpose(1, 2), last._replace(m=last.m.to(high))
 
 
