@@ -1,9 +1,9 @@
 """Launches of an operator: noted when a kind of call is new, replayed with new addresses from then on.
 
 A launch by Triton takes 40 to 70 µs of the host: arguments are bound by name, each is looked at, and the compiled
-kernel is found by a key of them all. A call of the mLSTM has six or seven launches in its forward pass and as many as
-nine in its backward pass, and between two calls with the same shapes, strides and options nothing changes but the
-addresses of tensors. So the first such call launches as usual and notes, for every launch, the compiled kernel, the grid, the
+kernel is found by a key of them all. A call of the mLSTM has six or seven launches in its forward pass and up to nine
+in its backward pass, and between two calls with the same shapes, strides and options nothing changes but the addresses
+of tensors. So the first such call launches as usual and notes, for every launch, the compiled kernel, the grid, the
 arguments, and where each address comes from; a replay hands these to the compiled kernel itself. The memory between
 the kernels of a call is then one allocation.
 """
