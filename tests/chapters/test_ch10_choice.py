@@ -58,14 +58,15 @@ def test_the_fastest_and_the_next(tmp_path: Path) -> None:
         cell("companion step", 1e-4, part="step", size=2),
     )
     row = chosen(found).query("use == 'reading a prompt'").iloc[0]
-    assert row["fastest"] == "chunkwise (ours; eager)"
-    assert row["next"] == "chunkwise (xl_chunk, L = 128; eager)"
+    assert row["fastest"] == "chunkwise (ours)"
+    assert row["next"] == "chunkwise (xl_chunk, L = 128)"
     assert row["next_ratio"] == pytest.approx(1.5)
     assert row["other"] == "recurrent step (ours; CUDA graph) T times"
+    assert row["kind"] == "recurrent step, CUDA graph"
     assert row["other_ratio"] == pytest.approx(64 * 1e-4 / 2e-3), "64 steps with both sequences at once"
     assert row["clear"]
     markup = plain(choice.show_choice(found))
-    assert "chunkwise (xl_chunk, L = 128; eager): 1.50" in markup
+    assert "chunkwise (xl_chunk, L = 128): 1.50" in markup
     assert "A reader’s GPU" in markup
 
 
@@ -83,7 +84,7 @@ def test_only_the_same_cell_is_compared(tmp_path: Path) -> None:
         cell("companion step, bfloat16 state", 1e-6, part="step", size=1, state_dtype="bfloat16"),
     )
     rows = chosen(found)
-    assert list(rows["fastest"]) == ["chunkwise (ours; eager)", "recurrent step (ours; CUDA graph)"]
+    assert list(rows["fastest"]) == ["chunkwise (ours)", "recurrent step (ours; CUDA graph)"]
     assert (rows["next"] == "").all()
     assert rows["next_ratio"].isna().all()
     assert "–" in plain(choice.show_choice(found))
@@ -94,7 +95,7 @@ def test_training_keeps_the_detached_pass_apart(tmp_path: Path) -> None:
     names = ("companion", "companion, detached normaliser")
     found = timings(tmp_path, *(cell(x, s, **training) for x, s in zip(names, (2e-3, 1.95e-3), strict=True)))
     (row,) = chosen(found).to_dict("records")
-    assert row["fastest"] == "chunkwise (ours, detached; eager)"
+    assert row["fastest"] == "chunkwise (ours, detached)"
     assert not row["clear"], "5 % of spread, 3 % of difference"
     assert "1.03 (overlapping)" in plain(choice.show_choice(found))
 
@@ -107,11 +108,11 @@ def test_sizes_with_the_same_answer_are_one_row(tmp_path: Path) -> None:
     assert markup.count("<tr") == 1 + 3, "the fastest changes twice"
     assert "T = 16 to 32" in markup
     assert "1.00 to 2.00 ms" in markup
-    assert "chunkwise (plain torch, L = 64; eager): 1.50 to 2.00" in markup
+    assert "chunkwise (plain torch, L = 64): 1.50 to 2.00" in markup
     facts = choice.choice_verdict(chosen(timings(tmp_path, *(x for pair in pairs for x in pair))), OF)
     assert facts == (
-        f"For heads of {OF}, the fastest in the records is the chunkwise form (ours; eager) or the chunkwise form "
-        "(plain torch, L = 64; eager), depending on the shape, for reading a prompt"
+        f"For heads of {OF}, the fastest in the records is the chunkwise form (ours) or the chunkwise form "
+        "(plain torch, L = 64), depending on the shape, for reading a prompt"
     )
 
 

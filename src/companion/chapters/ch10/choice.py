@@ -26,6 +26,7 @@ IN_PROSE = {
     "reading a prompt": "for reading a prompt",
     "one token at a time": "for one token at a time",
 }
+IN_TABLES = {"training": "training", "reading a prompt": "prompt", "one token at a time": "token"}
 CHUNKWISE, RECURRENT, PARALLEL = "chunkwise", "recurrent step", "parallel"
 FORMS = (RECURRENT, PARALLEL, CHUNKWISE)
 #: Ways to launch, by their name in the records: kernels one by one, `torch.compile`, a CUDA graph, or both of these.
@@ -88,8 +89,8 @@ def choices(candidates: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         with `use`, `of`, `batch`, `size`, `fastest`, `seconds`; `next` and `other` (empty if there is none) with
-        `next_ratio` and `other_ratio`, their times over that of the fastest; and `clear`: the times of the fastest and
-        the next do not overlap.
+        `next_ratio` and `other_ratio`, their times over that of the fastest; `kind`, how the other differs; and
+        `clear`: the times of the fastest and the next do not overlap.
     """
     rows = []
     for key, group in candidates.groupby(_FOR, sort=False):
@@ -99,8 +100,12 @@ def choices(candidates: pd.DataFrame) -> pd.DataFrame:
         for name, found in (("next", rest), ("other", others)):
             row[name] = found[0]["name"] if found else ""
             row[f"{name}_ratio"] = found[0]["seconds"] / first["seconds"] if found else float("nan")
+        row["kind"] = ""
+        if others:
+            form, launch = others[0]["form"], others[0]["launch"]
+            row["kind"] = launch if form == first["form"] else form if launch == "eager" else f"{form}, {launch}"
         rows.append(row | {"clear": not rest or first["high"] < rest[0]["low"]})
-    names = ["fastest", "seconds", "next", "next_ratio", "other", "other_ratio", "clear"]
+    names = ["fastest", "seconds", "next", "next_ratio", "other", "other_ratio", "kind", "clear"]
     return pd.DataFrame(rows, columns=[*_FOR, *names])
 
 
@@ -122,17 +127,17 @@ def show_choice(timings: Timings) -> Html:
         symbol = "B" if use == USES["step"] else "T"
         for group in runs_of_sizes(found[found["use"] == use], ["of"]):
             first = group.iloc[0]
-            row = {"use": use, "of": first["of"], "size": _sizes(group, symbol), "fastest": first["fastest"]}
-            rows.append(row | {"time": durations(group["seconds"])} | {x: _slower(group, x) for x in ("next", "other")})
+            row = {"use": IN_TABLES[use], "of": first["of"], "size": _sizes(group, symbol), "fastest": first["fastest"]}
+            row |= {"time": durations(group["seconds"]), "next": _slower(group, "next")}
+            rows.append(row | {"other": _slower(group, "other", names="kind")})
     return show_table(
         pd.DataFrame(rows),
         name="kernel-choice",
         caption=f"The fastest recorded form of the cell by use and shape, {timings.gpu}, bf16; in brackets whose "
-        "kernel it is and how it is launched. T: tokens of a sequence, with the same number of tokens in all sequences "
-        "together; B: sequences of a step. Behind a name: how many times as long it takes as the fastest. Overlapping: "
-        "the quartiles of the two times do. Detached, and all of mlstm_kernels in training: without the normalizer's "
-        "gradient, which is right only behind a norm of each head. T times: T times one recorded step.",
-        labels={"of": "heads", "size": "shape", "next": "next fastest", "other": "fastest of another form or launch"},
+        "kernel it is, and how it is launched if not eagerly. T: tokens of a sequence; B: sequences of a step. Behind "
+        "a name: its time over that of the fastest; overlapping: the quartiles of the two times. Detached, and all of "
+        "mlstm_kernels in training: without the normalizer's gradient. Steps for a prompt: one for each token.",
+        labels={"of": "heads", "size": "shape", "next": "next fastest", "other": "another form or launch"},
     )
 
 
@@ -271,14 +276,18 @@ def _cell_row(one: pd.Series) -> dict[str, Any] | None:
             return None
         launch = LAUNCHES[str(one["launch"])]
         kernel = short_name(name).replace("torch", "plain torch")
-        what = {"form": RECURRENT, "launch": launch, "name": f"{RECURRENT} ({kernel}; {launch})"}
+        what = {
+            "form": RECURRENT,
+            "launch": launch,
+            "name": f"{RECURRENT} ({kernel}{'' if launch == 'eager' else f'; {launch}'})",
+        }
         return row | what | {"size": row["batch"]}
     if row["use"] is None or one["computation"] != "exponential":
         return None
     if part == "forward" and name.startswith(OURS_DETACHED):
         return None  # its forward pass is that of the other
     kernel = short_name(name).replace("torch chunkwise", "plain torch")
-    what = {"form": CHUNKWISE, "launch": "eager", "name": f"{CHUNKWISE} ({kernel}; eager)"}
+    what = {"form": CHUNKWISE, "launch": "eager", "name": f"{CHUNKWISE} ({kernel})"}
     return row | what | {"size": int(one["context_length"])}
 
 
@@ -299,12 +308,15 @@ def _sizes(group: pd.DataFrame, symbol: str) -> str:
     return f"{symbol} = {_range(group['size'], lambda x: f'{x:,.0f}')}"
 
 
-def _slower(group: pd.DataFrame, which: str) -> str:
-    """Names with how many times as long they take; whether the times of the next overlap with those of the fastest."""
-    names = [str(name) for name in group[which].unique() if name]
-    if not names:
+def _slower(group: pd.DataFrame, which: str, names: str | None = None) -> str:
+    """Names with how many times as long they take; whether the times of the next overlap with those of the fastest.
+
+    `names` is the column of the names, if it is not `which`.
+    """
+    known = [str(name) for name in group[names or which].unique() if name]
+    if not known:
         return "–"
-    text = f"{' or '.join(names)}: {_range(group[f'{which}_ratio'].dropna(), significant)}"
+    text = f"{' or '.join(known)}: {_range(group[f'{which}_ratio'].dropna(), significant)}"
     if which == "next" and not group["clear"].all():
         text += " (some overlapping)" if group["clear"].any() else " (overlapping)"
     return text
