@@ -1,7 +1,9 @@
 """The models that `companion bench` times, as chapters call and draw them."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from companion.benchmarks.models.identity import is_of_earlier_code
 from companion.plotting.style import ARCHITECTURE_COLORS
 
 #: What pages call them.
@@ -18,3 +20,8 @@ LOOKS: dict[str, dict[str, Any]] = {
     "xlstm": {"color": ARCHITECTURE_COLORS["xlstm"], "marker": "o", "linestyle": "-"},
     "hybrid": {"color": "#cc78bc", "marker": "D", "linestyle": "-."},
 }
+
+
+def since_then(records: Sequence[Mapping[str, Any]]) -> str:
+    """What a page says behind the versions of records, if the code is no longer that of all of them."""
+    return "; models or kernels have changed since" if any(map(is_of_earlier_code, records)) else ""

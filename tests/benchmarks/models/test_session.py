@@ -11,6 +11,7 @@ pytest.importorskip("torch", reason="torch is not installed (extra 'kernels')")
 
 from companion.architectures import Attention, make_architecture
 from companion.benchmarks.kernels.identity import PACKAGE
+from companion.benchmarks.models import identity, inference, prefix, profiles, training
 from companion.benchmarks.models.identity import MEASURED, code_identity
 from companion.benchmarks.models.inference import (
     BENCHMARK,
@@ -24,6 +25,7 @@ from companion.benchmarks.models.options import chosen_models
 from companion.benchmarks.models.session import Session, summary
 from companion.benchmarks.models.timed import LEAST, MOST, timing_of
 from companion.benchmarks.records import read_records
+from companion.chapters.timed_models import since_then
 from companion.errors import InputError
 
 
@@ -169,3 +171,19 @@ def test_repeats_adapt_to_the_action(monkeypatch: pytest.MonkeyPatch) -> None:
         found = timing_of(lambda: calls.append(1), "cpu")
         assert len(calls) == found["repeats"] == repeats
         assert found["seconds_low"] == found["seconds_median"] == found["seconds_high"] == float(f"{seconds:.5g}")
+
+
+@pytest.mark.parametrize("benchmark", identity.SUITES)
+def test_records_of_earlier_code(benchmark: str) -> None:
+    today = identity.identity_today(benchmark)
+    for known, earlier in ((today, False), ("0" * 16, True), (None, False)):
+        record = {"benchmark": benchmark, "parameters": {"identity": known} if known else {}}
+        assert identity.is_of_earlier_code(record) == earlier
+        words = since_then([record])
+        assert words == ("; models or kernels have changed since" if earlier else "")
+
+
+def test_every_suite_has_an_identity() -> None:
+    """The names in records are those of the suites."""
+    names = {inference.BENCHMARK, training.NAME, profiles.NAME, prefix.BENCHMARK}
+    assert set(identity.SUITES) == names

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from companion.benchmarks.records import read_records
+from companion.chapters.timed_models import since_then
 from companion.errors import InputError, NotApplicable
 from companion.paths import data_dir
 
@@ -104,7 +105,7 @@ def load_suite(benchmark: str, where: str | Path | None = None) -> Suite:
         matmul_flops_per_s=float(parameters.get("matmul_flops_per_s") or "nan"),
         copy_bytes_per_s=float(parameters.get("copy_bytes_per_s") or "nan"),
         results=pd.DataFrame(list(cells.values())),
-        measured=measured_text(records[-1]),
+        measured=measured_text(records[-1]) + since_then(records[-1:]),
     )
 
 

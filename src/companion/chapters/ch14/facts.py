@@ -7,6 +7,7 @@ from companion.accounting.inference import count_step
 from companion.chapters.ch14.labels import DECIDES, from_words, peaks_text, tokens_text
 from companion.chapters.ch14.measured import PARTS, Measured
 from companion.chapters.ch14.times import SHARE, library_rows
+from companion.chapters.timed_models import since_then
 from companion.formatting import listed, number_word, percent, plural, significant, span_text
 
 
@@ -31,7 +32,7 @@ def time_facts(measured: Measured, size: str, tokens: int, batch: int = 1) -> di
         "c14_num_cells": f"{len(measured.cells):,}",
         "c14_sizes": listed(measured.sizes),
         "c14_batches": listed(measured.batches),
-        "c14_torch": measured.versions.get("torch", "an unknown release"),
+        "c14_torch": measured.versions.get("torch", "an unknown release") + since_then(measured.records[-1:]),
         "c14_dates": " to ".join(dict.fromkeys(measured.dates)),
         "c14_peak_flops": peaks_text(measured.peaks)[0],
         "c14_peak_bytes": peaks_text(measured.peaks)[1],
