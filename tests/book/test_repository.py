@@ -60,8 +60,9 @@ def soup(page: Path) -> BeautifulSoup:
 
 def outside(page: Path) -> list[str]:
     """Addresses of other hosts that a page links to, its references left out."""
-    links = [str(link["href"]) for link in soup(page).find_all("a", href=re.compile("^https?:"))]
-    return [link for link in links if not re.search(r"//(arxiv|doi)\.org/", link)]
+    links = soup(page).find_all("a", href=re.compile("^https?:"))
+    addresses = [str(link["href"]) for link in links if not link.find_parent(class_="citation-list")]
+    return [address for address in addresses if not re.search(r"//(arxiv|doi)\.org/", address)]
 
 
 def test_with_an_address(with_address: Path) -> None:
