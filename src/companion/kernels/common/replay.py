@@ -1,11 +1,11 @@
 """Launches of an operator: noted when a kind of call is new, replayed with new addresses from then on.
 
-A launch by Triton takes 40 to 70 µs of the host: arguments are bound by name, each is looked at, and the compiled
-kernel is found by a key of them all. A call of the mLSTM has six or seven launches in its forward pass and up to nine
-in its backward pass, and between two calls with the same shapes, strides and options nothing changes but the addresses
-of tensors. So the first such call launches as usual and notes, for every launch, the compiled kernel, the grid, the
-arguments, and where each address comes from; a replay hands these to the compiled kernel itself. The memory between
-the kernels of a call is then one allocation.
+For a launch, Triton binds arguments by name, looks at each, and finds the compiled kernel by a key of them all: with
+six or seven launches a forward pass of the mLSTM took the host about 1 ms, and a backward pass has up to nine. Between
+two calls with the same shapes, strides and options nothing changes but the addresses of tensors. So the first such call
+launches as usual and notes, for every launch, the compiled kernel, the grid, the arguments, and where each address
+comes from; a replay hands these to the compiled kernel itself. The memory between the kernels of a call is then one
+allocation.
 """
 
 import contextvars
@@ -226,8 +226,8 @@ def compile_first(
 ) -> list[str]:
     """Compile the kernels that calls would launch, several at a time, and launch none.
 
-    The compiler leaves Python alone for nine tenths of the time, so that threads help: all kernels take little longer
-    than the dearest of them. Where a configuration asks for more than the GPU has, the next one is compiled.
+    The compiler leaves Python alone for nine tenths of the time, so that threads help. Where a configuration asks for
+    more than the GPU has, the next one is compiled.
 
     Parameters
     ----------
@@ -345,6 +345,6 @@ def _allocate(size: int, alignment: int, stream: int | None) -> Tensor:
 
 
 def _is_watched() -> bool:
-    """Whether a profiler asked Triton to be told of launches: a replay would not tell it."""
+    """Whether Triton tells somebody of its launches, such as a profiler; a replay would not."""
     before, after = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
     return bool(getattr(before, "calls", before) or getattr(after, "calls", after))

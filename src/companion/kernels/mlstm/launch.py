@@ -195,8 +195,8 @@ def _gates(
         triton_gates.gate_weights, (p.num_chunks, p.n_heads), k, *strides(k), s.vec_c, s.vec_r, w, decay, m_in, m_out,
         s.vec_carried, s.vec_write, s.sca_keep, keys, *of_tiles, **p.places_of("D_QK"),
         BLOCK_K=min(64, power_of_2(p.d_qk)), BLOCK_T=min(128, p.chunk_size), TILE=tile,
-        # one, as in `gate_warps`, has the registers for 64 × 64 keys; two sum more keys one after another than four do,
-        # and n is then off by up to 1.3 times what is allowed, for 5 % of the time
+        # one, as in `gate_warps`, has the registers for 64 × 64 keys; with two, 5 % faster, keys are summed in another
+        # order than with four, and in one case of the checks n was off by 1.33 times what is allowed
         num_warps=1 if p.d_qk <= 64 and p.chunk_size <= 64 else 4,
     )  # fmt: skip
     return _Gates(b, keys, tiles)

@@ -163,22 +163,8 @@ def _kind(options: tuple[Any, ...], inputs: tuple[Tensor, ...]) -> tuple[Any, ..
 
 
 @torch.library.register_fake("companion::mlstm_forward", lib=library)
-def _(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    i: Tensor,
-    f: Tensor,
-    C_0: Tensor | None,
-    n_0: Tensor | None,
-    m_0: Tensor | None,
-    cu_seqlens: Tensor | None,
-    chunk_size: int,
-    sigmoid: bool,
-    normalizer_gradient: bool,
-    return_state: bool,
-    keep_states: bool,
-) -> tuple[Tensor, ...]:
+def _(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    *_, cu_seqlens, chunk_size, _, _, return_state, keep_states = rest
     return _new_results(q, v, cu_seqlens, chunk_size, return_state, keep_states)
 
 
