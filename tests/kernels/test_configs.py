@@ -1,5 +1,6 @@
 """Which configuration of a kernel runs: lists cut to the shape, the first that fits, forced ones, errors."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -76,6 +77,9 @@ def test_a_configuration_reads_as_text_and_as_constants() -> None:
     assert str(config) == "BLOCK_M 64, BLOCK_V 32, 4 warps, 2 stages"
     assert config["BLOCK_V"] == 32
     assert config.constants == {"BLOCK_M": 64, "BLOCK_V": 32, "num_warps": 4, "num_stages": 2}
+    few = replace(config, registers=168)
+    assert few.constants == config.constants | {"maxnreg": 168}
+    assert str(few) == f"{config}, 168 registers"
 
 
 def test_unknown_kernels() -> None:
@@ -171,8 +175,11 @@ def test_candidates_of_narrow_heads() -> None:
     }  # fmt: skip
     for found in firsts.values():
         assert (found["pair_gradients"].num_warps, found["pair_gradients"].num_stages) == (4, 3)
-        assert found["states"]["BLOCK_V"] == 2 * found["state_gradients"]["BLOCK_V"] == 128
+        assert found["states"]["BLOCK_V"] == 128
     narrow, square = firsts.values()
+    assert (narrow["state_gradients"]["BLOCK_V"], square["state_gradients"]["BLOCK_V"]) == (128, 64)
+    assert (narrow["pair_gradients"].registers, square["pair_gradients"].registers) == (168, None)
+    assert (narrow["query_gradients"].registers, square["query_gradients"].registers) == (168, None)
     assert (narrow["query_gradients"].num_stages, square["query_gradients"].num_stages) == (3, 2)
     assert (narrow["key_value_gradients"]["VALUE_V"], square["key_value_gradients"]["VALUE_V"]) == (64, 128)
     size = {"d_qk": 256, "d_hv": 512, "dtype": torch.bfloat16}

@@ -44,10 +44,14 @@ def gradients(given: tuple[Any, ...], states: torch.Tensor, saved: torch.Tensor,
 @pytest.mark.parametrize("with_state", [False, True])
 @pytest.mark.parametrize("pieces", [1, 2])
 @pytest.mark.parametrize("described", [False, True], ids=["stores", "descriptor"])
-def test_states_of_one_kernel(with_state: bool, pieces: int, described: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("weighed", ["k", "v"])
+def test_states_of_one_kernel(
+    with_state: bool, pieces: int, described: bool, weighed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Those of the other kernels but for rounding; the first of every sequence is the initial state."""
     monkeypatch.setattr(launch_fused, "segments", lambda *sizes: pieces)
     monkeypatch.setattr(launch_fused, "DESCRIBED_ABOVE", 0 if described else 512)
+    monkeypatch.setattr(launch_fused, "WEIGHED_UP_TO", 0 if weighed == "k" else 512)
     given = operands(with_state)
     *_, states = forward(*given)
     assert (states.shape, states.dtype) == ((CHUNKS, 2, 72, 40), BRAIN)

@@ -63,6 +63,7 @@ def tune(
                 "blocks": dict(config.blocks),
                 "num_warps": config.num_warps,
                 "num_stages": config.num_stages,
+                "registers": config.registers,
             }
             if todo(fields):
                 yield {**fields, **_candidate(kernel, number, inputs, size, expected, repeats)}

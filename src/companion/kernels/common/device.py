@@ -9,23 +9,29 @@ import torch
 
 @dataclass(frozen=True)
 class Config:
-    """One way to run a kernel: block sizes (its constants by name), warps per program, pipeline stages."""
+    """One way to run a kernel: block sizes (its constants by name), warps per program, pipeline stages.
+
+    `registers` of a thread at most: fewer than the compiler would take let more programs run on a multiprocessor.
+    """
 
     blocks: tuple[tuple[str, int], ...]
     num_warps: int
     num_stages: int
+    registers: int | None = None
 
     @cached_property
     def constants(self) -> dict[str, int]:
         """Keyword arguments of the launch."""
-        return {**dict(self.blocks), "num_warps": self.num_warps, "num_stages": self.num_stages}
+        limit = {} if self.registers is None else {"maxnreg": self.registers}
+        return {**dict(self.blocks), "num_warps": self.num_warps, "num_stages": self.num_stages, **limit}
 
     def __getitem__(self, name: str) -> int:
         return self.constants[name]
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{name} {size}" for name, size in self.blocks)
-        return f"{sizes}, {self.num_warps} warps, {self.num_stages} stages"
+        limit = "" if self.registers is None else f", {self.registers} registers"
+        return f"{sizes}, {self.num_warps} warps, {self.num_stages} stages{limit}"
 
 
 def by_programs(counts: Sequence[int], multiprocessors: int) -> tuple[int, ...]:

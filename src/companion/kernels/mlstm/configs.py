@@ -48,8 +48,11 @@ def _keys_and_values(keys: tuple[int, int, int, int], values: tuple[int, int, in
     return dict(zip(names, (*keys, *values), strict=True))
 
 
-#: (block sizes wanted, warps, stages); a block is cut to what the shape needs.
-_WIDE: dict[str, tuple[tuple[dict[str, int], int, int], ...]] = {
+#: Registers of a thread of which three programs of 4 warps fit a multiprocessor, instead of two.
+_FOR_THREE = 168
+#: (block sizes wanted, warps, stages[, registers]); a block is cut to what the shape needs.
+_Wanted = tuple[dict[str, int], int, int] | tuple[dict[str, int], int, int, int]
+_WIDE: dict[str, tuple[_Wanted, ...]] = {
     "states": (
         ({"BLOCK_K": 128, "BLOCK_V": 128, "BLOCK_T": 64}, 8, 3),
         ({"BLOCK_K": 64, "BLOCK_V": 128, "BLOCK_T": 128}, 4, 3),
@@ -70,6 +73,7 @@ _WIDE: dict[str, tuple[tuple[dict[str, int], int, int], ...]] = {
     ),
     "pair_gradients": (
         ({"BLOCK_M": 128, "BLOCK_K": 64, "BLOCK_V": 64}, 8, 4),
+        ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 64}, 4, 3, _FOR_THREE),
         ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 64}, 4, 3),
         ({"BLOCK_M": 64, "BLOCK_K": 64, "BLOCK_V": 64}, 4, 2),
     ),
@@ -80,12 +84,13 @@ _WIDE: dict[str, tuple[tuple[dict[str, int], int, int], ...]] = {
     "query_gradients": (
         ({"BLOCK_M": 64, "BLOCK_Q": 512, "BLOCK_S": 64, "BLOCK_V": 128}, 4, 2),
         ({"BLOCK_M": 64, "BLOCK_Q": 512, "BLOCK_S": 64, "BLOCK_V": 64}, 4, 2),
-        ({"BLOCK_M": 64, "BLOCK_Q": 512, "BLOCK_S": 64, "BLOCK_V": 64}, 4, 3),
+        ({"BLOCK_M": 64, "BLOCK_Q": 512, "BLOCK_S": 64, "BLOCK_V": 64}, 4, 3, _FOR_THREE),
         ({"BLOCK_M": 32, "BLOCK_Q": 512, "BLOCK_S": 64, "BLOCK_V": 64}, 4, 3),
         ({"BLOCK_M": 32, "BLOCK_Q": 512, "BLOCK_S": 64, "BLOCK_V": 64}, 8, 2),
         ({"BLOCK_M": 16, "BLOCK_Q": 512, "BLOCK_S": 64, "BLOCK_V": 64}, 4, 2),
     ),
     "key_value_gradients": (
+        (_keys_and_values((64, 128, 64, 64), (64, 64, 128)), 4, 3, _FOR_THREE),
         (_keys_and_values((64, 128, 64, 64), (128, 64, 128)), 4, 3),
         (_keys_and_values((128, 128, 64, 64), (128, 64, 256)), 8, 3),
         (_keys_and_values((64, 128, 64, 64), (64, 64, 128)), 4, 3),
@@ -99,7 +104,7 @@ _WIDE: dict[str, tuple[tuple[dict[str, int], int, int], ...]] = {
     ),
 }
 #: Products of float32 numbers take twice the shared memory and, to stay precise, three passes.
-_NARROW: dict[str, tuple[tuple[dict[str, int], int, int], ...]] = {
+_NARROW: dict[str, tuple[_Wanted, ...]] = {
     "states": (
         ({"BLOCK_K": 64, "BLOCK_V": 64, "BLOCK_T": 32}, 4, 1),
         ({"BLOCK_K": 32, "BLOCK_V": 32, "BLOCK_T": 32}, 4, 1),
@@ -164,8 +169,8 @@ def candidates(kernel: str, *, d_qk: int, d_hv: int, chunk_size: int, dtype: tor
     limits = dict.fromkeys(("BLOCK_K", "BLOCK_Q", "VALUE_K"), k) | dict.fromkeys(("BLOCK_V", "VALUE_V"), v)
     limits |= dict.fromkeys(("BLOCK_M", "BLOCK_S", "BLOCK_T", "VALUE_M"), chunk_size)
     found = (
-        Config(tuple((name, min(size, limits[name])) for name, size in blocks.items()), warps, stages)
-        for blocks, warps, stages in table[kernel]
+        Config(tuple((name, min(size, limits[name])) for name, size in blocks.items()), *rest)
+        for blocks, *rest in table[kernel]
     )
     fits = (config for config in found if _fits_registers(config) and _pays(kernel, config, d_qk, d_hv))
     return tuple(dict.fromkeys(fits))
@@ -272,11 +277,13 @@ def _pays(kernel: str, config: Config, d_qk: int, d_hv: int) -> bool:
     """Whether a candidate that is the fastest for other widths is for these too.
 
     States in 8 warps want several blocks of d_qk (12 % faster there, 9 % slower at one), and of heads up to 128 wide
-    blocks of all d_hv (0.106 ms against 0.160); their gradients there blocks of 64 (0.171 ms against 0.186). Pairs in 8
-    warps want d_hv beyond 128 (2 % faster there, 6 % slower at 128) and 128 rows. dq in blocks of 128 columns wants two
-    of them, so that one is loaded while the other is multiplied (16 % faster, 10 % slower at one), in blocks of 64 two
-    stages for d_qk beyond 64 (0.406 ms against 0.437), else three (0.88 against 0.92). dk and dv want the smallest
-    blocks for d_qk up to 64 (0.97 ms against 1.115), steps in 8 warps all of d_qk in one block.
+    blocks of all d_hv (0.106 ms against 0.160); their gradients at 128/128 blocks of 64 (0.171 ms against 0.186), at
+    64/128 of all d_hv (0.467 against 0.654). Pairs in 8 warps want d_hv beyond 128 (2 % faster there, 6 % slower at
+    128) and 128 rows; those of few registers d_qk up to 64 (0.56 ms against 0.68), where beyond they go to memory. dq
+    in blocks of 128 columns wants two of them, so that one is loaded while the other is multiplied (16 % faster, 10 %
+    slower at one), in blocks of 64 two stages for d_qk beyond 64 (0.406 ms against 0.437), else three and few registers
+    (0.75 against 0.88). dk and dv want the smallest blocks for d_qk up to 64 (0.97 ms against 1.115), steps in 8 warps
+    all of d_qk in one block.
     """
     narrow = d_qk <= 128 and d_hv <= 128
     if kernel == "step":
@@ -288,9 +295,10 @@ def _pays(kernel: str, config: Config, d_qk: int, d_hv: int) -> bool:
         whole = config["BLOCK_V"] >= d_hv or config.num_stages == 1  # in float32 a block of 64 is the largest
         return config["BLOCK_K"] < d_qk if config.num_warps == 8 else whole or not narrow
     if kernel == "state_gradients":
-        return config["BLOCK_V"] < 128 or not narrow
+        return config["BLOCK_V"] < 128 or not narrow or d_qk <= 64
     if kernel == "pair_gradients":
-        return config.num_warps < 8 or (d_hv > 128 and config["BLOCK_M"] == 128)
+        few = config.registers is None or d_qk <= 64
+        return few and (config.num_warps < 8 or (d_hv > 128 and config["BLOCK_M"] == 128))
     if kernel == "query_gradients":
         early = config["BLOCK_M"] == 64 and config.num_stages == 2
         return d_hv > 128 if config["BLOCK_V"] == 128 else d_qk > 64 or not early

@@ -1,7 +1,7 @@
 """Launches the Triton kernels of a forward pass and of a step: allocates what they write, picks configurations."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -95,7 +95,7 @@ def forward(
 
     p.run("scores", of_pairs, tile > 0)
     if gates.tiles is not None:
-        launch_fused.states_and_outputs(p, q, v, C_0, gates.tiles, saved.vec_scale, mat_S, h, C_T, kept)
+        launch_fused.states_and_outputs(p, q, k, v, C_0, gates.tiles, saved.vec_scale, mat_S, h, C_T, kept)
     else:
         mat_C = states(p, k, v, C_0, saved.vec_write, saved.sca_keep, C_T, kept)
         _outputs(p, q, v, h, saved.vec_carried, mat_C, mat_S, saved.vec_scale, kept is not None)
@@ -190,7 +190,15 @@ def _gates(
     )  # fmt: skip
     keys = p.empty(p.num_chunks, p.n_heads, p.d_qk)
     tiles = launch_fused.Tiles.of(p, k, tile) if tile else None
-    of_tiles = (tiles.carried, tiles.keep, tiles.keys, *strides(tiles.keys)) if tiles else (None, None, None, None)
+    of_tiles: tuple[Any, ...] = (None,) * 5
+    if tiles is not None:
+        of_tiles = (
+            tiles.carried,
+            tiles.update,
+            tiles.keep,
+            tiles.keys,
+            *strides(k if tiles.keys is None else tiles.keys),
+        )
     p.launch(
         triton_gates.gate_weights, (p.num_chunks, p.n_heads), k, *strides(k), s.vec_c, s.vec_r, w, decay, m_in, m_out,
         s.vec_carried, s.vec_write, s.sca_keep, keys, *of_tiles, **p.places_of("D_QK"),

@@ -21,6 +21,10 @@ KEPT_SHARE = 1.0
 #: d_qk above which they are written through a descriptor: on an H200 that takes a forward pass of 8 heads of 256/512
 #: from 1.68 to 1.43 ms, and one of 16 heads of 128/256 from 1.10 to 1.26.
 DESCRIBED_ABOVE = 128
+#: d_qk up to which tokens are weighed in registers, as they are written. On an H200 that takes `gate_weights`, which
+#: then writes no keys, from 0.18 to 0.09 ms at 32 heads of 64/128; at 128/256 a state leaves no registers for it (0.84
+#: ms against 0.66 + 0.10).
+WEIGHED_UP_TO = 64
 #: Arguments of kernels that look their chunk up.
 _OF_CHUNKS = ("cu_seqlens", "chunk_seq", "chunk_start", "PACKED")
 
@@ -28,19 +32,22 @@ _OF_CHUNKS = ("cu_seqlens", "chunk_seq", "chunk_start", "PACKED")
 class Tiles(NamedTuple):
     """What `triton_gates.gate_weights` leaves for a state carried from tile to tile.
 
-    Weights of the state that comes, (H, all tokens), of what a tile keeps of it, (H, all chunks, L / TILE), and k with
-    the weights with which it is written, as k.
+    Weights of the state that comes, (H, all tokens), of what a tile keeps of it, (H, all chunks, L / TILE), and those
+    with which a token is written, (H, all tokens), or k with these weights, as k.
     """
 
     carried: Tensor
     keep: Tensor
-    keys: Tensor
+    update: Tensor | None
+    keys: Tensor | None
 
     @classmethod
     def of(cls, p: Problem, k: Tensor, tile: int) -> "Tiles":
         """Memory for them."""
-        keep = p.empty(p.n_heads, p.num_chunks, p.chunk_size // tile)
-        return cls(p.empty(p.n_heads, p.num_tokens), keep, torch.empty(k.shape, dtype=k.dtype, device=k.device))
+        carried, keep = p.empty(p.n_heads, p.num_tokens), p.empty(p.n_heads, p.num_chunks, p.chunk_size // tile)
+        if p.d_qk <= WEIGHED_UP_TO and _describable(k):
+            return cls(carried, keep, p.empty(p.n_heads, p.num_tokens), None)
+        return cls(carried, keep, None, torch.empty(k.shape, dtype=k.dtype, device=k.device))
 
 
 def pays_to_keep(d_qk: int, d_hv: int, context_length: int, chunk_size: int) -> bool:
@@ -97,13 +104,14 @@ def segments(programs: int, slots: int, tiles: int) -> int:
 
 
 def states_and_outputs(
-    p: Problem, q: Tensor, v: Tensor, C_0: Tensor | None, tiles: Tiles, vec_scale: Tensor, mat_S: Tensor,
+    p: Problem, q: Tensor, k: Tensor, v: Tensor, C_0: Tensor | None, tiles: Tiles, vec_scale: Tensor, mat_S: Tensor,
     h: Tensor, C_T: Tensor | None, mat_C: Tensor | None,
 ) -> None:  # fmt: skip
     """Writes h and, where they are wanted, C after the last token of every sequence (B, H, d_qk, d_hv) and at the start
     of every chunk (all chunks, H, d_hv, d_qk).
     """
     num_tiles = cdiv(p.context_length, TILE)
+    keys = k if tiles.keys is None else tiles.keys
     places = {name: x for name, x in p.places_of("D_QK", "D_HV").items() if name not in _OF_CHUNKS}
 
     def attempt(config: Config) -> None:
@@ -117,15 +125,14 @@ def states_and_outputs(
         if number > 1:
             seg_C = p.empty(number - 1, p.num_seqs, p.n_heads, p.d_hv, p.d_qk)
             seg_keep = p.empty(number - 1, p.num_seqs, p.n_heads)
-            of_states = {name: x for name, x in common.items() if name != "num_tokens"}
             p.launch(
-                triton_fused.segment_states, (programs * (number - 1),), tiles.keys, v, *strides(tiles.keys, v),
-                tiles.keep, seg_C, seg_keep, **of_states,
+                triton_fused.segment_states, (programs * (number - 1),), keys, v, *strides(keys, v),
+                tiles.update, tiles.keep, seg_C, seg_keep, **common,
             )  # fmt: skip
         p.launch(
-            triton_fused.states_and_outputs, (programs * number,), q, tiles.keys, v, h,
-            *strides(q, tiles.keys, v, h), C_0, seg_C, seg_keep, tiles.carried, vec_scale, tiles.keep, mat_S, mat_C,
-            C_T, p.d_qk**-0.5, HAS_STATE=C_0 is not None, SEGMENTS=number > 1, DESCRIBED=p.d_qk > DESCRIBED_ABOVE,
+            triton_fused.states_and_outputs, (programs * number,), q, keys, v, h, *strides(q, keys, v, h),
+            C_0, seg_C, seg_keep, tiles.carried, tiles.update, vec_scale, tiles.keep, mat_S, mat_C, C_T,
+            p.d_qk**-0.5, HAS_STATE=C_0 is not None, SEGMENTS=number > 1, DESCRIBED=p.d_qk > DESCRIBED_ABOVE,
             **common,
         )  # fmt: skip
 

@@ -14,8 +14,8 @@ from companion.kernels.common.triton_tiles import SIZES, rows_of, segment_of
 
 @triton.jit(do_not_specialize=(*SIZES, "num_seqs", "tiles_per_segment"))
 def segment_states(
-    keys, v, keys_strides, v_strides, sca_tile, seg_C, seg_keep,
-    T, chunks_per_seq, num_chunks, n_heads, num_seqs, tiles_per_segment,
+    keys, v, keys_strides, v_strides, vec_update, sca_tile, seg_C, seg_keep,
+    T, chunks_per_seq, num_tokens, num_chunks, n_heads, num_seqs, tiles_per_segment,
     D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, TILE: tl.constexpr,
     BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -35,7 +35,11 @@ def segment_states(
         keep = tl.load(keep_at + tile)
         value = rows_v.load([tile * TILE, at_v]).to(DOT)
         key = rows_k.load([tile * TILE, 0]).to(DOT)
-        C = tl.dot(tl.trans(value), key, C * keep, input_precision=PRECISION)
+        value = tl.trans(value)
+        if vec_update is not None:
+            row = tile * TILE + tl.arange(0, TILE)
+            value = _weighted(value, vec_update + head * num_tokens + batch * T, row, T)
+        C = tl.dot(value, key, C * keep, input_precision=PRECISION)
         kept *= keep
     of_head = (segment * num_seqs + batch) * n_heads + head
     col_k, col_v = tl.arange(0, BLOCK_K)[None, :], (at_v + tl.arange(0, BLOCK_V))[:, None]
@@ -45,8 +49,8 @@ def segment_states(
 
 @triton.jit(do_not_specialize=(*SIZES, "num_seqs", "tiles_per_segment"))
 def states_and_outputs(
-    q, keys, v, h, q_strides, keys_strides, v_strides, h_strides, C_0, seg_C, seg_keep, vec_tile, vec_scale, sca_tile,
-    mat_S, mat_C, C_T, scale,
+    q, keys, v, h, q_strides, keys_strides, v_strides, h_strides, C_0, seg_C, seg_keep, vec_tile, vec_update, vec_scale,
+    sca_tile, mat_S, mat_C, C_T, scale,
     T, chunks_per_seq, num_tokens, num_chunks, n_heads, num_seqs, tiles_per_segment,
     D_QK: tl.constexpr, D_HV: tl.constexpr, L: tl.constexpr, TILE: tl.constexpr,
     HAS_STATE: tl.constexpr, SEGMENTS: tl.constexpr, DESCRIBED: tl.constexpr,
@@ -58,6 +62,8 @@ def states_and_outputs(
 
         h_t = (exp(R before − r_t) Cᵀq_t/√d_qk + Σ_s S_ts v_s) / max(|nᵀq|, exp(−m))
         C ← exp(R before − R after) C + Σ_s exp(c_s − R after) k_s v_sᵀ
+
+    `keys` are k with their weights, or k if `vec_update` has these: then v gets them, in registers.
 
     With `mat_C` (all chunks, H, d_hv, d_qk) the C at the start of every chunk, relative to m_in, is written for the
     backward pass, as it is multiplied here; if DESCRIBED through a descriptor.
@@ -116,7 +122,16 @@ def states_and_outputs(
         value = tl.trans(value)
         read = tl.dot(value, tl.trans(score), read, input_precision=PRECISION)
         rows_h.store([begin, at_v], tl.trans((read * inverse[None, :]).to(h.dtype.element_ty)))
+        if vec_update is not None:
+            value = _weighted(value, vec_update + vector, row, T)
         C = tl.dot(value, key, C, input_precision=PRECISION)
     if C_T is not None:  # noqa: SIM102 (the compiler joins no condition of its own with one of the GPU)
         if last * TILE >= T:
             tl.store(C_T + of_head * D_QK * D_HV + turned, C, mask=ok)
+
+
+@triton.jit
+def _weighted(value, weights, row, T):
+    """Values of the tokens of a tile, (d_hv, tokens), times the weights with which they are written."""
+    weight = tl.load(weights + row, mask=row < T, other=0.0)
+    return (value.to(tl.float32) * weight[None, :]).to(value.dtype)

@@ -84,7 +84,7 @@ def state_exponents(
 @triton.jit(do_not_specialize=SIZES)
 def gate_weights(
     k, k_strides, vec_c, vec_peak, vec_w, sca_decay, sca_m_in, sca_m_out, vec_carried, vec_write, sca_keep, vec_keys,
-    vec_tile, sca_tile, keys, keys_strides,
+    vec_tile, vec_update, sca_tile, keys, keys_strides,
     T, chunks_per_seq, num_tokens, num_chunks, cu_seqlens, chunk_seq, chunk_start, n_heads,
     D_QK: tl.constexpr, L: tl.constexpr, PACKED: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_T: tl.constexpr,
     TILE: tl.constexpr,
@@ -96,8 +96,8 @@ def gate_weights(
 
     With a TILE the same for a state that is carried from tile to tile within the chunk, for `triton_fused`. Within the
     chunk it is kept relative to R, r of the last token so far (m_in before the first, m_out after the last): weights
-    exp(R before the tile − r_t) in `vec_tile`, exp(R before − R after) in `sca_tile`, and `keys` gets exp(c_s − R
-    after) k_s.
+    exp(R before the tile − r_t) in `vec_tile`, exp(R before − R after) in `sca_tile`, and exp(c_s − R after) in
+    `vec_update` or, times k_s, in `keys`, whichever is given.
     """
     chunk, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
     batch, start, end, token = locate(chunk, T, chunks_per_seq, cu_seqlens, chunk_seq, chunk_start, L, PACKED)
@@ -123,12 +123,19 @@ def gate_weights(
         r_last = tl.maximum(m_in, tl.load(vec_peak + vector + first + TILE - 1, mask=more, other=float("-inf")))
         keep = weight(tl.where(more, r_first - r_last, decay + r_first - m_out))
         tl.store(sca_tile + of_chunk * (L // TILE) + first // TILE, keep, mask=inside)
+        if vec_update is not None:
+            after = step // TILE * TILE + TILE
+            within = ok & (after < left)
+            r_after = tl.maximum(m_in, tl.load(vec_peak + vector + after - 1, mask=within, other=0.0))
+            exponent = tl.load(vec_c + at, mask=within, other=0.0) - r_after
+            exponent = tl.where(within, exponent, tl.load(vec_w + at, mask=ok, other=0.0) - m_out)
+            tl.store(vec_update + at, weight(exponent), mask=ok)
     tl.store(vec_peak + at, r, mask=ok)
     tl.store(vec_carried + at, weight(m_in - r), mask=ok)
     tl.store(vec_write + at, weight(tl.load(vec_w + at, mask=ok, other=0.0) - m_out), mask=ok)
     tl.store(sca_keep + of_chunk, weight(decay + m_in - m_out), mask=start < end)
     k_at = k + batch * k_strides[0] + start * k_strides[1] + head * k_strides[2]
-    if TILE > 0:
+    if keys is not None:
         keys_at = keys + batch * keys_strides[0] + start * keys_strides[1] + head * keys_strides[2]
     for begin in range(0, D_QK, BLOCK_K):
         col_k = begin + tl.arange(0, BLOCK_K)
@@ -140,7 +147,7 @@ def gate_weights(
             write = tl.where(row_ok, weight(w - m_out), 0.0)
             key = load_tile(k_at, row, k_strides[1], row_ok, col_k, D_QK, tl.float32)
             total += tl.sum(key * write[:, None], 0)
-            if TILE > 0:
+            if keys is not None:
                 after = row // TILE * TILE + TILE
                 within = row_ok & (after < left)
                 c = tl.load(vec_c + vector + row, mask=within, other=0.0)
