@@ -53,14 +53,14 @@ class Noted(NamedTuple):
     addresses: list[tuple[int, int, int]]
 
 
-class _Address(NamedTuple):
+class Address(NamedTuple):
     """In place of an argument: an address that is known in a replay only."""
 
     tensor: int
     offset: int
 
 
-class _Parameter(NamedTuple):
+class Parameter(NamedTuple):
     """Of a kernel: how it lies in memory, and its value."""
 
     code: str
@@ -96,7 +96,7 @@ class Launches:
     """
 
     def __init__(
-        self, driver: Any, launches: Sequence[tuple[Noted, list[_Parameter]]], num_addresses: int, num_bytes: int
+        self, driver: Any, launches: Sequence[tuple[Noted, list[Parameter]]], num_addresses: int, num_bytes: int
     ) -> None:
         self.num_bytes = num_bytes
         self._driver, self._launch, self._stream = driver, driver.cuLaunchKernelEx, 0
@@ -106,7 +106,7 @@ class Launches:
         driver.cuCtxGetCurrent(ctypes.byref(self._context))
         # in slots: the addresses that are given, parts of their tensors, then numbers, which never change
         every = [x for _, parameters in launches for x in parameters]
-        parts = dict.fromkeys(x.value for x in every if isinstance(x.value, _Address) and x.value.offset)
+        parts = dict.fromkeys(x.value for x in every if isinstance(x.value, Address) and x.value.offset)
         self._parts = [(part.tensor, part.offset) for part in parts]
         slot_of = {part: num_addresses + number for number, part in enumerate(parts)}
         slots = num_addresses + len(parts)
@@ -118,7 +118,7 @@ class Launches:
         for launch, parameters in launches:
             places = []
             for code, value in parameters:
-                if isinstance(value, _Address):
+                if isinstance(value, Address):
                     places.append(slot_of.get(value, value.tensor))
                 else:
                     struct.pack_into(code, self._slots, _SLOT * slots, value)
@@ -181,31 +181,31 @@ def prepare(launches: Sequence[Noted], num_addresses: int, num_bytes: int) -> La
         metadata, scratch = launch.compiled.metadata, None
         if metadata.global_scratch_size:
             num_bytes += -num_bytes % metadata.global_scratch_align
-            scratch = _Address(num_addresses - 1, num_bytes)
+            scratch = Address(num_addresses - 1, num_bytes)
             num_bytes += metadata.global_scratch_size * math.prod(launch.grid)
-        parameters = _parameters(launch, scratch)
-        if parameters is None or not _takes(driver, launch.compiled.function, parameters):
+        found = parameters(launch, scratch)
+        if found is None or not _takes(driver, launch.compiled.function, found):
             return None
         if math.prod(launch.grid):
-            prepared.append((launch, parameters))
+            prepared.append((launch, found))
     return None if driver is None else Launches(driver, prepared, num_addresses, num_bytes)
 
 
-def _parameters(launch: Noted, scratch: _Address | None) -> list[_Parameter] | None:
+def parameters(launch: Noted, scratch: Address | None) -> list[Parameter] | None:
     """What a kernel takes: its arguments but constants, then its two memories; None if something here is not known."""
     metadata = launch.compiled.metadata
     if metadata.num_ctas != 1 or metadata.launch_cooperative_grid or metadata.profile_scratch_size:
         return None
     values = list(launch.arguments)
     for position, tensor, offset in launch.addresses:
-        values[position] = _Address(tensor, offset)
+        values[position] = Address(tensor, offset)
     found = []
     for kind, value in flatten(launch.compiled.src.signature.values(), values):
-        is_address = kind[0] == "*" and isinstance(value, _Address | int)
+        is_address = kind[0] == "*" and isinstance(value, Address | int)
         if not is_address and kind not in _CODES:
             return None
-        found.append(_Parameter("Q" if is_address else _CODES[kind], value))
-    return [*found, _Parameter("Q", scratch or 0), _Parameter("Q", 0)]
+        found.append(Parameter("Q" if is_address else _CODES[kind], value))
+    return [*found, Parameter("Q", scratch or 0), Parameter("Q", 0)]
 
 
 def flatten(kinds: Iterable[Any], values: Iterable[Any]) -> Iterator[tuple[str, Any]]:
@@ -217,7 +217,7 @@ def flatten(kinds: Iterable[Any], values: Iterable[Any]) -> Iterator[tuple[str, 
             yield kind, value
 
 
-def _takes(driver: Any, function: int, parameters: Sequence[_Parameter]) -> bool:
+def _takes(driver: Any, function: int, parameters: Sequence[Parameter]) -> bool:
     """Whether the driver says that a kernel takes so many parameters of these sizes."""
     offset, size, sizes = ctypes.c_size_t(), ctypes.c_size_t(), list[int]()
     while len(sizes) <= len(parameters):
