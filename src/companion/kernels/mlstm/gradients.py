@@ -10,10 +10,13 @@ from companion.kernels.mlstm.problem import bounds_of
 Tensor = torch.Tensor
 
 
-def forward(*inputs: Any) -> tuple[Tensor, ...]:
-    """The operator `mlstm_forward`, differentiable; past torch's dispatcher where nobody listens there."""
+def forward(*inputs: Any) -> tuple[Any, ...]:
+    """The operator `mlstm_forward`, differentiable; past torch's dispatcher where nobody listens there.
+
+    Then what is not wanted, and what only the backward pass needs, is None.
+    """
     if _is_plain(inputs):
-        return _forward(*inputs)
+        return _differentiable(_Forward, operators.forward_pass, inputs)
     found: tuple[Tensor, ...] = operators.forward(*inputs)
     return found
 
@@ -22,39 +25,35 @@ def _is_plain(inputs: tuple[Any, ...]) -> bool:
     """Whether nothing watches operators: no compiler, no mode (such as the one that counts FLOPs), no other tensors."""
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
         return False
-    return all([x is None or type(x) is Tensor or type(x) in _NUMBERS for x in inputs])
+    return _PLAIN.issuperset(map(type, inputs))
 
 
-_NUMBERS = (bool, int)
+_PLAIN = {Tensor, type(None), bool, int}
 
 
-def _run(operator: Any, kernels: Any, inputs: tuple[Any, ...]) -> tuple[Tensor, ...]:
+def _run(operator: Any, kernels: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     """An operator below autograd."""
     if _is_plain(inputs):
-        found: tuple[Tensor, ...] = kernels(*inputs)
+        found: tuple[Any, ...] = kernels(*inputs)
         return found
     with torch._C._AutoDispatchBelowAutograd():
         found = operator(*inputs)
     return found
 
 
-def _needs_gradient(inputs: tuple[Any, ...]) -> bool:
-    return torch.is_grad_enabled() and any([isinstance(x, Tensor) and x.requires_grad for x in inputs])
-
-
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, *options, _, _ = inputs
-    _, C, n, m, saved, states = output
-    ctx.mark_non_differentiable(states)
-    ctx.set_materialize_grads(False)
-    ctx.options = options
-    ctx.save_for_backward(q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, C, n, m, saved, states)
+def _differentiable(function: Any, kernels: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What `kernels` return, by an autograd function if a gradient is needed."""
+    if torch.is_grad_enabled() and any([isinstance(x, Tensor) and x.requires_grad for x in inputs]):
+        found: tuple[Any, ...] = function.apply(kernels, *inputs)
+    else:
+        found = kernels(*inputs)
+    return found
 
 
 def _gradients(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
     q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, C, n, m, saved, states = ctx.saved_tensors
-    dh, dC, dn, dm, _, _ = gradients
-    if not m.numel():  # no state was asked for
+    dh, dC, dn, dm, *_ = gradients
+    if m is None or not m.numel():  # no state was asked for
         dC = dn = dm = None
     if dh is None:
         dh = torch.zeros_like(v)
@@ -62,9 +61,8 @@ def _gradients(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]
     if with_state:
         dC = torch.zeros_like(C) if dC is None else dC.contiguous()
         dn = torch.zeros_like(n) if dn is None else dn.contiguous()
-    dq, dk, dv, di, df, dC_0, dn_0, of_end = _backward(
-        dh, dC, dn, saved, states, q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, *ctx.options
-    )
+    inputs = (dh, dC, dn, saved, states, q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, *ctx.options)
+    dq, dk, dv, di, df, dC_0, dn_0, of_end = _differentiable(_Backward, _backward_pass, inputs)
     nothing = (None,) * 6
     to_start = None
     if with_state and dC is not None and dn is not None:
@@ -76,9 +74,9 @@ def _gradients(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]
         add_i, add_f, to_start = _through_final_exponent(of_m, i, f, m_0, cu_seqlens, ctx.options[1])
         di, df = (di.float() + add_i).to(i.dtype), (df.float() + add_f).to(f.dtype)
     if C_0 is None:
-        return dq, dk, dv, di, df, None, None, None, *nothing
+        return None, dq, dk, dv, di, df, None, None, None, *nothing
     dm_0 = (dC_0 * C_0).sum((-1, -2)) + (dn_0 * n_0).sum(-1)
-    return dq, dk, dv, di, df, dC_0, dn_0, dm_0 if to_start is None else dm_0 + to_start, *nothing
+    return None, dq, dk, dv, di, df, dC_0, dn_0, dm_0 if to_start is None else dm_0 + to_start, *nothing
 
 
 def _through_final_exponent(
@@ -127,9 +125,14 @@ class _Forward(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        output = _run(operators.forward, operators.forward_kernels, inputs)
-        _keep(ctx, inputs, output)
+    def forward(ctx: Any, kernels: Any, *inputs: Any) -> tuple[Any, ...]:
+        h, C, n, m, saved, states = output = kernels(*inputs)
+        *tensors, ctx.options = *inputs[:9], inputs[9:12]
+        ctx.save_for_backward(*tensors, C, n, m, saved, states)
+        ctx.set_materialize_grads(False)
+        if kernels is operators.forward_pass:
+            return h, C, n, m, None, None  # a tensor less to return is a microsecond less
+        ctx.mark_non_differentiable(states)
         return output
 
     backward = staticmethod(_gradients)
@@ -139,8 +142,9 @@ class _Backward(torch.autograd.Function):
     """The backward pass, which has no gradient."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        return _run(operators.backward, operators.backward_kernels, inputs)
+    def forward(ctx: Any, kernels: Any, *inputs: Any) -> tuple[Any, ...]:
+        found: tuple[Any, ...] = kernels(*inputs)
+        return found
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, ...]:
@@ -149,19 +153,17 @@ class _Backward(torch.autograd.Function):
         )
 
 
-def _forward(*inputs: Any) -> tuple[Tensor, ...]:
-    if _needs_gradient(inputs):
-        found: tuple[Tensor, ...] = _Forward.apply(*inputs)
-        return found
+def _backward_pass(*inputs: Any) -> tuple[Any, ...]:
+    return _run(operators.backward, operators.backward_pass, inputs)
+
+
+def _forward_operator(*inputs: Any) -> tuple[Any, ...]:
     return _run(operators.forward, operators.forward_kernels, inputs)
 
 
-def _backward(*inputs: Any) -> tuple[Tensor, ...]:
-    if _needs_gradient(inputs):
-        found: tuple[Tensor, ...] = _Backward.apply(*inputs)
-        return found
+def _backward_operator(*inputs: Any) -> tuple[Any, ...]:
     return _run(operators.backward, operators.backward_kernels, inputs)
 
 
-operators.library.impl("mlstm_forward", _forward, "Autograd")
-operators.library.impl("mlstm_backward", _backward, "Autograd")
+operators.library.impl("mlstm_forward", lambda *x: _differentiable(_Forward, _forward_operator, x), "Autograd")
+operators.library.impl("mlstm_backward", lambda *x: _differentiable(_Backward, _backward_operator, x), "Autograd")

@@ -15,8 +15,12 @@ from companion.kernels.mlstm.problem import Problem
 
 Tensor = torch.Tensor
 
+#: A token further than this from the next is too far: those of a chunk must be less than 2³¹ numbers apart.
+_FAR = 2**31 // max(CHUNK_SIZES)
 #: Operators are defined by their schemas rather than by `custom_op`, whose wrappers take as long as several launches: a
-#: step of a small batch is over before they are, and so are most kernels of a training step of small heads.
+#: step of a small batch is over before they are, and so are most kernels of a training step of small heads. What an
+#: operator returns are tensors, without elements where nothing is wanted; outside of torch's dispatcher the functions
+#: below are called, which return None for these, as an allocation takes as long as a third of a launch.
 library = torch.library.Library("companion", "FRAGMENT")
 _SOURCE = (
     "Tensor q, Tensor k, Tensor v, Tensor i, Tensor f, Tensor? C_0, Tensor? n_0, Tensor? m_0, Tensor? cu_seqlens, "
@@ -24,7 +28,7 @@ _SOURCE = (
 )
 library.define(f"mlstm_forward({_SOURCE}, bool return_state, bool keep_states) -> ({', '.join(['Tensor'] * 6)})")
 library.define(
-    f"mlstm_backward(Tensor dh, Tensor? dC, Tensor? dn, Tensor saved, Tensor states, {_SOURCE}) "
+    f"mlstm_backward(Tensor dh, Tensor? dC, Tensor? dn, Tensor saved, Tensor? states, {_SOURCE}) "
     f"-> ({', '.join(['Tensor'] * 8)})"
 )
 library.define(
@@ -33,9 +37,8 @@ library.define(
 )
 
 
-def _new_state(q: Tensor, v: Tensor, num_seqs: int, wanted: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Memory for C, n and m of sequences; without elements where they are not wanted."""
-    num_seqs = num_seqs if wanted else 0
+def _new_state(q: Tensor, v: Tensor, num_seqs: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Memory for C, n and m of sequences."""
     n_heads, d_qk = q.shape[2:]
     return (
         q.new_empty((num_seqs, n_heads, d_qk, v.shape[-1]), dtype=torch.float32),
@@ -55,11 +58,11 @@ def _sequences(q: Tensor, cu_seqlens: Tensor | None, chunk_size: int) -> tuple[i
 
 def _new_results(
     q: Tensor, v: Tensor, cu_seqlens: Tensor | None, chunk_size: int, return_state: bool, keep_states: bool
-) -> tuple[Tensor, ...]:
-    """Memory for h, the final state and what is kept; zero where packed sequences leave tokens out.
+) -> tuple[Any, ...]:
+    """Memory for h, the final state and what is kept, where wanted; zero where packed sequences leave tokens out.
 
     States at the start of every chunk, (all chunks, H, d_hv, d_qk), are kept for shapes whose states and outputs may be
-    one kernel, which has them at hand (where they are two all the same, another writes them); else without elements.
+    one kernel, which has them at hand (where they are two all the same, another writes them).
     """
     num_seqs, num_chunks = _sequences(q, cu_seqlens, chunk_size)
     size = saved_bytes(q.shape[0] * q.shape[1], num_chunks, q.shape[2], q.shape[3], q.dtype)
@@ -67,14 +70,30 @@ def _new_results(
     new = q.new_empty if cu_seqlens is None and q.device.type != "cpu" else q.new_zeros
     saved = new(size, dtype=torch.uint8)
     keep = keep_states and cu_seqlens is None and launch_fused.can_be_one(q, v, chunk_size)
-    states = q.new_empty((num_chunks if keep else 0, q.shape[2], v.shape[3], q.shape[3]), dtype=torch.bfloat16)
+    states = _new_states(q, v, num_chunks) if keep else None
     h = torch.empty_like(v) if cu_seqlens is None else torch.zeros_like(v)
-    return h, *_new_state(q, v, num_seqs, return_state), saved, states
+    return h, *(_new_state(q, v, num_seqs) if return_state else (None,) * 3), saved, states
+
+
+def _new_states(q: Tensor, v: Tensor, num_chunks: int) -> Tensor:
+    return q.new_empty((num_chunks, q.shape[2], v.shape[3], q.shape[3]), dtype=torch.bfloat16)
+
+
+def _whole(q: Tensor, v: Tensor, results: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    """Results of the operator: without elements what is not wanted, each in memory of its own, as its schema says."""
+    h, C, n, m, saved, states = results
+    final = _new_state(q, v, 0) if C is None else (C, n, m)
+    return h, *final, saved, _new_states(q, v, 0) if states is None else states
 
 
 @torch.library.impl(library, "mlstm_forward", "CUDA")
 @torch.library.impl(library, "mlstm_forward", "CPU")  # under Triton's interpreter
-def forward_kernels(
+def forward_kernels(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    """The operator `mlstm_forward`."""
+    return _whole(q, v, forward_pass(q, k, v, *rest))
+
+
+def forward_pass(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -89,19 +108,18 @@ def forward_kernels(
     normalizer_gradient: bool,
     return_state: bool,
     keep_states: bool,
-) -> tuple[Tensor, ...]:
-    results = h, C, n, m, saved, states = _new_results(q, v, cu_seqlens, chunk_size, return_state, keep_states)
-    kept = states if states.numel() else None
+) -> tuple[Any, ...]:
+    """h, the final state, and what the backward pass needs: two tensors; None for what is not wanted."""
+    results = h, C, n, m, saved, kept = _new_results(q, v, cu_seqlens, chunk_size, return_state, keep_states)
 
     def launches(launcher: Launch) -> None:
         p = Problem.of(q, v, cu_seqlens, chunk_size, sigmoid, launcher)
-        final = (C, n, m) if return_state else None
-        launch.forward(p, (q, k, v, i, f), _state(C_0, n_0, m_0), h, final, saved_views(p, saved), kept)
+        launch.forward(p, (q, k, v, i, f), _state(C_0, n_0, m_0), h, _state(C, n, m), saved_views(p, saved), kept)
 
     def backward(launcher: Launch) -> None:
         p = Problem.of(q, v, None, chunk_size, sigmoid, launcher)
         of_inputs = tuple([torch.empty_like(x) for x in (q, k, v, i, f)])
-        of_state = None if C_0 is None else _new_state(q, v, p.num_seqs, True)[:2]
+        of_state = None if C_0 is None else _new_state(q, v, p.num_seqs)[:2]
         launch_backward.backward(
             p,
             h,
@@ -132,7 +150,7 @@ def _launch(
     options: tuple[Any, ...],
     inputs: tuple[Tensor, ...],
     cu_seqlens: Tensor | None,
-    others: tuple[Tensor | None, ...],
+    others: tuple[Any, ...],
     launches: Callable[[Launch], None],
     to_come: Callable[[], Mapping[tuple[Any, ...], Callable[[Launch], None]]] = dict,
 ) -> None:
@@ -165,17 +183,29 @@ def _kind(options: tuple[Any, ...], inputs: tuple[Tensor, ...]) -> tuple[Any, ..
 @torch.library.register_fake("companion::mlstm_forward", lib=library)
 def _(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     *_, cu_seqlens, chunk_size, _, _, return_state, keep_states = rest
-    return _new_results(q, v, cu_seqlens, chunk_size, return_state, keep_states)
+    return _whole(q, v, _new_results(q, v, cu_seqlens, chunk_size, return_state, keep_states))
 
 
 @torch.library.impl(library, "mlstm_backward", "CUDA")
 @torch.library.impl(library, "mlstm_backward", "CPU")
-def backward_kernels(
+def backward_kernels(*inputs: Any) -> tuple[Tensor, ...]:
+    """The operator `mlstm_backward`."""
+    return _whole_gradients(inputs[5], inputs[7], backward_pass(*inputs))
+
+
+def _whole_gradients(q: Tensor, v: Tensor, results: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    """As `_whole` for the operator `mlstm_backward`."""
+    *of_inputs, dC_0, dn_0, of_end = results
+    of_state = _new_state(q, v, 0)[:2] if dC_0 is None else (dC_0, dn_0)
+    return *of_inputs, *of_state, _new_sums(q, 0) if of_end is None else of_end
+
+
+def backward_pass(
     dh: Tensor,
     dC: Tensor | None,
     dn: Tensor | None,
     saved: Tensor,
-    states: Tensor,
+    states: Tensor | None,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -188,14 +218,18 @@ def backward_kernels(
     chunk_size: int,
     sigmoid: bool,
     normalizer_gradient: bool,
-) -> tuple[Tensor, ...]:
-    inputs, dh, kept = (q, k, v, i, f), readable(dh), states if states.numel() else None
+) -> tuple[Any, ...]:
+    """Gradients of the inputs, of C and n of the initial state, and what comes through the end of every sequence.
+
+    `states` are those kept by the forward pass, if any; None for what is not wanted.
+    """
+    inputs, dh = (q, k, v, i, f), readable(dh)
+    kept = states if states is not None and states.numel() else None
     gradient = None if dC is None or dn is None else (dC, dn)
     new = torch.empty_like if cu_seqlens is None else torch.zeros_like
     of_inputs = tuple([new(x) for x in inputs])
-    of_state, of_end = _new_state_gradients(q, v, dC, C_0, cu_seqlens, chunk_size)
-    dC_0, dn_0 = of_state
-    if gradient is None and (sigmoid or not normalizer_gradient):
+    dC_0, dn_0, of_end = _new_state_gradients(q, v, dC, C_0, cu_seqlens, chunk_size)
+    if C_0 is not None and gradient is None and (sigmoid or not normalizer_gradient):
         dn_0.zero_()  # nothing flows through n
 
     def launches(launcher: Launch) -> None:
@@ -210,7 +244,7 @@ def backward_kernels(
             kept,
             normalizer_gradient,
             of_inputs,
-            None if C_0 is None else of_state,
+            None if C_0 is None else (dC_0, dn_0),
             None if gradient is None else of_end,
         )
 
@@ -222,19 +256,22 @@ def backward_kernels(
 
 def _new_state_gradients(
     q: Tensor, v: Tensor, dC: Tensor | None, C_0: Tensor | None, cu_seqlens: Tensor | None, chunk_size: int
-) -> tuple[tuple[Tensor, Tensor], Tensor]:
-    """Memory for dC and dn of the initial state, and for `of_end`; without elements where they are not wanted."""
+) -> tuple[Any, ...]:
+    """Memory for dC and dn of the initial state, and for `of_end`, where wanted."""
     num_seqs, _ = _sequences(q, cu_seqlens, chunk_size)
-    dC_0, dn_0, _ = _new_state(q, v, num_seqs, C_0 is not None)
-    of_end = q.new_zeros((num_seqs if dC is not None else 0, q.shape[2]), dtype=torch.float32)
-    return (dC_0, dn_0), of_end
+    of_state = (None, None) if C_0 is None else _new_state(q, v, num_seqs)[:2]
+    return *of_state, None if dC is None else _new_sums(q, num_seqs)
+
+
+def _new_sums(q: Tensor, num_seqs: int) -> Tensor:
+    return q.new_zeros((num_seqs, q.shape[2]), dtype=torch.float32)
 
 
 @torch.library.register_fake("companion::mlstm_backward", lib=library)
-def _(dh: Tensor, dC: Any, dn: Any, saved: Tensor, states: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+def _(dh: Tensor, dC: Any, dn: Any, saved: Tensor, states: Any, *rest: Any) -> tuple[Tensor, ...]:
     q, k, v, i, f, C_0, _, _, cu_seqlens, chunk_size, *_ = rest
-    of_state, of_end = _new_state_gradients(q, v, dC, C_0, cu_seqlens, chunk_size)
-    return (*(torch.empty_like(x) for x in (q, k, v, i, f)), *of_state, of_end)
+    of_state = _new_state_gradients(q, v, dC, C_0, cu_seqlens, chunk_size)
+    return _whole_gradients(q, v, (*(torch.empty_like(x) for x in (q, k, v, i, f)), *of_state))
 
 
 @torch.library.impl(library, "mlstm_step", "CUDA")
@@ -266,7 +303,9 @@ def readable(x: Tensor) -> Tensor:
     and tokens of a chunk less than 2³¹ numbers apart.
     """
     batch, token, head, last = x.stride()
-    near = token * max(CHUNK_SIZES) < 2**31
+    if token < _FAR and x.is_contiguous():
+        return x
+    near = token < _FAR
     rows = x.shape[-1] > 1 and min(batch, token, head) >= x.shape[-1]  # apart: the last dimension stays the innermost
     alike = last == 1 and (rows or torch.empty_like(x, device="meta").stride(-1) == 1)
     return x if near and alike else x.contiguous()
