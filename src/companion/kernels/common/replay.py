@@ -12,7 +12,8 @@ import contextvars
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 from os import cpu_count
 from typing import Any, NamedTuple
 
@@ -55,10 +56,11 @@ class Plan:
         self.by_driver = prepare(launches, num_addresses + 1, num_bytes)
         if self.by_driver is not None:
             self.num_bytes = self.by_driver.num_bytes
+        self._memory = torch.empty(0, dtype=torch.uint8, device=device)
 
     def __call__(self, addresses: list[int]) -> None:
         """Launch with these addresses of the tensors outside, on the current stream."""
-        memory = torch.empty(self.num_bytes, dtype=torch.uint8, device=self.device)
+        memory = self._memory.new_empty(self.num_bytes)
         addresses.append(memory.data_ptr())
         stream = triton.runtime.driver.active.get_current_stream(self.device.index)
         if self.by_driver is not None:
@@ -160,11 +162,8 @@ def call(
         gives kinds of calls that will follow, and their launches: their kernels are compiled with those of this call,
         in the time that the dearest one takes. Called for a new kind only.
     """
-    addresses, digits = [], 0
-    for x in outside:
-        addresses.append(0 if x is None else x.data_ptr())
-        digits |= addresses[-1]
-    aligned = digits % ALIGNMENT == 0
+    addresses = [0 if x is None else x.data_ptr() for x in outside]
+    aligned = reduce(or_, addresses) % ALIGNMENT == 0
     plan = _plans.get(key)
     if plan is not None and aligned and not _is_watched():
         plan(addresses)

@@ -10,13 +10,18 @@ from companion.kernels.mlstm.problem import bounds_of
 Tensor = torch.Tensor
 
 
-def forward(*inputs: Any) -> tuple[Any, ...]:
+#: Of the inputs of `mlstm_forward` so many are tensors; options follow.
+_TENSORS = 9
+
+
+def forward(differentiate: bool, *inputs: Any) -> tuple[Any, ...]:
     """The operator `mlstm_forward`, differentiable; past torch's dispatcher where nobody listens there.
 
-    Then what is not wanted, and what only the backward pass needs, is None.
+    Then what is not wanted, and what only the backward pass needs, is None. `differentiate` says whether an input needs
+    a gradient.
     """
     if _is_plain(inputs):
-        return _differentiable(_Forward, operators.forward_pass, inputs)
+        return _forward(operators.forward_pass, inputs, differentiate)
     found: tuple[Tensor, ...] = operators.forward(*inputs)
     return found
 
@@ -41,12 +46,20 @@ def _run(operator: Any, kernels: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...
     return found
 
 
-def _differentiable(function: Any, kernels: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What `kernels` return, by an autograd function if a gradient is needed."""
-    if torch.is_grad_enabled() and any([isinstance(x, Tensor) and x.requires_grad for x in inputs]):
-        found: tuple[Any, ...] = function.apply(kernels, *inputs)
-    else:
-        found = kernels(*inputs)
+def _needs_gradient(inputs: tuple[Any, ...]) -> bool:
+    return torch.is_grad_enabled() and any([isinstance(x, Tensor) and x.requires_grad for x in inputs])
+
+
+def _forward(kernels: Any, inputs: tuple[Any, ...], differentiate: bool) -> tuple[Any, ...]:
+    # options in one: autograd looks at every argument, and wants a gradient for each
+    found: tuple[Any, ...] = (
+        _Forward.apply(kernels, inputs[_TENSORS:], *inputs[:_TENSORS]) if differentiate else kernels(*inputs)
+    )
+    return found
+
+
+def _backward(kernels: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    found: tuple[Any, ...] = _Backward.apply(kernels, *inputs) if _needs_gradient(inputs) else kernels(*inputs)
     return found
 
 
@@ -62,8 +75,7 @@ def _gradients(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]
         dC = torch.zeros_like(C) if dC is None else dC.contiguous()
         dn = torch.zeros_like(n) if dn is None else dn.contiguous()
     inputs = (dh, dC, dn, saved, states, q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, *ctx.options)
-    dq, dk, dv, di, df, dC_0, dn_0, of_end = _differentiable(_Backward, _backward_pass, inputs)
-    nothing = (None,) * 6
+    dq, dk, dv, di, df, dC_0, dn_0, of_end = _backward(_backward_pass, inputs)
     to_start = None
     if with_state and dC is not None and dn is not None:
         # scaling C and n by exp(−m) and m with it: the stored state moves with the maximum that m is
@@ -74,9 +86,10 @@ def _gradients(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]
         add_i, add_f, to_start = _through_final_exponent(of_m, i, f, m_0, cu_seqlens, ctx.options[1])
         di, df = (di.float() + add_i).to(i.dtype), (df.float() + add_f).to(f.dtype)
     if C_0 is None:
-        return None, dq, dk, dv, di, df, None, None, None, *nothing
+        return None, None, dq, dk, dv, di, df, None, None, None, None
     dm_0 = (dC_0 * C_0).sum((-1, -2)) + (dn_0 * n_0).sum(-1)
-    return None, dq, dk, dv, di, df, dC_0, dn_0, dm_0 if to_start is None else dm_0 + to_start, *nothing
+    dm_0 = dm_0 if to_start is None else dm_0 + to_start
+    return None, None, dq, dk, dv, di, df, dC_0, dn_0, dm_0, None
 
 
 def _through_final_exponent(
@@ -125,9 +138,9 @@ class _Forward(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, kernels: Any, *inputs: Any) -> tuple[Any, ...]:
-        h, C, n, m, saved, states = output = kernels(*inputs)
-        *tensors, ctx.options = *inputs[:9], inputs[9:12]
+    def forward(ctx: Any, kernels: Any, options: tuple[Any, ...], *tensors: Tensor | None) -> tuple[Any, ...]:
+        h, C, n, m, saved, states = output = kernels(*tensors, *options)
+        ctx.options = options[:3]
         ctx.save_for_backward(*tensors, C, n, m, saved, states)
         ctx.set_materialize_grads(False)
         if kernels is operators.forward_pass:
@@ -165,5 +178,5 @@ def _backward_operator(*inputs: Any) -> tuple[Any, ...]:
     return _run(operators.backward, operators.backward_kernels, inputs)
 
 
-operators.library.impl("mlstm_forward", lambda *x: _differentiable(_Forward, _forward_operator, x), "Autograd")
-operators.library.impl("mlstm_backward", lambda *x: _differentiable(_Backward, _backward_operator, x), "Autograd")
+operators.library.impl("mlstm_forward", lambda *x: _forward(_forward_operator, x, _needs_gradient(x)), "Autograd")
+operators.library.impl("mlstm_backward", lambda *x: _backward(_backward_operator, x), "Autograd")

@@ -47,16 +47,15 @@ def mlstm_triton(
     h of shape (B, T, H, d_hv), laid out in memory as v, and the state after the last token of every sequence, float32;
     None without `return_state`.
     """
-    q, k, v = (readable(x) for x in (q, k, v))
+    q, k, v = readable(q), readable(k), readable(v)
     C_0, n_0, m_0 = (None, None, None) if initial_state is None else (x.float().contiguous() for x in initial_state)
     size = chunk_size or default_chunk_size(q.shape[-1], q.dtype)
     given = (q, k, v, i, f, C_0, n_0, m_0)
-    keep = torch.is_grad_enabled() and any([x is not None and x.requires_grad for x in given])
+    differentiate = keep = torch.is_grad_enabled() and any([x is not None and x.requires_grad for x in given])
     if keep and not launch_fused.pays_to_keep(q.shape[-1], v.shape[-1], q.shape[1], size):
         keep = False  # by a branch: of a size that changes torch.compile would make the result an input of its graph
-    h, C, n, m, _, _ = gradients.forward(
-        q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, size, gate == "sigmoid", normalizer_gradient, return_state, keep
-    )
+    options = (size, gate == "sigmoid", normalizer_gradient, return_state, keep)
+    h, C, n, m, _, _ = gradients.forward(differentiate, *given, cu_seqlens, *options)
     return h, MLSTMState(C, n, m) if return_state else None
 
 
