@@ -14,15 +14,14 @@ Tensor = torch.Tensor
 _TENSORS = 9
 
 
-def forward(differentiate: bool, *inputs: Any) -> tuple[Any, ...]:
+def forward(differentiate: bool, *inputs: Any) -> list[Any]:
     """The operator `mlstm_forward`, differentiable; past torch's dispatcher where nobody listens there.
 
-    Then what is not wanted, and what only the backward pass needs, is None. `differentiate` says whether an input needs
-    a gradient.
+    `differentiate` says whether an input needs a gradient. What only the backward pass needs may be left out.
     """
     if _is_plain(inputs):
-        return _forward(operators.forward_pass, inputs, differentiate)
-    found: tuple[Tensor, ...] = operators.forward(*inputs)
+        return _forward(operators.forward_kernels, inputs, differentiate)
+    found: list[Any] = operators.forward(*inputs)
     return found
 
 
@@ -36,10 +35,10 @@ def _is_plain(inputs: tuple[Any, ...]) -> bool:
 _PLAIN = {Tensor, type(None), bool, int}
 
 
-def _run(operator: Any, kernels: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+def _run(operator: Any, kernels: Any, inputs: tuple[Any, ...]) -> list[Tensor]:
     """An operator below autograd."""
     if _is_plain(inputs):
-        found: tuple[Any, ...] = kernels(*inputs)
+        found: list[Tensor] = kernels(*inputs)
         return found
     with torch._C._AutoDispatchBelowAutograd():
         found = operator(*inputs)
@@ -50,24 +49,19 @@ def _needs_gradient(inputs: tuple[Any, ...]) -> bool:
     return torch.is_grad_enabled() and any([isinstance(x, Tensor) and x.requires_grad for x in inputs])
 
 
-def _forward(kernels: Any, inputs: tuple[Any, ...], differentiate: bool) -> tuple[Any, ...]:
+def _forward(kernels: Any, inputs: tuple[Any, ...], differentiate: bool) -> list[Any]:
     # options in one: autograd looks at every argument, and wants a gradient for each
-    found: tuple[Any, ...] = (
-        _Forward.apply(kernels, inputs[_TENSORS:], *inputs[:_TENSORS]) if differentiate else kernels(*inputs)
-    )
-    return found
+    return list(_Forward.apply(kernels, inputs[_TENSORS:], *inputs[:_TENSORS]) if differentiate else kernels(*inputs))
 
 
-def _backward(kernels: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    found: tuple[Any, ...] = _Backward.apply(kernels, *inputs) if _needs_gradient(inputs) else kernels(*inputs)
-    return found
+def _backward(kernels: Any, inputs: tuple[Any, ...]) -> list[Tensor]:
+    return list(_Backward.apply(kernels, *inputs) if _needs_gradient(inputs) else kernels(*inputs))
 
 
 def _gradients(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
     q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, C, n, m, saved, states = ctx.saved_tensors
-    dh, dC, dn, dm, *_ = gradients
-    if m is None or not m.numel():  # no state was asked for
-        dC = dn = dm = None
+    dh, _, *of_final = gradients
+    dC, dn, dm = (None, None, None) if m is None else of_final[:3]  # None: no state was asked for
     if dh is None:
         dh = torch.zeros_like(v)
     with_state = not (dC is None and dn is None and dm is None)
@@ -75,9 +69,10 @@ def _gradients(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]
         dC = torch.zeros_like(C) if dC is None else dC.contiguous()
         dn = torch.zeros_like(n) if dn is None else dn.contiguous()
     inputs = (dh, dC, dn, saved, states, q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, *ctx.options)
-    dq, dk, dv, di, df, dC_0, dn_0, of_end = _backward(_backward_pass, inputs)
+    dq, dk, dv, di, df, *rest = _backward(_backward_operator, inputs)
     to_start = None
     if with_state and dC is not None and dn is not None:
+        of_end = rest[-1]
         # scaling C and n by exp(−m) and m with it: the stored state moves with the maximum that m is
         if cu_seqlens is not None:  # the state of an empty sequence is the initial one
             whole = (dC * C).sum((-1, -2)) + (dn * n).sum(-1)
@@ -87,6 +82,7 @@ def _gradients(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]
         di, df = (di.float() + add_i).to(i.dtype), (df.float() + add_f).to(f.dtype)
     if C_0 is None:
         return None, None, dq, dk, dv, di, df, None, None, None, None
+    dC_0, dn_0, *_ = rest
     dm_0 = (dC_0 * C_0).sum((-1, -2)) + (dn_0 * n_0).sum(-1)
     dm_0 = dm_0 if to_start is None else dm_0 + to_start
     return None, None, dq, dk, dv, di, df, dC_0, dn_0, dm_0, None
@@ -139,14 +135,17 @@ class _Forward(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, kernels: Any, options: tuple[Any, ...], *tensors: Tensor | None) -> tuple[Any, ...]:
-        h, C, n, m, saved, states = output = kernels(*tensors, *options)
-        ctx.options = options[:3]
-        ctx.save_for_backward(*tensors, C, n, m, saved, states)
+        *of_operator, return_state, _ = options
+        results = kernels(*tensors, *options)
+        h, saved, final, states = operators.Results.of(results, return_state)
+        ctx.options = of_operator
+        ctx.save_for_backward(*tensors, *(final or (None,) * 3), saved, states)
         ctx.set_materialize_grads(False)
-        if kernels is operators.forward_pass:
-            return h, C, n, m, None, None  # a tensor less to return is a microsecond less
-        ctx.mark_non_differentiable(states)
-        return output
+        if kernels is operators.forward_kernels:
+            return h, None, *(final or ())  # every tensor that autograd hands on takes time
+        if states is not None:
+            ctx.mark_non_differentiable(states)
+        return tuple(results)
 
     backward = staticmethod(_gradients)
 
@@ -155,9 +154,8 @@ class _Backward(torch.autograd.Function):
     """The backward pass, which has no gradient."""
 
     @staticmethod
-    def forward(ctx: Any, kernels: Any, *inputs: Any) -> tuple[Any, ...]:
-        found: tuple[Any, ...] = kernels(*inputs)
-        return found
+    def forward(ctx: Any, kernels: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        return tuple(kernels(*inputs))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, ...]:
@@ -166,17 +164,13 @@ class _Backward(torch.autograd.Function):
         )
 
 
-def _backward_pass(*inputs: Any) -> tuple[Any, ...]:
-    return _run(operators.backward, operators.backward_pass, inputs)
-
-
-def _forward_operator(*inputs: Any) -> tuple[Any, ...]:
+def _forward_operator(*inputs: Any) -> list[Tensor]:
     return _run(operators.forward, operators.forward_kernels, inputs)
 
 
-def _backward_operator(*inputs: Any) -> tuple[Any, ...]:
+def _backward_operator(*inputs: Any) -> list[Tensor]:
     return _run(operators.backward, operators.backward_kernels, inputs)
 
 
-operators.library.impl("mlstm_forward", lambda *x: _forward(_forward_operator, x, _needs_gradient(x)), "Autograd")
-operators.library.impl("mlstm_backward", lambda *x: _backward(_backward_operator, x), "Autograd")
+operators.library.impl("mlstm_forward.list", lambda *x: _forward(_forward_operator, x, _needs_gradient(x)), "Autograd")
+operators.library.impl("mlstm_backward.list", lambda *x: _backward(_backward_operator, x), "Autograd")

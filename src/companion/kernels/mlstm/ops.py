@@ -55,8 +55,8 @@ def mlstm_triton(
     if keep and not launch_fused.pays_to_keep(q.shape[-1], v.shape[-1], q.shape[1], size):
         keep = False  # by a branch: of a size that changes torch.compile would make the result an input of its graph
     options = (size, gate == "sigmoid", normalizer_gradient, return_state, keep)
-    h, C, n, m, _, _ = gradients.forward(differentiate, *given, cu_seqlens, *options)
-    return h, MLSTMState(C, n, m) if return_state else None
+    h, _, *rest = gradients.forward(differentiate, *given, cu_seqlens, *options)
+    return h, MLSTMState(*rest[:3]) if return_state else None
 
 
 def mlstm_step_triton(
