@@ -25,6 +25,12 @@ def forward(differentiate: bool, *inputs: Any) -> list[Any]:
     return found
 
 
+def step(*inputs: Any) -> Tensor:
+    """The operator `mlstm_step`, which has no gradient, past the dispatcher as above."""
+    found: Tensor = (operators.step_kernels if _is_plain(inputs) else operators.step)(*inputs)
+    return found
+
+
 def _is_plain(inputs: tuple[Any, ...]) -> bool:
     """Whether nothing watches operators: no compiler, no mode (such as the one that counts FLOPs), no other tensors."""
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():

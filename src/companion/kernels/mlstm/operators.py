@@ -267,7 +267,7 @@ def _(dh: Tensor, dC: Any, dn: Any, saved: Tensor, states: Any, *rest: Any) -> l
 def step_kernels(
     q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, C: Tensor, n: Tensor, m: Tensor, sigmoid: bool
 ) -> Tensor:
-    h = torch.empty(v.shape, dtype=v.dtype, device=v.device)
+    h = v.new_empty(v.shape)
     _launch(
         ("step", C.dtype, sigmoid),
         (q, k, v, i, f),

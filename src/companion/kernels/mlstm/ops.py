@@ -2,7 +2,7 @@
 
 import torch
 
-from companion.kernels.mlstm import gradients, launch_fused, operators
+from companion.kernels.mlstm import gradients, launch_fused
 from companion.kernels.mlstm.operators import readable
 from companion.kernels.mlstm.state import MLSTMState
 
@@ -75,7 +75,7 @@ def mlstm_step_triton(
     """
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     whole = [x.contiguous() for x in state]
-    h = operators.step(q, k, v, i, f, *whole, gate == "sigmoid")
+    h = gradients.step(q, k, v, i, f, *whole, gate == "sigmoid")
     for part, copy in zip(state, whole, strict=True):
         if not part.is_contiguous():
             part.copy_(copy)
