@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 #: How values lie in memory (as in `struct`), by their types in signatures of Triton; addresses are apart.
 _CODES = {"i1": "b", "i8": "b", "i16": "h", "i32": "i", "i64": "q", "u1": "B", "u8": "B", "u16": "H", "u32": "I"}
 _CODES |= {"u64": "Q", "fp32": "f", "fp64": "d"}
-_SLOT = struct.calcsize("Q")
+_BYTES = {code: struct.calcsize(code) for code in (*_CODES.values(), "Q")}
+_SLOT = _BYTES["Q"]
 _WARP = 32
 _INVALID_CONTEXT = 201
 _PROGRAMMATIC_STREAM_SERIALIZATION = 6
@@ -184,7 +185,7 @@ def prepare(launches: Sequence[Noted], num_addresses: int, num_bytes: int) -> La
             scratch = Address(num_addresses - 1, num_bytes)
             num_bytes += metadata.global_scratch_size * math.prod(launch.grid)
         found = parameters(launch, scratch)
-        if found is None or not _takes(driver, launch.compiled.function, found):
+        if found is None or _sizes(driver, launch.compiled.function) != [_BYTES[x.code] for x in found]:
             return None
         if math.prod(launch.grid):
             prepared.append((launch, found))
@@ -217,12 +218,11 @@ def flatten(kinds: Iterable[Any], values: Iterable[Any]) -> Iterator[tuple[str, 
             yield kind, value
 
 
-def _takes(driver: Any, function: int, parameters: Sequence[Parameter]) -> bool:
-    """Whether the driver says that a kernel takes so many parameters of these sizes."""
-    offset, size, sizes = ctypes.c_size_t(), ctypes.c_size_t(), list[int]()
-    while len(sizes) <= len(parameters):
-        number = ctypes.c_size_t(len(sizes))
-        if driver.cuFuncGetParamInfo(ctypes.c_void_p(function), number, ctypes.byref(offset), ctypes.byref(size)):
-            break
-        sizes.append(size.value)
-    return sizes == [struct.calcsize(x.code) for x in parameters]
+@cache
+def _sizes(driver: Any, function: int) -> list[int]:
+    """Bytes of every parameter that a kernel takes, by what the driver says; empty if it says nothing."""
+    offset, size, found = ctypes.c_size_t(), ctypes.c_size_t(), list[int]()
+    places = ctypes.byref(offset), ctypes.byref(size)
+    while not driver.cuFuncGetParamInfo(ctypes.c_void_p(function), ctypes.c_size_t(len(found)), *places):
+        found.append(size.value)
+    return found

@@ -44,16 +44,16 @@ class Plan:
 
     Parameters
     ----------
-    num_addresses
-        that a replay gives.
+    num_outside
+        tensors outside.
     num_bytes
         of the memory between the kernels.
     """
 
-    def __init__(self, launches: Sequence[Noted], num_addresses: int, num_bytes: int, device: torch.device) -> None:
+    def __init__(self, launches: Sequence[Noted], num_outside: int, num_bytes: int, device: torch.device) -> None:
         self.launches, self.num_bytes, self.device = launches, num_bytes, device
         #: None where Triton has to launch.
-        self.by_driver = prepare(launches, num_addresses + 1, num_bytes)
+        self.by_driver = prepare(launches, num_outside + 1, num_bytes)
         if self.by_driver is not None:
             self.num_bytes = self.by_driver.num_bytes
         self._memory = torch.empty(0, dtype=torch.uint8, device=device)
