@@ -47,7 +47,7 @@ def test_replays_are_ordinary_launches(shape: tuple[int, ...]) -> None:
 
 
 def test_threads_replay_at_once() -> None:
-    """Each on a stream of its own, the first time that it uses the GPU at all; with the same plans."""
+    """Each on a stream of its own, with the same plans."""
     replay.forget()
     given = [inputs(2, 333, 4, 64, 128, seed=seed) for seed in range(2)]
     expected = [both_passes(x) for x in given]

@@ -4,8 +4,8 @@ For a launch, Triton binds arguments by name, looks at each, and finds the compi
 six or seven launches a forward pass of the mLSTM took the host about 1 ms, and a backward pass has up to nine. Between
 two calls with the same shapes, strides and options nothing changes but the addresses of tensors. So the first such call
 launches as usual and notes, for every launch, the compiled kernel, the grid, the arguments, and where each address
-comes from; a replay hands these to the compiled kernel itself. The memory between the kernels of a call is then one
-allocation.
+comes from; a replay hands these to the driver (see `driver`), or to the compiled kernel itself. The memory between the
+kernels of a call is then one allocation.
 """
 
 import contextvars
