@@ -1,12 +1,14 @@
 """On a CUDA GPU: replayed launches give the bits of ordinary ones, call after call."""
 
+import threading
+
 import pytest
 import torch
 
 pytest.importorskip("triton", reason="Triton is not installed (extra 'kernels', on Linux)")
 
 from companion.kernels import mlstm
-from companion.kernels.common import replay
+from companion.kernels.common import driver, replay
 from companion.kernels.mlstm import configs
 
 pytestmark = [
@@ -40,3 +42,30 @@ def test_replays_are_ordinary_launches(shape: tuple[int, ...]) -> None:
             ordinary = both_passes(given)
         assert all(torch.equal(one, other) for one, other in zip(replayed, ordinary, strict=True))
     assert len(replay._plans) == 2, "one for each pass"
+    if driver.library() is not None:
+        assert all(plan.by_driver is not None for plan in replay._plans.values())
+
+
+def test_threads_replay_at_once() -> None:
+    """Each on a stream of its own, with the same plans."""
+    replay.forget()
+    given = [inputs(2, 333, 4, 64, 128, seed=seed) for seed in range(2)]
+    expected = [both_passes(x) for x in given]
+    wrong: list[int] = []
+
+    def work(own: int) -> None:
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            for _ in range(20):
+                found = both_passes(given[own])
+                if not all(torch.equal(one, other) for one, other in zip(found, expected[own], strict=True)):
+                    wrong.append(own)
+
+    torch.cuda.synchronize()
+    threads = [threading.Thread(target=work, args=(own,)) for own in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert len(replay._plans) == 2

@@ -8,6 +8,7 @@ TRITON_DUMP_PTXAS_LOG=1 TRITON_CACHE_DIR=<empty folder>. There, `driver.set_acti
 import io
 import json
 import re
+import struct
 from collections.abc import Callable, Collection
 from contextlib import redirect_stdout
 from types import ModuleType
@@ -16,6 +17,8 @@ from typing import Any
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
+
+from companion.kernels.common import driver
 
 
 class AbsentGPU:
@@ -60,6 +63,8 @@ class Compiled:
             with redirect_stdout(log):
                 found = self.kernel.warmup(*arguments, grid=grid, **constants)
             notes = {"function": self.kernel.__name__, "shared_bytes": found.metadata.shared}
+            values = [*arguments, *(constants[name] for name in self.kernel.arg_names[len(arguments) :])]
+            notes |= {"parameters": parameters_of(found), "prepared": prepared_for(found, values)}
             # nothing in the log: compiled before
             if spilled := re.findall(r"(\d+) bytes spill stores", log.getvalue()):
                 registers = re.findall(r"Used (\d+) registers", log.getvalue())
@@ -68,6 +73,19 @@ class Compiled:
             Compiled.report(notes)
 
         return launch_it
+
+
+def parameters_of(compiled: Any) -> list[int]:
+    """Bytes of every parameter that the entry of a compiled kernel declares."""
+    (declared,) = re.findall(r"\.entry[^(]*\(([^)]*)\)", compiled.asm["ptx"])
+    return [int(bits) // 8 for bits in re.findall(r"\.param \.[busf](\d+)", declared)]
+
+
+def prepared_for(compiled: Any, values: list[Any]) -> list[int] | None:
+    """Bytes of every parameter that a replay would pass by the driver; None if it would leave that to Triton."""
+    places = [(number, 0, 0) for number, x in enumerate(values) if isinstance(x, torch.Tensor)]
+    found = driver.parameters(driver.Noted(compiled, (1, 1, 1), values, places), None)
+    return None if found is None else [struct.calcsize(x.code) for x in found]
 
 
 def replace_kernels(module: ModuleType) -> None:

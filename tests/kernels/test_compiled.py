@@ -88,3 +88,10 @@ def test_registers_suffice(compiled: list[list[dict[str, Any]]]) -> None:
     on_hopper = [x for task, found in zip(TASKS, compiled, strict=True) if task["capability"] == 90 for x in found]
     assert sum("spill_bytes" in x for x in on_hopper) > 20
     assert [x for x in on_hopper if x.get("spill_bytes", 0) > SPILL_BYTES] == []
+
+
+def test_replays_pass_what_kernels_take(compiled: list[list[dict[str, Any]]]) -> None:
+    """Replays pass parameters by themselves, not by Triton's launcher, and lay them out as these kernels declare."""
+    records = [x for found in compiled for x in found]
+    assert len({x["function"] for x in records}) > 12
+    assert [x for x in records if x["prepared"] != x["parameters"]] == []

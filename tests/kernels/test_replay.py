@@ -1,6 +1,5 @@
 """Replayed launches get the addresses of the tensors of their own call; kernels here are functions on the host."""
 
-import ctypes
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -11,72 +10,23 @@ pytest.importorskip("triton", reason="Triton is not installed (extra 'kernels', 
 
 import torch
 import triton
+from add_kernel import CPU, AddKernel, operator
 from triton.runtime.errors import OutOfResources
 
-from companion.kernels.common import replay
-
-Tensor = torch.Tensor
-CPU = torch.device("cpu")
-
-
-class AddKernel:
-    """Stands for a compiled kernel: out = a + b for numbers of float32, by addresses."""
-
-    arg_names = ("a", "b", "out", "size", "SCALE")
-    launched = 0
-
-    def __init__(self, scratch: int = 0) -> None:
-        self.metadata = SimpleNamespace(global_scratch_size=scratch)
-        self.packed_metadata, self.function = (), 7
-        self.warmed: list[tuple[Any, ...]] = []
-
-    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., "AddKernel"]:
-        def launch(*args: Any, **constants: Any) -> "AddKernel":
-            values = [*args, *(constants[name] for name in self.arg_names[len(args) :])]
-            addresses = [x.data_ptr() if isinstance(x, Tensor) else x for x in values]
-            self.run(*(*grid, 1, 1)[:3], 0, self.function, (), None, None, None, *addresses)
-            return self
-
-        return launch
-
-    def warmup(self, *args: Any, **constants: Any) -> "AddKernel":
-        self.warmed.append((args, constants))
-        return self
-
-    def run(self, *arguments: Any) -> None:
-        AddKernel.launched += 1
-        assert arguments[:3] == (2, 1, 1)
-        a, b, out, size, scale = arguments[9:]
-        arrays = [(ctypes.c_float * size).from_address(address) for address in (a, b, out)]
-        for n in range(size):
-            arrays[2][n] = scale * (arrays[0][n] + arrays[1][n])
+from companion.kernels.common import driver, replay
 
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    driver = SimpleNamespace(get_current_stream=lambda index: 0)
-    monkeypatch.setattr(triton.runtime.driver, "_active", driver, raising=False)
+    of_host = SimpleNamespace(get_current_stream=lambda index: 0)
+    monkeypatch.setattr(triton.runtime.driver, "_active", of_host, raising=False)
+    monkeypatch.setattr(driver, "library", lambda: None)
     monkeypatch.setattr(replay, "INTERPRETED", False)
     monkeypatch.setattr(replay, "_get_ready", lambda: None)
     AddKernel.launched = 0
     replay.forget()
     yield
     replay.forget()
-
-
-def operator(kernel: AddKernel, a: Tensor, b: Tensor, key: tuple[Any, ...] = ("add",)) -> Tensor:
-    """4 a + 5 b, by two tensors between the kernels that must not be in one place: the last kernel reads both."""
-    out, inside = torch.zeros(4), []
-
-    def launches(launch: replay.Launch) -> None:
-        inside.append(torch.zeros(4))
-        between = torch.zeros(2, 4)
-        launch(kernel, (2,), a, b, between[1], 4, SCALE=2.0)
-        launch(kernel, (2,), between[1], b, inside[-1], 4, SCALE=1.0)
-        launch(kernel, (2,), inside[-1], between[1], out, 4, SCALE=1.0)
-
-    replay.call(key, lambda: ("add",), CPU, (a, b, None, out), launches)
-    return out
 
 
 def test_a_replay_computes_with_the_tensors_of_its_call() -> None:
@@ -89,7 +39,7 @@ def test_a_replay_computes_with_the_tensors_of_its_call() -> None:
     assert len(kernel.warmed) == 2, "compiled beforehand once for each scale"
     (plan,) = replay._plans.values()
     assert plan.num_bytes == 2 * replay.LINE
-    assert not plan.scratch
+    assert plan.by_driver is None, "no driver is here"
 
 
 def test_other_keys_have_other_plans_and_the_oldest_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,20 +23,21 @@ def operands(with_state: bool = True, dtype: torch.dtype = BRAIN) -> tuple[Any, 
     return (*inputs, *(mlstm_state(dtype=HIGH, **SIZES) if with_state else (None,) * 3))
 
 
-def forward(*given: Any, keep: bool = True, bounds: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
+def forward(*given: Any, keep: bool = True, bounds: torch.Tensor | None = None) -> operators.Results:
     with torch.no_grad():
-        return torch.ops.companion.mlstm_forward(*given, bounds, CHUNK, False, True, True, keep)
+        found = torch.ops.companion.mlstm_forward(*given, bounds, CHUNK, False, True, True, keep)
+    return operators.Results.of(found, return_state=True)
 
 
 def recomputed(*given: Any) -> torch.Tensor:
     """States at the start of every chunk as the backward pass computes them, turned."""
     q, k, v, _, _, C_0, _, _ = given
     p = Problem.of(q, v, None, CHUNK, False)
-    saved = launch.saved_views(p, forward(*given)[4])
+    saved = launch.saved_views(p, forward(*given).saved)
     return launch.states(p, k, v, C_0, saved.vec_write, saved.sca_keep).transpose(-1, -2)
 
 
-def gradients(given: tuple[Any, ...], states: torch.Tensor, saved: torch.Tensor, dh: torch.Tensor) -> Any:
+def gradients(given: tuple[Any, ...], states: torch.Tensor | None, saved: torch.Tensor, dh: torch.Tensor) -> Any:
     with torch.no_grad():
         return torch.ops.companion.mlstm_backward(dh, None, None, saved, states, *given, None, CHUNK, False, True)
 
@@ -53,7 +54,8 @@ def test_states_of_one_kernel(
     monkeypatch.setattr(launch_fused, "DESCRIBED_ABOVE", 0 if described else 512)
     monkeypatch.setattr(launch_fused, "WEIGHED_UP_TO", 0 if weighed == "k" else 512)
     given = operands(with_state)
-    *_, states = forward(*given)
+    states = forward(*given).states
+    assert states is not None
     assert (states.shape, states.dtype) == ((CHUNKS, 2, 72, 40), BRAIN)
     assert relative_error(states, recomputed(*given)) < ROUNDING
     first = torch.zeros(2, 2, 40, 72) if given[5] is None else given[5]
@@ -64,11 +66,11 @@ def test_states_of_two_kernels() -> None:
     """The same numbers as those computed again, in the other layout, and so the same gradients, bit by bit."""
     given = operands()
     with configs.forced(outputs=0):
-        h, *_, saved, states = forward(*given)
-        other, *_, none = forward(*given, keep=False)
+        h, saved, _, states = forward(*given)
+        other, _, _, none = forward(*given, keep=False)
     assert torch.equal(states, recomputed(*given))
     assert torch.equal(h, other)
-    assert none.shape == (0, 2, 72, 40)
+    assert none is None
     dh = torch.randn(h.shape, generator=torch.Generator().manual_seed(1)).to(BRAIN)
     kept, again = (gradients(given, x, saved, dh) for x in (states, none))
     for found, expected in zip(kept, again, strict=True):
@@ -93,14 +95,14 @@ def test_gradients_with_and_without(upstream: str, monkeypatch: pytest.MonkeyPat
         assert found.norm() > 0 or (upstream == "C" and name == "q")
 
 
-def watch(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+def watch(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor | None]:
     """The states of every forward pass from now on."""
-    kept: list[torch.Tensor] = []
+    kept: list[torch.Tensor | None] = []
     new = operators._new_results
 
-    def watched(*arguments: Any) -> tuple[torch.Tensor, ...]:
+    def watched(*arguments: Any) -> list[torch.Tensor]:
         results = new(*arguments)
-        kept.append(results[-1])
+        kept.append(operators.Results.of(results, return_state=False).states)
         return results
 
     monkeypatch.setattr(operators, "_new_results", watched)
@@ -119,7 +121,7 @@ def test_where_none_are_kept(reason: str, monkeypatch: pytest.MonkeyPatch) -> No
     mlstm(q, *rest, chunk_size=size, backend="triton", cu_seqlens=bounds)
     with torch.no_grad():
         mlstm(q, *rest, chunk_size=size, backend="triton", cu_seqlens=bounds)
-    assert [x.numel() for x in kept] == [0] * 3
+    assert kept == [None] * 3
 
 
 def test_where_they_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,4 +130,4 @@ def test_where_they_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     *inputs, _, _, _ = operands()
     state = mlstm_state(dtype=HIGH, **SIZES)
     mlstm(*inputs, chunk_size=CHUNK, backend="triton", initial_state=state._replace(C=state.C.requires_grad_()))
-    assert [x.shape for x in kept] == [(CHUNKS, 2, 72, 40)]
+    assert [x if x is None else x.shape for x in kept] == [(CHUNKS, 2, 72, 40)]

@@ -4,15 +4,16 @@ For a launch, Triton binds arguments by name, looks at each, and finds the compi
 six or seven launches a forward pass of the mLSTM took the host about 1 ms, and a backward pass has up to nine. Between
 two calls with the same shapes, strides and options nothing changes but the addresses of tensors. So the first such call
 launches as usual and notes, for every launch, the compiled kernel, the grid, the arguments, and where each address
-comes from; a replay hands these to the compiled kernel itself. The memory between the kernels of a call is then one
-allocation.
+comes from; a replay hands these to the driver (see `driver`), or to the compiled kernel itself. The memory between the
+kernels of a call is then one allocation.
 """
 
 import contextvars
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 from os import cpu_count
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ import triton
 from triton import knobs
 from triton.runtime.errors import OutOfResources
 
+from companion.kernels.common.driver import Noted, prepare
 from companion.kernels.common.host import INTERPRETED
 
 Tensor = torch.Tensor
@@ -37,47 +39,43 @@ _compiled: set[tuple[Any, ...]] = set()
 _refused: dict[Hashable, OutOfResources] = {}
 
 
-class Noted(NamedTuple):
-    """One launch: what runs it, its grid and arguments, and (position, tensor, offset in bytes) of every address."""
-
-    run: Callable[..., None]
-    grid: tuple[int, int, int]
-    function: Any
-    metadata: Any
-    arguments: list[Any]
-    addresses: list[tuple[int, int, int]]
-
-
 class Plan:
     """Launches to replay.
 
     Parameters
     ----------
+    num_outside
+        tensors outside.
     num_bytes
         of the memory between the kernels.
-    scratch
-        whether a kernel asks for memory of its own (descriptors of tensors).
     """
 
-    def __init__(self, launches: Sequence[Noted], num_bytes: int, device: torch.device, scratch: bool) -> None:
-        self.launches, self.num_bytes, self.device, self.scratch = launches, num_bytes, device, scratch
+    def __init__(self, launches: Sequence[Noted], num_outside: int, num_bytes: int, device: torch.device) -> None:
+        self.launches, self.num_bytes, self.device = launches, num_bytes, device
+        #: None where Triton has to launch.
+        self.by_driver = prepare(launches, num_outside + 1, num_bytes)
+        if self.by_driver is not None:
+            self.num_bytes = self.by_driver.num_bytes
+        self._memory = torch.empty(0, dtype=torch.uint8, device=device)
 
     def __call__(self, addresses: list[int]) -> None:
         """Launch with these addresses of the tensors outside, on the current stream."""
-        memory = torch.empty(self.num_bytes, dtype=torch.uint8, device=self.device)
+        memory = self._memory.new_empty(self.num_bytes)
         addresses.append(memory.data_ptr())
-        if self.scratch:
-            with_memory(lambda: self._launch(addresses))
-        else:
-            self._launch(addresses)
-
-    def _launch(self, addresses: list[int]) -> None:
         stream = triton.runtime.driver.active.get_current_stream(self.device.index)
-        for run, grid, function, metadata, arguments, places in self.launches:
+        if self.by_driver is not None:
+            self.by_driver(addresses, stream)
+        elif any(x.compiled.metadata.global_scratch_size for x in self.launches):
+            with_memory(lambda: self._by_triton(addresses, stream))
+        else:
+            self._by_triton(addresses, stream)
+
+    def _by_triton(self, addresses: list[int], stream: int) -> None:
+        for compiled, grid, arguments, places in self.launches:
             values = arguments.copy()
             for position, tensor, offset in places:
                 values[position] = addresses[tensor] + offset
-            run(*grid, stream, function, metadata, None, None, None, *values)
+            compiled.run(*grid, stream, compiled.function, compiled.packed_metadata, None, None, None, *values)
 
 
 class Recorder:
@@ -92,7 +90,6 @@ class Recorder:
     def __init__(self, outside: Sequence[Tensor | None]) -> None:
         self.outside = outside
         self.launches: list[Noted] = []
-        self.scratch = False
         #: Whether everything could be noted: not where Triton interprets kernels.
         self.complete = True
         self._inside: dict[int, int] = {}
@@ -108,13 +105,12 @@ class Recorder:
         values = [*args, *(constants[name] for name in kernel.arg_names[len(args) :])]
         places = [(n, *self._place(x)) for n, x in enumerate(values) if isinstance(x, Tensor) and x.numel()]
         plain = [0 if isinstance(x, Tensor) else x for x in values]
-        self.scratch |= compiled.metadata.global_scratch_size > 0
         x, y, z = (*grid, 1, 1)[:3]
-        self.launches.append(Noted(compiled.run, (x, y, z), compiled.function, compiled.packed_metadata, plain, places))
+        self.launches.append(Noted(compiled, (x, y, z), plain, places))
 
     def plan(self, device: torch.device) -> Plan | None:
         """What a replay needs; None if not everything could be noted."""
-        return Plan(self.launches, self._num_bytes, device, self.scratch) if self.complete else None
+        return Plan(self.launches, len(self.outside), self._num_bytes, device) if self.complete else None
 
     def _place(self, x: Tensor) -> tuple[int, int]:
         """Number of the tensor outside, or the one behind them for memory between kernels, and bytes from its start."""
@@ -166,11 +162,8 @@ def call(
         gives kinds of calls that will follow, and their launches: their kernels are compiled with those of this call,
         in the time that the dearest one takes. Called for a new kind only.
     """
-    addresses, digits = [], 0
-    for x in outside:
-        addresses.append(0 if x is None else x.data_ptr())
-        digits |= addresses[-1]
-    aligned = digits % ALIGNMENT == 0
+    addresses = [0 if x is None else x.data_ptr() for x in outside]
+    aligned = reduce(or_, addresses) % ALIGNMENT == 0
     plan = _plans.get(key)
     if plan is not None and aligned and not _is_watched():
         plan(addresses)

@@ -288,7 +288,20 @@ def _triton(
             checks.check_bounds(cu_seqlens.tolist(), inputs[0].shape[1])
         cu_seqlens = cu_seqlens.to(inputs[0].device)
     q, k, v, i, f = inputs
-    return mlstm_triton(q, k, v, i, f, state, cu_seqlens=cu_seqlens, return_state=return_state, **options._asdict())
+    size, gate, normalizer_gradient = options
+    return mlstm_triton(
+        q,
+        k,
+        v,
+        i,
+        f,
+        state,
+        cu_seqlens=cu_seqlens,
+        chunk_size=size,
+        gate=gate,
+        normalizer_gradient=normalizer_gradient,
+        return_state=return_state,
+    )
 
 
 def _torch_packed(

@@ -10,11 +10,24 @@ from companion.kernels.mlstm.problem import bounds_of
 Tensor = torch.Tensor
 
 
-def forward(*inputs: Any) -> tuple[Tensor, ...]:
-    """The operator `mlstm_forward`, differentiable; past torch's dispatcher where nobody listens there."""
+#: Of the inputs of `mlstm_forward` so many are tensors; options follow.
+_TENSORS = 9
+
+
+def forward(differentiate: bool, *inputs: Any) -> list[Any]:
+    """The operator `mlstm_forward`, differentiable; past torch's dispatcher where nobody listens there.
+
+    `differentiate` says whether an input needs a gradient. What only the backward pass needs may be left out.
+    """
     if _is_plain(inputs):
-        return _forward(*inputs)
-    found: tuple[Tensor, ...] = operators.forward(*inputs)
+        return _forward(operators.forward_kernels, inputs, differentiate)
+    found: list[Any] = operators.forward(*inputs)
+    return found
+
+
+def step(*inputs: Any) -> Tensor:
+    """The operator `mlstm_step`, which has no gradient, past the dispatcher as above."""
+    found: Tensor = (operators.step_kernels if _is_plain(inputs) else operators.step)(*inputs)
     return found
 
 
@@ -22,16 +35,16 @@ def _is_plain(inputs: tuple[Any, ...]) -> bool:
     """Whether nothing watches operators: no compiler, no mode (such as the one that counts FLOPs), no other tensors."""
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
         return False
-    return all([x is None or type(x) is Tensor or type(x) in _NUMBERS for x in inputs])
+    return _PLAIN.issuperset(map(type, inputs))
 
 
-_NUMBERS = (bool, int)
+_PLAIN = {Tensor, type(None), bool, int}
 
 
-def _run(operator: Any, kernels: Any, inputs: tuple[Any, ...]) -> tuple[Tensor, ...]:
+def _run(operator: Any, kernels: Any, inputs: tuple[Any, ...]) -> list[Tensor]:
     """An operator below autograd."""
     if _is_plain(inputs):
-        found: tuple[Tensor, ...] = kernels(*inputs)
+        found: list[Tensor] = kernels(*inputs)
         return found
     with torch._C._AutoDispatchBelowAutograd():
         found = operator(*inputs)
@@ -42,32 +55,30 @@ def _needs_gradient(inputs: tuple[Any, ...]) -> bool:
     return torch.is_grad_enabled() and any([isinstance(x, Tensor) and x.requires_grad for x in inputs])
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, *options, _, _ = inputs
-    _, C, n, m, saved, states = output
-    ctx.mark_non_differentiable(states)
-    ctx.set_materialize_grads(False)
-    ctx.options = options
-    ctx.save_for_backward(q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, C, n, m, saved, states)
+def _forward(kernels: Any, inputs: tuple[Any, ...], differentiate: bool) -> list[Any]:
+    # options in one: autograd looks at every argument, and wants a gradient for each
+    return list(_Forward.apply(kernels, inputs[_TENSORS:], *inputs[:_TENSORS]) if differentiate else kernels(*inputs))
+
+
+def _backward(kernels: Any, inputs: tuple[Any, ...]) -> list[Tensor]:
+    return list(_Backward.apply(kernels, *inputs) if _needs_gradient(inputs) else kernels(*inputs))
 
 
 def _gradients(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
     q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, C, n, m, saved, states = ctx.saved_tensors
-    dh, dC, dn, dm, _, _ = gradients
-    if not m.numel():  # no state was asked for
-        dC = dn = dm = None
+    dh, _, *of_final = gradients
+    dC, dn, dm = (None, None, None) if m is None else of_final[:3]  # None: no state was asked for
     if dh is None:
         dh = torch.zeros_like(v)
     with_state = not (dC is None and dn is None and dm is None)
     if with_state:
         dC = torch.zeros_like(C) if dC is None else dC.contiguous()
         dn = torch.zeros_like(n) if dn is None else dn.contiguous()
-    dq, dk, dv, di, df, dC_0, dn_0, of_end = _backward(
-        dh, dC, dn, saved, states, q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, *ctx.options
-    )
-    nothing = (None,) * 6
+    inputs = (dh, dC, dn, saved, states, q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, *ctx.options)
+    dq, dk, dv, di, df, *rest = _backward(_backward_operator, inputs)
     to_start = None
     if with_state and dC is not None and dn is not None:
+        of_end = rest[-1]
         # scaling C and n by exp(−m) and m with it: the stored state moves with the maximum that m is
         if cu_seqlens is not None:  # the state of an empty sequence is the initial one
             whole = (dC * C).sum((-1, -2)) + (dn * n).sum(-1)
@@ -76,9 +87,11 @@ def _gradients(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]
         add_i, add_f, to_start = _through_final_exponent(of_m, i, f, m_0, cu_seqlens, ctx.options[1])
         di, df = (di.float() + add_i).to(i.dtype), (df.float() + add_f).to(f.dtype)
     if C_0 is None:
-        return dq, dk, dv, di, df, None, None, None, *nothing
+        return None, None, dq, dk, dv, di, df, None, None, None, None
+    dC_0, dn_0, *_ = rest
     dm_0 = (dC_0 * C_0).sum((-1, -2)) + (dn_0 * n_0).sum(-1)
-    return dq, dk, dv, di, df, dC_0, dn_0, dm_0 if to_start is None else dm_0 + to_start, *nothing
+    dm_0 = dm_0 if to_start is None else dm_0 + to_start
+    return None, None, dq, dk, dv, di, df, dC_0, dn_0, dm_0, None
 
 
 def _through_final_exponent(
@@ -127,10 +140,18 @@ class _Forward(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        output = _run(operators.forward, operators.forward_kernels, inputs)
-        _keep(ctx, inputs, output)
-        return output
+    def forward(ctx: Any, kernels: Any, options: tuple[Any, ...], *tensors: Tensor | None) -> tuple[Any, ...]:
+        *of_operator, return_state, _ = options
+        results = kernels(*tensors, *options)
+        h, saved, final, states = operators.Results.of(results, return_state)
+        ctx.options = of_operator
+        ctx.save_for_backward(*tensors, *(final or (None,) * 3), saved, states)
+        ctx.set_materialize_grads(False)
+        if kernels is operators.forward_kernels:
+            return h, None, *(final or ())  # every tensor that autograd hands on takes time
+        if states is not None:
+            ctx.mark_non_differentiable(states)
+        return tuple(results)
 
     backward = staticmethod(_gradients)
 
@@ -139,8 +160,8 @@ class _Backward(torch.autograd.Function):
     """The backward pass, which has no gradient."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        return _run(operators.backward, operators.backward_kernels, inputs)
+    def forward(ctx: Any, kernels: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        return tuple(kernels(*inputs))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, ...]:
@@ -149,19 +170,13 @@ class _Backward(torch.autograd.Function):
         )
 
 
-def _forward(*inputs: Any) -> tuple[Tensor, ...]:
-    if _needs_gradient(inputs):
-        found: tuple[Tensor, ...] = _Forward.apply(*inputs)
-        return found
+def _forward_operator(*inputs: Any) -> list[Tensor]:
     return _run(operators.forward, operators.forward_kernels, inputs)
 
 
-def _backward(*inputs: Any) -> tuple[Tensor, ...]:
-    if _needs_gradient(inputs):
-        found: tuple[Tensor, ...] = _Backward.apply(*inputs)
-        return found
+def _backward_operator(*inputs: Any) -> list[Tensor]:
     return _run(operators.backward, operators.backward_kernels, inputs)
 
 
-operators.library.impl("mlstm_forward", _forward, "Autograd")
-operators.library.impl("mlstm_backward", _backward, "Autograd")
+operators.library.impl("mlstm_forward.list", lambda *x: _forward(_forward_operator, x, _needs_gradient(x)), "Autograd")
+operators.library.impl("mlstm_backward.list", lambda *x: _backward(_backward_operator, x), "Autograd")

@@ -2,7 +2,7 @@
 
 import torch
 
-from companion.kernels.mlstm import gradients, launch_fused, operators
+from companion.kernels.mlstm import gradients, launch_fused
 from companion.kernels.mlstm.operators import readable
 from companion.kernels.mlstm.state import MLSTMState
 
@@ -47,17 +47,16 @@ def mlstm_triton(
     h of shape (B, T, H, d_hv), laid out in memory as v, and the state after the last token of every sequence, float32;
     None without `return_state`.
     """
-    q, k, v = (readable(x) for x in (q, k, v))
+    q, k, v = readable(q), readable(k), readable(v)
     C_0, n_0, m_0 = (None, None, None) if initial_state is None else (x.float().contiguous() for x in initial_state)
     size = chunk_size or default_chunk_size(q.shape[-1], q.dtype)
     given = (q, k, v, i, f, C_0, n_0, m_0)
-    keep = torch.is_grad_enabled() and any([x is not None and x.requires_grad for x in given])
+    differentiate = keep = torch.is_grad_enabled() and any([x is not None and x.requires_grad for x in given])
     if keep and not launch_fused.pays_to_keep(q.shape[-1], v.shape[-1], q.shape[1], size):
         keep = False  # by a branch: of a size that changes torch.compile would make the result an input of its graph
-    h, C, n, m, _, _ = gradients.forward(
-        q, k, v, i, f, C_0, n_0, m_0, cu_seqlens, size, gate == "sigmoid", normalizer_gradient, return_state, keep
-    )
-    return h, MLSTMState(C, n, m) if return_state else None
+    options = (size, gate == "sigmoid", normalizer_gradient, return_state, keep)
+    h, _, *rest = gradients.forward(differentiate, *given, cu_seqlens, *options)
+    return h, MLSTMState(*rest[:3]) if return_state else None
 
 
 def mlstm_step_triton(
@@ -76,7 +75,7 @@ def mlstm_step_triton(
     """
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     whole = [x.contiguous() for x in state]
-    h = operators.step(q, k, v, i, f, *whole, gate == "sigmoid")
+    h = gradients.step(q, k, v, i, f, *whole, gate == "sigmoid")
     for part, copy in zip(state, whole, strict=True):
         if not part.is_contiguous():
             part.copy_(copy)
