@@ -20,7 +20,14 @@ from companion.benchmarks.kernels.implementations import (
     timed,
     timed_steps,
 )
-from companion.benchmarks.kernels.shapes import HEADS, Shape, select_shapes, sequence_shapes, step_shapes
+from companion.benchmarks.kernels.shapes import (
+    HEADS,
+    NARROW_HEADS,
+    Shape,
+    select_shapes,
+    sequence_shapes,
+    step_shapes,
+)
 
 SHAPE = Shape(2, 32, 48, batch_size=2, context_length=150)
 TIMES = {"seconds_median": 2e-3, "seconds_quartile_1": 1e-3, "seconds_quartile_3": 3e-3, "repeats": 5}
@@ -180,10 +187,10 @@ def test_shapes_hold_the_tokens_and_batches() -> None:
     shapes = sequence_shapes()
     assert {shape.context_length * shape.batch_size for shape in shapes} == {65536}
     assert {shape.context_length for shape in shapes} == {1024 * 2**n for n in range(7)}
-    assert {(shape.n_heads, shape.d_qk, shape.d_hv) for shape in shapes} == set(HEADS)
+    assert {(shape.n_heads, shape.d_qk, shape.d_hv) for shape in shapes} == {*HEADS, NARROW_HEADS}
     assert {shape.batch_size for shape in step_shapes()} == {1, 4, 16, 64, 256}
     assert len(select_shapes(shapes, ["8x256x512", "T8192"])) == 1
-    assert len(select_shapes(shapes, ["T8192"])) == 3
+    assert len(select_shapes(shapes, ["T8192"])) == 4
     assert len(select_shapes(shapes, ["8x128x128"])) == 7
     assert select_shapes(step_shapes(), ["T8192"]) == ()
     assert select_shapes(shapes, ["packed"]) == ()

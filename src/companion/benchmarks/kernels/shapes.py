@@ -11,6 +11,8 @@ NUM_TOKENS = 65536
 CONTEXT_LENGTHS = (8192, 2048, 32768, 1024, 4096, 16384, 65536)
 #: H, d_qk, d_hv.
 HEADS = ((8, 256, 512), (16, 128, 256), (8, 128, 128))
+#: Heads as narrow as those of small models, at the lengths where they were slowest.
+NARROW_HEADS, NARROW_LENGTHS = (32, 64, 128), (8192, 1024, 65536)
 BATCH_SIZES = (64, 1, 16, 256, 4)
 
 
@@ -42,11 +44,9 @@ class Shape:
 
 def sequence_shapes(quick: bool = False) -> tuple[Shape, ...]:
     """65,536 tokens in sequences of every length, most wanted first; `quick`: one shape."""
-    shapes = [
-        Shape(*heads, batch_size=NUM_TOKENS // length, context_length=length)
-        for heads in HEADS
-        for length in CONTEXT_LENGTHS
-    ]
+    cells = [(heads, length) for heads in HEADS for length in CONTEXT_LENGTHS]
+    cells += [(NARROW_HEADS, length) for length in NARROW_LENGTHS]
+    shapes = [Shape(*heads, batch_size=NUM_TOKENS // length, context_length=length) for heads, length in cells]
     return tuple(shapes[:1] if quick else shapes)
 
 
