@@ -1,11 +1,13 @@
 """Costs of kernels: equal to the counts of the book, to what torch counts, to brute force."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernel_shapes import shapes
 
 from companion.accounting import PAPER, TFLA
 from companion.accounting.flops import attention_core_flops
@@ -13,12 +15,12 @@ from companion.accounting.inference import BF16, Precision, mlstm_recurrent_flop
 from companion.accounting.kernel_costs import (
     CARRIED_TILE,
     CHUNK_SIZES,
-    FUSED,
+    KEPT_SHARE,
     KERNEL_PRECISION,
-    KERNELS,
     PASSES,
     CellShape,
     KernelCost,
+    Pass,
     attention_kernel_costs,
     best_kernel_chunk,
     causal_share,
@@ -31,6 +33,7 @@ from companion.accounting.kernel_costs import (
     pass_seconds,
     step_cost,
 )
+from companion.accounting.kernel_table import FUSED, FUSED_NARROW, KERNELS, WEIGHED_UP_TO
 from companion.accounting.mlstm_forms import chunkwise_per_token
 from companion.accounting.symbolic import SYMBOLS
 from companion.architectures import XLSTM
@@ -41,19 +44,6 @@ from companion.hardware import Hardware, get_hardware
 SHAPE = CellShape(batch_size=8, context_length=8192, n_heads=8, d_qk=256, d_hv=512, chunk_size=64)
 ATTENTION = CellShape(batch_size=8, context_length=8192, n_heads=32, d_qk=128, d_hv=128)
 H200 = get_hardware("h200-sxm")
-
-
-@st.composite
-def shapes(draw: st.DrawFn) -> CellShape:
-    small = st.integers(1, 6)
-    return CellShape(
-        batch_size=draw(small),
-        context_length=draw(st.integers(1, 1000)),
-        n_heads=draw(small),
-        d_qk=draw(st.integers(1, 300)),
-        d_hv=draw(st.integers(1, 300)),
-        chunk_size=draw(st.sampled_from(CHUNK_SIZES)),
-    )
 
 
 def layer(shape: CellShape) -> XLSTM:
@@ -97,7 +87,7 @@ def test_forward_flops_are_the_matrix_products_of_tfla(shape: CellShape) -> None
 
 
 def test_torch_counts_the_same() -> None:
-    """FLOPs of the plain-torch chunkwise form, counted by torch; its backward keeps what ours computes again."""
+    """FLOPs of the plain-torch chunkwise form, counted by torch; it keeps states and scores for its backward pass."""
     torch = pytest.importorskip("torch")
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -115,9 +105,11 @@ def test_torch_counts_the_same() -> None:
         h.sum().backward()
     # products with the last chunk's state, which nothing reads, have no gradient: B·H of them, twice
     unread = 2 * B * H * 2 * L * shape.d_qk * shape.d_hv
-    again = B * H * T * (2 * L * shape.d_qk + 2 * shape.d_qk * shape.d_hv)  # the scores and the states
-    ours = pass_flops(costs, "forward+backward") - pass_flops(costs)
-    assert counter.get_total_flops() - 2 * normalizer + unread == ours - again
+    scores, states = B * H * T * 2 * L * shape.d_qk, B * H * T * 2 * shape.d_qk * shape.d_hv
+    for keep, again in ((False, scores + states), (True, scores)):
+        costs = cell_kernel_costs(shape, keep_states=keep)
+        ours = pass_flops(costs, "forward+backward") - pass_flops(costs)
+        assert counter.get_total_flops() - 2 * normalizer + unread == ours - again
 
 
 def test_states_between_kernels_take_two_bytes() -> None:
@@ -135,18 +127,30 @@ def test_kernels_are_those_that_run() -> None:
     counted = {kernel.kernel for kernel in (*KERNELS, *FUSED)}
     assert counted == {*configs.KERNELS, "gate_weights", "gate_gradients"} - {"step"}
     assert configs.TILE == CARRIED_TILE
+    assert [kernel.kernel for kernel in FUSED_NARROW] == [kernel.kernel for kernel in FUSED]
+    fused = pytest.importorskip("companion.kernels.mlstm.launch_fused")
+    assert (fused.KEPT_SHARE, fused.WEIGHED_UP_TO) == (KEPT_SHARE, WEIGHED_UP_TO)
 
 
 def test_fused_forward_by_hand() -> None:
-    """Two heads of 8 and 16, two chunks of 64 tokens: 128 tokens in all, tiles of 32."""
+    """Two heads of 72 and 16, two chunks of 64 tokens: 128 tokens in all, tiles of 32."""
+    shape = CellShape(batch_size=1, context_length=128, n_heads=2, d_qk=72, d_hv=16, chunk_size=64)
+    costs = cell_kernel_costs(shape, carried_tile=32)
+    # numbers per token: k read and written; q, k, two gates, a row of a tile; q, keys, v, h, two weights, the row
+    numbers = [72 + 72, 72 + 72 + 2 + 32, 72 + 72 + 16 + 16 + 2 + 32]
+    assert [cost.bytes for cost in costs if cost.stage == "forward"] == [2 * 128 * 2 * number for number in numbers]
+
+
+def test_narrow_fused_forward_by_hand() -> None:
+    """Two heads of 8 and 16: v is weighed where it is multiplied, so that no keys are written."""
     shape = CellShape(batch_size=1, context_length=128, n_heads=2, d_qk=8, d_hv=16, chunk_size=64)
     costs = cell_kernel_costs(shape, carried_tile=32)
     forward = {cost.kernel: cost for cost in costs if cost.stage == "forward"}
     assert list(forward) == ["gate_weights", "scores", "states_and_outputs"]
     pairs, state, within = 2 * 64 * 64 * 8, 2 * 128 * 8 * 16, 2 * 128 * 32 * 16
     assert [cost.flops for cost in forward.values()] == [0, 2 * 2 * pairs, 2 * (2 * state + within)]
-    # numbers per token: k read and written; q, k, two gates, a row of a tile; q, k, v, h, two weights, the row
-    numbers = [8 + 8, 8 + 8 + 2 + 32, 8 + 8 + 16 + 16 + 2 + 32]
+    # numbers per token: k and a weight; q, k, two gates, a row of a tile; q, k, v, h, three weights, the row
+    numbers = [8 + 1, 8 + 8 + 2 + 32, 8 + 8 + 16 + 16 + 3 + 32]
     assert [cost.bytes for cost in forward.values()] == [2 * 128 * 2 * number for number in numbers]
     tiled = cell_kernel_costs(shape, tile=16, carried_tile=32)
     assert pass_flops(costs) - pass_flops(tiled) == 2 * 2 * pairs * 0.375, "10 of 16 tiles"
@@ -272,19 +276,21 @@ def test_attention() -> None:
 @pytest.mark.parametrize("passes", PASSES)
 @pytest.mark.parametrize("hardware", [None, H200])
 @pytest.mark.parametrize("chunk", [64, 256])
-@pytest.mark.parametrize("carried", [None, CARRIED_TILE])
-def test_crossing(passes: str, hardware: Hardware | None, chunk: int, carried: int | None) -> None:
+@pytest.mark.parametrize(
+    "ways", [{}, {"carried_tile": CARRIED_TILE}, {"carried_tile": CARRIED_TILE, "keep_states": True}]
+)
+def test_crossing(passes: Pass, hardware: Hardware | None, chunk: int, ways: dict[str, Any]) -> None:
     cell = replace(SHAPE, batch_size=1, chunk_size=chunk)
-    T = crossing_context(ATTENTION, cell, passes=passes, hardware=hardware, carried_tile=carried)  # type: ignore[arg-type]
+    T = crossing_context(ATTENTION, cell, passes=passes, hardware=hardware, **ways)
 
     def measure(costs: tuple[KernelCost, ...]) -> float:
-        return pass_flops(costs, passes) if hardware is None else pass_seconds(costs, hardware, passes)  # type: ignore[arg-type]
+        return pass_flops(costs, passes) if hardware is None else pass_seconds(costs, hardware, passes)
 
     sides = []
     for context in (int(0.9 * T) // chunk * chunk, -(-int(1.1 * T) // chunk) * chunk):
         one = replace(ATTENTION, batch_size=1, context_length=context)
         other = replace(cell, context_length=context)
-        sides.append(measure(attention_kernel_costs(one)) < measure(cell_kernel_costs(other, carried_tile=carried)))
+        sides.append(measure(attention_kernel_costs(one)) < measure(cell_kernel_costs(other, **ways)))
     assert sides == [True, False]
 
 

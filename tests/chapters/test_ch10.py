@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)  # tensors are small: threads would only wait for each other
 
-from companion.accounting.kernel_costs import CARRIED_TILE, CellShape, cell_kernel_costs, chunk_size_scan  # noqa: E402
+from companion.accounting.kernel_costs import CellShape  # noqa: E402
 from companion.benchmarks.kernels.identity import identity_today  # noqa: E402
 from companion.benchmarks.kernels.log import against_peer  # noqa: E402
 from companion.benchmarks.kernels.other_cells import GATED_DELTA_RULE, GATED_DELTA_RULE_NAME  # noqa: E402
@@ -21,7 +21,7 @@ from companion.benchmarks.kernels.results import crossing, load_checks, load_tim
 from companion.benchmarks.records import read_records  # noqa: E402
 from companion.chapters import ch10  # noqa: E402
 from companion.chapters.ch10 import answer as answers  # noqa: E402
-from companion.chapters.ch10 import costs, forms, overtaking, published, right, speed  # noqa: E402
+from companion.chapters.ch10 import forms, overtaking, published, right, speed  # noqa: E402
 from companion.chapters.kernel_tables import short_name  # noqa: E402
 from companion.formatting import significant  # noqa: E402
 from companion.paths import data_dir  # noqa: E402
@@ -124,51 +124,6 @@ def test_facts_of_the_forget_gate() -> None:
     assert (facts["c10_forget_closed_totals"], facts["c10_forget_closed_pairs"]) == ("300 %", "50 %")
     assert (facts["c10_forget_open_totals"], facts["c10_forget_open_pairs"]) == ("10 %", "20 %")
     assert forms.forget_gate_errors(tables)["totals"].tolist() == pytest.approx([0.1, 3])
-
-
-# ---- costs ---------------------------------------------------------------------------------------
-
-
-def test_facts_of_costs(shown: ch10.Shown) -> None:
-    """The bytes by hand: with a state of two bytes that is written and read once a chunk, and without."""
-    scans = {name: chunk_size_scan(shape, shown.peaks) for name, shape in shown.shapes.items()}
-    facts = ch10.cost_facts(shown, cell_kernel_costs(CELL, carried_tile=CARRIED_TILE), scans)
-    assert shown.label in scans
-    states = 2 * 2 * CELL.num_chunks * 8 * 256 * 512 / 1e9
-    saved = float(str(facts["c10_through_gb"])) - float(str(facts["c10_carried_gb"]))
-    assert 0.7 * states < saved < 1.3 * states
-    total = scans[shown.label].groupby("chunk_size")["seconds"].sum()
-    assert f"{total.idxmin()} for {shown.label}" in str(facts["c10_best_chunks"])
-    assert re.fullmatch(
-        r"At L = 128(, \d+ of \d+ kernels are limited by compute| every kernel waits for memory)",
-        str(facts["c10_limits"]),
-    )
-    assert facts["c10_tile"] == CARRIED_TILE
-    table = costs.form_costs(shown).set_index("form")["seconds_per_token"]
-    recurrent = 8 * 256 * 512 * 2 * 4 / shown.peaks.peak_bytes_per_s  # a state in float32, read and written
-    words = re.fullmatch(
-        r"([\d.]+) ns in the recurrent form and ([\d.]+) ns in the parallel form, "
-        r"against ([\d.]+) ns in chunks of \d+ tokens",
-        str(facts["c10_form_times"]),
-    )
-    assert words
-    assert float(words[1]) == pytest.approx(1e9 * recurrent, rel=0.02)
-    assert float(words[3]) == pytest.approx(1e9 * table.filter(like="chunkwise").min(), rel=0.01)
-    changed = ch10.change_facts(shown, scans)
-    assert changed["c10_chunk_best"] == total.idxmin()
-    assert float(str(changed["c10_chunk_64"])) == pytest.approx(total[64] / total.min(), rel=0.01)
-    assert 1 < float(str(changed["c10_bytes_mixed"])) < float(str(changed["c10_bytes_float32"])) <= 2
-
-
-def test_lines_of_a_kernel_have_a_caption(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The button of a fold around them is named after it."""
-    shown_first: list[Any] = []
-    monkeypatch.setattr(costs, "display", shown_first.append)
-    code = ch10.show_code("triton_forward", "outputs", after="read = tl.zeros", before="h_at = h")
-    assert code.data.startswith("```python\nread = tl.zeros")
-    assert shown_first[0].markup == (
-        '<p class="companion-caption">Lines of <code>outputs</code> (triton_forward.py)</p>'
-    )
 
 
 # ---- checks --------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ least times, not the larger of summed FLOPs and summed bytes as in `companion.ac
 matrices are counted: they run on the units whose peak a `Hardware` states. Forward FLOPs are thus the matrix products
 of the convention `tfla`, forward bytes those of `chunkwise_per_token`, q and k once more (pairs and normalizer have
 kernels of their own) and the pairs, written and read; tests hold them equal. Where one kernel carries the state from
-tile to tile (`carried_tile`), no state is moved forward and only pairs within tiles are.
+tile to tile (`carried_tile`), no state is moved forward and only pairs within tiles are; in training it may write those
+at the start of every chunk, which the backward pass then has no need to compute again (`keep_states`).
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from scipy.optimize import brentq
 from companion.accounting.conventions import PAPER
 from companion.accounting.flops import attention_core_flops
 from companion.accounting.inference import BF16, Precision, Roofline
+from companion.accounting.kernel_table import kernels_of_cell
 from companion.accounting.mlstm_forms import recurrent_per_token
 from companion.architectures import XLSTM
 from companion.errors import InputError
@@ -31,6 +33,11 @@ PASSES: tuple[Pass, ...] = ("forward", "forward+backward")
 CHUNK_SIZES = (16, 32, 64, 128, 256)
 #: Tokens of a tile from which the fused forward pass carries the state to the next: `kernels.mlstm.configs.TILE`.
 CARRIED_TILE = 32
+#: Bytes that states kept for the backward pass may have, as a share of those of q, k, v and h:
+#: `kernels.mlstm.launch_fused.KEPT_SHARE`.
+KEPT_SHARE = 1.0
+#: The largest d_qk for which one kernel can carry the state: the widest block of it in `kernels.mlstm.configs`.
+WIDEST_CARRIED = 256
 #: Rows of pairs are moved up to the diagonal in stretches of this many tokens (`triton_tiles.store_pairs`).
 _STRETCH = 16
 #: The kernels keep the states between them in the two bytes of their inputs, and carry them in four.
@@ -90,80 +97,12 @@ class KernelCost:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Kernel:
-    """What a kernel does per head: products of each kind per chunk, and vectors, gates and states that it moves."""
-
-    kernel: str
-    stage: Literal["forward", "backward"]
-    #: products of 2·L²·d_qk FLOP (causal share of it): queries times keys, gradients of pairs times keys or queries.
-    scores: int = 0
-    #: products of 2·L²·d_hv FLOP (causal share of it): weights times values, and their gradients.
-    weighted: int = 0
-    #: products of 2·L·d_qk·d_hv FLOP: keys times values into a state, queries times a state, and their gradients.
-    states: int = 0
-    #: products of 2·L·carried_tile·d_hv FLOP: weights times values within tiles, computed whole.
-    tile_weighted: int = 0
-    #: vectors of d_qk and of d_hv numbers read or written per token, and gates.
-    qk_vectors: int
-    hv_vectors: int
-    gates: int = 2
-    #: states read or written per chunk.
-    chunk_states: int = 1
-    #: matrices of L × L numbers per chunk, for pairs of its tokens, read or written.
-    chunk_pairs: int = 0
-    #: rows of carried_tile numbers per token, for pairs within tiles, read or written.
-    tile_pairs: int = 0
-
-
-#: Kernels of `companion.kernels` by name: those of whole vectors or pairs, not those of gates and of n alone.
-KERNELS = (
-    # sums of keys for the normalizer's state
-    _Kernel(kernel="gate_weights", stage="forward", qk_vectors=1, hv_vectors=0, gates=0, chunk_states=0),
-    _Kernel(kernel="states", stage="forward", states=1, qk_vectors=1, hv_vectors=1),
-    _Kernel(kernel="scores", stage="forward", scores=1, qk_vectors=2, hv_vectors=0, chunk_states=0, chunk_pairs=1),
-    _Kernel(
-        kernel="outputs", stage="forward", weighted=1, states=1, qk_vectors=1, hv_vectors=2, gates=0, chunk_pairs=1,
-    ),
-    # recomputed rather than kept: states are the largest tensors by far
-    _Kernel(kernel="states", stage="backward", states=1, qk_vectors=1, hv_vectors=1),
-    _Kernel(
-        kernel="pair_gradients", stage="backward", scores=1, weighted=1, qk_vectors=2, hv_vectors=2,
-        chunk_states=0, chunk_pairs=2,
-    ),
-    _Kernel(
-        kernel="query_gradients", stage="backward", scores=1, states=1, qk_vectors=3, hv_vectors=1, chunk_pairs=2,
-    ),
-    _Kernel(kernel="state_gradients", stage="backward", states=1, qk_vectors=1, hv_vectors=1, chunk_states=2),
-    # dk and dv at the same time: what both read comes from memory once
-    _Kernel(
-        kernel="key_value_gradients", stage="backward", scores=1, weighted=1, states=2, qk_vectors=3, hv_vectors=3,
-        chunk_pairs=2,
-    ),
-    # sums over the columns of the pairs
-    _Kernel(
-        kernel="gate_gradients", stage="backward", qk_vectors=0, hv_vectors=0, gates=4, chunk_states=0, chunk_pairs=1,
-    ),
-)  # fmt: skip
-
-#: The forward kernels where one carries the state from tile to tile: they take the place of those of `KERNELS`.
-FUSED = (
-    # keys once more, written with their weights
-    _Kernel(kernel="gate_weights", stage="forward", qk_vectors=2, hv_vectors=0, gates=0, chunk_states=0),
-    # all pairs computed, for the normalizer's sums; those within tiles written
-    _Kernel(kernel="scores", stage="forward", scores=1, qk_vectors=2, hv_vectors=0, chunk_states=0, tile_pairs=1),
-    _Kernel(
-        kernel="states_and_outputs", stage="forward", states=2, tile_weighted=1, qk_vectors=2, hv_vectors=2,
-        chunk_states=0, tile_pairs=1,
-    ),
-)  # fmt: skip
-
-
 def cell_kernel_costs(
     shape: CellShape,
     *,
     tile: int | None = None,
     carried_tile: int | None = None,
+    keep_states: bool = False,
     precision: Precision = KERNEL_PRECISION,
 ) -> tuple[KernelCost, ...]:
     """Every kernel of forward and backward pass, whole batch.
@@ -176,8 +115,13 @@ def cell_kernel_costs(
         side of the square tiles of pairs (tokens): those above the diagonal are skipped, and pairs are moved up to it
         in stretches of 16 tokens, or of a shorter tile. By default all L² pairs are computed and moved.
     carried_tile
-        tokens of a tile from which the state is carried to the next: the forward pass is that of `FUSED`, without
-        states in memory (that at the end is not counted). By default states and outputs are two kernels.
+        tokens of a tile from which the state is carried to the next: the forward pass is that of
+        `kernel_table.FUSED`, and reads no state from memory (the one written at the end is not counted). By default
+        states and outputs are two kernels.
+    keep_states
+        whether the forward pass is one of training that keeps the state at the start of every chunk for the backward
+        pass, as the kernels do where `keeps_states` says so. By default the backward pass computes them again by the
+        kernel `states`. A forward pass without a gradient keeps none.
     precision
         bytes per number of vectors, gates and pairs (`bytes_per_activation`) and of states (`bytes_per_state`). What a
         second block reads again is taken to come from the cache.
@@ -190,14 +134,12 @@ def cell_kernel_costs(
     L, qk, hv = shape.chunk_size, shape.d_qk, shape.d_hv
     share = causal_share(L, tile)
     moved_share = 1.0 if tile is None else (1 + min(tile, _STRETCH) / L) / 2
-    kernels: tuple[_Kernel, ...] = KERNELS
     if carried_tile is not None:
         _check_divides("carried_tile", carried_tile, L)
-        kernels = (*FUSED, *(each for each in KERNELS if each.stage == "backward"))
     in_tile = carried_tile or 0
     scores, weighted, state = share * 2 * L**2 * qk, share * 2 * L**2 * hv, 2 * L * qk * hv
     costs = []
-    for each in kernels:
+    for each in kernels_of_cell(qk, carried=carried_tile is not None, keep_states=keep_states):
         flops: float = each.scores * scores + each.weighted * weighted + each.states * state
         flops += each.tile_weighted * 2 * L * in_tile * hv
         numbers: float = each.qk_vectors * qk + each.hv_vectors * hv + each.gates
@@ -207,6 +149,17 @@ def cell_kernel_costs(
         total = float(shape.n_heads * shape.num_chunks * flops)
         costs.append(KernelCost(kernel=each.kernel, stage=each.stage, flops=total, bytes=shape.n_heads * moved))
     return tuple(costs)
+
+
+def keeps_states(shape: CellShape) -> bool:
+    """Whether the kernels keep the states of a forward pass with a gradient for the backward pass.
+
+    They do where these take no more memory than q, k, v and h, and the shape is one for a state carried from tile to
+    tile (in bfloat16; not for packed sequences).
+    """
+    fits = shape.d_qk <= WIDEST_CARRIED and not (shape.d_qk % 8 or shape.d_hv % 8 or shape.chunk_size % CARRIED_TILE)
+    tokens = min(shape.chunk_size, shape.context_length)
+    return fits and shape.d_qk * shape.d_hv <= KEPT_SHARE * 2 * (shape.d_qk + shape.d_hv) * tokens
 
 
 def causal_share(chunk_size: int, tile: int | None = None) -> float:
@@ -297,6 +250,7 @@ def chunk_size_scan(
     chunk_sizes: Sequence[int] = CHUNK_SIZES,
     tile: int | None = None,
     carried_tile: int | None = None,
+    keep_states: bool = False,
     precision: Precision = KERNEL_PRECISION,
 ) -> pd.DataFrame:
     """Roofline seconds of every kernel over the chunk length.
@@ -307,6 +261,8 @@ def chunk_size_scan(
         as in `cell_kernel_costs`; a chunk that it does not divide is computed whole.
     carried_tile
         as there; a chunk that it does not divide is computed with states and outputs in two kernels.
+    keep_states
+        as there, but only for the chunk lengths at which the kernels keep them (`keeps_states`).
 
     Returns
     -------
@@ -316,7 +272,8 @@ def chunk_size_scan(
     for size in chunk_sizes:
         fitting, carried = (each if each and size % each == 0 else None for each in (tile, carried_tile))
         one = replace(shape, chunk_size=int(size))
-        costs = cell_kernel_costs(one, tile=fitting, carried_tile=carried, precision=precision)
+        kept = keep_states and keeps_states(one)
+        costs = cell_kernel_costs(one, tile=fitting, carried_tile=carried, keep_states=kept, precision=precision)
         tables.append(cost_table(costs, hardware).assign(chunk_size=int(size)))
     return pd.concat(tables, ignore_index=True)
 
@@ -343,12 +300,13 @@ def crossing_context(
     hardware: str | Hardware | None = None,
     tile: int | None = None,
     carried_tile: int | None = None,
+    keep_states: bool = False,
     precision: Precision = KERNEL_PRECISION,
 ) -> float:
     """Tokens from which attention costs more than the cell: FLOPs, or with `hardware` roofline seconds.
 
     Per token the cell costs the same at any context and attention ever more. `context_length` of the shapes does not
-    matter; batches are taken as one sequence. Tiles as in `cell_kernel_costs`.
+    matter; batches are taken as one sequence. Tiles and `keep_states` as in `cell_kernel_costs`.
 
     Returns
     -------
@@ -360,7 +318,9 @@ def crossing_context(
         for an unknown pass, or a tile that does not divide the chunk.
     """
     one_chunk = replace(cell, batch_size=1, context_length=cell.chunk_size)
-    costs = cell_kernel_costs(one_chunk, tile=tile, carried_tile=carried_tile, precision=precision)
+    costs = cell_kernel_costs(
+        one_chunk, tile=tile, carried_tile=carried_tile, keep_states=keep_states, precision=precision
+    )
 
     def measure(kernels: Sequence[KernelCost]) -> float:
         return pass_flops(kernels, passes) if hardware is None else pass_seconds(kernels, hardware, passes)

@@ -11,7 +11,6 @@ import pytest
 from companion.accounting.kernel_costs import (
     CARRIED_TILE,
     CellShape,
-    Pass,
     attention_kernel_costs,
     best_kernel_chunk,
     cell_kernel_costs,
@@ -20,6 +19,7 @@ from companion.accounting.kernel_costs import (
     step_cost,
 )
 from companion.benchmarks.kernels import results
+from companion.benchmarks.kernels.rooflines import least_kernels
 from companion.benchmarks.records import new_record
 from companion.errors import InputError
 from companion.hardware import Hardware
@@ -197,16 +197,19 @@ def test_rooflines(timings: results.Timings) -> None:
     shape = CellShape(batch_size=8, context_length=8192, n_heads=8, d_qk=256, d_hv=512)
     scan = chunk_size_scan(shape, peaks)
     best = CellShape(**{**vars(shape), "chunk_size": best_kernel_chunk(scan)})
-    fused = cell_kernel_costs(CellShape(**{**vars(shape), "chunk_size": 128}), carried_tile=CARRIED_TILE)
+    long = CellShape(**{**vars(shape), "chunk_size": 128})
+    fused, kept = (cell_kernel_costs(long, carried_tile=CARRIED_TILE, keep_states=keep) for keep in (False, True))
     row = table.loc[("forward", "companion", "8x256x512-T8192")]
     assert row["roofline_seconds"] == pytest.approx(pass_seconds(fused, peaks))
     assert row["roofline_seconds"] < pass_seconds(cell_kernel_costs(best), peaks), "states and outputs in two kernels"
     assert row["roofline_share"] == pytest.approx(row["roofline_seconds"] / 4e-3)
-    both: tuple[Pass, ...] = ("forward", "forward+backward")
-    for passes, part in zip(both, ("forward", "training"), strict=True):
-        two = CellShape(**{**vars(shape), "chunk_size": best_kernel_chunk(scan, passes)})
-        least = min(pass_seconds(costs, peaks, passes) for costs in (fused, cell_kernel_costs(two)))
-        assert table.loc[(part, "companion", "8x256x512-T8192"), "roofline_seconds"] == pytest.approx(least)
+    row = table.loc[("training", "companion", "8x256x512-T8192")]
+    scan = chunk_size_scan(shape, peaks, keep_states=True)
+    best = CellShape(**{**vars(shape), "chunk_size": best_kernel_chunk(scan, "forward+backward")})
+    ways = (kept, cell_kernel_costs(best, keep_states=True))
+    least = min(pass_seconds(costs, peaks, "forward+backward") for costs in ways)
+    assert row["roofline_seconds"] == pytest.approx(least)
+    assert least < pass_seconds(fused, peaks, "forward+backward"), "states computed again"
     wide = CellShape(batch_size=8, context_length=8192, n_heads=32, d_qk=128, d_hv=128)
     row = table.loc[("training", "attention, cuDNN", "8x256x512-T8192")]
     expected = pass_seconds(attention_kernel_costs(wide), peaks, "forward+backward")
@@ -231,8 +234,17 @@ def test_two_kernels_where_they_are_less() -> None:
     chunk = best_kernel_chunk(chunk_size_scan(shape, slow))
     two = pass_seconds(cell_kernel_costs(CellShape(**{**vars(shape), "chunk_size": chunk})), slow)
     one = cell_kernel_costs(CellShape(**{**vars(shape), "chunk_size": 128}), carried_tile=CARRIED_TILE)
-    assert results._cell_seconds(shape, slow, "forward") == pytest.approx(two)
+    assert least_kernels(shape, slow, "forward").seconds(slow, "forward") == pytest.approx(two)
     assert two < pass_seconds(one, slow)
+
+
+def test_states_are_kept_only_for_a_gradient(timings: results.Timings) -> None:
+    """And only where our kernels keep them: not those of one chunk of 64 tokens, which would be the larger part."""
+    shape = CellShape(batch_size=8, context_length=8192, n_heads=8, d_qk=256, d_hv=512)
+    assert not least_kernels(shape, timings.peaks, "forward").keep_states
+    assert least_kernels(shape, timings.peaks, "forward+backward").keep_states
+    short = CellShape(**{**vars(shape), "context_length": 64})
+    assert not least_kernels(short, timings.peaks, "forward+backward").keep_states
 
 
 def test_crossing(timings: results.Timings) -> None:

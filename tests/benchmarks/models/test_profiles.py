@@ -74,7 +74,7 @@ def test_components_but_the_core_sum_to_the_accounting(architecture: Architectur
 
 def test_a_chain_of_kernels_takes_their_times_one_after_another() -> None:
     cost = component_costs(architecture_of("xlstm", "400m"), "training", 2048, 4)["mlstm"]
-    assert len(cost.kernels) == 24 * 9
+    assert len(cost.kernels) == 24 * 8, "three forward, five backward: the states are kept"
     assert sum(moved for _, moved in cost.kernels) == pytest.approx(cost.bytes)
     flops_per_s, bytes_per_s = 8e14, 4.3e12
     assert cost.seconds(flops_per_s, bytes_per_s) > max(cost.flops / flops_per_s, cost.bytes / bytes_per_s)

@@ -6,29 +6,17 @@ Of several records of one cell (same GPU) the last one counts. Nothing here need
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from companion.accounting.inference import BF16
-from companion.accounting.kernel_costs import (
-    CARRIED_TILE,
-    CellShape,
-    Pass,
-    attention_kernel_costs,
-    best_kernel_chunk,
-    cell_kernel_costs,
-    chunk_size_scan,
-    crossing_context,
-    pass_seconds,
-    step_cost,
-)
+from companion.accounting.kernel_costs import CellShape, crossing_context
 from companion.benchmarks.kernels.identity import Identity, identity_of
 from companion.benchmarks.kernels.implementations import ATTENTION_WIDTH
 from companion.benchmarks.kernels.other_cells import OTHER_CELLS
+from companion.benchmarks.kernels.rooflines import PASS_OF_PART, least_kernels, roofline_seconds
 from companion.benchmarks.kernels.shapes import NUM_TOKENS
 from companion.benchmarks.records import read_records
 from companion.errors import InputError
@@ -36,10 +24,6 @@ from companion.hardware import Hardware
 
 CHECKS, TIMINGS = "kernel_checks", "kernels"
 _KEY = ("part", "case", "dtype", "implementation", "upstream", "configuration", "launch")
-#: Tokens of the chunks with which our forward pass carries the state in one kernel.
-_FUSED_CHUNK = 128
-#: Parts of the timings, and what the accounting calls them.
-PASS_OF_PART: dict[str, Pass] = {"forward": "forward", "training": "forward+backward"}
 #: Our kernels in the records of timings: with the full gradient, and without the part through the normalizer.
 OURS, OURS_DETACHED = "companion", "companion, detached normaliser"
 _GRADIENTS = ("dq", "dk", "dv", "di", "df")
@@ -204,11 +188,12 @@ def with_rooflines(timings: Timings) -> pd.DataFrame:
     """The timed cells with `roofline_seconds` and `roofline_share`, for the mLSTM, attention and steps; NaN for others.
 
     The mLSTM's is the sum over our kernels, whichever is less: states and outputs in two kernels at the chunk length
-    that makes it least, or in one at chunks of 128. It is one yardstick for all, whatever chunks an implementation
-    uses, and whatever it leaves out. Another division into kernels may have less to move.
+    that makes it least, or in one at chunks of 128; in training with states kept for the backward pass, where they keep
+    them. It is one yardstick for all, whatever chunks an implementation uses, and whatever it leaves out. Another
+    division into kernels may have less to move.
     """
     table = timings.table[_column(timings.table, "skipped").isna()].copy()
-    least = [_least_seconds(row, timings.peaks) for _, row in table.iterrows()]
+    least = [roofline_seconds(row, case_shape(row), timings.peaks) for _, row in table.iterrows()]
     table["roofline_seconds"] = least
     table["roofline_share"] = table["roofline_seconds"] / table["seconds_median"]
     return table
@@ -273,19 +258,20 @@ def crossing(timings: Timings, heads: Sequence[int], part: str, ours: str = OURS
     rows = rows[rows["part"] == part]
     attention = rows[rows["computation"] == "attention"]
     columns = ["seconds_median", "roofline_seconds"]
-    cell = rows[rows["implementation"] == ours].set_index("context_length")[columns].astype(float)
+    own = rows[rows["implementation"] == ours].set_index("context_length")[columns].astype(float)
     best = attention.groupby("context_length")[columns].min().astype(float)
-    both = pd.concat([best, cell], axis=1, join="inner").sort_index()
+    both = pd.concat([best, own], axis=1, join="inner").sort_index()
     both.columns = pd.Index(["attention", "attention_roofline", "cell", "cell_roofline"])
     measured = _log_crossing(both.index.to_numpy(float), (both["attention"] / both["cell"]).to_numpy())
     passes, (n_heads, d_qk, d_hv) = PASS_OF_PART[part], map(int, heads)
     shape = CellShape(batch_size=1, context_length=NUM_TOKENS, n_heads=n_heads, d_qk=d_qk, d_hv=d_hv)
-    chunk, carried = _least_kernels(shape, timings.peaks, passes)
+    cell, carried, kept = least_kernels(shape, timings.peaks, passes)
     width = min(ATTENTION_WIDTH, n_heads * d_hv)
     attends = replace(shape, n_heads=n_heads * d_hv // width, d_qk=width, d_hv=width)
-    shapes = (attends, replace(shape, chunk_size=chunk))
-    by_roofline = crossing_context(*shapes, passes=passes, hardware=timings.peaks, carried_tile=carried)
-    by_flops = crossing_context(*shapes, passes=passes, carried_tile=carried)
+    by_roofline, by_flops = (
+        crossing_context(attends, cell, passes=passes, hardware=peaks, carried_tile=carried, keep_states=kept)
+        for peaks in (timings.peaks, None)
+    )
     table = both.rename_axis("context_length").reset_index()
     return Crossing(measured=measured, by_roofline=by_roofline, by_flops=by_flops, table=table)
 
@@ -311,36 +297,6 @@ def measure_here() -> tuple[Timings | None, str]:
         if (status := benchmark.main([*words, "--out", str(out)])) or not out.exists():
             return None, f"The benchmark ended with status {status} and timed nothing; run it by itself to see why."
         return load_timings(out), ""
-
-
-def _least_seconds(row: pd.Series, peaks: Hardware) -> float:
-    shape = case_shape(row)
-    if row["part"] == "step":
-        wide = 2.0 if row["state_dtype"] == "bfloat16" else 4.0
-        return float(step_cost(shape, precision=replace(BF16, bytes_per_state=wide)).roofline(peaks).seconds)
-    passes = PASS_OF_PART[str(row["part"])]
-    if row["computation"] == "attention":
-        return pass_seconds(attention_kernel_costs(shape), peaks, passes)
-    if row["computation"] in OTHER_CELLS:
-        return float("nan")  # it computes something else
-    return _cell_seconds(shape, peaks, passes)
-
-
-def _cell_seconds(shape: CellShape, peaks: Hardware, passes: Pass) -> float:
-    chunk, carried = _least_kernels(shape, peaks, passes)
-    return pass_seconds(cell_kernel_costs(replace(shape, chunk_size=chunk), carried_tile=carried), peaks, passes)
-
-
-@cache
-def _least_kernels(shape: CellShape, peaks: Hardware, passes: Pass) -> tuple[int, int | None]:
-    """Chunk length and `carried_tile` of least roofline time: two kernels at any chunk, or one at `_FUSED_CHUNK`."""
-    ways = ((best_kernel_chunk(chunk_size_scan(shape, peaks), passes), None), (_FUSED_CHUNK, CARRIED_TILE))
-
-    def seconds(way: tuple[int, int | None]) -> float:
-        costs = cell_kernel_costs(replace(shape, chunk_size=way[0]), carried_tile=way[1])
-        return pass_seconds(costs, peaks, passes)
-
-    return min(ways, key=seconds)
 
 
 def _log_crossing(contexts: np.ndarray, ratios: np.ndarray) -> float:

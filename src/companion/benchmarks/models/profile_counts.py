@@ -22,6 +22,7 @@ from companion.accounting.kernel_costs import (
     KernelCost,
     attention_kernel_costs,
     cell_kernel_costs,
+    keeps_states,
 )
 from companion.accounting.params import block_branches, num_params
 from companion.architectures import Architecture, Attention, Mixer
@@ -158,7 +159,8 @@ def _core(mixer: Mixer, part: str, context_length: int, batch_size: int, chunk_s
     if isinstance(mixer, Attention):
         kernels = attention_kernel_costs(shape)
     else:
-        kernels = cell_kernel_costs(shape, carried_tile=CARRIED_TILE)
+        kept = part == "training" and keeps_states(shape)
+        kernels = cell_kernel_costs(shape, carried_tile=CARRIED_TILE, keep_states=kept)
     chain = [(each.flops, each.bytes) for each in kernels if part == "training" or each.stage == "forward"]
     if part == "prefill_layer":  # what is kept is written once more
         chain.append((0.0, batch_size * float(mixer.cache_numbers(context_length) * BF16.kept(mixer))))

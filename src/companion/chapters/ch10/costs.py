@@ -13,6 +13,7 @@ from companion.accounting.kernel_costs import (
     cell_kernel_costs,
     chunk_size_scan,
     cost_table,
+    keeps_states,
     pass_bytes,
     pass_seconds,
 )
@@ -90,7 +91,8 @@ def show_chunk_scan(shown: Shown, scans: Mapping[str, pd.DataFrame]) -> Html:
         "chunks of 256.",
         caption="Least time of forward and backward by chunk length where all states go through memory, "
         f"{count(shown.cell.num_tokens)} tokens; panels: H × (d_qk, d_hv). The outlined bar is the lowest. Short "
-        "chunks spend most of their time on moving states.",
+        "chunks spend most of their time on moving states. Where these take more memory than q, k, v and h, the "
+        "backward pass computes them again.",
     )
 
 
@@ -102,13 +104,29 @@ def limits(costs: pd.DataFrame) -> str:
     return f"{bound} of {len(costs)} kernels are limited by compute"
 
 
-def cost_facts(shown: Shown, carried: Costs, scans: Mapping[str, pd.DataFrame]) -> dict[str, object]:
-    """Peaks, best chunks, and what tiles and a carried state save."""
+def kept_verdict(shown: Shown) -> str:
+    """A verdict: whether the backward pass finds the states in memory, and what that costs and saves."""
+    kept, again = (cell_kernel_costs(shown.cell, carried_tile=CARRIED_TILE, keep_states=x) for x in (True, False))
+    if not keeps_states(shown.cell):
+        return "For these heads and chunks it writes no states, and the backward pass computes them again"
+    more = (pass_bytes(kept) - pass_bytes(again)) / 1e9
+    both, instead = (pass_bytes(costs, "forward+backward") / 1e9 for costs in (kept, again))
+    return (
+        f"In training it also writes the state at the start of every chunk, {more:.1f} GB, for the backward pass. "
+        f"Together the two passes then move {both:.1f} GB, where they would move {instead:.1f} GB if the backward pass "
+        "computed the states again"
+    )
+
+
+def cost_facts(shown: Shown, trained: Costs, scans: Mapping[str, pd.DataFrame]) -> dict[str, object]:
+    """Peaks, best chunks, and what tiles and a carried state save; `trained` are the kernels of a training step."""
     cell, peaks = shown.cell, shown.peaks
-    costs = cost_table(carried, peaks)
-    longer = chunk_size_scan(cell, peaks, chunk_sizes=[2**k for k in range(4, 13)])
+    costs = cost_table(trained, peaks)
+    longer = chunk_size_scan(cell, peaks, chunk_sizes=[2**k for k in range(4, 13)], keep_states=True)
     best = listed([f"{best_kernel_chunk(scan, 'forward+backward')} for {name}" for name, scan in scans.items()])
-    tiled, through = cell_kernel_costs(cell, tile=64, carried_tile=CARRIED_TILE), cell_kernel_costs(cell)
+    tiled = cell_kernel_costs(cell, tile=64, carried_tile=CARRIED_TILE, keep_states=keeps_states(cell))
+    # forward passes without a gradient
+    through, carried = cell_kernel_costs(cell), cell_kernel_costs(cell, carried_tile=CARRIED_TILE)
     less, fewer = (1 - sum(getattr(c, name) for c in tiled) / costs[name].sum() for name in ("flops", "bytes"))
     facts: dict[str, object] = {
         "c10_peaks": f"{peaks.peak_flops_per_s / 1e12:.0f} TFLOP/s and {peaks.peak_bytes_per_s / 1e12:.2f} TB/s on "
@@ -128,19 +146,20 @@ def cost_facts(shown: Shown, carried: Costs, scans: Mapping[str, pd.DataFrame]) 
     wide = state_blocks(shown)
     return facts | {
         "c10_states_share": percent(of_states / moved),
+        "c10_states_kept": kept_verdict(shown),
         "c10_tile": CARRIED_TILE,
         "c10_blocks": f"{wide['BLOCK_K']} × {wide['BLOCK_V']} numbers for heads of {cell.d_qk} and {cell.d_hv}",
     }
 
 
-def state_blocks(shown: Shown, **few: int) -> dict[str, int]:
-    """Blocks of the kernel `states` for the cell; `few` are `chains` and `multiprocessors` of `block_sizes`.
+def state_blocks(shown: Shown, kernel: str = "states", **few: int) -> dict[str, int]:
+    """Blocks of `states` or `state_gradients` for the cell; `few`: `chains` and `multiprocessors` of `block_sizes`.
 
-    Where Triton is not installed, 128 × 128.
+    Where Triton is not installed, 128 × 128 of states and 64 × 128 of their gradients.
     """
     cell = shown.cell
-    found = block_sizes("states", d_qk=cell.d_qk, d_hv=cell.d_hv, chunk_size=cell.chunk_size, **few)
-    return {"BLOCK_K": 128, "BLOCK_V": 128} | found
+    found = block_sizes(kernel, d_qk=cell.d_qk, d_hv=cell.d_hv, chunk_size=cell.chunk_size, **few)
+    return {"BLOCK_K": 128 if kernel == "states" else 64, "BLOCK_V": 128} | found
 
 
 def show_code(module: str, function: str, *, after: str, before: str) -> Markdown:

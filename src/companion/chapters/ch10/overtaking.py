@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from companion.accounting.inference import Precision
-from companion.accounting.kernel_costs import cell_kernel_costs, pass_bytes
+from companion.accounting.kernel_costs import cell_kernel_costs, keeps_states, pass_bytes
 from companion.benchmarks.kernels.results import OURS
 from companion.benchmarks.kernels.shapes import NUM_TOKENS
 from companion.chapters.ch10 import record_figures
@@ -84,10 +84,12 @@ def change_facts(shown: Shown, scans: Mapping[str, pd.DataFrame]) -> dict[str, o
     by_chunk = {name: scan.groupby("chunk_size")["seconds"].sum() for name, scan in scans.items()}
     own = by_chunk.get(shown.label, next(iter(by_chunk.values())))
     four, mixed = Precision(bytes_per_activation=4.0, bytes_per_state=4.0), Precision(bytes_per_state=4.0)
-    usual = pass_bytes(cell_kernel_costs(shown.cell), "forward+backward")
+    kept = keeps_states(shown.cell)  # in bfloat16; in float32 the kernels compute them again
+    usual = pass_bytes(cell_kernel_costs(shown.cell, keep_states=kept), "forward+backward")
     more = {
-        name: pass_bytes(cell_kernel_costs(shown.cell, precision=precision), "forward+backward") / usual
-        for name, precision in (("float32", four), ("mixed", mixed))
+        name: pass_bytes(cell_kernel_costs(shown.cell, keep_states=keep, precision=precision), "forward+backward")
+        / usual
+        for name, keep, precision in (("float32", False, four), ("mixed", kept, mixed))
     }
     return {
         "c10_chunk_64": significant(own[64] / own.min(), 2),
@@ -99,20 +101,20 @@ def change_facts(shown: Shown, scans: Mapping[str, pd.DataFrame]) -> dict[str, o
 def batch_verdict(shown: Shown) -> str:
     """A verdict: whether a batch of one fills the GPU in the backward pass, and what one long sequence costs."""
     cell, count = shown.cell, shown.peaks.num_multiprocessors
-    wide = state_blocks(shown)
-    few = wide | state_blocks(shown, chains=cell.n_heads, multiprocessors=count)
+    wide = state_blocks(shown, "state_gradients")
+    few = wide | state_blocks(shown, "state_gradients", chains=cell.n_heads, multiprocessors=count)
 
     def number(blocks: dict[str, int]) -> int:
         return -(-cell.d_qk // blocks["BLOCK_K"]) * -(-cell.d_hv // blocks["BLOCK_V"]) * cell.n_heads
 
     words = (
-        f"In the backward pass the states of one sequence form {number(wide)} blocks of {wide['BLOCK_K']} × "
-        f"{wide['BLOCK_V']}, and the GPU has {count} multiprocessors"
+        f"In the backward pass the gradients of the states of one sequence form {number(wide)} blocks of "
+        f"{wide['BLOCK_K']} × {wide['BLOCK_V']}, and the GPU has {count} multiprocessors"
     )
     less = (
         f". For a batch of one, the kernels cut them into {number(few)} blocks of {few['BLOCK_K']} × {few['BLOCK_V']}"
     )
-    words += less if few != wide else ": enough for a batch of one"
+    words += less if few != wide else ". A batch of one is cut into the same blocks"
     rows = shown.here[(shown.here["implementation"] == OURS) & (shown.here["part"] == "training")]
     flat = rows.set_index("context_length")["seconds_median"].sort_index()
     if len(flat) < 2:
