@@ -4,7 +4,8 @@
 
 also as `companion bench kernels`. Parts: `checks` (errors of sequences against the float64 recurrence), `step-checks`,
 `configurations` (the same for every candidate configuration of every kernel), `long` (65,536 tokens), `forward`,
-`training` (forward and backward) and `step` (timings), `tuning` (every candidate configuration timed). Every case is
+`training` (forward and backward) and `step` (timings), `tuning` (every candidate configuration timed), `host` (what a
+call takes of the CPU) and `first-call` (both passes in a new process, with nothing compiled before). Every case is
 recorded as soon as it is done, so an interrupted run loses little; with --resume, cells that the file already holds (of
 the same kernels, GPU and versions) are left out. Needs torch (extra `kernels`); timings need a CUDA GPU, and so do
 checks unless Triton's interpreter runs them.
@@ -26,11 +27,19 @@ from companion.benchmarks.kernels.implementations import LIBRARIES, absent, ours
 from companion.benchmarks.kernels.other_cells import GATED_DELTA_RULE_NAME, OTHER_CELLS
 from companion.benchmarks.kernels.requirements import left_out
 from companion.benchmarks.kernels.session import CHECKS, TIMINGS, Session, library_of, say
-from companion.benchmarks.kernels.shapes import Shape, check_names, select_shapes, sequence_shapes, step_shapes
+from companion.benchmarks.kernels.shapes import (
+    Shape,
+    check_names,
+    first_call_shapes,
+    host_shapes,
+    select_shapes,
+    sequence_shapes,
+    step_shapes,
+)
 from companion.errors import InputError
 
 CHECK_PARTS = ("checks", "step-checks", "configurations", "long")
-TIMED_PARTS = ("forward", "training", "step", "tuning")
+TIMED_PARTS = ("forward", "training", "step", "tuning", "host", "first-call")
 PARTS = (*CHECK_PARTS, *TIMED_PARTS)
 #: What runs when no part is named.
 DEFAULT_PARTS = ("checks", "step-checks", "forward", "training", "step")
@@ -41,7 +50,11 @@ FAULT, RESTARTS = 3, 8
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of both command lines."""
     parser.add_argument(
-        "--part", nargs="+", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)} (default: all but three)"
+        "--part",
+        nargs="+",
+        choices=PARTS,
+        metavar="PART",
+        help=f"of {', '.join(PARTS)} (default: {', '.join(DEFAULT_PARTS)})",
     )
     parser.add_argument("--cases", nargs="+", metavar="NAME", help="cases, groups, heads or sizes (see --list)")
     parser.add_argument(
@@ -128,7 +141,8 @@ def listing() -> list[str]:
     for case in all_cases():
         groups.setdefault(case.group, []).append(case.name)
     lines += [f"  {group}: {', '.join(names)}" for group, names in groups.items()]
-    for title, shapes in (("forward and training", sequence_shapes()), ("step", step_shapes())):
+    for title, part in (("forward and training", "forward"), ("step", "step"), ("host", "host")):
+        shapes = timed_shapes(part)
         heads, sizes = (dict.fromkeys(getattr(shape, name) for shape in shapes) for name in ("heads", "size"))
         lines += ["", f"shapes of {title} (heads-size):", f"  {', '.join(heads)} - {', '.join(sizes)}"]
     lines += ["", "implementations:"]
@@ -193,12 +207,11 @@ def _run_checks(session: Session, part: str) -> int:
 
 
 def _run_timings(session: Session, part: str) -> int:
-    from companion.benchmarks.kernels import suites, timing
+    from companion.benchmarks.kernels import host, suites, timing
     from companion.benchmarks.kernels.checks import DeviceFault
 
     options = session.options
-    shapes = (step_shapes if part == "step" else sequence_shapes)(options.quick)
-    shapes = select_shapes(shapes, options.cases)
+    shapes = select_shapes(timed_shapes(part, options.quick), options.cases)
     if not shapes:
         return 0
     peaks = timing.measured_peaks()
@@ -210,8 +223,8 @@ def _run_timings(session: Session, part: str) -> int:
             from companion.benchmarks.kernels.tuning import tune
 
             found = tune(shape, repeats=options.repeats, todo=session.todo(part), chunk_size=options.chunk_size)
-        elif part == "step":
-            found = suites.steps(shape, settings=settings, todo=session.todo(part))
+        elif suite := {"step": suites.steps, "host": host.hosts, "first-call": host.first_calls}.get(part):
+            found = suite(shape, settings=settings, todo=session.todo(part))
         else:
             found = _sequences(session, shape, part, settings)
         try:
@@ -224,6 +237,13 @@ def _run_timings(session: Session, part: str) -> int:
             )
             return FAULT
     return 0
+
+
+def timed_shapes(part: str, quick: bool = False) -> tuple[Shape, ...]:
+    """Shapes of a part of the timings; `quick`: few."""
+    if part == "host":
+        return host_shapes()
+    return {"step": step_shapes, "first-call": first_call_shapes}.get(part, sequence_shapes)(quick)
 
 
 def _sequences(session: Session, shape: Shape, part: str, settings: Any) -> Iterator[dict[str, Any]]:
@@ -296,7 +316,7 @@ def _step_dtypes(options: argparse.Namespace) -> tuple[str, ...]:
 def _check_options(options: argparse.Namespace, parts: Sequence[str]) -> None:
     if options.cases:
         known = {name for case in all_cases() for name in (case.name, case.group)}
-        shapes = (*sequence_shapes(), *step_shapes())
+        shapes = [shape for part in TIMED_PARTS for shape in timed_shapes(part)]
         known |= {name for shape in shapes for name in (shape.name, shape.heads, shape.size)}
         if any(name.startswith("step_") for name in options.cases):
             known |= _step_names()

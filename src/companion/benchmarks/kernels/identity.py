@@ -34,6 +34,7 @@ HARNESSES = {
         "checks",
         "evaluation",
         "gate",
+        "host",
         "implementations",
         "inputs",
         "references",

@@ -31,7 +31,7 @@ from companion.benchmarks.kernels.references import relative_error
 from companion.benchmarks.kernels.shapes import Shape
 
 # renaming these would make records of the mLSTM stale
-from companion.benchmarks.kernels.suites import LIMIT, Fields, Settings, _guarded
+from companion.benchmarks.kernels.suites import LIMIT, Fields, Settings, guarded
 
 LIBRARY, CHUNK_SIZE = "fla", 64
 #: Largest width of keys that the kernel takes.
@@ -84,7 +84,7 @@ def sequences(shape: Shape, *, backward: bool, settings: Settings, todo: Callabl
         "d_hv": shape.d_hv,
     }
     if settings.wanted(GATED_DELTA_RULE_NAME, LIBRARY) and todo(fields):
-        yield from _guarded({**fields, "backends": backends()}, partial(_sequence, shape, backward, settings))
+        yield from guarded({**fields, "backends": backends()}, partial(_sequence, shape, backward, settings))
 
 
 def backends() -> dict[str, str]:

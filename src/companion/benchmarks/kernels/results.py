@@ -23,6 +23,8 @@ from companion.errors import InputError
 from companion.hardware import Hardware
 
 CHECKS, TIMINGS = "kernel_checks", "kernels"
+#: Parts of the timings that are of the host.
+HOST_PARTS = ("host", "first-call")
 _KEY = ("part", "case", "dtype", "implementation", "upstream", "configuration", "launch")
 #: Our kernels in the records of timings: with the full gradient, and without the part through the normalizer.
 OURS, OURS_DETACHED = "companion", "companion, detached normaliser"
@@ -115,6 +117,27 @@ def load_timings(path: Path, gpu: str | None = None) -> Timings:
         commits=commits,
         identities=tuple(dict.fromkeys(identity_of(record["parameters"]) for record in mine)),
     )
+
+
+def load_host(path: Path, gpu: str | None = None) -> pd.DataFrame:
+    """What calls took of the host of one GPU, by default that of the last such record.
+
+    Returns
+    -------
+    DataFrame
+        a row per cell of the parts `host` and `first-call`, with the fields of a result and `gpu`; without rows if no
+        record has them.
+
+    Raises
+    ------
+    InputError
+        if the file cannot be read, or has such records of other GPUs alone.
+    """
+    known = read_records(path)
+    if not any(result["part"] in HOST_PARTS for record in known for result in record["results"]):
+        return pd.DataFrame()
+    cells, _ = _cells(path, TIMINGS, gpu, HOST_PARTS)
+    return pd.DataFrame([{**result, "gpu": str(record["parameters"].get("gpu"))} for record, result in cells])
 
 
 # ---- what is right -------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from companion.errors import InputError
 NUM_TOKENS = 65536
 #: The first of these is timed first: the length of the target.
 CONTEXT_LENGTHS = (8192, 2048, 32768, 1024, 4096, 16384, 65536)
+#: H, d_qk and d_hv of a layer of a small model, whose calls the host takes longer to launch than the GPU to compute.
+SMALL_LAYER = (4, 32, 64)
 #: H, d_qk, d_hv.
 HEADS = ((8, 256, 512), (16, 128, 256), (8, 128, 128))
 #: Heads as narrow as those of small models, at the lengths where they were slowest.
@@ -56,11 +58,22 @@ def step_shapes(quick: bool = False) -> tuple[Shape, ...]:
     return tuple(shapes[:2] if quick else shapes)
 
 
+def host_shapes() -> tuple[Shape, ...]:
+    """What the host's time is measured at: one sequence."""
+    return (Shape(*SMALL_LAYER, batch_size=1, context_length=1024),)
+
+
+def first_call_shapes(quick: bool = False) -> tuple[Shape, ...]:
+    """What is compiled in a process of its own: all heads; `quick`: the first."""
+    shapes = [Shape(*heads, batch_size=8, context_length=1024) for heads in (*HEADS, NARROW_HEADS, SMALL_LAYER)]
+    return tuple(shapes[:1] if quick else shapes)
+
+
 def select_shapes(shapes: Sequence[Shape], names: Sequence[str] | None) -> tuple[Shape, ...]:
     """Shapes with one of these names, or of these heads (`8x256x512`) and sizes (`T8192`, `B64`); all without names."""
     if not names:
         return tuple(shapes)
-    everything = (*sequence_shapes(), *step_shapes())
+    everything = (*sequence_shapes(), *step_shapes(), *host_shapes())
     heads = {shape.heads for shape in everything} & set(names)
     sizes = {shape.size for shape in everything} & set(names)
 

@@ -78,7 +78,7 @@ def sequences(shape: Shape, *, backward: bool, settings: Settings, todo: Callabl
         }
         if not todo(fields):
             continue
-        yield from _guarded(fields, partial(_sequence, implementation, shape, backward, settings, slices))
+        yield from guarded(fields, partial(_sequence, implementation, shape, backward, settings, slices))
 
 
 def steps(shape: Shape, *, settings: Settings, todo: Callable[[Fields], bool]) -> Iterator[Fields]:
@@ -100,10 +100,10 @@ def steps(shape: Shape, *, settings: Settings, todo: Callable[[Fields], bool]) -
             }
             if not todo(fields):
                 continue
-            yield from _guarded(fields, partial(_step, implementation, shape, launch, settings))
+            yield from guarded(fields, partial(_step, implementation, shape, launch, settings))
 
 
-def _guarded(fields: Fields, measure: Callable[[], Fields]) -> Iterator[Fields]:
+def guarded(fields: Fields, measure: Callable[[], Fields]) -> Iterator[Fields]:
     """The cell with what was measured; out of memory is a reason not to, a fault is yielded, and then ends the run."""
     try:
         yield {**fields, **measure()}
@@ -131,7 +131,7 @@ def _sequence(
     gate = settings.gate(implementation, d_qk, d_hv, backward=backward)
     if not gate["verified"]:
         return {"skipped": gate["reason"], "gate": gate}
-    sets = _sequence_sets(implementation, shape, backward, settings.device)
+    sets = sequence_sets(implementation, shape, backward, settings.device)
 
     def action(number: int) -> dict[str, torch.Tensor]:
         *tensors, upstream = sets[number % len(sets)]
@@ -178,27 +178,32 @@ def _heads(shape: Shape, implementation: Implementation) -> tuple[int, int, int]
     return shape.n_heads, shape.d_qk, shape.d_hv
 
 
-def _sequence_sets(
+def sequence_sets(
     implementation: Implementation, shape: Shape, backward: bool, device: str
 ) -> list[list[torch.Tensor]]:
-    """q, k, v, i, f and an upstream gradient, in the layout of the implementation; gates of an untrained xLSTM."""
+    """As many `sequence_inputs` as no cache holds."""
     heads, d_qk, d_hv = _heads(shape, implementation)
     random = torch.Generator(device=device).manual_seed(0)
+    one = shape.batch_size * shape.context_length * heads * (2 * d_qk + d_hv) * 2
+    return [sequence_inputs(implementation, shape, backward, random) for _ in range(timing.num_sets(one))]
+
+
+def sequence_inputs(
+    implementation: Implementation, shape: Shape, backward: bool, random: torch.Generator
+) -> list[torch.Tensor]:
+    """q, k, v, i, f and an upstream gradient, in the layout of the implementation; gates of an untrained xLSTM."""
+    heads, d_qk, d_hv = _heads(shape, implementation)
     axes = (shape.batch_size, shape.context_length, heads)
     if implementation.layout == "bhtd":
         axes = (shape.batch_size, heads, shape.context_length)
 
     def normal(*width: int) -> torch.Tensor:
         dtype = torch.bfloat16 if width else torch.float32
-        return torch.randn(*axes, *width, generator=random, device=device, dtype=dtype)
+        return torch.randn(*axes, *width, generator=random, device=random.device, dtype=dtype)
 
-    one = shape.batch_size * shape.context_length * heads * (2 * d_qk + d_hv) * 2
-    sets = []
-    for _ in range(timing.num_sets(one)):
-        uniform = torch.rand(*axes, generator=random, device=device)
-        tensors = [normal(d_qk), normal(d_qk), normal(d_hv), normal() - 10, 3 + 3 * uniform]
-        sets.append([*(x.requires_grad_(backward) for x in tensors), normal(d_hv)])
-    return sets
+    uniform = torch.rand(*axes, generator=random, device=random.device)
+    tensors = [normal(d_qk), normal(d_qk), normal(d_hv), normal() - 10, 3 + 3 * uniform]
+    return [*(x.requires_grad_(backward) for x in tensors), normal(d_hv)]
 
 
 def _step(implementation: StepImplementation, shape: Shape, launch: str, settings: Settings) -> Fields:

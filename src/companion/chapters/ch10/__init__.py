@@ -32,6 +32,7 @@ from companion.chapters.ch10.forms import (
     show_overflow,
     show_pairs,
 )
+from companion.chapters.ch10.host import host_facts, show_host
 from companion.chapters.ch10.overtaking import (
     change_facts,
     crossing_facts,
@@ -80,6 +81,7 @@ __all__ = [
     "form_facts",
     "gradient_facts",
     "head_norm",
+    "host_facts",
     "load_claims",
     "normalizer_gradient_errors",
     "normalizer_sums",
@@ -103,6 +105,7 @@ __all__ = [
     "show_form_errors",
     "show_forms",
     "show_here",
+    "show_host",
     "show_launches",
     "show_normalizer_gradient",
     "show_overflow",
