@@ -52,7 +52,7 @@ def test_the_prose(path: Path) -> None:
 def test_the_table(path: Path) -> None:
     shown = ch10.show_host(path).markup
     assert "ours" in shown
-    assert "293 µs" in shown
+    assert "293" in shown
     assert "xl_chunk" not in shown, "nothing was timed"
 
 
