@@ -81,7 +81,7 @@ def ratios_in_order(log: pd.DataFrame) -> Figure:
 def show_predictions(log: pd.DataFrame | None) -> Html:
     """Every prediction beside its measurement."""
     if log is None:
-        return nothing("these records have no log of predictions")
+        return nothing("these records have no log of predictions", name="kernel-predictions")
     usual = _usual(log)
     elsewhere = log["measured_on"].notna() & (log["measured_on"] != log["gpu"])
     of = log["of"] + elsewhere.map({True: "\u00a0*", False: ""})
@@ -122,7 +122,7 @@ def show_gains(records: Path, context: int) -> Html:
     """Our first and last times on every GPU whose records hold two states of the kernels."""
     table = passes_of(gains(records), context)
     if not len(table):
-        return nothing("these records hold one state of our kernels on every GPU")
+        return nothing("these records hold one state of our kernels on every GPU", name="kernel-gains")
     cells = [
         f"{1e3 * row['first_seconds']:.2f} → {1e3 * row['last_seconds']:.2f} ({row['gain']:.2f})"
         for _, row in table.iterrows()

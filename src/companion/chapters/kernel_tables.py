@@ -27,9 +27,9 @@ def short_name(implementation: str) -> str:
     return name.replace("detached normaliser", "detached")
 
 
-def nothing(note: str) -> Html:
-    """In place of a figure or table for which there are no records."""
-    return show_table(pd.DataFrame({"note": [note]}), caption="Nothing to show.")
+def nothing(note: str, name: str | None = None) -> Html:
+    """In place of a figure or table for which there are no records; with its name, if the prose points to it."""
+    return show_table(pd.DataFrame({"note": [note]}), name=name, caption="Nothing to show.")
 
 
 def short_gpu(names: pd.Series) -> pd.Series:

@@ -121,7 +121,7 @@ def show_choice(timings: Timings) -> Html:
     """For every use, heads and range of sizes the fastest recorded form, and how many times as long others take."""
     found = choices(cell_candidates(timings))
     if not len(found):
-        return nothing(f"no time of the mLSTM cell is recorded on {timings.gpu}")
+        return nothing(f"no time of the mLSTM cell is recorded on {timings.gpu}", name="kernel-choice")
     rows = []
     for use in USES.values():
         symbol = "B" if use == USES["step"] else "T"
@@ -146,7 +146,7 @@ def show_launches(folder: Path) -> Html:
     found = choices(model_choice_candidates(folder))
     training = found[found["use"] == MODEL_USES["training"]]
     if not len(training):
-        return nothing("no training of a whole xLSTM model is recorded")
+        return nothing("no training of a whole xLSTM model is recorded", name="kernel-launches")
     rows = []
     for group in runs_of_sizes(training.sort_values("seconds"), ["of"]):
         first = group.iloc[0]
@@ -167,7 +167,7 @@ def show_serving(folder: Path) -> Html:
     found = choices(model_choice_candidates(folder))
     found = found[found["use"] != MODEL_USES["training"]]
     if not len(found):
-        return nothing("no prompt or token of a whole xLSTM model is recorded")
+        return nothing("no prompt or token of a whole xLSTM model is recorded", name="kernel-serving")
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for group in runs_of_sizes(found, ["use", "of", "batch"]):
         first = group.iloc[0]

@@ -22,7 +22,7 @@ def show_host(path: Path) -> Html:
     """A row per implementation and way to launch it: the host's time of a call, and of a further one in a chain."""
     found = _timed(path, "host")
     if not len(found):
-        return nothing(f"{NO_HOST[0].lower()}{NO_HOST[1:]}")
+        return nothing(f"{NO_HOST[0].lower()}{NO_HOST[1:]}", name="kernel-host")
     rows = []
     for _, one in found.iterrows():
         row = {"implementation": short_name(one["implementation"]), "launch": LAUNCHES[one["launch"]]}

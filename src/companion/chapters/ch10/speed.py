@@ -251,7 +251,7 @@ def show_rivals(records: Path, context: int) -> Html:
     """Our times beside those of xl_chunk of mlstm_kernels, on every GPU that timed both."""
     rivals = pass_rivals(records, context)
     if not len(rivals):
-        return nothing("no published kernel was timed beside ours")
+        return nothing("no published kernel was timed beside ours", name="kernel-rivals")
     cells = [f"{1e3 * row['seconds']:.2f} ({row['ratio']:.2f})" for _, row in rivals.iterrows()]
     return show_table(
         by_context(rivals, cells),
