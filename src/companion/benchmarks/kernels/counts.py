@@ -59,12 +59,13 @@ def shares(times: dict[str, Any], counts: dict[str, float], peaks: dict[str, flo
     flops, moved = (counts[name] / times["seconds_median"] for name in ("useful_flops", "least_bytes"))
     return {
         **counts,
-        "flops_per_s": _significant(flops),
-        "bytes_per_s": _significant(moved),
-        "share_of_peak_flops": _significant(flops / peaks["peak_flops_per_s"]),
-        "share_of_peak_bytes": _significant(moved / peaks["peak_bytes_per_s"]),
+        "flops_per_s": significant(flops),
+        "bytes_per_s": significant(moved),
+        "share_of_peak_flops": significant(flops / peaks["peak_flops_per_s"]),
+        "share_of_peak_bytes": significant(moved / peaks["peak_bytes_per_s"]),
     }
 
 
-def _significant(value: float) -> float:
+def significant(value: float) -> float:
+    """Five digits, as records hold them."""
     return float(f"{value:.5g}")

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from companion.benchmarks.kernels.checks import failure
+from companion.benchmarks.kernels.counts import significant
 from companion.benchmarks.kernels.implementations import Implementation, absent, timed
 from companion.benchmarks.kernels.shapes import Shape
 from companion.benchmarks.kernels.suites import Fields, Settings, guarded, sequence_inputs
@@ -91,9 +92,9 @@ def _host(implementation: Implementation, shape: Shape, launch: str, settings: S
         return {"skipped": failure(error)["reason"], "gate": gate}
     one, many = times[1], times[CHAIN]
     return {
-        "seconds_median": _significant(one["both"]),
-        "seconds_forward": _significant(one["forward"]),
-        "seconds_further": _significant((many["both"] - one["both"]) / (CHAIN - 1)),
+        "seconds_median": significant(one["both"]),
+        "seconds_forward": significant(one["forward"]),
+        "seconds_further": significant((many["both"] - one["both"]) / (CHAIN - 1)),
         "repeats": CALLS,
         "gate": gate,
     }
@@ -164,7 +165,7 @@ def _first_call(shape: Shape, device: str) -> Fields:
     if done.returncode:
         return {"skipped": (done.stderr.strip().splitlines() or ["no message"])[-1][:200]}
     first, second = json.loads(done.stdout.splitlines()[-1])
-    return {"seconds_median": _significant(first), "seconds_second": _significant(second), "repeats": 1}
+    return {"seconds_median": significant(first), "seconds_second": significant(second), "repeats": 1}
 
 
 def time_first_calls(device: str, sizes: tuple[int, ...]) -> tuple[float, float]:
@@ -190,10 +191,6 @@ def wait() -> None:
     """For the GPU, if there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-
-
-def _significant(value: float) -> float:
-    return float(f"{value:.5g}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from companion.benchmarks import hardware
+from companion.benchmarks.kernels.counts import significant
 
 #: Calls that do not count.
 WARM_UP = 3
@@ -35,9 +36,9 @@ def seconds(action: Callable[[int], Any], *, repeats: int, limit: float = 1.0, c
     times = sorted(x / calls for x in _timed(action, WARM_UP + 1, repeats))
     low, middle, high = quantiles(times, n=4, method="inclusive")
     return {
-        "seconds_median": _significant(middle),
-        "seconds_quartile_1": _significant(low),
-        "seconds_quartile_3": _significant(high),
+        "seconds_median": significant(middle),
+        "seconds_quartile_1": significant(low),
+        "seconds_quartile_3": significant(high),
         "repeats": repeats,
     }
 
@@ -61,8 +62,8 @@ def num_sets(set_bytes: int) -> int:
 def measured_peaks(repeats: int = 20) -> dict[str, float]:
     """FLOP/s of a product of 8192² bf16 matrices, and bytes/s of a 2 GiB copy (read and written), measured now."""
     return {
-        "peak_flops_per_s": _significant(hardware.product(torch, repeats, size=8192)["flops_per_s"]),
-        "peak_bytes_per_s": _significant(hardware.copy(torch, repeats, size=2**31)["bytes_per_s"]),
+        "peak_flops_per_s": significant(hardware.product(torch, repeats, size=8192)["flops_per_s"]),
+        "peak_bytes_per_s": significant(hardware.copy(torch, repeats, size=2**31)["bytes_per_s"]),
     }
 
 
@@ -96,7 +97,3 @@ def _timed(action: Callable[[int], Any], start: int, repeats: int) -> list[float
         end.record()
     torch.cuda.synchronize()
     return [begin.elapsed_time(end) / 1e3 for begin, end in events]
-
-
-def _significant(value: float) -> float:
-    return float(f"{value:.5g}")

@@ -178,7 +178,8 @@ def _gates(
     b, w = (p.result(p.n_heads, p.num_tokens, dtype=p.exponent_dtype) for _ in range(2))
     decay, peak, m_in, m_out = (p.result(p.n_heads, p.num_chunks, dtype=p.exponent_dtype) for _ in range(4))
     places = {name: value for name, value in p.places_of().items() if name != "n_heads"}
-    # not with one warp as below: sums of log f in the order of one are off by as much again, and so was n
+    # Four warps, not those of `gate_warps`: with one, which sums log f in another order, n was off by 1.33 times what
+    # one case of the checks allows, and with four by 0.73.
     p.launch(
         triton_gates.gate_vectors, (p.num_chunks, p.n_heads), i, f, *strides(i, f), b, s.vec_c, s.vec_r, w, decay, peak,
         LEAST_LOG_F=LEAST_LOG_F[p.exponent_dtype], SIGMOID=p.sigmoid, **places,
