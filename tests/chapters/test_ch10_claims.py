@@ -43,7 +43,8 @@ def test_beside_ours_of_as_large_a_state(timings: Timings) -> None:
     rows = claims.rows_beside(timings, found)
     assert set(rows["heads"]) == {"16 × (128, 256)"}, "as many numbers as 32 × (128, 128)"
     assert set(rows["context_length"]) == {8192, 32768}
-    assert (rows["both"] > rows["forward"]).all()
+    ours = rows[rows["name"] == "ours"]
+    assert (ours["both"] > ours["forward"]).all()
     markup = plain(claims.show_claims(timings, found).markup)
     assert markup.index("FlashQLA 0.1.2, as reported") < markup.index("ours, timed here")
     assert "No ranking" in markup
