@@ -36,6 +36,7 @@ from companion.cli.output import flush, is_write_error, lose, prepare_streams, s
 from companion.cli.plan import add_plan
 from companion.cli.slides import add_slides
 from companion.cli.study import add_study
+from companion.cli.sweep import add_sweep
 from companion.cli.training import add_training
 from companion.errors import InputError
 from companion.fitting.isoflop.profiles import X_COLUMNS
@@ -178,6 +179,7 @@ def _parser() -> argparse.ArgumentParser:
     add_bench(command, subparsers)
     add_kernels(command, subparsers)
     add_study(command)
+    add_sweep(command, subparsers)
     add_book(command)
     add_slides(command)
     return parser

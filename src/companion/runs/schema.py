@@ -90,6 +90,8 @@ _SPECS = (
     ColumnSpec("train_loss", "number", "nats per token", "training cross-entropy at the end", upper=MAX_LOSS),
     ColumnSpec("multiplicity_in_published_fits", "integer", "", "times the run was counted in the published fits"),
     ColumnSpec("source", "text", "", "how the loss was obtained"),
+    ColumnSpec("run", "text", "", "name of the run in logs and curves"),
+    ColumnSpec("loss_floor", "number", "nats per token", "lowest loss that the corpus allows", upper=MAX_LOSS),
     ColumnSpec("derived", "text", "", "columns of the row that were computed at import, and how"),
     ColumnSpec("loss_uncertainty", "number", "nats per token", "error of val_loss as a record of what was measured"),
     ColumnSpec(

@@ -232,8 +232,7 @@ class Recipe:
     @property
     def train_flops(self) -> float:
         """C by the accounting convention `paper`; sequences shorter than a chunk of the mLSTM are one chunk."""
-        convention = replace(PAPER, chunk_size=min(PAPER.chunk_size, self.context_length))
-        return float(count_flops(self.architecture, self.context_length, convention).train_flops(self.num_tokens))
+        return flops_per_token(self.architecture, self.context_length) * self.num_tokens
 
     def learning_rate_at(self, step: ArrayLike) -> Numeric:
         """Learning rate of steps numbered from 0."""
@@ -248,6 +247,12 @@ class Recipe:
         """Numbers of steps after which the held-out loss is measured, the last step included."""
         parts = self.evaluations + 1
         return sorted({max(1, self.train_steps * part // parts) for part in range(1, parts + 1)})
+
+
+def flops_per_token(architecture: Architecture, context_length: int) -> float:
+    """Training FLOPs per token by the convention `paper`; a sequence shorter than a chunk of the mLSTM is one chunk."""
+    convention = replace(PAPER, chunk_size=min(PAPER.chunk_size, context_length))
+    return float(count_flops(architecture, context_length, convention).train_flops_per_token)
 
 
 def architecture_from_dict(values: Any) -> Architecture:

@@ -1,0 +1,203 @@
+"""Records of a study as tables: runs, logs and curves, in the form that every command of the package reads."""
+
+import io
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from companion.errors import InputError
+from companion.formatting import plural
+from companion.paths import check_target, write_whole
+from companion.study.sweep.plan import Plan, PlannedRun
+from companion.study.sweep.status import RunState, run_states
+from companion.study.train.recipe import architecture_from_dict
+
+#: Shapes of the model that a run table has columns for.
+SHAPES = (
+    "d_model", "n_layers", "n_heads", "d_qk", "d_hv", "d_ff", "vocab_size", "attention_every", "attention_heads",
+)  # fmt: skip
+#: Digits of losses, and of what else is measured.
+LOSS_DIGITS, DIGITS = 6, 6
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What a study has found so far.
+
+    Attributes
+    ----------
+    runs
+        a run table: one row per finished run. The last columns are `run`, its identity, and `loss_floor`, the lowest
+        loss that the corpus allows, nats per token.
+    logs
+        a table of training logs: finished and diverged runs, with `status`.
+    curves
+        points of all curves: `run`, `step`, `train_loss`, `grad_norm`, `val_loss`.
+    notes
+        what is left out of these and why, a line each.
+    """
+
+    runs: pd.DataFrame
+    logs: pd.DataFrame
+    curves: pd.DataFrame
+    notes: tuple[str, ...]
+
+
+def collect(plan: Plan, folder: Path) -> Collected:
+    """The records of the runs of a plan as tables, in the order of the plan.
+
+    Raises
+    ------
+    InputError
+        if no run has a record.
+    """
+    states = run_states(plan, folder)
+    done = [each for each in states if each.record is not None]
+    if not done:
+        raise InputError(f"{folder}: no run of its plan has a record yet; `companion study run` trains them")
+    finished = [each for each in done if each.state == "finished"]
+    return Collected(
+        runs=pd.DataFrame([_run_row(each.run, _record(each)) for each in finished]),
+        logs=pd.DataFrame([_log_row(each.run, _record(each)) for each in done]),
+        curves=pd.concat([_points(_record(each)) for each in done], ignore_index=True),
+        notes=tuple(_notes(states)),
+    )
+
+
+def write_collected(found: Collected, runs: Path) -> list[Path]:
+    """Write the run table, and beside it `NAME_logs.csv` and `NAME_curves.csv.gz`.
+
+    Parameters
+    ----------
+    runs
+        file of the run table.
+
+    Raises
+    ------
+    InputError
+        if a file cannot be written; then none is, as long as all can be opened.
+    """
+    stem = runs.with_suffix("")
+    logs, curves = (stem.with_name(stem.name + end) for end in ("_logs.csv", "_curves.csv.gz"))
+    for path in (runs, logs, curves):
+        check_target(path)
+    write_whole(runs, found.runs.to_csv(index=False))
+    write_whole(logs, found.logs.to_csv(index=False))
+    _write_packed(curves, found.curves.to_csv(index=False))
+    return [runs, logs, curves]
+
+
+def _write_packed(path: Path, text: str) -> None:
+    """A text, packed by gzip without a date, so that the same tables give the same file."""
+    import gzip
+
+    packed = io.BytesIO()
+    with gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as file:
+        file.write(text.encode())
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(packed.getvalue())
+        part.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _record(state: RunState) -> Mapping[str, Any]:
+    assert state.record is not None
+    return state.record
+
+
+def _shapes(record: Mapping[str, Any]) -> dict[str, Any]:
+    shapes = architecture_from_dict(record["recipe"]["architecture"]).shapes()
+    return {name: shapes[name] for name in SHAPES if name in shapes}
+
+
+def _shared(run: PlannedRun, record: Mapping[str, Any]) -> dict[str, Any]:
+    recipe = record["recipe"]
+    return {
+        "architecture": run.kind,
+        "context_length": recipe["context_length"],
+        "num_params": record["num_params"],
+        "num_tokens": record["num_tokens"],
+        "train_flops": record["train_flops"],
+    }
+
+
+def _run_row(run: PlannedRun, record: Mapping[str, Any]) -> dict[str, Any]:
+    recipe = record["recipe"]
+    return {
+        **_shared(run, record),
+        "experiment": run.experiment,
+        "isoflop_budget": run.isoflop_budget,
+        "val_loss": round(record["val_loss"], LOSS_DIGITS),
+        "train_loss": round(record["train_loss"], LOSS_DIGITS),
+        **_shapes(record),
+        "seed": recipe["seed"],
+        "batch_size_seqs": recipe["batch_size_seqs"],
+        "train_steps": recipe["train_steps"],
+        "learning_rate": recipe["learning_rate"],
+        "source": "trained",
+        "run": record["run_id"],
+        "loss_floor": _rounded(record["loss_floor"]),
+    }
+
+
+def _log_row(run: PlannedRun, record: Mapping[str, Any]) -> dict[str, Any]:
+    recipe, steps = record["recipe"], record["step"]
+    return {
+        "run": record["run_id"],
+        **_shared(run, record),
+        # of a run that diverged, what was planned: tokens are steps times batch
+        "num_tokens": recipe["batch_size_seqs"] * recipe["context_length"] * recipe["train_steps"],
+        "train_flops": run.recipe.train_flops,
+        "batch_size_seqs": recipe["batch_size_seqs"],
+        "train_steps": recipe["train_steps"],
+        "last_logged_step": steps,
+        "learning_rate": recipe["learning_rate"],
+        "warmup_steps": recipe["warmup_steps"],
+        "num_gpus": record["num_gpus"],
+        "step_time_s": _rounded(record["seconds"] / steps if record["seconds"] else None),
+        "train_loss": _rounded(record["train_loss"]),
+        "val_loss": _rounded(record["val_loss"]),
+        **{name: value for name, value in _shapes(record).items() if name in SHAPES[:6]},
+        "group": run.experiment,
+        "status": record["status"],
+        "utilization": _rounded(record["utilization"]),
+        "device": record["device"],
+    }
+
+
+def _points(record: Mapping[str, Any]) -> pd.DataFrame:
+    curve = record["curve"]
+    points = pd.DataFrame(
+        {"step": curve["step"], "train_loss": curve["loss"], "grad_norm": curve["grad_norm"]}, dtype=float
+    )
+    evaluations = pd.DataFrame(record["evaluations"], columns=["step", "val_loss"], dtype=float)
+    joined = points.merge(evaluations, how="outer", on="step").sort_values("step", kind="stable")
+    joined["step"] = joined["step"].astype(int)
+    for name, digits in (("train_loss", LOSS_DIGITS), ("grad_norm", 5), ("val_loss", LOSS_DIGITS)):
+        joined[name] = joined[name].map(lambda value, digits=digits: _rounded(value, digits))
+    return pd.concat([pd.Series(record["run_id"], index=joined.index, name="run"), joined], axis="columns")
+
+
+def _rounded(value: Any, digits: int = DIGITS) -> float | None:
+    """A number with so many significant digits; None stays."""
+    return None if value is None or pd.isna(value) else float(f"{value:.{digits}g}")
+
+
+def _notes(states: Iterable[RunState]) -> Iterable[str]:
+    states = list(states)
+    counts = {state: sum(each.state == state for each in states) for state in ("planned", "running", "diverged")}
+    if number := counts["planned"] + counts["running"]:
+        yield f"{plural(number, 'run')} of the plan {'is' if number == 1 else 'are'} not trained yet"
+    if number := counts["diverged"]:
+        yield f"{plural(number, 'run')} diverged: in logs and curves, not in the run table, which needs a loss"
+    for each in states:
+        if each.state == "damaged":
+            yield f"{each.reason}: left out, and trained again by `companion study run`"

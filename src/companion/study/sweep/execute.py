@@ -1,0 +1,232 @@
+"""Runs of a plan, trained here one by one, on several GPUs of this machine, or on a Dask cluster. Needs torch.
+
+A run that has a record is never trained again, and a run that was interrupted goes on from its checkpoint. Dask shares
+the runs among workers; each worker takes one run at a time, and several workers may share a GPU.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from companion.errors import InputError
+from companion.formatting import plural
+from companion.study.sweep.plan import Plan, PlannedRun
+from companion.study.sweep.status import pending_runs
+from companion.study.train import train
+from companion.study.train.recipe import Recipe
+
+#: How a run can end: with a loss, without one, or not at all.
+FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
+#: Resource that workers of a Dask cluster declare for each GPU: `dask worker --resources GPU=1`.
+GPU = "GPU"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How one run ended: `finished`, `diverged`, or `failed` with the reason."""
+
+    run_id: str
+    status: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """Who trains.
+
+    Parameters
+    ----------
+    device
+        `cuda` or `cpu`.
+    number
+        processes on this machine; 1 trains in this process.
+    num_gpus
+        of this machine; processes share them in turn.
+    scheduler
+        address of a Dask scheduler (`tcp://host:8786`) whose workers train instead; they must see the same folder.
+
+    Raises
+    ------
+    InputError
+        if there is less than one process.
+    """
+
+    device: str
+    number: int = 1
+    num_gpus: int = 1
+    scheduler: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.number < 1:
+            raise InputError(f"workers: {self.number} is less than one process")
+
+
+def run_plan(
+    plan: Plan, folder: Path, workers: Workers, *, max_seconds: float | None = None, progress: bool = True
+) -> list[Ended]:
+    """Train what a plan has and the folder lacks; cheapest first.
+
+    Parameters
+    ----------
+    folder
+        of the study: records and checkpoints are there.
+    max_seconds
+        begin no run that is predicted to end later than this, seconds from now.
+
+    Returns
+    -------
+    list of Ended
+        one per run that was trained; a run that failed is tried again by the next call.
+
+    Raises
+    ------
+    InputError
+        if Dask is missing or its scheduler does not answer.
+    """
+    waiting = pending_runs(plan, folder)
+    if not waiting:
+        return []
+    if workers.scheduler is None and workers.number == 1:
+        ended = _one_by_one(waiting, folder, workers.device, max_seconds, progress)
+    else:
+        ended = _shared(waiting, folder, workers, max_seconds)
+    return list(_shown(ended, waiting, progress))
+
+
+def train_run(recipe: dict[str, Any], folder: str, device: str, progress: bool = False) -> Ended:
+    """Train one run, in whatever process: what goes wrong with it is a result, not an end of the sweep."""
+    found = Recipe.from_dict(recipe)
+    try:
+        record = train(found, Path(folder), device=device, progress=progress)
+    except (InputError, RuntimeError, OSError) as error:
+        return Ended(found.run_id, FAILED, " ".join(str(error).split())[:300] or type(error).__name__)
+    return Ended(found.run_id, str(record["status"]))
+
+
+def _one_by_one(
+    runs: Sequence[PlannedRun], folder: Path, device: str, max_seconds: float | None, progress: bool
+) -> Iterator[Ended]:
+    pace = _Pace(max_seconds)
+    for run in runs:
+        if not pace.fits(run):
+            continue
+        yield train_run(run.recipe.to_dict(), str(folder), device, progress)
+        pace.took(run)
+
+
+class _Pace:
+    """Whether a run ends in time, by how long runs took compared with what was predicted."""
+
+    def __init__(self, max_seconds: float | None) -> None:
+        self.begin = self.last = time.monotonic()
+        self.max_seconds, self.predicted, self.measured = max_seconds, 0.0, 0.0
+
+    def fits(self, run: PlannedRun) -> bool:
+        if self.max_seconds is None:
+            return True
+        ratio = self.measured / self.predicted if self.predicted else 1.0
+        return time.monotonic() - self.begin + ratio * run.seconds <= self.max_seconds
+
+    def took(self, run: PlannedRun) -> None:
+        now = time.monotonic()
+        self.predicted += run.seconds
+        self.measured += now - self.last
+        self.last = now
+
+
+def _shared(runs: Sequence[PlannedRun], folder: Path, workers: Workers, max_seconds: float | None) -> Iterator[Ended]:
+    """By the workers of a Dask cluster, as they end."""
+    with _client(workers) as client:
+        from distributed import as_completed
+
+        resources = {GPU: 1} if workers.device == "cuda" else None
+        pace = _Pace(max_seconds)
+        by_key: dict[str, PlannedRun] = {}
+        todo = iter(runs)
+        waiting = as_completed()
+        slots = max(1, len(client.scheduler_info()["workers"]))
+
+        def begin_next() -> None:
+            for run in todo:
+                if pace.fits(run):
+                    arguments = (run.recipe.to_dict(), str(folder.resolve()), workers.device)
+                    future = client.submit(train_run, *arguments, resources=resources, key=run.run_id, retries=0)
+                    by_key[future.key] = run
+                    waiting.add(future)
+                    return
+
+        for _ in range(2 * slots):  # as many again wait, so that no worker does
+            begin_next()
+        for future in waiting:
+            run = by_key[future.key]
+            error = future.exception()
+            if error is not None:
+                yield Ended(run.run_id, FAILED, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+            else:
+                yield _seen(future.result(), folder)
+            pace.took(run)
+            begin_next()
+
+
+def _seen(ended: Ended, folder: Path) -> Ended:
+    """A run whose record this machine sees; else the workers write somewhere else."""
+    if ended.status == FAILED or (folder / f"{ended.run_id}.json").exists():
+        return ended
+    return Ended(ended.run_id, FAILED, f"its record is not in {folder}: the workers see another folder")
+
+
+@contextmanager
+def _client(workers: Workers) -> Iterator[Any]:
+    try:
+        from distributed import Client, Nanny, Scheduler, SpecCluster
+    except ImportError as error:
+        raise InputError(f"several workers need dask: pip install 'dask[distributed]' ({error})") from error
+    if workers.scheduler is not None:
+        try:
+            client = Client(workers.scheduler, timeout="10s")
+        except (OSError, ValueError) as error:
+            raise InputError(f"scheduler {workers.scheduler}: {' '.join(str(error).split())}") from error
+        with client:
+            there = client.scheduler_info()["workers"].values()
+            if workers.device == "cuda" and there and not any(each.get("resources", {}).get(GPU) for each in there):
+                raise InputError(
+                    f"scheduler {workers.scheduler}: no worker declares a GPU: start them with --resources {GPU}=1"
+                )
+            yield client
+        return
+    options: dict[str, Any] = {"nthreads": 1, "resources": {GPU: 1}}
+    spec = {
+        number: {
+            "cls": Nanny,
+            "options": {**options, "env": {"CUDA_VISIBLE_DEVICES": _visible(workers, number)}},
+        }
+        for number in range(workers.number)
+    }
+    scheduler = {"cls": Scheduler, "options": {"dashboard": False, "dashboard_address": None}}
+    with SpecCluster(workers=spec, scheduler=scheduler, silence_logs=40) as cluster, Client(cluster) as client:
+        client.wait_for_workers(workers.number)
+        yield client
+
+
+def _visible(workers: Workers, number: int) -> str:
+    """GPUs that one process may use: one, or none where a CPU trains."""
+    return str(number % workers.num_gpus) if workers.device == "cuda" else ""
+
+
+def _shown(ended: Iterator[Ended], runs: Sequence[PlannedRun], progress: bool) -> Iterator[Ended]:
+    """The same, with a bar of the FLOPs that are trained: time left goes by them, not by the number of runs."""
+    flops = {run.run_id: run.recipe.train_flops for run in runs}
+    bar: Callable[..., Any] = tqdm
+    with bar(total=sum(flops.values()), unit="FLOP", unit_scale=True, disable=not progress, file=sys.stderr) as shown:
+        failed = 0
+        for each in ended:
+            failed += each.status == FAILED
+            shown.set_postfix_str(f"{plural(failed, 'run')} failed" if failed else "")
+            shown.update(flops[each.run_id])
+            yield each

@@ -1,0 +1,70 @@
+"""Sizes of models of a study: widths and depths from 0.3M to 90M parameters. Needs no torch."""
+
+from companion.architectures import Architecture, architecture_class, make_architecture
+from companion.errors import InputError
+from companion.formatting import quoted
+
+#: Size: d_model and n_layers. Names say about how many parameters there are with a vocabulary of 1,024 tokens.
+LADDER: dict[str, tuple[int, int]] = {
+    "0.3m": (64, 4),
+    "0.6m": (96, 4),
+    "1.2m": (128, 5),
+    "3m": (192, 6),
+    "5m": (256, 6),
+    "10m": (320, 8),
+    "17m": (384, 9),
+    "32m": (512, 10),
+    "55m": (640, 11),
+    "87m": (768, 12),
+}
+#: Names of the architectures of a study: that of the accounting, and how often a layer is attention.
+KINDS: dict[str, tuple[str, int | None]] = {
+    "transformer": ("transformer", None),
+    "xlstm": ("xlstm", None),
+    "hybrid": ("xlstm", 4),
+}
+#: Width of heads, and the width of the model from which they have it; below, heads are half as wide.
+_HEAD_WIDTH, _WIDE = 64, 128
+#: Heads of the mLSTM are few and wide, as in arXiv 2510.02228: this many, and half of them below the second number.
+_CELL_HEADS, _CELL_WIDE = 4, 256
+
+
+def study_architecture(kind: str, size: str, vocab_size: int) -> Architecture:
+    """An architecture of a study at a size of the ladder.
+
+    Parameters
+    ----------
+    kind
+        `transformer`, `xlstm`, or `hybrid`: an xLSTM of which every fourth layer is attention. Any other architecture
+        of the accounting takes the shapes of an xLSTM.
+    size
+        of `LADDER`.
+    vocab_size
+        tokens of the corpus.
+
+    Raises
+    ------
+    InputError
+        for an architecture or a size that is not known.
+
+    Examples
+    --------
+    >>> from companion.accounting import num_params
+    >>> int(num_params(study_architecture("transformer", "5m", vocab_size=1024)))
+    5249280
+    """
+    if size not in LADDER:
+        raise InputError(f"size {quoted(size)} is not one of {', '.join(LADDER)}")
+    d_model, n_layers = LADDER[size]
+    name, every = KINDS.get(kind, (kind, None))
+    architecture_class(name)  # says which names there are
+    width = _HEAD_WIDTH if d_model >= _WIDE else _HEAD_WIDTH // 2
+    n_heads = d_model // width
+    shapes = {"d_model": d_model, "n_layers": n_layers, "n_heads": n_heads, "vocab_size": vocab_size}
+    if name == "transformer":
+        return make_architecture(name, **shapes)
+    heads = _CELL_HEADS if d_model >= _CELL_WIDE else _CELL_HEADS // 2
+    shapes["n_heads"] = heads if d_model % (2 * heads) == 0 else n_heads
+    if every is not None:
+        shapes |= {"attention_every": every, "attention_heads": n_heads}
+    return make_architecture(name, **shapes)

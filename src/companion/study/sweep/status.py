@@ -1,0 +1,84 @@
+"""How far a study is: which runs of its plan have a record, which are being trained, and which wait. Needs torch."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from companion.study.sweep.plan import Plan, PlannedRun
+from companion.study.train.records import DamagedRecord, read_record, record_path
+from companion.study.train.trainer import is_running
+
+#: States of a planned run, in the order in which they are shown.
+STATES = ("finished", "diverged", "running", "damaged", "planned")
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A planned run, its state of `STATES`, its record if it has one, and why this cannot be read."""
+
+    run: PlannedRun
+    state: str
+    record: dict[str, Any] | None = None
+    reason: str = ""
+
+
+def run_states(plan: Plan, folder: Path) -> list[RunState]:
+    """The state of every run of a plan, in its order.
+
+    A record that was cut short or changed is `damaged`: its run is trained again.
+    """
+    return list(_states(plan, folder))
+
+
+def pending_runs(plan: Plan, folder: Path) -> list[PlannedRun]:
+    """Runs that have no record that can be read, in the order of the plan; those that others train now are left out."""
+    return [each.run for each in run_states(plan, folder) if each.state in ("damaged", "planned")]
+
+
+def summary(states: list[RunState]) -> pd.DataFrame:
+    """How many runs are in which state: a row per experiment, architecture and context length.
+
+    The last columns are the FLOPs of these runs, the share that is trained, and the predicted seconds that are left.
+    """
+    rows = [
+        {
+            "experiment": each.run.experiment,
+            "architecture": each.run.kind,
+            "context_length": each.run.recipe.context_length,
+            **{state: int(each.state == state) for state in STATES},
+            "train_flops": each.run.recipe.train_flops,
+            "done": each.run.recipe.train_flops if each.record is not None else 0.0,
+            "seconds_left": 0.0 if each.record is not None else each.run.seconds,
+        }
+        for each in states
+    ]
+    frame = pd.DataFrame(rows)
+    table = frame.groupby(["experiment", "architecture", "context_length"], as_index=False, sort=False).sum()
+    table["done"] = table["done"] / table["train_flops"]
+    return table
+
+
+def seconds_left(states: list[RunState]) -> float:
+    """Predicted seconds of what is not trained, corrected by what finished runs took compared with their prediction."""
+    done = [each for each in states if each.record is not None and each.record.get("seconds")]
+    predicted = sum(each.run.seconds for each in done)
+    measured = sum(float(each.record["seconds"]) for each in done if each.record is not None)
+    left = sum(each.run.seconds for each in states if each.record is None)
+    return left * measured / predicted if predicted else left
+
+
+def _states(plan: Plan, folder: Path) -> Iterator[RunState]:
+    for run in plan.runs:
+        path = record_path(folder, run.run_id)
+        if path.exists():
+            try:
+                record = read_record(path)
+            except DamagedRecord as error:
+                yield RunState(run, "damaged", reason=str(error))
+                continue
+            yield RunState(run, str(record["status"]), record)
+        else:
+            yield RunState(run, "running" if is_running(folder, run.run_id) else "planned")
