@@ -1,0 +1,168 @@
+"""Records of finished runs: one JSON file each, `RUN_ID.json`, with a checksum inside. No torch.
+
+Fields
+------
+`record_version`, `run_id`, `recipe`
+    what was run; the identity follows from the recipe.
+`status`, `step`
+    `finished`, or `diverged` with the step (from 1) after which the run was given up.
+`val_loss`, `val_loss_stderr`
+    mean loss of the held-out sequences at the end, nats per token, and its standard error over sequences; null if the
+    run diverged.
+`train_loss`, `train_loss_steps`
+    mean loss of the last steps of the curve (1 % of all, at least one) and how many these are; of a run that diverged
+    the last finite loss of the curve.
+`num_params`, `num_tokens`, `train_flops`
+    N, D and C (convention `paper`) of the recipe; of a run that diverged, D and C until then.
+`curve`
+    lists `step`, `num_tokens`, `loss`, `learning_rate`, `grad_norm` of equal length: means over blocks of steps, with
+    the number of the last step of each block. A value that is not finite is null.
+`evaluations`
+    `step` and `val_loss` of every evaluation, the last one included.
+`loss_floor`, `loss_floor_stderr`
+    lowest loss that the corpus allows, where it is known; null elsewhere.
+`seconds`, `seconds_compile`, `tokens_per_s`, `utilization`
+    of training alone, over all sessions of a run that was resumed; compilation and capture apart. Utilization is
+    `train_flops` over seconds and the peak of the GPUs (`data/hardware.csv`); null where that is not known.
+`peak_memory_bytes`, `launch`, `device`, `num_gpus`, `machine`, `versions`, `git_commit`, `date`, `corpus`
+    where and how it ran; `launch` is `eager`, `compiled` or `graph`; `corpus` is what the corpus says of its tokens.
+`checksum`
+    SHA-256 of everything else as canonical JSON.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from companion.errors import InputError
+from companion.paths import write_whole
+from companion.study.train.recipe import Recipe, canonical_json
+
+RECORD_VERSION = 1
+#: What became of a run.
+STATUSES = ("finished", "diverged")
+#: Largest file that is read, bytes; a record has about 50 kB.
+MAX_RECORD_BYTES = 16 * 2**20
+CURVE_FIELDS = ("step", "num_tokens", "loss", "learning_rate", "grad_norm")
+#: What every record has, `checksum` aside, which `write_record` adds.
+FIELDS = (
+    *("record_version", "run_id", "recipe", "status", "step"),
+    *("val_loss", "val_loss_stderr", "train_loss", "train_loss_steps", "num_params", "num_tokens", "train_flops"),
+    *("curve", "evaluations", "loss_floor", "loss_floor_stderr"),
+    *("seconds", "seconds_compile", "tokens_per_s", "utilization", "peak_memory_bytes"),
+    *("launch", "device", "num_gpus", "machine", "versions", "git_commit", "date", "corpus"),
+)
+
+
+class DamagedRecord(InputError):
+    """A record that is cut short, was edited, belongs to another run, or is no record at all."""
+
+
+def record_path(folder: str | os.PathLike[str], run_id: str) -> Path:
+    """Where the record of a run is: `RUN_ID.json` in the folder.
+
+    Examples
+    --------
+    >>> record_path("runs", "0123456789abcdef").name
+    '0123456789abcdef.json'
+    """
+    return Path(folder) / f"{run_id}.json"
+
+
+def write_record(folder: str | os.PathLike[str], record: Mapping[str, Any]) -> Path:
+    """The path of a record, written whole with its checksum; one that is there already is replaced.
+
+    Raises
+    ------
+    InputError
+        if the record misses a field, holds what JSON cannot (NaN included) or is not of its recipe, or the file cannot
+        be written.
+    """
+    whole = {name: value for name, value in record.items() if name != "checksum"}
+    if fault := _fault(whole):
+        raise InputError(f"record: {fault}")
+    try:
+        whole["checksum"] = checksum_of(whole)
+        text = json.dumps(whole, ensure_ascii=False, allow_nan=False, indent=1)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"record {whole['run_id']}: cannot be written as JSON: {error}") from error
+    path = record_path(folder, whole["run_id"])
+    write_whole(path, text + "\n")
+    return path
+
+
+def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The record of a file, its checksum and identity checked.
+
+    Raises
+    ------
+    InputError
+        if the file is missing or cannot be read.
+    DamagedRecord
+        if what it holds is not the record that was written under this name.
+    """
+    from companion.tables import json_fault, open_table, path_name, unreadable  # here: they need pandera
+
+    source = path_name(path)
+    try:
+        with open_table(path, MAX_RECORD_BYTES) as file:
+            content = file.read()
+    except OSError as error:
+        raise unreadable(source, error) from None
+    again = "delete the file, and the run is done again"
+    try:
+        record = json.loads(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise DamagedRecord(f"{source}: byte {error.start} is not UTF-8; {again}") from None
+    except (ValueError, RecursionError) as error:
+        raise DamagedRecord(f"{source}: is not JSON: {json_fault(error)}; {again}") from None
+    if not isinstance(record, dict):
+        raise DamagedRecord(f"{source}: is not an object; {again}")
+    if fault := _fault(record):
+        raise DamagedRecord(f"{source}: {fault}; {again}")
+    try:
+        right = record.get("checksum") == checksum_of(record)
+    except (ValueError, RecursionError):  # NaN, which Python's reader takes
+        right = False
+    if not right:
+        raise DamagedRecord(f"{source}: the checksum does not match: the file was edited or damaged; {again}")
+    if Path(path).stem != record["run_id"]:
+        raise DamagedRecord(f"{source}: is the record of run {record['run_id']}; rename it to that, or delete it")
+    return record
+
+
+def checksum_of(record: Mapping[str, Any]) -> str:
+    """SHA-256 of a record without its checksum, hexadecimal.
+
+    Examples
+    --------
+    >>> checksum_of({"a": 1}) == checksum_of({"checksum": "any", "a": 1})
+    True
+    """
+    return hashlib.sha256(canonical_json({k: v for k, v in record.items() if k != "checksum"})).hexdigest()
+
+
+def _fault(record: Mapping[str, Any]) -> str:
+    """What is wrong with the fields of a record; empty if nothing is."""
+    if missing := [name for name in FIELDS if name not in record]:
+        return f"field {missing[0]!r} is missing"
+    version = record["record_version"]
+    if version != RECORD_VERSION:
+        return f"record_version {str(version)[:80]!r} is not {RECORD_VERSION}, the one that this package reads"
+    if record["status"] not in STATUSES:
+        return f"status {str(record['status'])[:80]!r} is not one of {', '.join(STATUSES)}"
+    try:
+        run_id = Recipe.from_dict(record["recipe"]).run_id
+    except InputError as error:
+        return f"recipe: {error}"
+    if record["run_id"] != run_id:
+        return f"run_id {str(record['run_id'])[:80]!r} is not that of its recipe, {run_id}"
+    curve = record["curve"]
+    if not isinstance(curve, Mapping) or set(curve) != set(CURVE_FIELDS):
+        return f"curve: is not an object with {', '.join(CURVE_FIELDS)}"
+    if not all(isinstance(values, list) for values in curve.values()) or len({len(v) for v in curve.values()}) != 1:
+        return "curve: its lists differ in length"
+    return ""
