@@ -10,7 +10,8 @@ from companion.study.train.recipe import Recipe, usual_learning_rate
 from companion.study.train.records import DamagedRecord, read_record, record_path, write_record
 
 if TYPE_CHECKING:
-    from companion.study.train.trainer import RunInProgress, train
+    from companion.study.train.setting import RunInProgress
+    from companion.study.train.trainer import train
 
 __all__ = [
     "DamagedRecord",
@@ -22,7 +23,7 @@ __all__ = [
     "usual_learning_rate",
     "write_record",
 ]
-_LAZY = {"RunInProgress": "companion.study.train.trainer", "train": "companion.study.train.trainer"}
+_LAZY = {"RunInProgress": "companion.study.train.setting", "train": "companion.study.train.trainer"}
 
 
 def __getattr__(name: str) -> Any:

@@ -131,7 +131,7 @@ class Recipe:
     def __post_init__(self) -> None:
         if not isinstance(self.architecture, Architecture):
             raise InputError(f"architecture: {type(self.architecture).__name__} is not an architecture")
-        if any(np.ndim(shape) for shape in self.architecture.shapes().values() if shape is not None):
+        if not all(isinstance(shape, int) for shape in self.architecture.shapes().values() if shape is not None):
             raise InputError("architecture: it stands for several sizes at once; a run has one")
         for name in ("corpus", "schedule"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):

@@ -39,6 +39,7 @@ from typing import Any
 
 from companion.errors import InputError
 from companion.paths import write_whole
+from companion.study.train.files import NotJson, read_json
 from companion.study.train.recipe import Recipe, canonical_json
 
 RECORD_VERSION = 1
@@ -86,7 +87,7 @@ def write_record(folder: str | os.PathLike[str], record: Mapping[str, Any]) -> P
         raise InputError(f"record: {fault}")
     try:
         whole["checksum"] = checksum_of(whole)
-        text = json.dumps(whole, ensure_ascii=False, allow_nan=False, indent=1)
+        text = json.dumps(whole, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise InputError(f"record {whole['run_id']}: cannot be written as JSON: {error}") from error
     path = record_path(folder, whole["run_id"])
@@ -104,21 +105,12 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
     DamagedRecord
         if what it holds is not the record that was written under this name.
     """
-    from companion.tables import json_fault, open_table, path_name, unreadable  # here: they need pandera
-
-    source = path_name(path)
-    try:
-        with open_table(path, MAX_RECORD_BYTES) as file:
-            content = file.read()
-    except OSError as error:
-        raise unreadable(source, error) from None
     again = "delete the file, and the run is done again"
     try:
-        record = json.loads(content.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise DamagedRecord(f"{source}: byte {error.start} is not UTF-8; {again}") from None
-    except (ValueError, RecursionError) as error:
-        raise DamagedRecord(f"{source}: is not JSON: {json_fault(error)}; {again}") from None
+        record = read_json(path, MAX_RECORD_BYTES)
+    except NotJson as error:
+        raise DamagedRecord(f"{error}; {again}") from None
+    source = Path(path)
     if not isinstance(record, dict):
         raise DamagedRecord(f"{source}: is not an object; {again}")
     if fault := _fault(record):

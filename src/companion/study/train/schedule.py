@@ -16,7 +16,8 @@ def cosine_shares(
 ) -> np.ndarray:
     """Shares of the peak along half a cosine after the warm-up (arXiv 1608.03983, equation 5, without restarts).
 
-    The last step of the warm-up has the peak, the last step of the run `final_share` of it. `cooldown_share` is not used.
+    The last step of the warm-up has the peak, the last step of the run `final_share` of it; `cooldown_share` is not
+    used.
 
     Examples
     --------

@@ -1,0 +1,126 @@
+"""What a run will need: memory and time, from shapes alone. No torch.
+
+Activations are counted by what autograd keeps of an eager step under autocast. The coefficients are a count of tensors
+on paper; `peak_memory_bytes` of records shows how far off they are.
+"""
+
+import csv
+import re
+from functools import cache
+
+from companion.architectures import Attention
+from companion.errors import InputError
+from companion.paths import data_dir
+from companion.study.train.recipe import Recipe
+
+#: Bytes a weight: float32 weight, gradient and two moments, and a bfloat16 copy that autocast makes.
+WEIGHT_BYTES = 4 + 4 + 4 + 4 + 2
+#: Bytes of a number that autograd keeps of the blocks: bfloat16.
+ACTIVATION_BYTES = 2
+#: Numbers a token and layer: of width `d_model` the inputs and outputs of two norms and of the two branches; of width
+#: `d_ff` the two products before SwiGLU, their activation and what the last matrix reads.
+RESIDUAL_WIDTHS, FFN_WIDTHS = 6, 4
+#: Times that queries, keys and values are kept of attention: as projected, and as turned to their positions; times that
+#: its hidden states are kept.
+ATTENTION_QKV_TIMES, HIDDEN_TIMES = 2, 2
+#: Of an mLSTM: queries, keys, values; hidden states before and after the norm, the output gate and their product.
+MLSTM_QKV_TIMES, MLSTM_HIDDEN_TIMES = 1, 5
+#: Bytes a logit: float32 log-probabilities and two float32 gradients at once, and a bfloat16 one.
+LOGIT_BYTES = 4 + 4 + 4 + 2
+#: What the context of CUDA, cuBLAS and the library of kernels take, bytes.
+FIXED_BYTES = 2**29
+#: Names of GPUs as drivers print them, and in `data/hardware.csv`; the first that matches.
+_DEVICES = (
+    (r"H200", "h200-sxm"),
+    (r"H100 PCIe", "h100-pcie"),
+    (r"H100 80GB HBM3", "h100-sxm"),
+    (r"A100-SXM4-80GB", "a100-sxm"),
+    (r"L40S", "l40s"),
+    (r"RTX 4090(?! D| Laptop)", "rtx-4090"),
+    (r"MI300X", "mi300x"),
+)
+
+
+def predicted_memory_bytes(recipe: Recipe, micro_batch: int | None = None, num_gpus: int = 1) -> float:
+    """Bytes that a GPU needs for a run, about.
+
+    Parameters
+    ----------
+    micro_batch
+        sequences of one forward and backward pass; the whole part of the batch if not given.
+    num_gpus
+        that share the batch.
+
+    Examples
+    --------
+    >>> from companion.architectures import make_architecture
+    >>> a = make_architecture("xlstm", d_model=512, n_layers=8, n_heads=4, vocab_size=1024)
+    >>> run = {"corpus": "source", "context_length": 1024, "batch_size_seqs": 64, "train_steps": 100}
+    >>> recipe = Recipe(architecture=a, **run, learning_rate=1e-3)
+    >>> predicted_memory_bytes(recipe) > 2 * predicted_memory_bytes(recipe, micro_batch=16)
+    True
+    """
+    sequences = micro_batch or -(-recipe.batch_size_seqs // num_gpus)
+    tokens = sequences * recipe.context_length
+    per_token = ACTIVATION_BYTES * _kept_numbers(recipe) + LOGIT_BYTES * int(recipe.architecture.vocab_size)
+    return float(WEIGHT_BYTES * recipe.num_params + tokens * per_token + FIXED_BYTES)
+
+
+def predicted_seconds(recipe: Recipe, peak_flops: float, utilization: float, num_gpus: int = 1) -> float:
+    """Seconds of training at a share of the peak: `train_flops` / (`peak_flops` · `utilization` · `num_gpus`).
+
+    Raises
+    ------
+    InputError
+        if a number is not positive, or utilization is above 1.
+
+    Examples
+    --------
+    >>> from companion.architectures import preset
+    >>> run = {"corpus": "source", "context_length": 2048, "batch_size_seqs": 64, "train_steps": 1000}
+    >>> recipe = Recipe(architecture=preset("transformer", "160m"), **run, learning_rate=1e-3)
+    >>> round(predicted_seconds(recipe, 989.5e12, 0.4))
+    341
+    """
+    for name, value, most in (("peak_flops", peak_flops, float("inf")), ("utilization", utilization, 1.0)):
+        if not 0 < value <= most:
+            raise InputError(f"{name}: {value} is not above 0" + (f" and at most {most:g}" if most == 1.0 else ""))
+    if num_gpus < 1:
+        raise InputError(f"num_gpus: {num_gpus} is not at least 1")
+    return recipe.train_flops / (peak_flops * utilization * num_gpus)
+
+
+def peak_flops_of(device: str) -> float | None:
+    """Dense bfloat16 FLOP/s of a GPU by the name that its driver prints; None where the table has none.
+
+    Examples
+    --------
+    >>> peak_flops_of("NVIDIA H200")
+    989500000000000.0
+    >>> peak_flops_of("cpu") is None
+    True
+    """
+    name = next((name for pattern, name in _DEVICES if re.search(pattern, device)), None)
+    return None if name is None else _peaks()[name]
+
+
+@cache
+def _peaks() -> dict[str, float]:
+    """By the names of the table; read without the checks of `companion.hardware`, whose pandera a GPU machine may lack."""
+    with (data_dir() / "hardware.csv").open(encoding="utf-8", newline="") as file:
+        return {row["name"]: float(row["peak_flops_per_s"]) for row in csv.DictReader(file)}
+
+
+def _kept_numbers(recipe: Recipe) -> float:
+    """Numbers that autograd keeps a token, over all layers."""
+    a = recipe.architecture
+    total = 0.0
+    for mixer, number in a.layers:
+        hidden = mixer.n_heads * mixer.d_hv
+        if isinstance(mixer, Attention):
+            qkv = mixer.n_heads * mixer.d_qk + mixer.n_kv_heads * (mixer.d_qk + mixer.d_hv)
+            core = ATTENTION_QKV_TIMES * qkv + HIDDEN_TIMES * hidden
+        else:
+            core = MLSTM_QKV_TIMES * (2 * mixer.n_heads * mixer.d_qk + hidden) + MLSTM_HIDDEN_TIMES * hidden
+        total += float(number * (core + RESIDUAL_WIDTHS * a.d_model + FFN_WIDTHS * a.d_ff))
+    return total
