@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from companion.cli.commands import print_json, print_table
 from companion.cli.options import add_json, positive, whole
 from companion.errors import InputError
@@ -105,7 +107,7 @@ def plan(arguments: argparse.Namespace) -> None:
     shown = table.drop(columns=["batch_size_seqs", "memory_bytes"])
     shown["seconds"] = shown["seconds"].map(lambda value: significant(value, 2))
     for name in ("isoflop_budget", "num_params", "num_tokens", "train_flops"):
-        shown[name] = shown[name].map(lambda value: "" if value != value else count(value))
+        shown[name] = shown[name].map(lambda value: "" if pd.isna(value) else count(value))
     print_table(shown)
     print(
         f"{plural(len(made.runs), 'run')}, {count(made.train_flops)} FLOP, about {_duration(made.seconds)} on one "

@@ -20,8 +20,8 @@ from companion.study.train.recipe import architecture_from_dict
 SHAPES = (
     "d_model", "n_layers", "n_heads", "d_qk", "d_hv", "d_ff", "vocab_size", "attention_every", "attention_heads",
 )  # fmt: skip
-#: Digits of losses, and of what else is measured.
-LOSS_DIGITS, DIGITS = 6, 6
+#: Decimals of losses, and significant digits of what else is measured.
+LOSS_DECIMALS, DIGITS = 6, 6
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def collect(plan: Plan, folder: Path) -> Collected:
         raise InputError(f"{folder}: no run of its plan has a record yet; `companion study run` trains them")
     finished = [each for each in done if each.state == "finished"]
     return Collected(
-        runs=pd.DataFrame([_run_row(each.run, _record(each)) for each in finished]),
+        runs=_filled([_run_row(each.run, _record(each)) for each in finished]),
         logs=pd.DataFrame([_log_row(each.run, _record(each)) for each in done]),
         curves=pd.concat([_points(_record(each)) for each in done], ignore_index=True),
         notes=tuple(_notes(states)),
@@ -108,6 +108,11 @@ def _write_packed(path: Path, text: str) -> None:
         part.unlink(missing_ok=True)
 
 
+def _filled(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows as a table without the columns that none has a value for."""
+    return pd.DataFrame(rows).dropna(axis="columns", how="all")
+
+
 def _record(state: RunState) -> Mapping[str, Any]:
     assert state.record is not None
     return state.record
@@ -135,8 +140,8 @@ def _run_row(run: PlannedRun, record: Mapping[str, Any]) -> dict[str, Any]:
         **_shared(run, record),
         "experiment": run.experiment,
         "isoflop_budget": run.isoflop_budget,
-        "val_loss": round(record["val_loss"], LOSS_DIGITS),
-        "train_loss": round(record["train_loss"], LOSS_DIGITS),
+        "val_loss": round(record["val_loss"], LOSS_DECIMALS),
+        "train_loss": round(record["train_loss"], LOSS_DECIMALS),
         **_shapes(record),
         "seed": recipe["seed"],
         "batch_size_seqs": recipe["batch_size_seqs"],
@@ -161,10 +166,10 @@ def _log_row(run: PlannedRun, record: Mapping[str, Any]) -> dict[str, Any]:
         "last_logged_step": steps,
         "learning_rate": recipe["learning_rate"],
         "warmup_steps": recipe["warmup_steps"],
-        "num_gpus": record["num_gpus"],
+        "num_gpus": record["num_gpus"] or None,  # 0: a CPU trained
         "step_time_s": _rounded(record["seconds"] / steps if record["seconds"] else None),
-        "train_loss": _rounded(record["train_loss"]),
-        "val_loss": _rounded(record["val_loss"]),
+        "train_loss": None if record["train_loss"] is None else round(record["train_loss"], LOSS_DECIMALS),
+        "val_loss": None if record["val_loss"] is None else round(record["val_loss"], LOSS_DECIMALS),
         **{name: value for name, value in _shapes(record).items() if name in SHAPES[:6]},
         "group": run.experiment,
         "status": record["status"],
@@ -181,8 +186,8 @@ def _points(record: Mapping[str, Any]) -> pd.DataFrame:
     evaluations = pd.DataFrame(record["evaluations"], columns=["step", "val_loss"], dtype=float)
     joined = points.merge(evaluations, how="outer", on="step").sort_values("step", kind="stable")
     joined["step"] = joined["step"].astype(int)
-    for name, digits in (("train_loss", LOSS_DIGITS), ("grad_norm", 5), ("val_loss", LOSS_DIGITS)):
-        joined[name] = joined[name].map(lambda value, digits=digits: _rounded(value, digits))
+    joined[["train_loss", "val_loss"]] = joined[["train_loss", "val_loss"]].round(LOSS_DECIMALS)
+    joined["grad_norm"] = joined["grad_norm"].map(_rounded)
     return pd.concat([pd.Series(record["run_id"], index=joined.index, name="run"), joined], axis="columns")
 
 

@@ -15,7 +15,6 @@ from typing import Any, Self
 from companion.errors import InputError
 from companion.formatting import quoted
 from companion.study.sweep.ladder import LADDER
-from companion.tables import open_table, path_name, unreadable
 
 #: A design is a page of text; a larger file is something else.
 MAX_BYTES = 1_000_000
@@ -131,6 +130,8 @@ def read_design(path: str | os.PathLike[str]) -> Design:
     InputError
         if the file cannot be read, or is no design; the line says where.
     """
+    from companion.tables import open_table, path_name, unreadable  # here: a GPU machine may lack its pandera
+
     name = path_name(path)
     with open_table(path, MAX_BYTES) as file:
         try:

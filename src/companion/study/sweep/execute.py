@@ -6,6 +6,7 @@ the runs among workers; each worker takes one run at a time, and several workers
 
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from tqdm import tqdm
 from companion.errors import InputError
 from companion.formatting import plural
 from companion.study.sweep.plan import Plan, PlannedRun
-from companion.study.sweep.status import pending_runs
-from companion.study.train import train
+from companion.study.sweep.status import pending_runs, run_states
+from companion.study.train import record_path, train
 from companion.study.train.recipe import Recipe
 
 #: How a run can end: with a loss, without one, or not at all.
@@ -89,6 +90,7 @@ def run_plan(
     InputError
         if Dask is missing or its scheduler does not answer.
     """
+    set_aside(plan, folder)
     waiting = pending_runs(plan, folder)
     if not waiting:
         return []
@@ -97,6 +99,21 @@ def run_plan(
     else:
         ended = _shared(waiting, folder, workers, max_seconds)
     return list(_shown(ended, waiting, progress))
+
+
+def set_aside(plan: Plan, folder: Path) -> list[Path]:
+    """New names of records that cannot be read, `RUN_ID.json.damaged`: their runs are trained again."""
+    moved = []
+    for each in run_states(plan, folder):
+        if each.state == "damaged":
+            path = record_path(folder, each.run.run_id)
+            kept = path.with_name(path.name + ".damaged")
+            path.replace(kept)
+            moved.append(kept)
+            warnings.warn(
+                f"{each.reason.split('; delete')[0]}: kept as {kept.name}; its run is trained again", stacklevel=2
+            )
+    return moved
 
 
 def train_run(recipe: dict[str, Any], folder: str, device: str, progress: bool = False) -> Ended:

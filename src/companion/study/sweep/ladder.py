@@ -1,4 +1,4 @@
-"""Sizes of models of a study: widths and depths from 0.3M to 90M parameters. Needs no torch."""
+"""Sizes of models of a study: widths and depths from 0.1M to 90M parameters. Needs no torch."""
 
 from companion.architectures import Architecture, architecture_class, make_architecture
 from companion.errors import InputError
@@ -6,6 +6,8 @@ from companion.formatting import quoted
 
 #: Size: d_model and n_layers. Names say about how many parameters there are with a vocabulary of 1,024 tokens.
 LADDER: dict[str, tuple[int, int]] = {
+    "0.1m": (32, 3),
+    "0.2m": (48, 3),
     "0.3m": (64, 4),
     "0.6m": (96, 4),
     "1.2m": (128, 5),
@@ -23,10 +25,10 @@ KINDS: dict[str, tuple[str, int | None]] = {
     "xlstm": ("xlstm", None),
     "hybrid": ("xlstm", 4),
 }
-#: Width of heads, and the width of the model from which they have it; below, heads are half as wide.
+#: Heads of attention are this wide, and half as wide in models narrower than the second number.
 _HEAD_WIDTH, _WIDE = 64, 128
-#: Heads of the mLSTM are few and wide, as in arXiv 2510.02228: this many, and half of them below the second number.
-_CELL_HEADS, _CELL_WIDE = 4, 256
+#: Heads of the mLSTM are few and wide, as in arXiv 2510.02228: their number from a width of the model on.
+_CELL_HEADS = ((256, 4), (64, 2), (0, 1))
 
 
 def study_architecture(kind: str, size: str, vocab_size: int) -> Architecture:
@@ -59,12 +61,11 @@ def study_architecture(kind: str, size: str, vocab_size: int) -> Architecture:
     name, every = KINDS.get(kind, (kind, None))
     architecture_class(name)  # says which names there are
     width = _HEAD_WIDTH if d_model >= _WIDE else _HEAD_WIDTH // 2
-    n_heads = d_model // width
+    n_heads = max(d_model // width, 1)
     shapes = {"d_model": d_model, "n_layers": n_layers, "n_heads": n_heads, "vocab_size": vocab_size}
     if name == "transformer":
         return make_architecture(name, **shapes)
-    heads = _CELL_HEADS if d_model >= _CELL_WIDE else _CELL_HEADS // 2
-    shapes["n_heads"] = heads if d_model % (2 * heads) == 0 else n_heads
+    shapes["n_heads"] = next(number for least, number in _CELL_HEADS if d_model >= least)
     if every is not None:
         shapes |= {"attention_every": every, "attention_heads": n_heads}
     return make_architecture(name, **shapes)

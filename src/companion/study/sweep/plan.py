@@ -4,25 +4,27 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Self
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Self
 
 from companion.accounting import num_params
 from companion.architectures import Architecture
 from companion.errors import InputError
 from companion.formatting import count, quoted
-from companion.hardware import Hardware
 from companion.paths import check_target, write_whole
 from companion.study.corpus import open_corpus
 from companion.study.corpus.base import Corpus
 from companion.study.sweep.design import Design, Grid
 from companion.study.sweep.ladder import study_architecture
+from companion.study.train.files import read_json
 from companion.study.train.needed import predicted_memory_bytes, predicted_seconds
 from companion.study.train.recipe import Recipe, flops_per_token, usual_learning_rate
-from companion.tables import json_fault, open_table, path_name, unreadable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from companion.hardware import Hardware
 
 #: Name of the plan in the folder of a study, and its layout.
 PLAN_FILE, SCHEMA = "plan.json", 1
@@ -117,8 +119,10 @@ class Plan:
         """Predicted, one run after the other on one GPU."""
         return float(sum(run.seconds for run in self.runs))
 
-    def table(self) -> pd.DataFrame:
+    def table(self) -> "pd.DataFrame":
         """A row per run: what it is, and what it will take."""
+        import pandas as pd  # here: a GPU machine that only trains may lack it
+
         rows = [
             {
                 "run_id": run.run_id,
@@ -142,7 +146,7 @@ class Plan:
         return pd.DataFrame(rows)
 
 
-def make_plan(design: Design, hardware: Hardware, utilization: float = ASSUMED_UTILIZATION) -> Plan:
+def make_plan(design: Design, hardware: "Hardware", utilization: float = ASSUMED_UTILIZATION) -> Plan:
     """The runs of a design, each once, cheapest first.
 
     Parameters
@@ -231,10 +235,11 @@ def _recipe(
     given = sorted(set(values) & set(design.options))
     if given:
         raise InputError(f"[study]: {given[0]}: every run has its own")
+    known = [each.name for each in fields(Recipe) if each.name not in values]
+    if unknown := [name for name in design.options if name not in known]:
+        raise InputError(f"[study]: {quoted(unknown[0])} is not one of corpus, {', '.join(known)}")
     try:
         return Recipe(**values, **design.options)
-    except TypeError as error:  # a name that no recipe has
-        raise InputError(f"[study]: {' '.join(str(error).split())}") from error
     except InputError as error:
         raise InputError(f"{what}: {error}") from error
 
@@ -248,7 +253,7 @@ def _check_tokens(recipe: Recipe, corpus: Corpus, what: str) -> None:
         )
 
 
-def _priced(run: PlannedRun, hardware: Hardware, utilization: float) -> PlannedRun:
+def _priced(run: PlannedRun, hardware: "Hardware", utilization: float) -> PlannedRun:
     memory = float(predicted_memory_bytes(run.recipe))
     if memory > hardware.memory_bytes:
         raise InputError(
@@ -301,16 +306,10 @@ def read_plan(folder: str | os.PathLike[str]) -> Plan:
         if there is none, it is cut short, or it was changed by hand.
     """
     path = Path(folder) / PLAN_FILE
-    name = path_name(path)
-    if not path.exists():
+    name = str(path)
+    if not os.path.lexists(path):
         raise InputError(f"{name}: there is no plan; `companion study plan` makes one")
-    with open_table(path, MAX_BYTES) as file:
-        try:
-            content = json.loads(file.read().decode("utf-8"))
-        except OSError as error:
-            raise unreadable(name, error) from error
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{name}: no plan: {json_fault(error)}") from error
+    content = read_json(path, MAX_BYTES)
     if not isinstance(content, dict) or content.get("schema") != SCHEMA or not isinstance(content.get("runs"), list):
         raise InputError(f"{name}: no plan of layout {SCHEMA}")
     if content.get("checksum") != _checksum(content["runs"]):

@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from companion.study.sweep.plan import Plan, PlannedRun
 from companion.study.train.records import DamagedRecord, read_record, record_path
-from companion.study.train.trainer import is_running
+from companion.study.train.setting import is_locked
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: States of a planned run, in the order in which they are shown.
 STATES = ("finished", "diverged", "running", "damaged", "planned")
@@ -38,11 +39,13 @@ def pending_runs(plan: Plan, folder: Path) -> list[PlannedRun]:
     return [each.run for each in run_states(plan, folder) if each.state in ("damaged", "planned")]
 
 
-def summary(states: list[RunState]) -> pd.DataFrame:
+def summary(states: list[RunState]) -> "pd.DataFrame":
     """How many runs are in which state: a row per experiment, architecture and context length.
 
     The last columns are the FLOPs of these runs, the share that is trained, and the predicted seconds that are left.
     """
+    import pandas as pd  # here: a GPU machine that only trains may lack it
+
     rows = [
         {
             "experiment": each.run.experiment,
@@ -81,4 +84,4 @@ def _states(plan: Plan, folder: Path) -> Iterator[RunState]:
                 continue
             yield RunState(run, str(record["status"]), record)
         else:
-            yield RunState(run, "running" if is_running(folder, run.run_id) else "planned")
+            yield RunState(run, "running" if is_locked(folder, run.run_id) else "planned")

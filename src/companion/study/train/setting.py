@@ -142,6 +142,21 @@ def locked(folder: Path, run_id: str, group: Group) -> Iterator[None]:
         lock.release()
 
 
+def is_locked(folder: Path, run_id: str) -> bool:
+    """Whether a process trains this run now."""
+    path = folder / f"{run_id}.lock"
+    if not path.exists():
+        return False
+    lock = filelock.FileLock(path, timeout=0)
+    try:
+        with lock:
+            return False
+    except filelock.Timeout:
+        return True
+    except OSError:  # something else has the name: whoever trains the run says so
+        return False
+
+
 def memory_error(error: RuntimeError, recipe: Recipe, micro_batch: int | None, group: Group) -> InputError | None:
     """What to raise for an error of torch if it says that memory is missing; None if it says something else."""
     text = str(error)
