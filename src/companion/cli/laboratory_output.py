@@ -72,7 +72,7 @@ def print_rules(lab: Laboratory) -> None:
     print(f"law: {LAWS[rules.law]}")
     print(
         f"task: choose a run of {power_of_ten(rules.target_flops)} FLOP (6 N D) of low loss, and predict its loss "
-        f"with a {level_text(rules.level)} interval"
+        f"with an interval at the {level_text(rules.level)} level"
     )
     steps = rules.limits["train_steps"]
     print(f"context length {rules.context_length}; from {steps[0]:,.0f} to {steps[1]:,.0f} steps")

@@ -240,7 +240,7 @@ def _entry(line: bytes, place: str) -> Entry:
 
 
 def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+    raise json.JSONDecodeError(f"{name} is no number of JSON", "", 0)
 
 
 def read_bytes(path: Path) -> bytes:

@@ -114,7 +114,7 @@ def coverage_summary(table: pd.DataFrame) -> pd.DataFrame:
         median_log_width=("log_width", "median"),
         median_log_error=("log_error", "median"),
         regret_nats=("regret_nats", "mean"),
-        num_faults=("fault", lambda faults: int((faults.fillna("") != "").sum())),
+        num_faults=("fault", lambda faults: int((faults.notna() & (faults != "")).sum())),
     ).reset_index()
     error = (found["coverage"] * (1 - found["coverage"]) / found["num_worlds"]) ** 0.5
     found.insert(list(found.columns).index("coverage") + 1, "coverage_standard_error", error)

@@ -252,6 +252,14 @@ def new_laboratory(folder: Path, rules: Rules, key: str | None = None) -> Labora
     ------
     InputError
         if the folder exists, cannot be made, or the limits allow no run of the target compute.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     lab = new_laboratory(Path(folder) / "lab", Rules(budget=1e18))
+    ...     lab.state().left
+    1e+18
     """
     chosen = secrets.token_hex(16) if key is None else key
     rules = rules if rules.student else replace(rules, identity=derived_key(chosen, "identity")[:16])
@@ -298,6 +306,13 @@ def open_laboratory(folder: Path) -> Laboratory:
     ------
     InputError
         if the folder or one of its files is missing or not what was written.
+
+    Examples
+    --------
+    >>> open_laboratory(Path("nowhere"))
+    Traceback (most recent call last):
+        ...
+    companion.errors.InputError: nowhere: there is no such folder; make one with `companion lab new`
     """
     rules = read_rules(folder)
     key_file = folder / SEALED
