@@ -163,7 +163,7 @@ def ask(arguments: argparse.Namespace) -> None:
     if lab.backend is not None and not arguments.json:
         needed = sum(lab.cost(each).charged(lab.rules) for each in asks)
         print(f"{plural(len(asks), 'run')}, {lab.rules.amount(needed)} at most; {left(lab, before)}", flush=True)
-    answers = lab.ask(asks)
+    answers = lab.ask(asks, progress=True)
     state = state_with_notes(lab)
     if arguments.json:
         return print_json({"runs": lines(answers), **summary(lab, state)})

@@ -1,6 +1,7 @@
 """A laboratory as it is played: budget, ledger, commitment, reveal, and what its files must not be changed into."""
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -26,7 +27,7 @@ from companion.study.laboratory import (
     tokens_within,
 )
 from companion.study.laboratory.backend import Cost
-from companion.study.laboratory.journal import FolderJournal, MemoryJournal
+from companion.study.laboratory.journal import FolderJournal
 
 SMALL = Ask(architecture="xlstm", num_params=10**7, num_tokens=10**9, learning_rate=1e-3, batch_size_seqs=64)
 
@@ -302,20 +303,62 @@ def test_runs_are_a_run_table_that_can_be_fitted(tmp_path: Path) -> None:
     assert fit(LossSurface, loaded, gamma=1).num_rows == 9
 
 
-def test_another_backend_needs_two_methods() -> None:
-    class Constant:
-        def cost(self, ask: Ask) -> Cost:
-            return Cost(train_flops=ask.train_flops, gpu_hours=1.0)
+class Constant:
+    """A backend that needs two methods; it stops once at a run, as a machine does."""
 
-        def run(self, ask: Ask) -> Outcome:
-            return Outcome(val_loss=3.0, train_flops=ask.train_flops, gpu_hours=1.0)
+    def __init__(self, stop_at: int = -1) -> None:
+        self.made, self.stop_at = 0, stop_at
 
-    memory = practice_laboratory("a key")
-    lab = Laboratory(memory.rules, Constant(), None, MemoryJournal(memory.journal.read()[0]))
+    def cost(self, ask: Ask) -> Cost:
+        return Cost(train_flops=ask.train_flops, gpu_hours=1.0)
+
+    def run(self, ask: Ask) -> Outcome:
+        self.made += 1
+        if self.made == self.stop_at:
+            raise KeyboardInterrupt
+        return Outcome(val_loss=3.0 + ask.seed, train_flops=ask.train_flops, gpu_hours=1.0)
+
+
+class Judging(Constant):
+    """A backend that runs the target and does not know the best run."""
+
+    def final(self, ask: Ask) -> Outcome:
+        return Outcome(val_loss=2.7, train_flops=ask.train_flops, gpu_hours=1.0)
+
+    def regret(self, ask: Ask, outcome: Outcome, target_flops: float) -> None:
+        return None
+
+
+def test_another_backend(tmp_path: Path) -> None:
+    rules = Rules(backend="constant")
+    lab = new_laboratory(tmp_path / "lab", rules, backend=Constant())
+    assert not (tmp_path / "lab" / "sealed.json").exists()
     assert lab.ask([SMALL])[0].outcome.val_loss == 3.0
     lab.predict(target())
-    with pytest.raises(InputError, match="instructor"):
+    with pytest.raises(InputError, match="the target is not run here"):
         lab.reveal()
+    judged = open_laboratory(tmp_path / "lab", Judging())
+    judged.reveal()
+    assert judged.score().total == pytest.approx(100 * (50 * (1 - math.log(2.8 / 2.6) / 0.15) + 10) / 60)
+    for backend, folder in ((None, tmp_path / "lab"), (Constant(), new_folder(tmp_path))):
+        with pytest.raises(InputError, match="not made by what was to answer"):
+            open_laboratory(folder, backend)
+
+
+def new_folder(tmp_path: Path) -> Path:
+    return Path(new_laboratory(tmp_path / "simulated", Rules()).name)
+
+
+def test_what_was_run_before_an_interruption_is_kept(tmp_path: Path) -> None:
+    lab = new_laboratory(tmp_path / "lab", Rules(backend="constant"), backend=Constant(stop_at=3))
+    asks = [replace(SMALL, seed=seed) for seed in range(5)]
+    with pytest.raises(KeyboardInterrupt):
+        lab.ask(asks)
+    assert [answer.ask.seed for answer in lab.state().answers] == [0, 1]
+    answers = lab.ask(asks)
+    assert [answer.repeated for answer in answers] == [True, True, False, False, False]
+    assert [answer.outcome.val_loss for answer in answers] == [3.0, 4.0, 5.0, 6.0, 7.0]
+    assert lab.state().spent == pytest.approx(5 * SMALL.checked(lab.rules).train_flops)
 
 
 ASKING = """

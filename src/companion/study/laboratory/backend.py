@@ -6,7 +6,7 @@ there is a `Referee`: scores need it.
 
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from companion.study.laboratory.asks import Ask
 from companion.study.laboratory.chance import derived_key
@@ -74,6 +74,7 @@ class Backend(Protocol):
         """Train it. What was spent is at most the cost, up to what cannot be known before."""
 
 
+@runtime_checkable
 class Referee(Protocol):
     """Runs the target, and knows what could have been reached."""
 

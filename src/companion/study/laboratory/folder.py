@@ -11,11 +11,13 @@ beside the ledger, unless the class is closed: then the key stays with the instr
 import json
 import secrets
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
+from tqdm import tqdm
 
 from companion.errors import InputError
 from companion.formatting import plural
@@ -23,7 +25,7 @@ from companion.hardware import get_hardware
 from companion.paths import write_whole
 from companion.study.laboratory.asks import Ask
 from companion.study.laboratory.backend import Backend, Cost, Outcome, Referee, Simulator
-from companion.study.laboratory.chain import Entry, next_entry, read_json
+from companion.study.laboratory.chain import next_entry, read_json
 from companion.study.laboratory.chance import canonical, derived_key
 from companion.study.laboratory.journal import LEDGER, PREDICTION, RULES, SEALED, FolderJournal, Journal, MemoryJournal
 from companion.study.laboratory.predictions import Prediction, commitment, opened, prediction_from
@@ -85,10 +87,17 @@ class Laboratory:
         """
         return self._backend().cost(ask.checked(self.rules))
 
-    def ask(self, asks: Sequence[Ask]) -> list[Answer]:
-        """Run all of these, or none: their whole costs must fit into what is left. They are in the ledger on return.
+    def ask(self, asks: Sequence[Ask], *, progress: bool = False) -> list[Answer]:
+        """Run all of these, or none: their whole costs must fit into what is left.
 
-        A run that was asked before has the same answer and costs nothing. A run that diverges costs what was spent.
+        Every outcome is in the ledger before the next run begins, so nothing that was paid for is lost if the process
+        ends. A run that was asked before has the same answer and costs nothing: asking again goes on where it stopped.
+        A run that diverges costs what was spent. Other processes wait.
+
+        Parameters
+        ----------
+        progress
+            show a progress bar on stderr once two seconds have passed.
 
         Raises
         ------
@@ -102,21 +111,23 @@ class Laboratory:
             state = state_of(entries, self.rules, f"{self.name}/{LEDGER}", notes)
             if state.commitment:
                 raise InputError(f"{self.name}: a prediction was committed, so no more runs can be asked for")
-            new = [ask for ask in wanted if state.answer_to(ask) is None]
-            needed = sum(backend.cost(ask).charged(self.rules) for ask in new)
-            if needed > state.left + ROUNDING * self.rules.budget:
-                raise InputError(
-                    f"{self.name}: {plural(len(new), 'run')} would cost {self.rules.amount(needed)}, and "
-                    f"{self.rules.amount(state.left)} of {self.rules.amount(self.rules.budget)} left; nothing was run"
-                )
-            outcomes = {ask: backend.run(ask) for ask in new}
-            added: list[Entry] = []
-            for ask, outcome in outcomes.items():
-                body = {"ask": ask.as_dict(), "outcome": outcome.as_dict()}
-                added.append(next_entry([*entries, *added], "ask", body))
-            if added:
-                self.journal.append(added, entries)
-        return [state.answer_to(ask) or Answer(ask=ask, outcome=outcomes[ask]) for ask in wanted]
+            answers = state.known()
+            new = [ask for ask in wanted if ask not in answers]
+            self._refuse_overspending(sum(backend.cost(ask).charged(self.rules) for ask in new), len(new), state.left)
+            for ask in tqdm(new, desc="runs", unit="run", delay=2, disable=not progress, file=sys.stderr):
+                outcome = backend.run(ask)
+                entry = next_entry(entries, "ask", {"ask": ask.as_dict(), "outcome": outcome.as_dict()})
+                self.journal.append([entry], entries)
+                entries.append(entry)
+                answers[ask] = Answer(ask=ask, outcome=outcome)
+        return [answers[ask] for ask in wanted]
+
+    def _refuse_overspending(self, needed: float, num_runs: int, left: float) -> None:
+        if needed > left + ROUNDING * self.rules.budget:
+            raise InputError(
+                f"{self.name}: {plural(num_runs, 'run')} would cost {self.rules.amount(needed)}, and "
+                f"{self.rules.amount(left)} of {self.rules.amount(self.rules.budget)} is left; nothing was run"
+            )
 
     def predict(self, prediction: Prediction) -> str:
         """Commit a prediction; return its hash. Nothing can be asked or predicted after it.
@@ -156,11 +167,13 @@ class Laboratory:
         Raises
         ------
         InputError
-            if there is no prediction yet, or only the instructor can reveal.
+            if there is no prediction yet, or nobody here can run the target: in a class the instructor does.
         """
         prediction = self.prediction()
         if self.referee is None:
-            raise InputError(f"{self.name}: the target of a class is revealed by the instructor: hand in the folder")
+            raise InputError(
+                f"{self.name}: the target is not run here; in a class the instructor does: hand in the folder"
+            )
         with self.journal.locked():
             entries, notes = self.journal.read()
             found = state_of(entries, self.rules, f"{self.name}/{LEDGER}", notes).final
@@ -175,12 +188,12 @@ class Laboratory:
         Raises
         ------
         InputError
-            if the target was not revealed yet, or the revealed outcome is not that of the target.
+            if the target was not revealed yet.
         """
         final = self.state().final
         if final is None or self.referee is None:
             raise InputError(f"{self.name}: the target is not revealed yet; run `companion lab reveal` first")
-        return judged(self.prediction(), self.rules, self.referee)
+        return judged(self.prediction(), final, self.rules, self.referee)
 
     def runs(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Two tables: finished runs as a run table (`companion.runs`), and runs that diverged, without a loss."""
@@ -224,9 +237,8 @@ def _checked(asks: Sequence[Ask], rules: Rules) -> list[Ask]:
     return checked
 
 
-def judged(prediction: Prediction, rules: Rules, referee: Referee) -> Score:
-    """The score of a prediction: the target is run again, so that nothing in a folder can improve it."""
-    final = referee.final(prediction.ask)
+def judged(prediction: Prediction, final: Outcome, rules: Rules, referee: Referee) -> Score:
+    """The score of a prediction, from the outcome of its target run."""
     regret = referee.regret(prediction.ask, final, rules.target_flops)
     return score(prediction.loss, prediction.low, prediction.high, rules.level, final, regret)
 
@@ -245,8 +257,13 @@ def practice_laboratory(key: str, rules: Rules | None = None) -> Laboratory:
     return Laboratory(chosen, simulator, simulator, journal)
 
 
-def new_laboratory(folder: Path, rules: Rules, key: str | None = None) -> Laboratory:
+def new_laboratory(folder: Path, rules: Rules, key: str | None = None, backend: Backend | None = None) -> Laboratory:
     """Make the folder of a laboratory; its world is that of `key`, by default a new one.
+
+    Parameters
+    ----------
+    backend
+        what answers instead of the simulator; `rules.backend` then has another name.
 
     Raises
     ------
@@ -262,15 +279,16 @@ def new_laboratory(folder: Path, rules: Rules, key: str | None = None) -> Labora
     1e+18
     """
     chosen = secrets.token_hex(16) if key is None else key
-    rules = rules if rules.student else replace(rules, identity=derived_key(chosen, "identity")[:16])
+    rules = replace(rules, identity=derived_key(chosen, "identity")[:16])
     get_hardware(rules.hardware)
-    Simulator(chosen, rules).world.best_run(rules.target_flops)
-    make_folder(folder, rules, None if rules.closed else chosen)
-    return open_laboratory(folder)
+    if backend is None:
+        Simulator(chosen, rules).world.best_run(rules.target_flops)
+    make_folder(folder, rules, chosen if backend is None else None)
+    return open_laboratory(folder, backend)
 
 
 def make_folder(folder: Path, rules: Rules, key: str | None) -> None:
-    """Write the files of a laboratory; the folder holds all of them or does not exist. Without a key it is closed.
+    """Write the files of a laboratory: all of them, or none. Without a key it has no `sealed.json`.
 
     Raises
     ------
@@ -299,13 +317,18 @@ def _readable(rules: Rules) -> str:
     return json.dumps(rules.as_dict(), indent=2, allow_nan=False) + "\n"
 
 
-def open_laboratory(folder: Path) -> Laboratory:
+def open_laboratory(folder: Path, backend: Backend | None = None) -> Laboratory:
     """The laboratory of a folder.
+
+    Parameters
+    ----------
+    backend
+        what answers, where it is not the simulator. If it also has the methods of a `Referee`, it runs the target.
 
     Raises
     ------
     InputError
-        if the folder or one of its files is missing or not what was written.
+        if the folder or one of its files is missing or not what was written, or the backend is another one.
 
     Examples
     --------
@@ -314,19 +337,21 @@ def open_laboratory(folder: Path) -> Laboratory:
         ...
     companion.errors.InputError: nowhere: there is no such folder; make one with `companion lab new`
     """
-    rules = read_rules(folder)
+    rules, journal = read_rules(folder), FolderJournal(folder)
+    if (rules.backend == "simulator") != (backend is None):
+        raise InputError(f"{folder / RULES}: backend {rules.backend!r}: its runs are not made by what was to answer")
+    if backend is not None:
+        return Laboratory(rules, backend, backend if isinstance(backend, Referee) else None, journal, str(folder))
+    if rules.closed:
+        return Laboratory(rules, None, None, journal, str(folder))
     key_file = folder / SEALED
-    backend: Simulator | None = None
-    if rules.backend != "simulator":
-        raise InputError(f"{folder / RULES}: backend {rules.backend!r}: this command knows the simulator")
-    if not rules.closed:
-        read = read_json(key_file)
-        if not isinstance(read, dict) or not isinstance(read.get("key"), str):
-            raise InputError(f"{key_file}: holds no key; restore the file from a copy")
-        backend = Simulator(read["key"], rules)
-        if rules.student is None and derived_key(read["key"], "identity")[:16] != rules.identity:
-            raise InputError(f"{key_file}: is the key of another laboratory; restore the file from a copy")
-    return Laboratory(rules, backend, None if rules.student else backend, FolderJournal(folder), str(folder))
+    read = read_json(key_file)
+    if not isinstance(read, dict) or not isinstance(read.get("key"), str):
+        raise InputError(f"{key_file}: holds no key; restore the file from a copy")
+    if rules.student is None and derived_key(read["key"], "identity")[:16] != rules.identity:
+        raise InputError(f"{key_file}: is the key of another laboratory; restore the file from a copy")
+    simulator = Simulator(read["key"], rules)
+    return Laboratory(rules, simulator, None if rules.student else simulator, journal, str(folder))
 
 
 def read_rules(folder: Path) -> Rules:

@@ -75,9 +75,10 @@ def _graded(classroom: Classroom, student: str, folder: Path) -> Grade:
         _replay(simulator, answer, f"{folder}: ledger line {number}")
     if classroom.rules.closed:
         _check_answers(classroom.laboratory_of(student).state().answers, state.answers, str(folder))
+    prediction = lab.prediction().checked(rules)
     return Grade(
         student=student,
-        score=judged(lab.prediction().checked(rules), rules, simulator),
+        score=judged(prediction, simulator.final(prediction.ask), rules, simulator),
         num_runs=len(state.answers),
         spent_share=state.spent / rules.budget,
     )

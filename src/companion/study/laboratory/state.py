@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from companion.errors import InputError
@@ -38,12 +38,9 @@ class State:
     final: Outcome | None
     notes: tuple[str, ...] = ()
 
-    def answer_to(self, ask: Ask) -> Answer | None:
-        """The answer that an ask has got already, if it has."""
-        for answer in self.answers:
-            if answer.ask == ask:
-                return Answer(ask=ask, outcome=answer.outcome, repeated=True)
-        return None
+    def known(self) -> dict[Ask, Answer]:
+        """The answers by their asks, marked as repeated: what asking again gets."""
+        return {answer.ask: replace(answer, repeated=True) for answer in self.answers}
 
 
 def state_of(entries: Sequence[Entry], rules: Rules, source: str, notes: Sequence[str] = ()) -> State:
