@@ -27,7 +27,9 @@ from companion.study.laboratory import (
     tokens_within,
 )
 from companion.study.laboratory.backend import Cost
+from companion.study.laboratory.chain import next_entry
 from companion.study.laboratory.journal import FolderJournal
+from companion.study.laboratory.predictions import commitment
 
 SMALL = Ask(architecture="xlstm", num_params=10**7, num_tokens=10**9, learning_rate=1e-3, batch_size_seqs=64)
 
@@ -155,6 +157,8 @@ def test_a_prediction_file_without_an_entry_commits_nothing(lab: Laboratory) -> 
         ({"target_flops": 1e19}, "belongs to other rules"),
         ({"budget": "1e25"}, "budget '1e25' is not a positive"),
         ({"budget": float("nan")}, "NaN is no number of JSON"),
+        ({"budget": 10**400}, "budget 1000"),
+        ({"context_length": 10**400}, "context_length 1000"),
         ({"limits": {}}, "limits must hold"),
         ({"limits": 3}, "limits must hold"),
         ({"architectures": "xlstm"}, "architectures is not a list"),
@@ -206,6 +210,50 @@ def test_any_byte_of_any_file_changes_nothing_or_is_found(tmp_path: Path, name: 
         assert (read.rules, read.backend, prediction) == (
             Rules(identity=read.rules.identity), open_laboratory(folder).backend, target().checked(Rules())
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "message"),
+    [
+        ("ask", {}, "is not an ask with its outcome"),
+        ("ask", {"ask": {}, "outcome": {}}, "architecture is missing"),
+        ("ask", {"ask": SMALL.as_dict() | {"batch_size_seqs": 0}, "outcome": {}}, "not one that the rules allow"),
+        ("ask", {"ask": SMALL.checked(Rules()).as_dict(), "outcome": {}}, "holds no outcome"),
+        ("ask", {"ask": 3, "outcome": {}}, "is not an ask"),
+        ("predict", {}, "an entry 'predict' cannot follow"),
+        ("reveal", {"outcome": None}, "an entry 'reveal' cannot follow"),
+        ("open", {}, "an entry 'open' cannot follow"),
+    ],
+)
+def test_entries_with_right_hashes_that_cannot_be(lab: Laboratory, kind: str, body: dict, message: str) -> None:  # type: ignore[type-arg]
+    entries, _ = lab.journal.read()
+    lab.journal.append([next_entry(entries, kind, body)], entries)
+    with pytest.raises(InputError, match=f"line 2: .*{message}"):
+        lab.state()
+
+
+@pytest.mark.parametrize("name", ["val_loss", "train_flops", "gpu_hours", "share_done"])
+@pytest.mark.parametrize("value", [10**400, -1.0, "3", True])
+def test_outcomes_that_cannot_be(lab: Laboratory, name: str, value: object) -> None:
+    outcome = Outcome(val_loss=3.0, train_flops=1e17, gpu_hours=1.0).as_dict() | {name: value}
+    entries, _ = lab.journal.read()
+    body = {"ask": SMALL.checked(Rules()).as_dict(), "outcome": outcome}
+    lab.journal.append([next_entry(entries, "ask", body)], entries)
+    with pytest.raises(InputError, match=f"line 2: {name} is not a positive number"):
+        lab.state()
+
+
+def test_a_forged_prediction_is_checked_again(lab: Laboratory) -> None:
+    for values in (
+        target().as_dict() | {"loss": 10**400},
+        target().as_dict() | {"ask": SMALL.as_dict() | {"seed": -1}},
+    ):
+        entries, _ = lab.journal.read()
+        forged = {"prediction": values, "nonce": "0"}
+        lab.journal.save_prediction(forged)
+        lab.journal.append([next_entry(entries[:1], "predict", {"commitment": commitment(forged)})], entries[:1])
+        with pytest.raises(InputError, match=r"loss|seed"):
+            lab.reveal()
 
 
 def test_a_folder_is_never_changed_by_new(lab: Laboratory, tmp_path: Path) -> None:

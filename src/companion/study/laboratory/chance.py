@@ -6,6 +6,7 @@ A generator would make an answer depend on what was asked before. Here every num
 import hashlib
 import hmac
 import json
+import sys
 from typing import Any
 
 from scipy.special import ndtri
@@ -28,6 +29,19 @@ def canonical(value: Any) -> str:
     '{"a":[1,"x"],"b":1.5}'
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a JSON file is a finite number that float64 can hold; true and false are none.
+
+    Examples
+    --------
+    >>> is_number(3), is_number(True), is_number("3"), is_number(10**400)
+    (True, False, False, False)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max  # false for NaN
 
 
 def derived_key(key: str, *labels: str) -> str:

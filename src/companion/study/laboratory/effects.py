@@ -53,7 +53,11 @@ class Effects:
         return self.best_rate * in_size * (batch_tokens / REFERENCE_BATCH) ** self.rate_batch_exponent
 
     def rate_cost(self, learning_rate: float, num_params: float, batch_tokens: float) -> float:
-        """What a learning rate adds to log loss: c · (ln η − ln η*)² (a valley: arXiv 2406.19146)."""
+        """What a learning rate adds to log loss: c · (ln η − ln η*)².
+
+        Loss over the log of the rate is a valley in sweeps such as those of arXiv 2309.14322; a parabola is the
+        simplest one.
+        """
         distance = math.log(learning_rate / self.best_learning_rate(num_params, batch_tokens))
         return self.rate_curvature * distance**2
 

@@ -159,7 +159,8 @@ class Laboratory:
         committed = self.state().commitment
         if not committed:
             raise InputError(f"{self.name}: there is no prediction yet; commit one with `companion lab predict`")
-        return prediction_from(self.journal.load_prediction(), committed, f"{self.name}/{PREDICTION}")
+        source = f"{self.name}/{PREDICTION}"
+        return prediction_from(self.journal.load_prediction(), committed, source).checked(self.rules)
 
     def reveal(self) -> Outcome:
         """Run the target, free of charge; the same outcome every time.

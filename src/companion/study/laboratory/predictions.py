@@ -10,7 +10,7 @@ from typing import Any
 from companion.errors import InputError
 from companion.formatting import quoted
 from companion.study.laboratory.asks import Ask, ask_from
-from companion.study.laboratory.chance import canonical
+from companion.study.laboratory.chance import canonical, is_number
 from companion.study.laboratory.rules import Rules
 
 #: A target run may cost this share more than the target: whole steps do not fit it exactly.
@@ -104,7 +104,7 @@ def prediction_from(read: Any, committed: str, source: str) -> Prediction:
         raise InputError(f"{source}: holds no prediction")
     numbers = {name: values[name] for name in ("loss", "low", "high")}
     for name, value in numbers.items():
-        if not isinstance(value, int | float) or isinstance(value, bool):
+        if not is_number(value):
             raise InputError(f"{source}: {name} {quoted(value)} is not a number")
     if not isinstance(values["ask"], dict):
         raise InputError(f"{source}: ask is not an object")

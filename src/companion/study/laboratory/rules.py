@@ -1,14 +1,13 @@
 """The public side of a laboratory, `lab.json`: budget, target, limits, and what may be asked."""
 
 import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from companion.errors import InputError
 from companion.formatting import listed, power_of_ten, quoted, significant
-from companion.study.laboratory.chance import canonical
+from companion.study.laboratory.chance import canonical, is_number
 
 VERSION = 1
 UNITS = ("flops", "gpu_hours")
@@ -77,9 +76,9 @@ class Rules:
             raise InputError(f"unit {quoted(self.unit)} is not one of {listed(UNITS)}")
         for name in ("budget", "target_flops", "context_length"):
             value = getattr(self, name)
-            if not (_is_number(value) and math.isfinite(value) and value > 0):
+            if not (is_number(value) and value > 0):
                 raise InputError(f"{name} {quoted(value)} is not a positive finite number")
-        if not (_is_number(self.level) and 0.5 <= self.level < 1):
+        if not (is_number(self.level) and 0.5 <= self.level < 1):
             raise InputError(f"level {quoted(self.level)} is not from 0.5 to below 1")
         if self.law not in LAWS:
             raise InputError(f"law {quoted(self.law)} is not one of {listed(LAWS)}")
@@ -154,11 +153,7 @@ def _limits(read: Any, source: str) -> dict[str, tuple[float, float]]:
     found = {}
     for name in LIMITS:
         ends = read[name]
-        if not (isinstance(ends, list) and len(ends) == 2 and all(map(_is_number, ends)) and 0 < ends[0] < ends[1]):
+        if not (isinstance(ends, list) and len(ends) == 2 and all(map(is_number, ends)) and 0 < ends[0] < ends[1]):
             raise InputError(f"{source}: limits of {name} are not two increasing positive numbers")
         found[name] = (ends[0], ends[1])
     return found
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

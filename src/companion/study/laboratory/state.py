@@ -1,6 +1,5 @@
 """What a ledger says: runs asked for, what is left of the budget, the prediction, the revealed target."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,6 +8,7 @@ from companion.errors import InputError
 from companion.study.laboratory.asks import Ask, ask_from
 from companion.study.laboratory.backend import Outcome
 from companion.study.laboratory.chain import Entry
+from companion.study.laboratory.chance import is_number
 from companion.study.laboratory.rules import Rules
 
 #: Share of the budget that sums of float64 costs may miss it by.
@@ -65,7 +65,7 @@ def state_of(entries: Sequence[Entry], rules: Rules, source: str, notes: Sequenc
     for entry in entries[1:]:
         place = f"{source}: line {entry.number + 1}"
         if entry.kind == "ask" and not commitment:
-            answers.append(_answer(entry.body, place))
+            answers.append(_answer(entry.body, rules, place))
             spent += answers[-1].outcome.cost.charged(rules)
             if spent > (1 + ROUNDING) * rules.budget:
                 raise InputError(
@@ -87,10 +87,17 @@ def state_of(entries: Sequence[Entry], rules: Rules, source: str, notes: Sequenc
     )
 
 
-def _answer(body: Mapping[str, Any], place: str) -> Answer:
+def _answer(body: Mapping[str, Any], rules: Rules, place: str) -> Answer:
     if set(body) != {"ask", "outcome"} or not isinstance(body["ask"], dict):
         raise InputError(f"{place}: is not an ask with its outcome")
-    return Answer(ask=ask_from(body["ask"], place), outcome=outcome_from(body["outcome"], place))
+    ask = ask_from(body["ask"], place)
+    try:
+        allowed = ask.checked(rules) == ask
+    except InputError:
+        allowed = False
+    if not allowed:
+        raise InputError(f"{place}: the run is not one that the rules allow")
+    return Answer(ask=ask, outcome=outcome_from(body["outcome"], place))
 
 
 def outcome_from(read: Any, place: str) -> Outcome:
@@ -107,10 +114,6 @@ def outcome_from(read: Any, place: str) -> Outcome:
     for name in names:
         value = read[name]
         missing = value is None and name == "val_loss"
-        if not missing and not (_is_number(value) and value > 0):
+        if not missing and not (is_number(value) and value > 0):
             raise InputError(f"{place}: {name} is not a positive number")
     return Outcome(**read)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
