@@ -451,3 +451,14 @@ def test_processes_that_ask_at_once_never_overspend(lab: Laboratory) -> None:
     state = lab.state()
     assert len(state.answers) == 8
     assert state.spent <= lab.rules.budget
+
+
+def test_a_laboratory_needs_no_torch() -> None:
+    code = (
+        "import sys\n"
+        "import companion.cli.laboratory, companion.study.laboratory.coverage, companion.study.laboratory.grading\n"
+        "from companion.study.laboratory.coverage import play\n"
+        "assert play('ladder', 'paper', 0)['fault'] == ''\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

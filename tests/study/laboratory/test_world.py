@@ -82,7 +82,7 @@ class TestEffects:
     EFFECTS = WORLD.effects["xlstm"]
 
     def test_a_critical_batch_doubles_the_tokens(self) -> None:
-        """arXiv 1812.06162, equation 2.11: at B = B_crit twice the examples are needed."""
+        """arXiv 1812.06162: at B = B_crit twice the examples are needed."""
         critical = self.EFFECTS.critical_batch_size(3.0)
         assert self.EFFECTS.useful_tokens(1e9, critical, 3.0) == pytest.approx(5e8)
         assert self.EFFECTS.useful_tokens(1e9, 1.0, 3.0) == pytest.approx(1e9, rel=1e-4)

@@ -80,6 +80,7 @@ class Effects:
     def useful_tokens(self, num_tokens: float, batch_tokens: float, loss: float) -> float:
         """D / (1 + B/B_crit): the tokens that a tiny batch would need for the same progress.
 
-        arXiv 1812.06162, equation 2.11: (S/S_min − 1)(E/E_min − 1) = 1, so E = E_min·(1 + B/B_crit).
+        (S/S_min − 1)(E/E_min − 1) = 1 with B_crit = E_min/S_min, so E = E_min·(1 + B/B_crit): arXiv 1812.06162, in the
+        form of arXiv 2001.08361, equation 5.1.
         """
         return num_tokens / (1 + batch_tokens / self.critical_batch_size(loss))
