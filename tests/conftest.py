@@ -108,6 +108,8 @@ NOT_QUICK = (
     "training/test_measured.py",
     "training/test_selection.py",
     "benchmarks/kernels/test_kernel_host.py::test_first_call_in_a_process_of_its_own",
+    "study/laboratory",
+    "cli/test_laboratory.py",
 )
 
 

@@ -22,6 +22,7 @@ from companion.cli.importing import add_import
 from companion.cli.inference import add_inference
 from companion.cli.isoflop import add_isoflop
 from companion.cli.kernels import add_kernels
+from companion.cli.laboratory import add_lab
 from companion.cli.options import (
     add_bootstrap,
     add_json,
@@ -178,6 +179,7 @@ def _parser() -> argparse.ArgumentParser:
     add_training(command)
     add_bench(command, subparsers)
     add_kernels(command, subparsers)
+    add_lab(command, subparsers)
     add_study(command)
     add_sweep(command, subparsers)
     add_book(command)
