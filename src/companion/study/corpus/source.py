@@ -85,7 +85,7 @@ class Source(Corpus):
         """As `Corpus.loss_floor`: from the committed table where it has these parameters and this context length.
 
         Anything else is measured when it is asked for, on 64 documents: seconds at V = 1024, and a standard error of
-        about 0.007 nats. `python -m companion.study.corpus.entropy` does better.
+        about 0.004 nats. `python -m companion.study.corpus.entropy` does better.
         """
         floor = floor_of(self.grammar, context_length)
         return floor.loss, floor.standard_error

@@ -17,8 +17,8 @@ from companion.study.corpus.windows import Windows
 
 #: Bytes of text have no zero: files with one are left out. So token 0 is free to end a file.
 VOCAB_SIZE = 256
-#: All files together are held in memory.
-MOST_BYTES = 4 << 30
+#: All files together: they are held in memory, twice for a moment.
+MOST_BYTES = 1 << 30
 #: One file in twenty is held out.
 SHARE = 20
 #: Names in a warning.
@@ -51,7 +51,7 @@ class TextCorpus(Windows):
     Raises
     ------
     InputError
-        if the folder is missing, holds fewer than two such files or more than 4 GiB, or a file cannot be read or
+        if the folder is missing, holds fewer than two such files or more than 1 GiB, or a file cannot be read or
         changes while it is read.
     """
 
