@@ -34,10 +34,14 @@ def test_tables(size: int) -> None:
     assert len(set(grammar.roots)) == LEVELS + 1
 
 
-def test_classes_are_of_equal_size() -> None:
-    grammar = Grammar(vocab_size=256)
+def test_sizes_of_classes() -> None:
+    grammar = Grammar(vocab_size=256, class_bits=2)
     assert grammar.classes[0] == 0
-    assert np.bincount(grammar.classes[1:]).tolist() == [0] + [16] * 16
+    # one of each first, and the other 252 as 12 : 6 : 4 : 3, that is 120.96, 60.48, 40.32 and 30.24
+    assert np.bincount(grammar.classes[1:]).tolist() == [0, 122, 62, 41, 31]
+    equal = Grammar(vocab_size=256, class_bits=4, class_exponent=0.0)
+    assert np.bincount(equal.classes[1:]).tolist() == [0] + [16] * 16
+    assert sorted(Grammar(vocab_size=16).classes) == list(range(17))
 
 
 def test_every_parameter_is_in_the_fingerprint() -> None:
@@ -47,7 +51,8 @@ def test_every_parameter_is_in_the_fingerprint() -> None:
         Grammar(vocab_size=512),
         Grammar(weights=(0.12, 0.22, 0.23, 0.21, 0.07, 0.15)),
         Grammar(exponents=(1.2, 1.8, 1.9, 2.1)),
-        Grammar(class_bits=5),
+        Grammar(class_bits=4),
+        Grammar(class_exponent=0.9),
         Grammar(max_distance=2048),
         Grammar(distance_exponent=1.1),
     )

@@ -9,9 +9,10 @@ import torch
 
 from companion.errors import InputError
 from companion.paths import data_dir
-from companion.study.corpus import entropy
+from companion.study.corpus import floor as floors
 from companion.study.corpus.conditional import Conditionals
-from companion.study.corpus.entropy import COLUMNS, TABLE, floor_of, main, measure_floor
+from companion.study.corpus.entropy import main
+from companion.study.corpus.floor import COLUMNS, TABLE, floor_of, measure_floor
 from companion.study.corpus.grammar import Grammar
 
 
@@ -48,7 +49,7 @@ def test_random_positions_do_not_change_the_mean() -> None:
 
 
 def test_places_cover_all_positions_evenly() -> None:
-    places = entropy._places(0, np.arange(20_000), 10, 4)
+    places = floors._places(0, np.arange(20_000), 10, 4)
     assert places.min() == 1
     assert places.max() == 10
     counts = np.bincount(places.flatten(), minlength=11)[1:]
@@ -91,21 +92,21 @@ class TestTable:
 
     def test_other_parameters_are_measured_with_their_own_error(self) -> None:
         floor = floor_of(Grammar(seed=99, vocab_size=16), 8)
-        assert floor.documents == entropy.FEW_DOCUMENTS
+        assert floor.documents == floors.FEW_DOCUMENTS
         assert floor == measure_floor(Grammar(seed=99, vocab_size=16), 8)
-        assert floor_of(Grammar(), 7).documents == entropy.FEW_DOCUMENTS
+        assert floor_of(Grammar(), 7).documents == floors.FEW_DOCUMENTS
 
 
 class TestOtherTables:
     @pytest.fixture(autouse=True)
     def _folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        entropy.known_floors.cache_clear()
-        monkeypatch.setattr(entropy, "data_dir", lambda: tmp_path)
+        floors.known_floors.cache_clear()
+        monkeypatch.setattr(floors, "data_dir", lambda: tmp_path)
         yield
-        entropy.known_floors.cache_clear()
+        floors.known_floors.cache_clear()
 
     def test_no_table(self) -> None:
-        assert floor_of(Grammar(vocab_size=16), 4).documents == entropy.FEW_DOCUMENTS
+        assert floor_of(Grammar(vocab_size=16), 4).documents == floors.FEW_DOCUMENTS
 
     @pytest.mark.parametrize(
         ("content", "message"), [(b"", "cannot be read"), (b"\xff\xfe", "read"), (b"a\n1\n", "no column")]
@@ -126,7 +127,7 @@ class TestOtherTables:
         options = ["--vocab-size", "16", "--context-lengths", "4", "--documents", "3", "--out", str(tmp_path / TABLE)]
         assert main(options) == 0
         assert floor_of(Grammar(vocab_size=16), 4).documents == 3
-        assert floor_of(Grammar(vocab_size=16, class_bits=3), 4).documents == entropy.FEW_DOCUMENTS
+        assert floor_of(Grammar(vocab_size=16, class_bits=3), 4).documents == floors.FEW_DOCUMENTS
 
 
 @pytest.mark.parametrize(
