@@ -42,6 +42,9 @@ def test_bytes_and_ends_of_files(folder: Path) -> None:
         windows = {stream[i : i + 21] for i in range(0, len(stream) - 20, 20)}
         count = (len(stream) - 1) // 20
         assert {bytes(row.tolist()) for row in draw(count)} == windows
+    told = corpus.describe()
+    assert (told["training_files"], told["held_out_files"]) == (57, 3)
+    assert told["held_out_tokens"] == len(everything(corpus, "held_out"))
     assert corpus.num_sequences(20) == (len(everything(corpus, "training")) - 1) // 20
 
 

@@ -66,12 +66,12 @@ class TextCorpus(Windows):
         self.checksum = hashlib.sha256("".join(f"{x.path}\0{x.digest}\n" for x in files).encode()).hexdigest()
 
     def describe(self) -> dict[str, Any]:
-        """Name, files, tokens, and a SHA-256 over paths and contents."""
+        """Name, numbers of files and tokens, and a SHA-256 over paths and contents."""
         return {
             "name": self.name,
             "vocab_size": self.vocab_size,
             "training_files": len(self.files["training"]),
-            "held_out_files": [file.path for file in self.files["held_out"]],
+            "held_out_files": len(self.files["held_out"]),
             "training_tokens": len(self._training[0]),
             "held_out_tokens": len(self._held_out[0]),
             "sha256": self.checksum,
