@@ -110,6 +110,8 @@ NOT_QUICK = (
     "benchmarks/kernels/test_kernel_host.py::test_first_call_in_a_process_of_its_own",
     "study/laboratory",
     "cli/test_laboratory.py",
+    "study/corpus/test_conditional.py::test_entropy_of_a_distribution_and_surprise_of_what_is_drawn",
+    "study/corpus/test_source_kernel.py",
 )
 
 

@@ -2,7 +2,7 @@
 
 from companion.study.corpus.base import Corpus
 from companion.study.corpus.dataset import DatasetCorpus
-from companion.study.corpus.entropy import LossFloor, measure_floor
+from companion.study.corpus.floor import LossFloor, measure_floor
 from companion.study.corpus.grammar import Grammar
 from companion.study.corpus.opening import open_corpus
 from companion.study.corpus.source import Source

@@ -7,19 +7,19 @@ from numpy.typing import NDArray
 WHOLE = 1 << 32
 
 
-def quantized(weights: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Whole weights in proportion to these that sum to 2³² and are at least 1: largest remainders round up.
+def quantized(weights: NDArray[np.float64], whole: int = WHOLE) -> NDArray[np.int64]:
+    """Whole weights in proportion to these that sum to `whole` and are at least 1: largest remainders round up.
 
     Examples
     --------
     >>> quantized(np.array([1.0, 1.0, 2.0])).tolist()
     [1073741824, 1073741824, 2147483648]
     """
-    exact = weights / weights.sum() * (WHOLE - len(weights))
-    whole = np.floor(exact).astype(np.int64)
-    missing = WHOLE - len(weights) - int(whole.sum())
-    whole[np.argsort(whole - exact, kind="stable")[:missing]] += 1
-    return whole + 1
+    exact = weights / weights.sum() * (whole - len(weights))
+    found = np.floor(exact).astype(np.int64)
+    missing = whole - len(weights) - int(found.sum())
+    found[np.argsort(found - exact, kind="stable")[:missing]] += 1
+    return found + 1
 
 
 def power_law(size: int, exponent: float) -> NDArray[np.int64]:

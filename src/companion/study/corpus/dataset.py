@@ -6,9 +6,9 @@ number of tokens, zeros) and then the tokens as little-endian uint16.
 
 import glob
 import hashlib
+import http.client
 import json
 import os
-import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -184,7 +184,7 @@ def _download(url: str, target: Path) -> None:
         read_shard(part)
         _remember(target, checksum(part))
         part.replace(target)
-    except (urllib.error.URLError, OSError) as error:
+    except (OSError, http.client.HTTPException) as error:
         raise InputError(f"{url}: cannot be fetched: {error}; or put the file into {target.parent}") from error
     finally:
         part.unlink(missing_ok=True)

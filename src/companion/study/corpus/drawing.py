@@ -27,7 +27,8 @@ def draw(grammar: Grammar, numbers: NDArray[np.int64], length: int, stream: int 
     >>> long.shape, bool((long[:, :5] == short).all())
     ((1, 9), True)
     """
-    rows = max(TOKENS_AT_ONCE // max(length, 1), 1)
+    # what followed every token of the vocabulary takes room too
+    rows = max(TOKENS_AT_ONCE // max(length, grammar.vocab_size // 4), 1)
     parts = [_draw(grammar, numbers[i : i + rows], length, stream) for i in range(0, len(numbers), rows)]
     return np.concatenate(parts) if parts else np.zeros((0, length), dtype=np.int64)
 

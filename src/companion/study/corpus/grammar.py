@@ -10,11 +10,11 @@ Given the tokens before it in its document, token t has the distribution
            + w_recall · 1(v = r_t)                              what followed the last token where it stood before
 
 Z_j is a Zipf law over ranks, and in every context another keyed bijection says which token has which rank: a table that
-can only be learned by heart. Four levels have from one to V² contexts, so that there is something to learn with few
-parameters and something left to learn with many. p(d) is a power law on 1 ... 4096: recent tokens come again. r_t is
-the token that followed the last earlier occurrence of x_{t−1} in this document; without one its weight
-goes to Z_0. Both copies cannot be learned by heart, only looked up in the document: the longer the context, the more
-of it. Before a document all tokens are a start symbol.
+can only be learned by heart. Four levels have from one to V² contexts, some common and most rare, so that there is
+something to learn with few parameters and tokens and something left to learn with many. p(d) is a power law on
+1 ... 4096: recent tokens come again. r_t is the token that followed the last earlier occurrence of x_{t−1} in this
+document; without an earlier occurrence its weight goes to Z_0. Neither copy can be learned by heart, only looked up in
+the document: the longer the context, the more there is to find. Before a document all tokens are a start symbol.
 
 All weights are whole numbers, so the probabilities that we compute are exactly those that are drawn. NumPy only.
 """
@@ -58,8 +58,9 @@ class Grammar:
         of the parts of the mixture (`PARTS`), any positive numbers.
     exponents
         of the Zipf law of each level.
-    class_bits
-        the classes of the last level are 2^class_bits in number, of equal size.
+    class_bits, class_exponent
+        the classes of the last level are 2^class_bits in number (one for each token of a smaller vocabulary); their
+        sizes fall with this power of their number, so that some contexts are common and most are rare.
     max_distance, distance_exponent
         of the power law over distances; the former is a power of two.
 
@@ -80,7 +81,8 @@ class Grammar:
     vocab_size: int = 1024
     weights: tuple[float, ...] = (0.12, 0.22, 0.23, 0.21, 0.08, 0.14)
     exponents: tuple[float, ...] = (1.2, 1.8, 1.9, 2.0)
-    class_bits: int = 4
+    class_bits: int = 5
+    class_exponent: float = 1.0
     max_distance: int = 4096
     distance_exponent: float = 1.0
 
@@ -151,8 +153,9 @@ class Grammar:
         A symbol is a class plus 1.
         """
         key = np.full(self.vocab_size, self.roots[LEVELS])
-        shift = max(self.bits - self.class_bits, 0)
-        return np.concatenate([[0], (scramble(np.arange(self.vocab_size), key, self.bits) >> shift) + 1])
+        number = np.arange(1, min(1 << self.class_bits, self.vocab_size) + 1)
+        symbols = np.repeat(number, quantized(number.astype(float) ** -self.class_exponent, self.vocab_size))
+        return np.concatenate([[0], symbols[scramble(np.arange(self.vocab_size), key, self.bits)]])
 
     @cached_property
     def fingerprint(self) -> str:

@@ -155,5 +155,5 @@ def draw_on_device(tables: DeviceTables, numbers: Tensor, length: int, stream: i
     sizes = {"BITS": grammar.bits, "DISTANCE_BITS": grammar.max_distance.bit_length() - 1, "BLOCK": BLOCK}
     # the GPU of the tables, which need not be the current one; no GPU under the interpreter
     with torch.cuda.device_of(out):
-        draw_documents[(triton.cdiv(len(numbers), BLOCK),)](*arguments, **sizes, num_warps=1)
+        draw_documents[(triton.cdiv(len(numbers), BLOCK),)](*arguments, **sizes, num_warps=1, num_stages=1)
     return out

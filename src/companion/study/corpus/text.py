@@ -17,8 +17,8 @@ from companion.study.corpus.windows import Windows
 
 #: Bytes of text have no zero: files with one are left out. So token 0 is free to end a file.
 VOCAB_SIZE = 256
-#: All files together are held in memory.
-MOST_BYTES = 4 << 30
+#: All files together: they are held in memory, twice for a moment.
+MOST_BYTES = 1 << 30
 #: One file in twenty is held out.
 SHARE = 20
 #: Names in a warning.
@@ -51,7 +51,7 @@ class TextCorpus(Windows):
     Raises
     ------
     InputError
-        if the folder is missing, holds fewer than two such files or more than 4 GiB, or a file cannot be read or
+        if the folder is missing, holds fewer than two such files or more than 1 GiB, or a file cannot be read or
         changes while it is read.
     """
 
@@ -66,12 +66,12 @@ class TextCorpus(Windows):
         self.checksum = hashlib.sha256("".join(f"{x.path}\0{x.digest}\n" for x in files).encode()).hexdigest()
 
     def describe(self) -> dict[str, Any]:
-        """Name, files, tokens, and a SHA-256 over paths and contents."""
+        """Name, numbers of files and tokens, and a SHA-256 over paths and contents."""
         return {
             "name": self.name,
             "vocab_size": self.vocab_size,
             "training_files": len(self.files["training"]),
-            "held_out_files": [file.path for file in self.files["held_out"]],
+            "held_out_files": len(self.files["held_out"]),
             "training_tokens": len(self._training[0]),
             "held_out_tokens": len(self._held_out[0]),
             "sha256": self.checksum,

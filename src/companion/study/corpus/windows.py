@@ -39,6 +39,7 @@ class Windows(Corpus):
 
     def num_sequences(self, context_length: int) -> int | None:
         """Windows of one epoch; None with repeat=true: they begin anew."""
+        self._check_numbers(0, 0, context_length)
         return None if self.repeat else int(_ends(self._training, context_length)[-1])
 
     def sequences(self, first: int, number: int, context_length: int, device: torch.device | str = "cpu") -> Tensor:
@@ -70,11 +71,7 @@ class Windows(Corpus):
 
     def _check(self, arrays: list[NDArray], first: int, number: int, context_length: int, kind: str) -> int:
         """Number of windows, at least one."""
-        if context_length < 1 or first < 0 or number < 0:
-            raise InputError(
-                f"{self.name}: first={first}, number={number}, context_length={context_length}: use numbers from 0 on,"
-                " and a context length from 1 on"
-            )
+        self._check_numbers(first, number, context_length)
         count = int(_ends(arrays, context_length)[-1])
         if count == 0:
             longest = max(len(array) for array in arrays)
@@ -83,6 +80,13 @@ class Windows(Corpus):
                 f" row, and there are {longest} at most; shorten T or add files"
             )
         return count
+
+    def _check_numbers(self, first: int, number: int, context_length: int) -> None:
+        if context_length < 1 or first < 0 or number < 0:
+            raise InputError(
+                f"{self.name}: first={first}, number={number}, context_length={context_length}: use numbers from 0 on,"
+                " and a context length from 1 on"
+            )
 
     def _cut(self, arrays: list[NDArray], chosen: NDArray, context_length: int, device: torch.device | str) -> Tensor:
         ends = _ends(arrays, context_length)

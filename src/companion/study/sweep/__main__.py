@@ -1,4 +1,4 @@
-"""`python -m companion.study.sweep`: train a plan on a machine that has torch and no tables (see `companion study run`)."""
+"""`python -m companion.study.sweep`: train a plan where torch is and little else (see `companion study run`)."""
 
 import argparse
 import sys
