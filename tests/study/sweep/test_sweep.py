@@ -350,11 +350,11 @@ def test_what_goes_wrong_in_a_run_is_its_result(tmp_path: Path) -> None:
     assert "file" in ended.reason
 
 
-def test_training_needs_no_pandas(trained: Path) -> None:
+def test_training_needs_no_pandera(trained: Path) -> None:
     """A GPU machine may have torch and little else."""
     code = (
         "import sys\n"
-        "for name in ('pandas', 'pandera', 'distributed'): sys.modules[name] = None\n"
+        "for name in ('pandera', 'distributed'): sys.modules[name] = None\n"
         "from companion.study.sweep.__main__ import main\n"
         f"sys.exit(main([{str(trained)!r}, '--device', 'cpu']))\n"
     )

@@ -1,12 +1,11 @@
 """The loss floor of the source: the mean entropy of a token given all before it. Needs torch."""
 
-import csv
-import math
 import sys
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -117,39 +116,22 @@ def _places(seed: int, chosen: np.ndarray, context_length: int, number: int) -> 
 
 
 @cache
-def known_floors() -> dict[tuple[str, int], LossFloor]:
-    """The measured floors of the table, by fingerprint and context length; empty where the folder of tables has none.
-
-    Raises
-    ------
-    InputError
-        if the table cannot be read; the line names the row and column.
-    """
+def known_floors() -> pd.DataFrame:
+    """The table of measured floors; empty where the folder of tables has none."""
     path = data_dir() / TABLE
     if not path.is_file():
-        return {}
-    found = {}
+        return pd.DataFrame(columns=list(COLUMNS))
     try:
-        with path.open(encoding="utf-8", newline="") as file:  # pandas is missing on some machines that only train
-            rows = list(csv.DictReader(file))
-    except (ValueError, OSError, csv.Error) as error:
+        table = pd.read_csv(path, dtype={"fingerprint": str})
+    except (ValueError, OSError) as error:
         raise InputError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
-    for number, row in enumerate(rows, start=2):
-        if missing := [name for name in COLUMNS if row.get(name) is None]:
-            again = "make it again with python -m companion.study.corpus.entropy"
-            raise InputError(f"{path}: no column {missing[0]}; {again}")
-        values = {}
-        for name in NUMBERS:
-            try:
-                values[name] = float(row[name])
-            except ValueError as error:
-                raise InputError(f"{path}: row {number}, column {name}: is no number") from error
-            if not math.isfinite(values[name]):
-                raise InputError(f"{path}: row {number}, column {name}: is no number")
-        counts = int(values["documents"]), int(values["positions_per_document"])
-        floor = LossFloor(values["loss_floor"], values["standard_error"], *counts)
-        found[row["fingerprint"], int(values["context_length"])] = floor
-    return found
+    if missing := [name for name in COLUMNS if name not in table.columns]:
+        raise InputError(f"{path}: no column {missing[0]}; make it again with python -m companion.study.corpus.entropy")
+    numbers = table[list(NUMBERS)].apply(pd.to_numeric, errors="coerce")
+    if (wrong := ~np.isfinite(numbers.to_numpy(dtype=float))).any():
+        row, column = np.argwhere(wrong)[0]
+        raise InputError(f"{path}: row {row + 2}, column {NUMBERS[column]}: is no number")
+    return table.assign(**numbers)
 
 
 def floor_of(grammar: Grammar, context_length: int) -> LossFloor:
@@ -160,8 +142,13 @@ def floor_of(grammar: Grammar, context_length: int) -> LossFloor:
     >>> floor_of(Grammar(), context_length=1024).documents
     2048
     """
-    known = known_floors().get((grammar.fingerprint, context_length))
-    return _measured(grammar, context_length) if known is None else known
+    table = known_floors()
+    rows = table[(table["fingerprint"] == grammar.fingerprint) & (table["context_length"] == context_length)]
+    if len(rows):
+        row = rows.iloc[0]
+        numbers = int(row["documents"]), int(row["positions_per_document"])
+        return LossFloor(float(row["loss_floor"]), float(row["standard_error"]), *numbers)
+    return _measured(grammar, context_length)
 
 
 @cache

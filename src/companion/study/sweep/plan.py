@@ -6,12 +6,15 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
+
+import pandas as pd
 
 from companion.accounting import num_params
 from companion.architectures import Architecture
 from companion.errors import InputError
 from companion.formatting import count, quoted
+from companion.hardware import Hardware
 from companion.paths import check_target, write_whole
 from companion.study.corpus import open_corpus
 from companion.study.corpus.base import Corpus
@@ -20,11 +23,6 @@ from companion.study.sweep.ladder import study_architecture
 from companion.study.train.files import read_json
 from companion.study.train.needed import predicted_memory_bytes, predicted_seconds
 from companion.study.train.recipe import Recipe, flops_per_token, usual_learning_rate
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from companion.hardware import Hardware
 
 #: Name of the plan in the folder of a study, and its layout.
 PLAN_FILE, SCHEMA = "plan.json", 1
@@ -119,10 +117,8 @@ class Plan:
         """Predicted, one run after the other on one GPU."""
         return float(sum(run.seconds for run in self.runs))
 
-    def table(self) -> "pd.DataFrame":
+    def table(self) -> pd.DataFrame:
         """A row per run: what it is, and what it will take."""
-        import pandas as pd  # here: a GPU machine that only trains may lack it
-
         rows = [
             {
                 "run_id": run.run_id,
@@ -146,7 +142,7 @@ class Plan:
         return pd.DataFrame(rows)
 
 
-def make_plan(design: Design, hardware: "Hardware", utilization: float = ASSUMED_UTILIZATION) -> Plan:
+def make_plan(design: Design, hardware: Hardware, utilization: float = ASSUMED_UTILIZATION) -> Plan:
     """The runs of a design, each once, cheapest first.
 
     Parameters
@@ -253,7 +249,7 @@ def _check_tokens(recipe: Recipe, corpus: Corpus, what: str) -> None:
         )
 
 
-def _priced(run: PlannedRun, hardware: "Hardware", utilization: float) -> PlannedRun:
+def _priced(run: PlannedRun, hardware: Hardware, utilization: float) -> PlannedRun:
     memory = float(predicted_memory_bytes(run.recipe))
     if memory > hardware.memory_bytes:
         raise InputError(

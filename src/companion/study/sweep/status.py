@@ -3,14 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from companion.study.sweep.plan import Plan, PlannedRun
 from companion.study.train.records import DamagedRecord, read_record, record_path
 from companion.study.train.setting import is_locked
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 #: States of a planned run, in the order in which they are shown.
 STATES = ("finished", "diverged", "running", "damaged", "planned")
@@ -39,13 +38,11 @@ def pending_runs(plan: Plan, folder: Path) -> list[PlannedRun]:
     return [each.run for each in run_states(plan, folder) if each.state in ("damaged", "planned")]
 
 
-def summary(states: list[RunState]) -> "pd.DataFrame":
+def summary(states: list[RunState]) -> pd.DataFrame:
     """How many runs are in which state: a row per experiment, architecture and context length.
 
     The last columns are the FLOPs of these runs, the share that is trained, and the predicted seconds that are left.
     """
-    import pandas as pd  # here: a GPU machine that only trains may lack it
-
     rows = [
         {
             "experiment": each.run.experiment,
