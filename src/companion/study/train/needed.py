@@ -106,7 +106,7 @@ def peak_flops_of(device: str) -> float | None:
 
 @cache
 def _peaks() -> dict[str, float]:
-    """By the names of the table; read without the checks of `companion.hardware`, whose pandera a GPU machine may lack."""
+    """By the names of the table. `companion.hardware` checks it with pandera, which a GPU machine may lack."""
     with (data_dir() / "hardware.csv").open(encoding="utf-8", newline="") as file:
         return {row["name"]: float(row["peak_flops_per_s"]) for row in csv.DictReader(file)}
 

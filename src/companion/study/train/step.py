@@ -16,8 +16,6 @@ import torch._dynamo
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from companion.benchmarks.kernels.timing import graph_of
-from companion.benchmarks.models import launches
 from companion.errors import InputError
 from companion.models import build
 from companion.models.layers import Place, rotary_angles
@@ -27,6 +25,8 @@ from companion.study.train.recipe import Recipe
 
 #: How a step is launched, the slowest first. `graph`: the compiled step captured in one CUDA graph.
 LAUNCHES = ("eager", "compiled", "graph")
+#: Backend of torch.compile; tests take one that generates no code.
+COMPILER = "inductor"
 #: Numbers to which every gradient is rounded up in the flat buffer: whole lines of memory, so that all are aligned.
 _ALIGNED = 64
 #: As `torch.nn.utils.clip_grad_norm_`.
@@ -201,7 +201,7 @@ class TrainingStep:
             self._replay = None
             if launch == "compiled":
                 self._pieces = _pieces(compiled=False)
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
             warnings.warn(f"steps are launched {self.launch}: {launch} failed: {reason}", stacklevel=4)
             return False
         self.launch = launch
@@ -217,6 +217,8 @@ class TrainingStep:
     def _capture(self) -> None:
         if self.device.type != "cuda":
             raise RuntimeError(f"there are no CUDA graphs on a {self.device.type}")
+        from companion.benchmarks.kernels.timing import graph_of
+
         self._replay = graph_of([self._step]).replay
 
 
@@ -248,7 +250,7 @@ def _pieces(*, compiled: bool) -> Pieces:
     """The pieces of a forward pass; equal blocks share the compiled code of one."""
     if not compiled:
         return _enter, _block, _leave
-    wrap: Any = partial(torch.compile, dynamic=False, fullgraph=True, backend=launches.COMPILER)
+    wrap: Any = partial(torch.compile, dynamic=False, fullgraph=True, backend=COMPILER)
     # not the embedding: of its gradient the compiler makes a sum over the tokens of a row one after another where it
     # must be deterministic, and torch itself one in parts
     return _enter, wrap(_block), wrap(_leave)
@@ -257,7 +259,7 @@ def _pieces(*, compiled: bool) -> Pieces:
 @contextmanager
 def _compiler_settings() -> Iterator[None]:
     """The compiler times no candidates against each other, which could choose others the next time."""
-    import torch._inductor.config as inductor
+    import torch._inductor.config as inductor  # here: eager steps do without
 
     settings: Any = inductor
     with ExitStack() as stack:

@@ -94,6 +94,8 @@ def train(
     KeyboardInterrupt, SystemExit
         for SIGINT and SIGTERM, after a checkpoint.
     """
+    if not checkpoint_seconds >= 0:
+        raise InputError(f"checkpoint_seconds: {checkpoint_seconds} is not a time of at least 0")
     group = Group.current()
     folder = Path(folder)
     place = usable_device(device, group)
