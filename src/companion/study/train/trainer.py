@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from companion.benchmarks.models.timed import release
 from companion.errors import InputError
 from companion.models.model import check_tokens
 from companion.study.corpus.base import Corpus
@@ -116,10 +117,12 @@ def train(
                     run = _Run(recipe, folder, place, group, corpus, micro_batch)
                     run.prepare(chosen)
                     result = run.go(interrupts, checkpoint_seconds, progress, stop_after)
+                    del run
             except RuntimeError as error:
                 if (missing := memory_error(error, recipe, micro_batch, group)) is None:
                     raise
                 raise missing from error
+            release(place.type)  # to processes that share the GPU
     interrupts.leave()
     return result
 
