@@ -81,6 +81,13 @@ def write_record(folder: str | os.PathLike[str], record: Mapping[str, Any]) -> P
     InputError
         if the record misses a field, holds what JSON cannot (NaN included) or is not of its recipe, or the file cannot
         be written.
+
+    Examples
+    --------
+    >>> write_record("runs", {"record_version": 1})
+    Traceback (most recent call last):
+    ...
+    companion.errors.InputError: record: field 'run_id' is missing
     """
     whole = {name: value for name, value in record.items() if name != "checksum"}
     if fault := _fault(whole):
@@ -104,6 +111,13 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
         if the file is missing or cannot be read.
     DamagedRecord
         if what it holds is not the record that was written under this name.
+
+    Examples
+    --------
+    >>> read_record("runs/0123456789abcdef.json")
+    Traceback (most recent call last):
+    ...
+    companion.errors.InputError: runs/0123456789abcdef.json: no such file
     """
     again = "delete the file, and the run is done again"
     try:

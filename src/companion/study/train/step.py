@@ -16,7 +16,9 @@ import torch._dynamo
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from companion.architectures import MLSTM, Architecture
 from companion.errors import InputError
+from companion.kernels.mlstm.checks import HEAD_SIZES
 from companion.models import build
 from companion.models.layers import Place, rotary_angles
 from companion.models.model import Block
@@ -52,13 +54,16 @@ class TrainingStep:
     Raises
     ------
     InputError
-        if no layer is known for a mixer of the architecture, or the batch is not divisible.
+        if no layer is known for a mixer of the architecture, its heads are too narrow or too wide for the kernels of a
+        GPU, or the batch is not divisible.
     """
 
     def __init__(
         self, recipe: Recipe, device: torch.device, group: Group | None = None, micro_batch: int | None = None
     ) -> None:
         self.recipe, self.device, self.group = recipe, device, group or Group.current()
+        if device.type == "cuda":
+            check_head_widths(recipe.architecture)
         self.micro_batch = micro_batch_size(self.group.part(recipe.batch_size_seqs), micro_batch)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
@@ -240,6 +245,22 @@ def micro_batch_size(sequences: int, micro_batch: int | None) -> int:
     if micro_batch < 1 or sequences % micro_batch:
         raise InputError(f"micro_batch: {micro_batch} does not divide the {sequences} sequences of a process")
     return micro_batch
+
+
+def check_head_widths(architecture: Architecture) -> None:
+    """Raise an InputError unless the mLSTM kernels take the heads of an architecture.
+
+    On a GPU the other forms of the mLSTM have sums that are not deterministic.
+    """
+    least, most = HEAD_SIZES
+    for mixer, number in architecture.layers:
+        for name in ("d_qk", "d_hv") if isinstance(mixer, MLSTM) and number else ():
+            width = int(getattr(mixer, name))
+            if not least <= width <= most:
+                raise InputError(
+                    f"{name}: heads of width {width}; on a GPU an mLSTM is trained with widths from {least} to {most}: "
+                    "change n_heads"
+                )
 
 
 #: Functions of the embedding, of a block, and of the last norm, logits and loss.

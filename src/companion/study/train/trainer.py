@@ -94,6 +94,18 @@ def train(
         cannot be read or written.
     KeyboardInterrupt, SystemExit
         for SIGINT and SIGTERM, after a checkpoint.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from companion.architectures import make_architecture
+    >>> a = make_architecture("transformer", d_model=32, n_layers=1, n_heads=2, vocab_size=64)
+    >>> run = {"corpus": "source:vocab_size=64", "context_length": 32, "batch_size_seqs": 8, "train_steps": 20}
+    >>> recipe = Recipe(architecture=a, **run, learning_rate=3e-3, held_out_sequences=16)
+    >>> with TemporaryDirectory() as folder:
+    ...     record = train(recipe, folder, device="cpu", progress=False)
+    >>> record["status"], record["num_tokens"], record["loss_floor"] < record["val_loss"]
+    ('finished', 5120, True)
     """
     if not checkpoint_seconds >= 0:
         raise InputError(f"checkpoint_seconds: {checkpoint_seconds} is not a time of at least 0")
