@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from study_runs import Counting, tiny, tiny_recipe
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 from companion.errors import InputError
 from companion.models import build
@@ -124,6 +125,20 @@ def test_compiled_steps_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     assert step.launch == "compiled"
     assert all(torch.equal(tensor, before[name]) for name, tensor in step.state().items())
     assert trained(step, 2) == trained(TrainingStep(tiny_recipe(), CPU), 2)
+
+
+def test_runs_of_equal_sizes_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "COMPILER", "eager")
+
+    def graphs(**values: Any) -> int:
+        before = counters["stats"]["unique_graphs"]
+        TrainingStep(tiny_recipe(**values), CPU).prepare("compiled")
+        return int(counters["stats"]["unique_graphs"] - before)
+
+    monkeypatch.setattr(module, "_compiled_for", [])
+    assert graphs() == 2  # a block, and the loss
+    assert graphs(seed=1, learning_rate=1e-3) == 0
+    assert graphs(batch_size_seqs=4) == 2
 
 
 def test_what_cannot_be_compiled_or_captured_is_launched_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

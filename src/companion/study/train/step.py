@@ -29,6 +29,8 @@ from companion.study.train.recipe import Recipe
 LAUNCHES = ("eager", "compiled", "graph")
 #: Backend of torch.compile; tests take one that generates no code.
 COMPILER = "inductor"
+#: Sizes of the last model that was compiled in this process: runs that differ in their rate or seed share the code.
+_compiled_for: list[tuple[str, int, int, str]] = []
 #: Numbers to which every gradient is rounded up in the flat buffer: whole lines of memory, so that all are aligned.
 _ALIGNED = 64
 #: As `torch.nn.utils.clip_grad_norm_`.
@@ -213,7 +215,10 @@ class TrainingStep:
         return True
 
     def _compile(self) -> None:
-        torch._dynamo.reset()  # of earlier runs in this process: their sizes would count against the limit
+        sizes = (repr(self.recipe.architecture), self.recipe.context_length, self.micro_batch, str(self.device))
+        if _compiled_for != [sizes]:  # code for other sizes would count against the limit of the compiler
+            torch._dynamo.reset()
+            _compiled_for[:] = [sizes]
         self._pieces = _pieces(compiled=True)
         with _compiler_settings():
             for _ in range(2):
