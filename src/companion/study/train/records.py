@@ -22,10 +22,12 @@ Fields
 `loss_floor`, `loss_floor_stderr`
     lowest loss that the corpus allows, where it is known; null elsewhere.
 `seconds`, `seconds_compile`, `tokens_per_s`, `utilization`
-    of training alone, over all sessions of a run that was resumed; compilation and capture apart. Utilization is
+    of training and its tokens, over all sessions of a run that was resumed, without evaluations and checkpoints;
+    compilation and capture apart. Utilization is
     `train_flops` over seconds and the peak of the GPUs (`data/hardware.csv`); null where that is not known.
 `peak_memory_bytes`, `launch`, `device`, `num_gpus`, `machine`, `versions`, `git_commit`, `date`, `corpus`
-    where and how it ran; `launch` is `eager`, `compiled` or `graph`; `corpus` is what the corpus says of its tokens.
+    where and how it ran; memory is the most that one GPU held, null on a CPU, of which `num_gpus` is 0; `launch` is
+    `eager`, `compiled` or `graph`; `corpus` is what the corpus says of its tokens.
 `checksum`
     SHA-256 of everything else as canonical JSON.
 """

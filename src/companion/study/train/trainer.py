@@ -182,10 +182,9 @@ class _Run:
         recipe, done = self.recipe, self.progress
         last = recipe.train_steps if stop_after is None else min(recipe.train_steps, done.step + max(0, stop_after))
         saved, diverged = time.monotonic(), None
-        show = progress and self.group.rank == 0
-        bar = tqdm(total=recipe.train_steps, initial=done.step, desc=recipe.run_id, unit="step", disable=not show,
-                   delay=_BAR_AFTER, file=sys.stderr)  # fmt: skip
-        with bar:
+        shown: dict[str, Any] = {"desc": recipe.run_id, "unit": "step", "delay": _BAR_AFTER, "file": sys.stderr}
+        hidden = not progress or self.group.rank > 0
+        with tqdm(total=recipe.train_steps, initial=done.step, disable=hidden, **shown) as bar:
             while done.step < last and diverged is None:
                 if self.group.any(interrupts.received is not None, self.device):
                     break
