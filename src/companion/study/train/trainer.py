@@ -134,7 +134,8 @@ def train(
                 if (missing := memory_error(error, recipe, micro_batch, group)) is None:
                     raise
                 raise missing from error
-            release(place.type)  # to processes that share the GPU
+            if place.type == "cuda":
+                release(place.type)  # to processes that share the GPU
     interrupts.leave()
     return result
 
