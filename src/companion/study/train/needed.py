@@ -80,7 +80,7 @@ def predicted_seconds(recipe: Recipe, peak_flops: float, utilization: float, num
     >>> run = {"corpus": "source", "context_length": 2048, "batch_size_seqs": 64, "train_steps": 1000}
     >>> recipe = Recipe(architecture=preset("transformer", "160m"), **run, learning_rate=1e-3)
     >>> round(predicted_seconds(recipe, 989.5e12, 0.4))
-    341
+    284
     """
     for name, value, most in (("peak_flops", peak_flops, float("inf")), ("utilization", utilization, 1.0)):
         if not 0 < value <= most:
@@ -106,7 +106,7 @@ def peak_flops_of(device: str) -> float | None:
 
 @cache
 def _peaks() -> dict[str, float]:
-    """By the names of the table; read without the checks of `companion.hardware`, whose pandera a GPU machine may lack."""
+    """By the names of the table. `companion.hardware` checks it with pandera, which a GPU machine may lack."""
     with (data_dir() / "hardware.csv").open(encoding="utf-8", newline="") as file:
         return {row["name"]: float(row["peak_flops_per_s"]) for row in csv.DictReader(file)}
 

@@ -22,10 +22,12 @@ Fields
 `loss_floor`, `loss_floor_stderr`
     lowest loss that the corpus allows, where it is known; null elsewhere.
 `seconds`, `seconds_compile`, `tokens_per_s`, `utilization`
-    of training alone, over all sessions of a run that was resumed; compilation and capture apart. Utilization is
+    of training and its tokens, over all sessions of a run that was resumed, without evaluations and checkpoints;
+    compilation and capture apart. Utilization is
     `train_flops` over seconds and the peak of the GPUs (`data/hardware.csv`); null where that is not known.
 `peak_memory_bytes`, `launch`, `device`, `num_gpus`, `machine`, `versions`, `git_commit`, `date`, `corpus`
-    where and how it ran; `launch` is `eager`, `compiled` or `graph`; `corpus` is what the corpus says of its tokens.
+    where and how it ran; memory is the most that one GPU held, null on a CPU, of which `num_gpus` is 0; `launch` is
+    `eager`, `compiled` or `graph`; `corpus` is what the corpus says of its tokens.
 `checksum`
     SHA-256 of everything else as canonical JSON.
 """
@@ -81,6 +83,13 @@ def write_record(folder: str | os.PathLike[str], record: Mapping[str, Any]) -> P
     InputError
         if the record misses a field, holds what JSON cannot (NaN included) or is not of its recipe, or the file cannot
         be written.
+
+    Examples
+    --------
+    >>> write_record("runs", {"record_version": 1})
+    Traceback (most recent call last):
+    ...
+    companion.errors.InputError: record: field 'run_id' is missing
     """
     whole = {name: value for name, value in record.items() if name != "checksum"}
     if fault := _fault(whole):
@@ -104,6 +113,13 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
         if the file is missing or cannot be read.
     DamagedRecord
         if what it holds is not the record that was written under this name.
+
+    Examples
+    --------
+    >>> read_record("runs/0123456789abcdef.json")
+    Traceback (most recent call last):
+    ...
+    companion.errors.InputError: runs/0123456789abcdef.json: no such file
     """
     again = "delete the file, and the run is done again"
     try:

@@ -20,6 +20,8 @@ from companion.study.train.step import LAUNCHES
 
 #: Unused rows of an embedding that only round its number up are no mistake.
 PADDING = 128
+#: Seconds to wait for a lock: who only asks whether a run is trained holds it for a moment.
+_PATIENCE = 0.5
 
 
 class RunInProgress(InputError):
@@ -119,7 +121,7 @@ def locked(folder: Path, run_id: str, group: Group) -> Iterator[None]:
     InputError
         if the folder cannot be made or written.
     """
-    lock = filelock.FileLock(folder / f"{run_id}.lock", timeout=0)
+    lock = filelock.FileLock(folder / f"{run_id}.lock", timeout=_PATIENCE)
 
     def acquire() -> None:
         try:

@@ -16,9 +16,9 @@ import torch._dynamo
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from companion.benchmarks.kernels.timing import graph_of
-from companion.benchmarks.models import launches
+from companion.architectures import MLSTM, Architecture
 from companion.errors import InputError
+from companion.kernels.mlstm.checks import HEAD_SIZES
 from companion.models import build
 from companion.models.layers import Place, rotary_angles
 from companion.models.model import Block
@@ -27,6 +27,10 @@ from companion.study.train.recipe import Recipe
 
 #: How a step is launched, the slowest first. `graph`: the compiled step captured in one CUDA graph.
 LAUNCHES = ("eager", "compiled", "graph")
+#: Backend of torch.compile; tests take one that generates no code.
+COMPILER = "inductor"
+#: Sizes of the last model that was compiled in this process: runs that differ in their rate or seed share the code.
+_compiled_for: list[tuple[str, int, int, str]] = []
 #: Numbers to which every gradient is rounded up in the flat buffer: whole lines of memory, so that all are aligned.
 _ALIGNED = 64
 #: As `torch.nn.utils.clip_grad_norm_`.
@@ -52,13 +56,16 @@ class TrainingStep:
     Raises
     ------
     InputError
-        if no layer is known for a mixer of the architecture, or the batch is not divisible.
+        if no layer is known for a mixer of the architecture, its heads are too narrow or too wide for the kernels of a
+        GPU, or the batch is not divisible.
     """
 
     def __init__(
         self, recipe: Recipe, device: torch.device, group: Group | None = None, micro_batch: int | None = None
     ) -> None:
         self.recipe, self.device, self.group = recipe, device, group or Group.current()
+        if device.type == "cuda":
+            check_head_widths(recipe.architecture)
         self.micro_batch = micro_batch_size(self.group.part(recipe.batch_size_seqs), micro_batch)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
@@ -201,14 +208,17 @@ class TrainingStep:
             self._replay = None
             if launch == "compiled":
                 self._pieces = _pieces(compiled=False)
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
             warnings.warn(f"steps are launched {self.launch}: {launch} failed: {reason}", stacklevel=4)
             return False
         self.launch = launch
         return True
 
     def _compile(self) -> None:
-        torch._dynamo.reset()  # of earlier runs in this process: their sizes would count against the limit
+        sizes = (repr(self.recipe.architecture), self.recipe.context_length, self.micro_batch, str(self.device))
+        if _compiled_for != [sizes]:  # code for other sizes would count against the limit of the compiler
+            torch._dynamo.reset()
+            _compiled_for[:] = [sizes]
         self._pieces = _pieces(compiled=True)
         with _compiler_settings():
             for _ in range(2):
@@ -217,6 +227,8 @@ class TrainingStep:
     def _capture(self) -> None:
         if self.device.type != "cuda":
             raise RuntimeError(f"there are no CUDA graphs on a {self.device.type}")
+        from companion.benchmarks.kernels.timing import graph_of
+
         self._replay = graph_of([self._step]).replay
 
 
@@ -240,6 +252,22 @@ def micro_batch_size(sequences: int, micro_batch: int | None) -> int:
     return micro_batch
 
 
+def check_head_widths(architecture: Architecture) -> None:
+    """Raise an InputError unless the mLSTM kernels take the heads of an architecture.
+
+    On a GPU the other forms of the mLSTM have sums that are not deterministic.
+    """
+    least, most = HEAD_SIZES
+    for mixer, number in architecture.layers:
+        for name in ("d_qk", "d_hv") if isinstance(mixer, MLSTM) and number else ():
+            width = int(getattr(mixer, name))
+            if not least <= width <= most:
+                raise InputError(
+                    f"{name}: heads of width {width}; on a GPU an mLSTM is trained with widths from {least} to {most}: "
+                    "change n_heads"
+                )
+
+
 #: Functions of the embedding, of a block, and of the last norm, logits and loss.
 Pieces = tuple[Callable[..., Tensor], Callable[..., Tensor], Callable[..., Tensor]]
 
@@ -248,7 +276,7 @@ def _pieces(*, compiled: bool) -> Pieces:
     """The pieces of a forward pass; equal blocks share the compiled code of one."""
     if not compiled:
         return _enter, _block, _leave
-    wrap: Any = partial(torch.compile, dynamic=False, fullgraph=True, backend=launches.COMPILER)
+    wrap: Any = partial(torch.compile, dynamic=False, fullgraph=True, backend=COMPILER)
     # not the embedding: of its gradient the compiler makes a sum over the tokens of a row one after another where it
     # must be deterministic, and torch itself one in parts
     return _enter, wrap(_block), wrap(_leave)
@@ -257,7 +285,7 @@ def _pieces(*, compiled: bool) -> Pieces:
 @contextmanager
 def _compiler_settings() -> Iterator[None]:
     """The compiler times no candidates against each other, which could choose others the next time."""
-    import torch._inductor.config as inductor
+    import torch._inductor.config as inductor  # here: eager steps do without
 
     settings: Any = inductor
     with ExitStack() as stack:

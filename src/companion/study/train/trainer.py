@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from companion.benchmarks.models.timed import release
 from companion.errors import InputError
 from companion.models.model import check_tokens
 from companion.study.corpus.base import Corpus
@@ -93,7 +94,21 @@ def train(
         cannot be read or written.
     KeyboardInterrupt, SystemExit
         for SIGINT and SIGTERM, after a checkpoint.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from companion.architectures import make_architecture
+    >>> a = make_architecture("transformer", d_model=32, n_layers=1, n_heads=2, vocab_size=64)
+    >>> run = {"corpus": "source:vocab_size=64", "context_length": 32, "batch_size_seqs": 8, "train_steps": 20}
+    >>> recipe = Recipe(architecture=a, **run, learning_rate=3e-3, held_out_sequences=16)
+    >>> with TemporaryDirectory() as folder:
+    ...     record = train(recipe, folder, device="cpu", progress=False)
+    >>> record["status"], record["num_tokens"], record["loss_floor"] < record["val_loss"]
+    ('finished', 5120, True)
     """
+    if not checkpoint_seconds >= 0:
+        raise InputError(f"checkpoint_seconds: {checkpoint_seconds} is not a time of at least 0")
     group = Group.current()
     folder = Path(folder)
     place = usable_device(device, group)
@@ -114,10 +129,13 @@ def train(
                     run = _Run(recipe, folder, place, group, corpus, micro_batch)
                     run.prepare(chosen)
                     result = run.go(interrupts, checkpoint_seconds, progress, stop_after)
+                    del run
             except RuntimeError as error:
                 if (missing := memory_error(error, recipe, micro_batch, group)) is None:
                     raise
                 raise missing from error
+            if place.type == "cuda":
+                release(place.type)  # to processes that share the GPU
     interrupts.leave()
     return result
 
@@ -165,10 +183,9 @@ class _Run:
         recipe, done = self.recipe, self.progress
         last = recipe.train_steps if stop_after is None else min(recipe.train_steps, done.step + max(0, stop_after))
         saved, diverged = time.monotonic(), None
-        show = progress and self.group.rank == 0
-        bar = tqdm(total=recipe.train_steps, initial=done.step, desc=recipe.run_id, unit="step", disable=not show,
-                   delay=_BAR_AFTER, file=sys.stderr)  # fmt: skip
-        with bar:
+        shown: dict[str, Any] = {"desc": recipe.run_id, "unit": "step", "delay": _BAR_AFTER, "file": sys.stderr}
+        hidden = not progress or self.group.rank > 0
+        with tqdm(total=recipe.train_steps, initial=done.step, disable=hidden, **shown) as bar:
             while done.step < last and diverged is None:
                 if self.group.any(interrupts.received is not None, self.device):
                     break

@@ -1,0 +1,69 @@
+"""Memory and time that a run will need, against counts by hand."""
+
+import pytest
+from study_runs import tiny, tiny_recipe
+
+from companion.errors import InputError
+from companion.hardware import known_hardware
+from companion.study.train.needed import FIXED_BYTES, peak_flops_of, predicted_memory_bytes, predicted_seconds
+
+
+def test_memory_by_hand() -> None:
+    recipe = tiny_recipe()  # width 32, 2 heads of 16, d_ff 64, 2 layers, 8 sequences of 32 tokens, 64 tokens
+    numbers = 2 * (2 * 3 * 32 + 2 * 32 + 6 * 32 + 4 * 64)
+    expected = 18 * recipe.num_params + 8 * 32 * (2 * numbers + 14 * 64) + FIXED_BYTES
+    assert predicted_memory_bytes(recipe) == expected
+
+
+def test_memory_of_an_mlstm_by_hand() -> None:
+    recipe = tiny_recipe("xlstm")  # queries and keys half as wide
+    numbers = 2 * (2 * 32 + 5 * 32 + 6 * 32 + 4 * 64)
+    expected = 18 * recipe.num_params + 8 * 32 * (2 * numbers + 14 * 64) + FIXED_BYTES
+    assert predicted_memory_bytes(recipe) == expected
+
+
+@pytest.mark.parametrize("kind", ["transformer", "xlstm", "hybrid"])
+def test_parts_and_gpus_share_the_activations(kind: str) -> None:
+    recipe = tiny_recipe(kind)
+    fixed = 18 * recipe.num_params + FIXED_BYTES
+    whole = predicted_memory_bytes(recipe) - fixed
+    assert predicted_memory_bytes(recipe, micro_batch=2) - fixed == whole / 4
+    assert predicted_memory_bytes(recipe, num_gpus=2) - fixed == whole / 2
+
+
+def test_a_hybrid_is_between_its_layers() -> None:
+    other = tiny("hybrid", n_kv_heads=1)
+    both = [predicted_memory_bytes(tiny_recipe(kind)) for kind in ("transformer", "xlstm")]
+    assert min(both) < predicted_memory_bytes(tiny_recipe("hybrid")) < max(both)
+    assert predicted_memory_bytes(tiny_recipe(architecture=other)) < predicted_memory_bytes(tiny_recipe("hybrid"))
+
+
+def test_seconds() -> None:
+    recipe = tiny_recipe()
+    assert predicted_seconds(recipe, recipe.train_flops, 0.5) == 2.0
+    assert predicted_seconds(recipe, recipe.train_flops, 0.5, num_gpus=4) == 0.5
+    wrong = ((0, 0.5, 1, "peak_flops: 0"), (1, 1.5, 1, "at most 1"), (1, 0.5, 0, "num_gpus: 0"))
+    for peak, share, gpus, words in wrong:
+        with pytest.raises(InputError, match=words):
+            predicted_seconds(recipe, peak, share, gpus)
+
+
+NAMES = {
+    "NVIDIA H200": "h200-sxm",
+    "NVIDIA H100 80GB HBM3": "h100-sxm",
+    "NVIDIA H100 PCIe": "h100-pcie",
+    "NVIDIA A100-SXM4-80GB": "a100-sxm",
+    "NVIDIA L40S": "l40s",
+    "NVIDIA GeForce RTX 4090": "rtx-4090",
+    "AMD Instinct MI300X": "mi300x",
+}
+
+
+@pytest.mark.parametrize("device", NAMES)
+def test_peaks_are_those_of_the_table(device: str) -> None:
+    assert peak_flops_of(device) == known_hardware()[NAMES[device]].peak_flops_per_s
+
+
+@pytest.mark.parametrize("device", ["cpu", "NVIDIA H100 NVL", "NVIDIA GeForce RTX 4090 D", "NVIDIA B200"])
+def test_devices_without_a_peak(device: str) -> None:
+    assert peak_flops_of(device) is None
