@@ -33,6 +33,8 @@ LAWS: dict[str, type[Law]] = {"surface": LossSurface, "product": ProductLaw}
 _USUAL_NOISE = 0.005
 #: Shift of a wrong law, in half widths of the interval, from which the interval is not to be believed.
 _TOO_FAR = 1.0
+#: Factor beyond the table's ratios of tokens to parameters from which a reader is warned.
+_BEYOND = 1.5
 
 
 def add_design(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -221,6 +223,13 @@ def _warnings(runs: pd.DataFrame, advice: Advice) -> list[str]:
     for column in ("architecture", "context_length"):
         if column in runs and len(values := sorted(runs[column].dropna().unique())) > 1:
             notes.append(f"one law for several {column} values: {', '.join(map(str, values))}")
+    ratios = runs["num_tokens"].astype(float) / runs["num_params"]
+    beyond = ~advice.runs["tokens_per_param"].between(ratios.min() / _BEYOND, ratios.max() * _BEYOND)
+    if beyond.any():
+        notes.append(
+            f"{beyond.sum()} of the runs lie outside the table's {significant(ratios.min())} to "
+            f"{significant(ratios.max())} tokens per parameter: whether the law holds there, no run has shown"
+        )
     for row in advice.alternatives.to_dict("records"):
         if abs(row["shift_in_half_widths"]) > _TOO_FAR:
             notes.append(

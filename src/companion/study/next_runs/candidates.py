@@ -23,6 +23,8 @@ from companion.training.measured import MeasuredUtilization
 SECONDS_PER_HOUR = 3600.0
 #: Sizes per factor of e, and tokens per parameter, of the default grid.
 SIZE_STEP, RATIO_STEP = 1.6, 1.8
+#: Sizes and tokens per parameter beyond which no language model is trained.
+_SIZES, _RATIOS = (1e3, 1e15), (1e-2, 1e7)
 #: Most candidates: more of them say no more about where to train.
 MOST_CANDIDATES = 20_000
 
@@ -101,7 +103,11 @@ def pricing_of(runs: pd.DataFrame, hours: Hours | None = None) -> Pricing:
     names: Any = runs["architecture"].dropna().unique() if "architecture" in runs else []
     lengths: Any = runs["context_length"].dropna().unique() if "context_length" in runs else []
     if len(names) == 1 and len(lengths) == 1 and names[0] in ARCHITECTURES:
-        scale = FamilyScale(family=fit_shape_family(runs, str(names[0])), context_length=float(lengths[0]))
+        try:
+            family = fit_shape_family(runs, str(names[0]))
+        except InputError:  # one width, or shapes of no regular kind: they give no cost of other sizes
+            return Pricing(cost=FlopsPerParamAndToken(_median_k(runs)), hours=hours)
+        scale = FamilyScale(family=family, context_length=float(lengths[0]))
         size, tokens = (runs[name].to_numpy(float) for name in ("num_params", "num_tokens"))
         ratio = scale.train_flops(size, tokens / size) / runs["train_flops"].to_numpy(float)
         if 0.5 < np.median(ratio) < 2:  # else the table counts something else, e.g. active parameters
@@ -196,20 +202,25 @@ def default_candidates(
     params = runs["num_params"].to_numpy(float)
     usual = runs["num_tokens"].to_numpy(float) / params
     low, high = np.quantile(usual, [0.05, 0.95])
-    least, largest = _bounds("num_params", sizes, float(params.min()), 3 * float(params.max()))
-    fewest, most = _bounds("tokens per parameter", ratios, min(float(low), 10.0), max(float(high), 100.0))
+    least, largest = _bounds("num_params", sizes, (float(params.min()), 3 * float(params.max())), _SIZES)
+    fewest, most = _bounds("tokens per parameter", ratios, (min(float(low), 10.0), max(float(high), 100.0)), _RATIOS)
     return candidate_runs(
         pricing, _ladder(least, largest, SIZE_STEP), ratios=_ladder(fewest, most, RATIO_STEP), most=budget
     )
 
 
-def _bounds(name: str, given: tuple[float | None, float | None], low: float, high: float) -> tuple[float, float]:
+def _bounds(
+    name: str, given: tuple[float | None, float | None], usual: tuple[float, float], possible: tuple[float, float]
+) -> tuple[float, float]:
+    low, high = usual
     low = low if given[0] is None else given[0]
     high = max(high, low) if given[1] is None else given[1]
     if given[0] is None:
         low = min(low, high)
-    if not 0 < low <= high < np.inf:
-        raise InputError(f"{name}: {low:g} to {high:g} is no range of positive numbers")
+    if not low <= high:
+        raise InputError(f"{name}: {low:g} to {high:g} is no range: the lower bound lies above the upper one")
+    if not possible[0] <= low <= high <= possible[1]:
+        raise InputError(f"{name}: {low:g} to {high:g} is not within {possible[0]:g} to {possible[1]:g}")
     return low, high
 
 

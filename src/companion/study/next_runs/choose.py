@@ -7,7 +7,7 @@ take one run out, put in what is best for the cost that it frees, as long as tha
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +26,8 @@ METHODS: tuple[Method, ...] = ("exchange", "greedy")
 MAX_RUNS = 24
 #: Gains below this (in log variance) are rounding.
 _LEAST_GAIN = 1e-9
+#: Random designs that an exchange begins from, besides greedy ones.
+_RANDOM_STARTS = 4
 #: Passes of the exchange over all chosen runs; a few suffice.
 _PASSES = 20
 
@@ -115,7 +117,8 @@ def make_task(
 def choose(task: Task, method: Method = "exchange") -> list[int]:
     """Candidates to train by number, in the order in which they gain most.
 
-    Greedy choice runs twice, by gain per cost and by gain alone, and the better result counts; exchange improves both.
+    Greedy choice runs twice, by gain per cost and by gain alone. Exchange improves both, and further starts: greedy by
+    criterion D, and random ones. The best result counts; the same task gives the same runs.
 
     Raises
     ------
@@ -136,8 +139,22 @@ def choose(task: Task, method: Method = "exchange") -> list[int]:
         raise InputError(f"budget {task.budget:.3g} is below the cheapest candidate, {task.costs.min():.3g}")
     found = [filled(task, [], per_cost) for per_cost in (True, False)]
     if method == "exchange":
-        found = [exchanged(task, one) for one in found]
+        found = [exchanged(task, one) for one in [*found, *_further_starts(task)]]
     return ordered(task, min(found, key=task.criterion))
+
+
+def _further_starts(task: Task) -> list[list[int]]:
+    """Designs to begin an exchange from: by criterion D, as some runs say something only together, and random ones."""
+    broad = replace(task, slope=None)
+    starts = [filled(broad, [], per_cost) for per_cost in (True, False)] if task.slope is not None else []
+    for seed in range(_RANDOM_STARTS):
+        order = np.random.default_rng(seed).permutation(len(task.costs))
+        chosen: list[int] = []
+        for candidate in order:
+            if task.open(chosen)[candidate]:
+                chosen.append(int(candidate))
+        starts.append(chosen)
+    return starts
 
 
 def filled(task: Task, chosen: Sequence[int], per_cost: bool) -> list[int]:

@@ -18,8 +18,9 @@ from companion.study.next_runs.choose import MAX_RUNS, Method, Task, choose, mak
 from companion.study.next_runs.information import LinearLaw, Noise, condition_number, linearize, noise_of
 from companion.study.next_runs.quantities import Quantity
 
-#: Prior information on every free parameter: a standard error of thirty units of a logarithm, or of an exponent.
-RIDGE = 1e-3
+#: Prior information on every free parameter: a standard error of thirty units of a logarithm, or of an exponent, and
+#: this share of what the runs say of it.
+RIDGE, RIDGE_SHARE = 1e-3, 1e-6
 #: Fewest runs of a design that determines f parameters: f and a few to see the scatter by.
 _SPARE = 2
 
@@ -83,7 +84,7 @@ def identifying_design(
     task = Task(
         rows=guess.sensitivities(candidates["num_params"], candidates["num_tokens"]),
         costs=candidates["cost"].to_numpy(float),
-        start=known + RIDGE * np.eye(len(known)),
+        start=_with_prior(known),
         budget=budget,
         max_runs=max(max_runs, len(known) + _SPARE),
     )
@@ -120,8 +121,12 @@ def next_task(
     linear = linearize(found) if found.identified else linear_guess(found)
     known = linear.information(runs["num_params"], runs["num_tokens"])
     if math.isinf(condition_number(known)) or not found.identified:
-        known, quantity = known + RIDGE * np.eye(len(known)), None
+        known, quantity = _with_prior(known), None
     return linear, make_task(linear, known, candidates, budget, quantity, max_runs, copies)
+
+
+def _with_prior(known: Array) -> Array:
+    return np.asarray(known + np.diag(RIDGE + RIDGE_SHARE * np.diag(known)))
 
 
 def _nothing(guess: LinearLaw) -> Array:
