@@ -26,6 +26,7 @@ FACES = (
     "companion.ledger",
     "companion.planner",
     "companion.plotting",
+    "companion.study.next_runs",
 )
 ROOT = Path(__file__).resolve().parents[1]
 

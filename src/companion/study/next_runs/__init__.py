@@ -8,25 +8,32 @@ from companion.study.next_runs.candidates import (
     default_candidates,
     pricing_of,
 )
-from companion.study.next_runs.choose import Task, choose, make_task, standard_errors
+from companion.study.next_runs.choose import Task, choose, standard_errors
 from companion.study.next_runs.designs import (
     isoflop_grid,
     largest_affordable,
     random_design,
     ratio_grid,
 )
-from companion.study.next_runs.identify import identifying_design, linear_guess, next_task
+from companion.study.next_runs.identify import identifying_design
 from companion.study.next_runs.information import (
     LinearLaw,
     Noise,
     huber_efficiency,
     linear_law,
     linearize,
-    noise_of,
     repeat_noise,
     variance_of,
 )
-from companion.study.next_runs.quantities import Quantity, parse_quantity
+from companion.study.next_runs.quantities import (
+    LossOf,
+    OptimalLoss,
+    OptimalSize,
+    ParameterValue,
+    Quantity,
+    SizeExponent,
+    parse_quantity,
+)
 from companion.study.next_runs.replay import Oracle, oracle_of, replay, replay_all
 from companion.study.next_runs.simulate import Study, paper_truths, simulate, summarized
 
@@ -34,10 +41,15 @@ __all__ = [
     "Advice",
     "Hours",
     "LinearLaw",
+    "LossOf",
     "Noise",
+    "OptimalLoss",
+    "OptimalSize",
     "Oracle",
+    "ParameterValue",
     "Pricing",
     "Quantity",
+    "SizeExponent",
     "Study",
     "Task",
     "advise",
@@ -48,12 +60,8 @@ __all__ = [
     "identifying_design",
     "isoflop_grid",
     "largest_affordable",
-    "linear_guess",
     "linear_law",
     "linearize",
-    "make_task",
-    "next_task",
-    "noise_of",
     "oracle_of",
     "paper_truths",
     "parse_quantity",

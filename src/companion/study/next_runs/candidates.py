@@ -198,6 +198,13 @@ def default_candidates(
     ------
     InputError
         if a lower bound lies above its upper one, or the budget is below the cheapest candidate.
+
+    Examples
+    --------
+    >>> from companion.runs import load_paper_runs, subset
+    >>> runs = subset(load_paper_runs(), "xlstm", 8192)
+    >>> bool(default_candidates(runs, pricing_of(runs), 1e21)["train_flops"].max() <= 1e21)
+    True
     """
     params = runs["num_params"].to_numpy(float)
     usual = runs["num_tokens"].to_numpy(float) / params

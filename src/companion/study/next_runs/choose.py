@@ -211,7 +211,19 @@ def ordered(task: Task, chosen: Sequence[int]) -> list[int]:
 
 
 def standard_errors(linear: LinearLaw, start: Array, runs: pd.DataFrame, quantity: Quantity) -> Array:
-    """Standard error of a quantity before any of the runs and after each, shape (k + 1,)."""
+    """Standard error of a quantity before any of the runs and after each, shape (k + 1,).
+
+    Examples
+    --------
+    >>> from companion.laws import LossSurface
+    >>> from companion.study.next_runs import SizeExponent, linear_law, ratio_grid, Pricing
+    >>> linear = linear_law(LossSurface(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28), 0.005, ["gamma"])
+    >>> runs = ratio_grid(Pricing(), (1e8, 1e11), 1e21)
+    >>> start = linear.information(runs["num_params"], runs["num_tokens"])
+    >>> errors = standard_errors(linear, start, runs, SizeExponent())
+    >>> float((errors[-1] / errors[0]).round(4))  # every run twice
+    0.7071
+    """
     rows, slope = linear.sensitivities(runs["num_params"], runs["num_tokens"]), linear.slope(quantity)
     matrix, found = start.copy(), [variance_of(start, slope)]
     for row in rows:

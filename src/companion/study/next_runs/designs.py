@@ -23,7 +23,15 @@ _RATIOS = (22.0, 110.0, 550.0)
 
 
 def random_design(candidates: pd.DataFrame, budget: float, seed: int, max_runs: int = MAX_RUNS) -> pd.DataFrame:
-    """Candidates in random order, each taken if the rest of the budget allows."""
+    """Candidates in random order, each taken if the rest of the budget allows.
+
+    Examples
+    --------
+    >>> from companion.study.next_runs.candidates import candidate_runs
+    >>> grid = candidate_runs(Pricing(), [1e8, 1e9], ratios=[10.0, 20.0, 40.0])
+    >>> bool(random_design(grid, 1e20, seed=0)["cost"].sum() <= 1e20)
+    True
+    """
     order = np.random.default_rng(seed).permutation(len(candidates))
     return _taken(candidates.iloc[order], budget, max_runs)
 
@@ -34,7 +42,15 @@ def cheapest_first(candidates: pd.DataFrame, budget: float, max_runs: int = MAX_
 
 
 def largest_affordable(candidates: pd.DataFrame, budget: float, max_runs: int = MAX_RUNS) -> pd.DataFrame:
-    """The most expensive candidate within the budget, then the most expensive within the rest, and so on."""
+    """The most expensive candidate within the budget, then the most expensive within the rest, and so on.
+
+    Examples
+    --------
+    >>> from companion.study.next_runs.candidates import candidate_runs
+    >>> grid = candidate_runs(Pricing(), [1e8, 1e9], ratios=[10.0, 20.0, 40.0])
+    >>> largest_affordable(grid, 1.5e20)["tokens_per_param"].tolist()
+    [20.0, 40.0, 20.0, 10.0]
+    """
     return _taken(candidates.sort_values("cost", ascending=False, kind="stable"), budget, max_runs)
 
 
@@ -57,6 +73,14 @@ def isoflop_grid(
     ------
     InputError
         if the law has no optimum, or no run is left.
+
+    Examples
+    --------
+    >>> from companion.laws import LossSurface
+    >>> law = LossSurface(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)
+    >>> profiles = isoflop_grid(law, Pricing(), 1e21)
+    >>> len(profiles), f"{profiles['train_flops'].sum():.3g}"
+    (15, '1e+21')
     """
     levels = _BUDGET_STEP ** np.arange(num_budgets)
     spread = np.geomspace(1 / _HALF_WIDTH, _HALF_WIDTH, num_sizes) if num_sizes > 1 else np.ones(1)
@@ -80,6 +104,12 @@ def ratio_grid(
     ----------
     sizes
         the smallest and the largest size.
+
+    Examples
+    --------
+    >>> grid = ratio_grid(Pricing(), (1e8, 1e11), 1e21)
+    >>> len(grid), f"{grid['train_flops'].sum():.3g}"
+    (15, '1e+21')
     """
 
     def grid(largest: float) -> pd.DataFrame:

@@ -229,7 +229,7 @@ def linearize(fit: Solved, noise: Noise | None = None) -> LinearLaw:
     >>> known = linear.information(runs["num_params"], runs["num_tokens"])
     >>> from companion.study.next_runs.quantities import SizeExponent
     >>> f"{linear.standard_error(known, SizeExponent()):.3f}"
-    '0.00...'
+    '0.016'
     """
     if fit.status == NOT_IDENTIFIED:
         raise InputError(f"the law is not identified: {fit.status_detail}")

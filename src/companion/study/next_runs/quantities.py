@@ -230,9 +230,10 @@ def parse_quantity(text: str, cost: Cost | None = None) -> Quantity:
     Examples
     --------
     >>> parse_quantity("loss@70e9,1.4e12").label
-    'loss at N = 70B, D = 1.4T'
-    >>> parse_quantity("optimum@1e24").value(LossSurface(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28))
-    4.3...e+10
+    'loss at N = 70.0B, D = 1.40T'
+    >>> law = LossSurface(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)
+    >>> f"{parse_quantity('optimum@1e24').value(law):.3g}"
+    '4.13e+10'
     """
     name, separator, rest = text.strip().partition("@")
     numbers = [_number(part, text) for part in rest.split(",")] if separator else []

@@ -97,6 +97,13 @@ def oracle_of(
     """The runs of one architecture and context as an oracle; the most expensive run is held out as a target.
 
     Without `quantities`: the loss of that run, and the exponent of the compute-optimal size.
+
+    Examples
+    --------
+    >>> from companion.runs import load_paper_runs, subset
+    >>> oracle = oracle_of(subset(load_paper_runs(), "xlstm", 8192), {"gamma": 1})
+    >>> len(oracle.runs), len(oracle.start()), list(oracle.quantities)
+    (180, 20, ['loss of the largest run', 'size exponent'])
     """
     table = runs.reset_index(drop=True)
     for name in ("num_params", "num_tokens", "train_flops"):
@@ -147,6 +154,14 @@ def replay(
     ------
     InputError
         for an unknown strategy or quantity.
+
+    Examples
+    --------
+    >>> from companion.runs import load_paper_runs, subset
+    >>> oracle = oracle_of(subset(load_paper_runs(), "xlstm", 8192), {"gamma": 1}, growth=100)
+    >>> known = replay(oracle, "cheapest first")
+    >>> known["num_runs"].unique().tolist()
+    [20, 141, 179]
     """
     if strategy not in STRATEGIES:
         raise InputError(f"replay: strategy {strategy!r} is not one of {', '.join(STRATEGIES)}")
@@ -245,7 +260,15 @@ def replay_all(
     num_jobs: int = 1,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """`replay` of every strategy: V-optimal for each quantity, random order for several seeds."""
+    """`replay` of every strategy: V-optimal for each quantity, random order for several seeds.
+
+    Examples
+    --------
+    >>> from companion.runs import load_paper_runs, subset
+    >>> oracle = oracle_of(subset(load_paper_runs(), "xlstm", 8192), {"gamma": 1}, growth=1e4)
+    >>> replay_all(oracle, random_seeds=1)["strategy"].nunique()
+    6
+    """
     cases: list[dict[str, Any]] = [{"strategy": "V-optimal", "follow": name} for name in oracle.quantities]
     cases += [{"strategy": name} for name in STRATEGIES if name not in ("V-optimal", "random")]
     cases += [{"strategy": "random", "seed": 1000 * seed} for seed in range(random_seeds)]

@@ -205,7 +205,15 @@ def simulate(
     progress: bool = False,
     strategies: Sequence[str] = STRATEGIES,
 ) -> pd.DataFrame:
-    """Rows of `simulate_table` for many tables, with the column `table`; the same seed gives the same rows."""
+    """Rows of `simulate_table` for many tables, with the column `table`; the same seed gives the same rows.
+
+    Examples
+    --------
+    >>> law = LossSurface(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)
+    >>> study = Study(truth=law, profile_law=law, multiples=(1.0,))
+    >>> len(simulate(study, 2, strategies=("random",)))
+    4
+    """
     work = (delayed(simulate_table)(study, number, seed, strategies) for number in range(tables))
     found: Iterator[list[dict[str, Any]]] = Parallel(n_jobs=num_jobs, return_as="generator")(work)
     bar = tqdm(found, total=tables, desc="tables", delay=2, disable=not progress, file=sys.stderr)
@@ -216,6 +224,13 @@ def summarized(simulated: pd.DataFrame, level_quantile: float = 1.96) -> pd.Data
     """By strategy and multiple: tables, identified share, bias, rmse, median half width (95 %), coverage.
 
     Bias, rmse and half width are those of ln(value) for positive quantities.
+
+    Examples
+    --------
+    >>> law = LossSurface(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)
+    >>> study = Study(truth=law, profile_law=law, multiples=(1.0,))
+    >>> summarized(simulate(study, 2, strategies=("random",)))["strategy"].tolist()
+    ['start', 'random']
     """
     groups = simulated.groupby(["multiple", "strategy"], sort=False)
     table = groups.agg(
