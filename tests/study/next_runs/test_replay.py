@@ -61,6 +61,18 @@ def test_all_end_with_all_runs_and_the_same_result(replayed: pd.DataFrame, oracl
     assert last["share_of_compute"].to_numpy() == pytest.approx(1)
 
 
+def test_what_is_held_out_is_never_asked_for(oracle: Oracle) -> None:
+    start = oracle.start()
+    cheap = next(row for row in range(len(oracle.runs)) if row not in (*start, *oracle.held_out))
+    values = []
+    for factor in (1.0, 3.0):
+        runs = oracle.runs.copy()
+        runs.loc[cheap, "val_loss"] *= factor
+        other = Oracle(**{**vars(oracle), "runs": runs, "held_out": (*oracle.held_out, cheap)})
+        values.append(replay(other, "cheapest first")["value"])
+    assert values[0].equals(values[1])
+
+
 def test_intervals_hold_values_and_shrink(replayed: pd.DataFrame) -> None:
     assert ((replayed["low"] < replayed["value"]) & (replayed["value"] < replayed["high"])).all()
     for _, rows in replayed.groupby(["strategy", "follow", "seed", "quantity"]):
