@@ -110,6 +110,7 @@ NOT_QUICK = (
     "benchmarks/kernels/test_kernel_host.py::test_first_call_in_a_process_of_its_own",
     "cli/test_design.py",
     "study/next_runs/test_information.py",
+    "study/next_runs/test_records.py",
     "study/next_runs/test_replay.py",
     "study/next_runs/test_simulate.py",
 )
