@@ -81,6 +81,20 @@ def test_runs_far_from_the_table_are_pointed_out(capsys: pytest.CaptureFixture[s
     assert any("tokens per parameter: whether the law holds" in note for note in result["warnings"])
 
 
+def test_scatter_beyond_that_of_repeats_is_pointed_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = simulated(CHINCHILLA, 0.006, seed=0, num_sizes=6, num_ratios=5)
+    notes = []
+    for name, spread in (("misfit", 1e-3), ("none", 6e-3)):
+        factor = np.exp(np.random.default_rng(1).normal(0, spread, len(first)))
+        runs = pd.concat([first, first.assign(val_loss=first["val_loss"] * factor)]).assign(architecture="mamba")
+        for column in ("num_params", "num_tokens"):
+            runs[column] = runs[column].round().astype("int64")
+        runs.to_csv(tmp_path / f"{name}.csv", index=False)
+        found = run_json(capsys, "design", str(tmp_path / f"{name}.csv"), *SMALL, "--for", "exponent")
+        notes.append(any("the law misses something" in note for note in found["warnings"]))
+    assert notes == [True, False]
+
+
 def test_one_law_for_several_contexts_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     result = run_json(capsys, "design", RUNS, "--architecture", "xlstm", *SMALL, "--for", "exponent")
     assert any("several context_length values" in note for note in result["warnings"])

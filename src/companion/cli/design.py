@@ -23,7 +23,7 @@ from companion.study.next_runs.advice import Advice, advise
 from companion.study.next_runs.candidates import Hours, Pricing, default_candidates, pricing_of
 from companion.study.next_runs.choose import CRITERIA, MAX_RUNS, METHODS
 from companion.study.next_runs.identify import identifying_design
-from companion.study.next_runs.information import Noise, linear_law
+from companion.study.next_runs.information import Noise, linear_law, repeat_noise
 from companion.study.next_runs.quantities import FORMS, parse_quantity
 from companion.training.logs import load_training_logs
 from companion.training.measured import MeasuredUtilization
@@ -33,6 +33,8 @@ LAWS: dict[str, type[Law]] = {"surface": LossSurface, "product": ProductLaw}
 _USUAL_NOISE = 0.005
 #: Shift of a wrong law, in half widths of the interval, from which the interval is not to be believed.
 _TOO_FAR = 1.0
+#: Scatter about the law over that of repeated runs from which the law is said to miss something.
+_MISFIT = 2.0
 #: Factor beyond the table's ratios of tokens to parameters from which a reader is warned.
 _BEYOND = 1.5
 
@@ -223,6 +225,12 @@ def _warnings(runs: pd.DataFrame, advice: Advice) -> list[str]:
     for column in ("architecture", "context_length"):
         if column in runs and len(values := sorted(runs[column].dropna().unique())) > 1:
             notes.append(f"one law for several {column} values: {', '.join(map(str, values))}")
+    repeated = repeat_noise(runs)
+    if repeated is not None and advice.linear.noise.sd > _MISFIT * repeated.sd:
+        notes.append(
+            f"the residuals scatter {significant(advice.linear.noise.sd / repeated.sd, 2)} times as much as repeated "
+            "runs do: the law misses something, and intervals do not hold what it misses"
+        )
     ratios = runs["num_tokens"].astype(float) / runs["num_params"]
     beyond = ~advice.runs["tokens_per_param"].between(ratios.min() / _BEYOND, ratios.max() * _BEYOND)
     if beyond.any():
