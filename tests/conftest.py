@@ -115,6 +115,12 @@ NOT_QUICK = (
     "cli/test_laboratory.py",
     "study/corpus/test_conditional.py::test_entropy_of_a_distribution_and_surprise_of_what_is_drawn",
     "study/corpus/test_source_kernel.py",
+    "cli/test_design.py",
+    "study/next_runs/test_information.py",
+    "study/next_runs/test_records.py",
+    "study/next_runs/test_replay.py",
+    "study/next_runs/test_simulate.py",
+    "study/sweep/test_sweep.py",
 )
 
 

@@ -213,7 +213,17 @@ class TestPublished:
 
 
 class TestReadme:
-    @pytest.mark.parametrize("name", ["runs.csv", "inference.csv", "inference_fit_rows.csv", "hardware.csv"])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "runs.csv",
+            "inference.csv",
+            "inference_fit_rows.csv",
+            "hardware.csv",
+            "design_replay.csv",
+            "design_simulated.csv",
+        ],
+    )
     def test_every_column_is_described_in_order(self, name: str) -> None:
         assert described(name) == list(pd.read_csv(data_dir() / name, nrows=0).columns)
 

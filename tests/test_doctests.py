@@ -28,6 +28,9 @@ FACES = (
     "companion.plotting",
     "companion.study.corpus",
     "companion.study.laboratory",
+    "companion.study.next_runs",
+    "companion.study.sweep",
+    "companion.study.train",
 )
 ROOT = Path(__file__).resolve().parents[1]
 

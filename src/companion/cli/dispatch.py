@@ -18,6 +18,7 @@ from companion.cli.bench import add_bench
 from companion.cli.book import add_book
 from companion.cli.context import add_context
 from companion.cli.data import add_data
+from companion.cli.design import add_design
 from companion.cli.importing import add_import
 from companion.cli.inference import add_inference
 from companion.cli.isoflop import add_isoflop
@@ -172,6 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_extrapolate(command)
     add_context(command)
     add_plan(command)
+    add_design(command)
     _add_ledger(command)
     add_data(command, subparsers)
     add_import(command, subparsers)

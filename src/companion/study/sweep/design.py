@@ -129,6 +129,11 @@ def read_design(path: str | os.PathLike[str]) -> Design:
     ------
     InputError
         if the file cannot be read, or is no design; the line says where.
+
+    Examples
+    --------
+    >>> read_design(example_design()).grids[0].architectures
+    ('transformer', 'xlstm')
     """
     from companion.tables import open_table, path_name, unreadable  # here: a GPU machine may lack its pandera
 

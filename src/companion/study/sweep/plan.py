@@ -157,6 +157,14 @@ def make_plan(design: Design, hardware: Hardware, utilization: float = ASSUMED_U
     InputError
         for a run that cannot be trained: fewer steps than its warm-up has, a batch that is no whole number of
         sequences, more tokens than the corpus has, more memory than the GPU has.
+
+    Examples
+    --------
+    >>> from companion.hardware import get_hardware
+    >>> from companion.study.sweep.design import example_design, read_design
+    >>> plan = make_plan(read_design(example_design()), get_hardware("h200-sxm"))
+    >>> len(plan.runs), f"{plan.train_flops:.2g} FLOP"
+    (18, '4.2e+11 FLOP')
     """
     if not 0 < utilization <= 1:
         raise InputError(f"utilization {utilization:g} is not above 0 and at most 1")
@@ -277,6 +285,13 @@ def write_plan(plan: Plan, folder: Path, *, replace_all: bool = False) -> Path:
     ------
     InputError
         if the folder cannot be made or written to, or holds a plan that cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_plan(Plan(()), Path(folder)).name
+    'plan.json'
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -300,6 +315,13 @@ def read_plan(folder: str | os.PathLike[str]) -> Plan:
     ------
     InputError
         if there is none, it is cut short, or it was changed by hand.
+
+    Examples
+    --------
+    >>> read_plan("nowhere")
+    Traceback (most recent call last):
+    ...
+    companion.errors.InputError: nowhere/plan.json: there is no plan; `companion study plan` makes one
     """
     path = Path(folder) / PLAN_FILE
     name = str(path)

@@ -4,13 +4,13 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from importlib import import_module
 from pathlib import Path
 
 import filelock
 import torch
 
 from companion.errors import InputError
+from companion.study.corpus import open_corpus
 from companion.study.corpus.base import Corpus
 from companion.study.train.group import Group
 from companion.study.train.needed import predicted_memory_bytes
@@ -36,8 +36,7 @@ def open_for(recipe: Recipe) -> Corpus:
     InputError
         as `companion.study.corpus.open_corpus`.
     """
-    opened: Corpus = import_module("companion.study.corpus").open_corpus(recipe.corpus)
-    return opened
+    return open_corpus(recipe.corpus)
 
 
 def check_corpus(recipe: Recipe, corpus: Corpus) -> None:
