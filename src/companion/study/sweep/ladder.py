@@ -53,7 +53,7 @@ def study_architecture(kind: str, size: str, vocab_size: int) -> Architecture:
     --------
     >>> from companion.accounting import num_params
     >>> int(num_params(study_architecture("transformer", "5m", vocab_size=1024)))
-    5249280
+    5344512
     """
     if size not in LADDER:
         raise InputError(f"size {quoted(size)} is not one of {', '.join(LADDER)}")
