@@ -8,10 +8,11 @@ take one run out, put in what is best for the cost that it frees, as long as tha
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from companion.errors import InputError
 from companion.laws.base import Array
@@ -84,7 +85,7 @@ class Task:
         saved = (self.slope @ solved) ** 2 / (1 + leverage) / before
         return np.asarray(-np.log1p(-np.minimum(saved, 1 - 1e-15)))
 
-    def open(self, chosen: Sequence[int]) -> Any:
+    def open(self, chosen: Sequence[int]) -> NDArray[np.bool_]:
         """Which candidates can still be added, (m,)."""
         if len(chosen) >= self.max_runs:
             return np.zeros(len(self.rows), dtype=bool)

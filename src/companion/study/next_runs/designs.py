@@ -4,12 +4,12 @@ Each spends the same budget on candidates or on runs of its own, at most `max_ru
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from companion.errors import InputError
+from companion.laws.base import Law
 from companion.laws.optimum import optimum
 from companion.study.next_runs.candidates import Pricing
 from companion.study.next_runs.choose import MAX_RUNS
@@ -55,7 +55,7 @@ def largest_affordable(candidates: pd.DataFrame, budget: float, max_runs: int = 
 
 
 def isoflop_grid(
-    law: Any,
+    law: Law,
     pricing: Pricing,
     budget: float,
     num_budgets: int = 3,

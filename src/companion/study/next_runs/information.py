@@ -13,7 +13,6 @@ quantity that the runs do not determine has an infinite standard error.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +23,7 @@ from companion.errors import InputError
 from companion.fitting.fit import HUBER_DELTA
 from companion.fitting.identification import ILL_CONDITIONED
 from companion.fitting.solved import NOT_IDENTIFIED, Solved
-from companion.laws.base import Array
+from companion.laws.base import Array, Law
 from companion.study.next_runs.quantities import Quantity
 
 #: Share of the largest eigenvalue of the scaled information below which a direction is not known at all.
@@ -138,7 +137,7 @@ class LinearLaw:
         what was held besides what the fit held.
     """
 
-    law: Any
+    law: Law
     theta: Array
     center: tuple[float, float]
     free: NDArray[np.bool_]
@@ -247,7 +246,7 @@ def linearize(fit: Solved, noise: Noise | None = None) -> LinearLaw:
 
 
 def linear_law(
-    law: Any,
+    law: Law,
     noise: float,
     held: Iterable[str] = (),
     huber_delta: float = HUBER_DELTA,

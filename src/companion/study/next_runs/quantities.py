@@ -7,15 +7,17 @@ intervals are factors.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from companion.errors import InputError
 from companion.formatting import count, power_of_ten, quoted
 from companion.laws import LossSurface, optimum
 from companion.laws.base import Array, Law
 from companion.laws.optimum import Cost, FlopsPerParamAndToken
+from companion.numeric import Values
 
 #: Step of central differences in the solver parameters, and how far two steps may disagree.
 _STEP, _AGREE = 1e-4, 1e-3
@@ -23,6 +25,13 @@ _STEP, _AGREE = 1e-4, 1e-3
 FORMS = "optimum@C, optimal-loss@C, loss@N,D, exponent, or a parameter such as alpha or E"
 #: Compute, sizes and numbers of tokens beyond which no law of the loss means anything.
 _LARGEST = 1e40
+
+
+class Truth(Protocol):
+    """Where losses come from; need not be a law that can be fitted."""
+
+    def predict(self, num_params: ArrayLike, num_tokens: ArrayLike) -> Values:
+        """Mean loss in nats per token."""
 
 
 class Quantity(ABC):
@@ -39,7 +48,7 @@ class Quantity(ABC):
         """Name for tables and messages."""
 
     @abstractmethod
-    def value(self, law: Any) -> float:
+    def value(self, law: Truth) -> float:
         """The number itself.
 
         Raises
@@ -52,7 +61,7 @@ class Quantity(ABC):
     def slope(self, law: type[Law], theta: Array) -> Array:
         """Derivative in the solver parameters (p,) of plain logs: of ln(value) where `in_logs`, else of the value."""
 
-    def error_of(self, law: Any, truth: float) -> float:
+    def error_of(self, law: Truth, truth: float) -> float:
         """How far a law's value lies from a true one: ln(value/truth) where `in_logs`, else the difference."""
         value = self.value(law)
         return float(np.log(value / truth)) if self.in_logs else float(value - truth)
@@ -76,9 +85,9 @@ class ParameterValue(Quantity):
         """The parameter's name."""
         return self.name
 
-    def value(self, law: Any) -> float:
+    def value(self, law: Truth) -> float:
         """The parameter."""
-        law.index(self.name)
+        _fitted(law, self.label).index(self.name)
         return float(getattr(law, self.name))
 
     def slope(self, law: type[Law], theta: Array) -> Array:
@@ -100,9 +109,10 @@ class SizeExponent(Quantity):
         """Name for tables."""
         return "size exponent"
 
-    def value(self, law: Any) -> float:
+    def value(self, law: Truth) -> float:
         """beta / (alpha + beta)."""
         _require_surface(type(law), self.label)
+        assert isinstance(law, LossSurface)
         return float(law.beta / (law.alpha + law.beta))
 
     def slope(self, law: type[Law], theta: Array) -> Array:
@@ -127,7 +137,7 @@ class LossOf(Quantity):
         """Name for tables."""
         return f"loss at N = {count(self.num_params)}, D = {count(self.num_tokens)}"
 
-    def value(self, law: Any) -> float:
+    def value(self, law: Truth) -> float:
         """Nats per token."""
         return float(law.predict(self.num_params, self.num_tokens))
 
@@ -148,9 +158,9 @@ class OptimalSize(Quantity):
         """Name for tables."""
         return f"optimal N at C = {power_of_ten(self.train_flops)}"
 
-    def value(self, law: Any) -> float:
+    def value(self, law: Truth) -> float:
         """Parameters."""
-        return float(optimum(law, self.cost, self.train_flops).num_params[0])
+        return float(optimum(_fitted(law, self.label), self.cost, self.train_flops).num_params[0])
 
     def slope(self, law: type[Law], theta: Array) -> Array:
         """In closed form for `LossSurface` and C = k N D, else by central differences that are checked."""
@@ -185,9 +195,9 @@ class OptimalLoss(Quantity):
         """Name for tables."""
         return f"least loss at C = {power_of_ten(self.train_flops)}"
 
-    def value(self, law: Any) -> float:
+    def value(self, law: Truth) -> float:
         """Nats per token."""
-        return float(optimum(law, self.cost, self.train_flops).loss[0])
+        return float(optimum(_fitted(law, self.label), self.cost, self.train_flops).loss[0])
 
     def slope(self, law: type[Law], theta: Array) -> Array:
         """The law's own gradient at the optimum: moving along the line of equal compute changes no loss there."""
@@ -269,6 +279,13 @@ def _log_loss_slope(law: type[Law], theta: Array, num_params: float, num_tokens:
     return np.asarray(law.expand(theta[None], *place).gradient[0, 0])
 
 
-def _require_surface(law: type[Law], label: str) -> None:
+def _fitted(law: Truth, label: str) -> Law:
+    """The same, for what only a law that can be fitted has."""
+    if not isinstance(law, Law):
+        raise InputError(f"{label}: {type(law).__name__} has none: it is not a law that can be fitted")
+    return law
+
+
+def _require_surface(law: type, label: str) -> None:
     if not issubclass(law, LossSurface):
         raise InputError(f"{label}: {law.__name__} has none; only LossSurface balances a term in N with one in D")

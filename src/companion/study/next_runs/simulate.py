@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,19 +28,12 @@ from companion.study.next_runs.choose import choose
 from companion.study.next_runs.designs import isoflop_grid, largest_affordable, random_design, ratio_grid
 from companion.study.next_runs.identify import next_task
 from companion.study.next_runs.information import linearize
-from companion.study.next_runs.quantities import LossOf, Quantity
+from companion.study.next_runs.quantities import LossOf, Quantity, Truth
 
 #: Starts of a fit here: tables of a known law have one basin.
 NUM_STARTS = 6
 #: Share of the loss that the further term of a truth makes in the middle of the runs, and its power of N D.
 CROSS_SHARE, CROSS_POWER = 0.02, 0.1
-
-
-class Truth(Protocol):
-    """Where losses come from; need not be a law that can be fitted."""
-
-    def predict(self, num_params: ArrayLike, num_tokens: ArrayLike) -> Values:
-        """Mean loss in nats per token."""
 
 
 @dataclass(frozen=True, kw_only=True)
