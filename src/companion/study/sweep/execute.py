@@ -167,7 +167,7 @@ def _shared(runs: Sequence[PlannedRun], folder: Path, workers: Workers, max_seco
         by_key: dict[str, PlannedRun] = {}
         todo = iter(runs)
         waiting = as_completed()
-        slots = max(1, len(client.scheduler_info()["workers"]))
+        slots = max(1, len(_resources(client)))
 
         def begin_next() -> None:
             for run in todo:
@@ -210,8 +210,8 @@ def _client(workers: Workers) -> Iterator[Any]:
         except (OSError, ValueError) as error:
             raise InputError(f"scheduler {workers.scheduler}: {' '.join(str(error).split())}") from error
         with client:
-            there = client.scheduler_info()["workers"].values()
-            if workers.device == "cuda" and there and not any(each.get("resources", {}).get(GPU) for each in there):
+            there = _resources(client)
+            if workers.device == "cuda" and there and not any(each.get(GPU) for each in there):
                 raise InputError(
                     f"scheduler {workers.scheduler}: no worker declares a GPU: start them with --resources {GPU}=1"
                 )
@@ -229,6 +229,15 @@ def _client(workers: Workers) -> Iterator[Any]:
     with SpecCluster(workers=spec, scheduler=scheduler, silence_logs=40) as cluster, Client(cluster) as client:
         client.wait_for_workers(workers.number)
         yield client
+
+
+def _resources(client: Any) -> list[dict[str, float]]:
+    """What each worker of a cluster declares."""
+
+    def found(dask_scheduler: Any) -> list[dict[str, float]]:
+        return [dict(worker.resources) for worker in dask_scheduler.workers.values()]
+
+    return list(client.run_on_scheduler(found))
 
 
 def _visible(workers: Workers, number: int) -> str:
