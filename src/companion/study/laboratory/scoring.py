@@ -1,14 +1,14 @@
 """What a prediction and a choice are worth: an interval score, a distance, and the compute that the choice wasted.
 
 Interval score of a central interval [l, u] at level 1 − alpha for an outcome x (Gneiting and Raftery 2007, equation 43,
-doi 10.1198/016214506000001437; Winkler 1972):
+doi 10.1198/016214506000001437; Winkler 1972)::
 
     S = (u − l) + (2/alpha)·(l − x) if x < l,  + (2/alpha)·(x − u) if x > u,
 
 here with logarithms of losses. It is proper: in expectation, the quantiles of what one really believes score least. A
 short interval pays only as long as it holds the outcome.
 
-The total of 0 to 100 adds three parts, each linear and cut off at 0:
+The total of 0 to 100 adds three parts, each linear and cut off at 0::
 
     interval   50 · (1 − S / 0.15)
     accuracy   10 · (1 − |ln predicted − ln observed| / 0.05)
