@@ -44,14 +44,14 @@ def add_design(command: Callable[..., argparse.ArgumentParser]) -> None:
     parser = command(
         "design",
         run,
-        "which runs to train next: those that shrink the interval of a wanted number most for a budget",
+        "which runs to train next: those that shrink the interval of a target quantity most for a budget",
         "  companion design data/runs.csv --architecture xlstm --context-length 8192 --budget 1e21 \\\n"
         "      --for optimum@1e24\n"
         "  companion design data/runs.csv --architecture transformer --context-length 8192 --gpu-hours 500 \\\n"
         "      --for loss@70e9,1.4e12 --runs 8 --gamma free\n"
         "  companion design my_runs.csv --budget 3e20 --for exponent --max-params 2e9 --json\n"
         "\n"
-        f"Wanted numbers: {FORMS}.",
+        f"Target quantities: {FORMS}.",
     )
     parser.add_argument("file", type=Path, metavar="RUNS", help="run table (CSV)")
     parser.add_argument("--architecture", help="only runs of this architecture")
@@ -89,7 +89,7 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
         "--criterion",
         choices=CRITERIA,
         default="V",
-        help="V: variance of the wanted number; D: of all parameters together (default: V)",
+        help="V: variance of the target quantity; D: of all parameters together (default: V)",
     )
     parser.add_argument("--method", choices=METHODS, default=METHODS[0], help="of choice (default: %(default)s)")
     parser.add_argument(

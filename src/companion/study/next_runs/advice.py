@@ -38,7 +38,7 @@ class Advice:
     Attributes
     ----------
     quantity, linear, level
-        what is wanted, by which law, at which level of the intervals.
+        the target quantity, the law, and the level of the intervals.
     value, standard_error, interval
         as the table at hand has them; the standard error is that of ln(value) for positive quantities.
     runs

@@ -45,7 +45,7 @@ class Oracle:
     fixed
         what the fits hold.
     quantities
-        wanted numbers by name; V-optimal design follows one of them.
+        target quantities by name; V-optimal design follows one of them.
     held_out
         rows that no strategy may ask for, and that no fit sees but that of all runs.
     growth

@@ -1,7 +1,7 @@
 """Simulated studies: a truth, a small table, a budget for further runs, and what each design makes of it.
 
 Every study draws a start table from the truth, fits the assumed law, chooses runs by it, draws their losses, refits
-and compares the wanted number with that of the truth. Under a wrong law (a truth that is no member of the assumed
+and compares the target quantity with that of the truth. Under a wrong law (a truth that is no member of the assumed
 one) the same comparison shows how far bias and coverage suffer.
 """
 
@@ -87,7 +87,7 @@ class Study:
     fixed
         what the fits hold, e.g. {"gamma": 1}.
     quantity
-        the wanted number; the truth must have it.
+        the target quantity; the truth must have it.
     start_budget
         FLOP of the start table: IsoFLOP profiles about the optimum of `profile_law`.
     multiples
