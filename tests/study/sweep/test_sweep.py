@@ -17,9 +17,10 @@ from commands import error_line, run_json
 from companion import cli
 from companion.errors import InputError
 from companion.hardware import get_hardware
+from companion.paths import data_dir
 from companion.runs import load_runs
 from companion.study.sweep.collect import collect, write_collected
-from companion.study.sweep.design import Design
+from companion.study.sweep.design import Design, read_design
 from companion.study.sweep.execute import FAILED, Ended, Workers, run_plan, train_run
 from companion.study.sweep.plan import PLAN_FILE, Plan, make_plan, read_plan, write_plan
 from companion.study.sweep.status import pending_runs, run_states, seconds_left, summary
@@ -165,6 +166,16 @@ def test_a_plan_that_was_changed_is_refused(tmp_path: Path, edit: Callable[[Path
     with pytest.raises(InputError) as error:
         read_plan(tmp_path)
     assert words in str(error.value)
+
+
+def test_the_study_of_the_project_is_planned_as_its_readme_says() -> None:
+    plan = make_plan(read_design(data_dir() / "study_design.toml"), get_hardware("h200-sxm"))
+    readme = (data_dir() / "README.md").read_text(encoding="utf-8")
+    assert f"| {len(plan.runs)} runs |" in readme
+    profiles = plan.table().query("experiment == 'isoflop' and context_length == 1024 and seed == 0")
+    counts = profiles.groupby(["architecture", "isoflop_budget"]).size()
+    assert set(counts) == {6}
+    assert len(counts) == 3 * 4
 
 
 # ---- runs ----------------------------------------------------------------------------------------
