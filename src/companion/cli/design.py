@@ -13,7 +13,7 @@ from companion.cli.options import add_json, add_level, count, gamma, positive, w
 from companion.errors import InputError
 from companion.fitting.fit import HUBER_DELTA, fit
 from companion.formatting import count as as_count
-from companion.formatting import level_text, power_of_ten, significant
+from companion.formatting import level_text, power_of_ten, signed, signed_percent, significant
 from companion.hardware import REFERENCE_HARDWARE
 from companion.laws import LossSurface, ProductLaw
 from companion.laws.base import Law
@@ -309,4 +309,4 @@ def _alternatives(advice: Advice, style: Callable[[float], str], band: Callable[
 
 
 def _miss(advice: Advice, shift: float) -> str:
-    return f"{100 * math.expm1(shift):+.1f} %" if advice.quantity.in_logs else f"{shift:+.3f}"
+    return signed_percent(math.expm1(shift), 1) if advice.quantity.in_logs else signed(shift, 3)

@@ -12,7 +12,7 @@ import pandas as pd
 from companion.cli.commands import print_json, print_table
 from companion.cli.options import add_json, positive, whole
 from companion.errors import InputError
-from companion.formatting import count, plural, significant
+from companion.formatting import count, percent, plural, significant
 from companion.hardware import get_hardware
 
 _HOUR = 3600.0
@@ -162,7 +162,7 @@ def status(arguments: argparse.Namespace) -> None:
         print_json({"parts": table.to_dict("records"), "seconds_left": left, "damaged": damaged})
         return
     table["train_flops"] = table["train_flops"].map(count)
-    table["done"] = table["done"].map("{:.0%}".format)
+    table["done"] = table["done"].map(percent)
     table["seconds_left"] = table["seconds_left"].map(lambda value: significant(value, 2) if value else "0")
     print_table(table)
     for reason in damaged:

@@ -10,7 +10,7 @@ import filelock
 import torch
 
 from companion.errors import InputError
-from companion.study.corpus import open_corpus
+from companion.study import corpus as corpora
 from companion.study.corpus.base import Corpus
 from companion.study.train.group import Group
 from companion.study.train.needed import predicted_memory_bytes
@@ -36,7 +36,7 @@ def open_for(recipe: Recipe) -> Corpus:
     InputError
         as `companion.study.corpus.open_corpus`.
     """
-    return open_corpus(recipe.corpus)
+    return corpora.open_corpus(recipe.corpus)
 
 
 def check_corpus(recipe: Recipe, corpus: Corpus) -> None:
