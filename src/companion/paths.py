@@ -62,8 +62,8 @@ def check_target(path: Path) -> None:
         part.unlink()
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text as UTF-8: the target holds all of it, or what it held before.
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a text, as UTF-8, or bytes: the target holds all of it, or what it held before.
 
     Raises
     ------
@@ -75,8 +75,8 @@ def write_whole(path: Path, text: str) -> None:
         target = _target(path)
         part = _part(target)
         try:
-            with part.open("w", encoding="utf-8") as file:
-                file.write(text)
+            with part.open("wb") as file:
+                file.write(content.encode("utf-8") if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             if target.exists():

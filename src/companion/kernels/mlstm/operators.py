@@ -19,7 +19,7 @@ Tensor = torch.Tensor
 _FAR = 2**31 // max(CHUNK_SIZES)
 #: Operators are defined by their schemas rather than by `custom_op`, whose wrappers take as long as several launches: a
 #: step of a small batch is over before they are, and so are most kernels of a training step of small heads. They return
-#: lists of what is wanted: a tensor without elements in place of the rest takes 4 µs to allocate. Their
+#: lists of the results asked for: a tensor without elements in place of the rest takes 4 µs to allocate. Their
 #: names say so (`.list`): torch keeps compiled graphs on disk by the names of operators, and some of them take tuples.
 library = torch.library.Library("companion", "FRAGMENT")
 _SOURCE = (

@@ -21,7 +21,7 @@ from companion.study.laboratory.asks_table import read_asks
 from companion.study.laboratory.backend import Simulator
 from companion.study.laboratory.chain import read_bytes, read_json
 from companion.study.laboratory.chance import canonical, derived_key
-from companion.study.laboratory.folder import Laboratory, make_folder, read_rules
+from companion.study.laboratory.folder import Laboratory, make_folder, new_folder, read_rules
 from companion.study.laboratory.journal import FolderJournal
 from companion.study.laboratory.rules import Rules, rules_from
 
@@ -90,12 +90,7 @@ def new_class(folder: Path, students: list[str], secret: str, rules: Rules) -> C
     """
     made = Classroom(folder, replace(rules, student=None, identity="0" * 16), tuple(students), secret)
     made.simulator_of(students[0]).world.best_run(rules.target_flops)
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        raise InputError(f"{folder}: exists already; nothing was changed") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: cannot be made: {getattr(error, 'strerror', None) or error}") from None
+    new_folder(folder)
     try:
         (folder / STUDENTS).mkdir()
         for student in students:

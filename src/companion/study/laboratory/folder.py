@@ -288,6 +288,22 @@ def new_laboratory(folder: Path, rules: Rules, key: str | None = None, backend: 
     return open_laboratory(folder, backend)
 
 
+def new_folder(folder: Path) -> None:
+    """Make a folder that must not be there.
+
+    Raises
+    ------
+    InputError
+        if it exists or cannot be made.
+    """
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        raise InputError(f"{folder}: exists already; nothing was changed") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: cannot be made: {getattr(error, 'strerror', None) or error}") from None
+
+
 def make_folder(folder: Path, rules: Rules, key: str | None) -> None:
     """Write the files of a laboratory: all of them, or none. Without a key it has no `sealed.json`.
 
@@ -296,12 +312,7 @@ def make_folder(folder: Path, rules: Rules, key: str | None) -> None:
     InputError
         if the folder exists or cannot be made.
     """
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        raise InputError(f"{folder}: exists already; nothing was changed") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: cannot be made: {getattr(error, 'strerror', None) or error}") from None
+    new_folder(folder)
     try:
         write_whole(folder / RULES, _readable(rules))
         if key is not None:

@@ -1,7 +1,6 @@
 """Records of a study as tables: runs, logs and curves, in the form that every command of the package reads."""
 
-import io
-import os
+import gzip
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,25 +86,9 @@ def write_collected(found: Collected, runs: Path) -> list[Path]:
         check_target(path)
     write_whole(runs, found.runs.to_csv(index=False))
     write_whole(logs, found.logs.to_csv(index=False))
-    _write_packed(curves, found.curves.to_csv(index=False))
+    packed = gzip.compress(found.curves.to_csv(index=False).encode(), mtime=0)  # no date: equal tables give equal files
+    write_whole(curves, packed)
     return [runs, logs, curves]
-
-
-def _write_packed(path: Path, text: str) -> None:
-    """A text, packed by gzip without a date, so that the same tables give the same file."""
-    import gzip
-
-    packed = io.BytesIO()
-    with gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as file:
-        file.write(text.encode())
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(packed.getvalue())
-        part.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _filled(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from companion.errors import InputError
 from companion.formatting import plural
 from companion.study.sweep.plan import Plan, PlannedRun
-from companion.study.sweep.status import pending_runs, run_states
+from companion.study.sweep.status import RunState, run_states
 from companion.study.train import record_path, train
 from companion.study.train.recipe import Recipe
 
@@ -90,8 +90,9 @@ def run_plan(
     InputError
         if Dask is missing or its scheduler does not answer.
     """
-    set_aside(plan, folder)
-    waiting = pending_runs(plan, folder)
+    states = run_states(plan, folder)
+    set_aside(states, folder)
+    waiting = [each.run for each in states if each.state in ("damaged", "planned")]
     if not waiting:
         return []
     if workers.scheduler is None and workers.number == 1:
@@ -101,10 +102,10 @@ def run_plan(
     return list(_shown(ended, waiting, progress))
 
 
-def set_aside(plan: Plan, folder: Path) -> list[Path]:
+def set_aside(states: Sequence[RunState], folder: Path) -> list[Path]:
     """New names of records that cannot be read, `RUN_ID.json.damaged`: their runs are trained again."""
     moved = []
-    for each in run_states(plan, folder):
+    for each in states:
         if each.state == "damaged":
             path = record_path(folder, each.run.run_id)
             kept = path.with_name(path.name + ".damaged")

@@ -33,11 +33,6 @@ def run_states(plan: Plan, folder: Path) -> list[RunState]:
     return list(_states(plan, folder))
 
 
-def pending_runs(plan: Plan, folder: Path) -> list[PlannedRun]:
-    """Runs that have no record that can be read, in the order of the plan; those that others train now are left out."""
-    return [each.run for each in run_states(plan, folder) if each.state in ("damaged", "planned")]
-
-
 def summary(states: list[RunState]) -> pd.DataFrame:
     """How many runs are in which state: a row per experiment, architecture and context length.
 

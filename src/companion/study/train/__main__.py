@@ -119,7 +119,7 @@ def processes(device: str | None) -> Iterator[None]:
     if size == "1":
         yield
         return
-    import torch  # here: without torchrun, wrong input is told apart before torch is loaded
+    import torch  # here: wrong input is reported without loading torch
     import torch.distributed as dist
 
     on_gpu = torch.cuda.is_available() and not (device or "cuda").startswith("cpu")

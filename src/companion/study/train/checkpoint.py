@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from companion.errors import InputError
-from companion.paths import check_target
+from companion.paths import write_whole
 
 _MAGIC = b"companion checkpoint 1 "
 
@@ -36,22 +36,10 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     InputError
         if it cannot be written.
     """
-    check_target(path)
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    content = buffer.getbuffer()
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(_MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n")
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        part.unlink(missing_ok=True)
+    content = buffer.getvalue()
+    write_whole(path, _MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
 
 
 def read_checkpoint(path: Path, run_id: str) -> dict[str, Any] | None:
