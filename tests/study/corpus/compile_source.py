@@ -4,6 +4,7 @@ In a process of its own: TRITON_CACHE_DIR=<empty folder> python compile_source.p
 """
 
 import json
+import re
 
 import torch
 from absent_gpu import AbsentGPU
@@ -32,5 +33,6 @@ for capability in (80, 90):
             "read_only_loads": ptx.count("ld.global.nc"),
             "barriers": ptx.count("bar.sync") + ptx.count("bar.warp.sync") + ptx.count("barrier.sync"),
             "stores": ptx.count("st.global"),
+            "carried": re.findall(r"scf.yield ([^:]*):", found.asm["ttir"])[-1].count("%"),
         }
         print(json.dumps(notes), flush=True)

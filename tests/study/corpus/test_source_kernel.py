@@ -36,4 +36,6 @@ def test_it_compiles(tmp_path: Path) -> None:
     assert [(x["capability"], x["vocab_size"]) for x in found] == [(80, 1024), (90, 1024), (90, 65536)]
     # what a program writes it reads back: never by the path for read-only data, and behind a barrier
     assert {x["read_only_loads"] for x in found} == {0}
+    # two tokens and four classes: Triton once carried one value for all names that began as one
+    assert {x["carried"] for x in found} == {6}
     assert all(x["barriers"] >= 1 and x["stores"] == 2 and x["shared_bytes"] == 0 for x in found)

@@ -94,8 +94,13 @@ def draw_documents(
     root_2 = tl.load(constants + 6).to(tl.uint32)
     root_3 = tl.load(constants + 7).to(tl.uint32)
     seed = tl.load(constants + 8)
+    # a value of its own for each: of names for one value, Triton carries a single one through the loop
     one = tl.zeros([BLOCK], tl.uint32)
-    two, class_1, class_2, class_3, class_4 = one, one, one, one, one
+    two = tl.zeros([BLOCK], tl.uint32)
+    class_1 = tl.zeros([BLOCK], tl.uint32)
+    class_2 = tl.zeros([BLOCK], tl.uint32)
+    class_3 = tl.zeros([BLOCK], tl.uint32)
+    class_4 = tl.zeros([BLOCK], tl.uint32)
     streams = (tl.zeros([BLOCK], tl.int32) + stream).to(tl.uint32)
     for t in range(length):
         position = (tl.zeros([BLOCK], tl.int32) + t).to(tl.uint32)

@@ -218,7 +218,8 @@ def _client(workers: Workers) -> Iterator[Any]:
                 )
             yield client
         return
-    options: dict[str, Any] = {"nthreads": 1, "resources": {GPU: 1}}
+    # no limit of memory: Dask would give each worker a share of the machine by its threads, and end it while it compiles
+    options: dict[str, Any] = {"nthreads": 1, "resources": {GPU: 1}, "memory_limit": 0}
     spec = {
         number: {
             "cls": Nanny,
