@@ -72,6 +72,12 @@ def test_false_claims_do_not_hold(truth: dict[str, float], name: str) -> None:
     assert {found[each].verdict for each in NAMES if each not in others | {name}} == {HOLDS}
 
 
+def test_the_change_of_an_exponent_is_a_share_of_it() -> None:
+    found = judged(slope_change=0.6, noise=1e-4)["over-training, xlstm"]
+    assert found.value == pytest.approx(0.6, abs=0.05)
+    assert found.low < 0.6 < found.high + 0.05
+
+
 def test_one_crossing_refutes_a_loss_that_is_lower_at_every_budget() -> None:
     runs = claimed_table()
     crossed = (runs["architecture"] == "xlstm") & (runs["isoflop_budget"] == 1.6e16)
@@ -83,8 +89,8 @@ def test_one_crossing_refutes_a_loss_that_is_lower_at_every_budget() -> None:
 
 
 def test_scatter_leaves_claims_open_and_says_how_many_runs_would_do() -> None:
-    found = judged(noise=0.03, gap=0.01, ratio=1.02)
-    for name in ("loss", "size"):
+    found = judged(noise=0.03, gap=0.01, ratio=1.02, shrinks=-0.01)
+    for name in ("loss", "size", "size over context, transformer"):
         assert found[name].verdict == CANNOT_TELL
         assert "times as many runs" in found[name].needed
     times = int(found["size"].needed.split()[1])
