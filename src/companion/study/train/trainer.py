@@ -161,8 +161,6 @@ class _Run:
         self.processes_per_gpu = processes_per_gpu
         self.corpus = open_for(recipe) if corpus is None else corpus
         check_corpus(recipe, self.corpus)
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
         self.step = TrainingStep(recipe, device, group, micro_batch)
         self.held_out = self.corpus.held_out(recipe.held_out_sequences, recipe.context_length, device)
         check_tokens(recipe.architecture, self.held_out)
