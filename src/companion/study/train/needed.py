@@ -1,8 +1,8 @@
 """What a run will need: memory and time, from shapes alone. No torch.
 
 Activations are counted by what autograd keeps of an eager step under autocast; compiled code keeps fewer of them. The
-coefficients are a count of tensors on paper. Runs of the project's own study (H200, steps in a CUDA graph) that came after
-one of equal shapes took 0.76 to 1.00 times the predicted bytes, what the driver and the libraries take aside.
+coefficients are a count of tensors on paper. Runs of the project's own study (H200, steps in a CUDA graph) that
+followed one of equal shapes took 0.76 to 1.00 times the predicted bytes, not counting the driver and the libraries.
 """
 
 import csv
