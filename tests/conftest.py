@@ -118,6 +118,7 @@ NOT_QUICK = (
     "cli/test_design.py",
     "study/next_runs/test_information.py",
     "study/next_runs/test_records.py",
+    "study/test_recorded_study.py::test_tables_are_what_the_records_hold",
     "study/next_runs/test_replay.py",
     "study/next_runs/test_simulate.py",
     "study/sweep/test_sweep.py",

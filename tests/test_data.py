@@ -220,6 +220,7 @@ class TestReadme:
             "inference.csv",
             "inference_fit_rows.csv",
             "hardware.csv",
+            "study_runs.csv",
             "design_replay.csv",
             "design_simulated.csv",
         ],
@@ -233,6 +234,13 @@ class TestReadme:
     def test_every_file_is_listed(self) -> None:
         files = {path.name for path in data_dir().iterdir()} - {"README.md"}
         assert files == set(described("# Tables"))
+
+    @pytest.mark.parametrize("name", ["study_runs.csv", "study_runs_logs.csv", "study_runs_curves.csv.gz"])
+    def test_the_rows_of_our_own_study_are_counted(self, name: str) -> None:
+        text = (data_dir() / "README.md").read_text(encoding="utf-8")
+        assert re.search(
+            rf"^\| `{re.escape(name)}` \| .* \| {len(pd.read_csv(data_dir() / name)):,} \|$", text, re.MULTILINE
+        )
 
     def test_row_counts_in_the_table_of_how_losses_were_obtained(self, runs: pd.DataFrame) -> None:
         text = (data_dir() / "README.md").read_text(encoding="utf-8")

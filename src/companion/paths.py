@@ -62,6 +62,22 @@ def check_target(path: Path) -> None:
         part.unlink()
 
 
+def ensure_folder(folder: Path) -> None:
+    """Make a folder, and those it is in, unless it is there.
+
+    Raises
+    ------
+    InputError
+        if it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made: {error.strerror}") from error
+    except ValueError as error:  # a NUL in the name
+        raise InputError(f"{str(folder)!r}: is not a folder name: {error}") from error
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a text, as UTF-8, or bytes: the target holds all of it, or what it held before.
 

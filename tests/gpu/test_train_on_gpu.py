@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,14 @@ def test_an_interrupted_run_has_the_same_bits(kind: str, tmp_path: Path) -> None
     parts = run(tmp_path / "parts", recipe)
     for name in ("curve", "val_loss", "evaluations", "train_loss"):
         assert parts[name] == whole[name], name
+
+
+def test_memory_is_that_of_the_run(tmp_path: Path) -> None:
+    """Not of the one before in the same process, whose compiled code keeps its tensors."""
+    recipes = [recipe_of("xlstm", train_steps=4, batch_size_seqs=n) for n in (8, 32, 8)]
+    recipes[2] = replace(recipes[2], learning_rate=2e-3)
+    first, _, third = (run(tmp_path, recipe)["peak_memory_bytes"] for recipe in recipes)
+    assert third == pytest.approx(first, rel=0.02)
 
 
 @pytest.mark.parametrize("kind", KINDS)

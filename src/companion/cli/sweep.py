@@ -35,6 +35,7 @@ def add_sweep(command: Callable[..., argparse.ArgumentParser], subparsers: Any) 
         "every run of a design with its predicted FLOPs, memory and time, before anything starts",
         "  companion study plan design.toml --folder my_sweep\n"
         "  companion study plan --example --folder tiny\n"
+        "  companion study plan data/study_design.toml --records data/study_runs_records.jsonl.gz\n"
         "\n"
         "Planning again adds runs to the plan of the folder; runs that are trained stay trained.",
     )
@@ -46,6 +47,9 @@ def add_sweep(command: Callable[..., argparse.ArgumentParser], subparsers: Any) 
     )
     parser.add_argument(
         "--utilization", type=positive, metavar="SHARE", help="of its peak that training reaches (default: 0.25)"
+    )
+    parser.add_argument(
+        "--records", type=Path, metavar="FILE", help="of `study collect`: its runs count as trained in this folder"
     )
     parser.add_argument("--replace", action="store_true", help="forget what was planned before")
     add_json(parser)
@@ -116,6 +120,7 @@ def _add_folder(parser: argparse.ArgumentParser) -> None:
 def plan(arguments: argparse.Namespace) -> None:
     """`companion study plan`: write the plan, print a row per run and the totals."""
     with _torch():
+        from companion.study.sweep.archive import unpack_records
         from companion.study.sweep.design import example_design, read_design
         from companion.study.sweep.plan import ASSUMED_UTILIZATION, make_plan, write_plan
     if (arguments.design is None) != arguments.example:
@@ -124,9 +129,11 @@ def plan(arguments: argparse.Namespace) -> None:
     share = ASSUMED_UTILIZATION if arguments.utilization is None else arguments.utilization
     made = make_plan(design, get_hardware(arguments.hardware), share)
     path = write_plan(made, arguments.folder, replace_all=arguments.replace)
+    added = None if arguments.records is None else unpack_records(arguments.records, arguments.folder)
     table = made.table()
     if arguments.json:
-        print_json({"plan": str(path), "runs": table.to_dict("records"), "seconds": made.seconds})
+        found = {"plan": str(path), "runs": table.to_dict("records"), "seconds": made.seconds}
+        print_json(found if added is None else {**found, "records_added": added})
         return
     shown = table.drop(columns=["batch_size_seqs", "memory_bytes"])
     shown["seconds"] = shown["seconds"].map(lambda value: significant(value, 2))
@@ -137,6 +144,8 @@ def plan(arguments: argparse.Namespace) -> None:
         f"{plural(len(made.runs), 'run')}, {count(made.train_flops)} FLOP, about {_duration(made.seconds)} on one "
         f"{get_hardware(arguments.hardware).label}; the largest takes {count(table['memory_bytes'].max())} bytes"
     )
+    if added is not None:
+        print(f"{plural(added, 'record')} added from {arguments.records}")
     print(path)
 
 

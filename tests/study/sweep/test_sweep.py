@@ -274,7 +274,7 @@ def test_a_run_that_diverges_is_recorded_and_kept_out_of_the_run_table(tmp_path:
 
 def test_tables_load_like_any_other(trained: Path, tmp_path: Path) -> None:
     found = collect(read_plan(trained), trained)
-    runs, logs, curves = write_collected(found, tmp_path / "runs.csv")
+    runs, logs, curves, _ = write_collected(found, tmp_path / "runs.csv")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         loaded = load_runs(runs)
@@ -300,6 +300,14 @@ def test_time_left_goes_by_what_runs_took(copied: Path) -> None:
     took = sum(each.record["seconds"] for each in states if each.record)
     predicted = sum(run.seconds for run in plan.runs[:3])
     assert seconds_left(states) == pytest.approx(plan.runs[3].seconds * took / predicted)
+    for each in states[:3]:
+        assert each.record is not None
+        each.record["processes_per_gpu"] = 4
+    assert seconds_left(states) == pytest.approx(plan.runs[3].seconds * took / predicted / 4)
+    for each in states[:3]:
+        assert each.record is not None
+        del each.record["processes_per_gpu"]  # as in records of before: what was predicted is all that is known
+    assert seconds_left(states) == plan.runs[3].seconds
 
 
 # ---- commands ------------------------------------------------------------------------------------

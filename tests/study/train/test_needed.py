@@ -1,25 +1,31 @@
 """Memory and time that a run will need, against counts by hand."""
 
+import gzip
+import json
+from collections import Counter
+
 import pytest
 from study_runs import tiny, tiny_recipe
 
 from companion.errors import InputError
 from companion.hardware import known_hardware
+from companion.paths import data_dir
+from companion.study.train import Recipe
 from companion.study.train.needed import FIXED_BYTES, peak_flops_of, predicted_memory_bytes, predicted_seconds
 
 
 def test_memory_by_hand() -> None:
     recipe = tiny_recipe()  # width 32, 2 heads of 16, d_ff 64, 2 layers, 8 sequences of 32 tokens, 64 tokens
     numbers = 2 * (2 * 3 * 32 + 2 * 32 + 6 * 32 + 4 * 64)
-    expected = 18 * recipe.num_params + 8 * 32 * (2 * numbers + 14 * 64) + FIXED_BYTES
-    assert predicted_memory_bytes(recipe) == expected
+    expected = 18 * recipe.num_params + 8 * 32 * (0.8 * 2 * numbers + 14 * 64) + FIXED_BYTES
+    assert predicted_memory_bytes(recipe) == pytest.approx(expected, rel=1e-12)
 
 
 def test_memory_of_an_mlstm_by_hand() -> None:
     recipe = tiny_recipe("xlstm")  # queries and keys half as wide
     numbers = 2 * (2 * 32 + 5 * 32 + 6 * 32 + 4 * 64)
-    expected = 18 * recipe.num_params + 8 * 32 * (2 * numbers + 14 * 64) + FIXED_BYTES
-    assert predicted_memory_bytes(recipe) == expected
+    expected = 18 * recipe.num_params + 8 * 32 * (0.8 * 2 * numbers + 14 * 64) + FIXED_BYTES
+    assert predicted_memory_bytes(recipe) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["transformer", "xlstm", "hybrid"])
@@ -27,8 +33,8 @@ def test_parts_and_gpus_share_the_activations(kind: str) -> None:
     recipe = tiny_recipe(kind)
     fixed = 18 * recipe.num_params + FIXED_BYTES
     whole = predicted_memory_bytes(recipe) - fixed
-    assert predicted_memory_bytes(recipe, micro_batch=2) - fixed == whole / 4
-    assert predicted_memory_bytes(recipe, num_gpus=2) - fixed == whole / 2
+    assert predicted_memory_bytes(recipe, micro_batch=2) - fixed == pytest.approx(whole / 4)
+    assert predicted_memory_bytes(recipe, num_gpus=2) - fixed == pytest.approx(whole / 2)
 
 
 def test_a_hybrid_is_between_its_layers() -> None:
@@ -36,6 +42,23 @@ def test_a_hybrid_is_between_its_layers() -> None:
     both = [predicted_memory_bytes(tiny_recipe(kind)) for kind in ("transformer", "xlstm")]
     assert min(both) < predicted_memory_bytes(tiny_recipe("hybrid")) < max(both)
     assert predicted_memory_bytes(tiny_recipe(architecture=other)) < predicted_memory_bytes(tiny_recipe("hybrid"))
+
+
+def test_memory_of_recorded_runs() -> None:
+    """Those of our own study. The least of equal shapes counts: others held memory of the run before, too."""
+    least: dict[str, float] = {}
+    counts: Counter[str] = Counter()
+    with gzip.open(data_dir() / "study_runs_records.jsonl.gz", "rt", encoding="utf-8") as lines:
+        for line in lines:
+            record = json.loads(line)
+            recipe = Recipe.from_dict(record["recipe"])
+            shapes = f"{recipe.architecture} {recipe.context_length} {recipe.batch_size_seqs}"
+            share = record["peak_memory_bytes"] / (predicted_memory_bytes(recipe) - FIXED_BYTES)
+            least[shapes] = min(share, least.get(shapes, share))
+            counts[shapes] += 1
+    often = [share for shapes, share in least.items() if counts[shapes] >= 4]
+    assert len(often) >= 9
+    assert 0.7 < min(often) < max(often) < 1.05
 
 
 def test_seconds() -> None:

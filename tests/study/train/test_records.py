@@ -16,6 +16,7 @@ from study_runs import Counting, tiny_recipe
 from companion.errors import InputError
 from companion.study.train.records import (
     FIELDS,
+    LATER_FIELDS,
     MAX_RECORD_BYTES,
     DamagedRecord,
     checksum_of,
@@ -32,7 +33,7 @@ def finished() -> dict[str, Any]:
     losses, norms = (np.linspace(high, 1, recipe.train_steps, dtype=np.float32) for high in (4, 2))
     evaluation = {"step": recipe.train_steps, "val_loss": 1.5, "val_loss_stderr": 0.25}
     progress = Progress(recipe.train_steps, losses, norms, [evaluation], seconds=3.0)
-    where: Any = {"launch": "eager", "device": torch.device("cpu"), "num_gpus": 0}
+    where: Any = {"launch": "eager", "device": torch.device("cpu"), "num_gpus": 0, "processes_per_gpu": 1}
     return record_of(recipe, progress, Counting(), diverged=False, **where)
 
 
@@ -42,7 +43,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     record = read_record(path)
     assert record.pop("checksum") == checksum_of(finished())
     assert record == finished()
-    assert set(record) == set(FIELDS)
+    assert set(record) == {*FIELDS, *LATER_FIELDS}
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from companion.errors import InputError
-from companion.paths import write_whole
+from companion.paths import ensure_folder, write_whole
 from companion.study.corpus.windows import Windows
 
 MAGIC, VERSION = 20240520, 1
@@ -162,9 +162,9 @@ def fetch(name: str, public: PublicDataset, shards: int | None) -> Sequence[Path
     count = public.shards if shards is None else shards
     names = [public.held_out, *(public.training.format(i + 1) for i in range(count))]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made: {error.strerror}; set {CACHE_VARIABLE}") from error
+        ensure_folder(folder)
+    except InputError as error:
+        raise InputError(f"{error}; set {CACHE_VARIABLE}") from error
     for file in names:
         if not (folder / file).is_file():
             _download(f"{public.url}/{file}", folder / file)

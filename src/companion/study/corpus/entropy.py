@@ -2,7 +2,8 @@
 
     python -m companion.study.corpus.entropy --seeds 0 1 2 --out data/source_entropy.csv
 
-measures the floor of the default source at four context lengths.
+measures the floor of the default source at four context lengths. Rows of other sources and context lengths that are in
+the file stay.
 """
 
 import argparse
@@ -13,8 +14,11 @@ import pandas as pd
 
 from companion.errors import InputError
 from companion.paths import check_target, write_whole
-from companion.study.corpus.floor import COLUMNS, METHOD, measure_floor
+from companion.study.corpus.floor import COLUMNS, METHOD, measure_floor, read_floors
 from companion.study.corpus.grammar import Grammar
+
+#: What makes two rows the same measurement.
+_KEY = ["fingerprint", "context_length"]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         check_target(given.out)
+        before = _before(given.out)
         rows = []
         for seed in given.seeds:
             grammar = Grammar(seed=seed, vocab_size=given.vocab_size)
@@ -37,11 +42,22 @@ def main(arguments: list[str] | None = None) -> int:
                 shown = f"{floor.loss:.6f}", f"{floor.standard_error:.6f}"
                 counts = floor.documents, floor.positions
                 rows.append((given.vocab_size, seed, length, *shown, *counts, grammar.fingerprint, METHOD))
-        write_whole(given.out, pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(index=False, lineterminator="\n"))
+        found = pd.DataFrame(rows, columns=list(COLUMNS)).astype(str)
+        replaced = before.set_index(_KEY).index.isin(found.set_index(_KEY).index)
+        whole = pd.concat([before[~replaced], found])
+        write_whole(given.out, whole.to_csv(index=False, lineterminator="\n"))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _before(path: Path) -> pd.DataFrame:
+    """What a table holds already, as text, so that its numbers stay as they are."""
+    if not path.exists():
+        return pd.DataFrame(columns=list(COLUMNS), dtype=str)
+    read_floors(path)
+    return pd.read_csv(path, dtype=str)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -119,8 +120,17 @@ def _places(seed: int, chosen: np.ndarray, context_length: int, number: int) -> 
 def known_floors() -> pd.DataFrame:
     """The table of measured floors; empty where the folder of tables has none."""
     path = data_dir() / TABLE
-    if not path.is_file():
-        return pd.DataFrame(columns=list(COLUMNS))
+    return read_floors(path) if path.is_file() else pd.DataFrame(columns=list(COLUMNS))
+
+
+def read_floors(path: Path) -> pd.DataFrame:
+    """A table of measured floors.
+
+    Raises
+    ------
+    InputError
+        that names the column, or the row, at fault.
+    """
     try:
         table = pd.read_csv(path, dtype={"fingerprint": str})
     except (ValueError, OSError) as error:

@@ -4,7 +4,7 @@ One thread walks along one document. What it waits for in a step is a chain: the
 cycles), the hash a key and the bijection (about 80), and the token that followed the last one before comes from memory
 (about 250 cycles from the first-level or second-level cache); all random words, ranks and distances come beside it.
 That makes some 500 cycles a step. At 1.7 GHz a document of 1,024 tokens takes 0.3 ms, however few documents there are:
-64 documents at once are about 200 million tokens/s by this estimate. Nothing here has been timed.
+64 documents at once are about 200 million tokens/s by this estimate. `python -m companion.study.timing` measures it.
 """
 
 from dataclasses import dataclass

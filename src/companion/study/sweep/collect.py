@@ -11,6 +11,7 @@ import pandas as pd
 from companion.errors import InputError
 from companion.formatting import plural
 from companion.paths import check_target, write_whole
+from companion.study.sweep.archive import packed_records
 from companion.study.sweep.plan import Plan, PlannedRun
 from companion.study.sweep.status import RunState, run_states
 from companion.study.train.recipe import architecture_from_dict
@@ -36,6 +37,8 @@ class Collected:
         a table of training logs: finished and diverged runs, with `status`.
     curves
         points of all curves: `run`, `step`, `train_loss`, `grad_norm`, `val_loss`.
+    records
+        the records themselves.
     notes
         what is left out of these and why, a line each.
     """
@@ -43,6 +46,7 @@ class Collected:
     runs: pd.DataFrame
     logs: pd.DataFrame
     curves: pd.DataFrame
+    records: tuple[Mapping[str, Any], ...]
     notes: tuple[str, ...]
 
 
@@ -63,12 +67,15 @@ def collect(plan: Plan, folder: Path) -> Collected:
         runs=_filled([_run_row(each.run, _record(each)) for each in finished]),
         logs=pd.DataFrame([_log_row(each.run, _record(each)) for each in done]),
         curves=pd.concat([_points(_record(each)) for each in done], ignore_index=True),
+        records=tuple(_record(each) for each in done),
         notes=tuple(_notes(states)),
     )
 
 
 def write_collected(found: Collected, runs: Path) -> list[Path]:
-    """Write the run table, and beside it `NAME_logs.csv` and `NAME_curves.csv.gz`.
+    """Write the run table, and beside it `NAME_logs.csv`, `NAME_curves.csv.gz` and `NAME_records.jsonl.gz`.
+
+    The records are all that another machine needs to go on with the study (`archive.unpack_records`).
 
     Parameters
     ----------
@@ -81,14 +88,16 @@ def write_collected(found: Collected, runs: Path) -> list[Path]:
         if a file cannot be written; then none is, as long as all can be opened.
     """
     stem = runs.with_suffix("")
-    logs, curves = (stem.with_name(stem.name + end) for end in ("_logs.csv", "_curves.csv.gz"))
-    for path in (runs, logs, curves):
+    ends = ("_logs.csv", "_curves.csv.gz", "_records.jsonl.gz")
+    logs, curves, records = (stem.with_name(stem.name + end) for end in ends)
+    for path in (runs, logs, curves, records):
         check_target(path)
     write_whole(runs, found.runs.to_csv(index=False))
     write_whole(logs, found.logs.to_csv(index=False))
     packed = gzip.compress(found.curves.to_csv(index=False).encode(), mtime=0)  # no date: equal tables give equal files
     write_whole(curves, packed)
-    return [runs, logs, curves]
+    write_whole(records, packed_records(found.records))
+    return [runs, logs, curves, records]
 
 
 def _filled(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -157,6 +166,7 @@ def _log_row(run: PlannedRun, record: Mapping[str, Any]) -> dict[str, Any]:
         "group": run.experiment,
         "status": record["status"],
         "utilization": _rounded(record["utilization"]),
+        "processes_per_gpu": record.get("processes_per_gpu"),
         "device": record["device"],
     }
 

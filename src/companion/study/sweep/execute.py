@@ -4,6 +4,7 @@ A run that has a record is never trained again, and a run that was interrupted g
 the runs among workers; each worker takes one run at a time, and several workers may share a GPU.
 """
 
+import math
 import sys
 import time
 import warnings
@@ -71,7 +72,10 @@ class Workers:
 def run_plan(
     plan: Plan, folder: Path, workers: Workers, *, max_seconds: float | None = None, progress: bool = True
 ) -> list[Ended]:
-    """Train what a plan has and the folder lacks; cheapest first.
+    """Train what a plan has and the folder lacks, cheapest first.
+
+    Of runs whose compute differs by less than about two, those of equal shapes follow each other: they share compiled
+    code.
 
     Parameters
     ----------
@@ -92,7 +96,7 @@ def run_plan(
     """
     states = run_states(plan, folder)
     set_aside(states, folder)
-    waiting = [each.run for each in states if each.state in ("damaged", "planned")]
+    waiting = sorted((each.run for each in states if each.state in ("damaged", "planned")), key=_turn)
     if not waiting:
         return []
     if workers.scheduler is None and workers.number == 1:
@@ -100,6 +104,13 @@ def run_plan(
     else:
         ended = _shared(waiting, folder, workers, max_seconds)
     return list(_shown(ended, waiting, progress))
+
+
+def _turn(run: PlannedRun) -> tuple[int, str, int, int, float, str]:
+    """Where a run stands in the queue."""
+    recipe = run.recipe
+    shapes = (repr(recipe.architecture), recipe.context_length, recipe.batch_size_seqs)
+    return (round(math.log2(recipe.train_flops)), *shapes, recipe.train_flops, run.run_id)
 
 
 def set_aside(states: Sequence[RunState], folder: Path) -> list[Path]:
@@ -117,11 +128,13 @@ def set_aside(states: Sequence[RunState], folder: Path) -> list[Path]:
     return moved
 
 
-def train_run(recipe: dict[str, Any], folder: str, device: str, progress: bool = False) -> Ended:
+def train_run(
+    recipe: dict[str, Any], folder: str, device: str, progress: bool = False, processes_per_gpu: int | None = 1
+) -> Ended:
     """Train one run, in whatever process: what goes wrong with it is a result, not an end of the sweep."""
     found = Recipe.from_dict(recipe)
     try:
-        record = train(found, Path(folder), device=device, progress=progress)
+        record = train(found, Path(folder), device=device, progress=progress, processes_per_gpu=processes_per_gpu)
     except (InputError, RuntimeError, OSError) as error:
         return Ended(found.run_id, FAILED, " ".join(str(error).split())[:300] or type(error).__name__)
     return Ended(found.run_id, str(record["status"]))
@@ -169,11 +182,12 @@ def _shared(runs: Sequence[PlannedRun], folder: Path, workers: Workers, max_seco
         todo = iter(runs)
         waiting = as_completed()
         slots = max(1, len(_resources(client)))
+        sharing = None if workers.scheduler else -(-workers.number // workers.num_gpus)
 
         def begin_next() -> None:
             for run in todo:
                 if pace.fits(run):
-                    arguments = (run.recipe.to_dict(), str(folder.resolve()), workers.device)
+                    arguments = (run.recipe.to_dict(), str(folder.resolve()), workers.device, False, sharing)
                     future = client.submit(train_run, *arguments, resources=resources, key=run.run_id, retries=0)
                     by_key[future.key] = run
                     waiting.add(future)
@@ -218,7 +232,7 @@ def _client(workers: Workers) -> Iterator[Any]:
                 )
             yield client
         return
-    # no limit of memory: Dask would give each worker a share of the machine by its threads, and end it while it compiles
+    # no limit of memory: Dask would give each worker a share of the machine, and end one that compiles
     options: dict[str, Any] = {"nthreads": 1, "resources": {GPU: 1}, "memory_limit": 0}
     spec = {
         number: {

@@ -15,7 +15,7 @@ from companion.architectures import Architecture
 from companion.errors import InputError
 from companion.formatting import count, quoted
 from companion.hardware import Hardware
-from companion.paths import check_target, write_whole
+from companion.paths import check_target, ensure_folder, write_whole
 from companion.study.corpus import open_corpus
 from companion.study.corpus.base import Corpus
 from companion.study.sweep.design import Design, Grid
@@ -293,10 +293,7 @@ def write_plan(plan: Plan, folder: Path, *, replace_all: bool = False) -> Path:
     ...     write_plan(Plan(()), Path(folder)).name
     'plan.json'
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made: {error.strerror}") from error
+    ensure_folder(folder)
     path = folder / PLAN_FILE
     check_target(path)
     runs = {run.run_id: run for run in read_plan(folder).runs} if path.exists() and not replace_all else {}

@@ -57,10 +57,18 @@ def summary(states: list[RunState]) -> pd.DataFrame:
 
 
 def seconds_left(states: list[RunState]) -> float:
-    """Predicted seconds of what is not trained, corrected by what finished runs took compared with their prediction."""
-    done = [each for each in states if each.record is not None and each.record.get("seconds")]
+    """Predicted seconds of what is not trained, corrected by what finished runs took compared with their prediction.
+
+    Runs that shared a GPU count with their part of the time. Where a record does not say how many shared it, it does
+    not count.
+    """
+    done, measured = [], 0.0
+    for each in states:
+        record = each.record or {}
+        if record.get("seconds") and record.get("processes_per_gpu"):
+            done.append(each)
+            measured += float(record["seconds"]) / int(record["processes_per_gpu"])
     predicted = sum(each.run.seconds for each in done)
-    measured = sum(float(each.record["seconds"]) for each in done if each.record is not None)
     left = sum(each.run.seconds for each in states if each.record is None)
     return left * measured / predicted if predicted else left
 

@@ -24,23 +24,11 @@ def read_json(path: str | os.PathLike[str], limit: int) -> Any:
     NotJson
         the same for what the file holds.
     """
-    source = os.fspath(path)
-    source = source if source.isprintable() and source else repr(source)
+    source = check_regular(path, limit)
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"{source}: is {'a folder' if stat.S_ISDIR(status.st_mode) else 'no regular file'}")
-        if status.st_size > limit:
-            raise InputError(f"{source}: the file is too large: {status.st_size:,} bytes, the limit is {limit:,}")
         content = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{source}: no such file") from None
     except OSError as error:
         raise InputError(f"{source}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{source}: is not a file name: {error}") from error  # a NUL in it
     try:
         return json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -51,6 +39,31 @@ def read_json(path: str | os.PathLike[str], limit: int) -> Any:
         raise NotJson(f"{source}: is not JSON that can be read: nested too deeply") from None
     except ValueError:
         raise NotJson(f"{source}: is not JSON that can be read: a number has too many digits") from None
+
+
+def check_regular(path: str | os.PathLike[str], limit: int) -> str:
+    """The name of a file as messages show it, if it is a regular file of at most `limit` bytes.
+
+    Raises
+    ------
+    InputError
+        if it is not.
+    """
+    source = os.fspath(path)
+    source = source if source.isprintable() and source else repr(source)
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        raise InputError(f"{source}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise InputError(f"{source}: is not a file name: {error}") from error  # a NUL in it
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{source}: is {'a folder' if stat.S_ISDIR(status.st_mode) else 'no regular file'}")
+    if status.st_size > limit:
+        raise InputError(f"{source}: the file is too large: {status.st_size:,} bytes, the limit is {limit:,}")
+    return source
 
 
 class NotJson(InputError):

@@ -28,6 +28,9 @@ Fields
 `peak_memory_bytes`, `launch`, `device`, `num_gpus`, `machine`, `versions`, `git_commit`, `date`, `corpus`
     where and how it ran; memory is the most that one GPU held, null on a CPU, of which `num_gpus` is 0; `launch` is
     `eager`, `compiled` or `graph`; `corpus` is what the corpus says of its tokens.
+`processes_per_gpu`
+    processes of the sweep that shared the GPU, null where that is not known: times and utilization are those of a run
+    alone only where it is 1. Records of earlier versions lack it.
 `checksum`
     SHA-256 of everything else as canonical JSON.
 """
@@ -58,6 +61,8 @@ FIELDS = (
     *("seconds", "seconds_compile", "tokens_per_s", "utilization", "peak_memory_bytes"),
     *("launch", "device", "num_gpus", "machine", "versions", "git_commit", "date", "corpus"),
 )
+#: What only records of later versions have.
+LATER_FIELDS = ("processes_per_gpu",)
 
 
 class DamagedRecord(InputError):
@@ -126,19 +131,33 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
         record = read_json(path, MAX_RECORD_BYTES)
     except NotJson as error:
         raise DamagedRecord(f"{error}; {again}") from None
-    source = Path(path)
+    try:
+        checked = checked_record(record, str(Path(path)))
+    except DamagedRecord as error:
+        raise DamagedRecord(f"{error}; {again}") from None
+    if Path(path).stem != checked["run_id"]:
+        raise DamagedRecord(f"{Path(path)}: is the record of run {checked['run_id']}; rename it to that, or delete it")
+    return checked
+
+
+def checked_record(record: object, source: str) -> dict[str, Any]:
+    """The same record, if it is whole, of its recipe and as it was written; `source` begins the message if not.
+
+    Raises
+    ------
+    DamagedRecord
+        if it is not.
+    """
     if not isinstance(record, dict):
-        raise DamagedRecord(f"{source}: is not an object; {again}")
+        raise DamagedRecord(f"{source}: is not an object")
     if fault := _fault(record):
-        raise DamagedRecord(f"{source}: {fault}; {again}")
+        raise DamagedRecord(f"{source}: {fault}")
     try:
         right = record.get("checksum") == checksum_of(record)
     except (ValueError, RecursionError):  # NaN, which Python's reader takes
         right = False
     if not right:
-        raise DamagedRecord(f"{source}: the checksum does not match: the file was edited or damaged; {again}")
-    if Path(path).stem != record["run_id"]:
-        raise DamagedRecord(f"{source}: is the record of run {record['run_id']}; rename it to that, or delete it")
+        raise DamagedRecord(f"{source}: the checksum does not match: the file was edited or damaged")
     return record
 
 

@@ -63,6 +63,7 @@ def record_of(
     launch: str,
     device: torch.device,
     num_gpus: int,
+    processes_per_gpu: int | None,
 ) -> dict[str, Any]:
     """The record of a run after its last step (`companion.study.train.records` names its fields)."""
     steps = progress.step
@@ -93,6 +94,7 @@ def record_of(
         "launch": launch,
         "device": device_name(device),
         "num_gpus": num_gpus,
+        "processes_per_gpu": processes_per_gpu,
         "machine": machine(),
         "versions": _versions(),
         "git_commit": git_commit(),

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from companion.architectures import MLSTM, Architecture
+from companion.benchmarks.models.timed import release
 from companion.errors import InputError
 from companion.kernels.mlstm.checks import HEAD_SIZES
 from companion.models import build
@@ -187,7 +188,11 @@ class TrainingStep:
         A step that cannot be captured is launched compiled, one that cannot be compiled eagerly, with a warning that
         says why.
         """
-        if launch == "eager" and self.device.type == "cpu":
+        if launch != "eager":
+            self._forget_other_sizes()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)  # what follows is the memory of this run
+        elif launch == "eager":
             return
         # on the host: a copy on the device would count as memory that a run takes
         before = {name: tensor.to("cpu", copy=True) for name, tensor in self.state().items()}
@@ -214,11 +219,15 @@ class TrainingStep:
         self.launch = launch
         return True
 
-    def _compile(self) -> None:
+    def _forget_other_sizes(self) -> None:
+        """Drop code for other sizes: it counts against the limit of the compiler, and keeps memory of its run."""
         sizes = (repr(self.recipe.architecture), self.recipe.context_length, self.micro_batch, str(self.device))
-        if _compiled_for != [sizes]:  # code for other sizes would count against the limit of the compiler
+        if _compiled_for != [sizes]:
             torch._dynamo.reset()
+            release(self.device.type)
             _compiled_for[:] = [sizes]
+
+    def _compile(self) -> None:
         self._pieces = _pieces(compiled=True)
         with _compiler_settings():
             for _ in range(2):

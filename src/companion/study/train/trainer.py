@@ -52,6 +52,7 @@ def train(
     checkpoint_seconds: float = 120.0,
     progress: bool = True,
     stop_after: int | None = None,
+    processes_per_gpu: int | None = 1,
 ) -> dict[str, Any]:
     """The record of a run: the one in the folder, or that of the run done now.
 
@@ -79,6 +80,9 @@ def train(
         whether to show a bar on stderr, for runs of more than two seconds.
     stop_after
         end after so many steps, with a checkpoint; the result is then `{"status": "stopped", "run_id", "step"}`.
+    processes_per_gpu
+        how many train on this GPU at once, None where nobody knows: the record keeps it, since times are those of a run
+        alone only where it is 1.
 
     Returns
     -------
@@ -126,7 +130,7 @@ def train(
                 return found
             try:
                 with deterministic():
-                    run = _Run(recipe, folder, place, group, corpus, micro_batch)
+                    run = _Run(recipe, folder, place, group, corpus, micro_batch, processes_per_gpu)
                     run.prepare(chosen)
                     result = run.go(interrupts, checkpoint_seconds, progress, stop_after)
                     del run
@@ -151,12 +155,12 @@ class _Run:
         group: Group,
         corpus: Corpus | None,
         micro_batch: int | None,
+        processes_per_gpu: int | None,
     ) -> None:
         self.recipe, self.folder, self.device, self.group = recipe, folder, device, group
+        self.processes_per_gpu = processes_per_gpu
         self.corpus = open_for(recipe) if corpus is None else corpus
         check_corpus(recipe, self.corpus)
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
         self.step = TrainingStep(recipe, device, group, micro_batch)
         self.held_out = self.corpus.held_out(recipe.held_out_sequences, recipe.context_length, device)
         check_tokens(recipe.architecture, self.held_out)
@@ -297,6 +301,7 @@ class _Run:
         def written() -> dict[str, Any]:
             gpus = self.group.size if self.device.type == "cuda" else 0
             where: dict[str, Any] = {"launch": self.step.launch, "device": self.device, "num_gpus": gpus}
+            where["processes_per_gpu"] = self.processes_per_gpu
             record = record_of(self.recipe, self.progress, self.corpus, diverged=diverged is not None, **where)
             path = write_record(self.folder, record)
             self.path.unlink(missing_ok=True)
