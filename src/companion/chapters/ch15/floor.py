@@ -22,6 +22,8 @@ from companion.plotting.style import subplots
 OBJECTIVES = {"Huber, δ = 0.001": 1e-3, "least squares": math.inf}
 #: Runs that a law with five free parameters needs to leave a residual that says something.
 LEAST_RUNS = 8
+#: How often every run is trained in the simulated study that has more runs instead of more compute.
+TIMES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +170,7 @@ def floor_facts(study: OwnStudy, fits: Sequence[FloorFit]) -> dict[str, object]:
         "c15_floor": f"{floor:.3f}",
         "c15_losses": f"{study.at_context['val_loss'].min():.2f} to {study.at_context['val_loss'].max():.2f}",
         "c15_above": f"{above.min():.2f} to {above.max():.2f}",
+        "c15_finds": finds_verdict(fits),
         "c15_sees": sees_verdict(fits),
         "c15_identified": identified_verdict(fits),
         "c15_slopes": listed(f"{slope:.3f} ({label_of(name)})" for name, slope in slopes.items()),
@@ -177,6 +180,14 @@ def floor_facts(study: OwnStudy, fits: Sequence[FloorFit]) -> dict[str, object]:
     decades = math.log10(2) / first if first > 0 else math.nan
     facts["c15_half"] = f"{decades:.1f} decades" if math.isfinite(decades) else "an unknown number of decades"
     return facts
+
+
+def finds_verdict(fits: Sequence[FloorFit], within: float = 0.05) -> str:
+    """A verdict: whether fits that are identified find the entropy, within a share of it."""
+    near = [abs(each.free.parameters["E"] / each.floor - 1) < within for each in fits if each.free.identified]
+    if near and all(near):
+        return "It does"
+    return "Some fits do" if any(near) else "It does not"
 
 
 def sees_verdict(fits: Sequence[FloorFit]) -> str:
@@ -223,46 +234,38 @@ def simulate_reach(
     """Simulated studies whose law goes to the known entropy: what fits of them say of E, by how far the study reaches.
 
     The truth is the law of the first architecture with E held. The study is the plan (the run table where there is no
-    plan), and again the same at ten times the compute for each decade, with as many more runs.
+    plan), the plan with every run `TIMES` times, and the plan with the same again at ten times the compute for each
+    decade.
 
     Returns
     -------
     DataFrame
-        one row per number of decades: `decades`, `num_runs`, `train_flops` (the most of one run), `identified` (share
-        of draws), `low`, `median`, `high` (quantiles of E at 10, 50 and 90 %, nats per token).
+        one row per study: `decades`, `times` (each run), `num_runs`, `train_flops` (the most of one run), `identified`
+        (share of draws), `low`, `median`, `high` (quantiles of E at 10, 50 and 90 %, nats per token).
     """
     truth = next(each for each in fits if each.objective == "least squares")
-    runs = study.of(truth.architecture)
-    sizes, tokens, most = _design(study, truth.architecture, runs)
-    sigma = float(np.std(truth.held.residuals))
+    sizes, tokens, most = _design(study, truth.architecture, study.of(truth.architecture))
     rng = np.random.default_rng(seed)
     rows = []
-    for reach in decades:
-        factors = [10 ** (step / 2) for step in range(reach + 1)]
+    for reach, times in [(0, TIMES), *((each, 1) for each in decades)]:
+        factors = [10 ** (step / 2) for step in range(reach + 1)] * times
         size, token = (np.concatenate([factor * each for factor in factors]) for each in (sizes, tokens))
-        loss = truth.held.law.predict(size, token)
-        found = []
-        for _ in range(num_draws):
-            table = {
-                "num_params": size,
-                "num_tokens": token,
-                "val_loss": loss * np.exp(rng.normal(0, sigma, len(size))),
-            }
-            found.append(fit(LossSurface, pd.DataFrame(table), gamma=1, huber_delta=math.inf, num_starts=8))
-        floors = [each.parameters["E"] for each in found]
-        low, median, high = np.quantile(floors, [0.1, 0.5, 0.9])
-        rows.append(
-            {
-                "decades": reach,
-                "num_runs": len(size),
-                "train_flops": most * 10.0**reach,
-                "identified": float(np.mean([each.identified for each in found])),
-                "low": low,
-                "median": median,
-                "high": high,
-            }
-        )
-    return pd.DataFrame(rows)
+        found = _fits_of_draws(truth.held, size, token, num_draws, rng)
+        low, median, high = np.quantile([each.parameters["E"] for each in found], [0.1, 0.5, 0.9])
+        row = {"decades": reach, "times": times, "num_runs": len(size), "train_flops": most * 10.0**reach}
+        share = float(np.mean([each.identified for each in found]))
+        rows.append(row | {"identified": share, "low": low, "median": median, "high": high})
+    return pd.DataFrame(rows).sort_values(["decades", "times"], ignore_index=True)
+
+
+def _fits_of_draws(
+    truth: Fit, size: np.ndarray, token: np.ndarray, num_draws: int, rng: np.random.Generator
+) -> list[Fit]:
+    """Fits with E free of tables that are drawn around a law with the scatter of its own residuals."""
+    sigma, loss = float(np.std(truth.residuals)), truth.law.predict(size, token)
+    runs = pd.DataFrame({"num_params": size, "num_tokens": token})
+    drawn = [runs.assign(val_loss=loss * np.exp(rng.normal(0, sigma, len(size)))) for _ in range(num_draws)]
+    return [fit(LossSurface, each, gamma=1, huber_delta=math.inf, num_starts=4) for each in drawn]
 
 
 def _design(study: OwnStudy, name: str, runs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, float]:
@@ -279,16 +282,17 @@ def _design(study: OwnStudy, name: str, runs: pd.DataFrame) -> tuple[np.ndarray,
 def show_reach(reach: pd.DataFrame, floor: float) -> Html:
     """A row per number of decades."""
     shown = reach.assign(
-        floor=[f"{row['median']:.2f} ({row['low']:.2f} to {row['high']:.2f})" for row in reach.to_dict("records")]
+        study=[study_text(row["decades"], row["times"]) for row in reach.to_dict("records")],
+        floor=[f"{row['median']:.2f} ({row['low']:.2f} to {row['high']:.2f})" for row in reach.to_dict("records")],
     )
     return show_table(
-        shown[["decades", "num_runs", "train_flops", "identified", "floor"]],
+        shown[["study", "num_runs", "train_flops", "identified", "floor"]],
         name="study-reach",
-        caption=f"Simulated studies whose losses really fall toward {floor:.3f} nats/token: the whole plan, and the "
-        "plan continued by decades of compute. E fitted: median, and the span of four studies in five.",
+        caption=f"Simulated studies whose losses really fall toward {floor:.3f} nats/token: the whole plan, "
+        "more runs of it, and the plan continued by decades of compute. E fitted: median, and the span "
+        "of four in five.",
         formats={"train_flops": power_of_ten, "identified": percent},
         labels={
-            "decades": "further decades",
             "num_runs": "runs",
             "train_flops": "largest run (FLOP)",
             "identified": "identified",
@@ -297,9 +301,24 @@ def show_reach(reach: pd.DataFrame, floor: float) -> Html:
     )
 
 
+def study_text(decades: int, times: int) -> str:
+    """What a simulated study is, in words."""
+    if decades:
+        return f"and {decades} decade{'s' * (decades > 1)} more"
+    return "the plan" if times == 1 else f"the plan {times} times"
+
+
 def reach_facts(reach: pd.DataFrame, floor: float) -> dict[str, object]:
     """Values of the simulation."""
-    return {"c15_reach": reach_verdict(reach, floor)}
+    return {"c15_reach": reach_verdict(reach[reach["times"] == 1], floor), "c15_more_runs": more_verdict(reach)}
+
+
+def more_verdict(reach: pd.DataFrame) -> str:
+    """A verdict: whether many more runs at the same compute would do what more compute does."""
+    spans = (reach["high"] - reach["low"]).where(reach["decades"] == 0)
+    once, often = (float(spans[reach["times"] == times].iloc[0]) for times in (1, TIMES))
+    start = f"With every run {TIMES} times, four of five fitted E still span {often:.2f} nats/token"
+    return f"{start}, after {once:.2f} with every run once"
 
 
 def reach_verdict(reach: pd.DataFrame, floor: float, within: float = 0.1) -> str:

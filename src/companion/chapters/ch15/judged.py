@@ -88,12 +88,9 @@ def number_text(claim: StudyClaim) -> str:
     if not math.isfinite(claim.value):
         return "–"
     bounds = (claim.low, claim.high)
-    known = all(math.isfinite(end) for end in bounds)
-    return (
-        f"{significant(claim.value, 2)} {interval(bounds, 2)}"
-        if known
-        else f"{significant(claim.value, 2)}, no interval"
-    )
+    decimals = 2 if abs(claim.value) >= 1 else 3
+    value = f"{claim.value:.{decimals}f}"
+    return f"{value} {interval(bounds, decimals)}" if all(map(math.isfinite, bounds)) else f"{value}, no interval"
 
 
 def answer_facts(study: OwnStudy, claims: Sequence[StudyClaim]) -> dict[str, object]:
@@ -104,6 +101,11 @@ def answer_facts(study: OwnStudy, claims: Sequence[StudyClaim]) -> dict[str, obj
         "c15_so_far": so_far_verdict(study),
         "c15_decided": decided_verdict(claims),
         "c15_loss_gap": loss_text(claims),
+        "c15_context_exponents": listed(
+            f"{number_text(each)} for {the(each.claim.partition(', ')[2])} (*{each.verdict}*)"
+            for each in claims
+            if each.claim.startswith("size over context")
+        ),
         "c15_needed": listed(f"*{named(each.claim, claims)}*" for each in open_ones) or "none",
         "c15_at": "unknown" if study.context_length is None else f"{study.context_length:,}",
         "c15_first": study.labels[0],
@@ -117,13 +119,11 @@ def answer_verdict(claims: Sequence[StudyClaim]) -> str:
     """A verdict: how many claims hold, do not hold and stay open."""
     verdicts = [each.verdict for each in claims]
     if set(verdicts) == {CANNOT_TELL}:
-        return f"These runs decide none of {number_word(len(claims))} claims of the paper"
-    words = [
-        verb(verdicts.count(HOLDS), "holds", "hold"),
-        verb(verdicts.count(DOES_NOT_HOLD), "does not hold", "do not hold"),
-        verb(verdicts.count(CANNOT_TELL), "stays open", "stay open"),
-    ]
-    return f"Of {number_word(len(claims))} claims of the paper {listed(words)}"
+        return f"These runs decide none of the paper's {number_word(len(claims))} claims about training"
+    kinds = {HOLDS: ("holds", "hold"), DOES_NOT_HOLD: ("does not hold", "do not hold")}
+    kinds[CANNOT_TELL] = ("stays open", "stay open")
+    words = [verb(verdicts.count(verdict), *forms) for verdict, forms in kinds.items() if verdict in verdicts]
+    return f"Of the paper's {number_word(len(claims))} claims about training {listed(words)}"
 
 
 def so_far_verdict(study: OwnStudy) -> str:
@@ -133,12 +133,12 @@ def so_far_verdict(study: OwnStudy) -> str:
     done = int(study.plan["trained"].sum())
     if done == len(study.plan):
         return f"All {done:,} planned runs are trained"
-    return f"So far {done:,} of {len(study.plan):,} planned runs are trained, the cheaper ones first"
+    return f"So far {done:,} of {len(study.plan):,} planned runs are trained"
 
 
 def verb(number: int, one: str, several: str) -> str:
-    """A count with its verb: one holds, four hold, none holds."""
-    return f"{number_word(number, 'none')} {one if number < 2 else several}"
+    """A count with its verb: one holds, four hold."""
+    return f"{number_word(number)} {one if number == 1 else several}"
 
 
 def decided_verdict(claims: Sequence[StudyClaim]) -> str:
@@ -207,9 +207,16 @@ def slope_facts(slopes: dict[str, OvertrainingSlopes]) -> dict[str, object]:
     ]
     return {
         "c15_eta": listed(texts),
-        "c15_num_ratios": listed(plural(len(fits.laws), "ratio") for fits in slopes.values()),
+        "c15_num_ratios": " and ".join(dict.fromkeys(number_word(len(fits.laws)) for fits in slopes.values())),
         "c15_trend": trend_verdict(slopes),
+        "c15_size_span": significant(max(span_of(fits) for fits in slopes.values()), 2),
     }
+
+
+def span_of(slopes: OvertrainingSlopes) -> float:
+    """The largest size on the lines over the smallest."""
+    sizes = slopes.data["num_params"]
+    return float(sizes.max() / sizes.min())
 
 
 def trend_verdict(slopes: dict[str, OvertrainingSlopes]) -> str:

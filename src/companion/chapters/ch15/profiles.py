@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 
 from companion.chapters.ch15.study import OwnStudy, the
@@ -122,11 +123,13 @@ def _tokens(runs: pd.DataFrame, profile: IsoflopProfile) -> str:
 
 def exponent_facts(profiles: Profiles) -> dict[str, object]:
     """Values of the section on profiles."""
-    texts = [f"{exponent_text(fits)} for {the(name)}" for name, fits in profiles.items()]
+    known = [f"{exponent_text(fits)} for {the(name)}" for name, fits in profiles.items() if fits.law_defined]
+    missing = [the(name) for name, fits in profiles.items() if not fits.law_defined]
+    none = [f"undefined for {listed(missing)}, where fewer than two budgets have an optimum"] if missing else []
     optima = sum(len(fits.optima) for fits in profiles.values())
     total = sum(len(fits.profiles) for fits in profiles.values())
     return {
-        "c15_exponents": "; ".join(texts),
+        "c15_exponents": "; ".join([*known, *none]),
         "c15_num_optima": share_in_words(optima, total),
         "c15_grows": grows_verdict(profiles),
     }
@@ -134,8 +137,6 @@ def exponent_facts(profiles: Profiles) -> dict[str, object]:
 
 def exponent_text(fits: IsoflopFit) -> str:
     """The exponent of N* with its interval, or why there is none."""
-    if not fits.law_defined:
-        return f"undefined ({fits.law_fault})"
     value = f"{fits.power_law.law.exponent:.2f}"
     reason = fits.undefined("exponent")
     return f"{value} without an interval ({reason})" if reason else f"{value} {interval(fits.interval('exponent'), 2)}"
@@ -146,9 +147,7 @@ def grows_verdict(profiles: Profiles) -> str:
     known = {name: fits.interval("exponent") for name, fits in profiles.items() if fits.law_defined}
     finite = {name: bounds for name, bounds in known.items() if np.isfinite(bounds).all()}
     if len(finite) < 2:
-        return (
-            "An exponent needs optima at two budgets, and its interval more than that; these runs do not have them yet"
-        )
+        return "An exponent needs optima at two budgets of an architecture, and an interval well-known ones"
     low, high = max(bounds[0] for bounds in finite.values()), min(bounds[1] for bounds in finite.values())
     if low > high:
         return "The intervals do not overlap: the architectures grow differently"
@@ -191,13 +190,20 @@ def pairs_of(study: OwnStudy) -> pd.DataFrame:
         return pd.DataFrame(columns=["isoflop_budget", "num_params", "tokens_per_param", "size_ratio", "loss_gap"])
 
 
+def budget_colors(number: int) -> list[tuple[float, float, float]]:
+    """Colors of an ordered quantity, from dark to light; those of architectures mean something else."""
+    return list(sns.color_palette("viridis", max(number, 1)))[:number]
+
+
 def show_pairs(study: OwnStudy, pairs: pd.DataFrame, scatter: pd.DataFrame) -> Html:
     """Loss of the second architecture less that of the first over size, a marker for each budget."""
     figure, (ax,) = subplots(height=3.4)
-    for at, (budget, group) in enumerate(pairs.groupby("isoflop_budget")):
+    groups = list(pairs.groupby("isoflop_budget"))
+    for at, (color, (budget, group)) in enumerate(zip(budget_colors(len(groups)), groups, strict=True)):
         ax.plot(
             group["num_params"],
             group["loss_gap"],
+            color=color,
             linestyle="none",
             marker=_MARKERS[at % len(_MARKERS)],
             markersize=6,

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from companion.chapters.applicability import need
+from companion.chapters.applicability import need, optional
+from companion.chapters.ch15.profiles import budget_colors
 from companion.chapters.ch15.study import LEARNING_RATE, OwnStudy, has_optimum, the
 from companion.chapters.labels import label_of
-from companion.errors import InputError
 from companion.fitting.isoflop import IsoflopFit, fit_isoflop
 from companion.fitting.isoflop.select import isoflop_runs
 from companion.formatting import count, listed, power_of_ten, significant
@@ -51,8 +51,10 @@ def show_rates(study: OwnStudy, sweep: pd.DataFrame) -> Html:
     figure, axes = panels(len(names), height=3.2, sharey=True)
     for ax, name in zip(axes, names, strict=True):
         part = sweep[sweep["architecture"] == name]
-        for marker, (size, group) in zip("osDv^", part.groupby("num_params"), strict=False):
-            ax.plot(group["factor"], group["excess"], marker=marker, label=count(float(str(size)), 2), markersize=5)
+        groups = list(part.groupby("num_params"))
+        for marker, color, (size, group) in zip("osDv^", budget_colors(len(groups)), groups, strict=False):
+            label = count(float(str(size)), 2)
+            ax.plot(group["factor"], group["excess"], marker=marker, color=color, markersize=5, label=label)
         ax.axvline(1, color="#888888", linestyle=":", linewidth=1)
         ax.set_xscale("log", base=2)
         ticks = sorted(part["factor"].round(3).unique())
@@ -126,6 +128,7 @@ def rate_facts(study: OwnStudy, sweep: pd.DataFrame) -> dict[str, object]:
         "c15_rate_gap_best": listed(f"{gap:.3f}" for gap in gaps["best"]),
         "c15_rate_changes": gap_verdict(gaps),
         "c15_as_good": f"{AS_GOOD:g}",
+        "c15_rate_steep": steep_verdict(study, sweep),
     }
 
 
@@ -149,6 +152,21 @@ def rate_verdict(rates: pd.DataFrame) -> str:
     return f"The usual rate is worse than the best one tried for {listed(where)}"
 
 
+def steep_verdict(study: OwnStudy, sweep: pd.DataFrame) -> str:
+    """A verdict: what the highest and the lowest rate tried cost the largest size of each architecture."""
+    texts = []
+    for name in (name for name in study.pair if name in set(sweep["architecture"])):
+        own = sweep[sweep["architecture"] == name]
+        largest = own[own["num_params"] == own["num_params"].max()].sort_values("factor")
+        lowest, highest = largest.iloc[0], largest.iloc[-1]
+        texts.append(
+            f"{the(name)} of {count(highest['num_params'], 2)} loses {highest['excess']:.3f} nats/token at "
+            f"{highest['factor']:g} times the usual rate, and {lowest['excess']:.3f} at {lowest['factor']:g} times"
+        )
+    text = "; ".join(texts)
+    return f"{text[:1].upper()}{text[1:]}"
+
+
 def gap_verdict(gaps: pd.DataFrame) -> str:
     """A verdict: whether the order of the architectures depends on the rate."""
     if gaps.empty:
@@ -167,11 +185,8 @@ def context_profiles(study: OwnStudy, num_resamples: int, seed: int = 0) -> dict
     found: dict[str, dict[int, IsoflopFit]] = {name: {} for name in study.pair}
     for number, length in enumerate(study.contexts):
         for at, name in enumerate(study.pair):
-            try:
-                iso = isoflop_runs(study.runs, name, length)
-            except InputError:  # no runs at this context
-                continue
-            if has_optimum(iso):
+            iso = optional(isoflop_runs, study.runs, name, length)
+            if iso is not None and has_optimum(iso):
                 draws = seed + 10 * number + at
                 found[name][length] = fit_isoflop(iso, num_resamples=num_resamples, seed=draws)
     need(any(len(each) > 1 for each in found.values()), "no architecture has optima at two context lengths")
@@ -189,7 +204,7 @@ def show_contexts(study: OwnStudy, profiles: Mapping[str, Mapping[int, IsoflopFi
     ax.set_xticks(study.contexts, [f"{length:,}" for length in study.contexts])
     ax.set(yscale="log", xlabel=LABELS["context_length"], ylabel="optimal parameters N*")
     count_ticks(ax.yaxis)
-    ax.legend()
+    ax.legend(loc="lower left")
     return show(
         figure,
         name="study-contexts",

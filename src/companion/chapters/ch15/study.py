@@ -10,7 +10,7 @@ import pandas as pd
 
 from companion.benchmarks.records import latest_record
 from companion.chapters import labels
-from companion.chapters.applicability import choose_pair, need
+from companion.chapters.applicability import choose_pair, need, optional
 from companion.chapters.labels import label_of
 from companion.fitting.isoflop import IsoflopFit, fit_isoflop
 from companion.fitting.isoflop.select import isoflop_runs
@@ -87,8 +87,8 @@ class OwnStudy:
         """Profiles of every architecture that has a budget with an optimum; draws of each are its own."""
         found = {}
         for number, name in enumerate(self.architectures):
-            iso = isoflop_runs(self.runs, name, self.context_length)
-            if has_optimum(iso):
+            iso = optional(isoflop_runs, self.runs, name, self.context_length)
+            if iso is not None and has_optimum(iso):
                 found[name] = fit_isoflop(iso, num_resamples=num_resamples, seed=seed + number)
         need(found, "no budget of the table has a profile with a minimum")
         return found
