@@ -120,6 +120,8 @@ def answer_verdict(claims: Sequence[StudyClaim]) -> str:
     verdicts = [each.verdict for each in claims]
     if set(verdicts) == {CANNOT_TELL}:
         return f"These runs decide none of the paper's {number_word(len(claims))} claims about training"
+    if set(verdicts) == {HOLDS}:
+        return f"All of the paper's {number_word(len(claims))} claims about training hold on these runs"
     kinds = {HOLDS: ("holds", "hold"), DOES_NOT_HOLD: ("does not hold", "do not hold")}
     kinds[CANNOT_TELL] = ("stays open", "stay open")
     words = [verb(verdicts.count(verdict), *forms) for verdict, forms in kinds.items() if verdict in verdicts]
@@ -144,10 +146,10 @@ def verb(number: int, one: str, several: str) -> str:
 def decided_verdict(claims: Sequence[StudyClaim]) -> str:
     """A verdict: which claims these runs decide."""
     words = []
-    for verdict, start in ((HOLDS, "These hold"), (DOES_NOT_HOLD, "These do not hold")):
+    for verdict, start in ((HOLDS, "these hold"), (DOES_NOT_HOLD, "these do not hold")):
         names = [f"*{named(each.claim, claims)}*" for each in claims if each.verdict == verdict]
         words += [f"{start}: {listed(names)}"] if names else []
-    return "; ".join(words) if words else "These runs decide none of the claims yet"
+    return capital("; ".join(words)) if words else "These runs decide none of the claims yet"
 
 
 def loss_text(claims: Sequence[StudyClaim]) -> str:
@@ -167,7 +169,7 @@ def slopes_of(study: OwnStudy) -> dict[str, OvertrainingSlopes]:
             found[name] = fit_overtraining_slopes(study.of(name))
         except NotApplicable as error:
             reasons.append(str(error))
-    need(found, "; ".join(reasons))
+    need(found, "; ".join(dict.fromkeys(reasons)))
     return found
 
 

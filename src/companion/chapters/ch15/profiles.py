@@ -1,6 +1,7 @@
 """Chapter 15: IsoFLOP profiles with their optima, exponents, and the two architectures run by run."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from companion.formatting import (
     share_in_words,
     signed,
     significant,
+    span_text,
 )
 from companion.plotting import LABELS, Html, show, show_table
 from companion.plotting.style import count_ticks, panels, subplots
@@ -258,15 +260,22 @@ def pair_facts(study: OwnStudy, pairs: pd.DataFrame, scatter: pd.DataFrame) -> d
     """Values of the section on pairs and seeds."""
     noise = pooled(scatter)
     return {
-        "c15_seed_scatter": f"{noise:.4f}" if np.isfinite(noise) else "unknown",
-        "c15_seed_configurations": plural(len(scatter), "configuration"),
+        "c15_seeds": seed_verdict(scatter),
         "c15_num_pairs": plural(len(pairs), "pair"),
         "c15_pair_signs": sign_verdict(pairs, the(study.pair[0])),
-        "c15_pair_range": f"{signed(pairs['loss_gap'].min(), 3)} to {signed(pairs['loss_gap'].max(), 3)}"
-        if len(pairs)
-        else "unknown",
+        "c15_pair_range": span_text(pairs["loss_gap"], partial(signed, decimals=3)),
         "c15_pair_noise": noise_verdict(pairs, noise),
     }
+
+
+def seed_verdict(scatter: pd.DataFrame) -> str:
+    """A verdict: how far runs that differ only in their seed lie apart."""
+    if not len(scatter):
+        return "No configuration was trained from two seeds"
+    return (
+        f"Between seeds the loss has a standard deviation of {pooled(scatter):.4f} nats/token "
+        f"({plural(len(scatter), 'configuration')})"
+    )
 
 
 def sign_verdict(pairs: pd.DataFrame, first: str) -> str:
@@ -287,7 +296,7 @@ def sign_verdict(pairs: pd.DataFrame, first: str) -> str:
 def noise_verdict(pairs: pd.DataFrame, noise: float) -> str:
     """A verdict: whether the differences between architectures exceed those between seeds."""
     if not np.isfinite(noise):
-        return "No configuration was trained from two seeds, so we cannot say which of these differences are chance"
+        return "So we cannot say which of these differences are chance"
     if not len(pairs):
         return "There is no difference to compare it with"
     inside = int((pairs["loss_gap"].abs() <= 2 * np.sqrt(2) * noise).sum())

@@ -12,7 +12,7 @@ from companion.chapters.ch15.study import LEARNING_RATE, OwnStudy, has_optimum, 
 from companion.chapters.labels import label_of
 from companion.fitting.isoflop import IsoflopFit, fit_isoflop
 from companion.fitting.isoflop.select import isoflop_runs
-from companion.formatting import count, listed, power_of_ten, significant
+from companion.formatting import count, listed, power_of_ten, signed, significant
 from companion.plotting import LABELS, Html, show, show_table
 from companion.plotting.style import count_ticks, panels, subplots
 
@@ -267,18 +267,26 @@ def prices(runs: pd.DataFrame) -> list[float]:
     """C/(6 N D) of the largest and of the smallest model; empty without runs."""
     if runs.empty:
         return []
-    price = runs["train_flops"] / (6 * runs["num_params"] * runs["num_tokens"])
+    price = runs["train_flops"] / (6.0 * runs["num_params"]) / runs["num_tokens"]
     return [float(price.iloc[int(runs["num_params"].argmax())]), float(price.iloc[int(runs["num_params"].argmin())])]
 
 
 def context_facts(study: OwnStudy) -> dict[str, object]:
     """Values of the section on contexts."""
     runs, (shortest, *_, longest) = study.runs, study.contexts
-    facts: dict[str, object] = {"c15_shortest": f"{shortest:,}", "c15_longest": f"{longest:,}"}
+    facts: dict[str, object] = {"c15_longest": f"{longest:,}"}
     for name, label in zip(study.pair, ("first", "second"), strict=True):
         own = runs[(runs["architecture"] == name) & (runs["context_length"] == longest)]
         facts[f"c15_price_{label}"] = " to ".join(significant(each, 2) for each in prices(own)) or "unknown"
     floors = runs.groupby("context_length")["loss_floor"].first() if "loss_floor" in runs else pd.Series(dtype=float)
-    known = {shortest, longest} <= set(floors.dropna().index)
-    facts["c15_floor_fall"] = f"{floors[shortest] - floors[longest]:.3f}" if known else "unknown"
+    facts["c15_floor_fall"] = fall_verdict(floors, shortest, longest)
     return facts
+
+
+def fall_verdict(floors: pd.Series, shortest: int, longest: int) -> str:
+    """A verdict: how much more a longer context says of the next token."""
+    if not {shortest, longest} <= set(floors.dropna().index):
+        return "How much more, only a source of known entropy says"
+    change = float(floors[longest] - floors[shortest])
+    span = f"From T = {shortest:,} to {longest:,}"
+    return f"{span} the entropy of the source itself changes by {signed(change, 3)} nats/token"
