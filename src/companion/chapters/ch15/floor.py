@@ -13,7 +13,7 @@ from companion.chapters.labels import label_of
 from companion.errors import InputError
 from companion.fitting import Fit, fit, profile
 from companion.fitting.pareto import ParetoFront, fit_front
-from companion.formatting import interval, listed, percent, power_of_ten, significant
+from companion.formatting import interval, listed, percent, power_of_ten, share_in_words, significant
 from companion.laws import LossSurface
 from companion.plotting import LABELS, Html, show, show_table
 from companion.plotting.style import subplots
@@ -194,7 +194,9 @@ def sees_verdict(fits: Sequence[FloorFit]) -> str:
     """A verdict: whether the intervals of E are honest, which we can check because the entropy is known."""
     wrong = [each for each in fits if not each.sees]
     if not wrong:
-        return "Every interval contains the entropy; most of them contain much else"
+        wide = sum(each.high - each.low > 1 for each in fits)
+        reach = f"; {share_in_words(wide, len(fits))} reach over more than 1 nat/token" if wide else ""
+        return f"Every interval contains the entropy{reach}"
     named = [f"{ends_text(each)} ({label_of(each.architecture)}, {each.objective})" for each in wrong]
     verb = "does" if len(wrong) == 1 else "do"
     return f"{listed(named)} {verb} not contain the entropy: such an interval is wrong, however narrow"

@@ -76,7 +76,7 @@ def show_profiles(study: OwnStudy, profiles: Profiles) -> Html:
         alt="Loss over parameters in a panel for each architecture: one valley for each budget that is trained whole, "
         "single points for the others.",
         caption=f"Final losses of the study at T = {study.context_length:,}, a marker for each budget. A star is the "
-        "lowest point of a parabola. Budgets with fewer than three sizes have no parabola yet.",
+        "lowest point of a parabola. A budget needs three sizes for a parabola.",
     )
 
 
