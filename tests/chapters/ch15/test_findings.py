@@ -132,7 +132,7 @@ def test_verdicts_of_the_answer() -> None:
     assert mixed == "Of the paper's four claims about training two hold, one does not hold and one stays open"
     assert judged.decided_verdict([claim(CANNOT_TELL)]) == "These runs decide none of the claims yet"
     both = judged.decided_verdict([claim(HOLDS, "size"), claim(DOES_NOT_HOLD)])
-    assert both == "These hold: *size*; these do not hold: *loss*"
+    assert both == 'These hold: "size"; these do not hold: "loss"'
 
 
 def test_claims_stand_beside_those_of_the_papers_runs(study: OwnStudy) -> None:

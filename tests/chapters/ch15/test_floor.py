@@ -59,9 +59,9 @@ def test_local_exponents_of_a_power_law() -> None:
     front = fit_front(flops, 2.0 * (flops / 1e13) ** -0.05)
     assert floor.local_slopes(front)[1] == pytest.approx([0.05] * 9)
     assert floor.overall_slope(front) == pytest.approx(0.05)
-    assert floor.bend_verdict({"xlstm": front}) == "for the xLSTM it stays"
+    assert floor.bend_verdict({"xlstm": front}) == "stays for the xLSTM"
     bent = fit_front(flops, 1.0 + (flops / 1e13) ** -0.3)
-    assert floor.bend_verdict({"xlstm": bent}) == "for the xLSTM it falls"
+    assert floor.bend_verdict({"xlstm": bent}) == "falls for the xLSTM"
     assert "too few runs" in floor.bend_verdict({"xlstm": fit_front([1e13, 1e14], [2.0, 1.0])})
     assert math.isnan(floor.overall_slope(fit_front([1e13], [2.0])))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from companion.chapters.applicability import need
-from companion.chapters.ch15.study import OwnStudy, the
+from companion.chapters.ch15.study import OwnStudy, by_architecture
 from companion.chapters.labels import label_of
 from companion.errors import InputError
 from companion.fitting import Fit, fit, profile
@@ -214,17 +214,16 @@ def identified_verdict(fits: Sequence[FloorFit]) -> str:
 
 def bend_verdict(fronts: Mapping[str, ParetoFront]) -> str:
     """A verdict: whether the local exponent falls, as it would toward a floor above the entropy."""
-    words = []
+    words = {}
     for name, front in fronts.items():
         slope = local_slopes(front)[1]
         if len(slope) < 2:
-            words.append(f"{the(name)} has too few runs for a trend")
+            words[name] = "rests on too few runs for a trend"
             continue
         half = len(slope) // 2
         change = slope[-half:].mean() - slope[:half].mean()
-        kind = "rises" if change > 0.2 * slope.mean() else "falls" if change < -0.2 * slope.mean() else "stays"
-        words.append(f"for {the(name)} it {kind}")
-    return listed(words)
+        words[name] = "rises" if change > 0.2 * slope.mean() else "falls" if change < -0.2 * slope.mean() else "stays"
+    return by_architecture(words)
 
 
 # ---- what would be needed ------------------------------------------------------------------------
@@ -306,8 +305,8 @@ def show_reach(reach: pd.DataFrame, floor: float) -> Html:
 def study_text(decades: int, times: int) -> str:
     """What a simulated study is, in words."""
     if decades:
-        return f"and {decades} decade{'s' * (decades > 1)} more"
-    return "the plan" if times == 1 else f"the plan {times} times"
+        return f"the plan and {decades} decade{'s' * (decades > 1)} more"
+    return "the plan" if times == 1 else f"the plan, every run {times} times"
 
 
 def reach_facts(reach: pd.DataFrame, floor: float) -> dict[str, object]:

@@ -5,11 +5,12 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
+import numpy as np
 import pandas as pd
 
 from companion.chapters.applicability import need
 from companion.chapters.ch05.figures import overtraining_lines
-from companion.chapters.ch15.study import OwnStudy, the
+from companion.chapters.ch15.study import OwnStudy, by_architecture, the
 from companion.chapters.labels import label_of
 from companion.errors import NotApplicable
 from companion.fitting.overtraining import OvertrainingSlopes, fit_overtraining_slopes
@@ -78,6 +79,11 @@ def show_rules(claims: Sequence[StudyClaim]) -> Html:
     )
 
 
+def quote(text: str) -> str:
+    """A name in quotation marks; a page makes them round."""
+    return f'"{text}"'
+
+
 def capital(text: str) -> str:
     """The text with a capital first letter; a label that starts it stays as it is."""
     return text if text.startswith("xLSTM") else text[:1].upper() + text[1:]
@@ -102,11 +108,11 @@ def answer_facts(study: OwnStudy, claims: Sequence[StudyClaim]) -> dict[str, obj
         "c15_decided": decided_verdict(claims),
         "c15_loss_gap": loss_text(claims),
         "c15_context_exponents": listed(
-            f"{number_text(each)} for {the(each.claim.partition(', ')[2])} (*{each.verdict}*)"
+            f"{number_text(each)} for {the(each.claim.partition(', ')[2])} ({each.verdict})"
             for each in claims
             if each.claim.startswith("size over context")
         ),
-        "c15_needed": listed(f"*{named(each.claim, claims)}*" for each in open_ones) or "none",
+        "c15_needed": listed(quote(named(each.claim, claims)) for each in open_ones) or "none",
         "c15_at": "unknown" if study.context_length is None else f"{study.context_length:,}",
         "c15_first": study.labels[0],
         "c15_second": study.labels[1],
@@ -147,7 +153,7 @@ def decided_verdict(claims: Sequence[StudyClaim]) -> str:
     """A verdict: which claims these runs decide."""
     words = []
     for verdict, start in ((HOLDS, "these hold"), (DOES_NOT_HOLD, "these do not hold")):
-        names = [f"*{named(each.claim, claims)}*" for each in claims if each.verdict == verdict]
+        names = [quote(named(each.claim, claims)) for each in claims if each.verdict == verdict]
         words += [f"{start}: {listed(names)}"] if names else []
     return capital("; ".join(words)) if words else "These runs decide none of the claims yet"
 
@@ -223,10 +229,10 @@ def span_of(slopes: OvertrainingSlopes) -> float:
 
 def trend_verdict(slopes: dict[str, OvertrainingSlopes]) -> str:
     """A verdict: whether the exponents rise or fall with the ratio."""
-    words = []
+    words = {}
     for name, fits in slopes.items():
-        etas = [-fit.law.exponent for fit in fits.laws.values()]
-        change = pd.Series(etas).diff().dropna()
-        kind = "rise" if (change > 0).all() else "fall" if (change < 0).all() else "go up and down"
-        words.append(f"those of {label_of(name)} {kind if len(change) else 'are of one ratio'}")
-    return f"with the ratio, {listed(words)}"
+        change = np.diff([-fit.law.exponent for fit in fits.laws.values()])
+        words[name] = "rise" if (change > 0).all() else "fall" if (change < 0).all() else "go up and down"
+        if not change.size:
+            words[name] = "cannot change with one ratio"
+    return f"with the ratio they {by_architecture(words)}"

@@ -149,7 +149,7 @@ def grows_verdict(profiles: Profiles) -> str:
     known = {name: fits.interval("exponent") for name, fits in profiles.items() if fits.law_defined}
     finite = {name: bounds for name, bounds in known.items() if np.isfinite(bounds).all()}
     if len(finite) < 2:
-        return "An exponent needs optima at two budgets of an architecture, and an interval well-known ones"
+        return "Fewer than two architectures have an exponent with an interval, so there is nothing to compare yet"
     low, high = max(bounds[0] for bounds in finite.values()), min(bounds[1] for bounds in finite.values())
     if low > high:
         return "The intervals do not overlap: the architectures grow differently"

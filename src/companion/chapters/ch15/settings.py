@@ -204,7 +204,9 @@ def show_contexts(study: OwnStudy, profiles: Mapping[str, Mapping[int, IsoflopFi
     ax.set_xticks(study.contexts, [f"{length:,}" for length in study.contexts])
     ax.set(yscale="log", xlabel=LABELS["context_length"], ylabel="optimal parameters N*")
     count_ticks(ax.yaxis)
-    ax.legend(loc="lower left")
+    low, high = ax.get_ylim()
+    ax.set_ylim(low / (high / low) ** 0.35, high)  # room for the legend
+    ax.legend(loc="lower left", ncols=2)
     return show(
         figure,
         name="study-contexts",

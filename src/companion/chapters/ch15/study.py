@@ -1,5 +1,6 @@
 """Chapter 15: the tables of a study, its plan, and which runs belong to what."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from companion.chapters.applicability import choose_pair, need, optional
 from companion.chapters.labels import label_of
 from companion.fitting.isoflop import IsoflopFit, fit_isoflop
 from companion.fitting.isoflop.select import isoflop_runs
-from companion.formatting import power_of_ten
+from companion.formatting import listed, power_of_ten
 from companion.hardware import get_hardware
 from companion.paths import data_dir
 from companion.plotting.style import architecture_look
@@ -170,6 +171,19 @@ def part_of(row: pd.Series) -> str:
     name = EXPERIMENTS.get(row["experiment"], str(row["experiment"]))
     budget = row["isoflop_budget"]
     return name if np.isnan(budget) else f"{name}, {power_of_ten(budget)}"
+
+
+def by_architecture(words: Mapping[str, str]) -> str:
+    """What is said of every architecture: once where it is the same for all.
+
+    >>> by_architecture({"xlstm": "rises", "transformer": "falls"})
+    'rises for the xLSTM and falls for the Transformer'
+    >>> by_architecture({"xlstm": "rises", "transformer": "rises"})
+    'rises for both'
+    """
+    if len(words) == 2 and len(set(words.values())) == 1:
+        return f"{next(iter(words.values()))} for both"
+    return listed(f"{text} for {the(name)}" for name, text in words.items())
 
 
 def the(name: str) -> str:
