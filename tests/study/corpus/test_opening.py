@@ -27,7 +27,8 @@ def test_source(name: str, seed: int, vocab_size: int) -> None:
 
 def test_other_spellings_of_the_source() -> None:
     assert open_corpus("source:vocab_size=512,seed=3").name == "source:seed=3,vocab_size=512"
-    assert open_corpus("source:seed=0,vocab_size=1024").name == "source"
+    assert open_corpus("source:seed=0,vocab_size=1024,class_bits=5").name == "source"
+    assert open_corpus("source:class_bits=3,vocab_size=64").name == "source:vocab_size=64,class_bits=3"
 
 
 @pytest.mark.parametrize("name", ["plain", "with, comma", "repeat=no,really", "a=b,c"])
@@ -67,9 +68,10 @@ def test_dataset(tmp_path: Path) -> None:
         ("text", "unknown"),
         ("text:", "unknown"),
         ("source:", "unknown"),
-        ("source:seed", "'seed' is no option: use seed or vocab_size"),
+        ("source:seed", "'seed' is no option: use seed or vocab_size or class_bits"),
         ("source:size=3", "'size=3' is no option"),
         ("source:seed=3,seed=4", "seed is given twice"),
+        ("source:class_bits=7", "class_bits=7: use a whole number from 1 to 6"),
         ("source:seed=-3", "seed=-3: use a whole number"),
         ("source:seed=1e3", "seed=1e3: use a whole number"),
         ("source:seed=٣", "use a whole number"),

@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m companion.study.corpus.entropy", description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED")
     parser.add_argument("--vocab-size", type=int, default=Grammar().vocab_size, metavar="V")
+    parser.add_argument("--class-bits", type=int, default=Grammar().class_bits, metavar="B")
     parser.add_argument("--context-lengths", type=int, nargs="+", default=[64, 256, 1024, 4096], metavar="T")
     parser.add_argument("--documents", type=int, default=2048, metavar="NUMBER")
     parser.add_argument("--device", default="cpu")
@@ -36,12 +37,12 @@ def main(arguments: list[str] | None = None) -> int:
         before = _before(given.out)
         rows = []
         for seed in given.seeds:
-            grammar = Grammar(seed=seed, vocab_size=given.vocab_size)
+            grammar = Grammar(seed=seed, vocab_size=given.vocab_size, class_bits=given.class_bits)
             for length in given.context_lengths:
                 floor = measure_floor(grammar, length, given.documents, device=given.device, progress=True)
                 shown = f"{floor.loss:.6f}", f"{floor.standard_error:.6f}"
                 counts = floor.documents, floor.positions
-                rows.append((given.vocab_size, seed, length, *shown, *counts, grammar.fingerprint, METHOD))
+                rows.append((given.vocab_size, given.class_bits, seed, length, *shown, *counts, grammar.fingerprint, METHOD))
         found = pd.DataFrame(rows, columns=list(COLUMNS)).astype(str)
         replaced = before.set_index(_KEY).index.isin(found.set_index(_KEY).index)
         whole = pd.concat([before[~replaced], found])

@@ -20,6 +20,7 @@ from companion.study.corpus.grammar import Grammar
 TABLE = "source_entropy.csv"
 COLUMNS = (
     "vocab_size",
+    "class_bits",
     "seed",
     "context_length",
     "loss_floor",

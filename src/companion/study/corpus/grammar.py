@@ -59,7 +59,8 @@ class Grammar:
     exponents
         of the Zipf law of each level.
     class_bits, class_exponent
-        the classes of the last level are 2^class_bits in number (one for each token of a smaller vocabulary); their
+        the classes of the last level are 2^class_bits in number (one for each token of a smaller vocabulary), with 1
+        to 6 bits: four of them are the context, so that a bit more makes 16 times as many contexts to learn; their
         sizes fall with this power of their number, so that some contexts are common and most are rare.
     max_distance, distance_exponent
         of the power law over distances; the former is a power of two.
@@ -91,6 +92,8 @@ class Grammar:
             raise InputError(f"source: seed={self.seed}: use a whole number from 0 to 2^63 - 1")
         if self.vocab_size not in [1 << bits for bits in range(4, 17)]:
             raise InputError(f"source: vocab_size={self.vocab_size}: use a power of two from 16 to 65536")
+        if not 1 <= self.class_bits <= 6:
+            raise InputError(f"source: class_bits={self.class_bits}: use a whole number from 1 to 6")
 
     @cached_property
     def bits(self) -> int:

@@ -11,7 +11,7 @@ KNOWN = (
     f" (names: {', '.join(sorted(PUBLIC))})"
 )
 #: What may follow a folder or a data set, after a comma.
-OPTIONS = {"source": ("seed", "vocab_size"), "text": ("repeat",), "dataset": ("shards", "repeat")}
+OPTIONS = {"source": ("seed", "vocab_size", "class_bits"), "text": ("repeat",), "dataset": ("shards", "repeat")}
 
 
 def open_corpus(text: str) -> Corpus:
@@ -20,7 +20,7 @@ def open_corpus(text: str) -> Corpus:
     Parameters
     ----------
     text
-        `source` or `source:seed=3,vocab_size=512`, the synthetic source;
+        `source` or `source:seed=3,vocab_size=512,class_bits=4`, the synthetic source;
         `text:FOLDER` or `text:FOLDER,repeat=true`, files of text byte by byte;
         `dataset:NAME`, `dataset:NAME,shards=5` or `dataset:data/*.bin`, tokenized shards; `repeat=true` here too.
 

@@ -28,6 +28,8 @@ class Source(Corpus):
         another seed is another language.
     vocab_size
         a power of two from 16 to 65536.
+    class_bits
+        of the classes of tokens: 2^(4 · class_bits) contexts of four classes.
 
     Examples
     --------
@@ -36,10 +38,15 @@ class Source(Corpus):
     ('source:vocab_size=16', torch.Size([2, 6]))
     """
 
-    def __init__(self, seed: int = Grammar.seed, vocab_size: int = Grammar.vocab_size) -> None:
-        self.grammar = Grammar(seed=seed, vocab_size=vocab_size)
+    def __init__(
+        self,
+        seed: int = Grammar.seed,
+        vocab_size: int = Grammar.vocab_size,
+        class_bits: int = Grammar.class_bits,
+    ) -> None:
+        self.grammar = Grammar(seed=seed, vocab_size=vocab_size, class_bits=class_bits)
         self.vocab_size = vocab_size
-        default, options = Grammar(), {"seed": seed, "vocab_size": vocab_size}
+        default, options = Grammar(), {"seed": seed, "vocab_size": vocab_size, "class_bits": class_bits}
         changed = [f"{name}={value}" for name, value in options.items() if value != getattr(default, name)]
         self.name = "source" + (":" + ",".join(changed) if changed else "")
         self._tables: dict[torch.device, Any] = {}
