@@ -2,7 +2,7 @@
 
 The claims are those of arXiv 2510.02228 about training: on loss over compute, on the size of compute-optimal models, on
 that size over the context length, and on the exponents of over-training. Every claim becomes a number with an interval,
-and a rule that was fixed before the number was known says which intervals confirm it and which refute it. An interval
+and a fixed rule says which intervals confirm it and which refute it. An interval
 that does neither leaves the claim open; then `needed` says what would decide it.
 
 Optima of IsoFLOP profiles and what is computed from them are drawn as in `companion.fitting.isoflop.draws`; slopes of
@@ -129,11 +129,7 @@ def study_claims(
     """
     length = _checked(runs, first, second, context_length, level)
     check_resamples(num_resamples)
-    seeds = numbers(seed)  # every set of profiles has draws of its own
-    optima: dict[str, dict[int | None, Optima]] = {first: {}, second: {}}
-    for name, found in optima.items():
-        for at in dict.fromkeys((length, *contexts_of(runs, name))):
-            found[at] = optima_of(runs, name, at, num_resamples, next(seeds))
+    optima = _all_optima(runs, (first, second), length, num_resamples, seed)
     pairs = pairs_of(optima[first][length].found, optima[second][length].found)
     faults = {name: found[length].fault for name, found in optima.items()}
     return [
@@ -212,6 +208,17 @@ def equal_compute_pairs(
     if not rows:
         raise InputError(f"{table_name(runs)}: no budget has runs of {first} and {second} of nearly one size")
     return pd.DataFrame(rows).sort_values(["isoflop_budget", "num_params"], ignore_index=True)
+
+
+def _all_optima(
+    runs: pd.DataFrame, names: Sequence[str], length: int | None, num_resamples: int, seed: int
+) -> dict[str, dict[int | None, Optima]]:
+    """The optima of every architecture by context, that of the claims first; every set has draws of its own."""
+    seeds, optima = numbers(seed), dict[str, dict[int | None, Optima]]()
+    for name in names:
+        contexts = dict.fromkeys((length, *contexts_of(runs, name)))
+        optima[name] = {at: optima_of(runs, name, at, num_resamples, next(seeds)) for at in contexts}
+    return optima
 
 
 def _checked(runs: pd.DataFrame, first: str, second: str, context_length: int | None, level: float) -> int | None:
