@@ -2,8 +2,8 @@
 
 The claims are those of arXiv 2510.02228 about training: on loss over compute, on the size of compute-optimal models, on
 that size over the context length, and on the exponents of over-training. Every claim becomes a number with an interval,
-and a fixed rule says which intervals confirm it and which refute it. An interval that does neither leaves the claim open;
-then `needed` says what would decide it.
+and a fixed rule says which intervals confirm it and which refute it. An interval that does neither leaves the claim
+open; then `needed` says what would decide it.
 
 Optima of IsoFLOP profiles and what is computed from them are drawn as in `companion.fitting.isoflop.draws`; slopes of
 over-training have Student's intervals.
