@@ -21,6 +21,7 @@ from companion.study.laboratory.classroom import (
     read_students,
 )
 from companion.study.laboratory.grading import grade_class, leaderboard, leaderboard_markdown, strangers
+from companion.study.laboratory.rules import SIMULATOR
 
 
 def add_class(command: Callable[..., argparse.ArgumentParser], to: Any) -> None:
@@ -82,6 +83,11 @@ def _add_submissions(parser: argparse.ArgumentParser) -> None:
 
 def new(arguments: argparse.Namespace) -> None:
     """`companion lab class new`: make all folders."""
+    if arguments.backend != SIMULATOR:
+        raise InputError(
+            f"--backend {arguments.backend}: a class has simulated worlds, since runs that are trained cannot be "
+            "graded; each student makes a laboratory with `companion lab new`"
+        )
     rules, students = rules_of(arguments), read_students(arguments.students)
     if arguments.folder.exists():  # before a secret is made
         raise InputError(f"{arguments.folder}: exists already; nothing was changed")

@@ -19,7 +19,7 @@ from companion.errors import InputError
 from companion.formatting import plural
 from companion.study.sweep.plan import Plan, PlannedRun
 from companion.study.sweep.status import RunState, run_states
-from companion.study.train import record_path, train
+from companion.study.train import record_path, records, train
 from companion.study.train.recipe import Recipe
 
 #: How a run can end: with a loss, without one, or not at all.
@@ -107,9 +107,7 @@ def set_aside(states: Sequence[RunState], folder: Path) -> list[Path]:
     moved = []
     for each in states:
         if each.state == "damaged":
-            path = record_path(folder, each.run.run_id)
-            kept = path.with_name(path.name + ".damaged")
-            path.replace(kept)
+            kept = records.set_aside(record_path(folder, each.run.run_id))
             moved.append(kept)
             warnings.warn(
                 f"{each.reason.split('; delete')[0]}: kept as {kept.name}; its run is trained again", stacklevel=2
@@ -218,7 +216,7 @@ def _client(workers: Workers) -> Iterator[Any]:
                 )
             yield client
         return
-    # no limit of memory: Dask would give each worker a share of the machine by its threads, and end it while it compiles
+    # no limit of memory: Dask would give each worker a share by its threads, and end it while it compiles
     options: dict[str, Any] = {"nthreads": 1, "resources": {GPU: 1}, "memory_limit": 0}
     spec = {
         number: {
