@@ -184,7 +184,8 @@ def ask(arguments: argparse.Namespace) -> None:
             return print_json({"costs": rows, "cost": needed, **summary(lab, before)})
         print(f"{plural(len(asks), 'run')} would cost {lab.rules.amount(needed)}; {left(lab, before)}")
         if lab.rules.training is not None:
-            print(f"about {duration(3600 * sum(cost.gpu_hours for cost in costs))} on {lab.rules.training.device}")
+            seconds = 3600 * sum(cost.gpu_hours for cost in costs)
+            print(f"predicted: about {duration(seconds)} of training on {lab.rules.training.device}")
         return None
     if lab.backend is not None and not arguments.json:
         needed = sum(lab.cost(each).charged(lab.rules) for each in asks)

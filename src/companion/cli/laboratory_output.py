@@ -153,6 +153,6 @@ def print_floor(floor: tuple[float, float] | None, loss: float | None) -> None:
     """How far a loss is above the floor, where both are known."""
     if floor is not None and loss is not None:
         print(
-            f"no model can have a loss below {floor[0]:.4f} ± {floor[1]:.4f} on this corpus: the run is "
-            f"{loss - floor[0]:.4f} nats above it"
+            f"loss floor of the corpus: {floor[0]:.4f} ± {floor[1]:.4f} nats per token; the run ended "
+            f"{loss - floor[0]:.4f} above it"
         )

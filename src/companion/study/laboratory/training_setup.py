@@ -1,5 +1,6 @@
 """Rules of a laboratory that trains: defaults for a CPU and for a GPU, and what must fit together."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,6 +38,8 @@ USUAL = {
     ),
     "cuda": Usual(corpus="source", context_length=1024, sizes=tuple(LADDER), budget=1e16, target_flops=1e17),
 }
+#: How far an N may be from the smallest and the largest model, whose run it then gets.
+SIZE_MARGIN = 1.25
 #: Smallest and largest value of every field of an ask but N, whose range is that of the sizes.
 LIMITS: dict[str, tuple[float, float]] = {
     "num_tokens": (1e2, 1e12),
@@ -154,9 +157,10 @@ def _run(kind: str, size: int, num_tokens: int, batch: int) -> Ask:
 
 
 def _size_range(training: TrainingRules, architectures: Sequence[str]) -> tuple[float, float]:
-    """The smallest and the largest N that some architecture has."""
+    """N that may be asked for: from a little below the smallest model to a little above the largest one."""
     smallest = min(training.num_params(kind, 1.0) for kind in architectures)
-    return float(smallest), float(max(training.num_params(kind, 1e18) for kind in architectures))
+    largest = max(training.num_params(kind, 1e18) for kind in architectures)
+    return float(math.floor(smallest / SIZE_MARGIN)), float(math.ceil(largest * SIZE_MARGIN))
 
 
 def _device(name: str | None) -> str:
