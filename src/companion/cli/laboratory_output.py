@@ -75,14 +75,14 @@ def in_words(ask: Ask) -> str:
 
 
 def nearest_sizes(asks: Sequence[Ask], rules: Rules) -> list[str]:
-    """For asks of other sizes than those that are trained, which one each gets; a line per architecture and N."""
+    """Which size an ask gets, where it shows in three digits of N; a line per architecture and N."""
     low, high = rules.limits["num_params"]
     wanted = {(ask.architecture, ask.num_params) for ask in asks if low <= ask.num_params <= high}
     known = sorted(each for each in wanted if each[0] in rules.architectures)
     return [
         f"{architecture} of {num_params:,} parameters: the nearest size that is trained has {made:,}"
         for architecture, num_params in known
-        if (made := rules.model_size(architecture, num_params)) != num_params
+        if count(made := rules.model_size(architecture, num_params)) != count(num_params)
     ]
 
 
