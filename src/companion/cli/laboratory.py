@@ -68,7 +68,7 @@ def _add_new(command: Callable[..., argparse.ArgumentParser], to: Any) -> None:
         "  companion lab new my_lab --budget 1e19 --target 1e20 --law misfit\n"
         "  companion lab new my_lab --gpu-hours 20 --world lesson-3   (the same world for everyone who names it)\n"
         "  companion lab new my_lab --backend training\n"
-        "  companion lab new my_lab --backend training --device cpu --corpus source:vocab_size=64 \\\n"
+        "  companion lab new my_lab --backend training --device cpu --corpus source:vocab_size=256 \\\n"
         "      --context-length 64 --sizes 0.1m,0.2m,0.3m --budget 1e11 --target 1e12\n"
         "\n"
         "The hidden world is in sealed.json. Nothing keeps you from reading it but the wish to learn. With --backend\n"

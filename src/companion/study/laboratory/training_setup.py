@@ -30,7 +30,7 @@ class Usual:
 #: On a core of a CPU the budget is about a minute and the target ten; on a large GPU minutes and half an hour.
 USUAL = {
     "cpu": Usual(
-        corpus="source:vocab_size=64",
+        corpus="source",
         context_length=64,
         sizes=("0.1m", "0.2m", "0.3m", "0.6m", "1.2m"),
         budget=1e12,
