@@ -45,6 +45,7 @@ def add_class(command: Callable[..., argparse.ArgumentParser], to: Any) -> None:
     parser.add_argument("--closed", action="store_true", help="keep the worlds: you answer asks in rounds")
     _add_secret(parser)
     add_rules(parser)
+    parser.add_argument("--backend", default=SIMULATOR, help=argparse.SUPPRESS)  # refused by a line that says why
     add_json(parser)
     parser = command(
         "answer",

@@ -11,14 +11,18 @@ from companion.study.laboratory.training_rules import DEVICES
 from companion.study.laboratory.training_setup import USUAL, training_rules
 from companion.study.sweep.ladder import LADDER
 
+_DEVICE_NAMES = {"cpu": "a CPU", "cuda": "a GPU"}
+
 
 def add_rules(parser: argparse.ArgumentParser) -> None:
-    """Budget, target and backend of a laboratory, or of a class."""
+    """Budget, target and world of a laboratory, or of a class."""
     rules = Rules()
     parser.add_argument("--budget", type=positive, metavar="C", help=f"FLOP to spend (default: {rules.budget:g})")
     parser.add_argument("--gpu-hours", type=positive, metavar="H", help="GPU-hours to spend, instead of FLOP")
     parser.add_argument(
-        "--hardware", metavar="NAME", help=f"row of data/hardware.csv, for GPU-hours (default: {rules.hardware})"
+        "--hardware",
+        metavar="NAME",
+        help=f"row of data/hardware.csv, for GPU-hours (default: {rules.hardware}; this GPU where it trains)",
     )
     parser.add_argument(
         "--target", type=positive, metavar="C", help=f"FLOP of the run to predict (default: {rules.target_flops:g})"
@@ -27,23 +31,29 @@ def add_rules(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--context-length", type=whole, metavar="T", help=f"tokens per sequence (default: {rules.context_length})"
     )
-    parser.add_argument("--hybrid", action="store_true", help="a third architecture, half attention and half mLSTM")
+    parser.add_argument("--hybrid", action="store_true", help="a third architecture: layers of attention and of mLSTM")
     parser.add_argument("--level", type=level, default=rules.level, help="of the interval (default: %(default)s)")
+
+
+def _usual(device: str) -> str:
+    usual = USUAL[device]
+    return (
+        f"a budget of {usual.budget:g} FLOP, a target of {usual.target_flops:g},\na context length of "
+        f"{usual.context_length}, the corpus {usual.corpus}, and sizes from {usual.sizes[0]} to {usual.sizes[-1]}"
+    )
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """The backend, and what is trained by `--backend training`."""
     parser.add_argument(
         "--backend",
         choices=(SIMULATOR, TRAINING),
         default=SIMULATOR,
         help="who answers: a simulated world, or models that are trained here (default: %(default)s)",
     )
-
-
-def add_training(parser: argparse.ArgumentParser) -> None:
-    """What is trained, with `--backend training`."""
     group = parser.add_argument_group(
         "with --backend training",
-        "Budget, target, context length and what is not given here have other defaults there: on a CPU a budget of "
-        f"{USUAL['cpu'].budget:g} FLOP and a target of {USUAL['cpu'].target_flops:g}, on a GPU "
-        f"{USUAL['cuda'].budget:g} and {USUAL['cuda'].target_flops:g}.",
+        "\n".join(f"On {name} the defaults are {_usual(device)}." for device, name in _DEVICE_NAMES.items()),
     )
     group.add_argument("--corpus", metavar="NAME", help="source, source:vocab_size=256, text:FOLDER, dataset:NAME")
     group.add_argument("--device", choices=DEVICES, help="default: cuda where torch sees a GPU")
