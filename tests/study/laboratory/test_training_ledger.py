@@ -165,7 +165,7 @@ def wait_until(happened: Callable[[], bool], seconds: float = 60) -> None:
 def test_a_killed_process_is_charged_once(tmp_path: Path, how: signal.Signals) -> None:
     """A run of some seconds is killed while it is trained; then a shorter one is asked for, and it."""
     lab = tiny_laboratory(tmp_path / "lab", tiny_rules(budget=5e10))
-    tokens = 128 * 300
+    tokens = 128 * 600
     process = asking(lab, tokens)
     runs = Path(lab.name) / "training"
     wait_until(lambda: any(runs.glob("*.lock")) or process.poll() is not None)
