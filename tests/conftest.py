@@ -113,6 +113,7 @@ NOT_QUICK = (
     "benchmarks/kernels/test_kernel_host.py::test_first_call_in_a_process_of_its_own",
     "study/laboratory",
     "cli/test_laboratory.py",
+    "cli/test_laboratory_training.py",
     "study/corpus/test_conditional.py::test_entropy_of_a_distribution_and_surprise_of_what_is_drawn",
     "study/corpus/test_source_kernel.py",
     "cli/test_design.py",

@@ -21,6 +21,7 @@ from companion.study.laboratory.classroom import (
     read_students,
 )
 from companion.study.laboratory.grading import grade_class, leaderboard, leaderboard_markdown, strangers
+from companion.study.laboratory.rules import SIMULATOR
 
 
 def add_class(command: Callable[..., argparse.ArgumentParser], to: Any) -> None:
@@ -44,6 +45,7 @@ def add_class(command: Callable[..., argparse.ArgumentParser], to: Any) -> None:
     parser.add_argument("--closed", action="store_true", help="keep the worlds: you answer asks in rounds")
     _add_secret(parser)
     add_rules(parser)
+    parser.add_argument("--backend", default=SIMULATOR, help=argparse.SUPPRESS)  # refused by a line that says why
     add_json(parser)
     parser = command(
         "answer",
@@ -82,6 +84,11 @@ def _add_submissions(parser: argparse.ArgumentParser) -> None:
 
 def new(arguments: argparse.Namespace) -> None:
     """`companion lab class new`: make all folders."""
+    if arguments.backend != SIMULATOR:
+        raise InputError(
+            f"--backend {arguments.backend}: a class has simulated worlds, since runs that are trained cannot be "
+            "graded; each student makes a laboratory with `companion lab new`"
+        )
     rules, students = rules_of(arguments), read_students(arguments.students)
     if arguments.folder.exists():  # before a secret is made
         raise InputError(f"{arguments.folder}: exists already; nothing was changed")
