@@ -79,7 +79,7 @@ def design_figure(runs: pd.DataFrame, chosen: Advice, broad: Advice, candidates:
         "region of possible runs, the largest affordable ones at its upper right end.",
         caption=f"{name}: {len(runs)} runs of the table (crosses) and runs that {power_of_ten(budget)} FLOP could add. "
         f"V-optimal: the {len(chosen.runs)} runs that shrink the interval of the {chosen.quantity.label} most. "
-        "D-optimal: those that shrink all parameters' intervals together. Both lie on the edge of what is possible.",
+        "D-optimal: those that shrink all parameters' intervals together. Dots: all that could be trained.",
     )
 
 

@@ -4,11 +4,13 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from companion.chapters.ch16.playing import losses_and_rates, stated_rate
+from companion.chapters.ch16.trial import fit_law
 from companion.chapters.labels import the
 from companion.fitting.fit import Fit
-from companion.formatting import count, percent, plural
+from companion.formatting import count, percent, plural, signed_percent
 from companion.plotting import ARCHITECTURE_COLORS, LABELS, Html, show, subplots
 from companion.plotting.style import INK, architecture_look, percent_ticks
 from companion.study.laboratory import Answer, Ask, Prediction, Score, World
@@ -26,7 +28,10 @@ def sweep_figure(answers: Sequence[Answer]) -> Html:
             if answer.outcome.diverged and answer.ask.architecture == name:
                 ax.plot(stated_rate(answer.ask), top, "x", color=look["color"], markersize=8)
     ax.plot([], [], "x", color="#888888", linewidth=0, label="diverged")
-    ax.set(xscale="log", xlabel="learning rate, as stated at 10⁸ parameters", ylabel=LABELS["val_loss"])
+    tried = sorted({stated_rate(answer.ask) for answer in answers})
+    ax.set(xscale="log", xlabel="learning rate, as stated at 10⁸ parameters (10⁻³)", ylabel=LABELS["val_loss"])
+    ax.set_xticks(tried, [f"{1e3 * rate:.3g}" for rate in tried])
+    ax.minorticks_off()
     ax.legend()
     return show(
         figure,
@@ -56,7 +61,7 @@ def opened_figure(world: World, answers: Sequence[Answer], prediction: Predictio
         right.plot(ask.train_flops, _law_error(world, law, ask), marker, color=INK, markersize=12, label=label)
     right.plot([a.train_flops for a in own], [_law_error(world, law, a) for a in own], "o", color=color, markersize=4.5)
     left.set_ylabel("settings add to the loss (%)")
-    right.set_ylabel("fitted law over the expected loss (%)")
+    right.set_ylabel("fitted over true loss (%)")
     for ax in (left, right):
         ax.axhline(0, color="#888888", linewidth=0.9)
         ax.set(xscale="log", xlabel=LABELS["train_flops"])
@@ -68,8 +73,7 @@ def opened_figure(world: World, answers: Sequence[Answer], prediction: Predictio
         alt="Left: what settings add to the loss falls as compute grows. Right: the fitted law is near the runs and "
         "off at the target.",
         caption="The sealed world, opened after the score. Left: what learning rate, batch and schedule add to the "
-        "loss of every run of the chosen architecture. Right: the fitted law over the loss that the world expects. "
-        "Star: the target run.",
+        "loss of every run. Right: the fitted law over the mean loss of a run in this world. Star: the target run.",
     )
 
 
@@ -108,24 +112,43 @@ def score_verdict(score: Score) -> str:
     return "holds the outcome" if score.covered else "does not hold the outcome"
 
 
+def without_settings(world: World, answers: Sequence[Answer], target: Ask) -> float:
+    """ln(predicted / observed) that the fit would have reached at a target, had settings cost the runs nothing.
+
+    The cost of its settings is taken out of every loss and the law fitted again; at the target it is put back. What is
+    left is chance: that of the runs, of the law's parameters, and not that of the target, which counts by its mean.
+    """
+    done = [answer for answer in answers if answer.outcome.val_loss is not None]
+    rows = [
+        {
+            "num_params": answer.ask.num_params,
+            "num_tokens": answer.ask.num_tokens,
+            "train_flops": answer.ask.train_flops,
+            "val_loss": float(answer.outcome.val_loss or np.nan) * math.exp(-settings_cost(world, answer.ask)),
+        }
+        for answer in done
+    ]
+    law = fit_law(pd.DataFrame(rows))
+    return _law_error(world, law, target) + settings_cost(world, target)
+
+
 def opened_facts(world: World, answers: Sequence[Answer], prediction: Prediction, law: Fit) -> dict[str, str]:
     """Values of the opened world."""
-    own = [a.ask for a in answers if a.ask.architecture == prediction.ask.architecture and not a.outcome.diverged]
-    own = sorted(own, key=lambda ask: ask.train_flops)
-    small, large = ([settings_cost(world, ask) for ask in group] for group in (own[:5], own[-3:]))
-    target = settings_cost(world, prediction.ask)
+    done = sorted((a for a in answers if not a.outcome.diverged), key=lambda answer: answer.ask.train_flops)
+    costs = [settings_cost(world, answer.ask) for answer in done]
+    error, cleaned = _law_error(world, law, prediction.ask), without_settings(world, answers, prediction.ask)
     return {
-        "c16_opened_small": percent(float(np.mean(small))),
-        "c16_opened_large": percent(float(np.mean(large))),
-        "c16_opened_target": percent(target),
-        "c16_opened_verdict": opened_verdict(float(np.mean(small)), target, _law_error(world, law, prediction.ask)),
+        "c16_opened_small": percent(float(np.mean(costs[:5]))),
+        "c16_opened_large": percent(float(np.mean(costs[-3:]))),
+        "c16_opened_target": percent(settings_cost(world, prediction.ask)),
+        "c16_opened_error": signed_percent(error, 1),
+        "c16_opened_cleaned": signed_percent(cleaned, 1),
+        "c16_opened_verdict": opened_verdict(error, cleaned),
     }
 
 
-def opened_verdict(small: float, target: float, error: float) -> str:
-    """A verdict: whether falling costs of settings may explain a prediction that is too high."""
-    if small > 2 * target and error > 0:
-        return "The fit takes this fall for a part of the law, and its prediction comes out too high"
-    if small > 2 * target:
-        return "The fit takes this fall for a part of the law; here other errors outweigh it"
-    return "Here this is not what moved the prediction"
+def opened_verdict(error: float, cleaned: float) -> str:
+    """A verdict: whether the cost of settings explains most of a fit's error."""
+    if abs(cleaned) < abs(error) / 2:
+        return "So the fit took the falling cost of settings for a part of the law"
+    return "So here the cost of settings is not what moved the prediction"

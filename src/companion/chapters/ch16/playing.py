@@ -4,6 +4,7 @@ import io
 import json
 import math
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -21,7 +22,11 @@ RATE_SIZE, RATE_BATCH = 1e8, 8
 OVER_SIZE, OVER_BATCH = -0.25, 0.5
 #: Longest warm-up, in steps, and the share of a run that it may take.
 WARM_UP, WARM_UP_SHARE = 1000, 4
+#: Characters of a printed line that a page shows without scrolling.
+WIDTH = 80
 _HASH = re.compile(r"\b[0-9a-f]{64}\b")
+#: At least three spaces in a row: between columns.
+_GAP = re.compile(r" {3,}")
 _LOSS = re.compile(r'("val_loss":)([0-9.]+)')
 
 
@@ -94,12 +99,28 @@ def masked(text: str) -> str:
     return _HASH.sub("(64 hex digits)", text)
 
 
+def folded(text: str, width: int = WIDTH) -> str:
+    """Printed text with long lines broken between words; lines of tables stay as they are.
+
+    >>> print(folded("one two three\\nfour   five   six   seven", 9))
+    one two
+      three
+    four   five   six   seven
+    """
+    lines = []
+    for line in text.split("\n"):
+        table = len(_GAP.findall(line.strip())) >= 2
+        parts = [line] if table else textwrap.wrap(line, width, subsequent_indent="  ", break_long_words=False)
+        lines.append("\n".join(parts))
+    return "\n".join(lines)
+
+
 @contextmanager
 def printed() -> Iterator[None]:
-    """What is printed inside, errors too, as one `masked` text on standard output at the end."""
+    """What is printed inside, errors too, as one `masked` and `folded` text on standard output at the end."""
     with redirect_stdout(io.StringIO()) as text, redirect_stderr(text):
         yield
-    print(masked(text.getvalue()), end="")
+    print(folded(masked(text.getvalue())), end="")
 
 
 def predict_command(folder: str, ask: Ask, loss: float, low: float, high: float) -> str:
