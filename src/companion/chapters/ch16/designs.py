@@ -21,7 +21,7 @@ USUAL = "xlstm"
 #: Fewest runs of a table: a law of five free parameters and some scatter.
 FEWEST = 8
 #: Names of other laws in words.
-_OTHER_LAWS = {"gamma free": "γ free", "gamma = 1": "γ = 1", "product": "product of powers"}
+_OTHER_LAWS = {"gamma free": "one with γ free", "gamma = 1": "one with γ = 1", "product": "a product of powers"}
 
 
 def runs_to_extend(runs_file: str | Path | None = None, architecture: str | None = None) -> pd.DataFrame:

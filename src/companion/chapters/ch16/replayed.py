@@ -263,5 +263,7 @@ def ends_facts(replay: pd.DataFrame, architecture: str, law: str) -> dict[str, s
 def ends_verdict(best: float, all_runs: float) -> str:
     """A verdict: whether fewer, larger runs ever predict better than all runs do."""
     if best < all_runs:
-        return "nearer to the measured loss than the fit of all runs is"
-    return "no nearer to the measured loss than the fit of all runs is"
+        return (
+            "nearer to it than the fit of all runs: cheap runs, added later, pull the law away from the measured loss"
+        )
+    return "no nearer to it than the fit of all runs"

@@ -259,6 +259,8 @@ def settings_facts(found: pd.DataFrame, laboratories: pd.DataFrame) -> dict[str,
         "c16_settings_shift": signed_percent(float(shift.mean()), 1),
         "c16_settings_range": span_text(shift, lambda value: signed_percent(value, 1)),
         "c16_settings_bias": signed_percent(bias, 1),
+        "c16_settings_uncertain": percent(float(found["error"].std()) / math.sqrt(len(found)), 1),
+        "c16_settings_shift_uncertain": percent(float(shift.std()) / math.sqrt(len(found)), 1),
         "c16_settings_verdict": settings_verdict(float(shift.mean()), bias),
     }
 
