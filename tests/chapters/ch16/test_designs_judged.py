@@ -100,6 +100,8 @@ class TestReplay:
         assert replayed.right_verdict(records.simulated.assign(rmse=best)).endswith("and the smallest errors")
         assert replayed.ends_verdict(0.02, 0.03).startswith("nearer")
         assert replayed.ends_verdict(0.04, 0.03).startswith("no nearer")
+        assert replayed.misfit_verdict(0.1, 0.01).endswith("misfit the large one")
+        assert replayed.misfit_verdict(0.01, 0.01).endswith("the larger part of it")
         rows = {"V-optimal": {"error": 0.1}, "largest affordable": {"error": 0.05}}
         assert replayed.exponent_verdict(rows).startswith("smaller")
         rows["V-optimal"]["error"] = 0.01
@@ -142,6 +144,16 @@ class TestReplay:
 
 
 class TestSimulation:
+    def test_what_the_page_says_of_both_laws(self, records: Records) -> None:
+        """Words without a value: intervals are true under the right law, a free gamma helps and is not enough."""
+        for pair in RIGHT:
+            for multiple in kept.multiples_of(records.simulated):
+                assert kept.setting(records.simulated, *pair, multiple)["V-optimal"]["coverage"] > 0.9
+        found = kept.by_strategy(records.replay, by=("law",))
+        one, free = (kept.named(found[found["law"] == law])["V-optimal"] for law in ("gamma = 1", "gamma free"))
+        assert free["error_observed"] < one["error_observed"]
+        assert free["held_observed"] < 0.5
+
     def test_table_and_facts(self, records: Records) -> None:
         rows = rows_of(simulated.bias_table(records.simulated))
         assert len(rows) == 2 * 7

@@ -214,6 +214,15 @@ class TestScores:
         assert table[1]["median error"] == facts["c16_median_parametric"]
         assert "filled" in text_of(scores.coverage_figure(records.laboratories))
 
+    def test_what_the_page_says_of_the_strategies(self, records: Records) -> None:
+        """The words of three bold sentences, which hold no value."""
+        found = scores.summary(records.laboratories)
+        usual = found[found["law"] == "chinchilla"].set_index("strategy").to_dict("index")
+        wide, law, line = (usual[name] for name in ("isoflop_profiles", "parametric_law", "ladder"))
+        assert wide["median_log_width"] / 2 > 1.5 * wide["rms_error"], "wider than the errors"
+        assert law["coverage"] < scores.LEVEL < law["centered"], "a bias that the interval does not know"
+        assert abs(line["median_log_error"]) > 2 * line["median_log_width"] / 2, "a bias larger than the interval"
+
     def test_verdicts_flip(self, records: Records) -> None:
         found = scores.summary(records.laboratories)
         assert scores.best_verdict(found).startswith("The parametric law earns most; the intervals that hold")

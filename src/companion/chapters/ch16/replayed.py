@@ -23,7 +23,7 @@ from companion.chapters.ch16.records import (
     share_narrowest,
 )
 from companion.chapters.labels import label_of, the
-from companion.formatting import listed, percent, share_in_words
+from companion.formatting import listed, percent, share_in_words, significant
 from companion.plotting import Html, show, show_table, subplots
 from companion.plotting.style import INK, percent_ticks
 
@@ -204,6 +204,8 @@ def replay_facts(replay: pd.DataFrame) -> dict[str, str]:
         "c16_narrowest": percent(narrowest.get("V-optimal", 0.0)),
         "c16_narrowest_next": next_narrowest(narrowest),
         "c16_bootstrap_v": bootstrap_held(rows, "V-optimal"),
+        "c16_times_half": significant(found["V-optimal"]["error_observed"] / found["V-optimal"]["half_width"], 2),
+        "c16_misfit_verdict": misfit_verdict(found["V-optimal"]["error_observed"], found["V-optimal"]["half_width"]),
         "c16_exponent_errors": exponent_verdict(exponent),
     }
     for tail, name in (("v", "V-optimal"), ("largest", "largest affordable")):
@@ -218,6 +220,13 @@ def replay_facts(replay: pd.DataFrame) -> dict[str, str]:
             of_law = named(by_law[by_law["law"] == law])
             facts[f"c16_{word}_{tail}"] = percent(of_law[name]["error_observed"])
     return facts
+
+
+def misfit_verdict(error: float, half_width: float) -> str:
+    """A verdict: whether what the law misses is larger than the chance that an interval holds."""
+    if error > 2 * half_width:
+        return "chance, which the interval holds, is the small part of it, and misfit the large one"
+    return "chance, which the interval holds, is the larger part of it"
 
 
 def next_narrowest(shares: Mapping[str, float]) -> str:
