@@ -153,6 +153,7 @@ class TestSimulation:
         one, free = (kept.named(found[found["law"] == law])["V-optimal"] for law in ("gamma = 1", "gamma free"))
         assert free["error_observed"] < one["error_observed"]
         assert free["held_observed"] < 0.5
+        assert replayed.replay_facts(records.replay)["c16_misfit_verdict"].endswith("misfit the large one")
 
     def test_table_and_facts(self, records: Records) -> None:
         rows = rows_of(simulated.bias_table(records.simulated))

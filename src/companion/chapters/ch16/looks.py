@@ -17,7 +17,7 @@ LOOKS: dict[str, dict[str, Any]] = {
 #: The strategies of the laboratory in words.
 LAB_LABELS = {"isoflop_profiles": "IsoFLOP profiles", "parametric_law": "parametric law", "ladder": "ladder"}
 #: Kinds of simulated laboratories in words.
-WORLD_LABELS = {"chinchilla": "usual law", "misfit": "a further term"}
+WORLD_LABELS = {"chinchilla": "usual", "misfit": "with a term"}
 #: Laws of the replay and of the simulation with the symbol of the text.
 LAW_LABELS = {
     "gamma = 1": "γ = 1",

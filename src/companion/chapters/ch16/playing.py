@@ -23,7 +23,7 @@ OVER_SIZE, OVER_BATCH = -0.25, 0.5
 #: Longest warm-up, in steps, and the share of a run that it may take.
 WARM_UP, WARM_UP_SHARE = 1000, 4
 #: Characters of a printed line that a page shows without scrolling.
-WIDTH = 80
+WIDTH = 76
 _HASH = re.compile(r"\b[0-9a-f]{64}\b")
 #: At least three spaces in a row: between columns.
 _GAP = re.compile(r" {3,}")

@@ -108,7 +108,7 @@ def coverage_figure(laboratories: pd.DataFrame) -> Html:
 
 
 def coverage_table(laboratories: pd.DataFrame) -> Html:
-    """The numbers behind the figure, and the score's parts."""
+    """The numbers behind the figure, and the score."""
     found = summary(laboratories)
     rows = pd.DataFrame(
         {
@@ -122,31 +122,27 @@ def coverage_table(laboratories: pd.DataFrame) -> Html:
             "enough": found["enough"],
             "total": found["total"],
             "interval": found["interval_points"],
-            "accuracy": found["accuracy_points"],
-            "choice": found["choice_points"],
         }
     )
     return show_table(
         rows,
         name="lab-coverage-numbers",
-        caption="The three strategies in numbers. Errors are predicted over observed loss. Centered: intervals that "
-        f"would hold the loss without the median error. Factor: on all widths, for {percent(LEVEL)} of them to hold. "
-        "Points: means of the score and its parts.",
+        caption="The three strategies in numbers. Half widths are medians; errors are predicted over observed loss. "
+        "Centered: intervals that would hold the loss without the median error. Factor: on all widths, for "
+        f"{percent(LEVEL)} of them to hold. Points: means of the score, and of its part for the interval.",
         formats={
             **dict.fromkeys(("held", "half", "rms", "centered"), percent),
-            **dict.fromkeys(("enough", "total", "interval", "accuracy", "choice"), "{:.1f}"),
+            **dict.fromkeys(("enough", "total", "interval"), "{:.1f}"),
             "median": lambda value: signed_percent(value, 1),
         },
         labels={
             "held": "held",
-            "half": "median half width",
+            "half": "half width",
             "rms": "rms error",
             "median": "median error",
             "enough": "factor",
-            "total": "points of 100",
-            "interval": "of 50",
-            "accuracy": "of 10",
-            "choice": "of 40",
+            "total": "points, of 100",
+            "interval": "interval, of 50",
         },
     )
 
