@@ -46,8 +46,8 @@ def test_whose_runs() -> None:
 def test_what_is_drawn(runs: pd.DataFrame, candidates: pd.DataFrame, advice: Advice) -> None:
     figure = designs.design_panel(runs, advice, advice, candidates, BUDGET)
     drawn = {line.get_label(): line for line in figure.axes[0].get_lines()}
-    assert list(drawn["V-optimal"].get_xdata()) == advice.runs["num_params"].to_list()
-    assert len(drawn["trained"].get_xdata()) == len(runs)
+    assert np.asarray(drawn["V-optimal"].get_xdata()).tolist() == advice.runs["num_params"].to_list()
+    assert len(np.asarray(drawn["trained"].get_xdata())) == len(runs)
     assert ("target" in drawn) == advice.quantity.label.startswith("loss")
     assert rows_of(designs.compared_table(advice))[0]["design"] == "V-optimal"
     chosen = rows_of(designs.chosen_table(advice))
