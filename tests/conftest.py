@@ -55,6 +55,7 @@ NOT_QUICK = (
     "benchmarks/kernels/test_kernel_timing.py",
     "benchmarks/models",
     "chapters/ch14",
+    "chapters/ch16",
     "chapters/test_ch13.py",
     "chapters/test_ch13_learning.py",
     "models/test_weights.py",

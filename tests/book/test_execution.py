@@ -48,6 +48,10 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "13_from_cell_to_model": [{"train_seconds": 1, "small_models": ["xlstm"], "distance": 2, "records": "of a reader"}],
     "14_inference_measured": [{"records": "of a reader", "model_size": "400m", "tokens": 4096, "num_resamples": 10}],
+    "16_laboratory": [
+        {"design_architecture": "transformer", "wanted": "exponent", "budget": 3e20, "max_runs": 3, "num_worlds": 1}
+        | {"replayed": "transformer", "world": "another one"},
+    ],
     "90_ledger": [{"box_height": 20}],
     "92_kernel_log": [{"records_folder": "of a reader"}],
     "91_explorer": [

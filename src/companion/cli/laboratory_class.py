@@ -64,7 +64,7 @@ def add_class(command: Callable[..., argparse.ArgumentParser], to: Any) -> None:
         "  companion lab class grade spring submissions --secret-file secret.txt --out leaderboard\n"
         "\n"
         "SUBMISSIONS holds a folder per student, by name. --out writes leaderboard.csv and leaderboard.md. The exit\n"
-        "status is 1 if a folder is missing or broken; the reason is in its line.",
+        "status is 1 if a folder is missing or broken; the reasons are below the table.",
         to=inner,
     )
     _add_submissions(parser)
@@ -137,8 +137,11 @@ def grade(arguments: argparse.Namespace) -> int:
         rows = table.astype(object).where(table.notna(), None).to_dict("records")
         print_json({"files": [str(path) for path in files], "grades": rows, "strangers": unknown})
     else:
-        shown = table[["rank", "student", "total", "covered", "num_runs", "fault"]].astype(object)
-        print_table(shown.where(shown.notna(), "–"))
+        shown = table[["rank", "student", "total", "covered", "num_runs"]].astype(object)
+        print_table(shown.where(shown.notna(), "–").assign(total=table["total"].map("{:.1f}".format)))
+        for each in grades:
+            if each.fault:
+                print(f"{each.student}: {each.fault}")
         for name in unknown:
             print(f"note: {arguments.submissions / name} belongs to nobody of the class")
     return 1 if any(each.fault for each in grades) else 0
