@@ -53,6 +53,10 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"runs_file": str(book.ROOT / "data" / "runs.csv"), "context_length": None, "num_resamples": 40}
         | {"example_budgets": [2e9]},
     ],
+    "16_laboratory": [
+        {"design_architecture": "transformer", "wanted": "exponent", "budget": 3e20, "max_runs": 3, "num_worlds": 1}
+        | {"replayed": "transformer", "world": "another one"},
+    ],
     "90_ledger": [{"box_height": 20}],
     "92_kernel_log": [{"records_folder": "of a reader"}],
     "91_explorer": [

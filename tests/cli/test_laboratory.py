@@ -1,6 +1,7 @@
 """`companion lab` as a user runs it."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -209,7 +210,8 @@ def test_a_class(tmp_path: Path, table: str, closed: bool, capsys: pytest.Captur
     (handed / "eve").mkdir()
     assert cli.main(["lab", "class", "grade", *common]) == 1  # nothing from bob
     out = capsys.readouterr().out
-    assert "nothing was handed in" in out
+    assert "bob: nothing was handed in" in out.splitlines()
+    assert re.search(r" ada +\d+\.\d +", out), "points have one decimal"
     assert "belongs to nobody of the class" in out
     board = pd.read_csv(folder / "leaderboard.csv")
     assert list(board["student"]) == ["ada", "bob"]

@@ -9,16 +9,30 @@ import pandas as pd
 
 from companion.cli.commands import print_json, print_table
 from companion.cli.laboratory_class import add_class
-from companion.cli.laboratory_options import add_rules, add_run_options, asks_of, one_ask, rules_of
-from companion.cli.laboratory_output import left, lines, print_rules, shown, state_with_notes, summary
+from companion.cli.laboratory_options import add_rules, add_run_options, add_training, asks_of, one_ask, rules_of
+from companion.cli.laboratory_output import (
+    duration,
+    floor_fields,
+    floor_of,
+    in_words,
+    left,
+    lines,
+    nearest_sizes,
+    print_floor,
+    print_rules,
+    print_score,
+    shown,
+    state_with_notes,
+    summary,
+)
 from companion.cli.options import add_json, positive
 from companion.cli.output import say
 from companion.errors import InputError
 from companion.formatting import count as letters
-from companion.formatting import level_text, percent, plural, power_of_ten, significant
+from companion.formatting import level_text, percent, plural, power_of_ten
 from companion.paths import check_target, write_whole
 from companion.study.laboratory.folder import new_laboratory, open_laboratory
-from companion.study.laboratory.predictions import Prediction, tokens_within
+from companion.study.laboratory.predictions import Prediction, target_tokens
 
 
 def add_lab(command: Callable[..., argparse.ArgumentParser], subparsers: Any) -> None:
@@ -53,13 +67,18 @@ def _add_new(command: Callable[..., argparse.ArgumentParser], to: Any) -> None:
         "  companion lab new my_lab\n"
         "  companion lab new my_lab --budget 1e19 --target 1e20 --law misfit\n"
         "  companion lab new my_lab --gpu-hours 20 --world lesson-3   (the same world for everyone who names it)\n"
+        "  companion lab new my_lab --backend training\n"
+        "  companion lab new my_lab --backend training --device cpu --corpus source:vocab_size=256 \\\n"
+        "      --context-length 64 --sizes 0.1m,0.2m,0.3m --budget 1e11 --target 1e12\n"
         "\n"
-        "The hidden world is in sealed.json. Nothing keeps you from reading it but the wish to learn.",
+        "The hidden world is in sealed.json. Nothing keeps you from reading it but the wish to learn. With --backend\n"
+        "training every ask is a real run of a small model here; you keep to the ledger on your honor.",
         to=to,
     )
     parser.add_argument("lab", type=Path, metavar="LAB", help="folder to make")
     parser.add_argument("--world", metavar="NAME", help="which world (default: one that nobody has seen)")
     add_rules(parser)
+    add_training(parser)
     add_json(parser)
 
 
@@ -74,7 +93,8 @@ def _add_ask(command: Callable[..., argparse.ArgumentParser], to: Any) -> None:
         "  companion lab ask my_lab --table asks.csv --json\n"
         "\n"
         "A table has the columns architecture, num_params, num_tokens, learning_rate, batch_size_seqs and, if wanted,\n"
-        "schedule, warmup_steps, seed. All its runs are made, or none. A run that was asked before costs nothing.",
+        "schedule, warmup_steps, seed. All its runs are made, or none. A run that was asked before costs nothing.\n"
+        "Where runs are trained, one that was stopped goes on when it is asked for again.",
         to=to,
     )
     _add_folder(parser)
@@ -140,7 +160,9 @@ def show(arguments: argparse.Namespace) -> None:
         return print_json({"rules": lab.rules.as_dict(), **summary(lab, state), "runs": lines(state.answers)})
     print_rules(lab)
     if state.answers:
-        print_table(pd.DataFrame([shown(answer) for answer in state.answers]))
+        print_table(pd.DataFrame([shown(answer, lab.rules) for answer in state.answers]))
+    for each in state.unfinished:
+        print(f"not finished, and paid for: {in_words(each)}; ask for it again and it goes on")
     print(left(lab, state))
     print(f"prediction: {'committed, ' + state.commitment if state.commitment else 'none yet'}")
     return None
@@ -151,6 +173,8 @@ def ask(arguments: argparse.Namespace) -> None:
     lab = open_laboratory(arguments.lab)
     asks = asks_of(arguments)
     before = state_with_notes(lab)
+    for note in nearest_sizes(asks, lab.rules):
+        say(f"note: {note}")
     if arguments.cost_only:
         costs = [lab.cost(each) for each in asks]
         needed = sum(cost.charged(lab.rules) for cost in costs)
@@ -159,6 +183,9 @@ def ask(arguments: argparse.Namespace) -> None:
         if arguments.json:
             return print_json({"costs": rows, "cost": needed, **summary(lab, before)})
         print(f"{plural(len(asks), 'run')} would cost {lab.rules.amount(needed)}; {left(lab, before)}")
+        if lab.rules.training is not None:
+            seconds = 3600 * sum(cost.gpu_hours for cost in costs)
+            print(f"predicted: about {duration(seconds)} of training on {lab.rules.training.device}")
         return None
     if lab.backend is not None and not arguments.json:
         needed = sum(lab.cost(each).charged(lab.rules) for each in asks)
@@ -167,7 +194,7 @@ def ask(arguments: argparse.Namespace) -> None:
     state = state_with_notes(lab)
     if arguments.json:
         return print_json({"runs": lines(answers), **summary(lab, state)})
-    print_table(pd.DataFrame([shown(answer) for answer in answers]))
+    print_table(pd.DataFrame([shown(answer, lab.rules) for answer in answers]))
     print(left(lab, state))
     return None
 
@@ -196,20 +223,22 @@ def runs(arguments: argparse.Namespace) -> None:
 def predict(arguments: argparse.Namespace) -> None:
     """`companion lab predict`: commit it, say what was committed."""
     lab = open_laboratory(arguments.lab)
-    tokens = arguments.num_tokens or tokens_within(
-        lab.rules.target_flops, arguments.num_params, arguments.batch, lab.rules.context_length
+    tokens = arguments.num_tokens or target_tokens(
+        lab.rules, arguments.architecture, arguments.num_params, arguments.batch
     )
     chosen = one_ask(arguments, tokens)
+    for note in nearest_sizes([chosen], lab.rules):
+        say(f"note: {note}")
     prediction = Prediction(ask=chosen, loss=arguments.loss, low=arguments.low, high=arguments.high)
     committed = lab.predict(prediction)
     made = lab.prediction()
+    flops = made.ask.flops_by(lab.rules)
     if arguments.json:
-        return print_json({"commitment": committed, **made.as_dict(), "train_flops": made.ask.train_flops})
+        return print_json({"commitment": committed, **made.as_dict(), "train_flops": flops})
     print(f"committed: loss {made.loss:g}, {level_text(lab.rules.level)} within {made.low:g} to {made.high:g}")
     print(
         f"of {letters(made.ask.num_params)} parameters on {letters(made.ask.num_tokens)} tokens, "
-        f"{power_of_ten(made.ask.train_flops, 3)} FLOP ({percent(made.ask.train_flops / lab.rules.target_flops, 3)} of "
-        "the target)"
+        f"{power_of_ten(flops, 3)} FLOP ({percent(flops / lab.rules.target_flops, 3)} of the target)"
     )
     print(f"commitment: {committed}")
     return None
@@ -220,13 +249,16 @@ def reveal(arguments: argparse.Namespace) -> None:
     lab = open_laboratory(arguments.lab)
     made, outcome = lab.prediction(), lab.reveal()
     inside = outcome.val_loss is not None and made.low <= outcome.val_loss <= made.high
+    floor = floor_of(lab, made.ask)
     if arguments.json:
-        return print_json({**outcome.as_dict(), "diverged": outcome.diverged, "covered": inside, **made.as_dict()})
+        found = {**outcome.as_dict(), "diverged": outcome.diverged, "covered": inside, **made.as_dict()}
+        return print_json(found | ({} if lab.rules.training is None else floor_fields(floor)))
     if outcome.val_loss is None:
         print(f"the run diverged after {percent(outcome.share_done)} of its steps")
     else:
         print(f"loss {outcome.val_loss:.4f}; predicted {made.loss:g}, {made.low:g} to {made.high:g}")
         print(f"the interval {'holds' if inside else 'does not hold'} it")
+        print_floor(floor, outcome.val_loss)
     return None
 
 
@@ -234,15 +266,10 @@ def show_score(arguments: argparse.Namespace) -> None:
     """`companion lab score`: the total and its parts."""
     lab = open_laboratory(arguments.lab)
     found = lab.score()
+    floor = floor_of(lab, lab.prediction().ask)
     if arguments.json:
-        return print_json(found.as_dict())
-    print(f"total {found.total:.1f} of 100")
-    print(
-        f"  interval {found.interval_points:.1f} of 50: interval score {significant(found.interval_score)} in log loss"
-    )
-    print(f"  accuracy {found.accuracy_points:.1f} of 10: ln predicted - ln observed is {found.log_error:+.4f}")
-    print(
-        f"  choice   {found.choice_points:.1f} of 40: {found.regret_nats:.4f} nats behind the best run, which "
-        f"{percent(found.compute_share)} of the compute would have matched"
-    )
+        return print_json(found.as_dict() | ({} if lab.rules.training is None else floor_fields(floor)))
+    print_score(found)
+    final = lab.state().final
+    print_floor(floor, None if final is None else final.val_loss)
     return None

@@ -21,6 +21,7 @@ from companion.study.laboratory.classroom import (
     read_students,
 )
 from companion.study.laboratory.grading import grade_class, leaderboard, leaderboard_markdown, strangers
+from companion.study.laboratory.rules import SIMULATOR
 
 
 def add_class(command: Callable[..., argparse.ArgumentParser], to: Any) -> None:
@@ -44,6 +45,7 @@ def add_class(command: Callable[..., argparse.ArgumentParser], to: Any) -> None:
     parser.add_argument("--closed", action="store_true", help="keep the worlds: you answer asks in rounds")
     _add_secret(parser)
     add_rules(parser)
+    parser.add_argument("--backend", default=SIMULATOR, help=argparse.SUPPRESS)  # refused by a line that says why
     add_json(parser)
     parser = command(
         "answer",
@@ -62,7 +64,7 @@ def add_class(command: Callable[..., argparse.ArgumentParser], to: Any) -> None:
         "  companion lab class grade spring submissions --secret-file secret.txt --out leaderboard\n"
         "\n"
         "SUBMISSIONS holds a folder per student, by name. --out writes leaderboard.csv and leaderboard.md. The exit\n"
-        "status is 1 if a folder is missing or broken; the reason is in its line.",
+        "status is 1 if a folder is missing or broken; the reasons are below the table.",
         to=inner,
     )
     _add_submissions(parser)
@@ -82,6 +84,11 @@ def _add_submissions(parser: argparse.ArgumentParser) -> None:
 
 def new(arguments: argparse.Namespace) -> None:
     """`companion lab class new`: make all folders."""
+    if arguments.backend != SIMULATOR:
+        raise InputError(
+            f"--backend {arguments.backend}: a class has simulated worlds, since runs that are trained cannot be "
+            "graded; each student makes a laboratory with `companion lab new`"
+        )
     rules, students = rules_of(arguments), read_students(arguments.students)
     if arguments.folder.exists():  # before a secret is made
         raise InputError(f"{arguments.folder}: exists already; nothing was changed")
@@ -130,8 +137,11 @@ def grade(arguments: argparse.Namespace) -> int:
         rows = table.astype(object).where(table.notna(), None).to_dict("records")
         print_json({"files": [str(path) for path in files], "grades": rows, "strangers": unknown})
     else:
-        shown = table[["rank", "student", "total", "covered", "num_runs", "fault"]].astype(object)
-        print_table(shown.where(shown.notna(), "–"))
+        shown = table[["rank", "student", "total", "covered", "num_runs"]].astype(object)
+        print_table(shown.where(shown.notna(), "–").assign(total=table["total"].map("{:.1f}".format)))
+        for each in grades:
+            if each.fault:
+                print(f"{each.student}: {each.fault}")
         for name in unknown:
             print(f"note: {arguments.submissions / name} belongs to nobody of the class")
     return 1 if any(each.fault for each in grades) else 0

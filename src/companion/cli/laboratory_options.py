@@ -4,10 +4,14 @@ import argparse
 
 from companion.cli.options import count, level, positive, whole
 from companion.errors import InputError
-from companion.hardware import REFERENCE_HARDWARE
 from companion.study.laboratory.asks import Ask
 from companion.study.laboratory.asks_table import read_asks
-from companion.study.laboratory.rules import ARCHITECTURES, LAWS, SCHEDULES, Rules
+from companion.study.laboratory.rules import ARCHITECTURES, LAWS, SCHEDULES, SIMULATOR, TRAINING, Rules
+from companion.study.laboratory.training_rules import DEVICES
+from companion.study.laboratory.training_setup import USUAL, training_rules
+from companion.study.sweep.ladder import LADDER
+
+_DEVICE_NAMES = {"cpu": "a CPU", "cuda": "a GPU"}
 
 
 def add_rules(parser: argparse.ArgumentParser) -> None:
@@ -16,41 +20,83 @@ def add_rules(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", type=positive, metavar="C", help=f"FLOP to spend (default: {rules.budget:g})")
     parser.add_argument("--gpu-hours", type=positive, metavar="H", help="GPU-hours to spend, instead of FLOP")
     parser.add_argument(
-        "--hardware", default=REFERENCE_HARDWARE, metavar="NAME", help="row of data/hardware.csv (default: %(default)s)"
+        "--hardware",
+        metavar="NAME",
+        help=f"row of data/hardware.csv, for GPU-hours (default: {rules.hardware}; this GPU where it trains)",
     )
     parser.add_argument(
-        "--target",
-        type=positive,
-        default=rules.target_flops,
-        metavar="C",
-        help="FLOP of the run to predict (default: %(default)g)",
+        "--target", type=positive, metavar="C", help=f"FLOP of the run to predict (default: {rules.target_flops:g})"
     )
+    parser.add_argument("--law", choices=tuple(LAWS), help=f"what worlds are drawn around (default: {rules.law})")
     parser.add_argument(
-        "--law", choices=tuple(LAWS), default=rules.law, help="what worlds are drawn around (default: %(default)s)"
+        "--context-length", type=whole, metavar="T", help=f"tokens per sequence (default: {rules.context_length})"
     )
-    parser.add_argument(
-        "--context-length",
-        type=whole,
-        default=rules.context_length,
-        metavar="T",
-        help="tokens per sequence (default: %(default)s)",
-    )
-    parser.add_argument("--hybrid", action="store_true", help="a third architecture, half attention and half mLSTM")
+    parser.add_argument("--hybrid", action="store_true", help="a third architecture: layers of attention and of mLSTM")
     parser.add_argument("--level", type=level, default=rules.level, help="of the interval (default: %(default)s)")
 
 
+def _usual(device: str) -> str:
+    usual = USUAL[device]
+    return (
+        f"a budget of {usual.budget:g} FLOP, a target of {usual.target_flops:g},\na context length of "
+        f"{usual.context_length}, the corpus {usual.corpus}, and sizes from {usual.sizes[0]} to {usual.sizes[-1]}"
+    )
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """The backend, and what is trained by `--backend training`."""
+    parser.add_argument(
+        "--backend",
+        choices=(SIMULATOR, TRAINING),
+        default=SIMULATOR,
+        help="who answers: a simulated world, or models that are trained here (default: %(default)s)",
+    )
+    group = parser.add_argument_group(
+        "with --backend training",
+        "\n".join(f"On {name} the defaults are {_usual(device)}." for device, name in _DEVICE_NAMES.items()),
+    )
+    group.add_argument("--corpus", metavar="NAME", help="source, source:vocab_size=256, text:FOLDER, dataset:NAME")
+    group.add_argument("--device", choices=DEVICES, help="default: cuda where torch sees a GPU")
+    group.add_argument("--sizes", metavar="SIZE,...", help=f"of {', '.join(LADDER)}")
+
+
 def rules_of(arguments: argparse.Namespace) -> Rules:
-    """The rules that the options of `add_rules` describe."""
+    """The rules that the options of `add_rules` describe, and those of `add_training` where a parser has them."""
     if arguments.budget is not None and arguments.gpu_hours is not None:
         raise InputError("--budget and --gpu-hours exclude each other: give one")
     in_hours = arguments.gpu_hours is not None
+    unit, budget = ("gpu_hours", arguments.gpu_hours) if in_hours else ("flops", arguments.budget)
+    if arguments.backend == TRAINING:
+        return _rules_of_training(arguments, unit, budget)
+    for name in ("corpus", "device", "sizes"):
+        if getattr(arguments, name, None) is not None:
+            raise InputError(f"--{name}: a simulated world has none; it goes with --backend {TRAINING}")
+    usual = Rules()
     return Rules(
-        unit="gpu_hours" if in_hours else "flops",
-        budget=arguments.gpu_hours if in_hours else arguments.budget or Rules().budget,
-        target_flops=arguments.target,
-        context_length=arguments.context_length,
+        unit=unit,
+        budget=budget or usual.budget,
+        target_flops=arguments.target or usual.target_flops,
+        context_length=arguments.context_length or usual.context_length,
         architectures=(*ARCHITECTURES, "hybrid") if arguments.hybrid else ARCHITECTURES,
-        law=arguments.law,
+        law=arguments.law or usual.law,
+        level=arguments.level,
+        hardware=arguments.hardware or usual.hardware,
+    )
+
+
+def _rules_of_training(arguments: argparse.Namespace, unit: str, budget: float | None) -> Rules:
+    for name in ("law", "world"):
+        if getattr(arguments, name, None) is not None:
+            raise InputError(f"--{name}: there is no hidden world where runs are trained; leave it out")
+    return training_rules(
+        arguments.corpus,
+        device=arguments.device,
+        sizes=None if arguments.sizes is None else [size.strip() for size in arguments.sizes.split(",")],
+        context_length=arguments.context_length,
+        unit=unit,
+        budget=budget,
+        target_flops=arguments.target,
+        hybrid=arguments.hybrid,
         level=arguments.level,
         hardware=arguments.hardware,
     )

@@ -37,6 +37,12 @@ def test_a_replay_of_today_is_the_recorded_one(replayed: pd.DataFrame, strategy:
 def test_every_round_of_the_replay_is_there_once(replayed: pd.DataFrame) -> None:
     assert not replayed.duplicated(KEYS).any()
     assert set(replayed["strategy"]) == set(STRATEGIES)
+    ends = replayed[replayed["round"] == replayed.groupby(["architecture", "law"])["round"].transform("max")]
+    assert ends.groupby("architecture")["num_runs"].unique().map(list).to_dict() == {
+        "transformer": [137],
+        "xlstm": [179],
+    }
+    assert set(ends["share_of_compute"]) == {1.0}, "the last level buys the last run"
     known = replayed[replayed["status"] != "not identified"]
     assert known[["value", "low", "high"]].notna().all().all()
     assert ((known["low"] < known["value"]) & (known["value"] < known["high"])).all()

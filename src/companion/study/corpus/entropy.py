@@ -42,7 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
                 floor = measure_floor(grammar, length, given.documents, device=given.device, progress=True)
                 shown = f"{floor.loss:.6f}", f"{floor.standard_error:.6f}"
                 counts = floor.documents, floor.positions
-                rows.append((given.vocab_size, given.class_bits, seed, length, *shown, *counts, grammar.fingerprint, METHOD))
+                sizes = given.vocab_size, given.class_bits, seed, length
+                rows.append((*sizes, *shown, *counts, grammar.fingerprint, METHOD))
         found = pd.DataFrame(rows, columns=list(COLUMNS)).astype(str)
         replaced = before.set_index(_KEY).index.isin(found.set_index(_KEY).index)
         whole = pd.concat([before[~replaced], found])

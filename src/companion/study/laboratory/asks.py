@@ -36,8 +36,12 @@ class Ask:
 
     @property
     def train_flops(self) -> float:
-        """C = 6·N·D (arXiv 2001.08361): what a run costs in every laboratory."""
+        """C = 6·N·D (arXiv 2001.08361): what a simulated run costs."""
         return 6.0 * self.num_params * self.num_tokens
+
+    def flops_by(self, rules: Rules) -> float:
+        """C in FLOP by the rules: 6·N·D of a simulated run, the count of the accounting of one that is trained."""
+        return rules.flops_per_token(self.architecture, self.num_params) * self.num_tokens
 
     def train_steps(self, context_length: int) -> int:
         """Optimizer steps at a context length."""
@@ -49,6 +53,8 @@ class Ask:
 
     def checked(self, rules: Rules) -> "Ask":
         """The ask as it would be run: whole steps, so that D = sequences · T · steps, and a warm-up in steps.
+
+        Where models are trained, N is that of the nearest size.
 
         Raises
         ------
@@ -86,7 +92,13 @@ class Ask:
         if not 0 <= self.seed < 2**31:
             raise InputError(f"seed {self.seed} is not between 0 and 2^31 - 1")
         tokens = self.batch_size_seqs * rules.context_length * steps
-        return replace(self, num_tokens=tokens, warmup_steps=warmup, learning_rate=float(self.learning_rate))
+        return replace(
+            self,
+            num_params=rules.model_size(self.architecture, self.num_params),
+            num_tokens=tokens,
+            warmup_steps=warmup,
+            learning_rate=float(self.learning_rate),
+        )
 
 
 def ask_from(values: Mapping[str, Any], where: str) -> Ask:

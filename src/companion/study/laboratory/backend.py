@@ -1,9 +1,10 @@
 """What answers a laboratory's asks: the simulator, or anything else that knows the costs and can train.
 
 A backend of one's own needs two methods, `cost` and `run`. One that can also run the target and knows the best run
-there is a `Referee`: scores need it.
+there is a `Referee`: scores need it. `Cautious` ones refuse what cannot be run before it is paid for.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -83,6 +84,14 @@ class Referee(Protocol):
 
     def regret(self, ask: Ask, outcome: Outcome, target_flops: float) -> Regret | None:
         """How far the choice stays behind the best; None where nobody knows the best."""
+
+
+@runtime_checkable
+class Cautious(Protocol):
+    """Knows before a run whether it can be made here."""
+
+    def check_possible(self, asks: Sequence[Ask]) -> None:
+        """Raise an InputError that names the field of an ask which no run here can have: then nothing is run."""
 
 
 @dataclass(frozen=True)

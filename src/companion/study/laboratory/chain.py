@@ -10,6 +10,8 @@ The hashes find accidents and edits by hand. Whoever writes the whole file anew,
 import hashlib
 import json
 import os
+import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +32,8 @@ except ImportError:  # not on Windows
 NO_HASH = "0" * 64
 #: Largest file of a laboratory that is read, bytes.
 MAX_BYTES = 64 * 2**20
+#: Seconds after which waiting for a lock is worth a word.
+_PATIENCE = 2.0
 _FIELDS = {"number", "kind", "body", "previous", "hash"}
 
 
@@ -166,6 +170,8 @@ class Chain:
     def locked(self) -> Iterator[None]:
         """Keep other processes out: who reads, decides and appends inside it does so alone.
 
+        Who waits for more than two seconds is warned that it does: another process may be training.
+
         Raises
         ------
         InputError
@@ -179,10 +185,21 @@ class Chain:
         except OSError as error:
             raise InputError(f"{lock}: cannot be written: {error.strerror}") from error
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self._wait_for(descriptor)
             yield
         finally:
             os.close(descriptor)
+
+    def _wait_for(self, descriptor: int) -> None:
+        """Take the lock as soon as it is free."""
+        begin = time.monotonic()
+        while time.monotonic() - begin < _PATIENCE:
+            try:
+                return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.02)
+        warnings.warn(f"{self.path.parent}: another process is at work in this laboratory; waiting", stacklevel=5)
+        return fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def parse(data: bytes, source: str) -> tuple[list[Entry], bytes]:

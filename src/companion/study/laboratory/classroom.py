@@ -21,9 +21,10 @@ from companion.study.laboratory.asks_table import read_asks
 from companion.study.laboratory.backend import Simulator
 from companion.study.laboratory.chain import read_bytes, read_json
 from companion.study.laboratory.chance import canonical, derived_key
-from companion.study.laboratory.folder import Laboratory, make_folder, new_folder, read_rules
+from companion.study.laboratory.folder import make_folder, new_folder, read_rules
+from companion.study.laboratory.game import Laboratory
 from companion.study.laboratory.journal import FolderJournal
-from companion.study.laboratory.rules import Rules, rules_from
+from companion.study.laboratory.rules import SIMULATOR, Rules, rules_from
 
 CLASS, STUDENTS, ASKS, ANSWERS = "class.json", "students", "asks.csv", "runs.csv"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -86,8 +87,13 @@ def new_class(folder: Path, students: list[str], secret: str, rules: Rules) -> C
     Raises
     ------
     InputError
-        if the folder exists or cannot be made, the secret is short, or the limits allow no run of the target compute.
+        if the folder exists or cannot be made, the secret is short, the limits allow no run of the target compute, or
+        the rules are not those of a simulated world.
     """
+    if rules.backend != SIMULATOR:
+        raise InputError(
+            f"backend {quoted(rules.backend)}: a class has simulated worlds; runs that are trained cannot be graded"
+        )
     made = Classroom(folder, replace(rules, student=None, identity="0" * 16), tuple(students), secret)
     made.simulator_of(students[0]).world.best_run(rules.target_flops)
     new_folder(folder)

@@ -13,7 +13,7 @@ from joblib import Parallel, delayed
 from companion.errors import InputError
 from companion.paths import check_target, write_whole
 from companion.study.laboratory.chance import derived_key
-from companion.study.laboratory.folder import practice_laboratory
+from companion.study.laboratory.game import practice_laboratory
 from companion.study.laboratory.rules import LAWS, Rules
 from companion.study.laboratory.strategies import STRATEGIES
 

@@ -11,7 +11,8 @@ from companion.errors import InputError
 from companion.formatting import cut
 from companion.study.laboratory.backend import Outcome, Simulator
 from companion.study.laboratory.classroom import Classroom
-from companion.study.laboratory.folder import Laboratory, judged, read_rules
+from companion.study.laboratory.folder import read_rules
+from companion.study.laboratory.game import Laboratory, judged
 from companion.study.laboratory.journal import FolderJournal
 from companion.study.laboratory.scoring import Score
 from companion.study.laboratory.state import Answer

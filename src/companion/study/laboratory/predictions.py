@@ -49,9 +49,11 @@ class Prediction:
         if not (self.low <= self.loss <= self.high and self.low < self.high):
             raise InputError(f"low {self.low:g} and high {self.high:g} must hold the loss {self.loss:g} between them")
         ask = self.ask.checked(rules)
-        if ask.train_flops > (1 + TOLERANCE) * rules.target_flops:
+        cost = ask.flops_by(rules)
+        if cost > (1 + TOLERANCE) * rules.target_flops:
+            how = " (6 N D)" if rules.training is None else ""
             raise InputError(
-                f"the run costs {ask.train_flops:.4g} FLOP (6 N D), the target is {rules.target_flops:g}: take fewer "
+                f"the run costs {cost:.4g} FLOP{how}, the target is {rules.target_flops:g}: take fewer "
                 "num_params or num_tokens"
             )
         return Prediction(ask=ask, loss=float(self.loss), low=float(self.low), high=float(self.high))
@@ -65,8 +67,29 @@ def tokens_within(target_flops: float, num_params: float, batch_size_seqs: int, 
     >>> tokens_within(1e20, 10**9, 64, 2048)
     16666591232
     """
-    step = batch_size_seqs * context_length
-    return max(1, math.floor(target_flops / (6 * num_params) / step)) * step
+    return _whole_steps(target_flops / (6 * num_params), batch_size_seqs * context_length)
+
+
+def target_tokens(rules: Rules, architecture: str, num_params: int, batch_size_seqs: int) -> int:
+    """The most tokens in whole steps that a model can see for the target compute of the rules.
+
+    Raises
+    ------
+    InputError
+        for an architecture that is not known.
+
+    Examples
+    --------
+    >>> target_tokens(Rules(), "xlstm", 10**9, 64) == tokens_within(1e20, 10**9, 64, 2048)
+    True
+    """
+    tokens = rules.target_flops / rules.flops_per_token(architecture, num_params)
+    return _whole_steps(tokens, batch_size_seqs * rules.context_length)
+
+
+def _whole_steps(tokens: float, step: int) -> int:
+    """Tokens of the whole steps that fit, of one step at least."""
+    return max(1, math.floor(tokens / step)) * step
 
 
 def opened(prediction: Prediction) -> dict[str, Any]:

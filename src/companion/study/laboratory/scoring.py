@@ -28,6 +28,8 @@ from companion.study.laboratory.backend import Outcome, Regret
 #: Points of the parts, and where two of them reach 0.
 INTERVAL_POINTS, ACCURACY_POINTS, CHOICE_POINTS = 50.0, 10.0, 40.0
 WORST_INTERVAL_SCORE, WORST_ERROR = 0.15, 0.05
+#: Factor of the points for interval and accuracy where there are none for the choice.
+WITHOUT_CHOICE = (INTERVAL_POINTS + ACCURACY_POINTS + CHOICE_POINTS) / (INTERVAL_POINTS + ACCURACY_POINTS)
 
 
 def interval_score(low: float, high: float, outcome: float, level: float) -> float:
@@ -100,8 +102,7 @@ def score(loss: float, low: float, high: float, level: float, outcome: Outcome, 
     accuracy_points = ACCURACY_POINTS * max(0.0, 1 - abs(error) / WORST_ERROR)
     choice_points = CHOICE_POINTS * regret.compute_share if regret else math.nan
     if regret is None:
-        whole = (INTERVAL_POINTS + ACCURACY_POINTS + CHOICE_POINTS) / (INTERVAL_POINTS + ACCURACY_POINTS)
-        interval_points, accuracy_points = whole * interval_points, whole * accuracy_points
+        interval_points, accuracy_points = WITHOUT_CHOICE * interval_points, WITHOUT_CHOICE * accuracy_points
     return Score(
         total=interval_points + accuracy_points + (choice_points if regret else 0.0),
         interval_points=interval_points,

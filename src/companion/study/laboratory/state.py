@@ -1,5 +1,11 @@
-"""What a ledger says: runs asked for, what is left of the budget, the prediction, the revealed target."""
+"""What a ledger says: runs asked for, what is left of the budget, the prediction, the revealed target.
 
+Runs that are trained take time, so their ledger says when one begins (`begin`): from then on its whole cost is spent,
+whether or not it is watched to its end. Its outcome (`ask`) replaces that cost by the one it had. A run that could not
+be made (`drop`) costs nothing.
+"""
+
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +15,8 @@ from companion.study.laboratory.asks import Ask, ask_from
 from companion.study.laboratory.backend import Outcome
 from companion.study.laboratory.chain import Entry
 from companion.study.laboratory.chance import is_number
-from companion.study.laboratory.rules import Rules
+from companion.study.laboratory.rules import TRAINING, Rules
+from companion.study.laboratory.training_runs import cost_of
 
 #: Share of the budget that sums of float64 costs may miss it by.
 ROUNDING = 1e-9
@@ -28,7 +35,8 @@ class Answer:
 class State:
     """A laboratory after the entries of its ledger; `spent` and `left` are in the unit of the budget.
 
-    `commitment` is the hash of the prediction, empty before there is one; `final` is the revealed target.
+    `commitment` is the hash of the prediction, empty before there is one; `final` is the revealed target. `unfinished`
+    are runs that were begun and have no outcome yet: their whole cost is spent.
     """
 
     answers: tuple[Answer, ...]
@@ -37,6 +45,7 @@ class State:
     commitment: str
     final: Outcome | None
     notes: tuple[str, ...] = ()
+    unfinished: tuple[Ask, ...] = ()
 
     def known(self) -> dict[Ask, Answer]:
         """The answers by their asks, marked as repeated: what asking again gets."""
@@ -45,6 +54,8 @@ class State:
 
 def state_of(entries: Sequence[Entry], rules: Rules, source: str, notes: Sequence[str] = ()) -> State:
     """What the entries say, in the order `open`, `ask` any number of times, `predict`, `reveal`.
+
+    Where runs are trained, `begin` comes before an `ask`, or before the `drop` of a run that could not be made.
 
     Raises
     ------
@@ -60,14 +71,12 @@ def state_of(entries: Sequence[Entry], rules: Rules, source: str, notes: Sequenc
     first = entries[0]
     if first.kind != "open" or first.body != {"rules": rules.fingerprint()}:
         raise InputError(f"{source}: line 1: the ledger belongs to other rules; restore lab.json from a copy")
-    answers: list[Answer] = []
-    commitment, final, spent = "", None, 0.0
+    runs = _Runs(rules)
+    commitment, final = "", None
     for entry in entries[1:]:
         place = f"{source}: line {entry.number + 1}"
-        if entry.kind == "ask" and not commitment:
-            answers.append(_answer(entry.body, rules, place))
-            spent += answers[-1].outcome.cost.charged(rules)
-            if spent > (1 + ROUNDING) * rules.budget:
+        if entry.kind in ("begin", "ask", "drop") and not commitment and runs.take(entry, place):
+            if runs.spent > (1 + ROUNDING) * rules.budget:
                 raise InputError(
                     f"{place}: the runs up to here cost more than the budget of {rules.amount(rules.budget)}"
                 )
@@ -78,18 +87,70 @@ def state_of(entries: Sequence[Entry], rules: Rules, source: str, notes: Sequenc
         else:
             raise InputError(f"{place}: an entry {entry.kind!r} cannot follow the entries before it")
     return State(
-        answers=tuple(answers),
-        spent=spent,
-        left=max(0.0, rules.budget - spent),
+        answers=tuple(runs.answers),
+        spent=runs.spent,
+        left=max(0.0, rules.budget - runs.spent),
         commitment=commitment,
         final=final,
         notes=tuple(notes),
+        unfinished=tuple(runs.begun),
     )
 
 
-def _answer(body: Mapping[str, Any], rules: Rules, place: str) -> Answer:
-    if set(body) != {"ask", "outcome"} or not isinstance(body["ask"], dict):
-        raise InputError(f"{place}: is not an ask with its outcome")
+class _Runs:
+    """Runs up to an entry: their answers, those that were begun with what they may cost, and what all have cost."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules, self.answers = rules, list[Answer]()
+        self.begun: dict[Ask, float] = {}
+        self._answered: set[Ask] = set()
+        self._charged = 0.0
+
+    @property
+    def spent(self) -> float:
+        """In the unit of the budget."""
+        return self._charged + sum(self.begun.values())
+
+    def take(self, entry: Entry, place: str) -> bool:
+        """Take in an entry about a run; false if it cannot follow the others."""
+        if self.rules.backend != TRAINING:
+            if entry.kind == "ask":
+                self._answer(entry.body, place)
+            return entry.kind == "ask"
+        fields = {"begin": {"ask"}, "ask": {"ask", "outcome"}, "drop": {"ask", "reason"}}[entry.kind]
+        ask = _ask_of(entry.body, fields, self.rules, place)
+        if (ask in self.begun) != (entry.kind != "begin") or ask in self._answered:
+            return False
+        if entry.kind == "begin":
+            self.begun[ask] = cost_of(ask, self.rules).charged(self.rules)
+        else:
+            most = self.begun.pop(ask)
+            if entry.kind == "ask":
+                self._answer(entry.body, place)
+                self._check_trained(self.answers[-1], most, place)
+        return True
+
+    def _answer(self, body: Mapping[str, Any], place: str) -> None:
+        ask = _ask_of(body, {"ask", "outcome"}, self.rules, place)
+        answer = Answer(ask=ask, outcome=outcome_from(body["outcome"], place))
+        self.answers.append(answer)
+        self._answered.add(ask)
+        self._charged += answer.outcome.cost.charged(self.rules)
+
+    def _check_trained(self, answer: Answer, most: float, place: str) -> None:
+        """Raise unless a run has the FLOP of the steps that it made, and costs no more than was set aside for it."""
+        outcome = answer.outcome
+        made = outcome.share_done * cost_of(answer.ask, self.rules).train_flops
+        if outcome.share_done > 1 or not math.isclose(outcome.train_flops, made, rel_tol=ROUNDING):
+            raise InputError(f"{place}: train_flops is not that of the steps of this run")
+        if outcome.cost.charged(self.rules) > (1 + ROUNDING) * most:
+            raise InputError(f"{place}: the run costs more than was set aside for it")
+
+
+def _ask_of(body: Mapping[str, Any], names: set[str], rules: Rules, place: str) -> Ask:
+    """The ask of an entry with these fields: one that the rules allow."""
+    if set(body) != names or not isinstance(body["ask"], dict):
+        raise InputError(f"{place}: is not an ask{' with its outcome' if 'outcome' in names else ''}")
     ask = ask_from(body["ask"], place)
     try:
         allowed = ask.checked(rules) == ask
@@ -97,7 +158,7 @@ def _answer(body: Mapping[str, Any], rules: Rules, place: str) -> Answer:
         allowed = False
     if not allowed:
         raise InputError(f"{place}: the run is not one that the rules allow")
-    return Answer(ask=ask, outcome=outcome_from(body["outcome"], place))
+    return ask
 
 
 def outcome_from(read: Any, place: str) -> Outcome:

@@ -24,7 +24,7 @@ from companion.fitting.isoflop.draws import draw_optima, parabola_spread
 from companion.laws import LossSurface, optimum
 from companion.numeric import Array
 from companion.study.laboratory.asks import Ask
-from companion.study.laboratory.folder import Laboratory
+from companion.study.laboratory.game import Laboratory
 from companion.study.laboratory.predictions import Prediction, tokens_within
 from companion.study.laboratory.state import Answer
 

@@ -31,6 +31,8 @@ from companion.study.next_runs.quantities import LossOf, Quantity, SizeExponent
 NUM_STARTS, RESAMPLES = 8, 100
 #: Runs of the start table, its fewest sizes and numbers of tokens apart from what identification asks for.
 FEWEST_RUNS, MORE_RUNS = 20, 5
+#: Share by which sums of float64 costs may miss a level: else the last run of a study could never be bought.
+_ROUNDING = 1e-9
 STRATEGIES = ("V-optimal", "D-optimal", "random", "cheapest first", "by budget", "largest affordable")
 
 
@@ -187,7 +189,7 @@ def _asked_for(
     """Rows to see next: what the compute up to a level buys of the hidden ones."""
     flops = oracle.runs["train_flops"].to_numpy(float)
     hidden = np.setdiff1d(np.arange(len(flops)), [*seen, *oracle.held_out])
-    left = level - flops[list(seen)].sum()
+    left = (level - flops[list(seen)].sum()) * (1 + _ROUNDING)
     if not (flops[hidden] <= left).any():
         return []
     if strategy in ("V-optimal", "D-optimal"):
@@ -204,7 +206,7 @@ def _asked_for(
     }[strategy]()
     taken = []
     for row in hidden[order]:
-        if flops[row] <= left * (1 + 1e-9):
+        if flops[row] <= left:
             taken.append(int(row))
             left -= flops[row]
     return taken

@@ -1,8 +1,16 @@
-"""Sweeps: a design becomes a plan with predicted costs, its runs are trained, and their records become a run table."""
+"""Sweeps: a design becomes a plan with predicted costs, its runs are trained, and their records become a run table.
+
+Designs and sizes need no torch; plans do, and load it when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from companion.study.sweep.design import Design, read_design
 from companion.study.sweep.ladder import LADDER, study_architecture
-from companion.study.sweep.plan import Plan, PlannedRun, make_plan, read_plan, write_plan
+
+if TYPE_CHECKING:
+    from companion.study.sweep.plan import Plan, PlannedRun, make_plan, read_plan, write_plan
 
 __all__ = [
     "LADDER",
@@ -15,3 +23,10 @@ __all__ = [
     "study_architecture",
     "write_plan",
 ]
+_LAZY = ("Plan", "PlannedRun", "make_plan", "read_plan", "write_plan")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("companion.study.sweep.plan"), name)

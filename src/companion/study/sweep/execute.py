@@ -20,7 +20,7 @@ from companion.errors import InputError
 from companion.formatting import plural
 from companion.study.sweep.plan import Plan, PlannedRun
 from companion.study.sweep.status import RunState, run_states
-from companion.study.train import record_path, train
+from companion.study.train import record_path, records, train
 from companion.study.train.recipe import Recipe
 
 #: How a run can end: with a loss, without one, or not at all.
@@ -118,9 +118,7 @@ def set_aside(states: Sequence[RunState], folder: Path) -> list[Path]:
     moved = []
     for each in states:
         if each.state == "damaged":
-            path = record_path(folder, each.run.run_id)
-            kept = path.with_name(path.name + ".damaged")
-            path.replace(kept)
+            kept = records.set_aside(record_path(folder, each.run.run_id))
             moved.append(kept)
             warnings.warn(
                 f"{each.reason.split('; delete')[0]}: kept as {kept.name}; its run is trained again", stacklevel=2

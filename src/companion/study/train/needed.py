@@ -105,8 +105,19 @@ def peak_flops_of(device: str) -> float | None:
     >>> peak_flops_of("cpu") is None
     True
     """
-    name = next((name for pattern, name in _DEVICES if re.search(pattern, device)), None)
+    name = hardware_of(device)
     return None if name is None else _peaks()[name]
+
+
+def hardware_of(device: str) -> str | None:
+    """Row of `data/hardware.csv` of a GPU by the name that its driver prints; None where the table has none.
+
+    Examples
+    --------
+    >>> hardware_of("NVIDIA H200"), hardware_of("cpu")
+    ('h200-sxm', None)
+    """
+    return next((name for pattern, name in _DEVICES if re.search(pattern, device)), None)
 
 
 @cache

@@ -161,6 +161,31 @@ def checked_record(record: object, source: str) -> dict[str, Any]:
     return record
 
 
+def set_aside(path: Path) -> Path:
+    """The new name of a record that cannot be read, `RUN_ID.json.damaged`: its run is trained again.
+
+    Raises
+    ------
+    InputError
+        if the file cannot be renamed.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = record_path(folder, "0123456789abcdef")
+    ...     written = path.write_text("{")
+    ...     set_aside(path).name
+    '0123456789abcdef.json.damaged'
+    """
+    kept = path.with_name(path.name + ".damaged")
+    try:
+        path.replace(kept)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be renamed: {error.strerror or error}") from error
+    return kept
+
+
 def checksum_of(record: Mapping[str, Any]) -> str:
     """SHA-256 of a record without its checksum, hexadecimal.
 
