@@ -205,8 +205,8 @@ def show_contexts(study: OwnStudy, profiles: Mapping[str, Mapping[int, IsoflopFi
     ax.set(yscale="log", xlabel=LABELS["context_length"], ylabel="optimal parameters N*")
     count_ticks(ax.yaxis)
     low, high = ax.get_ylim()
-    ax.set_ylim(low / (high / low) ** 0.35, high)  # room for the legend
-    ax.legend(loc="lower left", ncols=2)
+    ax.set_ylim(low / (high / low) ** 0.5, high)  # room for the legend
+    ax.legend(loc="lower left", fontsize=8)
     return show(
         figure,
         name="study-contexts",
