@@ -26,6 +26,7 @@ FACES = (
     "companion.ledger",
     "companion.planner",
     "companion.plotting",
+    "companion.study.claims",
     "companion.study.corpus",
     "companion.study.laboratory",
     "companion.study.next_runs",

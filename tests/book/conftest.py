@@ -44,6 +44,8 @@ def built_book(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path
             shutil.copytree(book.ROOT / "notebooks", source / "notebooks")
             shutil.copytree(book.ROOT / "data", source / "data")
             shutil.copy(book.ROOT / "_config.yml", source)
+            shorten(source / "notebooks/15_own_study.md", "num_draws = 10", "num_draws = 2")
+            shorten(source / "notebooks/15_own_study.md", "[5e9, 1e10, 2e10]", "[2e9]")
             shorten(source / "notebooks/13_from_cell_to_model.md", "train_seconds = 60", "train_seconds = 6")
             try:
                 book.build(shared / "out", root=source, progress=False)

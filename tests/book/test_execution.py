@@ -48,6 +48,11 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "13_from_cell_to_model": [{"train_seconds": 1, "small_models": ["xlstm"], "distance": 2, "records": "of a reader"}],
     "14_inference_measured": [{"records": "of a reader", "model_size": "400m", "tokens": 4096, "num_resamples": 10}],
+    "15_own_study": [
+        {"context_length": 256, "num_resamples": 40, "reach": [0], "num_draws": 2, "example_budgets": [2e9]},
+        {"runs_file": str(book.ROOT / "data" / "runs.csv"), "context_length": None, "num_resamples": 40}
+        | {"example_budgets": [2e9]},
+    ],
     "16_laboratory": [
         {"design_architecture": "transformer", "wanted": "exponent", "budget": 3e20, "max_runs": 3, "num_worlds": 1}
         | {"replayed": "transformer", "world": "another one"},

@@ -94,7 +94,7 @@ def test_a_product_without_slope_in_one_variable_is_not_identified() -> None:
 def test_only_some_parameters_can_be_held() -> None:
     assert fit(LossSurface, table(CHINCHILLA), gamma=1.0).fixed == {"gamma": 1.0}
     for law, options, words in (
-        (LossSurface, {"alpha": 0.3}, "LossSurface takes no option 'alpha'; it can fix gamma"),
+        (LossSurface, {"alpha": 0.3}, "LossSurface takes no option 'alpha'; it can fix gamma, E"),
         (ProductLaw, {"gamma": 1.0}, "ProductLaw takes no option 'gamma'$"),
         (LossSurface, {"gamma": 30.0}, r"gamma 30 is not between 0\.01 and 20"),
     ):
@@ -102,6 +102,26 @@ def test_only_some_parameters_can_be_held() -> None:
             fit(law, table(CHINCHILLA), **options)
     with pytest.raises(InputError, match="4 runs for 4 free parameters; at least 5 are needed"):
         fit(ProductLaw, table(PRODUCT).iloc[:4])
+
+
+def test_a_floor_that_is_known_can_be_held() -> None:
+    runs = table(CHINCHILLA)
+    found = fit(LossSurface, runs, gamma=1.0, E=CHINCHILLA.E)
+    assert found.fixed == {"gamma": 1.0, "E": CHINCHILLA.E}
+    for name in ("A", "B", "alpha", "beta"):
+        assert found.parameters[name] == pytest.approx(getattr(CHINCHILLA, name), rel=0.1), name  # runs scatter
+    other = fit(LossSurface, runs, gamma=1.0, E=1.0)
+    assert other.parameters["E"] == 1.0
+    assert other.objective > found.objective
+    free = fit(LossSurface, runs, gamma=1.0)
+    assert free.objective <= found.objective + 1e-12
+    drawn = other.bootstrap(20)
+    assert np.allclose(np.exp(drawn.theta[:, 0]), 1.0)
+    assert np.isnan(drawn.interval("E")).all(), "a held parameter has no interval"
+    assert "E = 1," in str(other)
+    assert "E free" not in str(free)
+    with pytest.raises(InputError, match=r"E 9 is not below the lowest loss of the runs, \d"):
+        fit(LossSurface, runs, E=9.0)
 
 
 @pytest.mark.parametrize("free", [True, False])

@@ -1,6 +1,7 @@
-"""`companion study plan | run | status | collect`: a sweep of small models, from a design to a run table."""
+"""`companion study plan | run | status | collect | claims`: a sweep of small models, from a design to its findings."""
 
 import argparse
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -10,10 +11,12 @@ from typing import Any
 import pandas as pd
 
 from companion.cli.commands import print_json, print_table
-from companion.cli.options import add_json, positive, whole
+from companion.cli.options import add_bootstrap, add_json, add_level, positive, whole
 from companion.errors import InputError
-from companion.formatting import count, percent, plural, significant
+from companion.formatting import count, interval, percent, plural, significant
 from companion.hardware import get_hardware
+from companion.runs.load import load_runs
+from companion.study.claims import claims_frame, study_claims
 
 _HOUR = 3600.0
 
@@ -21,7 +24,9 @@ _HOUR = 3600.0
 def add_sweep(command: Callable[..., argparse.ArgumentParser], subparsers: Any) -> None:
     """`companion study` with its commands."""
     study = subparsers.add_parser(
-        "study", help="plan, train and collect a sweep of small models", description="Plan, train and collect a sweep."
+        "study",
+        help="plan, train, collect and judge a sweep of small models",
+        description="Plan, train and collect a sweep, and judge claims on its runs.",
     )
     group = partial(command, to=study.add_subparsers(title="commands", metavar="COMMAND", required=True))
     parser = group(
@@ -84,6 +89,25 @@ def add_sweep(command: Callable[..., argparse.ArgumentParser], subparsers: Any) 
     )
     _add_folder(parser)
     parser.add_argument("--out", type=Path, default=Path("runs.csv"), metavar="FILE", help="default: %(default)s")
+    add_json(parser)
+
+    parser = group(
+        "claims",
+        claims,
+        "which of the paper's claims about training a run table confirms or refutes, each with an interval",
+        "  companion study claims runs.csv\n"
+        "  companion study claims data/study_runs.csv --context-length 1024 --json\n"
+        "\n"
+        "Any run table with two architectures will do. A claim that its runs leave open says what would decide it.",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="run table (CSV)")
+    parser.add_argument("--first", default="xlstm", metavar="NAME", help="architecture (default: %(default)s)")
+    parser.add_argument("--second", default="transformer", metavar="NAME", help="architecture (default: %(default)s)")
+    parser.add_argument(
+        "--context-length", type=whole, metavar="T", help="of claims that are not about contexts (default: most runs)"
+    )
+    add_bootstrap(parser)
+    add_level(parser)
     add_json(parser)
 
 
@@ -194,6 +218,30 @@ def collect_runs(arguments: argparse.Namespace) -> None:
     print(f"{plural(len(found.runs), 'run')}")
     for path in paths:
         print(path)
+
+
+def claims(arguments: argparse.Namespace) -> None:
+    """`companion study claims`: a line per claim with its verdict, its number, and what would decide it."""
+    found = study_claims(
+        load_runs(arguments.file),
+        arguments.first,
+        arguments.second,
+        context_length=arguments.context_length,
+        level=arguments.level,
+        num_resamples=arguments.bootstrap,
+        seed=arguments.seed,
+    )
+    if arguments.json:
+        print_json({"claims": claims_frame(found).to_dict("records")})
+        return
+    for each in found:
+        number, unit = "no number", f" {each.unit}" if each.unit else ""
+        if math.isfinite(each.value):
+            number = f"{significant(each.value)}{unit}, interval {interval((each.low, each.high))}"
+        print(f"{each.verdict}: {each.statement}")
+        print(f"  {each.quantity}: {number}, {plural(each.num_runs, 'run')}")
+        if each.needed:
+            print(f"  to decide it: {each.needed}")
 
 
 def _duration(seconds: float) -> str:

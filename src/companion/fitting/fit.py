@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from companion.errors import InputError
 from companion.fitting.derivatives import Rows, to_raw
 from companion.fitting.identification import free_directions
 from companion.fitting.inputs import checked_columns, checked_options
@@ -133,14 +134,14 @@ def fit(
     progress
         count the steps on stderr once two seconds have passed.
     fixed
-        a parameter to hold at a value, if the law allows it: `gamma=1` is the Chinchilla form of `LossSurface`. None
-        leaves the parameter free.
+        a parameter to hold at a value, if the law allows it: `gamma=1` is the Chinchilla form of `LossSurface`, and
+        `E=3.81` a floor that is known beforehand, nats per token. None leaves the parameter free.
 
     Raises
     ------
     InputError
         if a column is missing or holds a value that cannot be, for fewer rows than parameters, a single model size or a
-        single number of tokens, or a wrong option.
+        single number of tokens, a held E that is not below all losses, or a wrong option.
 
     Examples
     --------
@@ -155,6 +156,9 @@ def fit(
     free = np.array([name not in held for name in law.PARAMETERS])
     data = checked_columns(runs, weights, num_free=int(free.sum()))
     rows = rows_of(law, data, huber_delta)
+    lowest = float(np.exp(rows.log_loss[rows.weights > 0].min()))
+    if held.get("E", 0.0) >= lowest:
+        raise InputError(f"E {held['E']:g} is not below the lowest loss of the runs, {lowest:g}")
     starts = projected_starts(rows, held, num_starts)
     if len(data) > MANY_ROWS:
         starts = _leading_ends(starts, rows, free, max_iterations)

@@ -184,8 +184,11 @@ class Solved:
         )
 
     def __str__(self) -> str:
+        floor = self.law.PARAMETERS[0]  # free unless it is said
         held = [
-            f"{name} free" if name not in self.fixed else f"{name} = {self.fixed[name]:g}" for name in self.law.FIXABLE
+            f"{name} free" if name not in self.fixed else f"{name} = {self.fixed[name]:g}"
+            for name in self.law.FIXABLE
+            if name in self.fixed or name != floor
         ]
         words = [f"L = {self.law.FORMULA}", f"{self.num_rows} runs", *held, f"Huber delta {self.huber_delta:g}"]
         head = ", ".join(words)

@@ -17,7 +17,7 @@ from companion.laws.base import Array
 _GRID_ROWS = 1000
 
 
-def floor_and_factor(shape: Array, rows: Rows, bounded: bool = True) -> tuple[Array, Array]:
+def floor_and_factor(shape: Array, rows: Rows, bounded: bool = True, held: float | None = None) -> tuple[Array, Array]:
     """E and K of least squares of (E + K·h)/L - 1, in closed form: both (G,), not finite where there are none.
 
     Parameters
@@ -28,6 +28,8 @@ def floor_and_factor(shape: Array, rows: Rows, bounded: bool = True) -> tuple[Ar
         with weights of shape (n,). Relative residuals stand in for differences of logarithms.
     bounded
         E is held between 0.01 and just below the lowest loss (so it is always finite), and K is the best for that E.
+    held
+        E itself, nats per token: then K alone is sought.
     """
     w, loss = rows.weights, np.exp(rows.log_loss)
     floor = 1 / loss
@@ -35,7 +37,9 @@ def floor_and_factor(shape: Array, rows: Rows, bounded: bool = True) -> tuple[Ar
     t0, t1 = (w * floor).sum(), (shape * w).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         e = (t0 * s11 - t1 * s01) / (s00 * s11 - s01**2)
-        if bounded:
+        if held is not None:
+            e = np.full(len(shape), held)
+        elif bounded:
             e = np.clip(np.nan_to_num(e, nan=0.5), 1e-2, 0.99 * loss.min())
         return e, (t1 - e * s01) / s11
 
@@ -66,7 +70,7 @@ def projected_starts(rows: Rows, fixed: Mapping[str, float], number: int) -> Arr
     w, loss = rows.weights, np.exp(rows.log_loss)
     h = np.exp(law.log_shape(grid, rows.log_n, rows.log_d))
     h /= loss
-    e, k = floor_and_factor(h, rows)
+    e, k = floor_and_factor(h, rows, held=fixed.get("E"))
     usable = np.isfinite(k) & (k > 0)
     k = np.where(usable, k, 1.0)
     misfit = (w * np.abs(e[:, None] * (1 / loss) + k[:, None] * h - 1)).sum(axis=1)

@@ -254,6 +254,8 @@ def refit(fit: Solved, weights: Array) -> Array:
 
 def _put_floor_at_zero(theta: Array, least: Array, rows: Rows, free: NDArray[np.bool_]) -> None:
     """Move E to its bound wherever a small E ends no lower: steps toward it stop early (see `creep_to_bounds`)."""
+    if not free[0]:
+        return
     lowest = rows.law.bounds()[0][0]
     small = np.log(SMALL_FLOOR) + float(rows.log_loss.min())
     creeping = np.flatnonzero((theta[:, 0] > lowest) & (theta[:, 0] < small))

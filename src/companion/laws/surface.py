@@ -69,7 +69,7 @@ class LossSurface(Law):
     }
     SHIFTS: ClassVar[tuple[Shift, ...]] = (Shift("A", "alpha", 0), Shift("B", "beta", 1))
     EXPONENTS: ClassVar[Mapping[str, str]] = {"alpha": "num_params", "beta": "num_tokens"}
-    FIXABLE: ClassVar[Mapping[str, tuple[float, float]]] = {"gamma": (0.01, 20.0)}
+    FIXABLE: ClassVar[Mapping[str, tuple[float, float]]] = {"gamma": (0.01, 20.0), "E": (1e-6, 1e3)}
 
     def __post_init__(self) -> None:
         self._require_positive("A", "B", "alpha", "beta", "gamma")

@@ -24,6 +24,7 @@ from companion.fitting.overtraining.slope_tests import (
     heterogeneity,
     parallel_tests,
     slope_power,
+    slope_trend,
 )
 from companion.paths import data_dir
 from companion.runs.load import load_paper_runs
@@ -146,6 +147,19 @@ def test_different_slopes_are_detected() -> None:
     slopes = fit_overtraining_slopes(made({22.0: 0.045, 110.0: 0.05, 550.0: 0.055}, noise=0.003))
     assert slopes.p_value < 1e-3
     assert (parallel_tests(slopes)["p_value"] < 1e-2).all()
+
+
+def test_a_trend_of_the_slopes_has_its_value_and_sign() -> None:
+    rising = dict(zip(RATIOS, (0.045, 0.05, 0.055), strict=True))
+    exact = 0.01 / np.log10(RATIOS[-1] / RATIOS[0])  # the ratios are evenly spaced in log M
+    trend = slope_trend(fit_overtraining_slopes(made(rising, noise=0.001)))
+    low, high = trend.interval()
+    assert low < exact < high
+    assert trend.value == pytest.approx(exact, rel=0.2)
+    level = slope_trend(fit_overtraining_slopes(made(dict.fromkeys(RATIOS, 0.05), noise=0.001)))
+    assert level.p_value > 0.01
+    with pytest.raises(InputError, match="one ratio of tokens to parameters only"):
+        slope_trend(fit_overtraining_slopes(made({22.0: 0.05}, noise=0.001)))
 
 
 def test_bent_lines_are_found_bent_and_still_parallel() -> None:

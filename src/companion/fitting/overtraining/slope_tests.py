@@ -74,6 +74,29 @@ def bending_if_possible(data: pd.DataFrame) -> Coefficient:
         return Coefficient(value=float("nan"), standard_error=float("nan"), degrees_of_freedom=0)
 
 
+def slope_trend(slopes: OvertrainingSlopes) -> Coefficient:
+    """How eta changes with the ratio: d eta / d log10 M, one value for all lines; 0 where they are parallel.
+
+    Raises
+    ------
+    InputError
+        for a single ratio, or if the runs leave no degree of freedom.
+
+    Examples
+    --------
+    >>> from companion.fitting.overtraining import fit_overtraining_slopes
+    >>> from companion.runs import load_paper_runs, subset
+    >>> trend = slope_trend(fit_overtraining_slopes(subset(load_paper_runs(), "xlstm")))
+    >>> low, high = trend.interval()
+    >>> low < trend.value < high
+    True
+    """
+    if len(slopes.laws) < 2:
+        raise InputError("over-training: one ratio of tokens to parameters only: nothing to compare its slope with")
+    _, _, log_l, _ = _columns(slopes)
+    return _last(_designs(slopes, "straight")[2], log_l, -1.0)
+
+
 def parallel_tests(slopes: OvertrainingSlopes) -> pd.DataFrame:
     """Whether the ratios have slopes of their own, for three ideas of what the lines look like (`SHAPES`).
 
