@@ -65,10 +65,9 @@ def predicted_memory_bytes(recipe: Recipe, micro_batch: int | None = None, num_g
     """
     sequences = micro_batch or -(-recipe.batch_size_seqs // num_gpus)
     tokens = sequences * recipe.context_length
-    per_token = COMPILED_SHARE * ACTIVATION_BYTES * _kept_numbers(recipe) + LOGIT_BYTES * int(
-        recipe.architecture.vocab_size
-    )
-    return float(WEIGHT_BYTES * recipe.num_params + tokens * per_token + FIXED_BYTES)
+    kept = COMPILED_SHARE * ACTIVATION_BYTES * _kept_numbers(recipe)
+    logits = LOGIT_BYTES * int(recipe.architecture.vocab_size)
+    return float(WEIGHT_BYTES * recipe.num_params + tokens * (kept + logits) + FIXED_BYTES)
 
 
 def predicted_seconds(recipe: Recipe, peak_flops: float, utilization: float, num_gpus: int = 1) -> float:
