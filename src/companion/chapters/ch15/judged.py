@@ -14,7 +14,7 @@ from companion.chapters.ch15.study import OwnStudy, by_architecture, the
 from companion.chapters.labels import label_of
 from companion.errors import NotApplicable
 from companion.fitting.overtraining import OvertrainingSlopes, fit_overtraining_slopes
-from companion.formatting import interval, listed, number_word, plural, significant
+from companion.formatting import interval, level_text, listed, number_word, plural, significant
 from companion.plotting import Html, show, show_table
 from companion.runs import load_paper_runs
 from companion.study.claims import CANNOT_TELL, DOES_NOT_HOLD, HOLDS, StudyClaim, study_claims
@@ -43,7 +43,7 @@ def show_claims(claims: Sequence[StudyClaim], level: float) -> Html:
     return show_table(
         pd.DataFrame(rows),
         name="study-claims",
-        caption=f"The paper's claims about training on the runs of this study, with {100 * level:g} % intervals, and "
+        caption=f"The paper's claims about training on the runs of this study, with {level_text(level)} intervals, and "
         "on the paper's runs by the same rules.",
         labels={"paper": "number, paper's runs", "judged": "verdict, paper's runs"},
     )

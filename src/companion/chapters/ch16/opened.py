@@ -10,7 +10,7 @@ from companion.chapters.ch16.playing import losses_and_rates, stated_rate
 from companion.chapters.ch16.trial import fit_law
 from companion.chapters.labels import the
 from companion.fitting.fit import Fit
-from companion.formatting import count, percent, plural, signed_percent
+from companion.formatting import count, level_text, percent, plural, signed_percent
 from companion.plotting import ARCHITECTURE_COLORS, LABELS, Html, show, subplots
 from companion.plotting.style import INK, architecture_look, percent_ticks
 from companion.study.laboratory import Answer, Ask, Prediction, Score, World
@@ -103,7 +103,7 @@ def score_facts(prediction: Prediction, score: Score, level: float) -> dict[str,
         "c16_score_error": percent(abs(score.log_error)),
         "c16_score_side": "too high" if score.log_error > 0 else "too low",
         "c16_score_share": percent(score.compute_share),
-        "c16_score_level": f"{100 * level:g} %",
+        "c16_score_level": level_text(level),
     }
 
 
