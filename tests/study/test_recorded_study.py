@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from companion.study.corpus import open_corpus
 from companion.study.sweep import Plan, make_plan, read_design, write_plan
 from companion.study.sweep.archive import unpack_records
 from companion.study.sweep.collect import collect, write_collected
+from companion.study.train import usual_learning_rate
 
 RUNS = data_dir() / "study_runs.csv"
 
@@ -49,11 +51,11 @@ def test_tables_are_what_the_records_hold(plan: Plan, tmp_path: Path) -> None:
 
 def test_every_record_says_where_it_comes_from(records: list[dict[str, Any]]) -> None:
     for record in records:
-        assert record["device"] == "NVIDIA H200"
+        assert record["device"].startswith("NVIDIA ")
         assert record["launch"] == "graph"
         assert {"torch", "triton", "numpy", "python"} <= set(record["versions"])
         assert len(record["git_commit"].removesuffix("+changes")) == 40
-        assert record["date"].startswith("2026-")
+        assert datetime.fromisoformat(record["date"]).tzinfo is not None
 
 
 def test_no_loss_is_below_the_floor(runs: pd.DataFrame) -> None:
@@ -75,7 +77,7 @@ def test_usual_learning_rates_are_near_the_best(plan: Plan, runs: pd.DataFrame) 
         recipe = run.recipe
         same = run.isoflop_budget == 6e14 and recipe.context_length == 1024 and (run.kind, run.size) in beside
         if same and run.run_id in losses.index:
-            usual = 3e-3 * 256 / int(recipe.architecture.d_model)
+            usual = usual_learning_rate(recipe.architecture)
             tried.setdefault((run.kind, run.size), {})[recipe.learning_rate / usual] = losses[run.run_id]
     assert len(tried) == 6
     for cell, found in tried.items():

@@ -1,4 +1,4 @@
-"""Claims about two architectures, judged on any run table that holds both: they hold, do not hold, or cannot be told.
+"""Claims about two architectures, judged on any run table that holds both: they hold, do not hold, or stay open.
 
 The claims are those of arXiv 2510.02228 about training: on loss over compute, on the size of compute-optimal models, on
 that size over the context length, and on the exponents of over-training. Every claim becomes a number with an interval,
@@ -17,7 +17,7 @@ from itertools import count as numbers
 import numpy as np
 import pandas as pd
 
-from companion.errors import InputError, NotApplicable
+from companion.errors import InputError
 from companion.fitting.bootstrap import check_resamples, interval_with_lost
 from companion.fitting.isoflop.select import isoflop_runs
 from companion.fitting.overtraining.exponents import fit_overtraining_slopes
@@ -339,9 +339,7 @@ def _slope_claim(runs: pd.DataFrame, name: str, context_length: int | None, leve
         scale = span / slopes.common_eta
         value = scale * trend.value
         low, high = sorted(scale * end for end in trend.interval(level))
-    except NotApplicable as error:
-        reason = str(error)
-    except InputError as error:  # one ratio, or no degree of freedom
+    except InputError as error:  # no runs for it, one ratio, or no degree of freedom
         reason = str(error)
     verdict = _within(low, high, SAME_SLOPE)
     return StudyClaim(

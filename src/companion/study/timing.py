@@ -144,7 +144,7 @@ def _recipe(kind: str, size: str, source: Source, context_length: int, tokens_pe
 
 
 def measure(options: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
-    """Results of all parts (see `data/benchmarks/README.md`)."""
+    """Results of all parts: those of `time_draws`, and of `time_steps` with `architecture` and `size`."""
     source = Source(vocab_size=options.vocab_size)
     found = list(time_draws(source, options.context_length, device))
     cells = [(kind, size, True) for kind in options.architectures for size in options.sizes]

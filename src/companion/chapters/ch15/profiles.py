@@ -145,7 +145,7 @@ def exponent_text(fits: IsoflopFit) -> str:
 
 
 def grows_verdict(profiles: Profiles) -> str:
-    """A verdict: whether exponents of the architectures can be told apart, and whether they have a value at all."""
+    """A verdict: whether the exponents of the architectures differ, and whether they have a value at all."""
     known = {name: fits.interval("exponent") for name, fits in profiles.items() if fits.law_defined}
     finite = {name: bounds for name, bounds in known.items() if np.isfinite(bounds).all()}
     if len(finite) < 2:
@@ -153,7 +153,7 @@ def grows_verdict(profiles: Profiles) -> str:
     low, high = max(bounds[0] for bounds in finite.values()), min(bounds[1] for bounds in finite.values())
     if low > high:
         return "The intervals do not overlap: the architectures grow differently"
-    return "The intervals overlap: these runs do not tell the architectures apart"
+    return "The intervals overlap: these runs show no difference between the architectures"
 
 
 # ---- pairs and seeds -----------------------------------------------------------------------------

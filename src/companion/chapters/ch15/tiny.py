@@ -1,5 +1,6 @@
 """Chapter 15: a study of seconds for the CPU, from its design to the tables."""
 
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,20 +13,7 @@ from companion.formatting import count, plural, power_of_ten
 from companion.plotting import LABELS, Html, show
 from companion.plotting.style import architecture_look, count_ticks, panels
 from companion.runs import load_runs
-
-_DESIGN = """\
-[study]
-corpus = "source:vocab_size=64"
-held_out_sequences = 64
-evaluations = 1
-
-[[grid]]
-architectures = ["transformer", "xlstm"]
-sizes = ["0.1m", "0.2m", "0.3m"]
-context_lengths = [64]
-budgets = [{budgets}]
-tokens_per_step = 1024
-"""
+from companion.study.sweep.design import example_design
 
 
 def example_folder(budgets: Sequence[float]) -> Path:
@@ -44,7 +32,9 @@ def example_folder(budgets: Sequence[float]) -> Path:
     if not len(budgets) or not all(budget > 0 for budget in budgets):
         raise InputError("example_budgets: give one or more budgets above 0 FLOP")
     folder = Path(tempfile.mkdtemp(prefix="companion-study-"))
-    text = _DESIGN.format(budgets=", ".join(f"{budget:g}" for budget in budgets))
+    given = ", ".join(f"{budget:g}" for budget in budgets)
+    example = example_design().read_text(encoding="utf-8")
+    text = re.sub(r"^budgets = .*$", f"budgets = [{given}]", example, flags=re.MULTILINE)
     (folder / "design.toml").write_text(text, encoding="utf-8")
     return folder
 
