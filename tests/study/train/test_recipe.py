@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from study_runs import tiny, tiny_recipe
 
@@ -170,6 +170,8 @@ def made_of(values: dict[str, Any]) -> tuple[Recipe | None, str]:
         return None, str(error)
 
 
+@example(name="batch_size_seqs", value="\n")
+@example(name="learning_rate", value="")
 @given(name=st.sampled_from(sorted(tiny_recipe().to_dict())), value=JSON)
 def test_any_value_makes_a_recipe_or_an_error(name: str, value: Any) -> None:
     recipe, fault = made_of({**tiny_recipe().to_dict(), name: value})

@@ -283,7 +283,7 @@ def architecture_from_dict(values: Any) -> Architecture:
                 f"architecture: shape {str(shape)[:80]!r} is not known; there are {', '.join(sorted(known))}"
             )
         if not isinstance(value, int) or not 0 <= value <= _MOST:
-            raise InputError(f"architecture: {shape} {str(value)[:80]} is not a whole number of at most 2^40")
+            raise InputError(f"architecture: {shape} {_shown(value)} is not a whole number of at most 2^40")
     if missing := [shape for shape in ("d_model", "n_layers", "n_heads") if shape not in given]:
         raise InputError(f"architecture: shape {missing[0]!r} is missing")
     return make_architecture(name, **given)
@@ -294,9 +294,15 @@ def canonical_json(values: Any) -> bytes:
     return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
+def _shown(value: Any) -> str:
+    """A value on one line of a message; in quotes where it would not show."""
+    text = str(value)
+    return (text if text.isprintable() and text.strip() else repr(text))[:80]
+
+
 def _whole(value: Any, name: str, least: int) -> int:
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or not least <= value <= _MOST:
-        raise InputError(f"{name}: {str(value)[:80]} is not a whole number from {least} to 2^40")
+        raise InputError(f"{name}: {_shown(value)} is not a whole number from {least} to 2^40")
     return int(value)
 
 
@@ -311,9 +317,9 @@ def _real(
 ) -> float:
     """A finite number, least ≤ value ≤ most and above < value < below, as float."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
-        raise InputError(f"{name}: {str(value)[:80]} is not a number")
+        raise InputError(f"{name}: {_shown(value)} is not a number")
     if -1e300 < value < 1e300 and least <= value <= most and above < value < below:
         return float(value) + 0.0  # no negative zero: it would be another identity
     limits = [f"at least {least:g}"] * (least > -math.inf) + [f"above {above:g}"] * (above > -math.inf)
     limits += [f"at most {most:g}"] * (most < math.inf) + [f"below {below:g}"] * (below < math.inf)
-    raise InputError(f"{name}: {str(value)[:80]} is not a finite number{''.join(f', {each}' for each in limits)}")
+    raise InputError(f"{name}: {_shown(value)} is not a finite number{''.join(f', {each}' for each in limits)}")
