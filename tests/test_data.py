@@ -235,8 +235,10 @@ class TestReadme:
         files = {path.name for path in data_dir().iterdir()} - {"README.md"}
         assert files == set(described("# Tables"))
 
-    @pytest.mark.parametrize("name", ["study_runs.csv", "study_runs_logs.csv", "study_runs_curves.csv.gz"])
-    def test_the_rows_of_our_own_study_are_counted(self, name: str) -> None:
+    @pytest.mark.parametrize("study", ["study", "study_v1024"])
+    @pytest.mark.parametrize("table", ["runs.csv", "runs_logs.csv", "runs_curves.csv.gz"])
+    def test_the_rows_of_our_own_studies_are_counted(self, study: str, table: str) -> None:
+        name = f"{study}_{table}"
         text = (data_dir() / "README.md").read_text(encoding="utf-8")
         assert re.search(
             rf"^\| `{re.escape(name)}` \| .* \| {len(pd.read_csv(data_dir() / name)):,} \|$", text, re.MULTILINE

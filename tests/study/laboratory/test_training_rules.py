@@ -77,7 +77,7 @@ def pretend_to_have(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_predicted_hours_of_a_gpu_are_about_those_of_the_study() -> None:
-    logs = pd.read_csv(data_dir() / "study_runs_logs.csv")
+    logs = pd.read_csv(data_dir() / "study_v1024_runs_logs.csv")
     peak = get_hardware("h200-sxm").peak_flops_per_s
     flops = logs["train_flops"] / logs["train_steps"]
     predicted = GPU_STEP_SECONDS + flops / (GPU_UTILIZATION * peak)

@@ -48,7 +48,7 @@ def test_memory_of_recorded_runs() -> None:
     """Those of our own study. The least of equal shapes counts: others held memory of the run before, too."""
     least: dict[str, float] = {}
     counts: Counter[str] = Counter()
-    with gzip.open(data_dir() / "study_runs_records.jsonl.gz", "rt", encoding="utf-8") as lines:
+    with gzip.open(data_dir() / "study_v1024_runs_records.jsonl.gz", "rt", encoding="utf-8") as lines:
         for line in lines:
             record = json.loads(line)
             recipe = Recipe.from_dict(record["recipe"])

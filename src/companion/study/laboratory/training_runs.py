@@ -13,7 +13,7 @@ from companion.study.laboratory.training_rules import TrainingRules
 from companion.study.train.recipe import Recipe
 
 #: Share of the peak that small models are taken to reach on a GPU, and seconds that a step takes besides: about what
-#: the runs of `data/study_runs_logs.csv` took, several at a time on one H200.
+#: the runs of `data/study_v1024_runs_logs.csv` took, several at a time on one H200.
 GPU_UTILIZATION, GPU_STEP_SECONDS = 0.05, 5e-3
 #: FLOP/s that a core of a CPU is taken to reach in float32: no more than a guess.
 CPU_FLOPS_PER_S = 2e10

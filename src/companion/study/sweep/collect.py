@@ -112,7 +112,7 @@ def _record(state: RunState) -> Mapping[str, Any]:
 
 def _shapes(record: Mapping[str, Any]) -> dict[str, Any]:
     shapes = architecture_from_dict(record["recipe"]["architecture"]).shapes()
-    return {name: shapes[name] for name in SHAPES if name in shapes}
+    return {name: shapes.get(name) for name in SHAPES}  # always in this order, whichever run is the first
 
 
 def _shared(run: PlannedRun, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,10 +37,10 @@ def usual_learning_rate(architecture: Architecture) -> float:
     """A peak learning rate for an architecture: the reference of its name times 256 / `d_model`.
 
     The rule is the one of maximal update parametrization for hidden matrices under Adam (arXiv 2203.03466, table 3: a
-    rate that falls as 1/width keeps updates of the same size), taken as a rule of thumb for all weights. On the
-    synthetic source it is within 0.01 nats of the best of four rates, half to four times as high, at three sizes of
-    both architectures (`data/study_runs.csv`, experiment `learning_rate`). A study on other data should try rates
-    around it.
+    rate that falls as 1/width keeps updates of the same size), taken as a rule of thumb for all weights. On two
+    synthetic sources it is within 0.03 nats (128 tokens, `data/study_runs.csv`) and 0.01 nats (1,024 tokens,
+    `data/study_v1024_runs.csv`) of the best of four rates, half to four times as high, at three sizes of both
+    architectures (experiment `learning_rate`). A study on other data should try rates around it.
 
     Raises
     ------
