@@ -1,4 +1,4 @@
-"""The tables of the project's own studies: they are what their records hold, and the records are runs of the designs."""
+"""Tables of the project's own studies: they are what their records hold, and the records are runs of their design."""
 
 import gzip
 import json

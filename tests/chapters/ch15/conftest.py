@@ -28,6 +28,12 @@ def study() -> OwnStudy:
 
 
 @pytest.fixture(scope="session")
+def earlier(study: OwnStudy) -> OwnStudy:
+    """The earlier one, whose losses are far from the entropy."""
+    return ch15.far_study(study)
+
+
+@pytest.fixture(scope="session")
 def whole(study: OwnStudy) -> OwnStudy:
     """Every run of the design; a learning rate off by a factor costs its squared logarithm."""
     assert study.plan is not None

@@ -21,7 +21,7 @@ def claims_of(study: OwnStudy) -> list[StudyClaim]:
     return study_claims(study.runs, *study.pair, context_length=study.context_length, num_resamples=200)
 
 
-@pytest.mark.parametrize("which", ["study", "whole"])
+@pytest.mark.parametrize("which", ["earlier", "whole"])
 def test_every_figure_and_table_has_something_to_show(which: str, request: pytest.FixtureRequest) -> None:
     study: OwnStudy = request.getfixturevalue(which)
     found = study.profiles(100)

@@ -9,7 +9,7 @@ import pytest
 from html_tables import text_of
 
 from companion.chapters import ch15
-from companion.chapters.ch15 import floor, tiny
+from companion.chapters.ch15 import far, floor, tiny
 from companion.chapters.ch15.floor import FloorFit
 from companion.chapters.ch15.study import OwnStudy
 from companion.errors import InputError, NotApplicable
@@ -77,18 +77,37 @@ def test_a_table_that_names_no_entropy_leaves_the_section_out(whole: OwnStudy) -
 
 def test_simulated_studies_that_reach_further(whole: OwnStudy, fits: list[FloorFit]) -> None:
     seen = ch15.simulate_reach(whole, fits, [0, 2], num_draws=3)
-    assert seen[["decades", "times"]].to_numpy().tolist() == [[0, 1], [0, floor.TIMES], [2, 1]]
+    assert seen[["decades", "times"]].to_numpy().tolist() == [[0, 1], [0, far.TIMES], [2, 1]]
     assert seen["num_runs"].tolist() == [54, 540, 162]
     spans = seen["high"] - seen["low"]
     assert spans.iloc[2] < spans.iloc[0]
     assert seen["train_flops"].iloc[2] == pytest.approx(100 * seen["train_flops"].iloc[0])
     assert "10 times" in text_of(ch15.show_reach(seen, 3.0))
-    near, far = seen.assign(low=2.95, high=3.05), seen.assign(low=0.0, high=9.0)
-    assert floor.reach_verdict(near[near["times"] == 1], 3.0).startswith("The plan, once it is trained whole")
-    assert floor.reach_verdict(far[far["times"] == 1], 3.0).startswith("Even 2 further decades of compute do not")
+    near, wide = seen.assign(low=2.95, high=3.05), seen.assign(low=0.0, high=9.0)
+    assert far.reach_verdict(near[near["times"] == 1], 3.0).startswith("The plan, once it is trained whole")
+    assert far.reach_verdict(wide[wide["times"] == 1], 3.0).startswith("Even 2 further decades of compute do not")
     late = near.assign(low=[0.0, 0.0, 2.95])
-    assert floor.reach_verdict(late[late["times"] == 1], 3.0).startswith("It takes 2 further decades")
+    assert far.reach_verdict(late[late["times"] == 1], 3.0).startswith("It takes 2 further decades")
     assert ch15.reach_facts(seen, 3.0)["c15_more_runs"]
+
+
+def test_an_entropy_from_near_and_from_far(study: OwnStudy, earlier: OwnStudy, whole: OwnStudy) -> None:
+    fits, far_fits = ch15.fit_floors(study), ch15.fit_floors(earlier)
+    page = text_of(ch15.show_two_floors([(study, fits), (earlier, far_fits)]))
+    assert "Losses of two studies" in page
+    facts = ch15.far_facts(study, earlier)
+    assert facts["c15_near_source"] == "source of 128 tokens"
+    assert facts["c15_far_source"] == "source of 1,024 tokens"
+    near, distant = (one.at_context["val_loss"].min() - ch15.floor_of(one) for one in (study, earlier))
+    assert near < 0.25
+    assert distant > 1.3
+    # whoever is sure of the far floor is wrong about it
+    assert not any(each.free.identified and each.sees for each in far_fits)
+    own = replace(whole, ours=False)
+    assert ch15.far_study(own) is own
+    with pytest.raises(NotApplicable, match="two studies of this project"):
+        ch15.show_two_floors([(own, fits), (own, fits)])
+    assert set(ch15.floor_facts(earlier, far_fits, prefix="c15_far_")) > {"c15_far_floor", "c15_far_sees"}
 
 
 # ---- the study that the page trains ----------------------------------------------------------------

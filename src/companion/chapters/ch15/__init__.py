@@ -1,7 +1,7 @@
 """What chapter 15 shows (`notebooks/15_own_study.md`): a study of our own, from its design to the paper's claims.
 
-`study` reads the tables; `design`, `curves`, `profiles`, `settings` (learning rates, contexts), `floor` and `judged`
-(claims, over-training) hold a section each, and `tiny` a study that the page itself trains;
+`study` reads the tables; `design`, `curves`, `profiles`, `settings` (learning rates, contexts), `floor`, `far` and
+`judged` (claims, over-training) hold a section each, and `tiny` a study that the page itself trains;
 `lessons` has the pitfall and what the exercises compute.
 """
 
@@ -14,17 +14,8 @@ from companion.chapters.ch15.design import (
     show_steps,
     step_facts,
 )
-from companion.chapters.ch15.floor import (
-    fit_floors,
-    floor_facts,
-    floor_of,
-    held_text,
-    reach_facts,
-    show_floors,
-    show_reach,
-    show_reducible,
-    simulate_reach,
-)
+from companion.chapters.ch15.far import far_facts, reach_facts, show_reach, show_two_floors, simulate_reach
+from companion.chapters.ch15.floor import fit_floors, floor_facts, floor_of, held_text, show_floors, show_reducible
 from companion.chapters.ch15.judged import (
     answer_facts,
     show_claims,
@@ -64,7 +55,7 @@ from companion.chapters.ch15.settings import (
     show_contexts,
     show_rates,
 )
-from companion.chapters.ch15.study import OwnStudy, load_study
+from companion.chapters.ch15.study import OwnStudy, far_study, load_study
 from companion.chapters.ch15.tiny import example_facts, example_folder, show_example
 
 __all__ = [
@@ -76,6 +67,8 @@ __all__ = [
     "example_facts",
     "example_folder",
     "exponent_facts",
+    "far_facts",
+    "far_study",
     "fit_floors",
     "floor_facts",
     "floor_of",
@@ -114,6 +107,7 @@ __all__ = [
     "show_seeds_needed",
     "show_slopes",
     "show_steps",
+    "show_two_floors",
     "show_verdicts",
     "simulate_reach",
     "slope_facts",

@@ -13,7 +13,7 @@ from companion.chapters.labels import label_of
 from companion.errors import InputError
 from companion.fitting import Fit, fit, profile
 from companion.fitting.pareto import ParetoFront, fit_front
-from companion.formatting import interval, listed, percent, power_of_ten, share_in_words, significant
+from companion.formatting import interval, listed, share_in_words, significant
 from companion.laws import LossSurface
 from companion.plotting import LABELS, Html, show, show_table
 from companion.plotting.style import subplots
@@ -22,8 +22,6 @@ from companion.plotting.style import subplots
 OBJECTIVES = {"Huber, δ = 0.001": 1e-3, "least squares": math.inf}
 #: Runs that a law with five free parameters needs to leave a residual that says something.
 LEAST_RUNS = 8
-#: How often every run is trained in the simulated study that has more runs instead of more compute.
-TIMES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +70,7 @@ def fit_floors(study: OwnStudy) -> list[FloorFit]:
     return found
 
 
-def show_floors(fits: Sequence[FloorFit]) -> Html:
+def show_floors(fits: Sequence[FloorFit], name: str = "study-floors") -> Html:
     """A row per architecture and objective: E with its interval beside the floor, status, exponents."""
     rows = [
         {
@@ -88,7 +86,7 @@ def show_floors(fits: Sequence[FloorFit]) -> Html:
     ]
     return show_table(
         pd.DataFrame(rows),
-        name="study-floors",
+        name=name,
         caption=f"The law with γ = 1, fitted with E free and with E held at the entropy of the source, "
         f"{fits[0].floor:.3f} nats/token. The interval of E is that of its profile likelihood, 95 %.",
         labels={
@@ -160,26 +158,26 @@ def overall_slope(front: ParetoFront) -> float:
     return float(-np.log(front.loss[-1] / front.loss[0]) / np.log(front.cost[-1] / front.cost[0]))
 
 
-def floor_facts(study: OwnStudy, fits: Sequence[FloorFit]) -> dict[str, object]:
-    """Values of the section on the floor."""
+def floor_facts(study: OwnStudy, fits: Sequence[FloorFit], prefix: str = "c15_") -> dict[str, object]:
+    """Values of a section on a floor, their names beginning with the prefix."""
     floor = floor_of(study)
     above = study.at_context["val_loss"] - floor
     fronts = {name: reducible_front(study.of(name), floor) for name in study.pair}
     slopes = {name: overall_slope(front) for name, front in fronts.items()}
-    facts: dict[str, object] = {
-        "c15_floor": f"{floor:.3f}",
-        "c15_losses": f"{study.at_context['val_loss'].min():.2f} to {study.at_context['val_loss'].max():.2f}",
-        "c15_above": f"{above.min():.2f} to {above.max():.2f}",
-        "c15_finds": finds_verdict(fits),
-        "c15_sees": sees_verdict(fits),
-        "c15_identified": identified_verdict(fits),
-        "c15_slopes": listed(f"{slope:.3f} ({label_of(name)})" for name, slope in slopes.items()),
-        "c15_bends": bend_verdict(fronts),
-    }
     first = slopes[study.pair[0]]
     decades = math.log10(2) / first if first > 0 else math.nan
-    facts["c15_half"] = f"{decades:.1f} decades" if math.isfinite(decades) else "an unknown number of decades"
-    return facts
+    facts = {
+        "floor": f"{floor:.3f}",
+        "losses": f"{study.at_context['val_loss'].min():.2f} to {study.at_context['val_loss'].max():.2f}",
+        "above": f"{above.min():.2f} to {above.max():.2f}",
+        "finds": finds_verdict(fits),
+        "sees": sees_verdict(fits),
+        "identified": identified_verdict(fits),
+        "slopes": listed(f"{slope:.3f} ({label_of(name)})" for name, slope in slopes.items()),
+        "bends": bend_verdict(fronts),
+        "half": f"{decades:.1f} decades" if math.isfinite(decades) else "an unknown number of decades",
+    }
+    return {prefix + name: value for name, value in facts.items()}
 
 
 def finds_verdict(fits: Sequence[FloorFit], within: float = 0.05) -> str:
@@ -224,121 +222,6 @@ def bend_verdict(fronts: Mapping[str, ParetoFront]) -> str:
         change = slope[-half:].mean() - slope[:half].mean()
         words[name] = "rises" if change > 0.2 * slope.mean() else "falls" if change < -0.2 * slope.mean() else "stays"
     return by_architecture(words)
-
-
-# ---- what would be needed ------------------------------------------------------------------------
-
-
-def simulate_reach(
-    study: OwnStudy, fits: Sequence[FloorFit], decades: Sequence[int], num_draws: int, seed: int = 0
-) -> pd.DataFrame:
-    """Simulated studies whose law goes to the known entropy: what fits of them say of E, by how far the study reaches.
-
-    The truth is the law of the first architecture with E held. The study is the plan (the run table where there is no
-    plan), the plan with every run `TIMES` times, and the plan with the same again at ten times the compute for each
-    decade.
-
-    Returns
-    -------
-    DataFrame
-        one row per study: `decades`, `times` (each run), `num_runs`, `train_flops` (the most of one run), `identified`
-        (share of draws), `low`, `median`, `high` (quantiles of E at 10, 50 and 90 %, nats per token).
-    """
-    truth = next(each for each in fits if each.objective == "least squares")
-    sizes, tokens, most = _design(study, truth.architecture, study.of(truth.architecture))
-    rng = np.random.default_rng(seed)
-    rows = []
-    for reach, times in [(0, TIMES), *((each, 1) for each in decades)]:
-        factors = [10 ** (step / 2) for step in range(reach + 1)] * times
-        size, token = (np.concatenate([factor * each for factor in factors]) for each in (sizes, tokens))
-        found = _fits_of_draws(truth.held, size, token, num_draws, rng)
-        low, median, high = np.quantile([each.parameters["E"] for each in found], [0.1, 0.5, 0.9])
-        row = {"decades": reach, "times": times, "num_runs": len(size), "train_flops": most * 10.0**reach}
-        share = float(np.mean([each.identified for each in found]))
-        rows.append(row | {"identified": share, "low": low, "median": median, "high": high})
-    return pd.DataFrame(rows).sort_values(["decades", "times"], ignore_index=True)
-
-
-def _fits_of_draws(
-    truth: Fit, size: np.ndarray, token: np.ndarray, num_draws: int, rng: np.random.Generator
-) -> list[Fit]:
-    """Fits with E free of tables that are drawn around a law with the scatter of its own residuals."""
-    sigma, loss = float(np.std(truth.residuals)), truth.law.predict(size, token)
-    runs = pd.DataFrame({"num_params": size, "num_tokens": token})
-    drawn = [runs.assign(val_loss=loss * np.exp(rng.normal(0, sigma, len(size)))) for _ in range(num_draws)]
-    return [fit(LossSurface, each, gamma=1, huber_delta=math.inf, num_starts=4) for each in drawn]
-
-
-def _design(study: OwnStudy, name: str, runs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, float]:
-    """N and D of what an architecture is to be trained on, and the most compute of one run."""
-    if study.plan is not None:
-        plan = study.plan
-        at = (plan["architecture"] == name) & (plan["context_length"] == study.context_length)
-        runs = plan[at & (plan["experiment"] != "learning_rate")]
-    columns = (runs[column].to_numpy(dtype=float) for column in ("num_params", "num_tokens"))
-    sizes, tokens = columns
-    return sizes, tokens, float(runs["train_flops"].max())
-
-
-def show_reach(reach: pd.DataFrame, floor: float) -> Html:
-    """A row per number of decades."""
-    shown = reach.assign(
-        study=[study_text(row["decades"], row["times"]) for row in reach.to_dict("records")],
-        floor=[f"{row['median']:.2f} ({row['low']:.2f} to {row['high']:.2f})" for row in reach.to_dict("records")],
-    )
-    return show_table(
-        shown[["study", "num_runs", "train_flops", "identified", "floor"]],
-        name="study-reach",
-        caption=f"Simulated studies whose losses really fall toward {floor:.3f} nats/token: the whole plan, "
-        "more runs of it, and the plan continued by decades of compute. E fitted: median, and the span "
-        "of four in five.",
-        formats={"train_flops": power_of_ten, "identified": percent},
-        labels={
-            "num_runs": "runs",
-            "train_flops": "largest run (FLOP)",
-            "identified": "identified",
-            "floor": "E fitted (nats/token)",
-        },
-    )
-
-
-def study_text(decades: int, times: int) -> str:
-    """What a simulated study is, in words."""
-    if decades:
-        return f"the plan and {decades} decade{'s' * (decades > 1)} more"
-    return "the plan" if times == 1 else f"the plan, every run {times} times"
-
-
-def reach_facts(reach: pd.DataFrame, floor: float) -> dict[str, object]:
-    """Values of the simulation."""
-    return {"c15_reach": reach_verdict(reach[reach["times"] == 1], floor), "c15_more_runs": more_verdict(reach)}
-
-
-def more_verdict(reach: pd.DataFrame) -> str:
-    """A verdict: whether many more runs at the same compute would do what more compute does."""
-    spans = (reach["high"] - reach["low"]).where(reach["decades"] == 0)
-    once, often = (float(spans[reach["times"] == times].iloc[0]) for times in (1, TIMES))
-    start = f"With every run {TIMES} times, four of five fitted E still span {often:.2f} nats/token"
-    return f"{start}, after {once:.2f} with every run once"
-
-
-def reach_verdict(reach: pd.DataFrame, floor: float, within: float = 0.1) -> str:
-    """A verdict: how many further decades of compute make a fit see the entropy within a share of it."""
-    good = reach[(reach["low"] > floor * (1 - within)) & (reach["high"] < floor * (1 + within))]
-    if good.empty:
-        return (
-            f"Even {reach['decades'].max()} further decades of compute do not bring four of five fitted E within "
-            f"{percent(within)} of the entropy"
-        )
-    need_decades = int(good["decades"].iloc[0])
-    if need_decades == 0:
-        return (
-            f"The plan, once it is trained whole, brings four of five fitted E within {percent(within)} of the entropy"
-        )
-    return (
-        f"It takes {need_decades} further decade{'s' * (need_decades > 1)} of compute to bring four of five fitted E "
-        f"within {percent(within)} of the entropy"
-    )
 
 
 def held_text(fits: Sequence[FloorFit], level: float = 0.95, num_resamples: int = 200) -> dict[str, object]:

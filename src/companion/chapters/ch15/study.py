@@ -121,11 +121,7 @@ def load_study(
     """
     ours = runs_file is None
     if ours:
-        folder = data_dir()
-        runs_file, logs_file, curves_file, design_file = (
-            folder / name
-            for name in ("study_runs.csv", "study_runs_logs.csv", "study_runs_curves.csv.gz", "study_design.toml")
-        )
+        runs_file, logs_file, curves_file, design_file = recorded_files("study")
     assert runs_file is not None
     runs = load_runs(runs_file)
     pair = choose_pair(sorted(runs["architecture"].unique()))
@@ -140,6 +136,20 @@ def load_study(
         pair=pair,
         ours=ours,
     )
+
+
+def recorded_files(name: str) -> list[Path]:
+    """Run table, logs, curves and design of a study of the project."""
+    ends = ("runs.csv", "runs_logs.csv", "runs_curves.csv.gz", "design.toml")
+    return [data_dir() / f"{name}_{end}" for end in ends]
+
+
+def far_study(study: OwnStudy) -> OwnStudy:
+    """The study whose losses are far from the entropy: beside ours the earlier one; a reader's own is its own."""
+    if not study.ours:
+        return study
+    runs, logs, curves, design = recorded_files("study_v1024")
+    return load_study(runs, logs, curves, design, context_length=study.context_length)
 
 
 def planned(design_file: str | Path, runs: pd.DataFrame) -> pd.DataFrame:
