@@ -55,16 +55,21 @@ def show_fronts(study: OwnStudy, fronts: pd.DataFrame) -> Html:
         name="study-fronts",
         caption=f"Fronts of {first} and {second} over different parts of one study: the share of their common range on "
         f"which {first} is lower, and the compute of {second} over that of {first} at equal loss (median).",
-        formats={"share": percent, "factor": "{:.2f}"},
+        formats={"share": _share, "factor": "{:.2f}"},
         labels={"num_runs": "number", "compute": "C (FLOP)", "share": "share lower", "factor": "compute ratio"},
     )
+
+
+def _share(share: float) -> str:
+    """A share of a range of compute, in whole percent: where two fronts cross is not known better."""
+    return percent(round(share, 2))
 
 
 def front_facts(study: OwnStudy, fronts: pd.DataFrame) -> dict[str, object]:
     """Values of the pitfall."""
     by = fronts.set_index("runs")
     return {
-        "c15_front_all": percent(float(by["share"].get("all", np.nan))),
+        "c15_front_all": _share(float(by["share"].get("all", np.nan))),
         "c15_front_parts": front_verdict(study, by["share"]),
     }
 
@@ -72,7 +77,7 @@ def front_facts(study: OwnStudy, fronts: pd.DataFrame) -> dict[str, object]:
 def front_verdict(study: OwnStudy, share: pd.Series) -> str:
     """A verdict: whether the parts of a study agree about who is lower."""
     first = the(study.pair[0])
-    texts = [f"{percent(float(value))} with the {name} runs" for name, value in share.items() if name != "all"]
+    texts = [f"{_share(float(value))} with the {name} runs" for name, value in share.items() if name != "all"]
     if not texts:
         return "The study has no parts to compare"
     spread = float(share.max() - share.min())

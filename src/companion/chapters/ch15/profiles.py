@@ -290,7 +290,7 @@ def sign_verdict(pairs: pd.DataFrame, first: str) -> str:
         f"N = {count(row['num_params'])} at {power_of_ten(row['isoflop_budget'])} FLOP"
         for row in pairs[~lower].to_dict("records")
     ]
-    return f"{text}; not at {listed(where[:3])}{' and elsewhere' if len(where) > 3 else ''}"
+    return f"{text}; not at {listed([*where[:3], *(['some others'] if len(where) > 3 else [])])}"
 
 
 def noise_verdict(pairs: pd.DataFrame, noise: float) -> str:

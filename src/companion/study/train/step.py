@@ -67,6 +67,9 @@ class TrainingStep:
         self.recipe, self.device, self.group = recipe, device, group or Group.current()
         if device.type == "cuda":
             check_head_widths(recipe.architecture)
+            release(device.type)
+        #: Bytes on the device of runs before in this process, which compiled code keeps.
+        self.foreign_bytes = self._allocated()
         self.micro_batch = micro_batch_size(self.group.part(recipe.batch_size_seqs), micro_batch)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
@@ -188,8 +191,10 @@ class TrainingStep:
         A step that cannot be captured is launched compiled, one that cannot be compiled eagerly, with a warning that
         says why.
         """
+        held = self._allocated()
         if launch != "eager":
             self._forget_other_sizes()
+        self.foreign_bytes -= held - self._allocated()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)  # what follows is the memory of this run
         elif launch == "eager":
@@ -203,6 +208,10 @@ class TrainingStep:
                 self._step()  # finds kernels; a failed compilation may have left a half step behind
         finally:
             self.load(before)
+
+    def _allocated(self) -> int:
+        """Bytes of tensors of this process on the device."""
+        return int(torch.cuda.memory_allocated(self.device)) if self.device.type == "cuda" else 0
 
     def _tried(self, launch: str, action: Callable[[], None]) -> bool:
         try:

@@ -289,7 +289,7 @@ class _Run:
 
     def _note_memory(self) -> None:
         if self.device.type == "cuda":
-            highest = int(torch.cuda.max_memory_allocated(self.device))
+            highest = int(torch.cuda.max_memory_allocated(self.device)) - self.step.foreign_bytes
             self.progress.peak_memory_bytes = max(highest, self.progress.peak_memory_bytes or 0)
 
     def _finish(self, diverged: int | None) -> dict[str, Any]:
