@@ -18,6 +18,9 @@ from companion.errors import InputError
 
 NOTEBOOKS = book.ROOT / "notebooks"
 SOURCES = book.sources(NOTEBOOKS)
+DATA = book.ROOT / "data"
+#: The parameters of chapter 15 that are files, and how the files of a recorded study end.
+STUDY_FILES = {"runs": "runs.csv", "logs": "runs_logs.csv", "curves": "runs_curves.csv.gz", "design": "design.toml"}
 
 # Every chapter must also run with other values of its parameters: at least one set each, and as few as reach all the
 # ways through it, as each takes as long as the chapter.
@@ -49,8 +52,9 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "13_from_cell_to_model": [{"train_seconds": 1, "small_models": ["xlstm"], "distance": 2, "records": "of a reader"}],
     "14_inference_measured": [{"records": "of a reader", "model_size": "400m", "tokens": 4096, "num_resamples": 10}],
     "15_own_study": [
-        {"context_length": 256, "num_resamples": 40, "reach": [0], "num_draws": 2, "example_budgets": [2e9]},
-        {"runs_file": str(book.ROOT / "data" / "runs.csv"), "context_length": None, "num_resamples": 40}
+        {f"{name}_file": str(DATA / f"study_v1024_{end}") for name, end in STUDY_FILES.items()}
+        | {"context_length": 256, "num_resamples": 40, "reach": [0], "num_draws": 2, "example_budgets": [2e9]},
+        {"runs_file": str(DATA / "runs.csv"), "context_length": None, "num_resamples": 40}
         | {"example_budgets": [2e9]},
     ],
     "16_laboratory": [
