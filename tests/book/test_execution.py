@@ -54,8 +54,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "15_own_study": [
         {f"{name}_file": str(DATA / f"study_v1024_{end}") for name, end in STUDY_FILES.items()}
         | {"context_length": 256, "num_resamples": 40, "reach": [0], "num_draws": 2, "example_budgets": [2e9]},
-        {"runs_file": str(DATA / "runs.csv"), "context_length": None, "num_resamples": 40}
-        | {"example_budgets": [2e9]},
+        {"runs_file": str(DATA / "runs.csv"), "context_length": None, "num_resamples": 40} | {"example_budgets": [2e9]},
     ],
     "16_laboratory": [
         {"design_architecture": "transformer", "wanted": "exponent", "budget": 3e20, "max_runs": 3, "num_worlds": 1}
