@@ -72,5 +72,5 @@ def test_no_gpu(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_record_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert timing.main([*SMALL, "--architectures", "hybrid", "--sizes", "0.1m", "--out", "-"]) == 0
+    assert timing.main([*SMALL, "--architectures", "hybrid", "--sizes", "0.3m", "--out", "-"]) == 0
     assert json.loads(capsys.readouterr().out)["benchmark"] == timing.NAME

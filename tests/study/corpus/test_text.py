@@ -101,13 +101,13 @@ def test_no_utf_8_is_needed(tmp_path: Path) -> None:
 def test_folders_that_give_no_corpus(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="gone: there is no such folder"):
         TextCorpus(tmp_path / "gone")
-    with pytest.raises(InputError, match="0 files, of them 0 with text"):
+    with pytest.raises(InputError, match="files with text of their own: 0 of 0: put two"):
         TextCorpus(tmp_path)
     (tmp_path / "one").write_text("text")
-    with pytest.raises(InputError, match="1 files, of them 1 with text"):
+    with pytest.raises(InputError, match="with text of their own: 1 of 1"):
         TextCorpus(tmp_path)
     (tmp_path / "two").write_bytes(b"\0")
-    with pytest.warns(UserWarning, match="two"), pytest.raises(InputError, match="2 files, of them 1 with text"):
+    with pytest.warns(UserWarning, match="two"), pytest.raises(InputError, match="with text of their own: 1 of 2"):
         TextCorpus(tmp_path)
     with pytest.raises(InputError, match="is not a folder"):
         TextCorpus(tmp_path / "one")

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from companion.accounting import num_params
 from companion.errors import InputError
+from companion.hardware import get_hardware
 from companion.study.sweep.design import Design, example_design, read_design
-from companion.study.sweep.ladder import KINDS, LADDER, study_architecture
+from companion.study.sweep.ladder import KINDS, LADDER, sizes_of, study_architecture
+from companion.study.sweep.plan import make_plan
 
 GRID = {"architectures": ["xlstm"], "sizes": ["5m"], "budgets": [1e15, 2e15]}
 
@@ -118,9 +120,10 @@ def test_the_example_is_a_design() -> None:
 def test_sizes_of_the_ladder_are_what_their_names_say() -> None:
     """Every kind of model at a size has about the number of parameters of its name, and sizes grow."""
     for kind in KINDS:
-        sizes = [float(num_params(study_architecture(kind, size, 1024))) for size in LADDER]
+        names = sizes_of(kind)
+        sizes = [float(num_params(study_architecture(kind, size, 1024))) for size in names]
         assert sizes == sorted(sizes)
-        for size, number in zip(LADDER, sizes, strict=True):
+        for size, number in zip(names, sizes, strict=True):
             assert number / (float(size[:-1]) * 1e6) == pytest.approx(1, abs=0.2), (kind, size)
     pairs = itertools.pairwise(LADDER.values())
     assert all(small[0] < large[0] and small[1] <= large[1] for small, large in pairs)
@@ -136,3 +139,14 @@ def test_unknown_models() -> None:
 def test_every_fourth_layer_of_a_hybrid_is_attention() -> None:
     a = study_architecture("hybrid", "17m", 1024)
     assert [(layers.mixer.name, int(layers.number)) for layers in a.layers] == [("mlstm", 7), ("attention", 2)]
+    for size in sizes_of("hybrid"):
+        assert int(study_architecture("hybrid", size, 1024).layers[1].number) >= 1
+    assert sizes_of("transformer") == sizes_of("xlstm") == tuple(LADDER)
+
+
+def test_a_hybrid_without_attention() -> None:
+    with pytest.raises(InputError, match=r"size '0.2m' of a hybrid: every 4th layer is attention.* 3 layers; use 0.3m"):
+        study_architecture("hybrid", "0.2m", 1024)
+    design = made(architectures=["xlstm", "hybrid"], sizes=["0.1m", "0.3m"])
+    with pytest.raises(InputError, match=r"^\[\[grid\]\] 1: size '0.1m' of a hybrid"):
+        make_plan(design, get_hardware("h200-sxm"))

@@ -6,12 +6,12 @@ from companion.study.corpus.dataset import PUBLIC, DatasetCorpus
 from companion.study.corpus.source import Source
 from companion.study.corpus.text import TextCorpus
 
-KNOWN = (
-    "source, source:seed=NUMBER,vocab_size=NUMBER, text:FOLDER, dataset:NAME or dataset:FILES"
-    f" (names: {', '.join(sorted(PUBLIC))})"
-)
-#: What may follow a folder or a data set, after a comma.
+#: What may follow the kind of a corpus, a folder or a data set, after a comma.
 OPTIONS = {"source": ("seed", "vocab_size", "class_bits"), "text": ("repeat",), "dataset": ("shards", "repeat")}
+KNOWN = (
+    f"source, source:{','.join(f'{name}=NUMBER' for name in OPTIONS['source'])}, text:FOLDER, dataset:NAME or "
+    f"dataset:FILES (names: {', '.join(sorted(PUBLIC))})"
+)
 
 
 def open_corpus(text: str) -> Corpus:
@@ -36,8 +36,9 @@ def open_corpus(text: str) -> Corpus:
     >>> open_corpus("wikipedia")
     Traceback (most recent call last):
     ...
-    companion.errors.InputError: corpus 'wikipedia': unknown; known: source, source:seed=NUMBER,vocab_size=NUMBER, \
-text:FOLDER, dataset:NAME or dataset:FILES (names: fineweb10B-gpt2, finewebedu10B-gpt2)
+    companion.errors.InputError: corpus 'wikipedia': unknown; known: source, \
+source:seed=NUMBER,vocab_size=NUMBER,class_bits=NUMBER, text:FOLDER, \
+dataset:NAME or dataset:FILES (names: fineweb10B-gpt2, finewebedu10B-gpt2)
     """
     kind, colon, rest = text.partition(":")
     if kind not in OPTIONS or (colon and not rest) or (not colon and kind != "source"):

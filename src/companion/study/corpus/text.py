@@ -114,8 +114,8 @@ def read_folder(folder: Path) -> list[TextFile]:
             warnings.warn(f"text:{folder}: left out ({reason}): {', '.join(names[:SHOWN])}{more}", stacklevel=3)
     if len(files) < 2:
         raise InputError(
-            f"text:{folder}: {len(paths)} files, of them {len(files)} with text of their own: put two or more there"
-            " (one of them is held out)"
+            f"text:{folder}: files with text of their own: {len(files)} of {len(paths)}: put two or more there "
+            "(one of them is held out)"
         )
     return list(files.values())
 

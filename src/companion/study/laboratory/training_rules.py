@@ -14,7 +14,7 @@ from companion.architectures import Architecture
 from companion.errors import InputError
 from companion.formatting import listed, quoted
 from companion.study.laboratory.chance import is_number
-from companion.study.sweep.ladder import KINDS, LADDER, study_architecture
+from companion.study.sweep.ladder import LADDER, sizes_of, study_architecture
 from companion.study.train.recipe import flops_per_token
 
 DEVICES = ("cpu", "cuda")
@@ -78,8 +78,7 @@ class TrainingRules:
 
     def sizes_of(self, kind: str) -> tuple[str, ...]:
         """The sizes of an architecture: a hybrid needs enough layers for one of attention."""
-        every = KINDS[kind][1] if kind in KINDS else None
-        return tuple(size for size in self.sizes if every is None or LADDER[size][1] >= every)
+        return sizes_of(kind, self.sizes)
 
     def nearest(self, kind: str, wanted: float) -> str:
         """The size of an architecture whose number of parameters has the smallest ratio to the wanted one.

@@ -1,5 +1,7 @@
 """Sizes of models of a study: widths and depths from 0.1M to 90M parameters. Needs no torch."""
 
+from collections.abc import Iterable
+
 from companion.architectures import Architecture, architecture_class, make_architecture
 from companion.errors import InputError
 from companion.formatting import quoted
@@ -31,6 +33,18 @@ _HEAD_WIDTH, _WIDE = 64, 128
 _CELL_HEADS = ((256, 4), (64, 2), (0, 1))
 
 
+def sizes_of(kind: str, sizes: Iterable[str] = tuple(LADDER)) -> tuple[str, ...]:
+    """Those of the sizes that an architecture can have: a hybrid is as deep as its first layer of attention.
+
+    Examples
+    --------
+    >>> sizes_of("hybrid")[0], sizes_of("xlstm")[0]
+    ('0.3m', '0.1m')
+    """
+    _, every = KINDS.get(kind, (kind, None))
+    return tuple(size for size in sizes if every is None or LADDER[size][1] >= every)
+
+
 def study_architecture(kind: str, size: str, vocab_size: int) -> Architecture:
     """An architecture of a study at a size of the ladder.
 
@@ -47,7 +61,7 @@ def study_architecture(kind: str, size: str, vocab_size: int) -> Architecture:
     Raises
     ------
     InputError
-        for an architecture or a size that is not known.
+        for an architecture or a size that is not known, or a hybrid too shallow for a layer of attention.
 
     Examples
     --------
@@ -60,6 +74,11 @@ def study_architecture(kind: str, size: str, vocab_size: int) -> Architecture:
     d_model, n_layers = LADDER[size]
     name, every = KINDS.get(kind, (kind, None))
     architecture_class(name)  # says which names there are
+    if size not in (known := sizes_of(kind)):
+        raise InputError(
+            f"size {quoted(size)} of a {kind}: every {every}th layer is attention, and it has {n_layers} layers; "
+            f"use {', '.join(known)}"
+        )
     width = _HEAD_WIDTH if d_model >= _WIDE else _HEAD_WIDTH // 2
     n_heads = max(d_model // width, 1)
     shapes = {"d_model": d_model, "n_layers": n_layers, "n_heads": n_heads, "vocab_size": vocab_size}

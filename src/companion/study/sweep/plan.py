@@ -182,7 +182,10 @@ def _runs_of(design: Design, grid: Grid, corpus: Corpus, where: str) -> Iterable
     batches = grid.tokens_per_step * (len(lengths) if len(grid.tokens_per_step) == 1 else 1)
     for kind in grid.architectures:
         for size in grid.sizes:
-            architecture = study_architecture(kind, size, corpus.vocab_size)
+            try:
+                architecture = study_architecture(kind, size, corpus.vocab_size)
+            except InputError as error:
+                raise InputError(f"{where}: {error}") from None
             for context_length in grid.context_lengths:
                 for length, batch in zip(lengths, batches, strict=True):
                     what = (
