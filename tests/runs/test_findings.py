@@ -202,7 +202,7 @@ def test_repeated_configurations() -> None:
     both = pd.concat([runs, again], ignore_index=True)
     assert "rows 4, 24 repeat one configuration, with losses from" in only(both, "repeats_differ").message
     both.loc[24, "learning_rate"] = 6e-3
-    assert find_all(both) == []
+    only(both, "several_rates")
 
 
 def test_units_of_sizes_and_tokens() -> None:
@@ -242,6 +242,22 @@ def test_mixed_data_sets() -> None:
     sizes = sweep().assign(model=lambda frame: frame["num_params"].map(lambda n: f"m{n}"))
     assert find_all(sizes) == []
     assert find_all(sweep().assign(name=np.repeat(["a", "b"], 12), architecture=np.repeat(["a", "b"], 12))) == []
+
+
+def test_a_sweep_of_learning_rates() -> None:
+    runs = sweep().assign(experiment="isoflop", learning_rate=1e-3)
+    assert find_all(runs) == []
+    tried = runs.iloc[[3, 7]].assign(learning_rate=2e-3, val_loss=lambda frame: frame["val_loss"] + 0.1)
+    both = pd.concat([runs, tried], ignore_index=True)
+    message = only(both, "several_rates").message
+    assert "2 configurations that are otherwise alike, rows 3, 7, 24, 25" in message
+    assert message.endswith("choose with --where")
+    named = pd.concat([runs, tried.assign(experiment="learning rates", isoflop_budget=np.nan)], ignore_index=True)
+    message = only(named, "several_rates").message
+    condition = message.split('--where "')[1].removesuffix('"')
+    assert condition == "experiment != 'learning rates'"
+    assert where_mask(named, condition).sum() == len(runs)
+    assert find_all(named[where_mask(named, condition)]) == []
 
 
 def test_names_that_differ_in_signs() -> None:

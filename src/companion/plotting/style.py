@@ -11,13 +11,15 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from companion.formatting import count, true_minus
+from companion.formatting import count, power_of_ten, true_minus
 
 #: Stand-ins for colors that the page decides: `companion.plotting.embed` turns them into CSS.
 INK, MUTED = "#010203", "#040506"
 
 #: Font of every figure: matplotlib brings it along, so that a layout is the same on every machine.
 FONT = "DejaVu Sans"
+
+_TWO_DECADES = 100.0
 
 #: Color of an architecture everywhere in the book (seaborn's `colorblind` palette, Wong 2011).
 ARCHITECTURE_COLORS = {"transformer": "#de8f05", "xlstm": "#0173b2"}
@@ -132,6 +134,14 @@ def count_ticks(axis: Axis, steps: Sequence[float] = (1.0, 2.0, 5.0)) -> None:
     """
     axis.set_major_locator(LogLocator(subs=steps))
     axis.set_major_formatter(FuncFormatter(lambda value, _: _short_count(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def power_ticks(axis: Axis) -> None:
+    """Ticks of large numbers, drawn on a logarithmic axis, as powers of ten: 10¹⁵; below two decades 2×10¹⁵ too."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1.0,) if high / low >= _TWO_DECADES else (1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value).removeprefix("1×")))
     axis.set_minor_formatter(NullFormatter())
 
 

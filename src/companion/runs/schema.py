@@ -58,7 +58,13 @@ class ColumnSpec:
 
 _SPECS = (
     ColumnSpec("architecture", "text", "", "model family, lower case: xlstm, transformer, or a name of your own", True),
-    ColumnSpec("experiment", "text", "", "design the run belongs to: isoflop, tokenparam, or a name of your own"),
+    ColumnSpec(
+        "experiment",
+        "text",
+        "",
+        "design the run belongs to: isoflop, tokenparam, learning_rate (at another rate than "
+        "the others), or a name of your own",
+    ),
     ColumnSpec("context_length", "integer", "tokens", "T, tokens per training sequence"),
     ColumnSpec("isoflop_budget", "number", "FLOP", "nominal compute of the IsoFLOP profile the run belongs to"),
     ColumnSpec("num_params", "integer", "parameters", "N, all trained parameters, embedding included", True),

@@ -340,11 +340,12 @@ def _slope_claim(runs: pd.DataFrame, name: str, context_length: int | None, leve
         value = scale * trend.value
         low, high = sorted(scale * end for end in trend.interval(level))
     except InputError as error:  # no runs for it, one ratio, or no degree of freedom
-        reason = str(error)
+        why = str(error).removeprefix("over-training: ").partition("; ")[0]
+        reason = f"lines at two ratios of tokens to parameters or more, three computes or more each ({why})"
     verdict = _within(low, high, SAME_SLOPE)
     return StudyClaim(
         claim=f"over-training, {name}",
-        statement=f"the exponents of loss over compute of {name} are the same at all ratios of tokens to parameters",
+        statement=f"the exponent of loss over compute of the {name} is the same at all ratios of tokens to parameters",
         verdict=verdict,
         quantity=f"change of the exponent over {plural(ratios, 'ratio')}, as a share of the common one",
         unit="",

@@ -45,7 +45,12 @@ def test_every_figure_and_table_has_something_to_show(which: str, request: pytes
     ]
     assert all(len(text_of(page)) > 100 for page in pages)
     facts: dict[str, Any] = ch15.answer_facts(study, claims_of(study)) | ch15.exponent_facts(found)
-    facts |= ch15.pair_facts(study, pairs, scatter) | ch15.rate_facts(study, sweep) | ch15.context_facts(study)
+    facts |= (
+        ch15.pair_facts(study, pairs)
+        | ch15.seed_facts(pairs, scatter)
+        | ch15.rate_facts(study, sweep)
+        | ch15.context_facts(study)
+    )
     facts |= ch15.slope_facts(slopes) | ch15.front_facts(study, ch15.front_rows(study))
     assert all(str(value) and "nan" not in str(value) for value in facts.values()), facts
 
@@ -66,8 +71,9 @@ def test_seeds_scatter_as_they_were_made_to(whole: OwnStudy) -> None:
     scatter = ch15.seed_scatter(whole.at_context)
     assert (scatter["seeds"] == 3).all()
     assert profiles.pooled(scatter) == pytest.approx(NOISE, rel=0.4)
-    assert "nats/token (12 configurations)" in profiles.seed_verdict(scatter)
-    assert profiles.seed_verdict(scatter[:0]) == "No configuration was trained from two seeds"
+    assert "nats/token (12 configurations)" in profiles.seed_text(scatter)
+    with pytest.raises(NotApplicable, match="no configuration was trained from two seeds"):
+        ch15.show_seeds(scatter[:0])
     assert np.isnan(profiles.pooled(scatter[:0]))
 
 
@@ -86,11 +92,11 @@ def test_the_usual_rate_is_the_best_where_it_was_made_so(whole: OwnStudy) -> Non
     assert (best["cost"] == 0).all()
     gaps = settings.rate_gaps(whole, best)
     assert len(gaps) == 3
-    assert settings.rate_verdict(best) == "The usual rate is as good as the best one tried at every size"
+    assert settings.rate_verdict(best) == "At every size the usual rate is within 0.01 nats/token of the best one tried"
     moved = sweep.assign(val_loss=sweep["val_loss"] - 0.2 * (sweep["factor"] == 2))
     moved["excess"] = moved["val_loss"] - moved.groupby(["architecture", "num_params"])["val_loss"].transform("min")
     assert settings.rate_verdict(settings.best_rates(moved)).startswith(
-        "The usual rate is worse than the best one tried"
+        "The usual rate costs more than 0.01 nats/token for"
     )
     with pytest.raises(NotApplicable, match="no size was trained at three learning rates"):
         ch15.rate_sweep(replace(whole, runs=whole.at_context))

@@ -152,6 +152,11 @@ def test_tables_without_an_over_training_design() -> None:
         fit_overtraining_slopes(spread.assign(train_flops=6e9 * spread["num_tokens"]))
     with pytest.raises(NotApplicable, match="all 10 runs are of the design isoflop"):
         fit_overtraining_slopes(runs_at([20.0, 100.0]).assign(experiment="isoflop"))
+    rates = runs_at([20.0, 100.0]).assign(experiment="learning_rate")
+    with pytest.raises(NotApplicable, match="all 20 runs are of the design isoflop or learning_rate"):
+        fit_overtraining_slopes(pd.concat([rates, rates.assign(experiment="isoflop")]))
+    lines = fit_overtraining_slopes(pd.concat([rates.assign(val_loss=9.0), rates.assign(experiment="my own")]))
+    assert len(lines.data) == len(rates)
     with pytest.raises(NotApplicable, match="ratio 20: 2 runs, fewer than 3"):
         fit_overtraining_slopes(runs_at([20.0, 100.0], sizes=2))
 

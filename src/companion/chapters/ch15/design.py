@@ -13,10 +13,15 @@ _HOUR, _GIB = 3600.0, 2.0**30
 
 
 def plan_of(study: OwnStudy) -> pd.DataFrame:
-    """The plan; leaves out the section of a study without one."""
+    """The plan, ordered by part, context and architecture; leaves out the section of a study without one."""
     need(study.plan is not None, "no design is given (design_file)")
     assert study.plan is not None
-    return study.plan.assign(part=study.plan.apply(part_of, axis="columns"))
+    kinds = {name: rank for rank, name in enumerate(EXPERIMENTS)}
+    plan = study.plan.assign(
+        part=study.plan.apply(part_of, axis="columns"), rank=study.plan["experiment"].map(kinds).fillna(len(kinds))
+    )
+    order = ["rank", "experiment", "isoflop_budget", "context_length", "architecture", "num_params"]
+    return plan.sort_values(order, kind="stable", ignore_index=True)
 
 
 def show_plan(study: OwnStudy) -> Html:

@@ -16,7 +16,7 @@ from companion.fitting.pareto import ParetoFront, fit_front
 from companion.formatting import interval, listed, share_in_words, significant
 from companion.laws import LossSurface
 from companion.plotting import LABELS, Html, show, show_table
-from companion.plotting.style import subplots
+from companion.plotting.style import power_ticks, subplots
 
 #: Objectives by what tables call them: the usual one of the package, and least squares.
 OBJECTIVES = {"Huber, δ = 0.001": 1e-3, "least squares": math.inf}
@@ -127,6 +127,8 @@ def show_reducible(study: OwnStudy, floor: float) -> Html:
     left.yaxis.set_major_formatter(lambda value, _: f"{value:.1f}")
     left.yaxis.set_minor_formatter(lambda value, _: f"{value:.1f}" if round(10 * value) % 2 == 0 else "")
     right.set(xscale="log", xlabel=LABELS["train_flops"], ylabel="local exponent", ylim=(0, None))
+    power_ticks(left.xaxis)
+    power_ticks(right.xaxis)
     left.legend()
     return show(
         figure,

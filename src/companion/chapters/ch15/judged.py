@@ -89,14 +89,17 @@ def capital(text: str) -> str:
     return text if text.startswith("xLSTM") else text[:1].upper() + text[1:]
 
 
-def number_text(claim: StudyClaim) -> str:
-    """The number of a claim with its interval, or why there is none."""
+def number_text(claim: StudyClaim, unit: str = "") -> str:
+    """The number of a claim with its unit and interval, or why there is none."""
     if not math.isfinite(claim.value):
         return "–"
     bounds = (claim.low, claim.high)
     decimals = 2 if abs(claim.value) >= 1 else 3
+    unit = f" {unit}" if unit else ""
     value = f"{claim.value:.{decimals}f}"
-    return f"{value} {interval(bounds, decimals)}" if all(map(math.isfinite, bounds)) else f"{value}, no interval"
+    if all(map(math.isfinite, bounds)):
+        return f"{value} {interval(bounds, decimals)}{unit}"
+    return f"{value}{unit}, no interval"
 
 
 def answer_facts(study: OwnStudy, claims: Sequence[StudyClaim]) -> dict[str, object]:
@@ -161,7 +164,8 @@ def decided_verdict(claims: Sequence[StudyClaim]) -> str:
 def loss_text(claims: Sequence[StudyClaim]) -> str:
     """The gap in loss between the best models, with its interval."""
     claim = next(each for each in claims if each.claim == "loss")
-    return f"{number_text(claim)} {claim.unit}"
+    text = number_text(claim, claim.unit)
+    return "unknown so far" if text == "–" else text
 
 
 # ---- over-training -------------------------------------------------------------------------------
@@ -174,8 +178,8 @@ def slopes_of(study: OwnStudy) -> dict[str, OvertrainingSlopes]:
         try:
             found[name] = fit_overtraining_slopes(study.of(name))
         except NotApplicable as error:
-            reasons.append(str(error))
-    need(found, "; ".join(dict.fromkeys(reasons)))
+            reasons.append(f"{label_of(name)}: {str(error).removeprefix('over-training: ')}")
+    need(found, ". ".join(reasons))
     return found
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from companion.chapters.applicability import need
 from companion.chapters.ch15.study import OwnStudy, the
 from companion.chapters.labels import label_of
 from companion.errors import InputError
@@ -212,6 +213,7 @@ def show_pairs(study: OwnStudy, pairs: pd.DataFrame, scatter: pd.DataFrame) -> H
             label=power_of_ten(float(str(budget))),
         )
     noise = np.sqrt(2) * pooled(scatter)
+    band = "The grey band holds differences that two seeds alone would make (two standard deviations)."
     if np.isfinite(noise):
         ax.axhspan(-2 * noise, 2 * noise, color="#888888", alpha=0.25, linewidth=0)
     ax.axhline(0, color="#888888", linewidth=1)
@@ -225,15 +227,16 @@ def show_pairs(study: OwnStudy, pairs: pd.DataFrame, scatter: pd.DataFrame) -> H
     return show(
         figure,
         name="study-pairs",
-        alt="Loss of one architecture less that of the other over the size, points for every budget, with a grey band "
-        "around zero.",
-        caption=f"Runs of equal compute and nearly equal size: above zero, {the(study.pair[0])} has the lower loss. "
-        "The grey band holds differences that two seeds alone would make (two standard deviations).",
+        alt="Loss of one architecture less that of the other over the size, points for every budget"
+        + (", with a grey band around zero." if np.isfinite(noise) else "."),
+        caption=f"Runs of equal compute and nearly equal size: above zero, {the(study.pair[0])} has the lower loss."
+        + (f" {band}" if np.isfinite(noise) else ""),
     )
 
 
 def show_seeds(scatter: pd.DataFrame) -> Html:
-    """A row per configuration that was trained from several seeds."""
+    """A row per configuration that was trained from several seeds; leaves out the section where there is none."""
+    need(len(scatter), "no configuration was trained from two seeds")
     return show_table(
         scatter[["architecture", "isoflop_budget", "num_params", "seeds", "mean", "deviation"]].assign(
             architecture=scatter["architecture"].map(label_of)
@@ -256,22 +259,22 @@ def show_seeds(scatter: pd.DataFrame) -> Html:
     )
 
 
-def pair_facts(study: OwnStudy, pairs: pd.DataFrame, scatter: pd.DataFrame) -> dict[str, object]:
-    """Values of the section on pairs and seeds."""
-    noise = pooled(scatter)
+def pair_facts(study: OwnStudy, pairs: pd.DataFrame) -> dict[str, object]:
+    """Values of the section on pairs."""
     return {
-        "c15_seeds": seed_verdict(scatter),
         "c15_num_pairs": plural(len(pairs), "pair"),
         "c15_pair_signs": sign_verdict(pairs, the(study.pair[0])),
         "c15_pair_range": span_text(pairs["loss_gap"], partial(signed, decimals=3)),
-        "c15_pair_noise": noise_verdict(pairs, noise),
     }
 
 
-def seed_verdict(scatter: pd.DataFrame) -> str:
-    """A verdict: how far runs that differ only in their seed lie apart."""
-    if not len(scatter):
-        return "No configuration was trained from two seeds"
+def seed_facts(pairs: pd.DataFrame, scatter: pd.DataFrame) -> dict[str, object]:
+    """Values of the section on seeds, which is there if some configuration has two."""
+    return {"c15_seeds": seed_text(scatter), "c15_pair_noise": noise_verdict(pairs, pooled(scatter))}
+
+
+def seed_text(scatter: pd.DataFrame) -> str:
+    """How far runs that differ only in their seed lie apart."""
     return (
         f"Between seeds the loss has a standard deviation of {pooled(scatter):.4f} nats/token "
         f"({plural(len(scatter), 'configuration')})"
@@ -295,8 +298,6 @@ def sign_verdict(pairs: pd.DataFrame, first: str) -> str:
 
 def noise_verdict(pairs: pd.DataFrame, noise: float) -> str:
     """A verdict: whether the differences between architectures exceed those between seeds."""
-    if not np.isfinite(noise):
-        return "So we cannot say which of these differences are chance"
     if not len(pairs):
         return "There is no difference to compare it with"
     inside = int((pairs["loss_gap"].abs() <= 2 * np.sqrt(2) * noise).sum())

@@ -127,7 +127,6 @@ def rate_facts(study: OwnStudy, sweep: pd.DataFrame) -> dict[str, object]:
         "c15_rate_gap_usual": listed(f"{gap:.3f}" for gap in gaps["usual"]),
         "c15_rate_gap_best": listed(f"{gap:.3f}" for gap in gaps["best"]),
         "c15_rate_changes": gap_verdict(gaps),
-        "c15_as_good": f"{AS_GOOD:g}",
         "c15_rate_steep": steep_verdict(study, sweep),
     }
 
@@ -147,9 +146,9 @@ def rate_verdict(rates: pd.DataFrame) -> str:
     """A verdict: whether the usual rate is as good as the best one tried, for every architecture and size."""
     worse = rates[rates["cost"] > AS_GOOD]
     if worse.empty:
-        return "The usual rate is as good as the best one tried at every size"
+        return f"At every size the usual rate is within {AS_GOOD:g} nats/token of the best one tried"
     where = [f"{the(row['architecture'])} of {count(row['num_params'], 2)}" for row in worse.to_dict("records")]
-    return f"The usual rate is worse than the best one tried for {listed(where)}"
+    return f"The usual rate costs more than {AS_GOOD:g} nats/token for {listed(where)}"
 
 
 def steep_verdict(study: OwnStudy, sweep: pd.DataFrame) -> str:

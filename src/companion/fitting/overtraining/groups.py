@@ -30,6 +30,8 @@ _CLEAR, _ROUNDING = 3.0, 0.002
 #: A ratio may be named by a number this close to it, relative: D and N are rounded.
 _EXACT = 0.005
 _LISTED = 8
+#: Designs whose runs are no lines of over-training.
+_OTHERS = ("isoflop", "learning_rate")
 
 Array = NDArray[np.float64]
 
@@ -69,7 +71,8 @@ def tokens_per_param_preset(runs: pd.DataFrame, tolerance: float = RATIO_TOLERAN
 def group_by_ratio(runs: pd.DataFrame, tolerance: float = RATIO_TOLERANCE) -> RatioGroups:
     """The ratio of every run, by the paper's presets where the runs aim at them, by their own values otherwise.
 
-    Where the column `experiment` has runs of the design `tokenparam`, only those count; otherwise all but `isoflop`.
+    Where the column `experiment` has runs of the design `tokenparam`, only those count; otherwise all but those of
+    `isoflop` and `learning_rate`.
 
     Parameters
     ----------
@@ -81,7 +84,7 @@ def group_by_ratio(runs: pd.DataFrame, tolerance: float = RATIO_TOLERANCE) -> Ra
     Raises
     ------
     NotApplicable
-        if all runs are of the design `isoflop`, or the ratios are spread without a gap.
+        if all runs are of these designs, or the ratios are spread without a gap.
     """
     chosen = _of_the_design(runs)
     part = runs[chosen]
@@ -109,12 +112,12 @@ def ratio_groups(runs: pd.DataFrame) -> Array:
     Runs are sorted by log10 of D/N, and a gap starts a new group. The gap is the finest of `GAPS` that stands out from
     the scatter within groups (exact ratios may lie close together), else the one with most runs in groups of at least
     three. A group is named by its geometric mean, to as few digits (2 to 4) as its own scatter allows. Runs of the
-    design `isoflop`, where the table says so, belong to none.
+    designs `isoflop` and `learning_rate`, where the table says so, belong to none.
 
     Raises
     ------
     NotApplicable
-        if most runs are spread without a gap, so that they form no separate ratios, or all are of the design `isoflop`.
+        if most runs are spread without a gap, so that they form no separate ratios, or all are of these designs.
     """
     chosen = _of_the_design(runs)
     result = np.full(len(runs), np.nan)
@@ -140,10 +143,11 @@ def _of_the_design(runs: pd.DataFrame) -> NDArray[np.bool_]:
     if "experiment" not in runs:
         return np.ones(len(runs), dtype=bool)
     kinds = runs["experiment"]
-    chosen = (kinds == "tokenparam" if (kinds == "tokenparam").any() else kinds != "isoflop").to_numpy(dtype=bool)
+    chosen = (kinds == "tokenparam" if (kinds == "tokenparam").any() else ~kinds.isin(_OTHERS)).to_numpy(dtype=bool)
     if len(runs) and not chosen.any():
+        named = " or ".join(name for name in _OTHERS if (kinds == name).any())
         raise NotApplicable(
-            f"over-training: all {len(runs)} runs are of the design isoflop (column experiment); no ratio of tokens to "
+            f"over-training: all {len(runs)} runs are of the design {named} (column experiment); no ratio of tokens to "
             "parameters has three runs of another"
         )
     return chosen

@@ -17,8 +17,9 @@ _MAX_VALUES = 10
 
 
 def design_findings(runs: pd.DataFrame) -> list[Finding]:
-    """Units of N and D, rows that commands leave out, budgets without a parabola, mixed data sets and vocabularies."""
-    return [*_magnitudes(runs), *_left_out(runs), *_small_profiles(runs), *_mixed(runs), *_alike_names(runs)]
+    """Units of N and D, rows that are left out, budgets without a parabola, mixed data, vocabularies and rates."""
+    found = [*_magnitudes(runs), *_left_out(runs), *_small_profiles(runs), *_mixed(runs)]
+    return [*found, *_several_rates(runs), *_alike_names(runs)]
 
 
 def _magnitudes(runs: pd.DataFrame) -> list[Finding]:
@@ -134,6 +135,34 @@ def _mixture(runs: pd.DataFrame, name: str, counts: pd.Series) -> Finding:
         f'choose with --where "{quote_column(name)} == {first}"'
     )
     return finding("mixed", name, message, runs, runs[name].notna().to_numpy(bool))
+
+
+def _several_rates(runs: pd.DataFrame) -> list[Finding]:
+    """Configurations that were trained at several learning rates, as in a sweep that looks for the best one."""
+    if "learning_rate" not in runs.columns or not runs["learning_rate"].notna().any():
+        return []
+    others = ("context_length", "vocab_size", "batch_size_seqs", "train_steps", "seed")
+    keys = ["architecture", "num_params", "num_tokens", *(name for name in others if name in runs.columns)]
+    several = _several(runs, keys)
+    if not several.any():
+        return []
+    choose = "choose with --where"
+    kinds = runs["experiment"].value_counts() if "experiment" in runs.columns else ()
+    for name in reversed(list(kinds.keys() if len(kinds) > 1 else ())):  # the smallest first
+        if not _several(runs[runs["experiment"] != name], keys).any():
+            choose = f'leave them out with --where "experiment != {str(name)!r}"'
+            break
+    number = runs[several].groupby(keys, dropna=False).ngroups
+    message = (
+        f"column 'learning_rate': several rates for {plural(number, 'configuration')} that are otherwise alike, "
+        f"{name_rows(runs.index[several].tolist())}: a fit of all rows takes a bad rate for scatter; {choose}"
+    )
+    return [finding("several_rates", "learning_rate", message, runs, several)]
+
+
+def _several(runs: pd.DataFrame, keys: list[str]) -> np.ndarray:
+    """Whether the configuration of a run has several learning rates."""
+    return (runs.groupby(keys, dropna=False)["learning_rate"].transform("nunique") > 1).to_numpy(bool)
 
 
 def _alike_names(runs: pd.DataFrame) -> list[Finding]:
