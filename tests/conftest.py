@@ -125,6 +125,7 @@ NOT_QUICK = (
     "study/test_recorded_study.py::test_tables_are_what_the_records_hold",
     "study/next_runs/test_replay.py",
     "study/next_runs/test_simulate.py",
+    "study/sweep/test_pace.py::test_a_sweep_that_is_stopped_leaves_checkpoints",
     "study/sweep/test_sweep.py",
 )
 

@@ -46,7 +46,10 @@ def add_sweep(command: Callable[..., argparse.ArgumentParser], subparsers: Any) 
         "--hardware", default="h200-sxm", metavar="NAME", help="GPU of the predictions (default: %(default)s)"
     )
     parser.add_argument(
-        "--utilization", type=positive, metavar="SHARE", help="of its peak that training reaches (default: 0.25)"
+        "--utilization",
+        type=positive,
+        metavar="SHARE",
+        help="of its peak FLOP/s that every run reaches (default: predicted from the shapes of each)",
     )
     parser.add_argument(
         "--records", type=Path, metavar="FILE", help="of `study collect`: its runs count as trained in this folder"
@@ -122,12 +125,11 @@ def plan(arguments: argparse.Namespace) -> None:
     with _torch():
         from companion.study.sweep.archive import unpack_records
         from companion.study.sweep.design import example_design, read_design
-        from companion.study.sweep.plan import ASSUMED_UTILIZATION, make_plan, write_plan
+        from companion.study.sweep.plan import make_plan, write_plan
     if (arguments.design is None) != arguments.example:
         raise InputError("give a design, or --example")
     design = read_design(example_design() if arguments.example else arguments.design)
-    share = ASSUMED_UTILIZATION if arguments.utilization is None else arguments.utilization
-    made = make_plan(design, get_hardware(arguments.hardware), share)
+    made = make_plan(design, get_hardware(arguments.hardware), arguments.utilization)
     path = write_plan(made, arguments.folder, replace_all=arguments.replace)
     added = None if arguments.records is None else unpack_records(arguments.records, arguments.folder)
     table = made.table()
@@ -142,7 +144,8 @@ def plan(arguments: argparse.Namespace) -> None:
     print_table(shown)
     print(
         f"{plural(len(made.runs), 'run')}, {count(made.train_flops)} FLOP, about {_duration(made.seconds)} on one "
-        f"{get_hardware(arguments.hardware).label}; the largest takes {count(table['memory_bytes'].max())} bytes"
+        f"{get_hardware(arguments.hardware).label}, one run after the other; the largest takes "
+        f"{count(table['memory_bytes'].max())} bytes"
     )
     if added is not None:
         print(f"{plural(added, 'record')} added from {arguments.records}")

@@ -67,6 +67,7 @@ def steps() -> pd.DataFrame:
                     "architecture": "xlstm",
                     "size": size,
                     "num_params": number,
+                    "vocab_size": 1024,
                     "context_length": 1024,
                     "tokens_per_step": 65536,
                     "launch": launch,
@@ -75,6 +76,9 @@ def steps() -> pd.DataFrame:
                     "utilization": share * (1 + number / 1e7),
                     "peak_memory_bytes": 3e9,
                     "predicted_memory_bytes": 4e9,
+                    "computing": 1e-3 * number / 1e6,
+                    "moving": 1e-3,
+                    "latency": 2e-3,
                 }
             )
     return pd.DataFrame(rows)

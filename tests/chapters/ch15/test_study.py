@@ -72,17 +72,22 @@ def test_steps_alone_on_the_gpu(study: OwnStudy, steps: pd.DataFrame, tmp_path: 
     assert "eager" not in page, "the fastest launch alone"
     facts = ch15.step_facts(timed)
     assert facts["c15_largest_utilization"] == "14 %"
-    assert str(facts["c15_small_models"]).startswith("Small models leave most of a GPU idle")
+    assert [facts[f"c15_{which}_computing"] for which in ("smallest", "largest")] == ["10 %", "85 %"]
     assert step_times(tmp_path / "study.jsonl") is None
-    rows = steps.assign(part="step", deterministic=[True, True, False, False]).to_dict("records")
+    recorded = steps.drop(columns=["vocab_size", "computing", "moving", "latency"])
+    rows = recorded.assign(part="step", deterministic=[True, True, False, False]).to_dict("records")
     results: list[dict[str, Any]] = [
         {"part": "draw", "seconds": 1.0},
         *({str(k): v for k, v in row.items()} for row in rows),
     ]
-    append_record(tmp_path / "study.jsonl", new_record("study", "a command", {}, results))
-    found = step_times(tmp_path / "study.jsonl")
-    assert found is not None
-    assert len(found) == 2
+    for device, known in (("NVIDIA H200", True), ("A GPU", False)):
+        parameters = {"device": device, "vocab_size": 1024}
+        append_record(tmp_path / "study.jsonl", new_record("study", "a command", parameters, results))
+        found = step_times(tmp_path / "study.jsonl")
+        assert found is not None
+        assert len(found) == 2
+        assert (found[["computing", "moving", "latency"]] > 0).all(axis=None) == known
+        assert ("–" in text_of(ch15.show_steps(replace(study, steps=found)))) != known
 
 
 def test_names_in_sentences() -> None:

@@ -25,6 +25,7 @@ from companion.study.sweep.execute import FAILED, Ended, Workers, run_plan, trai
 from companion.study.sweep.plan import PLAN_FILE, Plan, make_plan, read_plan, write_plan
 from companion.study.sweep.status import run_states, seconds_left, summary
 from companion.study.train import read_record, record_path
+from companion.study.train.needed import START_SECONDS, predicted_step
 from companion.training.logs import load_training_curves, load_training_logs
 
 CPU = Workers(device="cpu")
@@ -91,9 +92,13 @@ def test_a_plan_says_what_every_run_takes() -> None:
     assert set(table["batch_size_seqs"]) == {4, 8}
     assert plan.train_flops == pytest.approx(table["train_flops"].sum())
     assert (table["memory_bytes"] > 16 * table["num_params"]).all()
-    assert plan.seconds == pytest.approx(
-        plan.train_flops / (0.25 * get_hardware("h200-sxm").peak_flops_per_s), rel=0.02
-    )
+    hardware = get_hardware("h200-sxm")
+    for run in plan.runs:
+        step = predicted_step(run.recipe, hardware.peak_flops_per_s, hardware.peak_bytes_per_s)
+        assert run.seconds == pytest.approx(START_SECONDS + run.recipe.train_steps * step.total, rel=0.01)
+    assert plan.seconds == pytest.approx(sum(run.seconds for run in plan.runs))
+    flat = make_plan(design, hardware, utilization=1e-9)
+    assert flat.seconds == pytest.approx(plan.train_flops / 989_500 + 4 * START_SECONDS, rel=0.01)
 
 
 def test_a_run_that_two_grids_ask_for_is_planned_once() -> None:
@@ -297,7 +302,7 @@ def test_time_left_goes_by_what_runs_took(copied: Path) -> None:
     plan = read_plan(copied)
     record_path(copied, plan.runs[3].run_id).unlink()
     states = run_states(plan, copied)
-    took = sum(each.record["seconds"] for each in states if each.record)
+    took = sum(each.record["seconds"] + each.record["seconds_compile"] for each in states if each.record)
     predicted = sum(run.seconds for run in plan.runs[:3])
     assert seconds_left(states) == pytest.approx(plan.runs[3].seconds * took / predicted)
     for each in states[:3]:

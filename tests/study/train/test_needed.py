@@ -2,16 +2,26 @@
 
 import gzip
 import json
+import math
+import statistics
 from collections import Counter
 
 import pytest
 from study_runs import tiny, tiny_recipe
 
+from companion.benchmarks.records import latest_record
 from companion.errors import InputError
 from companion.hardware import known_hardware
 from companion.paths import data_dir
+from companion.study.sweep.ladder import study_architecture
 from companion.study.train import Recipe
-from companion.study.train.needed import FIXED_BYTES, peak_flops_of, predicted_memory_bytes, predicted_seconds
+from companion.study.train.needed import (
+    FIXED_BYTES,
+    START_SECONDS,
+    peak_flops_of,
+    predicted_memory_bytes,
+    predicted_step,
+)
 
 
 def test_memory_by_hand() -> None:
@@ -61,14 +71,40 @@ def test_memory_of_recorded_runs() -> None:
     assert 0.7 < min(often) < max(often) < 1.05
 
 
-def test_seconds() -> None:
+def test_seconds_of_a_step_by_hand() -> None:
     recipe = tiny_recipe()
-    assert predicted_seconds(recipe, recipe.train_flops, 0.5) == 2.0
-    assert predicted_seconds(recipe, recipe.train_flops, 0.5, num_gpus=4) == 0.5
-    wrong = ((0, 0.5, 1, "peak_flops: 0"), (1, 1.5, 1, "at most 1"), (1, 0.5, 0, "num_gpus: 0"))
-    for peak, share, gpus, words in wrong:
+    flops = recipe.train_flops / recipe.train_steps
+    kept = predicted_memory_bytes(recipe) - 18 * recipe.num_params - FIXED_BYTES
+    parts = predicted_step(recipe, 1e12, 1e10)
+    assert parts == pytest.approx((flops / 0.44e12, 3.9 * kept / 1e10, 2 * 0.38e-3), rel=1e-12)
+    assert parts.total == pytest.approx(sum(parts))
+    for peaks, words in (((0, 1), "peak_flops_per_s: 0"), ((1, -1), "peak_bytes_per_s: -1"), ((1, math.inf), "inf")):
         with pytest.raises(InputError, match=words):
-            predicted_seconds(recipe, peak, share, gpus)
+            predicted_step(recipe, *peaks)
+
+
+def test_seconds_of_recorded_steps() -> None:
+    """Steps alone on an H200, and the compilation of runs of the study."""
+    record = latest_record(data_dir() / "benchmarks" / "study.jsonl", "study")
+    hardware = known_hardware()["h200-sxm"]
+    peaks = hardware.peak_flops_per_s, hardware.peak_bytes_per_s
+    ratios = {}
+    for each in record["results"]:
+        if each["part"] == "step" and each["launch"] == "graph" and each["deterministic"]:
+            length, size = each["context_length"], each["size"]
+            model = study_architecture(each["architecture"], size, record["parameters"]["vocab_size"])
+            recipe = tiny_recipe(
+                architecture=model, context_length=length, batch_size_seqs=each["tokens_per_step"] // length
+            )
+            key = (each["architecture"], size)
+            ratios[key] = predicted_step(recipe, *peaks).total / each["seconds_per_step"]
+    assert len(ratios) >= 6
+    assert all(0.88 < ratio < 1.12 for ratio in ratios.values()), ratios
+    compiled = []
+    for name in ("study", "study_v1024"):
+        with gzip.open(data_dir() / f"{name}_runs_records.jsonl.gz", "rt", encoding="utf-8") as lines:
+            compiled += [json.loads(line)["seconds_compile"] for line in lines]
+    assert pytest.approx(statistics.median(compiled), rel=0.3) == START_SECONDS
 
 
 NAMES = {

@@ -1,8 +1,12 @@
 """Runs from the first step to the record: resumed, ended by signals, damaged, refused."""
 
+import asyncio
 import math
 import os
 import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from companion.errors import InputError
 from companion.study.train import RunInProgress, read_record, record_path, train
 from companion.study.train import trainer as module
 from companion.study.train.checkpoint import checkpoint_path, read_checkpoint
+from companion.study.train.interrupts import _active, stop_runs
 from companion.study.train.recipe import Recipe
 from companion.study.train.records import DamagedRecord
 from companion.study.train.step import TrainingStep
@@ -108,6 +113,31 @@ def test_signals_leave_a_checkpoint(tmp_path: Path, number: int, error: type[Bas
     assert signal.getsignal(number) is before
     if error is SystemExit:
         assert caught.value.code == 143  # type: ignore[attr-defined]
+    assert checkpoint_path(tmp_path / "ended", recipe.run_id).exists()
+    assert same(run(recipe, tmp_path / "ended")) == same(run(recipe, tmp_path / "whole"))
+
+
+def test_another_thread_ends_a_run_with_a_checkpoint(tmp_path: Path) -> None:
+    """As where Dask trains: no signal arrives in its threads."""
+    recipe, other = tiny_recipe(), tiny_recipe(seed=1)
+    began = threading.Event()
+
+    class Waiting(Counting):
+        def sequences(self, first: int, number: int, context_length: int, device: torch.device | str = "cpu") -> Tensor:
+            began.set()
+            last = time.monotonic() + 30  # no thread waits for ever where nobody asks
+            while not _active[recipe.run_id].asked and time.monotonic() < last:
+                time.sleep(0.01)
+            return super().sequences(first, number, context_length, device)
+
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(run, recipe, tmp_path / "ended", corpus=Waiting())
+        assert began.wait(60)
+        assert asyncio.run(stop_runs([other.run_id], 0)) == [], "it is not trained here"
+        assert not ended.done()
+        assert asyncio.run(stop_runs([recipe.run_id, other.run_id], 60)) == []
+        assert ended.result()["status"] == "stopped"
+    assert asyncio.run(stop_runs([recipe.run_id], 0)) == []
     assert checkpoint_path(tmp_path / "ended", recipe.run_id).exists()
     assert same(run(recipe, tmp_path / "ended")) == same(run(recipe, tmp_path / "whole"))
 

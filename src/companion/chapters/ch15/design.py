@@ -45,8 +45,7 @@ def show_plan(study: OwnStudy) -> Html:
         pd.DataFrame(rows),
         name="study-plan",
         caption="The design by part. Memory is that of the largest run, and the time is that of all runs one after the "
-        f"other on one {get_hardware(HARDWARE).label} at a quarter of its peak; both are predicted before anything "
-        "starts.",
+        f"other on one {get_hardware(HARDWARE).label}; both are predicted before anything starts.",
         labels={
             "context": "context T",
             "flops": "C (FLOP)",
@@ -156,6 +155,7 @@ def show_steps(study: OwnStudy) -> Html:
             "size": best["size"],
             "launch": best["launch"],
             "milliseconds": (1e3 * best["seconds_per_step"]).map(significant),
+            "predicted": (1e3 * predicted_seconds(best)).map(_milliseconds),
             "utilization": best["utilization"].map(_percent),
             "memory": [f"{_gib(measured)}, {_gib(predicted)}" for measured, predicted in memory],
             "first": [significant(first[key], 2) for key in zip(best["architecture"], best["size"], strict=True)],
@@ -165,11 +165,12 @@ def show_steps(study: OwnStudy) -> Html:
         table,
         name="study-steps",
         caption=f"A training step of {steps['tokens_per_step'].iloc[0]:,} tokens at T = "
-        f"{steps['context_length'].iloc[0]:,}, alone on the GPU, with the fastest launch of each model. FLOP/s reached "
-        "are a share of the peak that the vendor states. Memory: measured at most, then predicted. The first step "
-        "compiles the model.",
+        f"{steps['context_length'].iloc[0]:,} with a vocabulary of {steps['vocab_size'].iloc[0]:,} tokens, alone on "
+        "the GPU, with the fastest launch of each model. FLOP/s reached are a share of the peak that the vendor "
+        "states. Memory: measured at most, then predicted. The first step compiles the model.",
         labels={
             "milliseconds": "step (ms)",
+            "predicted": "predicted (ms)",
             "utilization": "FLOP/s reached",
             "memory": "memory, predicted (GiB)",
             "first": "first step (s)",
@@ -181,21 +182,24 @@ def step_facts(study: OwnStudy) -> dict[str, object]:
     """Values of the recorded steps: shares of the peak of the smallest and the largest model."""
     steps = recorded_steps(study)
     by_size = steps.groupby("num_params")["utilization"].max().sort_index()
+    computing = (steps["computing"] / predicted_seconds(steps)).groupby(steps["num_params"]).max().sort_index()
     return {
         "c15_smallest": f"{count(float(by_size.index[0]), 2)} parameters",
         "c15_smallest_utilization": _percent(by_size.iloc[0]),
         "c15_largest": f"{count(float(by_size.index[-1]), 2)} parameters",
         "c15_largest_utilization": _percent(by_size.iloc[-1]),
-        "c15_small_models": small_verdict(by_size),
+        "c15_smallest_computing": _percent(computing.iloc[0]),
+        "c15_largest_computing": _percent(computing.iloc[-1]),
     }
 
 
-def small_verdict(by_size: pd.Series) -> str:
-    """A verdict: whether larger models use the GPU better."""
-    first, last = by_size.iloc[0], by_size.iloc[-1]
-    if last > 1.2 * first:
-        return "Small models leave most of a GPU idle, which is why several runs share one"
-    return "Small models use the GPU as well as large ones here"
+def predicted_seconds(steps: pd.DataFrame) -> pd.Series:
+    """Of a step in a CUDA graph, from its parts."""
+    return steps["computing"] + steps["moving"] + steps["latency"]
+
+
+def _milliseconds(value: float) -> str:
+    return "–" if pd.isna(value) else significant(value)
 
 
 def _percent(share: float | None) -> str:

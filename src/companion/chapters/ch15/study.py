@@ -1,6 +1,6 @@
 """Chapter 15: the tables of a study, its plan, and which runs belong to what."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,8 @@ from companion.plotting.style import architecture_look
 from companion.runs import load_runs
 from companion.runs.context_length import choose_context
 from companion.runs.select import subset
+from companion.study.train.needed import StepSeconds, hardware_of, predicted_step
+from companion.study.train.recipe import Recipe
 from companion.training import load_training_curves, load_training_logs
 
 #: GPU of the predicted times of the plan.
@@ -166,14 +168,36 @@ def step_times(path: Path) -> pd.DataFrame | None:
     Returns
     -------
     DataFrame
-        of deterministic steps, as training makes them: `architecture`, `size`, `num_params`, `context_length`,
-        `launch`, `tokens_per_step`, `seconds_per_step`, `seconds_first`, `utilization`, `peak_memory_bytes`,
-        `predicted_memory_bytes`.
+        of deterministic steps, as training makes them: `architecture`, `size`, `vocab_size`, `num_params`,
+        `context_length`, `launch`, `tokens_per_step`, `seconds_per_step`, `seconds_first`, `utilization`,
+        `peak_memory_bytes`, `predicted_memory_bytes`; and the predicted seconds of a step in a CUDA graph,
+        `computing`, `moving`, `latency` (NaN for a GPU that `data/hardware.csv` lacks).
     """
     if not path.exists():
         return None
-    steps = pd.DataFrame([each for each in latest_record(path, "study")["results"] if each["part"] == "step"])
-    return steps[steps["deterministic"]].reset_index(drop=True)
+    record = latest_record(path, "study")
+    steps = pd.DataFrame([each for each in record["results"] if each["part"] == "step"])
+    steps = steps[steps["deterministic"]].reset_index(drop=True).assign(vocab_size=record["parameters"]["vocab_size"])
+    parts = [predicted_parts(row, record["parameters"]["device"]) for row in steps.to_dict("records")]
+    return steps.join(pd.DataFrame(parts, columns=StepSeconds._fields))
+
+
+def predicted_parts(step: Mapping[Hashable, Any], device: str) -> StepSeconds:
+    """What the plan of a study would have said of a recorded step on this device."""
+    from companion.study.sweep import study_architecture  # needs torch
+
+    if (name := hardware_of(device)) is None:
+        return StepSeconds(np.nan, np.nan, np.nan)
+    recipe = Recipe(
+        architecture=study_architecture(step["architecture"], step["size"], step["vocab_size"]),
+        corpus="source",
+        context_length=step["context_length"],
+        batch_size_seqs=step["tokens_per_step"] // step["context_length"],
+        train_steps=1,
+        learning_rate=1e-3,
+    )
+    hardware = get_hardware(name)
+    return predicted_step(recipe, hardware.peak_flops_per_s, hardware.peak_bytes_per_s)
 
 
 def part_of(row: pd.Series) -> str:

@@ -12,7 +12,7 @@ from companion.study.sweep.plan import read_plan
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train what a plan has and its folder lacks. Exit status: 0 done, 1 a run failed, 2 bad input."""
+    """Train what a plan has and its folder lacks. Exit status: 0 done, 1 a run failed, 2 bad input, 130 Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m companion.study.sweep", description=main.__doc__)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="with the plan, and for the records")
     parser.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda where there is a GPU")
@@ -30,6 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on", file=sys.stderr)
+        return 130
     for each in ended:
         print(f"{each.run_id} {each.status}{': ' if each.reason else ''}{each.reason}", flush=True)
     return int(any(each.status == FAILED for each in ended))

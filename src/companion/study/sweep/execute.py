@@ -1,7 +1,8 @@
 """Runs of a plan, trained here one by one, on several GPUs of this machine, or on a Dask cluster. Needs torch.
 
 A run that has a record is never trained again, and a run that was interrupted goes on from its checkpoint. Dask shares
-the runs among workers; each worker takes one run at a time, and several workers may share a GPU.
+the runs among workers; each worker takes one run at a time, and several workers may share a GPU. SIGINT and SIGTERM end
+a sweep; runs that are being trained write a checkpoint before.
 """
 
 import math
@@ -21,17 +22,20 @@ from companion.formatting import plural
 from companion.study.sweep.plan import Plan, PlannedRun
 from companion.study.sweep.status import RunState, run_states
 from companion.study.train import record_path, records, train
+from companion.study.train.interrupts import exit_on_sigterm, ignore_signals, stop_runs
 from companion.study.train.recipe import Recipe
 
-#: How a run can end: with a loss, without one, or not at all.
-FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
+#: How a run can end: with a loss, without one, not at all, or with a checkpoint to go on from.
+FINISHED, DIVERGED, FAILED, STOPPED = "finished", "diverged", "failed", "stopped"
+#: How long a sweep that is to end waits for checkpoints: a run that is being compiled has none yet.
+STOP_SECONDS = 60.0
 #: Resource that workers of a Dask cluster declare for each GPU: `dask worker --resources GPU=1`.
 GPU = "GPU"
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How one run ended: `finished`, `diverged`, or `failed` with the reason."""
+    """How one run ended: `finished`, `diverged`, `stopped`, or `failed` with the reason."""
 
     run_id: str
     status: str
@@ -82,7 +86,8 @@ def run_plan(
     folder
         of the study: records and checkpoints are there.
     max_seconds
-        begin no run that is predicted to end later than this, seconds from now.
+        begin no run that is predicted to end later than this, seconds from now: by its predicted time, and by how much
+        longer the runs of this call took than predicted.
 
     Returns
     -------
@@ -141,72 +146,123 @@ def train_run(
 def _one_by_one(
     runs: Sequence[PlannedRun], folder: Path, device: str, max_seconds: float | None, progress: bool
 ) -> Iterator[Ended]:
-    pace = _Pace(max_seconds)
+    pace = Pace(max_seconds)
     for run in runs:
-        if not pace.fits(run):
-            continue
-        yield train_run(run.recipe.to_dict(), str(folder), device, progress)
-        pace.took(run)
+        if pace.fits(run):
+            pace.begins(run)
+            ended = train_run(run.recipe.to_dict(), str(folder), device, progress)
+            pace.ended(run, ended.status)
+            yield ended
 
 
-class _Pace:
-    """Whether a run ends in time, by how long runs took compared with what was predicted."""
+class Pace:
+    """Whether a run would end in time, by how much longer than predicted the runs took that have ended.
 
-    def __init__(self, max_seconds: float | None) -> None:
-        self.begin = self.last = time.monotonic()
-        self.max_seconds, self.predicted, self.measured = max_seconds, 0.0, 0.0
+    Parameters
+    ----------
+    max_seconds
+        when the last run is to have ended, from now; None: there is no end.
+    sharing
+        processes that share a GPU: as many times longer a run is taken to last until one has ended.
+    clock
+        seconds, from any beginning.
+    """
+
+    def __init__(
+        self, max_seconds: float | None, sharing: int = 1, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock, self._begin = clock, clock()
+        self._max_seconds, self._sharing = max_seconds, sharing
+        self._begun: dict[str, float] = {}
+        self._predicted = self._measured = 0.0
+
+    @property
+    def ratio(self) -> float:
+        """Seconds from the begin of a run to its end, over those predicted for it alone on a GPU."""
+        return self._measured / self._predicted if self._predicted else float(self._sharing)
 
     def fits(self, run: PlannedRun) -> bool:
-        if self.max_seconds is None:
+        """Whether the run, begun now, would end in time."""
+        if self._max_seconds is None:
             return True
-        ratio = self.measured / self.predicted if self.predicted else 1.0
-        return time.monotonic() - self.begin + ratio * run.seconds <= self.max_seconds
+        return self._clock() - self._begin + self.ratio * run.seconds <= self._max_seconds
 
-    def took(self, run: PlannedRun) -> None:
-        now = time.monotonic()
-        self.predicted += run.seconds
-        self.measured += now - self.last
-        self.last = now
+    def begins(self, run: PlannedRun) -> None:
+        """Note that a run begins."""
+        self._begun[run.run_id] = self._clock()
+
+    def ended(self, run: PlannedRun, status: str) -> None:
+        """Note that it has ended; one that failed says nothing about times."""
+        took = self._clock() - self._begun.pop(run.run_id)
+        if status != FAILED:
+            self._predicted += run.seconds
+            self._measured += took
 
 
 def _shared(runs: Sequence[PlannedRun], folder: Path, workers: Workers, max_seconds: float | None) -> Iterator[Ended]:
     """By the workers of a Dask cluster, as they end."""
-    with _client(workers) as client:
+    with exit_on_sigterm(), _client(workers) as client:
         from distributed import as_completed
 
         resources = {GPU: 1} if workers.device == "cuda" else None
-        pace = _Pace(max_seconds)
-        by_key: dict[str, PlannedRun] = {}
+        sharing = None if workers.scheduler else -(-workers.number // workers.num_gpus)
+        pace = Pace(max_seconds, sharing or 1)
+        by_key: dict[str, tuple[PlannedRun, Any]] = {}
         todo = iter(runs)
         waiting = as_completed()
-        slots = max(1, len(_resources(client)))
-        sharing = None if workers.scheduler else -(-workers.number // workers.num_gpus)
 
-        def begin_next() -> None:
+        def begin_next() -> bool:
             for run in todo:
                 if pace.fits(run):
                     arguments = (run.recipe.to_dict(), str(folder.resolve()), workers.device, False, sharing)
                     future = client.submit(train_run, *arguments, resources=resources, key=run.run_id, retries=0)
-                    by_key[future.key] = run
+                    by_key[future.key] = run, future
+                    pace.begins(run)
                     waiting.add(future)
-                    return
+                    return True
+            return False
 
-        for _ in range(2 * slots):  # as many again wait, so that no worker does
-            begin_next()
-        for future in waiting:
-            run = by_key[future.key]
-            error = future.exception()
-            if error is not None:
-                yield Ended(run.run_id, FAILED, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
-            else:
-                yield _seen(future.result(), folder)
-            pace.took(run)
-            begin_next()
+        try:
+            # With an end, a run is sent when a worker is free for it: one that waited would end too late. Without,
+            # Dask knows of all, and a cluster that grows with its work grows.
+            slots = len(runs) if max_seconds is None else max(1, len(_resources(client)))
+            while slots and begin_next():
+                slots -= 1
+            for future in waiting:
+                run, _ = by_key.pop(future.key)
+                ended = _seen(_ended(future, run), folder)
+                pace.ended(run, ended.status)
+                begin_next()
+                yield ended
+        except BaseException:
+            _stop(client, {key: future for key, (_, future) in by_key.items()})
+            raise
+
+
+def _ended(future: Any, run: PlannedRun) -> Ended:
+    """What a worker said of its run, or what went wrong with the worker."""
+    if (error := future.exception()) is not None:
+        return Ended(run.run_id, FAILED, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+    result: Ended = future.result()
+    return result
+
+
+def _stop(client: Any, futures: dict[str, Any]) -> None:
+    """Runs that wait are taken back, those that are being trained write a checkpoint and end."""
+    if not futures:
+        return
+    tqdm.write("stopping: runs that are being trained write a checkpoint", file=sys.stderr)
+    client.cancel(list(futures.values()))
+    for worker, left in client.run(stop_runs, list(futures), STOP_SECONDS, on_error="return").items():
+        if isinstance(left, BaseException):
+            tqdm.write(f"worker {worker}: {left}", file=sys.stderr)
+        elif left:
+            tqdm.write(f"no checkpoint after {STOP_SECONDS:g} s: {', '.join(left)}", file=sys.stderr)
 
 
 def _seen(ended: Ended, folder: Path) -> Ended:
     """A run whose record this machine sees; else the workers write somewhere else."""
-    if ended.status == FAILED or (folder / f"{ended.run_id}.json").exists():
+    if ended.status in (FAILED, STOPPED) or (folder / f"{ended.run_id}.json").exists():
         return ended
     return Ended(ended.run_id, FAILED, f"its record is not in {folder}: the workers see another folder")
 
@@ -214,6 +270,7 @@ def _seen(ended: Ended, folder: Path) -> Ended:
 @contextmanager
 def _client(workers: Workers) -> Iterator[Any]:
     try:
+        import dask
         from distributed import Client, Nanny, Scheduler, SpecCluster
     except ImportError as error:
         raise InputError(f"several workers need dask: pip install 'dask[distributed]' ({error})") from error
@@ -240,8 +297,10 @@ def _client(workers: Workers) -> Iterator[Any]:
         for number in range(workers.number)
     }
     scheduler = {"cls": Scheduler, "options": {"dashboard": False, "dashboard_address": None}}
-    with SpecCluster(workers=spec, scheduler=scheduler, silence_logs=40) as cluster, Client(cluster) as client:
+    quiet = dask.config.set({"distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "error"})
+    with quiet, SpecCluster(workers=spec, scheduler=scheduler, silence_logs=40) as cluster, Client(cluster) as client:
         client.wait_for_workers(workers.number)
+        client.run(ignore_signals)  # a terminal sends Ctrl-C to all processes
         yield client
 
 

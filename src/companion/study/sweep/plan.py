@@ -21,14 +21,12 @@ from companion.study.corpus.base import Corpus
 from companion.study.sweep.design import Design, Grid
 from companion.study.sweep.ladder import study_architecture
 from companion.study.train.files import read_json
-from companion.study.train.needed import predicted_memory_bytes, predicted_seconds
+from companion.study.train.needed import START_SECONDS, predicted_memory_bytes, predicted_step
 from companion.study.train.recipe import Recipe, flops_per_token, usual_learning_rate
 
 #: Name of the plan in the folder of a study, and its layout.
 PLAN_FILE, SCHEMA = "plan.json", 1
 MAX_BYTES = 200_000_000
-#: Share of the peak that small models are assumed to reach where nobody measured it.
-ASSUMED_UTILIZATION = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,15 +140,16 @@ class Plan:
         return pd.DataFrame(rows)
 
 
-def make_plan(design: Design, hardware: Hardware, utilization: float = ASSUMED_UTILIZATION) -> Plan:
+def make_plan(design: Design, hardware: Hardware, utilization: float | None = None) -> Plan:
     """The runs of a design, each once, cheapest first.
 
     Parameters
     ----------
     hardware
-        whose peak the predicted times are of.
+        of the predicted times: those of one run after the other on one such GPU.
     utilization
-        share of this peak that training is assumed to reach.
+        share of its peak FLOP/s that every run is taken to reach; None predicts the time of a step from its shapes
+        (`companion.study.train.needed`).
 
     Raises
     ------
@@ -166,7 +165,7 @@ def make_plan(design: Design, hardware: Hardware, utilization: float = ASSUMED_U
     >>> len(plan.runs), f"{plan.train_flops:.2g} FLOP"
     (18, '4.2e+11 FLOP')
     """
-    if not 0 < utilization <= 1:
+    if utilization is not None and not 0 < utilization <= 1:
         raise InputError(f"utilization {utilization:g} is not above 0 and at most 1")
     corpus = open_corpus(design.corpus)
     found: dict[str, PlannedRun] = {}
@@ -260,15 +259,19 @@ def _check_tokens(recipe: Recipe, corpus: Corpus, what: str) -> None:
         )
 
 
-def _priced(run: PlannedRun, hardware: Hardware, utilization: float) -> PlannedRun:
+def _priced(run: PlannedRun, hardware: Hardware, utilization: float | None) -> PlannedRun:
     memory = float(predicted_memory_bytes(run.recipe))
     if memory > hardware.memory_bytes:
         raise InputError(
             f"{run.kind} {run.size}, T = {run.recipe.context_length}: {count(memory)} bytes of memory are needed, "
             f"{hardware.label} has {count(hardware.memory_bytes)}: lower tokens_per_step"
         )
-    seconds = float(predicted_seconds(run.recipe, hardware.peak_flops_per_s, utilization))
-    return replace(run, memory_bytes=float(f"{memory:.3g}"), seconds=float(f"{seconds:.3g}"))
+    if utilization is None:
+        step = predicted_step(run.recipe, hardware.peak_flops_per_s, hardware.peak_bytes_per_s)
+        training = run.recipe.train_steps * step.total
+    else:
+        training = run.recipe.train_flops / (utilization * hardware.peak_flops_per_s)
+    return replace(run, memory_bytes=float(f"{memory:.3g}"), seconds=float(f"{START_SECONDS + training:.3g}"))
 
 
 # ---- the file ------------------------------------------------------------------------------------

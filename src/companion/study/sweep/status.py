@@ -67,7 +67,8 @@ def seconds_left(states: list[RunState]) -> float:
         record = each.record or {}
         if record.get("seconds") and record.get("processes_per_gpu"):
             done.append(each)
-            measured += float(record["seconds"]) / int(record["processes_per_gpu"])
+            seconds = float(record["seconds"]) + float(record["seconds_compile"])
+            measured += seconds / int(record["processes_per_gpu"])
     predicted = sum(each.run.seconds for each in done)
     left = sum(each.run.seconds for each in states if each.record is None)
     return left * measured / predicted if predicted else left

@@ -3,11 +3,16 @@
 Activations are counted by what autograd keeps of an eager step under autocast; compiled code keeps fewer of them. The
 coefficients are a count of tensors on paper. Runs of the project's own study (H200, steps in a CUDA graph) that
 followed one of equal shapes took 0.76 to 1.00 times the predicted bytes, not counting the driver and the libraries.
+
+A step takes the time of its FLOPs, that of its activations through the memory, and a latency a layer: small models are
+far from the peak FLOP/s, as their matrices are narrow and their kernels short.
 """
 
 import csv
+import math
 import re
 from functools import cache
+from typing import NamedTuple
 
 from companion.architectures import Attention
 from companion.errors import InputError
@@ -32,6 +37,12 @@ MLSTM_QKV_TIMES, MLSTM_HIDDEN_TIMES = 1, 5
 LOGIT_BYTES = 4 + 4 + 4 + 2
 #: What the context of CUDA, cuBLAS and the library of kernels take, bytes.
 FIXED_BYTES = 2**29
+#: Of a deterministic step in a CUDA graph: the share of the peak FLOP/s at which its FLOPs take their time, how many
+#: times what autograd keeps goes through the memory, and seconds of latency a layer. Steps of 0.3m to 17m on one H200
+#: (`data/benchmarks/study.jsonl`) take within 12 % of what these predict.
+FLOPS_SHARE, MEMORY_TIMES, LAYER_SECONDS = 0.44, 3.9, 0.38e-3
+#: Seconds before the first step: compilation and capture, the median of recorded runs.
+START_SECONDS = 4.0
 #: Names of GPUs as drivers print them, and in `data/hardware.csv`; the first that matches.
 _DEVICES = (
     (r"H200", "h200-sxm"),
@@ -64,34 +75,51 @@ def predicted_memory_bytes(recipe: Recipe, micro_batch: int | None = None, num_g
     True
     """
     sequences = micro_batch or -(-recipe.batch_size_seqs // num_gpus)
-    tokens = sequences * recipe.context_length
-    kept = COMPILED_SHARE * ACTIVATION_BYTES * _kept_numbers(recipe)
-    logits = LOGIT_BYTES * int(recipe.architecture.vocab_size)
-    return float(WEIGHT_BYTES * recipe.num_params + tokens * (kept + logits) + FIXED_BYTES)
+    return float(WEIGHT_BYTES * recipe.num_params + _activation_bytes(recipe, sequences) + FIXED_BYTES)
 
 
-def predicted_seconds(recipe: Recipe, peak_flops: float, utilization: float, num_gpus: int = 1) -> float:
-    """Seconds of training at a share of the peak: `train_flops` / (`peak_flops` · `utilization` · `num_gpus`).
+class StepSeconds(NamedTuple):
+    """Predicted seconds of a step by what takes them: FLOPs, activations through the memory, latency."""
+
+    computing: float
+    moving: float
+    latency: float
+
+    @property
+    def total(self) -> float:
+        """Seconds of the step."""
+        return self.computing + self.moving + self.latency
+
+
+def predicted_step(recipe: Recipe, peak_flops_per_s: float, peak_bytes_per_s: float) -> StepSeconds:
+    """Seconds of a step on one GPU.
+
+    Parameters
+    ----------
+    peak_flops_per_s, peak_bytes_per_s
+        of the GPU, as in `data/hardware.csv`.
 
     Raises
     ------
     InputError
-        if a number is not positive, or utilization is above 1.
+        if a peak is not positive.
 
     Examples
     --------
     >>> from companion.architectures import preset
     >>> run = {"corpus": "source", "context_length": 2048, "batch_size_seqs": 64, "train_steps": 1000}
     >>> recipe = Recipe(architecture=preset("transformer", "160m"), **run, learning_rate=1e-3)
-    >>> round(predicted_seconds(recipe, 989.5e12, 0.4))
-    284
+    >>> f"{predicted_step(recipe, 989.5e12, 4.8e12).total:.2f} s"
+    '0.34 s'
     """
-    for name, value, most in (("peak_flops", peak_flops, float("inf")), ("utilization", utilization, 1.0)):
-        if not 0 < value <= most:
-            raise InputError(f"{name}: {value} is not above 0" + (f" and at most {most:g}" if most == 1.0 else ""))
-    if num_gpus < 1:
-        raise InputError(f"num_gpus: {num_gpus} is not at least 1")
-    return recipe.train_flops / (peak_flops * utilization * num_gpus)
+    for name, value in (("peak_flops_per_s", peak_flops_per_s), ("peak_bytes_per_s", peak_bytes_per_s)):
+        if not 0 < value < math.inf:
+            raise InputError(f"{name}: {value} is not above 0 and finite")
+    return StepSeconds(
+        computing=recipe.train_flops / recipe.train_steps / (FLOPS_SHARE * peak_flops_per_s),
+        moving=MEMORY_TIMES * _activation_bytes(recipe, recipe.batch_size_seqs) / peak_bytes_per_s,
+        latency=LAYER_SECONDS * int(recipe.architecture.n_layers),
+    )
 
 
 def peak_flops_of(device: str) -> float | None:
@@ -124,6 +152,12 @@ def _peaks() -> dict[str, float]:
     """By the names of the table. `companion.hardware` checks it with pandera, which a GPU machine may lack."""
     with (data_dir() / "hardware.csv").open(encoding="utf-8", newline="") as file:
         return {row["name"]: float(row["peak_flops_per_s"]) for row in csv.DictReader(file)}
+
+
+def _activation_bytes(recipe: Recipe, sequences: int) -> float:
+    """Bytes that autograd keeps of so many sequences, the logits and their gradients among them."""
+    kept = COMPILED_SHARE * ACTIVATION_BYTES * _kept_numbers(recipe)
+    return sequences * recipe.context_length * (kept + LOGIT_BYTES * int(recipe.architecture.vocab_size))
 
 
 def _kept_numbers(recipe: Recipe) -> float:

@@ -87,7 +87,8 @@ def train(
     Returns
     -------
     dict
-        see `companion.study.train.records`; `status` is `finished` or `diverged`.
+        see `companion.study.train.records`; `status` is `finished` or `diverged`; `stopped` as with `stop_after` where
+        another thread asked for it (`companion.study.train.interrupts.stop_runs`).
 
     Raises
     ------
@@ -125,7 +126,7 @@ def train(
     with on_device(place):
         if (found := group.once(there)) is not None:
             return found
-        with locked(folder, recipe.run_id, group), Interrupts() as interrupts:
+        with locked(folder, recipe.run_id, group), Interrupts(recipe.run_id) as interrupts:
             if (found := group.once(there)) is not None:  # another process may have finished it meanwhile
                 return found
             try:
@@ -191,7 +192,7 @@ class _Run:
         hidden = not progress or self.group.rank > 0
         with tqdm(total=recipe.train_steps, initial=done.step, disable=hidden, **shown) as bar:
             while done.step < last and diverged is None:
-                if self.group.any(interrupts.received is not None, self.device):
+                if self.group.any(interrupts.stopping, self.device):
                     break
                 self._block(min(last, self._next_evaluation()), interrupts, saved + checkpoint_seconds, bar)
                 diverged = diverged_after(recipe, done.losses[: done.step])
@@ -226,7 +227,7 @@ class _Run:
             outcomes[made - 1].copy_(step.outcome)
             bar.update()
             # together, several processes look at the end of a block alone, since all must make as many steps
-            if self.group.size == 1 and (interrupts.received is not None or time.monotonic() >= due):
+            if self.group.size == 1 and (interrupts.stopping or time.monotonic() >= due):
                 break
         values = outcomes[:made].cpu().numpy()
         done.seconds += time.perf_counter() - begin
