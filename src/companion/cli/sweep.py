@@ -13,7 +13,7 @@ import pandas as pd
 from companion.cli.commands import print_json, print_table
 from companion.cli.options import add_bootstrap, add_json, add_level, positive, whole
 from companion.errors import InputError
-from companion.formatting import count, interval, percent, plural, significant
+from companion.formatting import count, interval, percent, plural, power_of_ten, significant
 from companion.hardware import get_hardware
 from companion.runs.load import load_runs
 from companion.study.claims import claims_frame, study_claims
@@ -139,12 +139,13 @@ def plan(arguments: argparse.Namespace) -> None:
         return
     shown = table.drop(columns=["batch_size_seqs", "memory_bytes"])
     shown["seconds"] = shown["seconds"].map(lambda value: significant(value, 2))
-    for name in ("isoflop_budget", "num_params", "num_tokens", "train_flops"):
-        shown[name] = shown[name].map(lambda value: "" if pd.isna(value) else count(value))
+    for name, style in (("isoflop_budget", power_of_ten), ("num_params", count), ("num_tokens", count)):
+        shown[name] = ["" if pd.isna(value) else style(value) for value in shown[name]]
+    shown["train_flops"] = shown["train_flops"].map(power_of_ten)
     print_table(shown)
     print(
-        f"{plural(len(made.runs), 'run')}, {count(made.train_flops)} FLOP, about {_duration(made.seconds)} on one "
-        f"{get_hardware(arguments.hardware).label}, one run after the other; the largest takes "
+        f"{plural(len(made.runs), 'run')}, {power_of_ten(made.train_flops)} FLOP, about {_duration(made.seconds)} on "
+        f"one {get_hardware(arguments.hardware).label}, one run after the other; the largest takes "
         f"{count(table['memory_bytes'].max())} bytes"
     )
     if added is not None:
@@ -197,7 +198,7 @@ def status(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json({"parts": table.to_dict("records"), "seconds_left": left, "damaged": damaged})
         return
-    table["train_flops"] = table["train_flops"].map(count)
+    table["train_flops"] = table["train_flops"].map(power_of_ten)
     table["done"] = table["done"].map(percent)
     table["seconds_left"] = table["seconds_left"].map(lambda value: significant(value, 2) if value else "0")
     print_table(table)
