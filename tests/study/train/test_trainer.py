@@ -130,14 +130,19 @@ def test_another_thread_ends_a_run_with_a_checkpoint(tmp_path: Path) -> None:
                 time.sleep(0.01)
             return super().sequences(first, number, context_length, device)
 
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(2) as pool:
+
+        def stop(*recipes: Recipe) -> list[str]:
+            """In a thread: that of the tests may have an event loop of a browser."""
+            return pool.submit(asyncio.run, stop_runs([each.run_id for each in recipes], 60)).result()
+
         ended = pool.submit(run, recipe, tmp_path / "ended", corpus=Waiting())
         assert began.wait(60)
-        assert asyncio.run(stop_runs([other.run_id], 0)) == [], "it is not trained here"
+        assert stop(other) == [], "it is not trained here"
         assert not ended.done()
-        assert asyncio.run(stop_runs([recipe.run_id, other.run_id], 60)) == []
+        assert stop(recipe, other) == []
         assert ended.result()["status"] == "stopped"
-    assert asyncio.run(stop_runs([recipe.run_id], 0)) == []
+        assert stop(recipe) == []
     assert checkpoint_path(tmp_path / "ended", recipe.run_id).exists()
     assert same(run(recipe, tmp_path / "ended")) == same(run(recipe, tmp_path / "whole"))
 

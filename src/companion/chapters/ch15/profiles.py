@@ -33,7 +33,7 @@ from companion.study.claims import equal_compute_pairs
 
 #: One marker for every budget; colors are those of architectures.
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_SHADES = (0.35, 0.6, 0.8, 1.0)
+_SHADES = (0.55, 0.7, 0.85, 1.0)
 Profiles = Mapping[str, IsoflopFit]
 
 
