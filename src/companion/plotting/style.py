@@ -1,15 +1,17 @@
 """One look for every figure: sizes, colors that color-blind readers can distinguish, ink that follows the page."""
 
+import math
 from collections.abc import Iterable, Sequence
 from itertools import cycle
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
 from companion.formatting import count, power_of_ten, true_minus
 
@@ -19,7 +21,8 @@ INK, MUTED = "#010203", "#040506"
 #: Font of every figure: matplotlib brings it along, so that a layout is the same on every machine.
 FONT = "DejaVu Sans"
 
-_TWO_DECADES = 100.0
+#: Multiples of powers of ten at which axes have ticks: the first that give two.
+_STEPS = ((1.0,), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0), tuple(np.arange(10, 100) / 10))
 
 #: Color of an architecture everywhere in the book (seaborn's `colorblind` palette, Wong 2011).
 ARCHITECTURE_COLORS = {"transformer": "#de8f05", "xlstm": "#0173b2"}
@@ -138,9 +141,16 @@ def count_ticks(axis: Axis, steps: Sequence[float] = (1.0, 2.0, 5.0)) -> None:
 
 
 def power_ticks(axis: Axis) -> None:
-    """Ticks of large numbers, drawn on a logarithmic axis, as powers of ten: 10¹⁵; below two decades 2×10¹⁵ too."""
+    """Ticks of a logarithmic axis as powers of ten, for its limits of now: 10¹⁵; where these are few, 2×10¹⁵ too."""
     low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1.0,) if high / low >= _TWO_DECADES else (1.0, 2.0, 5.0)))
+    powers = 10.0 ** np.arange(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = powers
+    for steps in _STEPS:
+        ticks = np.outer(powers, steps).ravel()
+        ticks = ticks[(low <= ticks) & (ticks <= high)]
+        if len(ticks) > 1:
+            break
+    axis.set_major_locator(FixedLocator(ticks.tolist()))
     axis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value).removeprefix("1×")))
     axis.set_minor_formatter(NullFormatter())
 
