@@ -147,8 +147,8 @@ def _several_rates(runs: pd.DataFrame) -> list[Finding]:
     if not several.any():
         return []
     choose = "choose with --where"
-    kinds = runs["experiment"].value_counts() if "experiment" in runs.columns else ()
-    for name in reversed(list(kinds.keys() if len(kinds) > 1 else ())):  # the smallest first
+    kinds = list(runs["experiment"].value_counts().index) if "experiment" in runs.columns else []
+    for name in reversed(kinds if len(kinds) > 1 else []):  # the smallest first
         if not _several(runs[runs["experiment"] != name], keys).any():
             choose = f'leave them out with --where "experiment != {str(name)!r}"'
             break
