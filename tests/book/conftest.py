@@ -37,8 +37,8 @@ SHORTER = {
     "train_seconds": "6",
     "example_budgets": "[2e9]",
 }
-#: Its page computes with its resamples, and tests compare the two.
-EXPLORER = "91"
+#: The explorer and pages with its widgets compute with their resamples, and tests compare them with the package.
+EXPLORERS = ("09", "91")
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +71,7 @@ def shorten(notebooks: Path) -> None:
     """Change parameters of copied notebooks that take time and open no other way through a chapter."""
     left = dict(SHORTER)
     for notebook in notebooks.glob("*.md"):
-        if notebook.stem.startswith(EXPLORER):
+        if notebook.stem.startswith(EXPLORERS):
             continue
         text = notebook.read_text(encoding="utf-8")
         for name, value in SHORTER.items():
