@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from companion.hardware import get_hardware
 from companion.study.sweep.design import Design
-from companion.study.sweep.execute import DIVERGED, FAILED, FINISHED, Pace
-from companion.study.sweep.plan import Plan, make_plan, write_plan
+from companion.study.sweep.execute import DIVERGED, FAILED, FINISHED, Pace, Workers, _client, run_plan
+from companion.study.sweep.plan import Plan, PlannedRun, make_plan, write_plan
 from companion.study.train import record_path
 from companion.study.train.checkpoint import checkpoint_path
 
@@ -80,6 +80,22 @@ def test_without_an_end_every_run_fits() -> None:
     assert Pace(None).fits(planned([1e30])[0])
 
 
+def test_with_an_end_no_run_waits_in_a_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that waited for a worker would end later than its time from begin to end says."""
+    most = [0]
+
+    class Counted(Pace):
+        def begins(self, run: PlannedRun) -> None:
+            super().begins(run)
+            most[0] = max(most[0], len(self._begun))
+
+    monkeypatch.setattr("companion.study.sweep.execute.Pace", Counted)
+    plan = Plan(tuple(run for steps in (2, 3) for run in long_plan(steps).runs))
+    ended = run_plan(plan, tmp_path, Workers(device="cpu", number=2), max_seconds=1e6, progress=False)
+    assert [each.status for each in ended] == [FINISHED] * 4
+    assert most == [2]
+
+
 # ---- stopped -------------------------------------------------------------------------------------
 
 
@@ -89,6 +105,13 @@ def long_plan(steps: int) -> Plan:
     grid |= {"tokens_per_param": [steps * 64 / 53_000], "tokens_per_step": 64}
     study = {"corpus": "source:vocab_size=64", "held_out_sequences": 4, "evaluations": 1}
     return make_plan(Design.from_dict({"study": study, "grid": [grid]}), get_hardware("h200-sxm"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_workers_leave_signals_to_the_process_that_began_them() -> None:
+    with _client(Workers(device="cpu", number=1)) as client:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            assert list(client.run(signal.getsignal, number).values()) == [signal.SIG_IGN]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")

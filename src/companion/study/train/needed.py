@@ -38,8 +38,8 @@ LOGIT_BYTES = 4 + 4 + 4 + 2
 #: What the context of CUDA, cuBLAS and the library of kernels take, bytes.
 FIXED_BYTES = 2**29
 #: Of a deterministic step in a CUDA graph: the share of the peak FLOP/s at which its FLOPs take their time, how many
-#: times what autograd keeps goes through the memory, and seconds of latency a layer. Steps of 0.3m to 17m on one H200
-#: (`data/benchmarks/study.jsonl`) take within 12 % of what these predict.
+#: times what autograd keeps goes through the memory, and seconds of latency a layer. What they predict is within 12 %
+#: of the recorded steps of 0.3m to 17m on one H200 (`data/benchmarks/study.jsonl`, T = 1024).
 FLOPS_SHARE, MEMORY_TIMES, LAYER_SECONDS = 0.44, 3.9, 0.38e-3
 #: Seconds before the first step: compilation and capture, the median of recorded runs.
 START_SECONDS = 4.0
