@@ -37,7 +37,7 @@ SHORTER = {
     "train_seconds": "6",
     "example_budgets": "[2e9]",
 }
-#: The explorer and pages with its widgets compute with their resamples, and tests compare them with the package.
+#: The explorer, and the widget of chapter 9, take the resamples of their page: tests compare both with the package.
 EXPLORERS = ("09", "91")
 
 

@@ -100,7 +100,7 @@ def test_with_an_end_no_run_waits_in_a_queue(tmp_path: Path, monkeypatch: pytest
 
 
 def long_plan(steps: int) -> Plan:
-    """Two runs of many small steps."""
+    """Two runs of about so many small steps."""
     grid = {"architectures": ["transformer", "xlstm"], "sizes": ["0.1m"], "context_lengths": [16]}
     grid |= {"tokens_per_param": [steps * 64 / 53_000], "tokens_per_step": 64}
     study = {"corpus": "source:vocab_size=64", "held_out_sequences": 4, "evaluations": 1}
