@@ -127,6 +127,7 @@ NOT_QUICK = (
     "study/next_runs/test_simulate.py",
     "study/sweep/test_pace.py::test_a_sweep_that_is_stopped_leaves_checkpoints",
     "study/sweep/test_pace.py::test_with_an_end_no_run_waits_in_a_queue",
+    "study/sweep/test_pace.py::test_workers_take_runs_in_the_order_of_the_plan",
     "study/sweep/test_pace.py::test_workers_leave_signals_to_the_process_that_began_them",
     "study/sweep/test_sweep.py",
 )

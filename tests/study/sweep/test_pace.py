@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from companion.hardware import get_hardware
 from companion.study.sweep.design import Design
-from companion.study.sweep.execute import DIVERGED, FAILED, FINISHED, Pace, Workers, _client, run_plan
+from companion.study.sweep.execute import DIVERGED, FAILED, FINISHED, Pace, Workers, _client, _shared, run_plan
 from companion.study.sweep.plan import Plan, PlannedRun, make_plan, write_plan
 from companion.study.train import record_path
 from companion.study.train.checkpoint import checkpoint_path
@@ -94,6 +94,13 @@ def test_with_an_end_no_run_waits_in_a_queue(tmp_path: Path, monkeypatch: pytest
     ended = run_plan(plan, tmp_path, Workers(device="cpu", number=2), max_seconds=1e6, progress=False)
     assert [each.status for each in ended] == [FINISHED] * 4
     assert most == [2]
+
+
+def test_workers_take_runs_in_the_order_of_the_plan(tmp_path: Path) -> None:
+    """The cheapest first, although Dask knows of all from the beginning."""
+    plan = Plan(tuple(run for steps in (2, 3, 4) for run in long_plan(steps).runs))
+    ended = _shared(plan.runs, tmp_path, Workers(device="cpu", number=1), None)
+    assert [each.run_id for each in ended] == [run.run_id for run in plan.runs]
 
 
 # ---- stopped -------------------------------------------------------------------------------------

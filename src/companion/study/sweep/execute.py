@@ -208,14 +208,16 @@ def _shared(runs: Sequence[PlannedRun], folder: Path, workers: Workers, max_seco
         sharing = None if workers.scheduler else -(-workers.number // workers.num_gpus)
         pace = Pace(max_seconds, sharing or 1)
         by_key: dict[str, tuple[PlannedRun, Any]] = {}
-        todo = iter(runs)
+        todo = enumerate(runs)
         waiting = as_completed()
 
         def begin_next() -> bool:
-            for run in todo:
+            for place, run in todo:
                 if pace.fits(run):
                     arguments = (run.recipe.to_dict(), str(folder.resolve()), workers.device, False, sharing)
-                    future = client.submit(train_run, *arguments, resources=resources, key=run.run_id, retries=0)
+                    # of tasks without a priority Dask takes the last that was sent
+                    options = {"resources": resources, "key": run.run_id, "retries": 0, "priority": -place}
+                    future = client.submit(train_run, *arguments, **options)
                     by_key[future.key] = run, future
                     pace.begins(run)
                     waiting.add(future)

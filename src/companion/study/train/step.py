@@ -67,6 +67,7 @@ class TrainingStep:
         self.recipe, self.device, self.group = recipe, device, group or Group.current()
         if device.type == "cuda":
             check_head_widths(recipe.architecture)
+            torch._C._cuda_clearCublasWorkspaces()  # kept from run to run, while each run counts its own
             release(device.type)
         #: Bytes on the device of runs before in this process, which compiled code keeps.
         self.foreign_bytes = self._allocated()
