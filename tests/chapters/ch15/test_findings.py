@@ -9,7 +9,7 @@ import pytest
 from html_tables import text_of
 
 from companion.chapters import ch15
-from companion.chapters.ch15 import judged, lessons, profiles, settings
+from companion.chapters.ch15 import judged, lessons, pairs, seeds, settings
 from companion.chapters.ch15.study import OwnStudy
 from companion.errors import NotApplicable
 from companion.study.claims import CANNOT_TELL, DOES_NOT_HOLD, HOLDS, StudyClaim, study_claims
@@ -25,13 +25,13 @@ def claims_of(study: OwnStudy) -> list[StudyClaim]:
 def test_every_figure_and_table_has_something_to_show(which: str, request: pytest.FixtureRequest) -> None:
     study: OwnStudy = request.getfixturevalue(which)
     found = study.profiles(100)
-    pairs, scatter = ch15.pairs_of(study), ch15.seed_scatter(study.at_context)
+    paired, scatter = ch15.pairs_of(study), ch15.seed_scatter(study.at_context)
     sweep, slopes = ch15.rate_sweep(study), ch15.slopes_of(study)
     contexts = ch15.context_profiles(study, 100)
     pages = [
         ch15.show_profiles(study, found),
         ch15.show_optima(study, found),
-        ch15.show_pairs(study, pairs, scatter),
+        ch15.show_pairs(study, paired, scatter),
         ch15.show_seeds(scatter),
         ch15.show_rates(study, sweep),
         ch15.show_best_rates(sweep),
@@ -46,8 +46,8 @@ def test_every_figure_and_table_has_something_to_show(which: str, request: pytes
     assert all(len(text_of(page)) > 100 for page in pages)
     facts: dict[str, Any] = ch15.answer_facts(study, claims_of(study)) | ch15.exponent_facts(found)
     facts |= (
-        ch15.pair_facts(study, pairs)
-        | ch15.seed_facts(pairs, scatter)
+        ch15.pair_facts(study, paired)
+        | ch15.seed_facts(study, paired, scatter)
         | ch15.rate_facts(study, sweep)
         | ch15.context_facts(study)
     )
@@ -70,16 +70,68 @@ def test_the_whole_study_finds_the_exponent_of_its_law(whole: OwnStudy) -> None:
 def test_seeds_scatter_as_they_were_made_to(whole: OwnStudy) -> None:
     scatter = ch15.seed_scatter(whole.at_context)
     assert (scatter["seeds"] == 3).all()
-    assert profiles.pooled(scatter) == pytest.approx(NOISE, rel=0.4)
-    assert "nats/token (12 configurations)" in profiles.seed_text(scatter)
+    assert seeds.pooled(scatter) == pytest.approx(NOISE, rel=0.4)
+    assert seeds.difference_noise(scatter, whole.pair) == pytest.approx(np.sqrt(2) * NOISE, rel=0.4)
+    assert seeds.seed_text(scatter).count("(6 configurations)") == 2
     with pytest.raises(NotApplicable, match="no configuration was trained from two seeds"):
         ch15.show_seeds(scatter[:0])
-    assert np.isnan(profiles.pooled(scatter[:0]))
+    assert np.isnan(seeds.pooled(scatter[:0]))
+
+
+def test_seeds_of_one_architecture_judge_no_difference(whole: OwnStudy) -> None:
+    scatter = ch15.seed_scatter(whole.at_context)
+    one = scatter[scatter["architecture"] == "xlstm"]
+    noise = seeds.difference_noise(one, whole.pair)
+    assert np.isnan(noise)
+    assert seeds.noise_verdict(ch15.pairs_of(whole), noise).startswith("Only one of the two architectures")
+
+
+def test_the_most_and_the_least_scattered_are_named() -> None:
+    rows = [("xlstm", 1e6, 0.02), ("transformer", 3e6, 0.005), ("xlstm", 5e6, 0.01)]
+    scatter = pd.DataFrame(rows, columns=["architecture", "num_params", "deviation"])
+    text = "It is least for the Transformer of 3.0M (0.0050) and most for the xLSTM of 1.0M (0.0200)"
+    assert seeds.span_verdict(scatter) == text
+    assert seeds.span_verdict(scatter[:1]) == "One configuration says nothing of others"
+
+
+def test_curves_of_seeds_are_those_that_end_farthest_apart(study: OwnStudy) -> None:
+    scatter = ch15.seed_scatter(study.at_context)
+    curves = ch15.seed_curves(study, scatter)
+    assert "seed" in text_of(ch15.show_seed_curves(curves))
+    for name, lines in zip(study.pair, curves.values(), strict=True):
+        own = scatter[scatter["architecture"] == name]
+        assert list(lines.index) == [0, 1, 2]
+        assert lines.loc[:, 1.0].std() == pytest.approx(own["deviation"].max(), rel=0.2)
+    with pytest.raises(NotApplicable, match="no curves are given"):
+        ch15.seed_curves(replace(study, curves=None), scatter)
+    with pytest.raises(NotApplicable, match="trained from two seeds"):
+        ch15.seed_curves(study, scatter[:0])
+
+
+def test_a_fall_is_found_where_it_was_made() -> None:
+    at = np.arange(5, 101) / 100
+    slow = 4 - 0.2 * at
+    lines = pd.DataFrame([slow, slow - 0.3 * (at > 0.455)], columns=at)
+    begin, most, least = seeds.sudden_fall(lines)
+    assert 0.355 < begin < 0.455
+    assert (most, least) == pytest.approx((0.32, 0.02))
+    assert "one seed (a) falls by 0.320 nats/token and another by 0.020" in seeds.fall_verdict({"a": lines})
+    assert (
+        seeds.fall_verdict({"a": lines.iloc[[0, 0]]}) == "The curves of the seeds part slowly: none falls all at once"
+    )
+
+
+def test_signs_of_pairs_by_budget() -> None:
+    table = pd.DataFrame({"isoflop_budget": [1e15, 1e15, 1e16], "loss_gap": [0.1, -0.1, 0.1]})
+    by_budget = ": 1 of 2 at 1×10¹⁵ FLOP and 1 of 1 at 1×10¹⁶ FLOP"
+    assert (
+        pairs.sign_verdict(table, "the xLSTM") == f"The xLSTM has the lower loss in two of the three pairs{by_budget}"
+    )
+    assert pairs.sign_verdict(table[::2], "the xLSTM") == "The xLSTM has the lower loss in both pairs"
 
 
 def test_pairs_of_the_whole_study(whole: OwnStudy) -> None:
-    pairs = ch15.pairs_of(whole)
-    assert len(pairs) == 6 * 4 + 6 * 2, "every size at every budget, and two more seeds of one"
+    assert len(ch15.pairs_of(whole)) == 6 * 4 + 6 * 2, "every size at every budget, and two more seeds of one"
     none = replace(whole, runs=whole.runs[whole.runs["architecture"] != "xlstm"], pair=("hybrid", "gpt"))
     assert ch15.pairs_of(none).empty
 
@@ -92,11 +144,21 @@ def test_the_usual_rate_is_the_best_where_it_was_made_so(whole: OwnStudy) -> Non
     assert (best["cost"] == 0).all()
     gaps = settings.rate_gaps(whole, best)
     assert len(gaps) == 3
-    assert settings.rate_verdict(best) == "At every size the usual rate is within 0.01 nats/token of the best one tried"
+    none = ch15.seed_scatter(whole.at_context)[:0]
+    assert (
+        settings.rate_verdict(best, none)
+        == "At every size the usual rate is within 0.01 nats/token of the best one tried"
+    )
     moved = sweep.assign(val_loss=sweep["val_loss"] - 0.2 * (sweep["factor"] == 2))
     moved["excess"] = moved["val_loss"] - moved.groupby(["architecture", "num_params"])["val_loss"].transform("min")
-    assert settings.rate_verdict(settings.best_rates(moved)).startswith(
-        "The usual rate costs more than 0.01 nats/token for"
+    worse = settings.best_rates(moved)
+    text = settings.rate_verdict(worse, none)
+    assert text.startswith("The usual rate costs more than 0.01 nats/token for")
+    assert "seeds" not in text
+    noisy = worse[["architecture", "num_params"]].assign(seeds=3, deviation=0.1)
+    assert settings.rate_verdict(worse, noisy) == f"{text}; two of their seeds may differ by as much"
+    assert settings.rate_verdict(worse, noisy[:1]).endswith(
+        "; two seeds of the Transformer of 470k may differ by as much"
     )
     with pytest.raises(NotApplicable, match="no size was trained at three learning rates"):
         ch15.rate_sweep(replace(whole, runs=whole.at_context))
@@ -113,6 +175,7 @@ def test_prices_of_tokens_do_not_overflow() -> None:
 def test_contexts_need_two(whole: OwnStudy) -> None:
     found = ch15.context_profiles(whole, 50)
     assert set(found["xlstm"]) == {256, 1024, 4096}
+    assert len(settings.budgets_of(found)) == 2, "those that were trained at several contexts"
     with pytest.raises(NotApplicable, match="one context length"):
         ch15.context_profiles(replace(whole, runs=whole.at_context), 50)
     assert "−0.100 nats/token" in settings.fall_verdict(pd.Series({256: 3.9, 4096: 3.8}), 256, 4096).replace("-", "−")

@@ -3,6 +3,8 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,6 +66,21 @@ def test_local_exponents_of_a_power_law() -> None:
     assert floor.bend_verdict({"xlstm": bent}) == "falls for the xLSTM"
     assert "too few runs" in floor.bend_verdict({"xlstm": fit_front([1e13, 1e14], [2.0, 1.0])})
     assert math.isnan(floor.overall_slope(fit_front([1e13], [2.0])))
+
+
+@pytest.mark.parametrize(
+    ("fitted", "ends"), [([2.9, 2.8, 3.1], "closer: two of the three fitted E are below"), ([3.1], "do that")]
+)
+def test_what_losses_that_fall_ever_faster_do_to_a_fit(fitted: list[float], ends: str) -> None:
+    cost = np.geomspace(1e13, 1e16, 7)
+    fits: Any = [SimpleNamespace(free=SimpleNamespace(parameters={"E": e}), floor=3.0) for e in fitted]
+    rising = fit_front(cost, np.exp(-0.01 * np.log10(cost / 1e12) ** 2))
+    straight = fit_front(cost, cost**-0.2)
+    falling = fit_front(cost, 0.3 + (cost / 1e13) ** -0.5)
+    assert floor.bend_says_verdict({"a": rising}, fits).endswith(ends)
+    assert "toward the entropy looks like" in floor.bend_says_verdict({"a": straight}, fits)
+    assert "above the entropy describes" in floor.bend_says_verdict({"a": falling}, fits)
+    assert floor.bend_says_verdict({"a": rising, "b": straight}, fits).startswith("Where the exponent changes")
 
 
 def test_a_table_that_names_no_entropy_leaves_the_section_out(whole: OwnStudy) -> None:

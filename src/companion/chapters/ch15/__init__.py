@@ -1,7 +1,7 @@
 """What chapter 15 shows (`notebooks/15_own_study.md`): a study of our own, from its design to the paper's claims.
 
-`study` reads the tables; `design`, `curves`, `profiles`, `settings` (learning rates, contexts), `floor`, `far` and
-`judged` (claims, over-training) hold a section each, and `tiny` a study that the page itself trains;
+`study` reads the tables; `design`, `curves`, `profiles`, `pairs`, `seeds`, `settings` (learning rates, contexts),
+`floor`, `far` and `judged` (claims, over-training) hold a section each, and `tiny` a study that the page itself trains;
 `lessons` has the pitfall and what the exercises compute.
 """
 
@@ -35,15 +35,14 @@ from companion.chapters.ch15.lessons import (
     token_facts,
     verdicts_by_sizes,
 )
-from companion.chapters.ch15.profiles import (
-    exponent_facts,
-    pair_facts,
-    pairs_of,
+from companion.chapters.ch15.pairs import pair_facts, pairs_of, show_pairs
+from companion.chapters.ch15.profiles import exponent_facts, show_optima, show_profiles
+from companion.chapters.ch15.seeds import (
+    fall_verdict,
+    seed_curves,
     seed_facts,
     seed_scatter,
-    show_optima,
-    show_pairs,
-    show_profiles,
+    show_seed_curves,
     show_seeds,
 )
 from companion.chapters.ch15.settings import (
@@ -68,6 +67,7 @@ __all__ = [
     "example_facts",
     "example_folder",
     "exponent_facts",
+    "fall_verdict",
     "far_facts",
     "far_study",
     "fit_floors",
@@ -84,6 +84,7 @@ __all__ = [
     "rate_facts",
     "rate_sweep",
     "reach_facts",
+    "seed_curves",
     "seed_facts",
     "seed_scatter",
     "seeds_needed",
@@ -105,6 +106,7 @@ __all__ = [
     "show_reach",
     "show_reducible",
     "show_rules",
+    "show_seed_curves",
     "show_seeds",
     "show_seeds_needed",
     "show_slopes",

@@ -177,6 +177,7 @@ def floor_facts(study: OwnStudy, fits: Sequence[FloorFit], prefix: str = "c15_")
         "identified": identified_verdict(fits),
         "slopes": listed(f"{slope:.3f} ({label_of(name)})" for name, slope in slopes.items()),
         "bends": bend_verdict(fronts),
+        "bend_says": bend_says_verdict(fronts, fits),
         "half": f"{decades:.1f} decades" if math.isfinite(decades) else "an unknown number of decades",
     }
     return {prefix + name: value for name, value in facts.items()}
@@ -214,16 +215,34 @@ def identified_verdict(fits: Sequence[FloorFit]) -> str:
 
 def bend_verdict(fronts: Mapping[str, ParetoFront]) -> str:
     """A verdict: whether the local exponent falls, as it would toward a floor above the entropy."""
-    words = {}
-    for name, front in fronts.items():
-        slope = local_slopes(front)[1]
-        if len(slope) < 2:
-            words[name] = "rests on too few runs for a trend"
-            continue
-        half = len(slope) // 2
-        change = slope[-half:].mean() - slope[:half].mean()
-        words[name] = "rises" if change > 0.2 * slope.mean() else "falls" if change < -0.2 * slope.mean() else "stays"
-    return by_architecture(words)
+    return by_architecture({name: _bend(front) for name, front in fronts.items()})
+
+
+def _bend(front: ParetoFront) -> str:
+    slope = local_slopes(front)[1]
+    if len(slope) < 2:
+        return "rests on too few runs for a trend"
+    half = len(slope) // 2
+    change = slope[-half:].mean() - slope[:half].mean()
+    return "rises" if change > 0.2 * slope.mean() else "falls" if change < -0.2 * slope.mean() else "stays"
+
+
+def bend_says_verdict(fronts: Mapping[str, ParetoFront], fits: Sequence[FloorFit]) -> str:
+    """A verdict: what a local exponent that rises, stays or falls does to a fit of the law."""
+    bends = {_bend(front) for front in fronts.values()}
+    if bends == {"rises"}:
+        below = sum(each.free.parameters["E"] < each.floor for each in fits)
+        are = "is" if below == 1 else "are"
+        lower = f", but one toward a lower floor comes closer: {share_in_words(below, len(fits))} fitted E {are} below"
+        text = (
+            "So the losses fall the faster the nearer they come to the entropy. A power law toward it does not do that"
+        )
+        return f"{text}{lower}" if 2 * below > len(fits) else text
+    if bends == {"falls"}:
+        return "So a power law toward a floor above the entropy describes these runs better than one toward it"
+    if bends == {"stays"}:
+        return "That is what a power law toward the entropy looks like"
+    return "Where the exponent changes, no power law toward the entropy describes the runs"
 
 
 def held_text(fits: Sequence[FloorFit], level: float = 0.95, num_resamples: int = 200) -> dict[str, object]:

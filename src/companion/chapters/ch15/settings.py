@@ -1,6 +1,8 @@
 """Chapter 15: learning rates and context lengths, the two settings that the design varies beside size and tokens."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,6 +10,7 @@ from matplotlib.axes import Axes
 
 from companion.chapters.applicability import need, optional
 from companion.chapters.ch15.profiles import budget_colors
+from companion.chapters.ch15.seeds import pooled, seed_scatter
 from companion.chapters.ch15.study import LEARNING_RATE, OwnStudy, has_optimum, the
 from companion.chapters.labels import label_of
 from companion.fitting.isoflop import IsoflopFit, fit_isoflop
@@ -18,7 +21,7 @@ from companion.plotting.style import count_ticks, panels, subplots
 
 #: Losses further above the best than this leave the figure, nats per token.
 SHOWN_EXCESS = 0.1
-#: A rate whose loss is within this of the best one tried is as good: about what two seeds differ by.
+#: A rate whose loss is within this of the best one tried, nats per token, is as good for any purpose of the chapter.
 AS_GOOD = 0.01
 
 
@@ -123,7 +126,7 @@ def rate_facts(study: OwnStudy, sweep: pd.DataFrame) -> dict[str, object]:
     gaps = rate_gaps(study, rates)
     return {
         "c15_rate_cost": listed(texts),
-        "c15_rate_rule": rate_verdict(rates),
+        "c15_rate_rule": rate_verdict(rates, seed_scatter(study.at_context)),
         "c15_rate_gap_usual": listed(f"{gap:.3f}" for gap in gaps["usual"]),
         "c15_rate_gap_best": listed(f"{gap:.3f}" for gap in gaps["best"]),
         "c15_rate_changes": gap_verdict(gaps),
@@ -142,13 +145,25 @@ def rate_gaps(study: OwnStudy, rates: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def rate_verdict(rates: pd.DataFrame) -> str:
-    """A verdict: whether the usual rate is as good as the best one tried, for every architecture and size."""
-    worse = rates[rates["cost"] > AS_GOOD]
-    if worse.empty:
+def rate_verdict(rates: pd.DataFrame, scatter: pd.DataFrame) -> str:
+    """A verdict: whether the usual rate is as good as the best one tried, and whether seeds alone differ by as much."""
+    worse = rates[rates["cost"] > AS_GOOD].to_dict("records")
+    if not worse:
         return f"At every size the usual rate is within {AS_GOOD:g} nats/token of the best one tried"
-    where = [f"{the(row['architecture'])} of {count(row['num_params'], 2)}" for row in worse.to_dict("records")]
-    return f"The usual rate costs more than {AS_GOOD:g} nats/token for {listed(where)}"
+    names = {f"{the(row['architecture'])} of {count(row['num_params'], 2)}": row for row in worse}
+    text = f"The usual rate costs more than {AS_GOOD:g} nats/token for {listed(names)}"
+    same = [name for name, row in names.items() if row["cost"] <= 2 * np.sqrt(2) * _seeds_of(row, scatter)]
+    if not same:
+        return text
+    whose = "its" if len(names) == 1 else "their"
+    seeds = f"two of {whose} seeds" if len(same) == len(names) else f"two seeds of {listed(same)}"
+    return f"{text}; {seeds} may differ by as much"
+
+
+def _seeds_of(row: Mapping[Hashable, Any], scatter: pd.DataFrame) -> float:
+    """Standard deviation between seeds of this architecture and size; NaN if unknown."""
+    own = (scatter["architecture"] == row["architecture"]) & (scatter["num_params"] == row["num_params"])
+    return pooled(scatter[own])
 
 
 def steep_verdict(study: OwnStudy, sweep: pd.DataFrame) -> str:
@@ -188,14 +203,20 @@ def context_profiles(study: OwnStudy, num_resamples: int, seed: int = 0) -> dict
             if iso is not None and has_optimum(iso):
                 draws = seed + 10 * number + at
                 found[name][length] = fit_isoflop(iso, num_resamples=num_resamples, seed=draws)
-    need(any(len(each) > 1 for each in found.values()), "no architecture has optima at two context lengths")
+    need(budgets_of(found), "no architecture has optima at two context lengths of one budget")
     return found
+
+
+def budgets_of(profiles: Mapping[str, Mapping[int, IsoflopFit]]) -> list[float]:
+    """Budgets at which an architecture has optima at several contexts, ascending."""
+    each = [Counter(p.isoflop_budget for fits in by.values() for p in fits.optima) for by in profiles.values()]
+    return sorted({budget for contexts in each for budget, number in contexts.items() if number > 1})
 
 
 def show_contexts(study: OwnStudy, profiles: Mapping[str, Mapping[int, IsoflopFit]]) -> Html:
     """N* over the context, a line for each architecture and budget."""
     figure, (ax,) = subplots(height=3.4)
-    budgets = sorted({p.isoflop_budget for by in profiles.values() for fits in by.values() for p in fits.optima})
+    budgets = budgets_of(profiles)
     for name, by_context in profiles.items():
         for at, budget in enumerate(budgets):
             _optima_over_contexts(ax, study, name, by_context, budget, at)
