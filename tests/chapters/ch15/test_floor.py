@@ -69,7 +69,8 @@ def test_local_exponents_of_a_power_law() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fitted", "ends"), [([2.9, 2.8, 3.1], "closer: two of the three fitted E are below"), ([3.1], "do that")]
+    ("fitted", "ends"),
+    [([2.9, 2.8, 3.1], "closer: two of the three fitted E are below the entropy"), ([3.1], "do that")],
 )
 def test_what_losses_that_fall_ever_faster_do_to_a_fit(fitted: list[float], ends: str) -> None:
     cost = np.geomspace(1e13, 1e16, 7)

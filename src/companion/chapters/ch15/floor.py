@@ -232,8 +232,8 @@ def bend_says_verdict(fronts: Mapping[str, ParetoFront], fits: Sequence[FloorFit
     bends = {_bend(front) for front in fronts.values()}
     if bends == {"rises"}:
         below = sum(each.free.parameters["E"] < each.floor for each in fits)
-        are = "is" if below == 1 else "are"
-        lower = f", but one toward a lower floor comes closer: {share_in_words(below, len(fits))} fitted E {are} below"
+        where = f"{'is' if below == 1 else 'are'} below the entropy"
+        lower = f", but one toward a lower floor comes closer: {share_in_words(below, len(fits))} fitted E {where}"
         text = (
             "So the losses fall the faster the nearer they come to the entropy. A power law toward it does not do that"
         )

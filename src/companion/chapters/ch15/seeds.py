@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from companion.chapters.applicability import need
+from companion.chapters.ch15.profiles import budget_colors
 from companion.chapters.ch15.study import OwnStudy, the
 from companion.chapters.labels import label_of
 from companion.formatting import count, listed, number_word, percent, plural, power_of_ten
@@ -106,8 +107,9 @@ def show_seed_curves(curves: dict[str, pd.DataFrame]) -> Html:
     """Training loss over the fraction of the run, a panel for each architecture and a line for each seed."""
     figure, axes = panels(len(curves), height=3.2, sharey=True)
     for ax, (title, lines) in zip(axes, curves.items(), strict=True):
-        for (seed, line), style in zip(lines.iterrows(), ("-", "--", ":", "-.") * len(lines), strict=False):
-            ax.plot(line.index, line, linestyle=style, linewidth=1.4, label=f"{seed}")
+        looks = zip(budget_colors(len(lines)), ("-", "--", ":", "-.") * len(lines), strict=False)
+        for (seed, line), (color, style) in zip(lines.iterrows(), looks, strict=True):
+            ax.plot(line.index, line, color=color, linestyle=style, linewidth=1.4, label=f"{seed}")
         ax.set(xlabel="share of the run", title=title)
         ax.xaxis.set_major_formatter(lambda value, _: percent(value))
         ax.legend(title="seed")
