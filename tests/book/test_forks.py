@@ -30,10 +30,10 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture
-def server() -> forks.ForkServer:
+def server(tmp_path: Path) -> forks.ForkServer:
     """That of this process, made by the first kernel; an earlier test may have been the first."""
     if forks._server is None:
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "/nowhere/kernel.json"]
+        command = [sys.executable, "-m", "ipykernel_launcher", "-f", str(tmp_path / "kernel.json")]
         kernel = forks.start(command, "/", environment())
         assert kernel is not None
         kernel.kill()

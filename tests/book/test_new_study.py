@@ -153,7 +153,7 @@ def test_nothing_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 @pytest.mark.parametrize("name", ["../mine", "a/b", "", "-x", "my study", ".", "ä"])
 def test_bad_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, name: str) -> None:
     monkeypatch.chdir(tmp_path)
-    assert f"name {name!r}: letters, digits, - and _ only" in error_line(capsys, "new-study", "--", name)
+    assert f"name {name!r}: letters a to z, digits, - and _ only" in error_line(capsys, "new-study", "--", name)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -46,6 +47,18 @@ def test_new_states_the_task(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "1×10²⁰ FLOP (6 N D) of low loss, and predict its loss with an interval at the 80 % level" in out
     rules = run_json(capsys, "lab", "new", str(tmp_path / "b"), "--hybrid", "--target", "1e21")
     assert (rules["architectures"], rules["target_flops"]) == (["transformer", "xlstm", "hybrid"], 1e21)
+
+
+def test_the_next_command_can_be_typed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["lab", "new", "my lab"]) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last == "next: companion lab ask 'my lab' --help"
+    with pytest.raises(SystemExit) as exited:
+        cli.main(shlex.split(last)[2:])
+    assert exited.value.code == 0
 
 
 def test_the_same_world_by_name(lab: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

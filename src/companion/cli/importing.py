@@ -9,6 +9,7 @@ from companion.accounting import CONVENTIONS
 from companion.cli.commands import print_json
 from companion.cli.importing_logs import add_import_logs, add_mapping, read_mapping
 from companion.cli.options import add_json
+from companion.cli.output import say_next
 from companion.runs.import_ import PRESETS, Imported, check_target, import_runs
 from companion.runs.import_.files import FORMATS
 from companion.runs.load import summary
@@ -93,4 +94,4 @@ def _print(imported: Imported, output: Path) -> None:
     counts = imported.runs["architecture"].value_counts()
     number = f"{len(imported.runs)} run{'s' if len(imported.runs) != 1 else ''}"
     print(f"{output}: {number} ({', '.join(f'{n} {name}' for name, n in counts.items())})")
-    print(f"next: companion data check {output}")
+    say_next("data", "check", str(output))

@@ -13,6 +13,7 @@ import pandas as pd
 
 from companion.cli.commands import print_json, print_table
 from companion.cli.options import add_json, count
+from companion.cli.output import say_next
 from companion.errors import InputError
 from companion.formatting import plural
 from companion.runs.import_ import check_target
@@ -242,9 +243,9 @@ def _print(
     print(f"{written[1]}: {plural(len(imported.curves), 'record')}")
     if arguments.update_runs and report is not None:
         print(f"{arguments.update_runs}: the run table; {plural(len(report), 'run')} with the loss of the log")
-        print(f"next: companion book --parameters runs_file={arguments.update_runs}")
+        say_next("book", "--parameters", f"runs_file={arguments.update_runs}")
     else:
-        print(f"next: companion data check {written[0]}")
+        say_next("data", "check", str(written[0]))
 
 
 def _some(lines: list[str]) -> None:

@@ -26,7 +26,7 @@ from companion.cli.laboratory_output import (
     summary,
 )
 from companion.cli.options import add_json, positive
-from companion.cli.output import say
+from companion.cli.output import say, say_next
 from companion.errors import InputError
 from companion.formatting import count as letters
 from companion.formatting import level_text, percent, plural, power_of_ten
@@ -148,7 +148,7 @@ def new(arguments: argparse.Namespace) -> None:
     if arguments.json:
         return print_json(lab.rules.as_dict())
     print_rules(lab)
-    print(f"next: companion lab ask {arguments.lab} --help")
+    say_next("lab", "ask", str(arguments.lab), "--help")
     return None
 
 

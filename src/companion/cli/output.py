@@ -5,6 +5,7 @@ Results go to stdout; notes and errors go to stderr, one line each.
 
 import errno
 import os
+import shlex
 import sys
 from typing import TextIO
 
@@ -64,3 +65,8 @@ def _discard(stream: TextIO) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
     os.close(null)
+
+
+def say_next(*words: str) -> None:
+    """Print a command of this package to type next; names with spaces are quoted for a shell."""
+    print(f"next: companion {shlex.join(words)}")

@@ -20,7 +20,7 @@ def add_study(command: Callable[..., argparse.ArgumentParser]) -> None:
         "The table comes with example rows of a stated law, so that everything runs before the first row is yours.\n"
         "A folder that exists is never changed.",
     )
-    parser.add_argument("name", metavar="NAME", help="of the folder, in the current one: letters, digits, - and _")
+    parser.add_argument("name", metavar="NAME", help="of the folder, made here: letters a to z, digits, - and _")
     parser = command(
         "study-page",
         study_page,

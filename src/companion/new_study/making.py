@@ -30,7 +30,7 @@ def make_study(name: str, parent: Path | None = None) -> list[Path]:
     Parameters
     ----------
     name
-        of the folder and the study: letters, digits, `-` and `_`.
+        of the folder and the study: letters a to z, digits, `-` and `_`.
     parent
         where to make it; by default the current folder.
 
@@ -42,7 +42,7 @@ def make_study(name: str, parent: Path | None = None) -> list[Path]:
     from companion.book.notebooks import dump, read
 
     if not _NAME.fullmatch(name):
-        raise InputError(f"name {name!r}: letters, digits, - and _ only, a letter or digit first")
+        raise InputError(f"name {name!r}: letters a to z, digits, - and _ only, a letter or digit first")
     folder = (parent or Path()) / name
     words = {"name": name, "title": re.sub(r"[-_]+", " ", name), "columns": _described_columns()} | _law_in_words()
     try:

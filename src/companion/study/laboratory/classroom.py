@@ -159,7 +159,8 @@ def read_students(path: Path) -> list[str]:
             continue
         if not _NAME.fullmatch(name):
             raise InputError(
-                f"{path}: line {number}: {quoted(name)}: letters, digits, dots, - and _ only, a letter or digit first"
+                f"{path}: line {number}: {quoted(name)}: "
+                "letters a to z, digits, dots, - and _ only, a letter or digit first"
             )
         if name.lower() in (other.lower() for other in names):
             raise InputError(f"{path}: line {number}: {quoted(name)} appears twice")
