@@ -89,17 +89,21 @@ def seed_curves(study: OwnStudy, scatter: pd.DataFrame) -> dict[str, pd.DataFram
     """
     need(study.curves is not None and study.logs is not None, "no curves are given (curves_file, logs_file)")
     need(len(scatter), "no configuration was trained from two seeds")
+    need("run" in study.runs, "the table does not name its runs (run)")
     assert study.curves is not None
     assert study.logs is not None
+    runs_with_seed = study.at_context.dropna(subset=["seed"])
     found = {}
     for name in (name for name in study.pair if name in set(scatter["architecture"])):
         own = scatter[scatter["architecture"] == name]
         chosen = own.sort_values("deviation").iloc[-1][KEYS]
-        runs = study.at_context[(study.at_context[KEYS] == chosen).all(axis=1)].set_index("run")
+        runs = runs_with_seed[(runs_with_seed[KEYS] == chosen).all(axis=1)].set_index("run")
         logs = study.logs[study.logs["run"].isin(runs.index)]
-        lines = on_common_axis(study.curves, logs, fractions=_FRACTIONS)
-        lines.index = runs.loc[lines.index, "seed"].to_numpy(int)
-        found[f"{label_of(name)}, N = {count(chosen['num_params'], 2)}"] = lines.sort_index()
+        if len(logs) > 1:
+            lines = on_common_axis(study.curves, logs, fractions=_FRACTIONS).interpolate(axis=1)
+            lines.index = runs.loc[lines.index, "seed"].to_numpy(int)
+            found[f"{label_of(name)}, N = {count(chosen['num_params'], 2)}"] = lines.sort_index()
+    need(found, "no configuration has curves of two seeds")
     return found
 
 
@@ -128,8 +132,11 @@ def sudden_fall(lines: pd.DataFrame) -> tuple[float, float, float]:
     at, losses = lines.columns.to_numpy(float), lines.to_numpy(float)
     losses, at = losses[:, at >= _FROM], at[at >= _FROM]
     falls = losses[:, :-_STRETCH] - losses[:, _STRETCH:]
-    most, least = np.nanmax(falls, axis=0), np.nanmin(falls, axis=0)
-    where = int(np.nanargmax(most - least))
+    known = np.isfinite(falls).all(axis=0)  # a curve may begin late
+    if not known.any():
+        return math.nan, math.nan, math.nan
+    most, least = falls.max(axis=0), falls.min(axis=0)
+    where = int(np.argmax(np.where(known, most - least, -math.inf)))
     return float(at[where]), float(most[where]), float(least[where])
 
 
@@ -188,9 +195,5 @@ def noise_verdict(pairs: pd.DataFrame, noise: float) -> str:
     inside = int((pairs["loss_gap"].abs() <= 2 * noise).sum())
     if not inside:
         return "No difference is as small as two seeds alone would make it"
-    them = (
-        "is so small that two seeds alone would make it"
-        if inside == 1
-        else ("are so small that two seeds alone would make them")
-    )
-    return f"Of the differences {number_word(inside)} {them}"
+    are, them = ("is", "it") if inside == 1 else ("are", "them")
+    return f"Of the differences {number_word(inside)} {are} so small that two seeds alone would make {them}"
