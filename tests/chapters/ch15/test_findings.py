@@ -102,6 +102,11 @@ def test_curves_of_seeds_are_those_that_end_farthest_apart(study: OwnStudy) -> N
         own = scatter[scatter["architecture"] == name]
         assert list(lines.index) == [0, 1, 2]
         assert lines.loc[:, 1.0].std() == pytest.approx(own["deviation"].max(), rel=0.2)
+    with pytest.raises(NotApplicable, match="does not name its runs"):
+        ch15.seed_curves(replace(study, runs=study.runs.drop(columns="run")), scatter)
+    assert study.logs is not None
+    with pytest.raises(NotApplicable, match="no configuration has curves of two seeds"):
+        ch15.seed_curves(replace(study, logs=study.logs[:1]), scatter)
     with pytest.raises(NotApplicable, match="no curves are given"):
         ch15.seed_curves(replace(study, curves=None), scatter)
     with pytest.raises(NotApplicable, match="trained from two seeds"):
@@ -115,6 +120,9 @@ def test_a_fall_is_found_where_it_was_made() -> None:
     begin, most, least = seeds.sudden_fall(lines)
     assert 0.355 < begin < 0.455
     assert (most, least) == pytest.approx((0.32, 0.02))
+    late = lines.mask(np.tile(at < 0.35, (2, 1)))
+    assert seeds.sudden_fall(late)[1:] == pytest.approx((0.32, 0.02))
+    assert np.isnan(seeds.sudden_fall(lines.mask(np.tile(at < 0.95, (2, 1))))).all()
     assert "one seed (a) falls by 0.320 nats/token and another by 0.020" in seeds.fall_verdict({"a": lines})
     assert (
         seeds.fall_verdict({"a": lines.iloc[[0, 0]]}) == "The curves of the seeds part slowly: none falls all at once"
