@@ -70,7 +70,7 @@ def test_local_exponents_of_a_power_law() -> None:
 
 @pytest.mark.parametrize(
     ("fitted", "ends"),
-    [([2.9, 2.8, 3.1], "closer: two of the three fitted E are below the entropy"), ([3.1], "do that")],
+    [([2.9, 2.8, 3.1], "closer: two of the three fitted E are below the entropy"), ([2.9, 3.1, 3.2], "do that")],
 )
 def test_what_losses_that_fall_ever_faster_do_to_a_fit(fitted: list[float], ends: str) -> None:
     cost = np.geomspace(1e13, 1e16, 7)
@@ -82,6 +82,8 @@ def test_what_losses_that_fall_ever_faster_do_to_a_fit(fitted: list[float], ends
     assert "toward the entropy looks like" in floor.bend_says_verdict({"a": straight}, fits)
     assert "above the entropy describes" in floor.bend_says_verdict({"a": falling}, fits)
     assert floor.bend_says_verdict({"a": rising, "b": straight}, fits).startswith("Where the exponent changes")
+    short = fit_front([1e13, 1e14], [2.0, 1.0])
+    assert floor.bend_says_verdict({"a": rising, "b": short}, fits).startswith("So these runs do not say")
 
 
 def test_a_table_that_names_no_entropy_leaves_the_section_out(whole: OwnStudy) -> None:

@@ -22,6 +22,8 @@ from companion.plotting.style import power_ticks, subplots
 OBJECTIVES = {"Huber, δ = 0.001": 1e-3, "least squares": math.inf}
 #: Runs that a law with five free parameters needs to leave a residual that says something.
 LEAST_RUNS = 8
+#: What is said of a local exponent that has fewer than two values.
+_TOO_FEW = "rests on too few runs for a trend"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +223,7 @@ def bend_verdict(fronts: Mapping[str, ParetoFront]) -> str:
 def _bend(front: ParetoFront) -> str:
     slope = local_slopes(front)[1]
     if len(slope) < 2:
-        return "rests on too few runs for a trend"
+        return _TOO_FEW
     half = len(slope) // 2
     change = slope[-half:].mean() - slope[:half].mean()
     return "rises" if change > 0.2 * slope.mean() else "falls" if change < -0.2 * slope.mean() else "stays"
@@ -242,6 +244,8 @@ def bend_says_verdict(fronts: Mapping[str, ParetoFront], fits: Sequence[FloorFit
         return "So a power law toward a floor above the entropy describes these runs better than one toward it"
     if bends == {"stays"}:
         return "That is what a power law toward the entropy looks like"
+    if _TOO_FEW in bends:
+        return "So these runs do not say whether a power law toward the entropy describes them"
     return "Where the exponent changes, no power law toward the entropy describes the runs"
 
 
